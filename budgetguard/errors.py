@@ -1,0 +1,182 @@
+"""Every error that budgetguard raises on purpose.
+
+    BudgetGuardError
+    ├── BudgetExceededError     the money is not there; the call was not made
+    ├── MissingUserError        nothing limits this call, and no user is set
+    ├── UnknownUserError        the user has no budget             (also a KeyError)
+    ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
+    ├── UnknownEndpointError    a path that may cost money and that nobody taught
+    ├── UnpricedAnswerError     an answer from which no cost can be read
+    ├── ConfigurationError      a bad argument or setting          (also a ValueError)
+    └── StoreError              the store cannot be read or written
+
+Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+
+class BudgetGuardError(Exception):
+    """Base of every error raised by budgetguard.
+
+    Attributes:
+        message: what happened and what to do about it.
+        status: the HTTP status that says the same.
+    """
+
+    status: ClassVar[int] = 500
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str, **values: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        for name in self.fields:
+            setattr(self, name, values.get(name))
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process pools; the default would call __init__ without its keywords.
+        return _rebuild, (type(self), self.message, {name: getattr(self, name) for name in self.fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON-ready values: `error` (its name), `message`, and its fields."""
+        out: dict[str, Any] = {"error": type(self).__name__, "message": self.message}
+        for name in self.fields:
+            out[name] = _plain(getattr(self, name))
+        return out
+
+
+class BudgetExceededError(BudgetGuardError):
+    """Refuse a call whose projected cost is more than an account has available.
+
+    Attributes:
+        user: the user who was to pay, or None.
+        account: the account that refused, such as `user:1234`.
+        current_cost: USD spent in this window.
+        max_budget: the account's limit, USD.
+        projected_cost: what the call would cost at most, USD.
+        available: limit - spent - held, USD.
+        resets_at: when the window ends (aware datetime), or None if it never does.
+    """
+
+    status = 402
+    fields = ("user", "account", "current_cost", "max_budget", "projected_cost", "available", "resets_at")
+
+    user: str | None
+    account: str | None
+    current_cost: Decimal
+    max_budget: Decimal
+    projected_cost: Decimal | None
+    available: Decimal | None
+    resets_at: datetime | None
+
+    def __init__(
+        self,
+        current_cost: Decimal | float,
+        max_budget: Decimal | float,
+        message: str | None = None,
+        **values: Any,
+    ) -> None:
+        # Positional order and default text are those of LiteLLM's error of the same name.
+        super().__init__(
+            message or f"Budget has been exceeded! Current cost: {current_cost}, Max budget: {max_budget}",
+            current_cost=current_cost,
+            max_budget=max_budget,
+            **values,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in self.fields}
+        return _rebuild_exceeded, (type(self), self.message, values)
+
+
+class MissingUserError(BudgetGuardError):
+    """Refuse a call that no budget limits: no user is set, and no run, process or project has a limit."""
+
+    status = 422
+
+
+class UnknownUserError(BudgetGuardError, KeyError):
+    """Refuse to charge or read a user who has no budget.
+
+    Attributes:
+        user: the user id that was asked for.
+        project: the project that was searched.
+    """
+
+    status = 404
+    fields = ("user", "project")
+    user: str
+    project: str
+
+
+class UnknownModelError(BudgetGuardError, LookupError):
+    """Refuse a call that cannot be priced: the model, or a unit that the call uses, has no price.
+
+    Attributes:
+        model: the model's name as the call gave it.
+        unit: the unit without a price, or None if the model is unknown altogether.
+    """
+
+    status = 422
+    fields = ("model", "unit")
+    model: str
+    unit: str | None
+
+
+class UnknownEndpointError(BudgetGuardError):
+    """Refuse a request to a path that may cost money and that budgetguard cannot price.
+
+    Attributes:
+        endpoint: method and path, such as `POST /images/generations`.
+    """
+
+    status = 422
+    fields = ("endpoint",)
+    endpoint: str
+
+
+class UnpricedAnswerError(BudgetGuardError):
+    """Report that a guarded function answered with something from which no cost can be read.
+
+    The call was made: its projection has been booked, so that nothing goes unpaid.
+    """
+
+    status = 422
+
+
+class ConfigurationError(BudgetGuardError, ValueError):
+    """Refuse a bad argument or setting; nothing was changed."""
+
+    status = 422
+
+
+class StoreError(BudgetGuardError):
+    """Report that the store cannot be read or written; its cause is chained."""
+
+    status = 503
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def _rebuild(kind: type[BudgetGuardError], message: str, values: Mapping[str, Any]) -> BudgetGuardError:
+    return kind(message, **values)
+
+
+def _rebuild_exceeded(
+    kind: type[BudgetExceededError], message: str, values: Mapping[str, Any]
+) -> BudgetExceededError:
+    return kind(message=message, **values)

@@ -1,0 +1,53 @@
+"""Usage: what a provider says a call consumed, in units that have prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Hold counts of priced units.
+
+    Unit names are those of genai-prices: `input_tokens` and `output_tokens` are totals, and
+    `cache_read_tokens`, `input_audio_tokens`, `output_audio_tokens` and the like are parts of them.
+    Absent units are zero.
+
+    Attributes:
+        units: unit name -> count (a non-negative int).
+    """
+
+    units: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, **units: int) -> Usage:
+        """Build a Usage from keywords, leaving zeros out: `Usage.of(input_tokens=12, output_tokens=3)`."""
+        return cls({name: count for name, count in units.items() if count})
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens in, cached ones included."""
+        return self.units.get("input_tokens", 0)
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens out, reasoning included."""
+        return self.units.get("output_tokens", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Hold what an answer says of its own cost.
+
+    Attributes:
+        usage: the units that it consumed, or None if the answer does not say.
+        model: the model that answered, as the provider names it, or None.
+        tier: the service tier that it was billed at, or None.
+        request_id: the provider's id of the answer, or None.
+    """
+
+    usage: Usage | None
+    model: str | None = None
+    tier: str | None = None
+    request_id: str | None = None
