@@ -1,0 +1,382 @@
+"""An OpenAI-compatible server on loopback that says what it billed.
+
+    with OpenAIServer(reply=[Reply(status=429, retry_after=0.001), "Hello!"]) as server:
+        with OpenAI(base_url=server.base_url, api_key="test") as client:
+            client.chat.completions.create(model="gpt-4o-mini", messages=[...])
+        assert server.count() == 2
+        assert server.billed[-1]["completion_tokens"] == 2
+
+It speaks HTTP over a real socket, so that a client, its retries, its streams and its connection pool
+run as they do against the provider. Nothing leaves the machine: it listens on 127.0.0.1 only.
+
+Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`,
+`/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
+own with `python -m budgetguard.testing.openai_server`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.testing import _openai_shapes as shapes
+from budgetguard.testing._http import Connection, HTTPRequest
+from budgetguard.testing._journal import Journal, RecordedRequest
+from budgetguard.testing._openai_exchange import Exchange, to_json
+from budgetguard.testing._openai_reply import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MODERATIONS,
+    RESPONSES,
+    Reply,
+    TokenCounter,
+    count_by_length,
+    draft,
+)
+
+__all__ = ["LOG_PATH", "OpenAIServer", "RecordedRequest", "Reply", "count_by_length"]
+
+Script: TypeAlias = str | Reply | Callable[[dict[str, Any]], str | Reply] | Iterable[str | Reply]
+
+LOG_PATH = "/__server__/log"
+MODELS = (
+    "gpt-4o",
+    "gpt-4o-mini",
+    "gpt-4.1",
+    "gpt-4.1-mini",
+    "o4-mini",
+    "gpt-5",
+    "gpt-5-mini",
+    "gpt-3.5-turbo-instruct",
+    "text-embedding-3-small",
+    "text-embedding-3-large",
+    "omni-moderation-latest",
+)
+
+_MODELS_PATH = "/v1/models"
+_REQUIRED = {
+    CHAT: "messages",
+    COMPLETIONS: "prompt",
+    RESPONSES: "input",
+    EMBEDDINGS: "input",
+    MODERATIONS: "input",
+}
+_STREAMED = (CHAT, COMPLETIONS, RESPONSES)
+_COUNTS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens", "dimensions")
+# How soon a waiting answer notices that its client has hung up or that the server stops: seconds.
+_POLL = 0.05
+_STOP_TIMEOUT = 5.0
+
+
+class OpenAIServer:
+    """Answer as OpenAI's API does, by a script, and record what was billed.
+
+    Billing: a plain answer is billed in full before it is sent, so also if nobody waits for it; a stream
+    is billed for its input and for the chunks that were sent before it broke off; an error is free. The
+    record of a plain answer is final when the client has it; that of a stream when the client has seen
+    its end. After hanging up early, wait for it with `wait_idle()`.
+
+    Args:
+        reply: what to answer: None for a friendly text, a text, a `Reply`, a function from the request's body to one, or a list or
+            iterator of them, used in turn. A request beyond its end gets a 400 that says so; see
+            `itertools.repeat` and `cycle`. Every valid POST takes one.
+        count_tokens: counts the tokens of a text. The default needs no tokenizer.
+        models: what `/v1/models` lists. Any model name is answered.
+        port: 0 for any free one.
+    """
+
+    def __init__(
+        self,
+        reply: Script | None = None,
+        *,
+        count_tokens: TokenCounter = count_by_length,
+        models: Sequence[str] = MODELS,
+        port: int = 0,
+    ) -> None:
+        self._reply: str | Reply | Callable[[dict[str, Any]], str | Reply] | None = None
+        self._replies: Iterator[str | Reply] = iter(())
+        if reply is None:
+            self._reply = Reply()
+        elif isinstance(reply, str | Reply) or callable(reply):
+            self._reply = reply
+        else:
+            self._replies = iter(reply)
+        self._count_tokens = count_tokens
+        self._models = tuple(models)
+        self._wanted_port = port
+        self._journal = Journal()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._listener: socket.socket | None = None
+        self._port = 0
+        self._acceptor: threading.Thread | None = None
+        self._workers: dict[threading.Thread, Connection] = {}
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> OpenAIServer:
+        """Listen and return; a server starts once.
+
+        Raises:
+            ConfigurationError: it was started before.
+            OSError: the port is taken.
+        """
+        if self._listener is not None:
+            raise ConfigurationError("this OpenAIServer was started before; make a new one to start again")
+        self._listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=1024)
+        self._port = self._listener.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept, name="openai-server", daemon=True)
+        self._acceptor.start()
+        return self
+
+    def stop(self) -> None:
+        """Break off every connection and stop listening, at once also with requests that hang."""
+        if self._listener is None or self._stopping.is_set():
+            return
+        self._stopping.set()
+        # A thread blocked in accept() wakes up reliably on every system only for a connection.
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+        if self._acceptor is not None:
+            self._acceptor.join(_STOP_TIMEOUT)
+        self._listener.close()
+        with self._lock:
+            workers = dict(self._workers)
+        for connection in workers.values():
+            connection.abort()
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> OpenAIServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- what it saw --------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The server's address, such as `http://127.0.0.1:41234`.
+
+        Raises:
+            ConfigurationError: it was not started.
+        """
+        if not self._port:
+            raise ConfigurationError("this OpenAIServer has no address yet; use `with` or call start()")
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its `base_url`."""
+        return f"{self.url}/v1"
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, in order of arrival, those in flight too."""
+        return self._journal.snapshot()
+
+    @property
+    def billed(self) -> list[dict[str, Any]]:
+        """The usage of every request that was billed, in order of arrival."""
+        return [dict(record.billed) for record in self._journal.snapshot() if record.billed is not None]
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests the server is not done with."""
+        return self._journal.in_flight()
+
+    def count(self, path: str | None = None) -> int:
+        """Count the requests that arrived, of one path (such as `/v1/embeddings`) or of all."""
+        return self._journal.count(path)
+
+    def wait_count(self, count: int, path: str | None = None, *, timeout: float = 10.0) -> bool:
+        """Wait until so many requests have arrived; False if `timeout` seconds were not enough."""
+        return self._journal.wait_count(count, path, timeout)
+
+    def wait_idle(self, *, timeout: float = 10.0) -> bool:
+        """Wait until no request is in flight; False if `timeout` seconds were not enough."""
+        return self._journal.wait_idle(timeout)
+
+    # --- connections --------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                # Out of descriptors, or the client is gone again: the listener itself lives on.
+                if self._stopping.wait(_POLL):
+                    return
+                continue
+            if self._stopping.is_set():
+                sock.close()
+                return
+            connection = Connection(sock)
+            worker = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            with self._lock:
+                self._workers[worker] = connection
+            worker.start()
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            while not self._stopping.is_set():
+                request = connection.read_request()
+                if request is None:
+                    return
+                self._handle(connection, request)
+                if request.close:
+                    return
+        except OSError:
+            return  # the client hung up, or stop() did: its request says so in its record
+        finally:
+            connection.close()
+            with self._lock:
+                self._workers.pop(threading.current_thread(), None)
+
+    def _handle(self, connection: Connection, request: HTTPRequest) -> None:
+        path = unquote(urlsplit(request.target).path)
+        if path == LOG_PATH:
+            log = {"requests": [record.to_dict() for record in self.requests], "in_flight": self.in_flight}
+            connection.send_response(200, {"content-type": "application/json"}, to_json(log))
+            return
+        body = _object(request.body)
+        record = self._journal.arrive(request.method, path, body or {}, request.headers)
+        exchange = Exchange(connection, self._journal, record, self._stopping)
+        try:
+            if request.method == "GET" and (path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")):
+                exchange.send(*self._list_models(path))
+            else:
+                self._post(exchange, request, body)
+        finally:
+            self._journal.leave()
+
+    def _list_models(self, path: str) -> tuple[int, dict[str, Any]]:
+        if path == _MODELS_PATH:
+            return 200, {"object": "list", "data": [shapes.model_card(name) for name in self._models]}
+        name = path.removeprefix(_MODELS_PATH + "/")
+        if name in self._models:
+            return 200, shapes.model_card(name)
+        return 404, shapes.error_body(404, f"The model '{name}' does not exist", param="model")
+
+    def _post(self, exchange: Exchange, request: HTTPRequest, body: dict[str, Any] | None) -> None:
+        record = exchange.record
+        problem = _problem(record, body)
+        if problem is not None:
+            exchange.send(*problem)
+            return
+        assert body is not None
+        try:
+            reply = self._next_reply(body)
+        except StopIteration:
+            text = f"the server's script has no reply for request {record.number}; give it more replies"
+            exchange.send(400, shapes.error_body(400, text, code="script_exhausted"))
+            return
+        if reply.status >= 400:
+            exchange.refuse(reply)
+            return
+        planned = draft(record.path, record.number, body, reply, self._count_tokens)
+        if record.streamed and record.path in _STREAMED:
+            exchange.stream(reply, planned, body)
+        else:
+            exchange.answer(reply, planned, body)
+
+    def _next_reply(self, body: dict[str, Any]) -> Reply:
+        script = self._reply
+        if script is None:
+            with self._lock:
+                made: str | Reply = next(self._replies)
+        elif isinstance(script, str | Reply):
+            made = script
+        else:
+            made = script(body)
+        return Reply(text=made) if isinstance(made, str) else made
+
+
+def _problem(record: RecordedRequest, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]] | None:
+    """Return the error that the API answers a request with before doing any work, or None."""
+    if record.path not in _REQUIRED:
+        text = f"Invalid URL ({record.method} {record.path})"
+        return 404, shapes.error_body(404, text, code="unknown_url")
+    if record.method != "POST":
+        text = f"Not allowed to {record.method} on {record.path}."
+        return 405, shapes.error_body(405, text, code="method_not_supported")
+    if body is None:
+        return 400, shapes.error_body(400, "We could not parse the JSON body of your request.")
+    for name, kinds in (("model", str), (_REQUIRED[record.path], str | list)):
+        if not body.get(name):
+            text = f"Missing required parameter: '{name}'."
+            return 400, shapes.error_body(400, text, param=name, code="missing_required_parameter")
+        if not isinstance(body[name], kinds):
+            return _wrong_type(name, body[name])
+    items = body[_REQUIRED[record.path]]
+    if record.path in (CHAT, RESPONSES) and (
+        not (isinstance(items, list) and all(isinstance(item, dict) for item in items))
+        and not (record.path == RESPONSES and isinstance(items, str))
+    ):
+        return _wrong_type(_REQUIRED[record.path], items)
+    for name in _COUNTS:
+        value = body.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            return _wrong_type(name, value)
+    return None
+
+
+def _wrong_type(name: str, value: Any) -> tuple[int, dict[str, Any]]:
+    text = f"Invalid type or value for '{name}': {type(value).__name__}."
+    return 400, shapes.error_body(400, text, param=name, code="invalid_type")
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until standard input ends or Ctrl-C; the first line of output is the base URL."""
+    parser = argparse.ArgumentParser(
+        prog="python -m budgetguard.testing.openai_server", description=main.__doc__
+    )
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 is any free one")
+    parser.add_argument("--reply", default=None, help="the text to answer with")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=None, help="billed input tokens; default: counted"
+    )
+    parser.add_argument(
+        "--completion-tokens", type=int, default=None, help="billed output tokens of a choice"
+    )
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds to wait before each answer")
+    given = parser.parse_args(arguments)
+    reply = Reply(
+        text=given.reply,
+        prompt_tokens=given.prompt_tokens,
+        completion_tokens=given.completion_tokens,
+        delay=given.delay,
+    )
+    with OpenAIServer(reply, port=given.port) as server, contextlib.suppress(KeyboardInterrupt):
+        sys.stdout.write(server.base_url + "\n")
+        sys.stdout.flush()
+        while sys.stdin.readline():
+            pass
+
+
+if __name__ == "__main__":
+    main()
