@@ -1,0 +1,201 @@
+"""Holds: money set aside for one call, and what stores answer about them.
+
+A hold is reserved, then settled or voided; else it lapses. Its id is made by the client and begins
+with the time, so ids sort by age and a verb that is sent twice counts once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.money import Nanos
+from budgetguard.usage import Usage
+from budgetguard.windows import Milliseconds
+
+HoldState: TypeAlias = Literal["held", "settled", "voided", "lapsed"]
+Outcome: TypeAlias = Literal["answered", "abandoned", "failed", "unknown", "posted"]
+
+
+def new_hold_id(now: Milliseconds) -> str:
+    """Make an id: 12 hex digits of time, then 80 random bits."""
+    return f"{now:012x}{os.urandom(10).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Name one account that a hold is taken from.
+
+    Attributes:
+        account: such as `user:1234`.
+        required: the call is refused if the account does not exist; else it is passed over.
+        budget: made if the account does not exist.
+        pinned: `budget` also replaces the limit of an account that does exist.
+        ephemeral: an account that `budget` makes may be forgotten once idle for the store's retention.
+    """
+
+    account: str
+    required: bool = False
+    budget: Budget | None = None
+    pinned: bool = False
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold what is set aside for one call.
+
+    Attributes:
+        id: see `new_hold_id`.
+        charges: the accounts, all charged alike; all grant it or none.
+        amount: Nanos set aside.
+        on_lapse: Nanos booked if neither settle nor void ever comes.
+        ttl: milliseconds until it lapses.
+        created: when the client made it.
+        user: who pays, if a user does.
+        model: the model as the call named it.
+        endpoint: what was called, such as `chat`.
+    """
+
+    id: str
+    charges: tuple[Charge, ...]
+    amount: Nanos
+    on_lapse: Nanos
+    ttl: Milliseconds
+    created: Milliseconds
+    user: str | None = None
+    model: str = ""
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Hold how a call ended.
+
+    Attributes:
+        cost: Nanos to book; 0 with state `voided`.
+        state: `settled` or `voided`.
+        outcome: why it cost this.
+        usage: what the provider reported, if it did.
+        request_id: the provider's id of the answer.
+        thresholds: percentages of a limit that are announced when first reached in a window.
+        observed: output tokens seen per model since the last settlement, for learned output caps.
+    """
+
+    cost: Nanos
+    state: Literal["settled", "voided"] = "settled"
+    outcome: Outcome = "answered"
+    usage: Usage | None = None
+    request_id: str | None = None
+    thresholds: tuple[int, ...] = ()
+    observed: tuple[tuple[str, int], ...] = ()
+
+
+VOID = Settlement(cost=0, state="voided", outcome="failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """Tell of a hold that lapsed: what was booked for it, on which accounts."""
+
+    hold_id: str
+    accounts: tuple[str, ...]
+    amount: Nanos
+    booked: Nanos
+    user: str | None
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Tell of a threshold (percent of the limit) that an account reached first in its window."""
+
+    account: str
+    threshold: int
+    balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Answer that the money is set aside.
+
+    Attributes:
+        accounts: the charged accounts that exist.
+        repeated: the hold had been granted before; nothing changed.
+        lapsed: holds found lapsed on the way.
+    """
+
+    accounts: tuple[str, ...]
+    repeated: bool = False
+    lapsed: tuple[Lapse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Answer that an account has too little available; nothing changed."""
+
+    balance: Balance
+    lapsed: tuple[Lapse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownAccount:
+    """Answer that a required account does not exist; nothing changed."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlimited:
+    """Answer that none of the accounts exists, so nothing limits the call; nothing changed."""
+
+
+Reservation: TypeAlias = Granted | Refused | UnknownAccount | Unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Answer what a settlement did.
+
+    Attributes:
+        booked: Nanos booked; 0 where the hold had been settled or voided before.
+        repeated: it had been; nothing changed.
+        late: the hold had lapsed, and what its lapse booked was taken back.
+        crossings: thresholds reached first by this settlement.
+        lapsed: other holds found lapsed on the way.
+    """
+
+    booked: Nanos
+    repeated: bool = False
+    late: bool = False
+    crossings: tuple[Crossing, ...] = ()
+    lapsed: tuple[Lapse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRecord:
+    """Hold one hold as it stands: open, or the record of a call that ended. No text of the call.
+
+    Attributes:
+        ended: when it was settled, voided or lapsed; None while open.
+        expires: when it lapses if nothing comes.
+        cost: Nanos booked.
+    """
+
+    id: str
+    state: HoldState
+    accounts: tuple[str, ...]
+    amount: Nanos
+    on_lapse: Nanos
+    cost: Nanos
+    created: Milliseconds
+    expires: Milliseconds
+    ended: Milliseconds | None
+    user: str | None
+    model: str
+    endpoint: str
+    outcome: str | None
+    request_id: str | None
+    usage: Usage = field(default_factory=Usage)

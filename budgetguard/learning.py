@@ -1,0 +1,50 @@
+"""Learn from settled calls how long a model's answers are, in a few counters a model.
+
+Answers are counted in buckets that grow by a quarter of an octave (19 %), so a quantile is read to
+within that, rounded up. Old answers fade: at `_FADE_AT` all counts are halved.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from typing import TypeAlias
+
+Observations: TypeAlias = dict[str, int]
+"""Bucket number (as text, because JSON keys are) -> answers counted."""
+
+QUANTILE = 0.99
+ENOUGH = 30
+"""Answers needed before a quantile is trusted: below this one outlier in a hundred has hardly been seen."""
+
+_STEPS_PER_OCTAVE = 4
+_FADE_AT = 4_000
+
+
+def observe(counts: Observations, tokens: int) -> Observations:
+    """Return the counts with one more answer of that many output tokens in them."""
+    bucket = str(_bucket(tokens))
+    grown = {**counts, bucket: counts.get(bucket, 0) + 1}
+    if sum(grown.values()) >= _FADE_AT:
+        grown = {name: count // 2 for name, count in grown.items() if count > 1}
+    return grown
+
+
+def learned_cap(counts: Observations) -> int | None:
+    """Return an output cap (tokens) that 99 in 100 answers stayed under, or None before enough answers."""
+    total = sum(counts.values())
+    if total < ENOUGH:
+        return None
+    needed = ceil(total * QUANTILE)
+    for bucket in sorted(map(int, counts)):
+        needed -= counts[str(bucket)]
+        if needed <= 0:
+            return _upper_edge(bucket)
+    raise AssertionError("the buckets hold fewer answers than their own sum")
+
+
+def _bucket(tokens: int) -> int:
+    return 0 if tokens <= 1 else ceil(log2(tokens) * _STEPS_PER_OCTAVE)
+
+
+def _upper_edge(bucket: int) -> int:
+    return ceil(2 ** (bucket / _STEPS_PER_OCTAVE))

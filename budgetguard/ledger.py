@@ -1,0 +1,459 @@
+"""The account state machine: what reserve, settle, read and reset do, without I/O and without a clock.
+
+This is the specification of every store. The embedded stores run it over their rows inside one
+transaction a verb; a store that must speak another language (Lua, SQL) is tested against it.
+
+Two counters keep spend where it belongs. An account's `window` grows at each window's end: a hold
+remembers the window that granted it, and one from an earlier window no longer counts here. Its
+`epoch` grows at each window's end and each reset: a late settle takes back what its lapse booked
+only if that booking is still in the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypedDict
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.holds import (
+    Crossing,
+    Granted,
+    Hold,
+    HoldRecord,
+    HoldState,
+    Lapse,
+    Refused,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    Unlimited,
+)
+from budgetguard.learning import Observations, observe
+from budgetguard.money import Nanos
+from budgetguard.usage import Usage
+from budgetguard.windows import Milliseconds, window_at
+
+
+class AccountRow(TypedDict):
+    """The stored form of an account: JSON values only."""
+
+    limit: Nanos | None
+    duration: str | None
+    timezone: str
+    anchor: Milliseconds
+    start: Milliseconds
+    end: Milliseconds | None
+    window: int
+    epoch: int
+    spent: Nanos
+    held: Nanos
+    lapsed: Nanos
+    lapses: int
+    models: dict[str, Nanos]
+    open: dict[str, Milliseconds]
+    crossed: list[int]
+    created: Milliseconds
+    updated: Milliseconds
+    ephemeral: bool
+
+
+class HoldRow(TypedDict):
+    """The stored form of a hold: JSON values only, and no text of the call."""
+
+    state: HoldState
+    accounts: dict[str, int]
+    epochs: dict[str, int]
+    amount: Nanos
+    on_lapse: Nanos
+    cost: Nanos
+    created: Milliseconds
+    expires: Milliseconds
+    ended: Milliseconds | None
+    user: str | None
+    model: str
+    endpoint: str
+    outcome: str | None
+    request_id: str | None
+    usage: dict[str, int]
+
+
+class Rows(Protocol):
+    """Load and save rows inside one transaction. A loaded row is the caller's to change."""
+
+    def load_account(self, name: str) -> AccountRow | None:
+        """Return an account's row, or None."""
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        """Insert or replace an account's row."""
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        """Return a hold's row, or None."""
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        """Insert or replace a hold's row."""
+
+    def load_observations(self, model: str) -> Observations:
+        """Return what has been observed of a model; empty if nothing."""
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        """Insert or replace what has been observed of a model."""
+
+
+def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
+    """Grant a hold on all of its accounts that exist, or change nothing and say why not.
+
+    A hold of 0 Nanos is always granted: what costs nothing is not refused, even on an empty budget.
+    """
+    if (prior := rows.load_hold(hold.id)) is not None:
+        return Granted(tuple(prior["accounts"]), repeated=True)
+    book = _Book(rows, now)
+    accounts: dict[str, AccountRow] = {}
+    for charge in hold.charges:
+        row = book.account(charge.account)
+        if row is None and charge.budget is not None:
+            row = new_account(charge.budget, now, ephemeral=charge.ephemeral)
+        elif row is not None and charge.pinned and charge.budget and row["limit"] != charge.budget.limit:
+            row = {**row, "limit": charge.budget.limit}  # a copy: a refusal must not keep it
+        if row is not None:
+            accounts[charge.account] = row
+        elif charge.required:
+            book.save()
+            return UnknownAccount(charge.account)
+    if not accounts:
+        return Unlimited()
+    for name, row in accounts.items():
+        limit = row["limit"]
+        if hold.amount and limit is not None and row["spent"] + row["held"] + hold.amount > limit:
+            book.save()  # what time alone brought about: windows that ended, holds that lapsed
+            return Refused(balance(name, row), tuple(book.lapses))
+    expires = now + hold.ttl
+    for name, row in accounts.items():
+        row["held"] += hold.amount
+        row["open"][hold.id] = expires
+        row["updated"] = now
+        book.put_account(name, row)
+    book.put_hold(hold.id, _hold_row(hold, "held", {n: r["window"] for n, r in accounts.items()}, expires))
+    book.save()
+    return Granted(tuple(accounts), lapsed=tuple(book.lapses))
+
+
+def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Settled | UnknownAccount:
+    """Book what a call cost, once per hold id; state `voided` books nothing.
+
+    A hold that the rows do not know (it was never reserved, or the store lost it) is booked on the
+    charges it carries: the money is spent, whatever the store remembers.
+    """
+    book = _Book(rows, now, sparing=hold.id)
+    row = book.hold(hold.id)
+    if row is None:
+        windows: dict[str, int] = {}
+        for charge in hold.charges:
+            account = book.account(charge.account)
+            if account is None and charge.budget is not None:
+                account = new_account(charge.budget, now, ephemeral=charge.ephemeral)
+                book.put_account(charge.account, account)
+            if account is not None:
+                windows[charge.account] = account["window"]
+            elif charge.required:
+                return UnknownAccount(charge.account)
+        row = _hold_row(hold, "held", windows, now + hold.ttl)
+    if row["state"] in ("settled", "voided"):
+        return Settled(booked=0, repeated=True)
+    late = row["state"] == "lapsed"
+    crossings: list[Crossing] = []
+    for name, window in row["accounts"].items():
+        account = book.account(name)
+        if account is None:
+            continue
+        _release(account, hold.id, row, window)
+        if account["window"] == window:
+            if late and row["epochs"].get(name) == account["epoch"]:
+                _book_cost(account, row["model"], -row["on_lapse"])
+                account["lapsed"] -= row["on_lapse"]
+                account["lapses"] -= 1
+            _book_cost(account, row["model"], settlement.cost)
+            crossings += _cross(name, account, settlement.thresholds)
+        account["updated"] = now
+        book.put_account(name, account)
+    row["state"] = settlement.state
+    row["cost"] = settlement.cost
+    row["ended"] = now
+    row["outcome"] = settlement.outcome
+    row["request_id"] = settlement.request_id
+    row["usage"] = dict(settlement.usage.units) if settlement.usage else {}
+    book.put_hold(hold.id, row)
+    book.save()
+    for model, tokens in settlement.observed:
+        rows.save_observations(model, observe(rows.load_observations(model), tokens))
+    return Settled(settlement.cost, late=late, crossings=tuple(crossings), lapsed=tuple(book.lapses))
+
+
+def set_budget(
+    rows: Rows, name: str, budget: Budget, now: Milliseconds, *, ephemeral: bool = False
+) -> Balance:
+    """Make an account, or change the limit and window of one that exists and keep what it has spent."""
+    book = _Book(rows, now)
+    row = book.account(name)
+    if row is None:
+        row = new_account(budget, now, ephemeral=ephemeral)
+    else:
+        same_span = (row["duration"], row["timezone"]) == (budget.duration, budget.timezone)
+        kept = row["anchor"] if same_span else now
+        anchor = kept if budget.starts_at is None else budget.starts_at
+        window = window_at(budget.duration, anchor, budget.timezone, max(now, row["start"]))
+        row["limit"] = budget.limit
+        row["duration"] = budget.duration
+        row["timezone"] = budget.timezone
+        row["anchor"] = anchor
+        row["start"], row["end"] = window.start, window.end
+        row["updated"] = now
+    book.put_account(name, row)
+    book.save()
+    return balance(name, row)
+
+
+def reset(rows: Rows, name: str, now: Milliseconds) -> Balance | None:
+    """Set what an account has spent to nothing; holds under way stay held. None if it does not exist."""
+    book = _Book(rows, now)
+    row = book.account(name)
+    if row is None:
+        return None
+    _clear_spend(row)
+    row["updated"] = now
+    book.put_account(name, row)
+    book.save()
+    return balance(name, row)
+
+
+def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tuple[Lapse, ...]]:
+    """Return how an account stands now, and the holds found lapsed on the way."""
+    book = _Book(rows, now)
+    row = book.account(name)
+    book.save()
+    return (None if row is None else balance(name, row)), tuple(book.lapses)
+
+
+def is_due(row: AccountRow, now: Milliseconds) -> bool:
+    """Tell whether time has changed an account since it was stored: a window ended, a hold lapsed."""
+    end = row["end"]
+    return (end is not None and now >= end) or any(expires <= now for expires in row["open"].values())
+
+
+def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -> AccountRow:
+    """Return the row of an account that has spent nothing."""
+    anchor = now if budget.starts_at is None else budget.starts_at
+    window = window_at(budget.duration, anchor, budget.timezone, now)
+    return {
+        "limit": budget.limit,
+        "duration": budget.duration,
+        "timezone": budget.timezone,
+        "anchor": anchor,
+        "start": window.start,
+        "end": window.end,
+        # Begins at the time, so that an account deleted and made again never shares a window
+        # with holds of its former life.
+        "window": now,
+        "epoch": now,
+        "spent": 0,
+        "held": 0,
+        "lapsed": 0,
+        "lapses": 0,
+        "models": {},
+        "open": {},
+        "crossed": [],
+        "created": now,
+        "updated": now,
+        "ephemeral": ephemeral,
+    }
+
+
+def balance(name: str, row: AccountRow) -> Balance:
+    """Return an account's row as the value that callers see."""
+    return Balance(
+        account=name,
+        limit_nanos=row["limit"],
+        spent_nanos=row["spent"],
+        held_nanos=row["held"],
+        duration=row["duration"],
+        timezone=row["timezone"],
+        starts_ms=row["start"],
+        resets_ms=row["end"],
+        created_ms=row["created"],
+        updated_ms=row["updated"],
+        models=dict(row["models"]),
+        lapsed_nanos=row["lapsed"],
+        lapses=row["lapses"],
+        open_holds=len(row["open"]),
+    )
+
+
+def record(hold_id: str, row: HoldRow) -> HoldRecord:
+    """Return a hold's row as the value that callers see."""
+    return HoldRecord(
+        id=hold_id,
+        state=row["state"],
+        accounts=tuple(row["accounts"]),
+        amount=row["amount"],
+        on_lapse=row["on_lapse"],
+        cost=row["cost"],
+        created=row["created"],
+        expires=row["expires"],
+        ended=row["ended"],
+        user=row["user"],
+        model=row["model"],
+        endpoint=row["endpoint"],
+        outcome=row["outcome"],
+        request_id=row["request_id"],
+        usage=Usage(row["usage"]),
+    )
+
+
+class _Book:
+    """The rows that one verb has touched, brought up to the present as they are loaded."""
+
+    def __init__(self, rows: Rows, now: Milliseconds, *, sparing: str | None = None) -> None:
+        self._rows = rows
+        self._now = now
+        self._sparing = sparing  # the hold being settled must not lapse under its own settlement
+        self._accounts: dict[str, AccountRow | None] = {}
+        self._current: set[str] = set()
+        self._holds: dict[str, HoldRow | None] = {}
+        self._dirty_accounts: dict[str, AccountRow] = {}
+        self._dirty_holds: dict[str, HoldRow] = {}
+        self.lapses: list[Lapse] = []
+
+    def account(self, name: str) -> AccountRow | None:
+        row = self._stored(name)
+        if row is not None and name not in self._current:
+            self._current.add(name)
+            if is_due(row, self._now):
+                self._lapse_due(row)
+                self._roll(row)
+                self._dirty_accounts[name] = row
+        return row
+
+    def _stored(self, name: str) -> AccountRow | None:
+        if name not in self._accounts:
+            self._accounts[name] = self._rows.load_account(name)
+        return self._accounts[name]
+
+    def hold(self, hold_id: str) -> HoldRow | None:
+        if hold_id not in self._holds:
+            self._holds[hold_id] = self._rows.load_hold(hold_id)
+        return self._holds[hold_id]
+
+    def put_account(self, name: str, row: AccountRow) -> None:
+        self._accounts[name] = self._dirty_accounts[name] = row
+
+    def put_hold(self, hold_id: str, row: HoldRow) -> None:
+        self._holds[hold_id] = self._dirty_holds[hold_id] = row
+
+    def save(self) -> None:
+        for name, account in self._dirty_accounts.items():
+            self._rows.save_account(name, account)
+        for hold_id, hold in self._dirty_holds.items():
+            self._rows.save_hold(hold_id, hold)
+
+    def _roll(self, row: AccountRow) -> None:
+        end = row["end"]
+        # Only ever forward: a clock that jumps back must not bring a finished window back.
+        if end is None or self._now < end:
+            return
+        window = window_at(row["duration"], row["anchor"], row["timezone"], self._now)
+        row["start"], row["end"] = window.start, window.end
+        row["window"] += 1
+        row["held"] = 0
+        _clear_spend(row)
+
+    def _lapse_due(self, row: AccountRow) -> None:
+        due = [h for h, expires in row["open"].items() if expires <= self._now and h != self._sparing]
+        for hold_id in due:
+            hold = self.hold(hold_id)
+            if hold is None or hold["state"] != "held":
+                del row["open"][hold_id]
+                continue
+            hold["state"], hold["outcome"] = "lapsed", "unknown"
+            hold["cost"], hold["ended"] = hold["on_lapse"], self._now
+            self.put_hold(hold_id, hold)
+            for name, window in hold["accounts"].items():
+                # As stored: bringing that account up to date here would meet this hold half lapsed.
+                account = self._stored(name)
+                if account is None:
+                    continue
+                _release(account, hold_id, hold, window)
+                if account["window"] == window and not self._is_over(account):
+                    _book_cost(account, hold["model"], hold["on_lapse"])
+                    account["lapsed"] += hold["on_lapse"]
+                    account["lapses"] += 1
+                    hold["epochs"][name] = account["epoch"]
+                self._dirty_accounts[name] = account
+            self.lapses.append(
+                Lapse(
+                    hold_id=hold_id,
+                    accounts=tuple(hold["accounts"]),
+                    amount=hold["amount"],
+                    booked=hold["on_lapse"],
+                    user=hold["user"],
+                    model=hold["model"],
+                )
+            )
+
+    def _is_over(self, row: AccountRow) -> bool:
+        end = row["end"]
+        return end is not None and self._now >= end
+
+
+def _hold_row(hold: Hold, state: HoldState, windows: Mapping[str, int], expires: Milliseconds) -> HoldRow:
+    return {
+        "state": state,
+        "accounts": dict(windows),
+        "epochs": {},
+        "amount": hold.amount,
+        "on_lapse": hold.on_lapse,
+        "cost": 0,
+        "created": hold.created,
+        "expires": expires,
+        "ended": None,
+        "user": hold.user,
+        "model": hold.model,
+        "endpoint": hold.endpoint,
+        "outcome": None,
+        "request_id": None,
+        "usage": {},
+    }
+
+
+def _release(account: AccountRow, hold_id: str, hold: HoldRow, window: int) -> None:
+    if account["open"].pop(hold_id, None) is not None and account["window"] == window:
+        account["held"] -= hold["amount"]
+
+
+def _book_cost(account: AccountRow, model: str, cost: Nanos) -> None:
+    if not cost:
+        return
+    account["spent"] += cost
+    models = account["models"]
+    models[model] = models.get(model, 0) + cost
+    if not models[model]:
+        del models[model]
+
+
+def _clear_spend(row: AccountRow) -> None:
+    row["epoch"] += 1
+    row["spent"] = row["lapsed"] = row["lapses"] = 0
+    row["models"] = {}
+    row["crossed"] = []
+
+
+def _cross(name: str, account: AccountRow, thresholds: Iterable[int]) -> list[Crossing]:
+    limit = account["limit"]
+    if not limit:
+        return []
+    reached = [
+        percent
+        for percent in thresholds
+        if account["spent"] * 100 >= percent * limit and percent not in account["crossed"]
+    ]
+    account["crossed"] += reached
+    return [Crossing(name, percent, balance(name, account)) for percent in reached]

@@ -1,0 +1,100 @@
+"""The store protocol, and the URL scheme that names a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.errors import ConfigurationError
+from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.learning import Observations
+from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock
+
+DEFAULT_RETENTION: Final = "90d"
+
+
+class Store(Protocol):
+    """Keep the balances of one project. Each verb is one transaction.
+
+    Every verb raises StoreError where the store cannot be read or written, and never answers
+    "over budget" because it is busy. Verbs are short, synchronous, and safe to call from any thread.
+    """
+
+    url: str
+    project: str
+    blocking: bool
+    """Whether verbs wait for I/O, so that an event loop should run them in a thread."""
+
+    def reserve(self, hold: Hold) -> Reservation:
+        """Set a hold's amount aside on all of its accounts that exist, or on none."""
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        """Book what a call cost, once per hold id; with state `voided`, nothing."""
+
+    def void(self, hold: Hold) -> Settled | UnknownAccount:
+        """Give a hold back: the call did no work."""
+
+    def read(self, account: str) -> Balance | None:
+        """Return how an account stands now, or None if it does not exist."""
+
+    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+        """Make an account, or change the limit and window of one that exists and keep its spend."""
+
+    def delete(self, account: str) -> bool:
+        """Forget an account, and tell whether it existed. Its holds still end, charged to nobody."""
+
+    def list(self, kind: str = "") -> Iterator[Balance]:
+        """Yield the accounts of a kind (`user`, `run`, …; all if empty) in order of their names."""
+
+    def reset(self, account: str) -> Balance | None:
+        """Set what an account has spent to nothing, or return None if it does not exist."""
+
+    def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
+        """Yield the open holds, of one account or of all."""
+
+    def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
+        """Yield the holds made from `since` to before `until`, oldest first, ended or open."""
+
+    def observations(self, model: str) -> Observations:
+        """Return what has been observed of a model's answers."""
+
+    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
+        """Call `hook` for every hold that `read`, `list`, `set_budget` or `reset` here finds lapsed."""
+
+    def close(self) -> None:
+        """Let go of files and connections; the next verb opens them again."""
+
+
+_STORES: Final = {
+    "memory": ("budgetguard.stores.memory", "MemoryStore"),
+    "disk": ("budgetguard.stores.disk", "DiskStore"),
+}
+
+
+def open_store(
+    url: str, *, project: str, clock: Clock = system_clock, retention: str = DEFAULT_RETENTION
+) -> Store:
+    """Open the store that a URL names.
+
+    Args:
+        url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`.
+        project: whose accounts; projects that share a store share nothing.
+        clock: what tells the time.
+        retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).
+
+    Raises:
+        ConfigurationError: an unknown scheme or a bad URL.
+        StoreError: the store cannot be opened.
+    """
+    duration_ms(retention)
+    scheme = urlsplit(url).scheme if isinstance(url, str) else ""
+    if scheme not in _STORES:
+        known = ", ".join(f"{name}://" for name in _STORES)
+        raise ConfigurationError(f"store {url!r} is not a URL that budgetguard knows: use one of {known}")
+    module, name = _STORES[scheme]
+    kind = getattr(import_module(module), name)
+    store: Store = kind(url, project=project, clock=clock, retention=retention)
+    return store

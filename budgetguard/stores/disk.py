@@ -1,0 +1,264 @@
+"""`disk://FOLDER`: balances in a folder, shared by every process of this machine.
+
+The folder is a diskcache, hardened: rows are JSON text behind a Disk that refuses pickle, nothing is
+ever evicted, folders that this makes are 0700, and every verb is one immediate SQLite transaction.
+A killed process loses nothing that a verb had returned for; a power cut may lose the last moments
+(WAL with synchronous=NORMAL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.learning import Observations
+from budgetguard.ledger import AccountRow, HoldRow
+from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.rowcache import RowCache
+from budgetguard.windows import Clock, Milliseconds
+
+DEFAULT_LOCK_TIMEOUT: Final = 60.0
+"""Seconds that a verb waits for another process's transaction before it raises StoreError."""
+
+_PAGE = 500
+_SWEEP_EVERY = 512
+_SCHEMA_KEY: Final = "budgetguard:schema"
+_SCHEMA: Final = "1"
+
+
+class DiskStore(EmbeddedStore):
+    """Keep one project's rows in a diskcache folder.
+
+    Args:
+        url: `disk:///absolute/folder`, `disk://relative/folder` or `disk://~/folder`, optionally with
+            `?timeout=SECONDS` (how long to wait for a lock; 60 by default).
+
+    Raises:
+        ConfigurationError: a bad URL.
+        StoreError: the folder cannot be made, read or written, or holds something else.
+    """
+
+    blocking = True
+
+    def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
+        super().__init__(project=project, clock=clock, retention=retention)
+        self.url = url
+        self._folder, self._timeout = _parse(url)
+        scope = quote(project, safe="")
+        self._account_key = f"a:{scope}:"
+        self._hold_key = f"h:{scope}:"
+        self._observed_key = f"o:{scope}:"
+        # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._since_sweep = 0
+        self._cache: RowCache | None = None
+        with self._use("open"):
+            pass
+
+    def observations(self, model: str) -> Observations:
+        with self._use("read") as cache:
+            return _DiskRows(cache, self).load_observations(model)
+
+    def close(self) -> None:
+        self._mind_fork()
+        with self._lock:
+            cache, self._cache = self._cache, None
+            if cache is not None:
+                cache.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_DiskRows]:
+        with self._use("write") as cache, cache.immediate():
+            yield _DiskRows(cache, self)
+            self._since_sweep += 1
+            if self._since_sweep >= _SWEEP_EVERY:
+                self._since_sweep = 0
+                cache.sweep(self._clock() / 1000)
+
+    def _peek(self, account: str) -> AccountRow | None:
+        with self._use("read") as cache:
+            return _DiskRows(cache, self).load_account(account)
+
+    def _remove_account(self, account: str) -> bool:
+        with self._use("write") as cache, cache.immediate():
+            return cache.remove(self._account_key + account)
+
+    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
+        start = self._account_key + prefix
+        for key, row in self._scan(start, _after(start)):
+            yield key.removeprefix(self._account_key), row
+
+    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
+        start = f"{self._hold_key}{since:012x}"
+        end = _after(self._hold_key) if until is None else f"{self._hold_key}{until:012x}"
+        for key, row in self._scan(start, end):
+            yield key.removeprefix(self._hold_key), row
+
+    def _scan(self, start: str, end: str) -> Iterator[tuple[str, Any]]:
+        """Yield the rows with start <= key < end, in pages."""
+        after: str | None = None
+        while True:
+            with self._guarded("read"):
+                page = self._open().page(
+                    start if after is None else after, end, _PAGE, after=after is not None
+                )
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    @contextmanager
+    def _use(self, doing: str) -> Iterator[RowCache]:
+        self._mind_fork()
+        with self._lock:
+            try:
+                if self._cache is None:
+                    _make_private(self._folder)
+                    self._cache = _open_cache(self._folder, self._timeout)
+                yield self._cache
+            except (sqlite3.Error, OSError, JSONDecodeError) as error:
+                raise StoreError(_explain(error, doing, self._folder, self._timeout)) from error
+
+    def _mind_fork(self) -> None:
+        if self._pid != os.getpid():
+            # SQLite forbids a child to use, or to close, what its parent opened; nor can the parent's
+            # lock be trusted. The child leaves both alone and opens its own.
+            _INHERITED.append(self._cache)
+            self._pid, self._lock, self._cache = os.getpid(), threading.Lock(), None
+
+
+class _DiskRows:
+    """Rows of one project in an open transaction."""
+
+    def __init__(self, cache: RowCache, store: DiskStore) -> None:
+        self._cache = cache
+        self._store = store
+
+    def load_account(self, name: str) -> AccountRow | None:
+        row: AccountRow | None = self._cache.load(self._store._account_key + name)
+        return row
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        idle = row["ephemeral"] and not row["open"]
+        expires = (row["updated"] + self._store._retention) / 1000 if idle else None
+        self._cache.save(self._store._account_key + name, row, expires)
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        row: HoldRow | None = self._cache.load(self._store._hold_key + hold_id)
+        return row
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        ended = row["ended"]
+        expires = None if ended is None else (ended + self._store._retention) / 1000
+        self._cache.save(self._store._hold_key + hold_id, row, expires)
+
+    def load_observations(self, model: str) -> Observations:
+        counts: Observations | None = self._cache.load(self._store._observed_key + model)
+        return counts or {}
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        self._cache.save(self._store._observed_key + model, counts, None)
+
+
+_INHERITED: list[RowCache | None] = []
+
+
+def _parse(url: str) -> tuple[Path, float]:
+    parts = urlsplit(url)
+    text = f"{parts.netloc}{parts.path}"
+    if not text.strip("/"):
+        raise ConfigurationError(
+            f"store {url!r} names no folder: write disk:///var/lib/app/budgets or disk://~/budgets"
+        )
+    timeout = DEFAULT_LOCK_TIMEOUT
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "timeout":
+            raise ConfigurationError(f"store {url!r}: unknown option {name!r}; disk:// takes timeout=SECONDS")
+        try:
+            timeout = float(value)
+        except ValueError:
+            timeout = -1.0
+        if not 0 <= timeout < 1e6:
+            raise ConfigurationError(f"store {url!r}: timeout must be a number of seconds, not {value!r}")
+    return Path(text).expanduser().absolute(), timeout
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and its missing parents, each 0700: balances are nobody else's business."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            path.mkdir(mode=0o700)
+    if not (missing[0] if missing else folder).is_dir():
+        raise NotADirectoryError(f"{folder} is a file")
+
+
+def _open_cache(folder: Path, timeout: float) -> RowCache:
+    give_up = time.monotonic() + timeout
+    while True:
+        try:
+            cache = RowCache(folder, timeout)
+            with cache.immediate():
+                _check_schema(cache, folder)
+        except sqlite3.OperationalError as error:
+            # Several processes making one database at once meet locks that SQLite does not wait for.
+            if "locked" not in str(error) or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return cache
+
+
+def _check_schema(cache: RowCache, folder: Path) -> None:
+    stored = cache.load(_SCHEMA_KEY)
+    if stored is None:
+        if cache.rows():
+            raise StoreError(
+                f"the folder {folder} holds another program's cache: give budgetguard a folder of its own"
+            )
+        cache.save(_SCHEMA_KEY, _SCHEMA, None)
+    elif stored != _SCHEMA:
+        raise StoreError(
+            f"the store in {folder} has schema {stored!r}, and this budgetguard knows {_SCHEMA!r}: "
+            "update budgetguard, or give it another folder"
+        )
+
+
+def _after(prefix: str) -> str:
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        remedy = f"another process held its lock for more than {timeout:g} s; try again, or raise ?timeout="
+    elif "readonly" in text or isinstance(error, PermissionError):
+        remedy = "it is read-only to this process: give it write access, or choose another folder"
+    elif "full" in text or getattr(error, "errno", None) == 28:
+        remedy = "the disk is full: free some space; nothing was changed"
+    elif "not a database" in text or "malformed" in text:
+        remedy = (
+            "its cache.db is not a budgetguard store, or is damaged: "
+            "move the folder away or restore it from a backup; nothing was changed"
+        )
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        remedy = "there is a file where the folder should be: choose another folder"
+    elif isinstance(error, JSONDecodeError):
+        remedy = "a row in it cannot be read: move the folder away or restore it from a backup"
+    else:
+        remedy = "see the cause"
+    return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {text})"

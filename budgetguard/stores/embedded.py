@@ -1,0 +1,137 @@
+"""What the embedded stores share: the ledger's verbs over rows, each in one transaction."""
+
+from __future__ import annotations
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+
+from budgetguard import ledger
+from budgetguard.accounts import Balance, Budget
+from budgetguard.holds import (
+    VOID,
+    Hold,
+    HoldRecord,
+    Lapse,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+)
+from budgetguard.learning import Observations
+from budgetguard.ledger import AccountRow, HoldRow, Rows
+from budgetguard.windows import Clock, Milliseconds, duration_ms
+
+
+class EmbeddedStore(ABC):
+    """Run the ledger over rows that a subclass keeps."""
+
+    url: str
+    project: str
+    blocking: bool
+
+    def __init__(self, *, project: str, clock: Clock, retention: str) -> None:
+        self.project = project
+        self._clock = clock
+        self._retention = duration_ms(retention)
+        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[Rows]:
+        """Open a write transaction: it commits on leaving, and rolls back on any exception."""
+
+    @abstractmethod
+    def _peek(self, account: str) -> AccountRow | None:
+        """Return an account's row as stored, outside any transaction."""
+
+    @abstractmethod
+    def _remove_account(self, account: str) -> bool:
+        """Delete an account's row, and tell whether there was one."""
+
+    @abstractmethod
+    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
+        """Yield accounts whose names begin with `prefix`, in order, without holding a lock between pages."""
+
+    @abstractmethod
+    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
+        """Yield holds made in a span, oldest first, without holding a lock between pages."""
+
+    def reserve(self, hold: Hold) -> Reservation:
+        with self._transaction() as rows:
+            return ledger.reserve(rows, hold, self._clock())
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        with self._transaction() as rows:
+            return ledger.settle(rows, hold, settlement, self._clock())
+
+    def void(self, hold: Hold) -> Settled | UnknownAccount:
+        return self.settle(hold, VOID)
+
+    def read(self, account: str) -> Balance | None:
+        row = self._peek(account)
+        return None if row is None else self._present(account, row)
+
+    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+        with self._transaction() as rows:
+            return ledger.set_budget(rows, account, budget, self._clock(), ephemeral=ephemeral)
+
+    def delete(self, account: str) -> bool:
+        return self._remove_account(account)
+
+    def list(self, kind: str = "") -> Iterator[Balance]:
+        for name, row in self._scan_accounts(f"{kind}:" if kind else ""):
+            balance = self._present(name, row)
+            if balance is not None:
+                yield balance
+
+    def reset(self, account: str) -> Balance | None:
+        with self._transaction() as rows:
+            return ledger.reset(rows, account, self._clock())
+
+    def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
+        seen: set[str] = set()
+        for name, row in self._with_open_holds(account):
+            self._present(name, row)  # so that what has lapsed is not listed as open
+            with self._transaction() as rows:
+                current = rows.load_account(name)
+                found = [(i, rows.load_hold(i)) for i in sorted(current["open"] if current else ())]
+            for hold_id, hold in found:
+                if hold is not None and hold_id not in seen:
+                    seen.add(hold_id)
+                    yield ledger.record(hold_id, hold)
+
+    def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
+        for hold_id, row in self._scan_holds(since, until):
+            yield ledger.record(hold_id, row)
+
+    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
+        self._lapse_hooks.append(hook)
+
+    def _with_open_holds(self, account: str | None) -> Iterable[tuple[str, AccountRow]]:
+        if account is None:
+            return ((name, row) for name, row in self._scan_accounts("") if row["open"])
+        row = self._peek(account)
+        return [] if row is None else [(account, row)]
+
+    def _present(self, account: str, row: AccountRow) -> Balance | None:
+        # Time may have changed the account since it was stored; only then is a write worth its lock.
+        if not ledger.is_due(row, self._clock()):
+            return ledger.balance(account, row)
+        with self._transaction() as rows:
+            balance, lapses = ledger.read(rows, account, self._clock())
+        self._announce(lapses)
+        return balance
+
+    def _announce(self, lapses: builtins.list[Lapse] | tuple[Lapse, ...]) -> None:
+        for lapse in lapses:
+            for hook in self._lapse_hooks:
+                hook(lapse)
+
+    @abstractmethod
+    def observations(self, model: str) -> Observations:
+        """Return what has been observed of a model's answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; the next verb opens them again."""

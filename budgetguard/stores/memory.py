@@ -1,0 +1,162 @@
+"""`memory://`: balances in this process, gone with it. For tests and for programs of one process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.learning import Observations
+from budgetguard.ledger import AccountRow, HoldRow
+from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.windows import Clock, Milliseconds
+
+_SWEEP_EVERY = 1_024
+_OPEN: WeakSet[MemoryStore] = WeakSet()
+
+
+class MemoryStore(EmbeddedStore):
+    """Keep one project's rows in dictionaries behind a lock.
+
+    Args:
+        url: `memory://`; each opening is a store of its own.
+
+    Raises:
+        ConfigurationError: something after `memory://`.
+    """
+
+    blocking = False
+
+    def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
+        if url.removeprefix("memory://"):
+            raise ConfigurationError(
+                f"store {url!r}: memory:// takes no name; each opening is a store of its own"
+            )
+        super().__init__(project=project, clock=clock, retention=retention)
+        self.url = url
+        self._accounts: dict[str, AccountRow] = {}
+        self._holds: dict[str, HoldRow] = {}
+        self._observed: dict[str, Observations] = {}
+        self._lock = threading.Lock()
+        self._since_sweep = 0
+        _OPEN.add(self)
+
+    def observations(self, model: str) -> Observations:
+        return dict(self._observed.get(model, {}))
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of but the balances themselves."""
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_MemoryRows]:
+        with self._lock:
+            yield _MemoryRows(self._accounts, self._holds, self._observed)
+            self._since_sweep += 1
+            if self._since_sweep >= _SWEEP_EVERY:
+                self._since_sweep = 0
+                self._sweep(self._clock() - self._retention)
+
+    def _peek(self, account: str) -> AccountRow | None:
+        with self._lock:
+            return _MemoryRows(self._accounts, self._holds, self._observed).load_account(account)
+
+    def _remove_account(self, account: str) -> bool:
+        with self._lock:
+            return self._accounts.pop(account, None) is not None
+
+    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
+        with self._lock:
+            names = sorted(name for name in self._accounts if name.startswith(prefix))
+        for name in names:
+            row = self._peek(name)
+            if row is not None:
+                yield name, row
+
+    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
+        with self._lock:
+            ids = sorted(self._holds)
+        for hold_id in ids[bisect_left(ids, f"{since:012x}") :]:
+            if until is not None and hold_id >= f"{until:012x}":
+                return
+            with self._lock:
+                row = _MemoryRows(self._accounts, self._holds, self._observed).load_hold(hold_id)
+            if row is not None:
+                yield hold_id, row
+
+    def _sweep(self, horizon: Milliseconds) -> None:
+        old = [i for i, row in self._holds.items() if row["ended"] is not None and row["ended"] < horizon]
+        for hold_id in old:
+            del self._holds[hold_id]
+        idle = [
+            name
+            for name, row in self._accounts.items()
+            if row["ephemeral"] and not row["open"] and row["updated"] < horizon
+        ]
+        for name in idle:
+            del self._accounts[name]
+
+
+class _MemoryRows:
+    """Rows copied on the way in and out, so that a verb that raises has changed nothing."""
+
+    def __init__(
+        self, accounts: dict[str, AccountRow], holds: dict[str, HoldRow], observed: dict[str, Observations]
+    ) -> None:
+        self._accounts = accounts
+        self._holds = holds
+        self._observed = observed
+
+    def load_account(self, name: str) -> AccountRow | None:
+        row = self._accounts.get(name)
+        if row is None:
+            return None
+        copy = row.copy()
+        copy["models"] = row["models"].copy()
+        copy["open"] = row["open"].copy()
+        copy["crossed"] = row["crossed"].copy()
+        return copy
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        self._accounts[name] = row
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        row = self._holds.get(hold_id)
+        if row is None:
+            return None
+        copy = row.copy()
+        copy["accounts"] = row["accounts"].copy()
+        copy["epochs"] = row["epochs"].copy()
+        return copy
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        self._holds[hold_id] = row
+
+    def load_observations(self, model: str) -> Observations:
+        return self._observed.get(model, {})
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        self._observed[model] = counts
+
+
+# A fork takes a copy of every lock as it stands. Held by another thread, it would stay locked in the
+# child for good, over rows half saved; so a fork waits for the verbs under way.
+_LOCKED_FOR_FORK: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    for store in list(_OPEN):
+        store._lock.acquire()
+        _LOCKED_FOR_FORK.append(store._lock)
+
+
+def _after_fork() -> None:
+    while _LOCKED_FOR_FORK:
+        _LOCKED_FOR_FORK.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
