@@ -109,10 +109,8 @@ class DiskStore(EmbeddedStore):
         """Yield the rows with start <= key < end, in pages."""
         after: str | None = None
         while True:
-            with self._guarded("read"):
-                page = self._open().page(
-                    start if after is None else after, end, _PAGE, after=after is not None
-                )
+            with self._use("read") as cache:
+                page = cache.page(start if after is None else after, end, _PAGE, after=after is not None)
             yield from page
             if len(page) < _PAGE:
                 return
