@@ -1,0 +1,153 @@
+"""Bill images as tokens: by size and detail where the request shows them, by a bound where it does not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Bytes of an image that are read for its size; a JPEG's size can stand behind an embedded thumbnail.
+_HEADER_BYTES = 256 * 1024
+_MAX_SIDE = 1 << 20
+# By URL the size is unknown: a high-detail image is at most 8 tiles of 512 pixels (2 x 4), which is
+# what remains after scaling into 2048 x 2048 with the shortest side at 768.
+_MAX_TILES = 8
+_MAX_PATCHES = 1_536
+
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pricing:
+    base: int = 85
+    tile: int = 170
+    patch_factor: float | None = None
+
+
+# The first pattern that matches the model's name counts. Tokens per image and per tile, or per patch of
+# 32 x 32 pixels, as OpenAI documents them and as real requests were billed.
+_PRICING = (
+    (re.compile(r"gpt-4o-mini"), _Pricing(2_833, 5_667)),
+    (re.compile(r"gpt-4\.1-nano"), _Pricing(patch_factor=2.46)),
+    (re.compile(r"gpt-4\.1-mini"), _Pricing(patch_factor=1.62)),
+    (re.compile(r"o4-mini"), _Pricing(patch_factor=1.72)),
+    (re.compile(r"gpt-5[\d.]*-nano"), _Pricing(patch_factor=1.5)),
+    (re.compile(r"gpt-5[\d.]*-mini"), _Pricing(patch_factor=1.2)),
+    (re.compile(r"gpt-5"), _Pricing(70, 140)),
+    (re.compile(r"o1|o3"), _Pricing(75, 150)),
+    (re.compile(r"computer-use"), _Pricing(65, 129)),
+    (re.compile(r""), _Pricing()),
+)
+
+
+def image_tokens(image: Any, model: str) -> int:
+    """Return what an image in a message is billed as, in tokens.
+
+    Args:
+        image: the `image_url` of a content part: a URL, a data URL, or a mapping with `url` and `detail`.
+        model: the model's name, without a provider prefix.
+    """
+    detail = image.get("detail") if isinstance(image, Mapping) else None
+    url = image.get("url") if isinstance(image, Mapping) else image
+    pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
+    size = _size_of_data_url(url) if isinstance(url, str) else None
+    if pricing.patch_factor is not None:
+        return math.ceil(_patches(size) * pricing.patch_factor)
+    if detail == "low":
+        return pricing.base
+    return pricing.base + pricing.tile * _tiles(size)
+
+
+def _tiles(size: tuple[int, int] | None) -> int:
+    if size is None:
+        return _MAX_TILES
+    width, height = size
+    fit = min(1.0, 2_048 / max(width, height))
+    width, height = max(1, round(width * fit)), max(1, round(height * fit))
+    shrink = min(1.0, 768 / min(width, height))
+    return min(_MAX_TILES, math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512))
+
+
+def _patches(size: tuple[int, int] | None) -> int:
+    if size is None:
+        return _MAX_PATCHES
+    return min(_MAX_PATCHES, math.ceil(size[0] / 32) * math.ceil(size[1] / 32))
+
+
+def _size_of_data_url(url: str) -> tuple[int, int] | None:
+    head = _DATA_URL.match(url[:256])
+    if head is None:
+        return None
+    end = head.end() + _HEADER_BYTES * 4 // 3 // 4 * 4
+    text = url[head.end() : end]
+    try:
+        return image_size(base64.b64decode(text[: len(text) // 4 * 4]))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) in pixels from the header of a PNG, GIF, WebP or JPEG.
+
+    None for anything else and for sizes that no image has, so that a forged header is never believed.
+    """
+    try:
+        size = _png(data) or _gif(data) or _webp(data) or _jpeg(data)
+    except (struct.error, IndexError):
+        return None
+    if size is None or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE):
+        return None
+    return size
+
+
+def _png(data: bytes) -> tuple[int, int] | None:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def _gif(data: bytes) -> tuple[int, int] | None:
+    if data[:6] not in (b"GIF87a", b"GIF89a"):
+        return None
+    width, height = struct.unpack("<HH", data[6:10])
+    return width, height
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack("<HH", data[26:30])
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack("<I", data[21:25])
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    return None
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
+        at += 2 + max(2, length)
+    return None

@@ -1,0 +1,307 @@
+"""Find what a model costs: the user's own prices first, then genai-prices' list, offline."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from budgetguard.errors import ConfigurationError, UnknownModelError
+from budgetguard.money import MAX_USD
+from budgetguard.rates import (
+    STANDARD_TIERS,
+    FixedSource,
+    ListedSource,
+    Rates,
+    Source,
+    at_or_now,
+    units_by_price_key,
+)
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import MatchLogic, ModelInfo, Provider
+
+__all__ = ["PriceBook", "Rates"]
+
+DEFAULT_PROVIDER = "openai"
+_CACHE_SIZE = 1_024
+
+# LiteLLM's prefixes where they differ from genai-prices' provider ids.
+_PROVIDER_ALIASES = {
+    "azure_ai": "azure",
+    "bedrock": "aws",
+    "fireworks_ai": "fireworks",
+    "gemini": "google",
+    "text-completion-openai": "openai",
+    "together_ai": "together",
+    "vertex_ai": "google",
+    "xai": "x-ai",
+}
+
+# What may follow a model's name without making it another model: a date, a version, `latest`.
+_SAME_MODEL = re.compile(
+    r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
+)
+_DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
+_VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
+_MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    source: FixedSource
+    valid_from: datetime | None
+
+
+class PriceBook:
+    """Answer what a model costs.
+
+    Prices that were registered come first; the rest is genai-prices' list as it is installed (or as the
+    program set it with genai-prices' own means). Nothing is ever fetched. Safe to use from many threads.
+    """
+
+    def __init__(self) -> None:
+        self._overrides: dict[tuple[str | None, str], list[_Override]] = {}
+        self._lock = threading.Lock()
+        self._cache: dict[tuple[Any, ...], Rates] = {}
+        self._snapshot: DataSnapshot | None = None
+
+    def register(
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        input: int | float | Decimal | None = None,
+        output: int | float | Decimal | None = None,
+        cached_input: int | float | Decimal | None = None,
+        valid_from: datetime | None = None,
+        **units: int | float | Decimal,
+    ) -> None:
+        """Set a model's price by your own word, before every price list.
+
+        A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
+
+        Args:
+            model: the name as calls give it; case does not matter.
+            provider: genai-prices' provider id, to set it for that provider alone.
+            input: USD per million input tokens.
+            output: USD per million output tokens.
+            cached_input: USD per million cached input tokens; the price of input if absent.
+            valid_from: when the price begins (naive: UTC); from ever if absent. The latest begun one counts.
+            units: prices by genai-prices' price keys, such as `input_audio_mtok=40`.
+
+        Raises:
+            ConfigurationError: no price, a bad price, an unknown unit, an empty name.
+        """
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {model!r}")
+        if valid_from is not None and not isinstance(valid_from, datetime):
+            raise ConfigurationError(f"valid_from must be a datetime, not {valid_from!r}")
+        given = {"input_mtok": input, "output_mtok": output, "cache_read_mtok": cached_input, **units}
+        prices = {key: _price(key, value) for key, value in given.items() if value is not None}
+        if not prices:
+            raise ConfigurationError(
+                f"register a price for {model!r}: input= and output=, USD per million tokens"
+            )
+        free = prices.keys() >= {"input_mtok", "output_mtok"} and not any(prices.values())
+        override = _Override(
+            FixedSource(prices, free=free), None if valid_from is None else at_or_now(valid_from)
+        )
+        key = (provider and _provider_id(provider), model.strip().lower())
+        with self._lock:
+            dated = [old for old in self._overrides.get(key, ()) if old.valid_from != override.valid_from]
+            self._overrides[key] = [*dated, override]
+            self._cache = {}
+
+    def rates(
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        base_url: str | None = None,
+        tier: str | None = None,
+        at: datetime | None = None,
+    ) -> Rates:
+        """Return what the model costs.
+
+        Args:
+            model: its name, with a provider before a slash if need be (`azure/gpt-4o`).
+            provider: genai-prices' provider id; by default what `base_url` or the name's prefix
+                says, else openai.
+            base_url: the API's address; one that belongs to no known provider decides nothing.
+            tier: the service tier; see `Rates.with_tier`.
+            at: the instant (naive: UTC), now by default; prices are looked up to the minute.
+
+        Raises:
+            UnknownModelError: nobody knows the price, or it is not sure that this is the model meant.
+        """
+        from genai_prices.data_snapshot import get_snapshot
+
+        instant = at_or_now(at)
+        snapshot = get_snapshot()
+        if snapshot is not self._snapshot:
+            self._cache, self._snapshot = {}, snapshot
+        key = (model, provider, base_url, int(instant.timestamp()) // 60)
+        found = self._cache.get(key)
+        if found is None:
+            minute = instant.replace(second=0, microsecond=0)
+            found = self._find(snapshot, model, provider, base_url, minute)
+            cache = self._cache
+            if len(cache) >= _CACHE_SIZE:
+                cache.clear()
+            cache[key] = found
+        return found if tier in STANDARD_TIERS else found.with_tier(tier)
+
+    def _find(
+        self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
+    ) -> Rates:
+        if not isinstance(model, str) or not model.strip():
+            raise UnknownModelError(
+                f"the call names no model ({model!r}), so it cannot be priced; give it a model", model=model
+            )
+        candidates = list(_candidates(snapshot, model.strip().lower(), provider, base_url))
+        for provider_id, name in candidates:
+            source = self._registered(provider_id, name, at)
+            if source is not None:
+                return Rates(model, provider_id, None, source.tables(None), source)
+        for provider_id, name in candidates:
+            listed = _listed(snapshot, provider_id, name)
+            if listed is not None:
+                listing = ListedSource(listed, at, free=not _has_prices(listed, at))
+                return Rates(model, provider_id, None, listing.tables(None), listing)
+        raise UnknownModelError(
+            f"no price is known for the model {model!r} ({candidates[0][0]}), so the call was not made. "
+            f"Set one in USD per million tokens: register_price({model!r}, input=..., output=...)."
+            + _suggestion(snapshot, candidates[0][0], candidates[-1][1]),
+            model=model,
+        )
+
+    def _registered(self, provider_id: str, name: str, at: datetime) -> Source | None:
+        for key in ((provider_id, name), (None, name)):
+            begun = [
+                override
+                for override in self._overrides.get(key, ())
+                if override.valid_from is None or override.valid_from <= at + timedelta(seconds=59)
+            ]
+            if begun:
+                floor = datetime.min.replace(tzinfo=at.tzinfo)
+                return max(begun, key=lambda override: override.valid_from or floor).source
+        return None
+
+
+def _price(key: str, value: object) -> Decimal:
+    if key not in units_by_price_key():
+        near = difflib.get_close_matches(key, units_by_price_key(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(f"{key} is not a priced unit of genai-prices{hint}")
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ConfigurationError(
+            f"{key} must be a price in USD such as 2.5, not {value!r} ({type(value).__name__})"
+        )
+    price = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not price.is_finite() or not 0 <= price <= MAX_USD:
+        raise ConfigurationError(f"{key} must be a price in USD from 0 to {MAX_USD}, not {value!r}")
+    return price
+
+
+def _provider_id(provider: str) -> str:
+    name = provider.strip().lower()
+    return _PROVIDER_ALIASES.get(name, name)
+
+
+def _candidates(
+    snapshot: DataSnapshot, name: str, provider: str | None, base_url: str | None
+) -> Iterator[tuple[str, str]]:
+    """Yield (provider id, model name) in the order in which they are to be tried."""
+    known = {listed.id for listed in snapshot.providers}
+    prefix, slash, rest = name.partition("/")
+    named = _provider_id(prefix) if slash and _provider_id(prefix) in known else None
+    chosen = _provider_id(provider) if provider else _by_address(snapshot, base_url)
+    if chosen is not None:
+        yield chosen, name
+        if named == chosen:
+            yield chosen, rest
+    elif named is not None:
+        yield named, rest
+        yield named, name
+    else:
+        yield DEFAULT_PROVIDER, name
+
+
+def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
+    if not base_url:
+        return None
+    return next((p.id for p in snapshot.providers if re.match(p.api_pattern, base_url)), None)
+
+
+def _listed(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelInfo | None:
+    provider = next((listed for listed in snapshot.providers if listed.id == provider_id), None)
+    if provider is None:
+        return None
+    model = provider.find_model(name, all_providers=snapshot.providers)
+    if model is None or not _is_certain(provider, snapshot, model, name):
+        return None
+    return model
+
+
+def _is_certain(provider: Provider, snapshot: DataSnapshot, model: ModelInfo, name: str) -> bool:
+    """Whether the list means this very model, and not one whose name merely begins like it."""
+    if name.startswith("ft:"):
+        base = name.removeprefix("ft:").partition(":")[0]
+        return _listed(snapshot, provider.id, base) is not None
+    if not _has_prices(model, None):
+        # A model that is listed without any price is free only where the provider says so.
+        return name.endswith(":free") or _MODERATION.fullmatch(name) is not None
+    return _names(model.match, name) or _names(model.match, _dashed_date(name))
+
+
+def _dashed_date(name: str) -> str:
+    return re.sub(r"-(20\d{2})(\d{2})(\d{2})(?=[-:]|$)", r"-\1-\2-\3", name)
+
+
+def _names(clause: MatchLogic, name: str) -> bool:
+    from genai_prices import types
+
+    match clause:
+        case types.ClauseEquals(equals=text):
+            return name == text.lower()
+        case types.ClauseOr(or_=clauses):
+            return any(_names(one, name) for one in clauses)
+        case types.ClauseAnd(and_=clauses):
+            return all(one.is_match(name) for one in clauses) and any(_names(one, name) for one in clauses)
+        case types.ClauseRegex(regex=pattern):
+            return pattern.startswith("^") and pattern.endswith("$") and re.search(pattern, name) is not None
+        case types.ClauseStartsWith(starts_with=text) | types.ClauseContains(contains=text):
+            before, found, after = name.partition(text.lower())
+            return bool(found) and _VENDOR_PREFIX.fullmatch(before) is not None and _is_version(text, after)
+        case types.ClauseEndsWith(ends_with=text):
+            return name.endswith(text.lower()) and _VENDOR_PREFIX.fullmatch(name[: -len(text)]) is not None
+    return False
+
+
+def _is_version(text: str, after: str) -> bool:
+    if text.endswith(("-", "@", ":")):
+        # The clause ends where the version begins: `gpt-5-nano-`, `ft:gpt-4o-2024-`.
+        return _SAME_MODEL.fullmatch("-" + after) is not None or _DATE_REST.fullmatch(after) is not None
+    return _SAME_MODEL.fullmatch(after) is not None
+
+
+def _has_prices(model: ModelInfo, at: datetime | None) -> bool:
+    return any(value is not None for value in vars(model.get_prices(at_or_now(at))).values())
+
+
+def _suggestion(snapshot: DataSnapshot, provider_id: str, name: str) -> str:
+    ids = [model.id for listed in snapshot.providers if listed.id == provider_id for model in listed.models]
+    near = difflib.get_close_matches(name, ids, n=1, cutoff=0.75)
+    if near:
+        return f" The nearest known name is {near[0]!r}."
+    for listed in snapshot.providers:
+        if listed.model_match is not None and listed.model_match.is_match(name) and listed.id != provider_id:
+            return f" If {listed.name} serves it, name the provider: '{listed.id}/{name}'."
+    return ""

@@ -1,0 +1,287 @@
+"""What one model's units cost at one instant: exact integers over a compiled price table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from math import lcm
+from typing import TYPE_CHECKING, TypeAlias
+
+from budgetguard.errors import UnknownModelError
+from budgetguard.money import NANOS_PER_USD, Nanos
+from budgetguard.usage import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices
+    from genai_prices.units import UnitDef
+
+# Units that are counted on their own and billed at the price of the whole that they are part of, unless
+# the price list says otherwise. Cached input is never dearer than fresh input; text, reasoning, tool and
+# citation tokens are ordinary tokens; an image shown to a chat model is billed as input. Audio, video and
+# generated images are not here: where they have no price, the real one is many times that of text.
+_PRICED_AS_WHOLE = frozenset(
+    {
+        "input_text_tokens",
+        "output_text_tokens",
+        "input_image_tokens",
+        "cache_read_tokens",
+        "cache_text_read_tokens",
+        "cache_image_read_tokens",
+        "input_tool_tokens",
+        "input_text_tool_tokens",
+        "input_image_tool_tokens",
+        "output_reasoning_tokens",
+        "output_text_reasoning_tokens",
+        "output_citation_tokens",
+        "output_text_citation_tokens",
+    }
+)
+# A 5-minute cache write is what `cache_write` stands for; an hour's write is dearer, and needs its own price.
+_PRICED_AS_CACHE_WRITE = frozenset(
+    {"cache_write_5m_tokens", "cache_text_write_tokens", "cache_text_write_5m_tokens"}
+)
+
+STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
+# Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
+_TIER_CONTEXTS = {"batch": ("processing", "batch")}
+
+TierSteps: TypeAlias = tuple[tuple[int, int], ...]
+
+
+@cache
+def units_by_name() -> Mapping[str, UnitDef]:
+    """Return genai-prices' units by usage name (`input_tokens`)."""
+    from genai_prices.data_units import unit_data
+    from genai_prices.units import UnitRegistry
+
+    return UnitRegistry(unit_data).units
+
+
+@cache
+def units_by_price_key() -> Mapping[str, UnitDef]:
+    """Return genai-prices' units by price key (`input_mtok`)."""
+    return {unit.price_key: unit for unit in units_by_name().values()}
+
+
+@cache
+def _wholes(name: str) -> tuple[str, ...]:
+    """The units that `name` is a part of, the nearest first."""
+    units = units_by_name()
+    own = units[name].dimensions.items()
+    wholes = [unit for unit in units.values() if unit.dimensions.items() < own]
+    return tuple(unit.usage_key for unit in sorted(wholes, key=lambda unit: -len(unit.dimensions)))
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Hold the prices of one model for one tier as integers over one denominator.
+
+    Attributes:
+        rates: unit -> steps, dearest-reached last: (input tokens that must be exceeded, or -1; numerator).
+        denominator: Nanos = numerator x count / denominator.
+        order: rank of a priced unit, the most specific first.
+        per_request: numerator that every call costs.
+    """
+
+    rates: Mapping[str, TierSteps]
+    denominator: int
+    order: Mapping[str, int]
+    per_request: int
+
+    @classmethod
+    def compile(cls, prices: Mapping[str, Decimal | TieredPrices]) -> PriceTable:
+        """Compile prices by genai-prices' price key (USD per million tokens and the like)."""
+        exact: dict[str, list[tuple[int, Fraction]]] = {}
+        for key, price in prices.items():
+            unit = units_by_price_key().get(key)
+            if unit is None:
+                continue
+            if isinstance(price, Decimal):
+                steps = [(-1, price)]
+            else:
+                steps = [(-1, price.base), *((tier.start, tier.price) for tier in price.tiers)]
+            exact[unit.usage_key] = [
+                (start, Fraction(usd) * NANOS_PER_USD / unit.per) for start, usd in steps
+            ]
+        denominator = lcm(*(nanos.denominator for steps in exact.values() for _, nanos in steps))
+        rates = {
+            name: tuple((start, int(nanos * denominator)) for start, nanos in steps)
+            for name, steps in exact.items()
+        }
+        per_request = rates.pop("requests", ((-1, 0),))[0][1]
+        units = units_by_name()
+        ranked = sorted(rates, key=lambda name: (-len(units[name].dimensions), name))
+        return cls(rates, denominator, {name: rank for rank, name in enumerate(ranked)}, per_request)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether every price in the table is zero."""
+        return self.per_request == 0 and all(rate == 0 for steps in self.rates.values() for _, rate in steps)
+
+    def nanos(self, units: Mapping[str, int], unpriced: Callable[[str], UnknownModelError]) -> Nanos:
+        """Return the cost of the units in Nanos, rounded up.
+
+        `unpriced` makes the error to raise for a unit that has no price.
+        """
+        counts: dict[str, int] = {}
+        for name, count in units.items():
+            if count <= 0:
+                continue
+            priced = name if name in self.rates else self._whole_of(name)
+            if priced is None:
+                raise unpriced(name)
+            # A part without a price is inside its whole already, unless the answer left the whole out.
+            counts[priced] = max(counts.get(priced, 0), count)
+        total = self.per_request
+        total_input = max(units.get("input_tokens", 0), counts.get("input_tokens", 0))
+        leaves: dict[str, int] = {}
+        for name in sorted(counts, key=self.order.__getitem__):
+            inside = sum(leaf for part, leaf in leaves.items() if name in _wholes(part))
+            # Parts that add up to more than their whole are billed as reported.
+            leaf = leaves[name] = max(0, counts[name] - inside)
+            rate = 0
+            for start, numerator in self.rates[name]:
+                if total_input > start:
+                    rate = numerator
+            total += leaf * rate
+        return -(-total // self.denominator)
+
+    def _whole_of(self, name: str) -> str | None:
+        if name in _PRICED_AS_CACHE_WRITE:
+            return "cache_write_tokens" if "cache_write_tokens" in self.rates else None
+        if name not in _PRICED_AS_WHOLE:
+            return None
+        return next((whole for whole in _wholes(name) if whole in self.rates), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Hold what a model costs at one instant, for one service tier.
+
+    The price that a hold was made with is the price it settles with, so a Rates never looks at the clock
+    or at the price list again.
+
+    Attributes:
+        model: the model's name as the call gave it.
+        provider: genai-prices' id of the provider, such as `openai`.
+        tier: the service tier, None for the standard one.
+    """
+
+    model: str
+    provider: str
+    tier: str | None
+    _tables: tuple[PriceTable, ...] = field(repr=False)
+    _source: Source = field(repr=False, compare=False)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing that a call uses costs anything."""
+        return self._source.free or all(table.is_free and table.rates for table in self._tables)
+
+    def cost(self, usage: Usage) -> Nanos:
+        """Return what the usage costs in Nanos, rounded up to a whole Nano.
+
+        Raises:
+            UnknownModelError: a unit that was used has no price, and no whole whose price is a bound for it.
+        """
+        if self._source.free:
+            return 0
+        costs = [table.nanos(usage.units, self._unpriced) for table in self._tables]
+        return max(costs)
+
+    def with_tier(self, tier: str | None) -> Rates:
+        """Return the rates of another service tier, at the same instant and from the same prices.
+
+        None, `default`, `standard` and `auto` are the standard tier. A tier that the price list does not
+        know costs the dearest of the standard price and every listed variant, so that it is never under.
+        """
+        wanted = None if tier in STANDARD_TIERS else tier
+        if wanted == self.tier:
+            return self
+        return Rates(self.model, self.provider, wanted, self._source.tables(wanted), self._source)
+
+    def _unpriced(self, unit: str) -> UnknownModelError:
+        return UnknownModelError(
+            f"{self.model} ({self.provider}) has no price for {unit}, so the call's cost would be too low. "
+            f"Set one: register_price({self.model!r}, {_price_key(unit)}=<USD>).",
+            model=self.model,
+            unit=unit,
+        )
+
+
+class Source:
+    """Make the price tables of one model at one instant, tier by tier."""
+
+    free = False
+
+    def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
+        """Return the tables of a tier; a usage costs what the dearest of them says."""
+        raise NotImplementedError
+
+
+class FixedSource(Source):
+    """Prices by the user's word: the same in every tier."""
+
+    def __init__(self, prices: Mapping[str, Decimal], *, free: bool) -> None:
+        self.free = free
+        self._tables = (PriceTable.compile(prices),)
+
+    def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
+        return self._tables
+
+
+class ListedSource(Source):
+    """Prices of a model in genai-prices' list."""
+
+    def __init__(self, model: ModelInfo, at: datetime, *, free: bool) -> None:
+        self.free = free
+        self._variants = tuple(model.price_variants or ())
+        self._at = at
+        self._standard = _present(model.get_prices(at))
+        self._made: dict[str | None, tuple[PriceTable, ...]] = {}
+
+    def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
+        made = self._made.get(tier)
+        if made is None:
+            made = self._made[tier] = tuple(PriceTable.compile(prices) for prices in self._price_sets(tier))
+        return made
+
+    def _price_sets(self, tier: str | None) -> Iterable[Mapping[str, Decimal | TieredPrices]]:
+        if tier is None:
+            return [self._standard]
+        key, value = _TIER_CONTEXTS.get(tier, ("service_tier", tier))
+        matching = [
+            variant for variant in self._variants if variant.when == {key: value} and self._is_active(variant)
+        ]
+        if matching:
+            prices = dict(self._standard)
+            # The first variant that names a price wins, as in genai-prices.
+            for variant in reversed(matching):
+                prices.update(_present(variant.prices))
+            return [prices]
+        return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
+
+    def _is_active(self, variant: PriceVariant) -> bool:
+        return variant.constraint is None or variant.constraint.active(self._at)
+
+
+def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:
+    return {key: price for key, price in vars(prices).items() if price is not None}
+
+
+def _price_key(unit: str) -> str:
+    known = units_by_name().get(unit)
+    return {"input_mtok": "input", "output_mtok": "output", "cache_read_mtok": "cached_input"}.get(
+        key := known.price_key if known else unit, key
+    )
+
+
+def at_or_now(at: datetime | None) -> datetime:
+    """Return the instant, the present one for None; a naive one is read as UTC."""
+    if at is None:
+        return datetime.now(UTC)
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

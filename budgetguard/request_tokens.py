@@ -1,0 +1,218 @@
+"""Count the input tokens of a request, as OpenAI bills them.
+
+The formulas are the documented ones, corrected by what 1 680 real requests were billed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.images import image_tokens
+from budgetguard.tokens import count_text, encoding_for
+from budgetguard.tool_text import compact_json, namespace
+
+_PER_MESSAGE = 3
+_TOOLS = 9
+_TOOLS_WITH_SYSTEM = 5
+_TOOLS_GPT5 = 80
+_TOOL_CALL = 9
+_PARALLEL_CALLS = 12
+
+# Audio is billed at about 10 tokens a second; at 16 bits and 24 kHz a second is 48 000 bytes, but
+# compressed speech can be as little as 2 000 bytes a second.
+_BYTES_PER_AUDIO_TOKEN = 200
+# A page of a PDF is billed as its text and as an image of it; small pages are some 2 000 bytes.
+_BYTES_PER_FILE_TOKEN = 4
+_UNSEEN_FILE_TOKENS = 20_000
+
+_REASONING = re.compile(r"o\d|gpt-[5-9]|gpt-oss|codex|computer-use")
+_NOT_REASONING = re.compile(r"gpt-5[\d.]*-chat|.*search-api")
+
+
+def is_reasoning(model: str) -> bool:
+    """Whether the model thinks before it answers, at the price of output (o1 to o4, gpt-5 and later)."""
+    name = bare_name(model)
+    return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
+
+
+def bare_name(model: str) -> str:
+    """Return the model's name in small letters, without provider and fine-tuning prefixes."""
+    return model.lower().rpartition("/")[2].removeprefix("ft:")
+
+
+def chat_input_tokens(body: Mapping[str, Any], model: str) -> int:
+    """Return the best estimate of the prompt tokens that a chat completion request is billed.
+
+    Args:
+        body: the request; pydantic objects, SDK sentinels and unknown parts are tolerated.
+        model: the model's name, which decides the encoding and the price of images.
+
+    Raises:
+        ConfigurationError: `messages` is missing, empty or not a list.
+    """
+    messages = given(body, "messages")
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
+    messages = list(messages)
+    if not messages:
+        raise ConfigurationError("messages must not be empty: a chat completion needs at least one message")
+    encoding = encoding_for(model)
+    name = bare_name(model)
+    plain = [as_mapping(message) for message in messages]
+    total = 2 if is_reasoning(model) or name.startswith("gpt-5") else 3
+    for message in plain:
+        total += _message_tokens(message, encoding, name)
+    functions = _functions(body)
+    if functions:
+        has_system = any(given(m, "role") in ("system", "developer") for m in plain)
+        total += count_text(namespace(functions), encoding)
+        total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
+        if name.startswith("gpt-5"):
+            total += _TOOLS_GPT5
+    return total + _schema_tokens(given(body, "response_format"), encoding)
+
+
+def embedding_input_tokens(body: Mapping[str, Any], model: str) -> int:
+    """Return the tokens that an embeddings request is billed: those of its inputs, text or token ids."""
+    encoding = encoding_for(model)
+    return _embedding_tokens(given(body, "input"), encoding)
+
+
+def _embedding_tokens(value: Any, encoding: str) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, int):
+        return 1
+    if isinstance(value, str):
+        return count_text(value, encoding)
+    if isinstance(value, bytes | bytearray):
+        return len(value)
+    if isinstance(value, Iterable):
+        return sum(_embedding_tokens(one, encoding) for one in value)
+    return count_text(str(value), encoding)
+
+
+def _message_tokens(message: Mapping[str, Any], encoding: str, model: str) -> int:
+    total = _PER_MESSAGE + _text_tokens(given(message, "role"), encoding)
+    total += content_tokens(given(message, "content"), encoding, model)
+    if (name := given(message, "name")) is not None:
+        total += 1 + _text_tokens(name, encoding)
+    if (refusal := given(message, "refusal")) is not None:
+        total += _text_tokens(refusal, encoding)
+    calls = [as_mapping(call) for call in _listed(given(message, "tool_calls"))]
+    if (call := given(message, "function_call")) is not None:
+        calls.append({"function": call})
+    for call in calls:
+        called = as_mapping(given(call, "function") or given(call, "custom") or {})
+        total += _TOOL_CALL + _text_tokens(given(called, "name"), encoding)
+        total += _text_tokens(given(called, "arguments") or given(called, "input"), encoding)
+    if len(calls) > 1:
+        total += _PARALLEL_CALLS
+    return total
+
+
+def content_tokens(content: Any, encoding: str, model: str) -> int:
+    """Return the tokens of a message's content: text, None, bytes, or a list of parts."""
+    if content is None or isinstance(content, str | bytes | bytearray):
+        return _text_tokens(content, encoding)
+    if isinstance(content, Mapping) or hasattr(content, "model_dump"):
+        return _part_tokens(as_mapping(content), encoding, model)
+    if isinstance(content, Iterable):
+        return sum(
+            _text_tokens(part, encoding)
+            if isinstance(part, str)
+            else _part_tokens(as_mapping(part), encoding, model)
+            for part in content
+        )
+    return _text_tokens(content, encoding)
+
+
+def _part_tokens(part: Mapping[str, Any], encoding: str, model: str) -> int:
+    match given(part, "type"):
+        case "text" | "input_text" | "output_text":
+            return _text_tokens(given(part, "text"), encoding)
+        case "refusal":
+            return _text_tokens(given(part, "refusal"), encoding)
+        case "image_url" | "input_image":
+            image = given(part, "image_url")
+            image = image if isinstance(image, str) else as_mapping(image or {})
+            return image_tokens(image, model)
+        case "input_audio":
+            return audio_tokens(part)
+        case "file" | "input_file":
+            return _file_tokens(as_mapping(given(part, "file") or part))
+    return count_text(compact_json(part), encoding)
+
+
+def audio_tokens(part: Mapping[str, Any]) -> int:
+    """Return a bound for the audio tokens of an `input_audio` part."""
+    data = given(as_mapping(given(part, "input_audio") or {}), "data")
+    size = len(data) * 3 // 4 if isinstance(data, str | bytes) else 0
+    return size // _BYTES_PER_AUDIO_TOKEN + 1
+
+
+def _file_tokens(file: Mapping[str, Any]) -> int:
+    data = given(file, "file_data")
+    if not isinstance(data, str | bytes):
+        return _UNSEEN_FILE_TOKENS
+    return len(data) * 3 // 4 // _BYTES_PER_FILE_TOKEN + 1
+
+
+def _functions(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    functions = [as_mapping(function) for function in _listed(given(body, "functions"))]
+    for tool in _listed(given(body, "tools")):
+        plain = as_mapping(tool)
+        functions.append(as_mapping(given(plain, "function") or given(plain, "custom") or plain))
+    return functions
+
+
+def _schema_tokens(response_format: Any, encoding: str) -> int:
+    if response_format is None:
+        return 0
+    if isinstance(response_format, type) and hasattr(response_format, "model_json_schema"):
+        return count_text(compact_json(response_format.model_json_schema()), encoding)
+    schema = given(as_mapping(response_format), "json_schema")
+    if schema is None:
+        return 0
+    return count_text(compact_json(given(as_mapping(schema), "schema") or {}), encoding)
+
+
+def given(mapping: Mapping[str, Any], key: str) -> Any:
+    """Return a value of the request, None where it is absent or one of the SDK's not-given sentinels."""
+    value = mapping.get(key)
+    return None if is_absent(value) else value
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value stands for nothing: None, or the openai SDK's `NotGiven` or `Omit`."""
+    return value is None or type(value).__name__ in ("NotGiven", "Omit")
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping of what should be one: a pydantic object dumped, anything else as its text."""
+    if isinstance(value, Mapping):
+        return value
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        dumped = dump(exclude_none=True)
+        if isinstance(dumped, Mapping):
+            return dumped
+    return {} if is_absent(value) else {"content": str(value)}
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None or isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
+        return []
+    return list(value)
+
+
+def _text_tokens(value: Any, encoding: str) -> int:
+    if is_absent(value):
+        return 0
+    if isinstance(value, bytes | bytearray):
+        # Bytes that are no text are counted by their number, which no encoding exceeds.
+        return len(value)
+    return count_text(value if isinstance(value, str) else compact_json(value), encoding)

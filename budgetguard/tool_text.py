@@ -1,0 +1,115 @@
+"""Render tool definitions as the text that OpenAI's models are given, and bill for.
+
+Functions reach the model as a TypeScript namespace. The layout was worked out from what real requests
+were billed: descriptions, titles and defaults become comments, types become TypeScript types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# Deeper than any real schema; what is deeper is rendered as compact JSON, so recursion has an end.
+_MAX_DEPTH = 32
+
+
+def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
+    """Return the TypeScript namespace that declares the functions.
+
+    Args:
+        functions: mappings with `name`, `description` and `parameters` (a JSON schema), as in a request.
+    """
+    lines = ["namespace functions {", ""]
+    for function in functions:
+        description = function.get("description")
+        if isinstance(description, str) and description:
+            lines.extend(f"// {line}" for line in description.split("\n"))
+        name = function.get("name") or ""
+        schema = function.get("parameters")
+        definitions = _definitions(schema)
+        properties = _properties(schema)
+        if properties:
+            lines.append(f"type {name} = (_: {{")
+            lines.extend(_fields(schema, definitions, 0))
+            lines.append("}) => any;")
+        else:
+            lines.append(f"type {name} = () => any;")
+        lines.append("")
+    lines.append("} // namespace functions")
+    return "\n".join(lines)
+
+
+def compact_json(value: Any) -> str:
+    """Return JSON without spaces; what JSON does not know is written as text."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def _fields(schema: Any, definitions: Mapping[str, Any], depth: int) -> list[str]:
+    lines: list[str] = []
+    required = schema.get("required")
+    required = required if isinstance(required, Sequence) and not isinstance(required, str) else ()
+    for name, field in _properties(schema).items():
+        if not isinstance(field, Mapping):
+            field = {}
+        for key in ("title", "description"):
+            text = field.get(key)
+            if isinstance(text, str) and text:
+                lines.extend(f"// {line}" for line in text.split("\n"))
+        optional = "" if name in required else "?"
+        comment = f" // default: {_default(field['default'])}" if field.get("default") is not None else ""
+        lines.append(f"{name}{optional}: {_type(field, definitions, depth + 1)},{comment}")
+    return lines
+
+
+def _type(schema: Any, definitions: Mapping[str, Any], depth: int) -> str:
+    if not isinstance(schema, Mapping):
+        return "any"
+    if depth > _MAX_DEPTH:
+        return compact_json(schema)
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        return _type(definitions.get(reference.rpartition("/")[2], {}), definitions, depth + 1)
+    for key in ("anyOf", "oneOf", "allOf"):
+        options = schema.get(key)
+        if isinstance(options, Sequence) and not isinstance(options, str) and options:
+            return " | ".join(_type(option, definitions, depth + 1) for option in options)
+    if "const" in schema:
+        return compact_json(schema["const"])
+    choices = schema.get("enum")
+    if isinstance(choices, Sequence) and not isinstance(choices, str) and choices:
+        return " | ".join(compact_json(choice) for choice in choices)
+    kind = schema.get("type")
+    if isinstance(kind, Sequence) and not isinstance(kind, str):
+        return " | ".join(_type({**schema, "type": one}, definitions, depth + 1) for one in kind)
+    match kind:
+        case "string" | "boolean" | "null":
+            return str(kind)
+        case "integer" | "number":
+            return "number"
+        case "array":
+            return f"{_type(schema['items'], definitions, depth + 1)}[]" if schema.get("items") else "any[]"
+        case "object":
+            if _properties(schema):
+                return "{\n" + "\n".join(_fields(schema, definitions, depth)) + "\n}"
+            return "object"
+    return "any"
+
+
+def _properties(schema: Any) -> Mapping[str, Any]:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _definitions(schema: Any) -> Mapping[str, Any]:
+    if not isinstance(schema, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    for key in ("definitions", "$defs"):
+        if isinstance(part := schema.get(key), Mapping):
+            found.update(part)
+    return found
+
+
+def _default(value: Any) -> str:
+    return value if isinstance(value, str) else compact_json(value)
