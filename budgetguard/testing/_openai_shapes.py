@@ -187,7 +187,7 @@ def _response_events(draft: Draft) -> Iterator[Event]:
             started = {**item, "content": [], "status": "in_progress"}
             yield event("response.output_item.added", output_index=slot, item=started)
             place["content_index"] = 0
-            part: dict[str, Any] = item["content"][0]
+            part = item["content"][0]
             yield event("response.content_part.added", **place, part={**part, "text": ""})
             for _, piece in draft.pieces:
                 kind = "response.output_text.delta"
@@ -226,7 +226,7 @@ def _response(draft: Draft, *, done: bool) -> dict[str, Any]:
 def _output_items(draft: Draft) -> list[dict[str, Any]]:
     status = "incomplete" if draft.finish == "length" else "completed"
     if not draft.tool_calls:
-        part = {"type": "output_text", "text": draft.text, "annotations": [], "logprobs": []}
+        part: dict[str, Any] = {"type": "output_text", "text": draft.text, "annotations": [], "logprobs": []}
         name = f"msg_{draft.number:06d}"
         return [
             {"id": name, "type": "message", "role": "assistant", "status": status, "content": [part]},

@@ -79,11 +79,11 @@ def _typed(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> An
 
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
-    low = schema.get("minimum", -math.inf)
-    high = schema.get("maximum", math.inf)
-    above = schema.get("exclusiveMinimum", -math.inf)
-    below = schema.get("exclusiveMaximum", math.inf)
-    step = schema.get("multipleOf", 1)
+    low: float = schema.get("minimum", -math.inf)
+    high: float = schema.get("maximum", math.inf)
+    above: float = schema.get("exclusiveMinimum", -math.inf)
+    below: float = schema.get("exclusiveMaximum", math.inf)
+    step: float = schema.get("multipleOf", 1)
     for candidate in (1, 0, -1, low, math.floor(above) + 1 if above > -math.inf else 1, high):
         value: int | float = candidate
         if math.isfinite(candidate):

@@ -88,9 +88,9 @@ class OpenAIServer:
     its end. After hanging up early, wait for it with `wait_idle()`.
 
     Args:
-        reply: what to answer: None for a friendly text, a text, a `Reply`, a function from the request's body to one, or a list or
-            iterator of them, used in turn. A request beyond its end gets a 400 that says so; see
-            `itertools.repeat` and `cycle`. Every valid POST takes one.
+        reply: what to answer: a text, a `Reply`, a function from the request's body to one of these, or a
+            list or iterator of them, used in turn; every valid POST takes one. A request beyond the end
+            gets a 400 that says so (see `itertools.repeat` and `cycle`). None answers with a greeting.
         count_tokens: counts the tokens of a text. The default needs no tokenizer.
         models: what `/v1/models` lists. Any model name is answered.
         port: 0 for any free one.
@@ -262,7 +262,15 @@ class OpenAIServer:
             if request.method == "GET" and (path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")):
                 exchange.send(*self._list_models(path))
             else:
-                self._post(exchange, request, body)
+                self._post(exchange, body)
+        except OSError:
+            raise  # the client is gone: nobody to answer
+        except BaseException:
+            # A script that fails is a fault of the test: tell the client at once, and stay loud here.
+            exchange.send(
+                500, shapes.error_body(500, "the server's script failed"), {"x-should-retry": "false"}
+            )
+            raise
         finally:
             self._journal.leave()
 
@@ -274,7 +282,7 @@ class OpenAIServer:
             return 200, shapes.model_card(name)
         return 404, shapes.error_body(404, f"The model '{name}' does not exist", param="model")
 
-    def _post(self, exchange: Exchange, request: HTTPRequest, body: dict[str, Any] | None) -> None:
+    def _post(self, exchange: Exchange, body: dict[str, Any] | None) -> None:
         record = exchange.record
         problem = _problem(record, body)
         if problem is not None:
