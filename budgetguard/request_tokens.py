@@ -18,6 +18,7 @@ _PER_MESSAGE = 3
 _TOOLS = 9
 _TOOLS_WITH_SYSTEM = 5
 _TOOLS_GPT5 = 80
+_FORCED_TOOL = 6
 _TOOL_CALL = 9
 _PARALLEL_CALLS = 12
 
@@ -65,13 +66,7 @@ def chat_input_tokens(body: Mapping[str, Any], model: str) -> int:
     total = 2 if is_reasoning(model) or name.startswith("gpt-5") else 3
     for message in plain:
         total += _message_tokens(message, encoding, name)
-    functions = _functions(body)
-    if functions:
-        has_system = any(given(m, "role") in ("system", "developer") for m in plain)
-        total += count_text(namespace(functions), encoding)
-        total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
-        if name.startswith("gpt-5"):
-            total += _TOOLS_GPT5
+    total += _tools_tokens(body, plain, encoding, name)
     return total + _schema_tokens(given(body, "response_format"), encoding)
 
 
@@ -161,12 +156,31 @@ def _file_tokens(file: Mapping[str, Any]) -> int:
     return len(data) * 3 // 4 // _BYTES_PER_FILE_TOKEN + 1
 
 
-def _functions(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _tools_tokens(
+    body: Mapping[str, Any], messages: Iterable[Mapping[str, Any]], encoding: str, model: str
+) -> int:
     functions = [as_mapping(function) for function in _listed(given(body, "functions"))]
-    for tool in _listed(given(body, "tools")):
-        plain = as_mapping(tool)
-        functions.append(as_mapping(given(plain, "function") or given(plain, "custom") or plain))
-    return functions
+    total = 0
+    for tool in map(as_mapping, _listed(given(body, "tools"))):
+        if (function := given(tool, "function")) is not None:
+            functions.append(as_mapping(function))
+        else:
+            # Custom tools (a grammar, say) and those of the future: the text of their definition.
+            total += count_text(compact_json(tool), encoding)
+    if not functions and not total:
+        return 0
+    total += count_text(namespace(functions), encoding)
+    if model.startswith("gpt-5"):
+        return total + _TOOLS + _TOOLS_GPT5
+    has_system = any(given(message, "role") in ("system", "developer") for message in messages)
+    total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
+    forced = given(body, "tool_choice")
+    if forced is None:
+        forced = given(body, "function_call")
+    if isinstance(forced, Mapping):
+        chosen = as_mapping(given(forced, "function") or forced)
+        total += _FORCED_TOOL + _text_tokens(given(chosen, "name"), encoding)
+    return total
 
 
 def _schema_tokens(response_format: Any, encoding: str) -> int:

@@ -23,8 +23,7 @@ def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
     lines = ["namespace functions {", ""]
     for function in functions:
         description = function.get("description")
-        if isinstance(description, str) and description:
-            lines.extend(f"// {line}" for line in description.split("\n"))
+        lines.extend(_comment(description))
         name = function.get("name") or ""
         schema = function.get("parameters")
         definitions = _definitions(schema)
@@ -52,14 +51,19 @@ def _fields(schema: Any, definitions: Mapping[str, Any], depth: int) -> list[str
     for name, field in _properties(schema).items():
         if not isinstance(field, Mapping):
             field = {}
-        for key in ("title", "description"):
-            text = field.get(key)
-            if isinstance(text, str) and text:
-                lines.extend(f"// {line}" for line in text.split("\n"))
+        lines.extend(_comment(field.get("title")))
+        lines.extend(_comment(field.get("description")))
         optional = "" if name in required else "?"
-        comment = f" // default: {_default(field['default'])}" if field.get("default") is not None else ""
+        comment = f" // default: {_default(field['default'])}" if "default" in field else ""
         lines.append(f"{name}{optional}: {_type(field, definitions, depth + 1)},{comment}")
     return lines
+
+
+def _comment(text: Any) -> list[str]:
+    # What was billed for texts of several lines fits only if blank lines and indents are dropped.
+    if not isinstance(text, str):
+        return []
+    return [f"// {line.strip()}" for line in text.split("\n") if line.strip()]
 
 
 def _type(schema: Any, definitions: Mapping[str, Any], depth: int) -> str:
