@@ -1,0 +1,284 @@
+"""Who pays: the current user, the runs around us, and the call that we are inside.
+
+What is current lives in context variables, so tasks and `asyncio.to_thread` inherit it, and
+`threads.py` hands it to plain threads. Each `with` adds a link to a chain and takes that same link
+out again, so leaving in another context than one entered in (as async fixtures and frameworks do)
+cannot undo somebody else's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import wrapt
+from contextvars_extras import ContextVarsRegistry
+
+from budgetguard.accounts import check_id
+from budgetguard.threads import carry_into_threads
+
+if TYPE_CHECKING:
+    from budgetguard.holds import Hold
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """Hold one `with` in the chain of those around us.
+
+    Attributes:
+        owner: what was entered.
+        user: who pays from here inwards.
+        run: the account of the run that begins here, if one does.
+        guard: whose run it is.
+        outer: the link around this one.
+    """
+
+    owner: object
+    user: str | None
+    run: str | None
+    guard: object | None
+    outer: Link | None
+
+
+class Frame:
+    """Track one guarded call that is under way, for the calls made inside it.
+
+    Attributes:
+        guard: who guards it.
+        hold: what it holds.
+        delegated: a call inside has paid, so this one will not.
+        outer: the guarded call around it.
+    """
+
+    __slots__ = ("delegated", "guard", "hold", "outer")
+
+    def __init__(self, guard: object, hold: Hold, outer: Frame | None) -> None:
+        self.guard = guard
+        self.hold = hold
+        self.delegated = False
+        self.outer = outer
+
+
+class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
+    _registry_allocate_on_setattr = False
+
+    link: Link | None = None
+    frame: Frame | None = None
+
+
+_current = _Current()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Hold what is current at one moment, to be made current elsewhere."""
+
+    link: Link | None
+    frame: Frame | None
+
+
+def current_user() -> str | None:
+    """Return the user set by the innermost `budget_user` around us, or None."""
+    link = cast("Link | None", _current.link)
+    return None if link is None else link.user
+
+
+def current_runs(guard: object) -> tuple[str, ...]:
+    """Return the accounts of a guard's runs around us, innermost first."""
+    runs = []
+    link = cast("Link | None", _current.link)
+    while link is not None:
+        if link.run is not None and link.guard is guard:
+            runs.append(link.run)
+        link = link.outer
+    return tuple(runs)
+
+
+def current_frames(guard: object) -> tuple[Frame, ...]:
+    """Return a guard's calls that we are inside, innermost first."""
+    frames = []
+    frame = cast("Frame | None", _current.frame)
+    while frame is not None:
+        if frame.guard is guard:
+            frames.append(frame)
+        frame = frame.outer
+    return tuple(frames)
+
+
+def enter_frame(guard: object, hold: Hold) -> Frame:
+    """Begin a guarded call: calls made from here on are inside it."""
+    frame = Frame(guard, hold, _current.frame)
+    _current.frame = frame
+    return frame
+
+
+def leave_frame(frame: Frame) -> None:
+    """End a guarded call; in another context than it began in, there is nothing to end."""
+    if _current.frame is frame:
+        _current.frame = frame.outer
+
+
+def enter_link(
+    owner: object, *, user: str | None = None, run: str | None = None, guard: object = None
+) -> None:
+    """Add a link for `owner`; without a user it leaves the user as it is."""
+    carry_into_threads(surroundings, within)
+    outer = cast("Link | None", _current.link)
+    kept = None if outer is None else outer.user
+    _current.link = Link(owner, kept if user is None else user, run, guard, outer)
+
+
+def leave_link(owner: object) -> None:
+    """Take out the innermost link of `owner`, wherever in the chain it now is."""
+    _current.link = _without(_current.link, owner)
+
+
+def _without(link: Link | None, owner: object) -> Link | None:
+    above: list[Link] = []
+    here = link
+    while here is not None and here.owner is not owner:
+        above.append(here)
+        here = here.outer
+    if here is None:
+        return link
+    rest = here.outer
+    for one in reversed(above):
+        rest = replace(one, outer=rest)
+    return rest
+
+
+def surroundings() -> Surroundings | None:
+    """Return what is current, or None if nothing is."""
+    link, frame = _current.link, _current.frame
+    return None if link is None and frame is None else Surroundings(link, frame)
+
+
+def within(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
+    """Call something with `carried` current (nothing, if None), and put back what was."""
+    before = _current.link, _current.frame
+    _current.link, _current.frame = (None, None) if carried is None else (carried.link, carried.frame)
+    try:
+        return call()
+    finally:
+        _current.link, _current.frame = before
+
+
+class Surrounding:
+    """Be a `with`, an `async with` and a decorator, all of which mean the same.
+
+    Subclasses say what entering and leaving does; one object may be entered many times, also at once.
+    """
+
+    def _enter(self) -> None:
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        leave_link(self)
+
+    def __enter__(self) -> Any:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    async def __aenter__(self) -> Any:
+        self._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def __call__(self, function: F) -> F:
+        if not callable(function):
+            raise TypeError(f"{type(self).__name__} decorates functions, not {function!r}")
+        return cast(F, wrapt.FunctionWrapper(function, self._around))
+
+    def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+        if inspect.isgeneratorfunction(wrapped):
+            return self._step(wrapped(*args, **kwargs))
+        if inspect.isasyncgenfunction(wrapped):
+            return self._astep(wrapped(*args, **kwargs))
+        if inspect.iscoroutinefunction(wrapped):
+            return self._await(wrapped, args, kwargs)
+        with self:
+            return wrapped(*args, **kwargs)
+
+    async def _await(self, wrapped: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        with self:
+            return await wrapped(*args, **kwargs)
+
+    def _step(self, generator: Any) -> Iterator[Any]:
+        # Current only while the generator runs: its caller must not inherit its user between steps.
+        sent: Any = None
+        thrown: BaseException | None = None
+        try:
+            while True:
+                with self:
+                    try:
+                        item = generator.send(sent) if thrown is None else generator.throw(thrown)
+                    except StopIteration as stop:
+                        return stop.value
+                sent, thrown = None, None
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed to the generator, which decides
+                    thrown = error
+        finally:
+            with self:
+                generator.close()
+
+    async def _astep(self, generator: Any) -> AsyncIterator[Any]:
+        sent: Any = None
+        thrown: BaseException | None = None
+        try:
+            while True:
+                with self:
+                    try:
+                        item = await (generator.asend(sent) if thrown is None else generator.athrow(thrown))
+                    except StopAsyncIteration:
+                        return
+                sent, thrown = None, None
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed to the generator, which decides
+                    thrown = error
+        finally:
+            with self:
+                await generator.aclose()
+
+
+class budget_user(Surrounding):
+    """Charge the guarded calls inside to a user.
+
+    Use it as `with budget_user("1234"):`, as `async with`, or as a decorator. Inside another one, the
+    innermost counts.
+
+    Args:
+        user: the user's id, 1 to 256 printable characters.
+
+    Raises:
+        ConfigurationError: not text, empty, too long, or with control characters.
+    """
+
+    def __init__(self, user: str) -> None:
+        self.user = check_id(user, name="user")
+
+    def __repr__(self) -> str:
+        return f"budget_user({self.user!r})"
+
+    def _enter(self) -> None:
+        enter_link(self, user=self.user)

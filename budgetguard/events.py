@@ -1,0 +1,185 @@
+"""What happens to calls and budgets, one frozen object each, handed to hooks.
+
+Money is USD as Decimal. No event carries text of a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from budgetguard.usage import Usage
+
+logger = logging.getLogger("budgetguard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Hold what every event has.
+
+    Attributes:
+        at: when, by the guard's clock (aware, UTC).
+        project: whose accounts.
+        user: who pays, or None.
+        model: the model as the call named it; empty where no call is meant.
+    """
+
+    at: datetime
+    project: str
+    user: str | None
+    model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as JSON-ready values: `event` (its name) and its fields, money as text."""
+        out: dict[str, Any] = {"event": type(self).__name__}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Decimal):
+                value = format(value, "f")
+            elif isinstance(value, datetime):
+                value = value.isoformat()
+            elif isinstance(value, Usage):
+                value = dict(value.units)
+            out[one.name] = value
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEvent(Event):
+    """Hold what every event of one call has.
+
+    Attributes:
+        hold_id: the hold's id, the same through the call's life.
+        endpoint: what is called, such as `chat`.
+    """
+
+    hold_id: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projected(CallEvent):
+    """Say what a call will cost at most: `cost`, for `usage`; `cap_assumed` if the request set no cap."""
+
+    cost: Decimal
+    usage: Usage
+    cap_assumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held(CallEvent):
+    """Say that `amount` is set aside on `accounts`."""
+
+    amount: Decimal
+    accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(CallEvent):
+    """Say that a call was not made: `account` had `available`, and `cost` was projected."""
+
+    account: str
+    cost: Decimal
+    limit: Decimal
+    spent: Decimal
+    available: Decimal
+    resets_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(CallEvent):
+    """Say that `cost` is booked.
+
+    Attributes:
+        cost: USD.
+        held: USD that had been set aside.
+        usage: what the provider reported; None where it reported nothing.
+        estimated: the cost is the projection's, because nothing better is known.
+        outcome: `answered`, `abandoned`, `failed`, `unknown` or `posted`.
+        request_id: the provider's id of the answer.
+    """
+
+    cost: Decimal
+    held: Decimal
+    usage: Usage | None
+    estimated: bool
+    outcome: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voided(CallEvent):
+    """Say that `held` is given back: the call did no work, or calls inside it paid."""
+
+    held: Decimal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed(Event):
+    """Say that a hold ended without word of its call, and that `booked` was charged for it."""
+
+    hold_id: str
+    accounts: tuple[str, ...]
+    held: Decimal
+    booked: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdCrossed(Event):
+    """Say, once a window, that `account` has spent `threshold` percent of its limit."""
+
+    account: str
+    threshold: int
+    spent: Decimal
+    limit: Decimal
+    resets_at: datetime | None
+
+
+Hook: TypeAlias = Callable[[Event], object]
+
+
+class Hooks:
+    """Hand events to hooks, none of which can touch the call."""
+
+    def __init__(self) -> None:
+        self._hooks: tuple[tuple[Hook, tuple[type[Event], ...]], ...] = ()
+
+    def add(self, hook: Hook, kinds: tuple[type[Event], ...]) -> Callable[[], None]:
+        """Call `hook` with each event of these kinds (all, if none is named), and return its remover."""
+        entry = (hook, kinds or (Event,))
+        self._hooks = (*self._hooks, entry)
+
+        def remove() -> None:
+            self._hooks = tuple(one for one in self._hooks if one is not entry)
+
+        return remove
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def emit(self, event: Event) -> None:
+        """Hand one event to the hooks that want it; what a hook raises is logged and goes no further."""
+        for hook, kinds in self._hooks:
+            if isinstance(event, kinds):
+                try:
+                    hook(event)
+                except Exception:
+                    logger.exception("budgetguard: the hook %r failed on %s", hook, type(event).__name__)
+
+
+def log_events(event: Event) -> None:
+    """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
+
+    Refusals, lapses and thresholds are warnings; all else is information. The record carries the
+    event's fields as `record.budgetguard`, for structured logs.
+    """
+    values = event.to_dict()
+    name = values.pop("event")
+    level = logging.WARNING if isinstance(event, Refused | Lapsed | ThresholdCrossed) else logging.INFO
+    text = " ".join(f"{key}={value}" for key, value in values.items() if key != "at" and value is not None)
+    logger.log(level, "%s %s", name, text, extra={"budgetguard": {"event": name, **values}})
