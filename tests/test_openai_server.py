@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime
 import http.client
 import itertools
 import json
@@ -14,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.testing.openai_server import LOG_PATH, OpenAIServer, Reply, count_by_length
@@ -52,6 +54,19 @@ class City(BaseModel):
 class Mayor(BaseModel):
     name: str
     city: City | None
+
+
+class Bounded(BaseModel):
+    kind: Literal["b", "a"]
+    when: datetime.datetime
+    id: uuid.UUID
+    rating: Annotated[int, Field(ge=3, le=5)]
+    share: Annotated[float, Field(gt=0.2, lt=0.4)]
+    dozens: Annotated[int, Field(gt=20, multiple_of=12)]
+    below: Annotated[int, Field(lt=-7)]
+    code: Annotated[str, Field(min_length=8, max_length=9)]
+    pair: Annotated[list[bool], Field(min_length=2, max_length=2)]
+    either: int | str
 
 
 def words(text: str) -> int:
@@ -183,6 +198,16 @@ class TestChat:
         with serving() as (_, client):
             answer = client.chat.completions.parse(model="gpt-4o-mini", messages=HELLO, response_format=City)
         assert isinstance(answer.choices[0].message.parsed, City)
+
+    def test_parse_gets_a_value_within_the_bounds_of_its_schema(self) -> None:
+        with serving() as (_, client):
+            answer = client.chat.completions.parse(model="gpt-4o", messages=HELLO, response_format=Bounded)
+        assert isinstance(answer.choices[0].message.parsed, Bounded)
+
+    def test_json_mode_wraps_a_text_that_is_not_json(self) -> None:
+        with serving("plain words") as (_, client):
+            answer = ask(client, response_format={"type": "json_object"})
+        assert json.loads(answer.choices[0].message.content) == {"text": "plain words"}
 
     def test_a_scripted_json_text_is_kept(self) -> None:
         text = '{"name": "Oslo", "people": 700000, "mayor": null, "districts": []}'
@@ -470,11 +495,12 @@ class TestScript:
         with serving(itertools.cycle(["a", "b"])) as (_, client):
             assert [ask(client).choices[0].message.content for _ in range(4)] == ["a", "b", "a", "b"]
 
+    @pytest.mark.parametrize("failure", [LookupError, ConnectionError])
     def test_a_function_that_fails_tells_the_client_without_retries_and_is_loud(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, failure: type[Exception], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(body: dict[str, Any]) -> str:
-            raise LookupError(body["model"])
+            raise failure(body["model"])
 
         loud: list[type[BaseException]] = []
         monkeypatch.setattr(threading, "excepthook", lambda args: loud.append(args.exc_type))
@@ -482,7 +508,7 @@ class TestScript:
             with pytest.raises(openai.InternalServerError, match="script failed"):
                 ask(client)
             assert server.count() == 1
-        assert loud == [LookupError]
+        assert [issubclass(kind, LookupError | ConfigurationError) for kind in loud] == [True]
 
 
 class TestBrokenConnections:
@@ -524,6 +550,16 @@ class TestBrokenConnections:
             stream.close()
             assert server.wait_idle()
             assert output_tokens(server.billed[0]) == 3
+            assert not server.requests[0].completed
+
+    def test_a_client_that_gives_up_waiting_pays_for_the_answer_it_did_not_read(self) -> None:
+        gate = threading.Event()
+        with serving(Reply(gate=gate, completion_tokens=9)) as (server, client):
+            with pytest.raises(openai.APITimeoutError):
+                client.with_options(timeout=0.05).chat.completions.create(model="gpt-4o", messages=HELLO)
+            gate.set()
+            assert server.wait_idle()
+            assert output_tokens(server.billed[0]) == 9
             assert not server.requests[0].completed
 
     def test_scripted_tokens_of_a_broken_stream_are_shared_out_over_its_chunks(self) -> None:
@@ -703,6 +739,7 @@ print(len(answers), sum(answers))
             ask(client, messages=[{"role": "user", "content": "a private matter"}])
             with pytest.raises(openai.NotFoundError):
                 client.images.generate(prompt="a private matter")
+            assert server.wait_idle()
             status, _, data = post(server, LOG_PATH, {}, "GET")
             log = json.loads(data)
             assert status == 200

@@ -29,7 +29,9 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         # Without it the last small chunk of a stream waits for the peer's delayed ACK: 40 ms.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client that has reset the connection already makes it fail; reading finds out soon enough.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._reader = sock.makefile("rb")
 

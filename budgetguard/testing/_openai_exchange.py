@@ -38,6 +38,9 @@ class Exchange:
         Raises:
             OSError: the client is gone.
         """
+        if self._connection.gone():
+            self._update(status=status)
+            raise ConnectionAbortedError
         self._update(status=status, completed=True)
         try:
             self._connection.send_response(status, self._headers(headers), to_json(payload))

@@ -48,8 +48,8 @@ class Reply:
     """Say how the server answers one request.
 
     Attributes:
-        text: the answer's text. None is `DEFAULT_TEXT`, or with structured output a JSON text
-            that fits the schema; there a text that is not JSON is replaced in the same way.
+        text: the answer's text, or an error's message. None is `DEFAULT_TEXT`, or with structured output
+            a JSON text that fits the schema; there a text that is not JSON is replaced in the same way.
         tool_calls: (name, arguments) of each tool call to answer with, instead of a text.
         model: the model named in the answer; None is the one asked for.
         prompt_tokens: billed input tokens; None counts them.

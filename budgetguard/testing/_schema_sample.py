@@ -84,14 +84,16 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
     above: float = schema.get("exclusiveMinimum", -math.inf)
     below: float = schema.get("exclusiveMaximum", math.inf)
     step: float = schema.get("multipleOf", 1)
-    for candidate in (1, 0, -1, low, math.floor(above) + 1 if above > -math.inf else 1, high):
-        value: int | float = candidate
-        if math.isfinite(candidate):
-            value = math.ceil(candidate / step) * step
-        if low <= value <= high and above < value < below and math.isfinite(value):
-            return value
-    middle = (max(low, above) + min(high, below)) / 2
-    return math.ceil(middle) if whole else middle
+    lowest, highest = max(low, above), min(high, below)
+    candidates: list[float] = [step, 0]
+    if math.isfinite(lowest):
+        candidates += [math.ceil(lowest / step) * step, (math.floor(lowest / step) + 1) * step]
+    if math.isfinite(highest):
+        candidates += [math.floor(highest / step) * step, (math.ceil(highest / step) - 1) * step]
+    if not whole and math.isfinite(lowest + highest):
+        candidates += [(lowest + highest) / 2]
+    fitting = (value for value in candidates if low <= value <= high and above < value < below)
+    return next(fitting, step)
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Any:

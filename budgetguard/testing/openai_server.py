@@ -312,7 +312,11 @@ class OpenAIServer:
         elif isinstance(script, str | Reply):
             made = script
         else:
-            made = script(body)
+            try:
+                made = script(body)
+            except OSError as error:
+                # Here an OSError would pass for a client that hung up, and nobody would hear of it.
+                raise ConfigurationError(f"the server's reply function failed: {error!r}") from error
         return Reply(text=made) if isinstance(made, str) else made
 
 
