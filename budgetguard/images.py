@@ -18,6 +18,8 @@ _MAX_SIDE = 1 << 20
 # what remains after scaling into 2048 x 2048 with the shortest side at 768.
 _MAX_TILES = 8
 _MAX_PATCHES = 1_536
+# Detail `original` is not scaled down; 10 000 patches is what OpenAI documents as its bound.
+_MAX_PATCHES_ORIGINAL = 10_000
 
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
@@ -56,6 +58,8 @@ def image_tokens(image: Any, model: str) -> int:
     url = image.get("url") if isinstance(image, Mapping) else image
     pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
     size = _size_of_data_url(url) if isinstance(url, str) else None
+    if detail == "original":
+        return math.ceil(_patches(size, _MAX_PATCHES_ORIGINAL) * (pricing.patch_factor or 1.0))
     if pricing.patch_factor is not None:
         return math.ceil(_patches(size) * pricing.patch_factor)
     if detail == "low":
@@ -73,10 +77,10 @@ def _tiles(size: tuple[int, int] | None) -> int:
     return min(_MAX_TILES, math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512))
 
 
-def _patches(size: tuple[int, int] | None) -> int:
+def _patches(size: tuple[int, int] | None, most: int = _MAX_PATCHES) -> int:
     if size is None:
-        return _MAX_PATCHES
-    return min(_MAX_PATCHES, math.ceil(size[0] / 32) * math.ceil(size[1] / 32))
+        return most
+    return min(most, math.ceil(size[0] / 32) * math.ceil(size[1] / 32))
 
 
 def _size_of_data_url(url: str) -> tuple[int, int] | None:

@@ -5,6 +5,8 @@ The formulas are the documented ones, corrected by what 1 680 real requests were
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,20 +14,22 @@ from typing import Any
 from budgetguard.errors import ConfigurationError
 from budgetguard.images import image_tokens
 from budgetguard.tokens import count_text, encoding_for
-from budgetguard.tool_text import compact_json, namespace
+from budgetguard.tool_text import billed_schema, compact_json, namespace
 
 _PER_MESSAGE = 3
 _TOOLS = 9
 _TOOLS_WITH_SYSTEM = 5
 _TOOLS_GPT5 = 80
 _FORCED_TOOL = 6
+_SCHEMA = 19
 _TOOL_CALL = 9
 _PARALLEL_CALLS = 12
 
-# Audio is billed at about 10 tokens a second; at 16 bits and 24 kHz a second is 48 000 bytes, but
-# compressed speech can be as little as 2 000 bytes a second.
-_BYTES_PER_AUDIO_TOKEN = 200
-# A page of a PDF is billed as its text and as an image of it; small pages are some 2 000 bytes.
+# As OpenAI documents for audio input; compressed speech is hardly ever under 16 kbit/s.
+_AUDIO_TOKENS_PER_SECOND = 10
+_LEAST_AUDIO_BYTE_RATE = 2_000
+# A file is billed as its text and as images of its pages, neither of which shows from outside; text has
+# about 4 bytes a token, and real files of 13 kB were billed a tenth of that.
 _BYTES_PER_FILE_TOKEN = 4
 _UNSEEN_FILE_TOKENS = 20_000
 
@@ -143,10 +147,26 @@ def _part_tokens(part: Mapping[str, Any], encoding: str, model: str) -> int:
 
 
 def audio_tokens(part: Mapping[str, Any]) -> int:
-    """Return a bound for the audio tokens of an `input_audio` part."""
+    """Return the audio tokens of an `input_audio` part: 10 a second of a WAV, a bound for the rest."""
     data = given(as_mapping(given(part, "input_audio") or {}), "data")
-    size = len(data) * 3 // 4 if isinstance(data, str | bytes) else 0
-    return size // _BYTES_PER_AUDIO_TOKEN + 1
+    if not isinstance(data, str | bytes):
+        return _UNSEEN_FILE_TOKENS
+    size = len(data) * 3 // 4
+    rate = _wav_byte_rate(data)
+    return -(-size * _AUDIO_TOKENS_PER_SECOND // (rate or _LEAST_AUDIO_BYTE_RATE))
+
+
+def _wav_byte_rate(data: str | bytes) -> int | None:
+    try:
+        head = base64.b64decode(data[:64])
+    except (binascii.Error, ValueError):
+        return None
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
+        return None
+    rate = int.from_bytes(head[28:32], "little")
+    # 8 bits at 8 kHz is the least that is recorded, 32 bits of stereo at 192 kHz the most: a header
+    # that says otherwise is not believed.
+    return rate if 8_000 <= rate <= 1_536_000 else None
 
 
 def _file_tokens(file: Mapping[str, Any]) -> int:
@@ -187,11 +207,18 @@ def _schema_tokens(response_format: Any, encoding: str) -> int:
     if response_format is None:
         return 0
     if isinstance(response_format, type) and hasattr(response_format, "model_json_schema"):
-        return count_text(compact_json(response_format.model_json_schema()), encoding)
-    schema = given(as_mapping(response_format), "json_schema")
-    if schema is None:
+        # A pydantic class, as the SDK's `parse` takes it and turns it into a schema.
+        described: Mapping[str, Any] = {
+            "name": response_format.__name__,
+            "schema": response_format.model_json_schema(),
+        }
+    else:
+        described = as_mapping(given(as_mapping(response_format), "json_schema"))
+    if not described:
         return 0
-    return count_text(compact_json(given(as_mapping(schema), "schema") or {}), encoding)
+    shown = compact_json(billed_schema(given(described, "schema") or {}))
+    total = _SCHEMA + count_text(shown, encoding)
+    return total + sum(_text_tokens(given(described, key), encoding) for key in ("name", "description"))
 
 
 def given(mapping: Mapping[str, Any], key: str) -> Any:

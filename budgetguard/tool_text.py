@@ -44,6 +44,27 @@ def compact_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
+def billed_schema(schema: Any, depth: int = 0) -> Any:
+    """Return the part of an answer's JSON schema that is billed: all but titles and `additionalProperties`.
+
+    Fitted to real requests: with these left out the compact JSON is within 9 tokens of the bill.
+    """
+    if depth > 2 * _MAX_DEPTH:
+        return schema
+    if isinstance(schema, Mapping):
+        return {
+            # Below these two, keys are names that the user chose, `title` perhaps among them.
+            key: {name: billed_schema(one, depth + 1) for name, one in value.items()}
+            if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping)
+            else billed_schema(value, depth + 1)
+            for key, value in schema.items()
+            if key not in ("title", "additionalProperties")
+        }
+    if isinstance(schema, list | tuple):
+        return [billed_schema(one, depth + 1) for one in schema]
+    return schema
+
+
 def _fields(schema: Any, definitions: Mapping[str, Any], depth: int) -> list[str]:
     lines: list[str] = []
     required = schema.get("required")
