@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 # Bytes of an image that are read for its size; a JPEG's size can stand behind an embedded thumbnail.
 _HEADER_BYTES = 256 * 1024
@@ -20,6 +20,8 @@ _MAX_TILES = 8
 _MAX_PATCHES = 1_536
 # Detail `original` is not scaled down; 10 000 patches is what OpenAI documents as its bound.
 _MAX_PATCHES_ORIGINAL = 10_000
+
+ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
 
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
@@ -47,17 +49,19 @@ _PRICING = (
 )
 
 
-def image_tokens(image: Any, model: str) -> int:
+def image_tokens(url: Any, detail: Any, model: str, sizes: ImageSizes) -> int:
     """Return what an image in a message is billed as, in tokens.
 
     Args:
-        image: the `image_url` of a content part: a URL, a data URL, or a mapping with `url` and `detail`.
+        url: the image's URL or data URL.
+        detail: `low`, `high`, `auto`, `original` or None, as the request asks.
         model: the model's name, without a provider prefix.
+        sizes: (width, height) in pixels of images that are named by URL, where they are known.
     """
-    detail = image.get("detail") if isinstance(image, Mapping) else None
-    url = image.get("url") if isinstance(image, Mapping) else image
     pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
-    size = _size_of_data_url(url) if isinstance(url, str) else None
+    size = None
+    if isinstance(url, str):
+        size = _size_of_data_url(url) or _believable(sizes.get(url))
     if detail == "original":
         return math.ceil(_patches(size, _MAX_PATCHES_ORIGINAL) * (pricing.patch_factor or 1.0))
     if pricing.patch_factor is not None:
@@ -104,6 +108,10 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         size = _png(data) or _gif(data) or _webp(data) or _jpeg(data)
     except (struct.error, IndexError):
         return None
+    return _believable(size)
+
+
+def _believable(size: tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE):
         return None
     return size

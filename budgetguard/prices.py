@@ -69,8 +69,7 @@ class PriceBook:
     def __init__(self) -> None:
         self._overrides: dict[tuple[str | None, str], list[_Override]] = {}
         self._lock = threading.Lock()
-        self._cache: dict[tuple[Any, ...], Rates] = {}
-        self._snapshot: DataSnapshot | None = None
+        self._cache: dict[tuple[Any, ...], tuple[DataSnapshot, Rates]] = {}
 
     def register(
         self,
@@ -145,17 +144,18 @@ class PriceBook:
 
         instant = at_or_now(at)
         snapshot = get_snapshot()
-        if snapshot is not self._snapshot:
-            self._cache, self._snapshot = {}, snapshot
+        # Taken before the search: a registration meanwhile replaces the cache, and must not find this in it.
+        cache = self._cache
         key = (model, provider, base_url, int(instant.timestamp()) // 60)
-        found = self._cache.get(key)
-        if found is None:
+        cached = cache.get(key)
+        if cached is not None and cached[0] is snapshot:
+            found = cached[1]
+        else:
             minute = instant.replace(second=0, microsecond=0)
             found = self._find(snapshot, model, provider, base_url, minute)
-            cache = self._cache
             if len(cache) >= _CACHE_SIZE:
                 cache.clear()
-            cache[key] = found
+            cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
     def _find(

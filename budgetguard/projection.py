@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.images import ImageSizes
 from budgetguard.money import Nanos
 from budgetguard.rates import Rates
 from budgetguard.request_tokens import (
-    as_mapping,
-    audio_tokens,
+    audio_input_tokens,
     chat_input_tokens,
-    content_tokens,
     embedding_input_tokens,
     given,
     is_reasoning,
+    prediction_tokens,
 )
-from budgetguard.tokens import encoding_for
 from budgetguard.usage import Usage
 
 __all__ = [
@@ -76,44 +75,51 @@ def assumed_output_cap(model: str) -> int:
 
 
 def project_chat(
-    body: Mapping[str, Any], model: str, rates: Rates, *, learned_cap: int | None = None
+    body: Mapping[str, Any],
+    model: str,
+    rates: Rates,
+    *,
+    learned_cap: int | None = None,
+    image_sizes: ImageSizes | None = None,
 ) -> Projection:
     """Project a chat completion.
 
+    Input is priced as if none of it were cached. A service tier that the request asks for is priced at the
+    dearer of itself and `rates`, because a tier that cannot be had is served and billed at the standard one.
+
     Args:
-        body: the request.
+        body: the request, OpenAI-shaped.
         model: the model's name.
         rates: what the model costs.
         learned_cap: output tokens per choice that the model's settled calls suggest, for a
             request that sets no cap.
+        image_sizes: (width, height) in pixels of images named by URL, where you know them.
 
     Raises:
         ConfigurationError: bad `messages`, `n`, `max_tokens` or `max_completion_tokens`.
         UnknownModelError: the call would use a unit that has no price.
     """
-    choices = _whole(body, "n", least=1) or 1
+    choices = _whole(body, "n", least=1)
     cap = _whole(body, "max_completion_tokens", least=0)
+    older_cap = _whole(body, "max_tokens", least=0)
     if cap is None:
-        cap = _whole(body, "max_tokens", least=0)
+        cap = older_cap
     assumed = cap is None
     if cap is None:
         cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
-    tokens = with_margin(chat_input_tokens(body, model))
-    prediction = given(body, "prediction")
-    rejected = 0
-    if prediction is not None:
-        # Predicted tokens that the model rejects are billed as output on top of the answer.
-        content = given(as_mapping(prediction), "content")
-        rejected = content_tokens(content, encoding_for(model), model)
-    output = (cap + rejected) * choices
-    units = {"input_tokens": tokens}
-    if heard := _audio_in(body):
-        units["input_audio_tokens"] = min(tokens, heard)
-    speaks = "audio" in (given(body, "modalities") or ())
-    parts = {"output_tokens": output}
-    if speaks:
-        parts["output_audio_tokens"] = output
-    return _priced(body, model, rates, units, parts, assumed)
+    tokens = with_margin(chat_input_tokens(body, model, image_sizes=image_sizes))
+    # Predicted tokens that the model rejects are billed as output on top of the answer.
+    output = (cap + prediction_tokens(body, model)) * (1 if choices is None else choices)
+    input_units = {"input_tokens": tokens}
+    if heard := audio_input_tokens(body):
+        input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
+    if given(body, "web_search_options") is not None:
+        # One search a call, billed beside its tokens.
+        input_units["web_searches"] = 1
+    output_units = {"output_tokens": output}
+    if "audio" in (given(body, "modalities") or ()):
+        output_units["output_audio_tokens"] = output
+    return _priced(body, model, rates, input_units, output_units, assumed)
 
 
 def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Projection:
@@ -137,7 +143,6 @@ def _priced(
     asked = given(body, "service_tier")
     served = [rates]
     if isinstance(asked, str):
-        # A tier that is asked for may not be had, and then the call is served and billed at the standard one.
         served.append(rates.with_tier(asked))
     usage = Usage.of(**input_units, **output_units)
     return Projection(
@@ -149,17 +154,6 @@ def _priced(
         input_cost=max(one.cost(Usage.of(**input_units)) for one in served),
         cap_assumed=cap_assumed,
     )
-
-
-def _audio_in(body: Mapping[str, Any]) -> int:
-    heard = 0
-    for message in given(body, "messages") or ():
-        content = given(as_mapping(message), "content")
-        if isinstance(content, list | tuple):
-            for part in content:
-                if not isinstance(part, str) and given(as_mapping(part), "type") == "input_audio":
-                    heard += audio_tokens(as_mapping(part))
-    return heard
 
 
 def _whole(body: Mapping[str, Any], name: str, *, least: int) -> int | None:

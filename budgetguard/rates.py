@@ -81,20 +81,21 @@ class PriceTable:
     """Hold the prices of one model for one tier as integers over one denominator.
 
     Attributes:
-        rates: unit -> steps, dearest-reached last: (input tokens that must be exceeded, or -1; numerator).
+        rates: unit -> steps in rising order: (input tokens that the call must exceed, numerator).
         denominator: Nanos = numerator x count / denominator.
-        order: rank of a priced unit, the most specific first.
-        per_request: numerator that every call costs.
+        parts: unit -> the priced units that are parts of it; the most specific units come first.
     """
 
     rates: Mapping[str, TierSteps]
     denominator: int
-    order: Mapping[str, int]
-    per_request: int
+    parts: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def compile(cls, prices: Mapping[str, Decimal | TieredPrices]) -> PriceTable:
-        """Compile prices by genai-prices' price key (USD per million tokens and the like)."""
+        """Compile prices by genai-prices' price key (USD per million tokens and the like).
+
+        Keys that no unit has are left out: whoever uses such a unit is told that it has no price.
+        """
         exact: dict[str, list[tuple[int, Fraction]]] = {}
         for key, price in prices.items():
             unit = units_by_price_key().get(key)
@@ -108,43 +109,45 @@ class PriceTable:
                 (start, Fraction(usd) * NANOS_PER_USD / unit.per) for start, usd in steps
             ]
         denominator = lcm(*(nanos.denominator for steps in exact.values() for _, nanos in steps))
-        rates = {
-            name: tuple((start, int(nanos * denominator)) for start, nanos in steps)
-            for name, steps in exact.items()
-        }
-        per_request = rates.pop("requests", ((-1, 0),))[0][1]
         units = units_by_name()
-        ranked = sorted(rates, key=lambda name: (-len(units[name].dimensions), name))
-        return cls(rates, denominator, {name: rank for rank, name in enumerate(ranked)}, per_request)
+        rates = {
+            name: tuple((start, int(nanos * denominator)) for start, nanos in exact[name])
+            for name in sorted(exact, key=lambda name: -len(units[name].dimensions))
+        }
+        parts = {whole: tuple(part for part in rates if whole in _wholes(part)) for whole in rates}
+        return cls(rates, denominator, parts)
 
     @property
     def is_free(self) -> bool:
-        """Whether every price in the table is zero."""
-        return self.per_request == 0 and all(rate == 0 for steps in self.rates.values() for _, rate in steps)
+        """Whether there are prices, and every one is zero."""
+        return bool(self.rates) and not any(rate for steps in self.rates.values() for _, rate in steps)
 
     def nanos(self, units: Mapping[str, int], unpriced: Callable[[str], UnknownModelError]) -> Nanos:
         """Return the cost of the units in Nanos, rounded up.
 
         `unpriced` makes the error to raise for a unit that has no price.
         """
-        counts: dict[str, int] = {}
+        rates = self.rates
+        counts: dict[str, int] = {"requests": 1}
         for name, count in units.items():
-            if count <= 0:
-                continue
-            priced = name if name in self.rates else self._whole_of(name)
-            if priced is None:
-                raise unpriced(name)
-            # A part without a price is inside its whole already, unless the answer left the whole out.
-            counts[priced] = max(counts.get(priced, 0), count)
-        total = self.per_request
-        total_input = max(units.get("input_tokens", 0), counts.get("input_tokens", 0))
+            if count > 0:
+                priced = name if name in rates else self._whole_of(name)
+                if priced is None:
+                    raise unpriced(name)
+                # A part without a price is inside its whole already, unless the answer left the whole out.
+                counts[priced] = max(counts.get(priced, 0), count)
+        total_input = counts.get("input_tokens", 0)
+        total = 0
         leaves: dict[str, int] = {}
-        for name in sorted(counts, key=self.order.__getitem__):
-            inside = sum(leaf for part, leaf in leaves.items() if name in _wholes(part))
+        for name, steps in rates.items():
+            if name not in counts:
+                continue
             # Parts that add up to more than their whole are billed as reported.
-            leaf = leaves[name] = max(0, counts[name] - inside)
-            rate = 0
-            for start, numerator in self.rates[name]:
+            leaf = counts[name] - sum(leaves.get(part, 0) for part in self.parts[name])
+            leaves[name] = leaf = max(0, leaf)
+            # Crossing a step prices every token at it; the first has no condition.
+            rate = steps[0][1]
+            for start, numerator in steps[1:]:
                 if total_input > start:
                     rate = numerator
             total += leaf * rate
@@ -174,13 +177,13 @@ class Rates:
     model: str
     provider: str
     tier: str | None
-    _tables: tuple[PriceTable, ...] = field(repr=False)
+    _tables: tuple[PriceTable, ...] = field(repr=False, hash=False)
     _source: Source = field(repr=False, compare=False)
 
     @property
     def is_free(self) -> bool:
         """Whether nothing that a call uses costs anything."""
-        return self._source.free or all(table.is_free and table.rates for table in self._tables)
+        return self._source.free or all(table.is_free for table in self._tables)
 
     def cost(self, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos, rounded up to a whole Nano.
@@ -190,8 +193,7 @@ class Rates:
         """
         if self._source.free:
             return 0
-        costs = [table.nanos(usage.units, self._unpriced) for table in self._tables]
-        return max(costs)
+        return max(table.nanos(usage.units, self._unpriced) for table in self._tables)
 
     def with_tier(self, tier: str | None) -> Rates:
         """Return the rates of another service tier, at the same instant and from the same prices.

@@ -9,14 +9,18 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.images import image_tokens
+from budgetguard.images import ImageSizes, image_tokens
 from budgetguard.tokens import count_text, encoding_for
 from budgetguard.tool_text import billed_schema, compact_json, namespace
 
 _PER_MESSAGE = 3
+_END = 3
+_END_GPT5 = 2
+_O_SERIES_OR_GPT5 = re.compile(r"o\d|gpt-[5-9]")
 _TOOLS = 9
 _TOOLS_WITH_SYSTEM = 5
 _TOOLS_GPT5 = 80
@@ -32,13 +36,18 @@ _LEAST_AUDIO_BYTE_RATE = 2_000
 # about 4 bytes a token, and real files of 13 kB were billed a tenth of that.
 _BYTES_PER_FILE_TOKEN = 4
 _UNSEEN_FILE_TOKENS = 20_000
+# Two minutes.
+_UNSEEN_AUDIO_TOKENS = 1_200
 
-_REASONING = re.compile(r"o\d|gpt-[5-9]|gpt-oss|codex|computer-use")
-_NOT_REASONING = re.compile(r"gpt-5[\d.]*-chat|.*search-api")
+_REASONING = re.compile(
+    r"o\d|gpt-[5-9]|gpt-oss|codex|computer-use|deepseek-r\d|qwq|magistral|.*(reason|think)"
+)
+_NOT_REASONING = re.compile(r"gpt-5[\d.]*-chat|gpt-5-search|.*non-?(reason|think)")
 
 
 def is_reasoning(model: str) -> bool:
-    """Whether the model thinks before it answers, at the price of output (o1 to o4, gpt-5 and later)."""
+    """Whether the model thinks before it answers, at the price of output (the o series, gpt-5 and later,
+    and others whose names say so)."""
     name = bare_name(model)
     return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
 
@@ -48,109 +57,173 @@ def bare_name(model: str) -> str:
     return model.lower().rpartition("/")[2].removeprefix("ft:")
 
 
-def chat_input_tokens(body: Mapping[str, Any], model: str) -> int:
+def chat_input_tokens(body: Mapping[str, Any], model: str, *, image_sizes: ImageSizes | None = None) -> int:
     """Return the best estimate of the prompt tokens that a chat completion request is billed.
 
     Args:
         body: the request; pydantic objects, SDK sentinels and unknown parts are tolerated.
         model: the model's name, which decides the encoding and the price of images.
+        image_sizes: (width, height) in pixels of images that the request names by URL, where you know them.
 
     Raises:
         ConfigurationError: `messages` is missing, empty or not a list.
     """
     messages = given(body, "messages")
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+    if not isinstance(messages, list | tuple):
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
-    messages = list(messages)
     if not messages:
         raise ConfigurationError("messages must not be empty: a chat completion needs at least one message")
-    encoding = encoding_for(model)
-    name = bare_name(model)
+    counter = _Counter(encoding_for(model), bare_name(model), image_sizes or {})
     plain = [as_mapping(message) for message in messages]
-    total = 2 if is_reasoning(model) or name.startswith("gpt-5") else 3
+    total = _END_GPT5 if _O_SERIES_OR_GPT5.match(counter.model) else _END
     for message in plain:
-        total += _message_tokens(message, encoding, name)
-    total += _tools_tokens(body, plain, encoding, name)
-    return total + _schema_tokens(given(body, "response_format"), encoding)
+        total += counter.message(message)
+    return total + counter.tools(body, plain) + counter.schema(given(body, "response_format"))
+
+
+def prediction_tokens(body: Mapping[str, Any], model: str) -> int:
+    """Return the tokens of the answer that a request predicts; the rejected ones are billed as output."""
+    prediction = given(body, "prediction")
+    if prediction is None:
+        return 0
+    counter = _Counter(encoding_for(model), bare_name(model), {})
+    return counter.content(given(as_mapping(prediction), "content"))
+
+
+def audio_input_tokens(body: Mapping[str, Any]) -> int:
+    """Return the part of a request's input tokens that is audio."""
+    contents = [given(as_mapping(message), "content") for message in given(body, "messages") or ()]
+    parts = [
+        as_mapping(part) for content in contents if isinstance(content, list | tuple) for part in content
+    ]
+    return sum(_audio_tokens(part) for part in parts if given(part, "type") == "input_audio")
 
 
 def embedding_input_tokens(body: Mapping[str, Any], model: str) -> int:
     """Return the tokens that an embeddings request is billed: those of its inputs, text or token ids."""
-    encoding = encoding_for(model)
-    return _embedding_tokens(given(body, "input"), encoding)
+    return _embedding_tokens(given(body, "input"), encoding_for(model))
 
 
 def _embedding_tokens(value: Any, encoding: str) -> int:
     if value is None:
         return 0
-    if isinstance(value, int):
-        return 1
     if isinstance(value, str):
-        return count_text(value, encoding)
+        # An empty input is billed as one token.
+        return max(1, count_text(value, encoding))
     if isinstance(value, bytes | bytearray):
         return len(value)
     if isinstance(value, Iterable):
-        return sum(_embedding_tokens(one, encoding) for one in value)
-    return count_text(str(value), encoding)
+        return sum(1 if isinstance(one, int) else _embedding_tokens(one, encoding) for one in value)
+    return 1 if isinstance(value, int) else count_text(str(value), encoding)
 
 
-def _message_tokens(message: Mapping[str, Any], encoding: str, model: str) -> int:
-    total = _PER_MESSAGE + _text_tokens(given(message, "role"), encoding)
-    total += content_tokens(given(message, "content"), encoding, model)
-    if (name := given(message, "name")) is not None:
-        total += 1 + _text_tokens(name, encoding)
-    if (refusal := given(message, "refusal")) is not None:
-        total += _text_tokens(refusal, encoding)
-    calls = [as_mapping(call) for call in _listed(given(message, "tool_calls"))]
-    if (call := given(message, "function_call")) is not None:
-        calls.append({"function": call})
-    for call in calls:
-        called = as_mapping(given(call, "function") or given(call, "custom") or {})
-        total += _TOOL_CALL + _text_tokens(given(called, "name"), encoding)
-        total += _text_tokens(given(called, "arguments") or given(called, "input"), encoding)
-    if len(calls) > 1:
-        total += _PARALLEL_CALLS
-    return total
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    """Count the parts of one request, for one model."""
+
+    encoding: str
+    model: str
+    image_sizes: ImageSizes
+
+    def text(self, value: Any) -> int:
+        if is_absent(value):
+            return 0
+        if isinstance(value, bytes | bytearray):
+            # Bytes that are no text are counted by their number, which no encoding exceeds.
+            return len(value)
+        return count_text(value if isinstance(value, str) else compact_json(value), self.encoding)
+
+    def message(self, message: Mapping[str, Any]) -> int:
+        total = _PER_MESSAGE + self.text(given(message, "role")) + self.content(given(message, "content"))
+        if (name := given(message, "name")) is not None:
+            total += 1 + self.text(name)
+        total += self.text(given(message, "refusal"))
+        if given(message, "audio") is not None:
+            # An answer that was spoken earlier, named by its id alone.
+            total += _UNSEEN_AUDIO_TOKENS
+        calls = [as_mapping(call) for call in _listed(given(message, "tool_calls"))]
+        if (call := given(message, "function_call")) is not None:
+            calls.append({"function": call})
+        for call in calls:
+            called = as_mapping(given(call, "function") or given(call, "custom") or {})
+            total += _TOOL_CALL + self.text(given(called, "name"))
+            total += self.text(given(called, "arguments") or given(called, "input"))
+        if len(calls) > 1:
+            total += _PARALLEL_CALLS
+        return total
+
+    def content(self, content: Any) -> int:
+        if isinstance(content, Mapping) or hasattr(content, "model_dump"):
+            return self.part(as_mapping(content))
+        if isinstance(content, list | tuple):
+            return sum(
+                self.text(part) if isinstance(part, str) else self.part(as_mapping(part)) for part in content
+            )
+        return self.text(content)
+
+    def part(self, part: Mapping[str, Any]) -> int:
+        match given(part, "type"):
+            case "text" | "input_text" | "output_text":
+                return self.text(given(part, "text"))
+            case "refusal":
+                return self.text(given(part, "refusal"))
+            case "image_url" | "input_image":
+                image = given(part, "image_url")
+                detail = given(part, "detail")
+                if not isinstance(image, str):
+                    image, detail = given(as_mapping(image), "url"), given(as_mapping(image), "detail")
+                return image_tokens(image, detail, self.model, self.image_sizes)
+            case "input_audio":
+                return _audio_tokens(part)
+            case "file" | "input_file":
+                return _file_tokens(as_mapping(given(part, "file") or part))
+        # A part of the future: the text of it all is the best that can be said.
+        return self.text(dict(part))
+
+    def tools(self, body: Mapping[str, Any], messages: Iterable[Mapping[str, Any]]) -> int:
+        functions = [as_mapping(function) for function in _listed(given(body, "functions"))]
+        total = 0
+        for tool in map(as_mapping, _listed(given(body, "tools"))):
+            if (function := given(tool, "function")) is not None:
+                functions.append(as_mapping(function))
+            else:
+                # Custom tools (a grammar, say) and those of the future: the text of their definition.
+                total += self.text(dict(tool))
+        if not functions and not total:
+            return 0
+        total += self.text(namespace(functions))
+        if self.model.startswith("gpt-5"):
+            return total + _TOOLS + _TOOLS_GPT5
+        has_system = any(given(message, "role") in ("system", "developer") for message in messages)
+        total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
+        forced = given(body, "tool_choice") or given(body, "function_call")
+        if isinstance(forced, Mapping):
+            chosen = as_mapping(given(forced, "function") or forced)
+            total += _FORCED_TOOL + self.text(given(chosen, "name"))
+        return total
+
+    def schema(self, response_format: Any) -> int:
+        if response_format is None:
+            return 0
+        if isinstance(response_format, type) and hasattr(response_format, "model_json_schema"):
+            # A pydantic class, as the SDK's `parse` takes it and turns it into a schema.
+            described: Mapping[str, Any] = {
+                "name": response_format.__name__,
+                "schema": response_format.model_json_schema(),
+            }
+        else:
+            described = as_mapping(given(as_mapping(response_format), "json_schema"))
+        if not described:
+            return 0
+        total = _SCHEMA + self.text(compact_json(billed_schema(given(described, "schema") or {})))
+        return total + self.text(given(described, "name")) + self.text(given(described, "description"))
 
 
-def content_tokens(content: Any, encoding: str, model: str) -> int:
-    """Return the tokens of a message's content: text, None, bytes, or a list of parts."""
-    if content is None or isinstance(content, str | bytes | bytearray):
-        return _text_tokens(content, encoding)
-    if isinstance(content, Mapping) or hasattr(content, "model_dump"):
-        return _part_tokens(as_mapping(content), encoding, model)
-    if isinstance(content, Iterable):
-        return sum(
-            _text_tokens(part, encoding)
-            if isinstance(part, str)
-            else _part_tokens(as_mapping(part), encoding, model)
-            for part in content
-        )
-    return _text_tokens(content, encoding)
-
-
-def _part_tokens(part: Mapping[str, Any], encoding: str, model: str) -> int:
-    match given(part, "type"):
-        case "text" | "input_text" | "output_text":
-            return _text_tokens(given(part, "text"), encoding)
-        case "refusal":
-            return _text_tokens(given(part, "refusal"), encoding)
-        case "image_url" | "input_image":
-            image = given(part, "image_url")
-            image = image if isinstance(image, str) else as_mapping(image or {})
-            return image_tokens(image, model)
-        case "input_audio":
-            return audio_tokens(part)
-        case "file" | "input_file":
-            return _file_tokens(as_mapping(given(part, "file") or part))
-    return count_text(compact_json(part), encoding)
-
-
-def audio_tokens(part: Mapping[str, Any]) -> int:
+def _audio_tokens(part: Mapping[str, Any]) -> int:
     """Return the audio tokens of an `input_audio` part: 10 a second of a WAV, a bound for the rest."""
     data = given(as_mapping(given(part, "input_audio") or {}), "data")
     if not isinstance(data, str | bytes):
-        return _UNSEEN_FILE_TOKENS
+        return _UNSEEN_AUDIO_TOKENS
     size = len(data) * 3 // 4
     rate = _wav_byte_rate(data)
     return -(-size * _AUDIO_TOKENS_PER_SECOND // (rate or _LEAST_AUDIO_BYTE_RATE))
@@ -174,51 +247,6 @@ def _file_tokens(file: Mapping[str, Any]) -> int:
     if not isinstance(data, str | bytes):
         return _UNSEEN_FILE_TOKENS
     return len(data) * 3 // 4 // _BYTES_PER_FILE_TOKEN + 1
-
-
-def _tools_tokens(
-    body: Mapping[str, Any], messages: Iterable[Mapping[str, Any]], encoding: str, model: str
-) -> int:
-    functions = [as_mapping(function) for function in _listed(given(body, "functions"))]
-    total = 0
-    for tool in map(as_mapping, _listed(given(body, "tools"))):
-        if (function := given(tool, "function")) is not None:
-            functions.append(as_mapping(function))
-        else:
-            # Custom tools (a grammar, say) and those of the future: the text of their definition.
-            total += count_text(compact_json(tool), encoding)
-    if not functions and not total:
-        return 0
-    total += count_text(namespace(functions), encoding)
-    if model.startswith("gpt-5"):
-        return total + _TOOLS + _TOOLS_GPT5
-    has_system = any(given(message, "role") in ("system", "developer") for message in messages)
-    total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
-    forced = given(body, "tool_choice")
-    if forced is None:
-        forced = given(body, "function_call")
-    if isinstance(forced, Mapping):
-        chosen = as_mapping(given(forced, "function") or forced)
-        total += _FORCED_TOOL + _text_tokens(given(chosen, "name"), encoding)
-    return total
-
-
-def _schema_tokens(response_format: Any, encoding: str) -> int:
-    if response_format is None:
-        return 0
-    if isinstance(response_format, type) and hasattr(response_format, "model_json_schema"):
-        # A pydantic class, as the SDK's `parse` takes it and turns it into a schema.
-        described: Mapping[str, Any] = {
-            "name": response_format.__name__,
-            "schema": response_format.model_json_schema(),
-        }
-    else:
-        described = as_mapping(given(as_mapping(response_format), "json_schema"))
-    if not described:
-        return 0
-    shown = compact_json(billed_schema(given(described, "schema") or {}))
-    total = _SCHEMA + count_text(shown, encoding)
-    return total + sum(_text_tokens(given(described, key), encoding) for key in ("name", "description"))
 
 
 def given(mapping: Mapping[str, Any], key: str) -> Any:
@@ -248,12 +276,3 @@ def _listed(value: Any) -> list[Any]:
     if value is None or isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         return []
     return list(value)
-
-
-def _text_tokens(value: Any, encoding: str) -> int:
-    if is_absent(value):
-        return 0
-    if isinstance(value, bytes | bytearray):
-        # Bytes that are no text are counted by their number, which no encoding exceeds.
-        return len(value)
-    return count_text(value if isinstance(value, str) else compact_json(value), encoding)

@@ -41,7 +41,10 @@ def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
 
 def compact_json(value: Any) -> str:
     """Return JSON without spaces; what JSON does not know is written as text."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
 
 
 def billed_schema(schema: Any, depth: int = 0) -> Any:
