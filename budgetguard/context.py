@@ -9,7 +9,7 @@ cannot undo somebody else's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,7 +21,7 @@ from budgetguard.accounts import check_id
 from budgetguard.threads import carry_into_threads
 
 if TYPE_CHECKING:
-    from budgetguard.holds import Hold
+    from budgetguard.calls import Call
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,23 +45,12 @@ class Link:
     outer: Link | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Track one guarded call that is under way, for the calls made inside it.
+    """Hold one guarded call that is under way, for the calls made inside it."""
 
-    Attributes:
-        guard: who guards it.
-        hold: what it holds.
-        delegated: a call inside has paid, so this one will not.
-        outer: the guarded call around it.
-    """
-
-    __slots__ = ("delegated", "guard", "hold", "outer")
-
-    def __init__(self, guard: object, hold: Hold, outer: Frame | None) -> None:
-        self.guard = guard
-        self.hold = hold
-        self.delegated = False
-        self.outer = outer
+    call: Call
+    outer: Frame | None
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
@@ -84,14 +73,14 @@ class Surroundings:
 
 def current_user() -> str | None:
     """Return the user set by the innermost `budget_user` around us, or None."""
-    link = cast("Link | None", _current.link)
+    link = _current.link
     return None if link is None else link.user
 
 
 def current_runs(guard: object) -> tuple[str, ...]:
     """Return the accounts of a guard's runs around us, innermost first."""
     runs = []
-    link = cast("Link | None", _current.link)
+    link = _current.link
     while link is not None:
         if link.run is not None and link.guard is guard:
             runs.append(link.run)
@@ -99,20 +88,20 @@ def current_runs(guard: object) -> tuple[str, ...]:
     return tuple(runs)
 
 
-def current_frames(guard: object) -> tuple[Frame, ...]:
-    """Return a guard's calls that we are inside, innermost first."""
-    frames = []
-    frame = cast("Frame | None", _current.frame)
+def calls_around(keeper: object) -> tuple[Call, ...]:
+    """Return the calls of one bookkeeper that we are inside, innermost first."""
+    calls = []
+    frame = _current.frame
     while frame is not None:
-        if frame.guard is guard:
-            frames.append(frame)
+        if frame.call.keeper is keeper:
+            calls.append(frame.call)
         frame = frame.outer
-    return tuple(frames)
+    return tuple(calls)
 
 
-def enter_frame(guard: object, hold: Hold) -> Frame:
+def enter_frame(call: Call) -> Frame:
     """Begin a guarded call: calls made from here on are inside it."""
-    frame = Frame(guard, hold, _current.frame)
+    frame = Frame(call, _current.frame)
     _current.frame = frame
     return frame
 
@@ -128,7 +117,7 @@ def enter_link(
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is."""
     carry_into_threads(surroundings, within)
-    outer = cast("Link | None", _current.link)
+    outer = _current.link
     kept = None if outer is None else outer.user
     _current.link = Link(owner, kept if user is None else user, run, guard, outer)
 
@@ -217,7 +206,7 @@ class Surrounding:
         with self:
             return await wrapped(*args, **kwargs)
 
-    def _step(self, generator: Any) -> Iterator[Any]:
+    def _step(self, generator: Any) -> Generator[Any, Any, Any]:
         # Current only while the generator runs: its caller must not inherit its user between steps.
         sent: Any = None
         thrown: BaseException | None = None

@@ -40,7 +40,7 @@ def carry_into_threads(
             run = thread.run
 
             def run_within() -> None:
-                del thread.run  # type: ignore[method-assign]  # back to the class's own
+                del thread.run  # back to the class's own
                 within(carried, run)
 
             thread.run = run_within  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""Adapters: how one kind of request and its answer are read."""

@@ -1,0 +1,90 @@
+"""What an adapter says of one call: how to project it, and how it ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from budgetguard.prices import PriceBook
+from budgetguard.projection import Projection
+from budgetguard.rates import Rates
+from budgetguard.usage import Reported
+
+if TYPE_CHECKING:
+    from budgetguard.calls import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Say that the provider answered; what it reported is settled, or the projection if it did not say."""
+
+    reported: Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Say that a stream ended early: the input and the `seen` output tokens are settled."""
+
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotCharged:
+    """Say that the provider did no work, so the hold is given back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Say that nobody knows whether the provider charged; `unknown_outcome` decides."""
+
+    reason: str
+
+
+Ending: TypeAlias = Answered | Abandoned | NotCharged | Unknown
+LearnedCap: TypeAlias = Callable[[str], int | None]
+
+
+class Request(ABC):
+    """One call, as its adapter reads it.
+
+    Attributes:
+        endpoint: what is called, such as `chat`.
+        model: the model as the call names it.
+        choices: how many answers it asks for (`n`).
+    """
+
+    endpoint: str
+    model: str
+    choices: int = 1
+
+    @abstractmethod
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        """Return what the call costs by the unit, and what it will cost at most.
+
+        Raises:
+            ConfigurationError: the request cannot be right.
+            UnknownModelError: there is no price.
+        """
+
+    @abstractmethod
+    def ending(self, answer: Any) -> Ending:
+        """Say how a call ended that returned this.
+
+        Raises:
+            UnpricedAnswerError: no cost can be read from it.
+        """
+
+    @abstractmethod
+    def ending_of_error(self, error: BaseException) -> Ending:
+        """Say how a call ended that raised this."""
+
+    def attach(self, answer: Any, call: Call) -> Any | None:
+        """Take over an answer that is still running, and return it, guarded; None if it is complete.
+
+        Whoever takes over must finish the call exactly once.
+        """
+        return None

@@ -1,0 +1,84 @@
+"""One daemon thread for what may not happen where it was noticed: a finalizer's settlement, a retry.
+
+Putting a job is safe inside a finalizer, where taking an ordinary lock could deadlock; the thread is
+started beforehand, by whoever may need it. At exit the rest is done in the main thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+Job: TypeAlias = Callable[[], object]
+
+logger = logging.getLogger("budgetguard")
+
+
+class Background:
+    """Run jobs in order in a daemon thread of this process; a forked child begins with none."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._pid = 0
+        self._starting = threading.Lock()
+
+    def start(self) -> None:
+        """Start the thread if this process has none. Not for finalizers."""
+        if self._pid == os.getpid():
+            return
+        with self._starting:
+            if self._pid != os.getpid():
+                self._jobs = SimpleQueue()
+                threading.Thread(
+                    target=self._work, args=(self._jobs,), name="budgetguard", daemon=True
+                ).start()
+                self._pid = os.getpid()
+
+    def put(self, job: Job) -> None:
+        """Have a job run soon; does nothing but put it in a queue."""
+        self._jobs.put(job)
+
+    def after(self, seconds: float, job: Job) -> None:
+        """Have a job run in some seconds, if the process lives that long."""
+        timer = threading.Timer(seconds, self.put, (job,))
+        timer.daemon = True
+        timer.start()
+
+    def finish(self) -> None:
+        """Run what is still waiting, in this thread."""
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+            _run(job)
+
+    @staticmethod
+    def _work(jobs: SimpleQueue[Job]) -> None:
+        while True:
+            _run(jobs.get())
+
+
+def _run(job: Job) -> None:
+    try:
+        job()
+    except Exception:
+        logger.exception("budgetguard: a job in the background failed")
+
+
+background = Background()
+atexit.register(background.finish)
+
+
+def _renew() -> None:
+    background._starting = threading.Lock()
+    background._jobs = SimpleQueue()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -1,0 +1,353 @@
+"""The bookkeeper: a guard's dealings with its store, and what it tells of them.
+
+It reserves, settles and voids; turns what the store answers into events and errors; counts what this
+process spends; and never lets a settlement be lost: one that the store does not take is tried again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from dataclasses import replace
+from typing import Any, Final
+
+from budgetguard import events
+from budgetguard.accounts import PROCESS, PROJECT, USER, Balance, account_name
+from budgetguard.background import background
+from budgetguard.config import DEFAULT_PROJECT, Settings
+from budgetguard.errors import BudgetExceededError, MissingUserError, StoreError, UnknownUserError
+from budgetguard.holds import (
+    VOID,
+    Charge,
+    Granted,
+    Hold,
+    Lapse,
+    Refused,
+    Settled,
+    Settlement,
+    UnknownAccount,
+)
+from budgetguard.learning import Observations, learned_cap, observe
+from budgetguard.money import format_usd, to_usd
+from budgetguard.prices import PriceBook
+from budgetguard.process import ProcessCap
+from budgetguard.stores.base import Store, open_store
+from budgetguard.windows import to_datetime
+
+_OBSERVE_EVERY: Final = 16
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
+
+
+class Bookkeeper:
+    """Keep one guard's books.
+
+    Args:
+        settings: see `Settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.prices = PriceBook()
+        self.hooks = events.Hooks()
+        self.process = ProcessCap()
+        self._store: Store | None = None
+        self._opening = threading.Lock()
+        self._learned: dict[str, Observations] = {}
+        self._observed: list[tuple[str, int]] = []
+        self._unsent: deque[tuple[Hold, Settlement]] = deque()
+        self._retry_in = _FIRST_RETRY
+        atexit.register(_flush_at_exit, weakref.ref(self))
+
+    @property
+    def project(self) -> str:
+        """Whose accounts these are."""
+        return self.settings.project or DEFAULT_PROJECT
+
+    @property
+    def store(self) -> Store:
+        """The store, opened on first use.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        if self._store is None:
+            with self._opening:
+                if self._store is None:
+                    self._store = self._open_store()
+        return self._store
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store has been used."""
+        return self._store is not None
+
+    @property
+    def blocking(self) -> bool:
+        """Whether dealing with the store waits for I/O; opening it does."""
+        return self._store is None or self._store.blocking
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings. Calls under way keep what they began with."""
+        same = ("store", "project", "retention", "clock")
+        if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
+            self.flush()
+            self._store = None
+            self._learned = {}
+        self.settings = settings
+
+    def now(self) -> int:
+        """Return the time in milliseconds, by the guard's clock."""
+        return self.settings.clock()
+
+    def charges(self, user: str | None, runs: tuple[str, ...]) -> tuple[Charge, ...]:
+        """Return who pays for a call: the user, the runs around it, this process, the project."""
+        found = []
+        if user is not None:
+            name = account_name(USER, user)
+            found.append(Charge(name, required=True, budget=self.settings.default))
+        found += [Charge(run) for run in runs]
+        if (cap := self.process.charge()) is not None:
+            found.append(cap)
+        found.append(Charge(account_name(PROJECT, self.project)))
+        return tuple(found)
+
+    def reserve(self, hold: Hold) -> bool:
+        """Set a hold's money aside, and tell whether any account grants it.
+
+        False only where the settings allow a call that nothing limits, or a store that fails.
+
+        Raises:
+            BudgetExceededError: an account has too little available.
+            MissingUserError: nothing limits the call.
+            UnknownUserError: the user has no budget.
+            StoreError: the store failed; the call must not be made.
+        """
+        if self._unsent:
+            self.flush()
+        try:
+            answer = self.store.reserve(hold)
+        except StoreError as error:
+            if self.settings.on_store_error == "block":
+                raise
+            events.logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
+            return False
+        if isinstance(answer, Granted):
+            self._tell_lapses(answer.lapsed)
+            if self.hooks:
+                self._emit_call(events.Held, hold, amount=to_usd(hold.amount), accounts=answer.accounts)
+            return True
+        if isinstance(answer, Refused):
+            self._tell_lapses(answer.lapsed)
+            raise self._refusal(hold, answer.balance)
+        if isinstance(answer, UnknownAccount):
+            raise self.unknown_user(hold.user or answer.account)
+        if self.settings.missing_user == "allow" or not hold.amount:
+            return False
+        raise MissingUserError(
+            f"nothing limits this call to {hold.model}: no user is set, and neither a run nor the process "
+            f"nor the project {self.project!r} has a limit. "
+            'Call inside `with budget_user("1234"):` or `with budgetguard.budget(0.50):`, '
+            'set budgetguard.max_budget, or allow it with configure(missing_user="allow")'
+        )
+
+    def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
+        """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
+        if self._observed and len(self._observed) >= _OBSERVE_EVERY:
+            observed, self._observed = tuple(self._observed), []
+            settlement = replace(settlement, observed=observed)
+        self.process.count(hold, settlement.cost)
+        try:
+            answer = self.store.settle(hold, settlement)
+        except StoreError as error:
+            self._keep_unsent(hold, settlement, error)
+            return
+        self._tell_settled(hold, settlement, answer, estimated=estimated)
+
+    def void(self, hold: Hold, reason: str) -> None:
+        """Give a hold back. Never raises, as `settle` does not."""
+        try:
+            answer = self.store.void(hold)
+        except StoreError as error:
+            self._keep_unsent(hold, VOID, error)
+            return
+        if isinstance(answer, Settled):
+            self._tell_lapses(answer.lapsed)
+            if not answer.repeated and self.hooks:
+                self._emit_call(events.Voided, hold, held=to_usd(hold.amount), reason=reason)
+
+    def post(self, hold: Hold, settlement: Settlement) -> None:
+        """Book a cost that no hold was made for.
+
+        Raises:
+            UnknownUserError: the user has no budget.
+            StoreError: the store failed; nothing is booked.
+        """
+        answer = self.store.settle(hold, settlement)
+        if isinstance(answer, UnknownAccount):
+            raise self.unknown_user(hold.user or answer.account)
+        self.process.count(hold, settlement.cost)
+        self._tell_settled(hold, settlement, answer, estimated=False)
+
+    def flush(self) -> None:
+        """Send settlements that the store did not take before; those that it still refuses stay."""
+        while self._unsent:
+            hold, settlement = self._unsent[0]
+            try:
+                answer = self.store.settle(hold, settlement)
+            except StoreError:
+                return
+            self._unsent.popleft()
+            self._tell_settled(hold, settlement, answer, estimated=False)
+        self._retry_in = _FIRST_RETRY
+
+    def learned_cap(self, model: str) -> int | None:
+        """Return the output cap that a model's settled calls suggest (tokens), or None before enough."""
+        counts = self._learned.get(model)
+        if counts is None:
+            try:
+                counts = self._learned[model] = self.store.observations(model)
+            except StoreError:
+                return None  # reserving will meet the same store, and say so
+        return learned_cap(counts)
+
+    def observe(self, model: str, tokens: int) -> None:
+        """Learn from an answer of that many output tokens; stored together with a later settlement."""
+        self._learned[model] = observe(self._learned.get(model, {}), tokens)
+        self._observed.append((model, tokens))
+
+    def emit(self, kind: type[events.Event], *, user: str | None, model: str, **values: Any) -> None:
+        """Hand an event to the hooks."""
+        if self.hooks:
+            at = to_datetime(self.now())
+            self.hooks.emit(kind(at=at, project=self.project, user=user, model=model, **values))
+
+    def unknown_user(self, user: str) -> UnknownUserError:
+        """Return the error that says a user has no budget."""
+        return UnknownUserError(
+            f"user {user!r} has no budget in project {self.project!r}: make one with "
+            f"BudgetManager({self.project!r}).create_budget(total_budget=10, user={user!r}), "
+            "or let budgets be made with configure(default_budget=10)",
+            user=user,
+            project=self.project,
+        )
+
+    def _open_store(self) -> Store:
+        given = self.settings.store
+        if isinstance(given, str):
+            given = open_store(
+                given, project=self.project, clock=self.settings.clock, retention=self.settings.retention
+            )
+        given.on_lapse(lambda lapse: self._tell_lapses((lapse,)))
+        return given
+
+    def _refusal(self, hold: Hold, balance: Balance) -> BudgetExceededError:
+        limit, spent = balance.limit_nanos or 0, balance.spent_nanos
+        if self.process.is_mine(balance.account):
+            # The account's limit leaves out what was spent before it was made; people mean all of it.
+            spent += self.process.limit - limit
+            limit = self.process.limit
+        available = limit - spent - balance.held_nanos
+        resets = f"; resets at {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
+        who = "max_budget of this process" if balance.account.startswith(PROCESS) else balance.account
+        self._emit_call(
+            events.Refused,
+            hold,
+            account=balance.account,
+            cost=to_usd(hold.amount),
+            limit=to_usd(limit),
+            spent=to_usd(spent),
+            available=to_usd(available),
+            resets_at=balance.resets_at,
+        )
+        return BudgetExceededError(
+            current_cost=to_usd(spent),
+            max_budget=to_usd(limit),
+            message=(
+                f"Budget has been exceeded! {who}: this call to {hold.model} may cost up to "
+                f"{format_usd(hold.amount)}, and {format_usd(max(0, available))} is available "
+                f"(limit {format_usd(limit)}, spent {format_usd(spent)}, "
+                f"held {format_usd(balance.held_nanos)}{resets}). The call was not made: raise the limit, wait, cap the output "
+                "(max_completion_tokens) or use a cheaper model"
+            ),
+            user=hold.user,
+            account=balance.account,
+            projected_cost=to_usd(hold.amount),
+            available=to_usd(available),
+            resets_at=balance.resets_at,
+        )
+
+    def _tell_settled(
+        self, hold: Hold, settlement: Settlement, answer: Settled | UnknownAccount, *, estimated: bool
+    ) -> None:
+        if isinstance(answer, UnknownAccount):
+            events.logger.warning(
+                "budgetguard: %s of hold %s is booked to nobody: %s is gone",
+                format_usd(settlement.cost),
+                hold.id,
+                answer.account,
+            )
+            return
+        self._tell_lapses(answer.lapsed)
+        if self.hooks and not answer.repeated and settlement.state == "settled":
+            self._emit_call(
+                events.Settled,
+                hold,
+                cost=to_usd(settlement.cost),
+                held=to_usd(hold.amount),
+                usage=settlement.usage,
+                estimated=estimated,
+                outcome=settlement.outcome,
+                request_id=settlement.request_id,
+            )
+        for crossing in answer.crossings:
+            self.emit(
+                events.ThresholdCrossed,
+                user=hold.user,
+                model=hold.model,
+                account=crossing.account,
+                threshold=crossing.threshold,
+                spent=crossing.balance.spent,
+                limit=to_usd(crossing.balance.limit_nanos or 0),
+                resets_at=crossing.balance.resets_at,
+            )
+
+    def _tell_lapses(self, lapses: tuple[Lapse, ...]) -> None:
+        for lapse in lapses:
+            self.emit(
+                events.Lapsed,
+                user=lapse.user,
+                model=lapse.model,
+                hold_id=lapse.hold_id,
+                accounts=lapse.accounts,
+                held=to_usd(lapse.amount),
+                booked=to_usd(lapse.booked),
+            )
+
+    def _emit_call(self, kind: type[events.CallEvent], hold: Hold, **values: Any) -> None:
+        self.emit(kind, user=hold.user, model=hold.model, hold_id=hold.id, endpoint=hold.endpoint, **values)
+
+    def _keep_unsent(self, hold: Hold, settlement: Settlement, error: StoreError) -> None:
+        self._unsent.append((hold, settlement))
+        events.logger.error(
+            "budgetguard: %s of hold %s is not booked yet, and will be tried again: %s",
+            format_usd(settlement.cost),
+            hold.id,
+            error,
+        )
+        background.start()
+        background.after(self._retry_in, self.flush_or_retry)
+
+    def flush_or_retry(self) -> None:
+        """Flush, and try again later if the store still fails."""
+        self.flush()
+        if self._unsent:
+            self._retry_in = min(self._retry_in * 2, _LONGEST_RETRY)
+            background.after(self._retry_in, self.flush_or_retry)
+
+
+def _flush_at_exit(keeper: weakref.ref[Bookkeeper]) -> None:
+    alive = keeper()
+    if alive is not None and alive._unsent:
+        alive.flush()

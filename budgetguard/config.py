@@ -1,0 +1,157 @@
+"""Settings: what a guard does, from arguments or `BUDGETGUARD_*` variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from budgetguard.accounts import Budget, check_id
+from budgetguard.errors import ConfigurationError
+from budgetguard.money import parse_usd, to_nanos
+from budgetguard.stores.base import DEFAULT_RETENTION, Store
+from budgetguard.windows import Clock, duration_ms, system_clock, zone
+
+MissingUser: TypeAlias = Literal["error", "allow"]
+UnknownModel: TypeAlias = Literal["error", "allow"]
+UnknownOutcome: TypeAlias = Literal["charge", "input", "release"]
+OnStoreError: TypeAlias = Literal["block", "allow"]
+
+DEFAULT_PROJECT: Final = "default"
+DEFAULT_THRESHOLDS: Final = (50, 80, 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Hold what a guard does. Each setting is also a variable: `BUDGETGUARD_` and its name in capitals.
+
+    Attributes:
+        store: a store's URL, or an open Store. By default `disk://~/.budgetguard`.
+        project: whose accounts; None is `default`, or the project of the first BudgetManager.
+        user: who pays where no `budget_user` says.
+        default_budget: USD for users who have no budget yet; None refuses them.
+        default_duration: the window of such budgets.
+        timezone: IANA name, for windows of days and longer.
+        missing_user: whether a call that nothing limits is an `error`, or allowed.
+        unknown_model: whether a model without a price is an `error`, or allowed and booked at $0.
+        unknown_outcome: what a call of unknown outcome costs: `charge` the projection, its `input`, or
+            `release` it all.
+        on_store_error: whether a store that fails before a call will `block` or allow it.
+        hold_ttl: how long a hold lives without word of its call (a duration).
+        retention: how long records of ended calls are kept (a duration).
+        thresholds: percentages of a limit that are announced when reached.
+        allow_endpoints: paths such as `/images/generations` that may be called although no price is known.
+        clock: what tells the time, in milliseconds.
+
+    Raises:
+        ConfigurationError: a bad value, named with its setting.
+    """
+
+    store: str | Store = field(default_factory=lambda: f"disk://{Path.home() / '.budgetguard'}")
+    project: str | None = None
+    user: str | None = None
+    default_budget: int | float | Decimal | None = None
+    default_duration: str | None = None
+    timezone: str = "UTC"
+    missing_user: MissingUser = "error"
+    unknown_model: UnknownModel = "error"
+    unknown_outcome: UnknownOutcome = "charge"
+    on_store_error: OnStoreError = "block"
+    hold_ttl: str = "15m"
+    retention: str = DEFAULT_RETENTION
+    thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    allow_endpoints: tuple[str, ...] = ()
+    clock: Clock = system_clock
+
+    def __post_init__(self) -> None:
+        if isinstance(self.store, str) and "://" not in self.store:
+            raise ConfigurationError(
+                f"store {self.store!r} is not a URL: write disk://{self.store} for a folder, or memory://"
+            )
+        if self.project is not None:
+            check_id(self.project, name="project")
+        if self.user is not None:
+            check_id(self.user, name="user")
+        if self.default_budget is not None:
+            to_nanos(self.default_budget, name="default_budget")
+        if self.default_duration is not None:
+            duration_ms(self.default_duration)
+        zone(self.timezone)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = ", ".join(map(repr, choices))
+                raise ConfigurationError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+        duration_ms(self.hold_ttl)
+        duration_ms(self.retention)
+        for percent in self.thresholds:
+            if isinstance(percent, bool) or not isinstance(percent, int) or not 0 < percent <= 1000:
+                raise ConfigurationError(f"thresholds are whole percentages from 1 to 1000, not {percent!r}")
+        if isinstance(self.allow_endpoints, str):
+            raise ConfigurationError(f"allow_endpoints is a list of paths: write [{self.allow_endpoints!r}]")
+
+    @property
+    def default(self) -> Budget | None:
+        """The budget that users without one get, or None."""
+        if self.default_budget is None:
+            return None
+        limit = to_nanos(self.default_budget, name="default_budget")
+        return Budget(limit, self.default_duration, self.timezone)
+
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "missing_user": get_args(MissingUser),
+    "unknown_model": get_args(UnknownModel),
+    "unknown_outcome": get_args(UnknownOutcome),
+    "on_store_error": get_args(OnStoreError),
+}
+_SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
+    "thresholds": lambda text: tuple(_percentages(text)),
+    "allow_endpoints": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+}
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings that `BUDGETGUARD_*` variables give, defaults for the rest.
+
+    Lists are separated by commas: `BUDGETGUARD_THRESHOLDS=50,90`.
+
+    Raises:
+        ConfigurationError: a bad value.
+    """
+    values: dict[str, Any] = {}
+    for name in _SETTING_NAMES - {"clock"}:
+        text = environ.get(f"BUDGETGUARD_{name.upper()}")
+        if text:
+            values[name] = _READERS.get(name, str)(text)
+    return Settings(**values)
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return settings with some values changed.
+
+    Raises:
+        ConfigurationError: an unknown setting or a bad value.
+    """
+    for name in changes:
+        if name not in _SETTING_NAMES:
+            known = ", ".join(sorted(_SETTING_NAMES))
+            raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
+    values = dict(changes)
+    for name in ("thresholds", "allow_endpoints"):
+        if isinstance(values.get(name), list | set | frozenset):
+            values[name] = tuple(values[name])
+    return replace(settings, **values)
+
+
+def _percentages(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigurationError(
+            f"BUDGETGUARD_THRESHOLDS must be whole percentages such as 50,80,100, not {text!r}"
+        ) from None

@@ -1,0 +1,154 @@
+"""The order of things in one guarded call, written once, and the two drivers that carry it out.
+
+A flow is a generator that yields steps and is sent their results. It does no I/O itself, so the order
+is the same for sync and async callers, cancellation included, and a test can drive it by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from budgetguard.adapters.base import Ending, NotCharged
+from budgetguard.calls import Call
+from budgetguard.context import enter_frame, leave_frame
+from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Do something short with the store. It is finished even if the caller is cancelled meanwhile.
+
+    Attributes:
+        run: what to do.
+        blocking: whether it waits for I/O.
+    """
+
+    run: Callable[[], Any]
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Make the call itself."""
+
+
+Step: TypeAlias = Work | Invoke
+Flow: TypeAlias = Generator[Step, Any, Any]
+
+
+def guarded(call: Call) -> Flow:
+    """Project, hold, call, settle. Returns the answer; raises what refused, or what the call raised."""
+    try:
+        yield Work(call.reserve, call.blocking)
+    except BudgetGuardError:
+        raise  # refused: nothing is held
+    except BaseException:
+        # Cancelled or interrupted while reserving: the hold may have been granted, the call was not made.
+        yield _finish(call, NotCharged("interrupted before the call"))
+        raise
+    frame = enter_frame(call)
+    try:
+        answer = yield Invoke()
+    except BaseException as error:
+        leave_frame(frame)
+        yield _finish(call, call.request.ending_of_error(error))
+        raise
+    leave_frame(frame)
+    attached = call.request.attach(answer, call)
+    if attached is not None:
+        return attached
+    try:
+        ending = call.request.ending(answer)
+    except UnpricedAnswerError:
+        if call.delegated:
+            yield _finish(call, NotCharged("calls inside it paid"))
+            return answer
+        yield _finish(call, call.unreadable())
+        raise
+    yield _finish(call, ending)
+    return answer
+
+
+def _finish(call: Call, ending: Ending) -> Work:
+    return Work(partial(call.finish, ending), call.blocking)
+
+
+def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
+    """Carry out a flow in this thread."""
+    send: Callable[[], Step] = partial(next, flow)
+    while True:
+        try:
+            step = send()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            value = step.run() if isinstance(step, Work) else invoke()
+        except BaseException as error:  # noqa: BLE001 - the flow decides
+            send = partial(flow.throw, error)
+        else:
+            send = partial(flow.send, value)
+
+
+async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
+    """Carry out a flow in an event loop (asyncio or trio), store work in worker threads."""
+    closing = False
+    send: Callable[[], Step] = partial(next, flow)
+    while True:
+        try:
+            step = send()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            if closing and isinstance(step, Work):
+                value = step.run()  # a coroutine that is being closed may not wait for anything
+            else:
+                value = await finished(step) if isinstance(step, Work) else await invoke()
+        except BaseException as error:  # noqa: BLE001 - the flow decides
+            closing = closing or isinstance(error, GeneratorExit)
+            send = partial(flow.throw, error)
+        else:
+            send = partial(flow.send, value)
+
+
+async def finished(work: Work) -> Any:
+    """Do the work to its end, then raise the cancellation that came meanwhile, if one did."""
+    if not work.blocking:
+        return work.run()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # another event loop: trio, which anyio (openai brings it) knows how to speak to
+        import anyio
+        import anyio.to_thread
+
+        with anyio.CancelScope(shield=True):
+            return await anyio.to_thread.run_sync(copy_context().run, work.run)
+    doing = asyncio.wrap_future(_workers().submit(copy_context().run, work.run))
+    cancelled: asyncio.CancelledError | None = None
+    while not doing.done():
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        doing.exception()  # retrieved: the cancellation outranks it
+        raise cancelled
+    return doing.result()
+
+
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def _workers() -> ThreadPoolExecutor:
+    # Not the loop's default pool: that may be full of the program's own calls, which wait for a loop
+    # that waits for us. After a fork the parent's threads are gone, so a child makes its own.
+    global _pool
+    if _pool is None or _pool[0] != os.getpid():
+        _pool = os.getpid(), ThreadPoolExecutor(max_workers=8, thread_name_prefix="budgetguard")
+    return _pool[1]
