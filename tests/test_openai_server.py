@@ -116,6 +116,14 @@ class TestChat:
         with serving(count_tokens=words) as (_, client):
             assert ask(client, messages=messages).usage.prompt_tokens == (3 + 1 + 3) + (3 + 1 + 4 + 1 + 2) + 3
 
+    def test_tools_and_schemas_are_input_too(self) -> None:
+        schema: Any = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+        with serving() as (_, client):
+            plain = ask(client).usage.prompt_tokens
+            for more in ({"tools": [WEATHER]}, {"response_format": schema}):
+                compact = json.dumps(next(iter(more.values())), separators=(",", ":"))
+                assert ask(client, **more).usage.prompt_tokens == plain + count_by_length(compact)
+
     def test_every_choice_is_billed(self) -> None:
         with serving("one two three", count_tokens=words) as (_, client):
             answer = ask(client, n=3)
@@ -472,6 +480,11 @@ class TestRefusals:
             assert [record.status for record in server.requests] == [429, 500, 200]
             assert len(server.billed) == 1
 
+    def test_the_wait_before_a_retry_is_given_in_seconds_and_in_milliseconds(self) -> None:
+        with serving(Reply(status=429, retry_after=1.5)) as (server, _):
+            _, headers, _ = post(server, CHAT, {"model": "m", "messages": HELLO})
+        assert (headers["retry-after-ms"], headers["retry-after"]) == ("1500", "2")
+
     def test_a_script_that_runs_out_says_so(self) -> None:
         with serving(["only one"], retries=5) as (server, client):
             ask(client)
@@ -618,6 +631,19 @@ class TestLife:
                 thread.join()
         assert len(errors) == 3
         assert server.in_flight == 0
+        # Far below stop()'s own deadline: no worker had to be given up.
+        assert took < 3
+
+    def test_stop_closes_idle_connections(self) -> None:
+        server = OpenAIServer().start()
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+        connection.request("GET", "/v1/models")
+        connection.getresponse().read()
+        before = time.monotonic()
+        server.stop()
+        took = time.monotonic() - before
+        assert connection.sock.recv(1) == b""
+        connection.close()
         # Far below stop()'s own deadline: no worker had to be given up.
         assert took < 3
 
