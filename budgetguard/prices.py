@@ -142,6 +142,10 @@ class PriceBook:
         """
         from genai_prices.data_snapshot import get_snapshot
 
+        if not isinstance(model, str) or not model.strip():
+            raise UnknownModelError(
+                f"the call names no model ({model!r}), so it cannot be priced; give it a model", model=model
+            )
         instant = at_or_now(at)
         snapshot = get_snapshot()
         # Taken before the search: a registration meanwhile replaces the cache, and must not find this in it.
@@ -161,10 +165,6 @@ class PriceBook:
     def _find(
         self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
     ) -> Rates:
-        if not isinstance(model, str) or not model.strip():
-            raise UnknownModelError(
-                f"the call names no model ({model!r}), so it cannot be priced; give it a model", model=model
-            )
         candidates = list(_candidates(snapshot, model.strip().lower(), provider, base_url))
         for provider_id, name in candidates:
             source = self._registered(provider_id, name, at)
@@ -237,7 +237,7 @@ def _candidates(
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
     if not base_url:
         return None
-    return next((p.id for p in snapshot.providers if re.match(p.api_pattern, base_url)), None)
+    return next((p.id for p in snapshot.providers if re.match(p.api_pattern, str(base_url))), None)
 
 
 def _listed(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelInfo | None:
