@@ -6,20 +6,19 @@ transaction a verb; a store that must speak another language (Lua, SQL) is teste
 Two counters keep spend where it belongs. An account's `window` grows at each window's end: a hold
 remembers the window that granted it, and one from an earlier window no longer counts here. Its
 `epoch` grows at each window's end and each reset: a late settle takes back what its lapse booked
-only if that booking is still in the sum.
+only if that booking is still in the sum. Both begin at random, so that an account deleted and made
+again, be it within the same millisecond, never shares a window with holds of its former life.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypedDict
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.holds import (
     Crossing,
     Granted,
     Hold,
-    HoldRecord,
     HoldState,
     Lapse,
     Refused,
@@ -29,75 +28,10 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.learning import Observations, observe
+from budgetguard.learning import observe
 from budgetguard.money import Nanos
-from budgetguard.usage import Usage
+from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
 from budgetguard.windows import Milliseconds, window_at
-
-
-class AccountRow(TypedDict):
-    """The stored form of an account: JSON values only."""
-
-    limit: Nanos | None
-    duration: str | None
-    timezone: str
-    anchor: Milliseconds
-    start: Milliseconds
-    end: Milliseconds | None
-    window: int
-    epoch: int
-    spent: Nanos
-    held: Nanos
-    lapsed: Nanos
-    lapses: int
-    models: dict[str, Nanos]
-    open: dict[str, Milliseconds]
-    crossed: list[int]
-    created: Milliseconds
-    updated: Milliseconds
-    ephemeral: bool
-
-
-class HoldRow(TypedDict):
-    """The stored form of a hold: JSON values only, and no text of the call."""
-
-    state: HoldState
-    accounts: dict[str, int]
-    epochs: dict[str, int]
-    amount: Nanos
-    on_lapse: Nanos
-    cost: Nanos
-    created: Milliseconds
-    expires: Milliseconds
-    ended: Milliseconds | None
-    user: str | None
-    model: str
-    endpoint: str
-    outcome: str | None
-    request_id: str | None
-    usage: dict[str, int]
-
-
-class Rows(Protocol):
-    """Load and save rows inside one transaction. A loaded row is the caller's to change."""
-
-    def load_account(self, name: str) -> AccountRow | None:
-        """Return an account's row, or None."""
-
-    def save_account(self, name: str, row: AccountRow) -> None:
-        """Insert or replace an account's row."""
-
-    def load_hold(self, hold_id: str) -> HoldRow | None:
-        """Return a hold's row, or None."""
-
-    def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        """Insert or replace a hold's row."""
-
-    def load_observations(self, model: str) -> Observations:
-        """Return what has been observed of a model; empty if nothing."""
-
-    def save_observations(self, model: str, counts: Observations) -> None:
-        """Insert or replace what has been observed of a model."""
 
 
 def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
@@ -109,19 +43,21 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
         return Granted(tuple(prior["accounts"]), repeated=True)
     book = _Book(rows, now)
     accounts: dict[str, AccountRow] = {}
+    limits: dict[str, Nanos | None] = {}
     for charge in hold.charges:
-        row = book.account(charge.account)
+        row = accounts.get(charge.account) or book.account(charge.account)
         if row is None and charge.budget is not None:
             row = new_account(charge.budget, now, ephemeral=charge.ephemeral)
-        elif row is not None and charge.pinned and charge.budget and row["limit"] != charge.budget.limit:
-            row = {**row, "limit": charge.budget.limit}  # a copy: a refusal must not keep it
+        elif row is not None and charge.pinned and charge.budget is not None:
+            limits[charge.account] = charge.budget.limit
         if row is not None:
             accounts[charge.account] = row
         elif charge.required:
-            book.save()
             return UnknownAccount(charge.account)
     if not accounts:
         return Unlimited()
+    # Copies, made when nothing more is loaded: a refusal must not keep a limit that it pinned.
+    accounts |= {name: {**accounts[name], "limit": limit} for name, limit in limits.items()}
     for name, row in accounts.items():
         limit = row["limit"]
         if hold.amount and limit is not None and row["spent"] + row["held"] + hold.amount > limit:
@@ -191,8 +127,11 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
 
 def set_budget(
     rows: Rows, name: str, budget: Budget, now: Milliseconds, *, ephemeral: bool = False
-) -> Balance:
-    """Make an account, or change the limit and window of one that exists and keep what it has spent."""
+) -> tuple[Balance, tuple[Lapse, ...]]:
+    """Make an account, or change the limit and window of one that exists and keep what it has spent.
+
+    Returns the balance, and the holds found lapsed on the way.
+    """
     book = _Book(rows, now)
     row = book.account(name)
     if row is None:
@@ -210,20 +149,55 @@ def set_budget(
         row["updated"] = now
     book.put_account(name, row)
     book.save()
-    return balance(name, row)
+    return balance(name, row), tuple(book.lapses)
 
 
-def reset(rows: Rows, name: str, now: Milliseconds) -> Balance | None:
-    """Set what an account has spent to nothing; holds under way stay held. None if it does not exist."""
+def reset(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tuple[Lapse, ...]]:
+    """Set what an account has spent to nothing; holds under way stay held.
+
+    Returns the balance, None if the account does not exist, and the holds found lapsed on the way.
+    """
     book = _Book(rows, now)
     row = book.account(name)
     if row is None:
-        return None
+        return None, ()
     _clear_spend(row)
     row["updated"] = now
     book.put_account(name, row)
     book.save()
-    return balance(name, row)
+    return balance(name, row), tuple(book.lapses)
+
+
+def delete(rows: Rows, name: str, now: Milliseconds) -> tuple[bool, tuple[Lapse, ...]]:
+    """Forget an account: holds under way stay with their other accounts, or are charged to nobody.
+
+    Returns whether it existed, and the holds found lapsed on the way.
+    """
+    book = _Book(rows, now)
+    row = book.account(name)
+    if row is None:
+        return False, ()
+    for hold_id in row["open"]:
+        hold = book.hold(hold_id)
+        if hold is not None:
+            hold["accounts"].pop(name, None)
+            book.put_hold(hold_id, hold)
+    book.save()
+    rows.remove_account(name)
+    return True, tuple(book.lapses)
+
+
+def present_hold(rows: Rows, hold_id: str, now: Milliseconds) -> tuple[HoldRow | None, tuple[Lapse, ...]]:
+    """Return a hold as it stands now, and the holds found lapsed on the way, it among them."""
+    book = _Book(rows, now)
+    row = book.hold(hold_id)
+    if row is not None and is_hold_due(row, now):
+        for name in row["accounts"]:
+            book.account(name)
+        if row["state"] == "held":  # no account is left that would have ended it
+            book.lapse(hold_id, row)
+        book.save()
+    return row, tuple(book.lapses)
 
 
 def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tuple[Lapse, ...]]:
@@ -232,81 +206,6 @@ def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tupl
     row = book.account(name)
     book.save()
     return (None if row is None else balance(name, row)), tuple(book.lapses)
-
-
-def is_due(row: AccountRow, now: Milliseconds) -> bool:
-    """Tell whether time has changed an account since it was stored: a window ended, a hold lapsed."""
-    end = row["end"]
-    return (end is not None and now >= end) or any(expires <= now for expires in row["open"].values())
-
-
-def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -> AccountRow:
-    """Return the row of an account that has spent nothing."""
-    anchor = now if budget.starts_at is None else budget.starts_at
-    window = window_at(budget.duration, anchor, budget.timezone, now)
-    return {
-        "limit": budget.limit,
-        "duration": budget.duration,
-        "timezone": budget.timezone,
-        "anchor": anchor,
-        "start": window.start,
-        "end": window.end,
-        # Begins at the time, so that an account deleted and made again never shares a window
-        # with holds of its former life.
-        "window": now,
-        "epoch": now,
-        "spent": 0,
-        "held": 0,
-        "lapsed": 0,
-        "lapses": 0,
-        "models": {},
-        "open": {},
-        "crossed": [],
-        "created": now,
-        "updated": now,
-        "ephemeral": ephemeral,
-    }
-
-
-def balance(name: str, row: AccountRow) -> Balance:
-    """Return an account's row as the value that callers see."""
-    return Balance(
-        account=name,
-        limit_nanos=row["limit"],
-        spent_nanos=row["spent"],
-        held_nanos=row["held"],
-        duration=row["duration"],
-        timezone=row["timezone"],
-        starts_ms=row["start"],
-        resets_ms=row["end"],
-        created_ms=row["created"],
-        updated_ms=row["updated"],
-        models=dict(row["models"]),
-        lapsed_nanos=row["lapsed"],
-        lapses=row["lapses"],
-        open_holds=len(row["open"]),
-    )
-
-
-def record(hold_id: str, row: HoldRow) -> HoldRecord:
-    """Return a hold's row as the value that callers see."""
-    return HoldRecord(
-        id=hold_id,
-        state=row["state"],
-        accounts=tuple(row["accounts"]),
-        amount=row["amount"],
-        on_lapse=row["on_lapse"],
-        cost=row["cost"],
-        created=row["created"],
-        expires=row["expires"],
-        ended=row["ended"],
-        user=row["user"],
-        model=row["model"],
-        endpoint=row["endpoint"],
-        outcome=row["outcome"],
-        request_id=row["request_id"],
-        usage=Usage(row["usage"]),
-    )
 
 
 class _Book:
@@ -373,31 +272,34 @@ class _Book:
             if hold is None or hold["state"] != "held":
                 del row["open"][hold_id]
                 continue
-            hold["state"], hold["outcome"] = "lapsed", "unknown"
-            hold["cost"], hold["ended"] = hold["on_lapse"], self._now
-            self.put_hold(hold_id, hold)
-            for name, window in hold["accounts"].items():
-                # As stored: bringing that account up to date here would meet this hold half lapsed.
-                account = self._stored(name)
-                if account is None:
-                    continue
-                _release(account, hold_id, hold, window)
-                if account["window"] == window and not self._is_over(account):
-                    _book_cost(account, hold["model"], hold["on_lapse"])
-                    account["lapsed"] += hold["on_lapse"]
-                    account["lapses"] += 1
-                    hold["epochs"][name] = account["epoch"]
-                self._dirty_accounts[name] = account
-            self.lapses.append(
-                Lapse(
-                    hold_id=hold_id,
-                    accounts=tuple(hold["accounts"]),
-                    amount=hold["amount"],
-                    booked=hold["on_lapse"],
-                    user=hold["user"],
-                    model=hold["model"],
-                )
+            self.lapse(hold_id, hold)
+
+    def lapse(self, hold_id: str, hold: HoldRow) -> None:
+        hold["state"], hold["outcome"] = "lapsed", "unknown"
+        hold["cost"], hold["ended"] = hold["on_lapse"], self._now
+        self.put_hold(hold_id, hold)
+        for name, window in hold["accounts"].items():
+            # As stored: bringing that account up to date here would meet this hold half lapsed.
+            account = self._stored(name)
+            if account is None:
+                continue
+            _release(account, hold_id, hold, window)
+            if account["window"] == window and not self._is_over(account):
+                _book_cost(account, hold["model"], hold["on_lapse"])
+                account["lapsed"] += hold["on_lapse"]
+                account["lapses"] += 1
+                hold["epochs"][name] = account["epoch"]
+            self._dirty_accounts[name] = account
+        self.lapses.append(
+            Lapse(
+                hold_id=hold_id,
+                accounts=tuple(hold["accounts"]),
+                amount=hold["amount"],
+                booked=hold["on_lapse"],
+                user=hold["user"],
+                model=hold["model"],
             )
+        )
 
     def _is_over(self, row: AccountRow) -> bool:
         end = row["end"]

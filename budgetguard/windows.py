@@ -137,15 +137,20 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
         step = count * _ELAPSED_MS[unit]
         start = anchor + (instant - anchor) // step * step
         return Window(start, start + step)
-    origin = datetime.fromtimestamp(anchor / 1000, zone(timezone)).replace(tzinfo=None)
-    sub_ms = anchor - _epoch_ms(origin, timezone)
+    # The wall clock's reading alone: of two equal readings (summer time ends) window 0 starts at the
+    # one that the anchor is, the others at the first.
+    origin = datetime.fromtimestamp(anchor / 1000, zone(timezone)).replace(tzinfo=None, fold=0)
+
+    def boundary(index: int) -> Milliseconds:
+        return _boundary(origin, index, count, unit, timezone) if index else anchor
+
     index = int((instant - anchor) / (count * _ROUGH_SECONDS[unit] * 1000))
     # The rough index is off by at most a few steps; walk to the exact one.
-    while _boundary(origin, index, count, unit, timezone) + sub_ms > instant:
+    while boundary(index) > instant:
         index -= 1
-    while (end := _boundary(origin, index + 1, count, unit, timezone) + sub_ms) <= instant:
+    while (end := boundary(index + 1)) <= instant:
         index += 1
-    return Window(_boundary(origin, index, count, unit, timezone) + sub_ms, end)
+    return Window(boundary(index), end)
 
 
 def calendar_start(duration: str | None, timezone: str, instant: Milliseconds) -> Milliseconds:
@@ -164,7 +169,7 @@ def calendar_start(duration: str | None, timezone: str, instant: Milliseconds) -
     if unit != "m":
         local = local.replace(minute=0)
     if unit in ("d", "w", "mo", "y"):
-        local = local.replace(hour=0)
+        local = local.replace(hour=0, fold=0)
     if unit == "w":
         local -= timedelta(days=local.weekday())
     if unit in ("mo", "y"):

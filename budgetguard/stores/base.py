@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
@@ -62,7 +61,10 @@ class Store(Protocol):
         """Return what has been observed of a model's answers."""
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        """Call `hook` for every hold that `read`, `list`, `set_budget` or `reset` here finds lapsed."""
+        """Call `hook` for every hold that this store finds lapsed outside of reserve and settle.
+
+        Those two answer with the lapses that they find.
+        """
 
     def close(self) -> None:
         """Let go of files and connections; the next verb opens them again."""
@@ -90,7 +92,7 @@ def open_store(
         StoreError: the store cannot be opened.
     """
     duration_ms(retention)
-    scheme = urlsplit(url).scheme if isinstance(url, str) else ""
+    scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in _STORES:
         known = ", ".join(f"{name}://" for name in _STORES)
         raise ConfigurationError(f"store {url!r} is not a URL that budgetguard knows: use one of {known}")

@@ -9,21 +9,20 @@ A killed process loses nothing that a verb had returned for; a power cut may los
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, quote
 
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.learning import Observations
-from budgetguard.ledger import AccountRow, HoldRow
+from budgetguard.rows import AccountRow, HoldRow, gone_since
 from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.rowcache import RowCache
 from budgetguard.windows import Clock, Milliseconds
 
@@ -32,8 +31,8 @@ DEFAULT_LOCK_TIMEOUT: Final = 60.0
 
 _PAGE = 500
 _SWEEP_EVERY = 512
-_SCHEMA_KEY: Final = "budgetguard:schema"
-_SCHEMA: Final = "1"
+_ACCOUNT_FIELDS: Final = frozenset(AccountRow.__annotations__)
+_HOLD_FIELDS: Final = frozenset(HoldRow.__annotations__)
 
 
 class DiskStore(EmbeddedStore):
@@ -60,9 +59,9 @@ class DiskStore(EmbeddedStore):
         self._observed_key = f"o:{scope}:"
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._since_sweep = 0
         self._cache: RowCache | None = None
+        survive_forks(self)
         with self._use("open"):
             pass
 
@@ -71,7 +70,6 @@ class DiskStore(EmbeddedStore):
             return _DiskRows(cache, self).load_observations(model)
 
     def close(self) -> None:
-        self._mind_fork()
         with self._lock:
             cache, self._cache = self._cache, None
             if cache is not None:
@@ -90,27 +88,25 @@ class DiskStore(EmbeddedStore):
         with self._use("read") as cache:
             return _DiskRows(cache, self).load_account(account)
 
-    def _remove_account(self, account: str) -> bool:
-        with self._use("write") as cache, cache.immediate():
-            return cache.remove(self._account_key + account)
-
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
         start = self._account_key + prefix
-        for key, row in self._scan(start, _after(start)):
+        for key, row in self._scan(start, _after(start), _ACCOUNT_FIELDS):
             yield key.removeprefix(self._account_key), row
 
     def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
         start = f"{self._hold_key}{since:012x}"
         end = _after(self._hold_key) if until is None else f"{self._hold_key}{until:012x}"
-        for key, row in self._scan(start, end):
+        for key, row in self._scan(start, end, _HOLD_FIELDS):
             yield key.removeprefix(self._hold_key), row
 
-    def _scan(self, start: str, end: str) -> Iterator[tuple[str, Any]]:
+    def _scan(self, start: str, end: str, fields: frozenset[str]) -> Iterator[tuple[str, Any]]:
         """Yield the rows with start <= key < end, in pages."""
         after: str | None = None
         while True:
             with self._use("read") as cache:
                 page = cache.page(start if after is None else after, end, _PAGE, after=after is not None)
+                for key, row in page:
+                    _checked(key, row, fields)
             yield from page
             if len(page) < _PAGE:
                 return
@@ -118,22 +114,25 @@ class DiskStore(EmbeddedStore):
 
     @contextmanager
     def _use(self, doing: str) -> Iterator[RowCache]:
-        self._mind_fork()
         with self._lock:
             try:
                 if self._cache is None:
                     _make_private(self._folder)
                     self._cache = _open_cache(self._folder, self._timeout)
                 yield self._cache
-            except (sqlite3.Error, OSError, JSONDecodeError) as error:
+            except (sqlite3.Error, OSError) as error:
                 raise StoreError(_explain(error, doing, self._folder, self._timeout)) from error
 
-    def _mind_fork(self) -> None:
-        if self._pid != os.getpid():
-            # SQLite forbids a child to use, or to close, what its parent opened; nor can the parent's
-            # lock be trusted. The child leaves both alone and opens its own.
+    def _before_fork(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+
+    def _after_fork_in_child(self) -> None:
+        if self._cache is not None and self._cache.is_open():
+            # C code forked without the hook above. SQLite forbids to close what the parent opened.
+            self._cache.abandon()
             _INHERITED.append(self._cache)
-            self._pid, self._lock, self._cache = os.getpid(), threading.Lock(), None
+            self._cache = None
 
 
 class _DiskRows:
@@ -144,8 +143,12 @@ class _DiskRows:
         self._store = store
 
     def load_account(self, name: str) -> AccountRow | None:
-        row: AccountRow | None = self._cache.load(self._store._account_key + name)
-        return row
+        key = self._store._account_key + name
+        row: AccountRow | None = self._cache.load(key)
+        return _checked(key, row, _ACCOUNT_FIELDS)
+
+    def remove_account(self, name: str) -> None:
+        self._cache.remove(self._store._account_key + name)
 
     def save_account(self, name: str, row: AccountRow) -> None:
         idle = row["ephemeral"] and not row["open"]
@@ -153,34 +156,38 @@ class _DiskRows:
         self._cache.save(self._store._account_key + name, row, expires)
 
     def load_hold(self, hold_id: str) -> HoldRow | None:
-        row: HoldRow | None = self._cache.load(self._store._hold_key + hold_id)
-        return row
+        key = self._store._hold_key + hold_id
+        row: HoldRow | None = self._cache.load(key)
+        return _checked(key, row, _HOLD_FIELDS)
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        ended = row["ended"]
-        expires = None if ended is None else (ended + self._store._retention) / 1000
+        gone = gone_since(row)
+        expires = None if gone is None else (gone + self._store._retention) / 1000
         self._cache.save(self._store._hold_key + hold_id, row, expires)
 
     def load_observations(self, model: str) -> Observations:
-        counts: Observations | None = self._cache.load(self._store._observed_key + model)
+        counts: Observations | None = self._cache.load(self._observed_key(model))
         return counts or {}
 
     def save_observations(self, model: str, counts: Observations) -> None:
-        self._cache.save(self._store._observed_key + model, counts, None)
+        self._cache.save(self._observed_key(model), counts, None)
+
+    def _observed_key(self, model: str) -> str:
+        # A model's name comes from outside, lone surrogates and all, which are no key of SQLite's.
+        return self._store._observed_key + quote(model, safe="", errors="surrogatepass")
 
 
-_INHERITED: list[RowCache | None] = []
+_INHERITED: list[RowCache] = []
 
 
 def _parse(url: str) -> tuple[Path, float]:
-    parts = urlsplit(url)
-    text = f"{parts.netloc}{parts.path}"
+    text, _, query = url.removeprefix("disk://").partition("?")
     if not text.strip("/"):
         raise ConfigurationError(
             f"store {url!r} names no folder: write disk:///var/lib/app/budgets or disk://~/budgets"
         )
     timeout = DEFAULT_LOCK_TIMEOUT
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name != "timeout":
             raise ConfigurationError(f"store {url!r}: unknown option {name!r}; disk:// takes timeout=SECONDS")
         try:
@@ -189,7 +196,13 @@ def _parse(url: str) -> tuple[Path, float]:
             timeout = -1.0
         if not 0 <= timeout < 1e6:
             raise ConfigurationError(f"store {url!r}: timeout must be a number of seconds, not {value!r}")
-    return Path(text).expanduser().absolute(), timeout
+    try:
+        folder = Path(text).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody, or no home at all
+        raise ConfigurationError(f"store {url!r}: {error}; write an absolute folder") from error
+    if "\0" in text:
+        raise ConfigurationError(f"store {url!r}: a folder's name cannot hold a NUL character")
+    return folder, timeout
 
 
 def _make_private(folder: Path) -> None:
@@ -209,31 +222,21 @@ def _open_cache(folder: Path, timeout: float) -> RowCache:
     give_up = time.monotonic() + timeout
     while True:
         try:
-            cache = RowCache(folder, timeout)
-            with cache.immediate():
-                _check_schema(cache, folder)
+            return RowCache(folder, timeout)
         except sqlite3.OperationalError as error:
             # Several processes making one database at once meet locks that SQLite does not wait for.
             if "locked" not in str(error) or time.monotonic() >= give_up:
                 raise
             time.sleep(0.01)
-        else:
-            return cache
 
 
-def _check_schema(cache: RowCache, folder: Path) -> None:
-    stored = cache.load(_SCHEMA_KEY)
-    if stored is None:
-        if cache.rows():
-            raise StoreError(
-                f"the folder {folder} holds another program's cache: give budgetguard a folder of its own"
-            )
-        cache.save(_SCHEMA_KEY, _SCHEMA, None)
-    elif stored != _SCHEMA:
-        raise StoreError(
-            f"the store in {folder} has schema {stored!r}, and this budgetguard knows {_SCHEMA!r}: "
-            "update budgetguard, or give it another folder"
-        )
+_Row = TypeVar("_Row", AccountRow | None, HoldRow | None)
+
+
+def _checked(key: str, row: _Row, fields: frozenset[str]) -> _Row:
+    if row is not None and (not isinstance(row, dict) or row.keys() != fields):
+        raise sqlite3.DataError(f"malformed row {key!r}: it has not the fields that it should have")
+    return row
 
 
 def _after(prefix: str) -> str:
@@ -255,8 +258,6 @@ def _explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
         )
     elif isinstance(error, NotADirectoryError | FileExistsError):
         remedy = "there is a file where the folder should be: choose another folder"
-    elif isinstance(error, JSONDecodeError):
-        remedy = "a row in it cannot be read: move the folder away or restore it from a backup"
     else:
         remedy = "see the cause"
     return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {text})"

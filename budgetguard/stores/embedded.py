@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from budgetguard import ledger
-from budgetguard.accounts import Balance, Budget
+from budgetguard.accounts import Balance, Budget, check_id
 from budgetguard.holds import (
     VOID,
     Hold,
@@ -20,7 +20,7 @@ from budgetguard.holds import (
     UnknownAccount,
 )
 from budgetguard.learning import Observations
-from budgetguard.ledger import AccountRow, HoldRow, Rows
+from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, record
 from budgetguard.windows import Clock, Milliseconds, duration_ms
 
 
@@ -32,7 +32,7 @@ class EmbeddedStore(ABC):
     blocking: bool
 
     def __init__(self, *, project: str, clock: Clock, retention: str) -> None:
-        self.project = project
+        self.project = check_id(project, name="project")
         self._clock = clock
         self._retention = duration_ms(retention)
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
@@ -44,10 +44,6 @@ class EmbeddedStore(ABC):
     @abstractmethod
     def _peek(self, account: str) -> AccountRow | None:
         """Return an account's row as stored, outside any transaction."""
-
-    @abstractmethod
-    def _remove_account(self, account: str) -> bool:
-        """Delete an account's row, and tell whether there was one."""
 
     @abstractmethod
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
@@ -74,10 +70,15 @@ class EmbeddedStore(ABC):
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
         with self._transaction() as rows:
-            return ledger.set_budget(rows, account, budget, self._clock(), ephemeral=ephemeral)
+            found, lapses = ledger.set_budget(rows, account, budget, self._clock(), ephemeral=ephemeral)
+        self._announce(lapses)
+        return found
 
     def delete(self, account: str) -> bool:
-        return self._remove_account(account)
+        with self._transaction() as rows:
+            existed, lapses = ledger.delete(rows, account, self._clock())
+        self._announce(lapses)
+        return existed
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         for name, row in self._scan_accounts(f"{kind}:" if kind else ""):
@@ -87,7 +88,9 @@ class EmbeddedStore(ABC):
 
     def reset(self, account: str) -> Balance | None:
         with self._transaction() as rows:
-            return ledger.reset(rows, account, self._clock())
+            found, lapses = ledger.reset(rows, account, self._clock())
+        self._announce(lapses)
+        return found
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         seen: set[str] = set()
@@ -99,11 +102,17 @@ class EmbeddedStore(ABC):
             for hold_id, hold in found:
                 if hold is not None and hold_id not in seen:
                     seen.add(hold_id)
-                    yield ledger.record(hold_id, hold)
+                    yield record(hold_id, hold)
 
     def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
-        for hold_id, row in self._scan_holds(since, until):
-            yield ledger.record(hold_id, row)
+        for hold_id, stored in self._scan_holds(since, until):
+            row: HoldRow | None = stored
+            if is_hold_due(stored, self._clock()):
+                with self._transaction() as rows:
+                    row, lapses = ledger.present_hold(rows, hold_id, self._clock())
+                self._announce(lapses)
+            if row is not None:
+                yield record(hold_id, row)
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
@@ -116,12 +125,12 @@ class EmbeddedStore(ABC):
 
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
-        if not ledger.is_due(row, self._clock()):
-            return ledger.balance(account, row)
+        if not is_due(row, self._clock()):
+            return balance(account, row)
         with self._transaction() as rows:
-            balance, lapses = ledger.read(rows, account, self._clock())
+            found, lapses = ledger.read(rows, account, self._clock())
         self._announce(lapses)
-        return balance
+        return found
 
     def _announce(self, lapses: builtins.list[Lapse] | tuple[Lapse, ...]) -> None:
         for lapse in lapses:

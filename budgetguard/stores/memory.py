@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from weakref import WeakSet
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.learning import Observations
-from budgetguard.ledger import AccountRow, HoldRow
+from budgetguard.rows import AccountRow, HoldRow, gone_since
 from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.forking import survive_forks
 from budgetguard.windows import Clock, Milliseconds
 
 _SWEEP_EVERY = 1_024
-_OPEN: WeakSet[MemoryStore] = WeakSet()
 
 
 class MemoryStore(EmbeddedStore):
@@ -43,7 +41,7 @@ class MemoryStore(EmbeddedStore):
         self._observed: dict[str, Observations] = {}
         self._lock = threading.Lock()
         self._since_sweep = 0
-        _OPEN.add(self)
+        survive_forks(self)
 
     def observations(self, model: str) -> Observations:
         return dict(self._observed.get(model, {}))
@@ -64,10 +62,6 @@ class MemoryStore(EmbeddedStore):
         with self._lock:
             return _MemoryRows(self._accounts, self._holds, self._observed).load_account(account)
 
-    def _remove_account(self, account: str) -> bool:
-        with self._lock:
-            return self._accounts.pop(account, None) is not None
-
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
         with self._lock:
             names = sorted(name for name in self._accounts if name.startswith(prefix))
@@ -87,8 +81,16 @@ class MemoryStore(EmbeddedStore):
             if row is not None:
                 yield hold_id, row
 
+    def _before_fork(self) -> None:
+        """Do nothing: a copy of the balances is as good as the balances."""
+
+    def _after_fork_in_child(self) -> None:
+        """Do nothing: see above."""
+
     def _sweep(self, horizon: Milliseconds) -> None:
-        old = [i for i, row in self._holds.items() if row["ended"] is not None and row["ended"] < horizon]
+        old = [
+            i for i, row in self._holds.items() if (gone := gone_since(row)) is not None and gone < horizon
+        ]
         for hold_id in old:
             del self._holds[hold_id]
         idle = [
@@ -123,6 +125,9 @@ class _MemoryRows:
     def save_account(self, name: str, row: AccountRow) -> None:
         self._accounts[name] = row
 
+    def remove_account(self, name: str) -> None:
+        self._accounts.pop(name, None)
+
     def load_hold(self, hold_id: str) -> HoldRow | None:
         row = self._holds.get(hold_id)
         if row is None:
@@ -140,23 +145,3 @@ class _MemoryRows:
 
     def save_observations(self, model: str, counts: Observations) -> None:
         self._observed[model] = counts
-
-
-# A fork takes a copy of every lock as it stands. Held by another thread, it would stay locked in the
-# child for good, over rows half saved; so a fork waits for the verbs under way.
-_LOCKED_FOR_FORK: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    for store in list(_OPEN):
-        store._lock.acquire()
-        _LOCKED_FOR_FORK.append(store._lock)
-
-
-def _after_fork() -> None:
-    while _LOCKED_FOR_FORK:
-        _LOCKED_FOR_FORK.pop().release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

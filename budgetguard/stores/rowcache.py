@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import diskcache
 
+from budgetguard.errors import StoreError
+
+# Kept in the header of the database, so that a database is told from a stranger's before any write.
+_APPLICATION: Final = int.from_bytes(b"BGrd")
+_SCHEMA: Final = 1
+
 _LOAD = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
 _UPDATE = "UPDATE Cache SET value = ?, expire_time = ? WHERE key = ? AND raw = 1"
-_INSERT = (
-    "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, value)"
-    " VALUES (?, 1, 0, ?, 0, 0, NULL, 0, ?, ?)"
-)
-_PAGE = "SELECT key, value FROM Cache WHERE raw = 1 AND key {} ? AND key < ? ORDER BY key LIMIT ?"
+_INSERT = "INSERT INTO Cache (key, raw, expire_time, mode, value) VALUES (?, 1, ?, ?, ?)"
+_REMOVE = "DELETE FROM Cache WHERE key = ? AND raw = 1"
+_PAGE_FROM = "SELECT key, value FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+_PAGE_AFTER = "SELECT key, value FROM Cache WHERE raw = 1 AND key > ? AND key < ? ORDER BY key LIMIT ?"
 _SWEEP = "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time < ? LIMIT ?)"
 _SWEEP_AT_MOST = 2_000
 
-_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+STATEMENTS: Final = {
+    "load": _LOAD,
+    "update": _UPDATE,
+    "remove": _REMOVE,
+    "page from": _PAGE_FROM,
+    "page after": _PAGE_AFTER,
+    "sweep": _SWEEP,
+}
+"""What runs over the rows, for a test that asks SQLite how."""
+
+# ASCII only: a lone surrogate, which a model's name may hold, is no UTF-8 and could not be stored.
+_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
@@ -65,43 +82,71 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
 
     Raises:
         sqlite3.Error: the database cannot be opened.
+        StoreError: the database is not budgetguard's, or of another schema; it was not changed.
     """
 
     def __init__(self, folder: Path, timeout: float) -> None:
-        self._connection: sqlite3.Connection | None = None
-        super().__init__(
-            str(folder),
-            timeout=timeout,
-            disk=PlainDisk,
-            eviction_policy="none",
-            cull_limit=0,
-            statistics=0,
-            tag_index=0,
-            sqlite_auto_vacuum=0,
-        )
+        self._path = folder / diskcache.core.DBNAME
+        self._wait = timeout
+        # The finalizer needs the connection without the cache.
+        self._connections: list[sqlite3.Connection] = []
+        self._finalizer = weakref.finalize(self, _close_all, self._connections)
+        _claim(self._path, timeout)
+        try:
+            super().__init__(
+                str(folder),
+                timeout=timeout,
+                disk=PlainDisk,
+                eviction_policy="none",
+                cull_limit=0,
+                statistics=0,
+                tag_index=0,
+                sqlite_auto_vacuum=0,
+            )
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def _con(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = sqlite3.connect(
-                Path(self._directory, diskcache.core.DBNAME),
-                timeout=self._timeout,
-                isolation_level=None,
-                check_same_thread=False,
+        if not self._connections:
+            connection = sqlite3.connect(
+                self._path, timeout=self._wait, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-        return self._connection
+            self._connections.append(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+        return self._connections[0]
+
+    @property
+    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
+        """Execute what diskcache does as it opens: waiting as long as asked, not 60 s, and without triggers.
+
+        Its triggers keep the number and size of the rows, for eviction. Nothing is evicted here, and
+        they would write a second row at every update.
+        """
+        execute = self._con.execute
+
+        def run(statement: str, *args: Any) -> sqlite3.Cursor:
+            return execute("SELECT 0" if statement.startswith("CREATE TRIGGER") else statement, *args)
+
+        return run
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        _close_all(self._connections)
+
+    def is_open(self) -> bool:
+        """Tell whether there is a connection."""
+        return bool(self._connections)
+
+    def abandon(self) -> None:
+        """Never touch the connection again, not even to close it: it is another process's."""
+        self._finalizer.detach()
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
         """Hold the write lock: commit on leaving, roll back on any exception, an interrupt included."""
-        con: sqlite3.Connection = self._con
+        con = self._con
         try:
             con.execute("BEGIN IMMEDIATE")
             yield
@@ -111,9 +156,13 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
                 con.execute("ROLLBACK")
 
     def load(self, key: str) -> Any:
-        """Return the row under a key, or None."""
+        """Return the row under a key, or None.
+
+        Raises:
+            sqlite3.DataError: what is stored there is not JSON text.
+        """
         found = self._sql(_LOAD, (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
+        return None if found is None else _parse(key, found[0])
 
     def save(self, key: str, row: object, expires: float | None) -> None:
         """Insert or replace a row, to be swept once `expires` (epoch seconds) has passed, if ever."""
@@ -123,22 +172,68 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
 
     def remove(self, key: str) -> bool:
         """Delete a row, and tell whether there was one."""
-        removed: int = self._sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,)).rowcount
+        removed: int = self._sql(_REMOVE, (key,)).rowcount
         return removed > 0
 
     def page(self, start: str, end: str, size: int, *, after: bool) -> list[tuple[str, Any]]:
-        """Return up to `size` rows in order of their keys, from `start` (or after it) to before `end`."""
-        found = self._sql(_PAGE.format(">" if after else ">="), (start, end, size)).fetchall()
-        return [(key, json.loads(value)) for key, value in found]
+        """Return up to `size` rows in order of their keys, from `start` (or after it) to before `end`.
 
-    def rows(self) -> int:
-        """Return how many rows there are, of whoever wrote them."""
-        count: int = self._sql("SELECT COUNT(*) FROM Cache").fetchone()[0]
-        return count
+        Raises:
+            sqlite3.DataError: what is stored there is not JSON text.
+        """
+        found = self._sql(_PAGE_AFTER if after else _PAGE_FROM, (start, end, size)).fetchall()
+        return [(key, _parse(key, value)) for key, value in found]
 
     def sweep(self, now: float) -> None:
         """Delete some of the rows whose time has passed; few enough not to hold up a call."""
         self._sql(_SWEEP, (now, _SWEEP_AT_MOST))
+
+
+def _claim(path: Path, timeout: float) -> None:
+    """Make the database ours if it is empty; refuse it, unchanged, if it is somebody else's."""
+    with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as con:
+        if _is_ours(con, path):
+            return
+        # Before anything else is written: SQLite switches only while nobody else is in the database.
+        con.execute("PRAGMA journal_mode = WAL")
+        con.execute("BEGIN IMMEDIATE")
+        if not _is_ours(con, path):  # another process may have been faster
+            con.execute(f"PRAGMA application_id = {_APPLICATION}")
+            con.execute(f"PRAGMA user_version = {_SCHEMA}")
+        con.execute("COMMIT")
+
+
+def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
+    application: int = con.execute("PRAGMA application_id").fetchone()[0]
+    if application == _APPLICATION:
+        schema: int = con.execute("PRAGMA user_version").fetchone()[0]
+        if schema != _SCHEMA:
+            raise StoreError(
+                f"the store in {path.parent} has schema {schema}, and this budgetguard knows {_SCHEMA}: "
+                "update budgetguard, or give it another folder"
+            )
+        return True
+    if application or con.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreError(
+            f"the folder {path.parent} holds another program's {path.name}: "
+            "give budgetguard a folder of its own; nothing was changed"
+        )
+    return False
+
+
+def _parse(key: str, text: object) -> Any:
+    # Bytes would be a pickle or a stranger's; json.loads would take them.
+    if not isinstance(text, str):
+        raise sqlite3.DataError(f"malformed row {key!r}: {type(text).__name__} where JSON text should be")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise sqlite3.DataError(f"malformed row {key!r}: not JSON text: {error}") from error
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _refuse(value: object) -> NoReturn:

@@ -1,0 +1,165 @@
+"""Rows: the stored form of accounts and holds, and what can be said of one row alone."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol, TypedDict
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.holds import HoldRecord, HoldState
+from budgetguard.learning import Observations
+from budgetguard.money import Nanos
+from budgetguard.usage import Usage
+from budgetguard.windows import Milliseconds, window_at
+
+
+class AccountRow(TypedDict):
+    """The stored form of an account: JSON values only."""
+
+    limit: Nanos | None
+    duration: str | None
+    timezone: str
+    anchor: Milliseconds
+    start: Milliseconds
+    end: Milliseconds | None
+    window: int
+    epoch: int
+    spent: Nanos
+    held: Nanos
+    lapsed: Nanos
+    lapses: int
+    models: dict[str, Nanos]
+    open: dict[str, Milliseconds]
+    crossed: list[int]
+    created: Milliseconds
+    updated: Milliseconds
+    ephemeral: bool
+
+
+class HoldRow(TypedDict):
+    """The stored form of a hold: JSON values only, and no text of the call."""
+
+    state: HoldState
+    accounts: dict[str, int]
+    epochs: dict[str, int]
+    amount: Nanos
+    on_lapse: Nanos
+    cost: Nanos
+    created: Milliseconds
+    expires: Milliseconds
+    ended: Milliseconds | None
+    user: str | None
+    model: str
+    endpoint: str
+    outcome: str | None
+    request_id: str | None
+    usage: dict[str, int]
+
+
+class Rows(Protocol):
+    """Load and save rows inside one transaction. A loaded row is the caller's to change."""
+
+    def load_account(self, name: str) -> AccountRow | None:
+        """Return an account's row, or None."""
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        """Insert or replace an account's row."""
+
+    def remove_account(self, name: str) -> None:
+        """Delete an account's row."""
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        """Return a hold's row, or None."""
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        """Insert or replace a hold's row."""
+
+    def load_observations(self, model: str) -> Observations:
+        """Return what has been observed of a model; empty if nothing."""
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        """Insert or replace what has been observed of a model."""
+
+
+def is_due(row: AccountRow, now: Milliseconds) -> bool:
+    """Tell whether time has changed an account since it was stored: a window ended, a hold lapsed."""
+    end = row["end"]
+    return (end is not None and now >= end) or any(expires <= now for expires in row["open"].values())
+
+
+def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:
+    """Tell whether a hold has lapsed and is not yet stored so."""
+    return row["state"] == "held" and row["expires"] <= now
+
+
+def gone_since(row: HoldRow) -> Milliseconds | None:
+    """Return when a hold ended; None while it is open, for as long as an account has it on its list."""
+    return row["expires"] if row["ended"] is None and not row["accounts"] else row["ended"]
+
+
+def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -> AccountRow:
+    """Return the row of an account that has spent nothing."""
+    anchor = now if budget.starts_at is None else budget.starts_at
+    window = window_at(budget.duration, anchor, budget.timezone, now)
+    life = int.from_bytes(os.urandom(6))
+    return {
+        "limit": budget.limit,
+        "duration": budget.duration,
+        "timezone": budget.timezone,
+        "anchor": anchor,
+        "start": window.start,
+        "end": window.end,
+        "window": life,
+        "epoch": life,
+        "spent": 0,
+        "held": 0,
+        "lapsed": 0,
+        "lapses": 0,
+        "models": {},
+        "open": {},
+        "crossed": [],
+        "created": now,
+        "updated": now,
+        "ephemeral": ephemeral,
+    }
+
+
+def balance(name: str, row: AccountRow) -> Balance:
+    """Return an account's row as the value that callers see."""
+    return Balance(
+        account=name,
+        limit_nanos=row["limit"],
+        spent_nanos=row["spent"],
+        held_nanos=row["held"],
+        duration=row["duration"],
+        timezone=row["timezone"],
+        starts_ms=row["start"],
+        resets_ms=row["end"],
+        created_ms=row["created"],
+        updated_ms=row["updated"],
+        models=dict(row["models"]),
+        lapsed_nanos=row["lapsed"],
+        lapses=row["lapses"],
+        open_holds=len(row["open"]),
+    )
+
+
+def record(hold_id: str, row: HoldRow) -> HoldRecord:
+    """Return a hold's row as the value that callers see."""
+    return HoldRecord(
+        id=hold_id,
+        state=row["state"],
+        accounts=tuple(row["accounts"]),
+        amount=row["amount"],
+        on_lapse=row["on_lapse"],
+        cost=row["cost"],
+        created=row["created"],
+        expires=row["expires"],
+        ended=row["ended"],
+        user=row["user"],
+        model=row["model"],
+        endpoint=row["endpoint"],
+        outcome=row["outcome"],
+        request_id=row["request_id"],
+        usage=Usage(row["usage"]),
+    )

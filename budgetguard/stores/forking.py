@@ -1,0 +1,62 @@
+"""Let a process fork while stores are open.
+
+A fork takes a copy of every lock as it stands: held by another thread, it would stay locked in the
+child for good, over rows half saved. And a child of a process with an open SQLite database cannot
+use that database at all, not even through a connection of its own: SQLite's note of the file locks
+that this process holds is copied, the locks are not. So a fork waits for the verbs under way, and
+finds no connection open.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Forkable(Protocol):
+    """A store whose verbs all run under one lock."""
+
+    _lock: threading.Lock
+
+    def _before_fork(self) -> None:
+        """Let go of what a child must not inherit; runs under the lock."""
+
+    def _after_fork_in_child(self) -> None:
+        """Disown what was inherited all the same; runs before anything else in the child."""
+
+
+_STORES: WeakSet[Forkable] = WeakSet()
+_LOCKED: list[threading.Lock] = []
+_FORKING = threading.Lock()  # two threads that fork at once must not take the stores' locks crosswise
+
+
+def survive_forks(store: Forkable) -> None:
+    """Have a store ready for every fork from now on, as long as it lives."""
+    _STORES.add(store)
+
+
+def _before() -> None:
+    _FORKING.acquire()
+    for store in list(_STORES):
+        store._lock.acquire()
+        _LOCKED.append(store._lock)
+        store._before_fork()
+
+
+def _after() -> None:
+    while _LOCKED:
+        _LOCKED.pop().release()
+    _FORKING.release()
+
+
+def _after_in_child() -> None:
+    for store in list(_STORES):
+        store._after_fork_in_child()
+    if _FORKING.locked():  # not so where C code forked without running the hooks before
+        _after()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)
