@@ -1,0 +1,118 @@
+"""What the parts of the store contract share: fixtures to fill in, and short ways to say things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
+
+import pytest
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.money import Nanos
+from budgetguard.stores.base import Store
+from budgetguard.testing.clock import FakeClock
+from budgetguard.windows import Milliseconds
+
+USER = "user:1"
+PROJECT = "project:p"
+TTL: Milliseconds = 60_000
+
+
+class MakeStore(Protocol):
+    """Open the store under test; every call opens the same balances, if the store can be shared."""
+
+    def __call__(self, clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:
+        """Return a store that tells the time by `clock`."""
+
+
+class ContractBase:
+    """Fixtures of the contract.
+
+    Attributes:
+        shared: whether two openings see the same balances.
+    """
+
+    shared: ClassVar[bool] = True
+
+    @pytest.fixture
+    def make_store(self) -> MakeStore:
+        """Return a factory of the store under test. Override this."""
+        raise NotImplementedError("override the make_store fixture: it returns a MakeStore")
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """Return the clock that the store tells the time by."""
+        return FakeClock()
+
+    @pytest.fixture
+    def store(self, make_store: MakeStore, clock: FakeClock) -> Iterator[Store]:
+        """Open an empty store."""
+        store = make_store(clock)
+        yield store
+        store.close()
+
+    @pytest.fixture
+    def other(self, make_store: MakeStore, clock: FakeClock, store: Store) -> Iterator[Store]:
+        """Open the same balances once more, as another process would; of a store that cannot, the same."""
+        if not self.shared:
+            yield store
+            return
+        other = make_store(clock)
+        yield other
+        other.close()
+
+
+def hold(
+    clock: FakeClock,
+    amount: Nanos,
+    *accounts: str | Charge,
+    on_lapse: Nanos | None = None,
+    ttl: Milliseconds = TTL,
+    model: str = "gpt-4o",
+) -> Hold:
+    """Make a hold on required accounts (`user:1` if none is named) that books its amount if it lapses."""
+    charges = [a if isinstance(a, Charge) else Charge(a, required=True) for a in accounts or (USER,)]
+    return Hold(
+        id=new_hold_id(clock()),
+        charges=tuple(charges),
+        amount=amount,
+        on_lapse=amount if on_lapse is None else on_lapse,
+        ttl=ttl,
+        created=clock(),
+        user="1",
+        model=model,
+        endpoint="chat",
+    )
+
+
+def granted(store: Store, wanted: Hold) -> Hold:
+    """Reserve a hold that must be granted, and return it."""
+    answer = store.reserve(wanted)
+    assert isinstance(answer, Granted), f"expected a grant, got {answer}"
+    return wanted
+
+
+def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] = ()) -> Settled:
+    """Settle a hold on accounts that exist."""
+    answer = store.settle(ended, Settlement(cost, thresholds=thresholds))
+    assert isinstance(answer, Settled), f"expected a settlement, got {answer}"
+    return answer
+
+
+def budget(store: Store, limit: Nanos | None, account: str = USER, duration: str | None = None) -> Balance:
+    """Give an account a budget."""
+    return store.set_budget(account, Budget(limit, duration))
+
+
+def now(store: Store, account: str = USER) -> Balance:
+    """Read an account that must exist."""
+    balance = store.read(account)
+    assert balance is not None, f"{account} should exist"
+    return balance
+
+
+def money(store: Store, account: str = USER) -> tuple[Nanos | None, Nanos, Nanos]:
+    """Return limit, spent and held of an account that must exist."""
+    balance = now(store, account)
+    return balance.limit_nanos, balance.spent_nanos, balance.held_nanos

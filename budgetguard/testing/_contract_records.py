@@ -1,0 +1,323 @@
+"""Laws of records: budgets that change, listings, retention, projects, what is learned."""
+
+from __future__ import annotations
+
+from budgetguard.accounts import Budget
+from budgetguard.holds import Charge, Granted, Refused, Settlement, Unlimited
+from budgetguard.stores.base import Store
+from budgetguard.testing._contract_base import (
+    PROJECT,
+    TTL,
+    USER,
+    ContractBase,
+    MakeStore,
+    budget,
+    granted,
+    hold,
+    money,
+    now,
+    settled,
+)
+from budgetguard.testing.clock import FakeClock
+from budgetguard.usage import Usage
+
+DAY = 86_400
+
+# Ids that a URL, a pattern, a key or a quoting rule could trip over.
+AWKWARD = [
+    "🎈",
+    "a:b",
+    "100%",
+    "%3A",
+    "it's",
+    '"q"',
+    "a/b",
+    "a b",
+    "*",
+    "a_b",
+    "\\",
+    "h:p:",
+    "ünï",
+    "{x}",
+    "~",
+]
+
+
+class RecordLaws(ContractBase):
+    """Budgets, listings and what is kept, and law 10 for text."""
+
+    # Budgets that change
+
+    def test_a_limit_that_changes_takes_effect_at_once_and_keeps_what_is_spent_and_held(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        settled(store, granted(store, hold(clock, 60)), 60)
+        granted(store, hold(clock, 30))
+        assert budget(other, 200).spent_nanos == 60
+        granted(store, hold(clock, 110))
+        budget(other, 50)
+        assert money(store) == (50, 60, 140)
+        assert isinstance(store.reserve(hold(clock, 1)), Refused)
+        budget(other, None)
+        granted(store, hold(clock, 1_000))
+
+    def test_a_duration_that_changes_starts_a_window_now_and_keeps_the_spend(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100, duration="monthly")
+        call = granted(store, hold(clock, 60, ttl=30 * DAY * 1000))
+        clock.advance(3 * DAY)
+        balance = budget(store, 100, duration="daily")
+        assert (balance.starts_ms, balance.resets_ms) == (clock(), clock() + DAY * 1000)
+        settled(store, call, 40)
+        assert money(store) == (100, 40, 0)
+        clock.advance(DAY)
+        assert money(store) == (100, 0, 0)
+
+    def test_a_budget_set_again_with_the_same_duration_keeps_its_window(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        first = budget(store, 100, duration="daily")
+        clock.advance(1_000)
+        again = budget(store, 300, duration="daily")
+        assert (again.starts_ms, again.resets_ms) == (first.starts_ms, first.resets_ms)
+
+    def test_a_budget_may_start_at_an_instant_of_its_own(self, store: Store, clock: FakeClock) -> None:
+        start = clock() - 10 * DAY * 1000 - 1
+        balance = store.set_budget(USER, Budget(100, "daily", starts_at=start))
+        assert balance.resets_ms == clock() + DAY * 1000 - 1
+
+    def test_a_reset_forgets_what_is_spent_and_keeps_what_is_held(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        settled(store, granted(store, hold(clock, 60)), 60)
+        call = granted(store, hold(clock, 30))
+        balance = store.reset(USER)
+        assert balance == now(store)
+        assert money(store) == (100, 0, 30)
+        settled(store, call, 20)
+        assert money(store) == (100, 20, 0)
+        assert store.reset("user:nobody") is None
+
+    def test_a_deleted_account_is_gone_and_its_holds_end_charged_to_nobody(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        budget(store, 1_000, PROJECT)
+        both = granted(store, hold(clock, 60, USER, PROJECT))
+        alone = granted(store, hold(clock, 30))
+        assert store.delete(USER) is True
+        assert store.delete(USER) is False
+        assert store.read(USER) is None
+        assert store.reserve(hold(clock, 1, Charge(USER))) == Unlimited()
+        settled(store, alone, 30)
+        settled(store, both, 40)
+        assert money(store, PROJECT) == (1_000, 40, 0)
+        assert [b.account for b in store.list()] == [PROJECT]
+
+    def test_an_account_made_again_owes_nothing_of_its_former_life(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        lapsed = granted(store, hold(clock, 20))
+        clock.advance(TTL / 1000)
+        now(store)
+        budget(store, 100, "user:2")
+        held = granted(store, hold(clock, 60))
+        store.delete(USER)
+        budget(store, 100)
+        settled(store, held, 50)
+        settled(store, lapsed, 5)
+        assert money(store) == (100, 0, 0)
+
+    def test_a_hold_without_an_account_left_is_listed_as_lapsed_once_it_is(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        granted(store, hold(clock, 60, on_lapse=25))
+        store.delete(USER)
+        assert [(c.state, c.accounts) for c in store.calls()] == [("held", ())]
+        clock.advance(TTL / 1000)
+        assert [(c.state, c.cost) for c in store.calls()] == [("lapsed", 25)]
+
+    # Listings
+
+    def test_accounts_are_listed_by_kind_in_order_of_their_names(self, store: Store) -> None:
+        names = [
+            "user:b",
+            "user:a",
+            "user:10",
+            "user:9",
+            "users:x",
+            "run:1",
+            "project:p",
+            "user:ä",
+            "user:🎈",
+        ]
+        for name in names:
+            budget(store, 1, name)
+        assert [b.account for b in store.list()] == sorted(names)
+        assert [b.account for b in store.list("user")] == sorted(n for n in names if n.startswith("user:"))
+        assert list(store.list("team")) == []
+
+    def test_more_accounts_than_a_page_are_listed_once_each(self, store: Store) -> None:
+        names = [f"user:{i:04d}" for i in range(1_203)]
+        for name in names:
+            budget(store, 1, name)
+        assert [b.account for b in store.list("user")] == names
+
+    def test_open_holds_are_listed_and_ended_ones_are_not(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        budget(store, 1_000, PROJECT)
+        both = granted(store, hold(clock, 10, USER, PROJECT))
+        alone = granted(store, hold(clock, 10, PROJECT))
+        settled(store, granted(store, hold(clock, 10)), 1)
+        store.void(granted(store, hold(clock, 10)))
+        assert sorted(h.id for h in store.holds()) == sorted([both.id, alone.id])
+        assert [h.id for h in store.holds(USER)] == [both.id]
+        assert list(store.holds("user:nobody")) == []
+        clock.advance(TTL / 1000)
+        assert list(store.holds()) == []
+
+    def test_calls_are_reported_by_when_they_were_made_oldest_first(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 10_000)
+        start = clock()
+        made = []
+        for _ in range(5):
+            made.append(granted(store, hold(clock, 10)).id)
+            clock.advance(1)
+        assert [c.id for c in store.calls()] == made
+        assert [c.id for c in store.calls(start + 1_000)] == made[1:]
+        assert [c.id for c in store.calls(start + 1_000, start + 3_000)] == made[1:3]
+        assert [c.id for c in store.calls(until=start)] == []
+        assert [c.id for c in store.calls(start + 5_000)] == []
+
+    def test_a_call_is_recorded_with_what_it_cost_and_why(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 60, on_lapse=25))
+        clock.advance(2)
+        usage = Usage.of(input_tokens=12, output_tokens=3)
+        store.settle(call, Settlement(40, usage=usage, request_id="req-1", outcome="abandoned"))
+        (record,) = store.calls()
+        assert (record.id, record.state, record.accounts) == (call.id, "settled", (USER,))
+        assert (record.amount, record.on_lapse, record.cost) == (60, 25, 40)
+        assert (record.created, record.ended, record.expires) == (
+            call.created,
+            clock(),
+            call.created + TTL,
+        )
+        assert (record.user, record.model, record.endpoint) == ("1", "gpt-4o", "chat")
+        assert (record.outcome, record.request_id, record.usage) == ("abandoned", "req-1", usage)
+
+    def test_the_states_of_calls_are_told_apart_and_lapses_need_no_other_verb(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        settled(store, granted(store, hold(clock, 10)), 1)
+        store.void(granted(store, hold(clock, 10)))
+        granted(store, hold(clock, 10, on_lapse=3))
+        assert sorted((c.state, c.cost) for c in store.calls()) == [
+            ("held", 0),
+            ("settled", 1),
+            ("voided", 0),
+        ]
+        clock.advance(TTL / 1000)
+        assert ("lapsed", 3) in {(c.state, c.cost) for c in store.calls()}
+
+    def test_spend_is_kept_by_model(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        settled(store, granted(store, hold(clock, 10, model="a")), 5)
+        settled(store, granted(store, hold(clock, 10, model="b")), 7)
+        settled(store, granted(store, hold(clock, 10, model="a")), 1)
+        lost = granted(store, hold(clock, 9, model="c"))
+        clock.advance(TTL / 1000)
+        assert now(store).models == {"a": 6, "b": 7, "c": 9}
+        settled(store, lost, 0)
+        assert now(store).models == {"a": 6, "b": 7}
+
+    # Retention
+
+    def test_old_records_and_idle_runs_are_swept_and_open_holds_and_users_never(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        store = make_store(clock, retention="1d")
+        budget(store, 10**9)
+        idle = Charge("run:idle", budget=Budget(100), ephemeral=True)
+        busy = Charge("run:busy", budget=Budget(100), ephemeral=True)
+        old = granted(store, hold(clock, 10, USER, idle))
+        settled(store, old, 5)
+        held = granted(store, hold(clock, 10, USER, busy, ttl=365 * DAY * 1000))
+        clock.advance(DAY + 1)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 1)
+        ids = {c.id for c in store.calls()}
+        assert old.id not in ids
+        assert held.id in ids
+        assert [h.id for h in store.holds()] == [held.id]
+        assert [b.account for b in store.list()] == ["run:busy", USER]
+        assert money(store) == (10**9, 705, 10)
+        settled(store, held, 7)
+        assert money(store, "run:busy") == (100, 7, 0)
+        store.close()
+
+    # Projects share nothing
+
+    def test_projects_share_nothing(self, make_store: MakeStore, clock: FakeClock) -> None:
+        names = ["p", "p2", "P", *AWKWARD]
+        stores = {name: make_store(clock, project=name) for name in names}
+        calls = {}
+        for i, (name, store) in enumerate(stores.items()):
+            budget(store, 100 + i)
+            calls[name] = granted(store, hold(clock, i)).id
+        for i, (name, store) in enumerate(stores.items()):
+            assert money(store) == (100 + i, 0, i), name
+            assert [b.account for b in store.list()] == [USER]
+            assert [c.id for c in store.calls()] == [calls[name]]
+            assert [h.id for h in store.holds()] == [calls[name]]
+        stores["p"].delete(USER)
+        assert all(s.read(USER) is not None for name, s in stores.items() if name != "p")
+        for store in stores.values():
+            store.close()
+
+    def test_ids_of_any_script_and_punctuation_are_told_apart(self, store: Store, clock: FakeClock) -> None:
+        names = [f"user:{ident}" for ident in AWKWARD]
+        for i, name in enumerate(names):
+            budget(store, 100, name)
+            settled(store, granted(store, hold(clock, 50, name, model=name)), i)
+        assert [now(store, name).spent_nanos for name in names] == list(range(len(names)))
+        assert [b.account for b in store.list("user")] == sorted(names)
+
+    def test_a_models_name_may_hold_anything(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        for model in ("", "ft:gpt:a:b", "\ud800", "m\x00n", "🎈", '"'):
+            call = granted(store, hold(clock, 1, model=model))
+            store.settle(call, Settlement(1, observed=((model, 8),)))
+            assert now(store).models[model] == 1
+            assert store.observations(model) != {}
+
+    # What is learned
+
+    def test_observations_are_counted_per_model_and_once_per_settlement(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 1))
+        settlement = Settlement(1, observed=(("a", 100), ("a", 100), ("b", 7)))
+        store.settle(call, settlement)
+        other.settle(call, settlement)
+        assert sum(other.observations("a").values()) == 2
+        assert sum(store.observations("b").values()) == 1
+        assert store.observations("c") == {}
+
+    def test_a_store_works_again_after_it_is_closed(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 60))
+        store.close()
+        store.close()
+        assert isinstance(store.reserve(call), Granted)
+        settled(store, call, 40)
+        assert money(store) == (100, 40, 0)

@@ -1,0 +1,31 @@
+"""The contract, on every store that needs no server."""
+
+from pathlib import Path
+
+import pytest
+
+from budgetguard.stores import Store, open_store
+from budgetguard.testing.clock import FakeClock
+from budgetguard.testing.contract import MakeStore, StoreContract
+
+
+class TestMemory(StoreContract):
+    shared = False
+
+    @pytest.fixture
+    def make_store(self) -> MakeStore:
+        def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:
+            return open_store("memory://", project=project, clock=clock, retention=retention)
+
+        return make
+
+
+class TestDisk(StoreContract):
+    @pytest.fixture
+    def make_store(self, tmp_path: Path) -> MakeStore:
+        def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:
+            return open_store(
+                f"disk://{tmp_path}/new/store", project=project, clock=clock, retention=retention
+            )
+
+        return make
