@@ -7,11 +7,15 @@ were billed: descriptions, titles and defaults become comments, types become Typ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from budgetguard.errors import ConfigurationError
 
 # Deeper than any real schema; what is deeper is rendered as compact JSON, so recursion has an end.
 _MAX_DEPTH = 32
+# Definitions that refer to each other can unfold without end; no real tool has as many types.
+_MAX_TYPES = 5_000
 
 
 def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
@@ -19,18 +23,18 @@ def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         functions: mappings with `name`, `description` and `parameters` (a JSON schema), as in a request.
+
+    Raises:
+        ConfigurationError: a schema nested so deeply that no client can send it.
     """
     lines = ["namespace functions {", ""]
     for function in functions:
-        description = function.get("description")
-        lines.extend(_comment(description))
+        lines.extend(_comment(function.get("description")))
         name = function.get("name") or ""
         schema = function.get("parameters")
-        definitions = _definitions(schema)
-        properties = _properties(schema)
-        if properties:
+        if _properties(schema):
             lines.append(f"type {name} = (_: {{")
-            lines.extend(_fields(schema, definitions, 0))
+            lines.extend(_Renderer(_definitions(schema)).fields(schema, 0))
             lines.append("}) => any;")
         else:
             lines.append(f"type {name} = () => any;")
@@ -40,10 +44,18 @@ def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
 
 
 def compact_json(value: Any) -> str:
-    """Return JSON without spaces; what JSON does not know is written as text."""
+    """Return JSON without spaces; what JSON does not know is written as text.
+
+    Raises:
+        ConfigurationError: a value nested so deeply that no client can send it.
+    """
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):
+    except RecursionError:
+        raise ConfigurationError(
+            "a part of the request is nested too deeply to be sent; flatten its schema or content"
+        ) from None
+    except (TypeError, ValueError):
         return repr(value)
 
 
@@ -68,19 +80,60 @@ def billed_schema(schema: Any, depth: int = 0) -> Any:
     return schema
 
 
-def _fields(schema: Any, definitions: Mapping[str, Any], depth: int) -> list[str]:
-    lines: list[str] = []
-    required = schema.get("required")
-    required = required if isinstance(required, Sequence) and not isinstance(required, str) else ()
-    for name, field in _properties(schema).items():
-        if not isinstance(field, Mapping):
-            field = {}
-        lines.extend(_comment(field.get("title")))
-        lines.extend(_comment(field.get("description")))
-        optional = "" if name in required else "?"
-        comment = f" // default: {_default(field['default'])}" if "default" in field else ""
-        lines.append(f"{name}{optional}: {_type(field, definitions, depth + 1)},{comment}")
-    return lines
+class _Renderer:
+    """Render one function's schema, with an end to what references can unfold into."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        self._definitions = definitions
+        self._left = _MAX_TYPES
+
+    def fields(self, schema: Any, depth: int) -> list[str]:
+        lines: list[str] = []
+        required = schema.get("required")
+        required = required if isinstance(required, list | tuple) else ()
+        for name, field in _properties(schema).items():
+            if not isinstance(field, Mapping):
+                field = {}
+            lines.extend(_comment(field.get("title")))
+            lines.extend(_comment(field.get("description")))
+            optional = "" if name in required else "?"
+            comment = f" // default: {_default(field['default'])}" if "default" in field else ""
+            lines.append(f"{name}{optional}: {self.type(field, depth + 1)},{comment}")
+        return lines
+
+    def type(self, schema: Any, depth: int) -> str:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or self._left < 0:
+            return "any"
+        if depth > _MAX_DEPTH:
+            return compact_json(schema)
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            return self.type(self._definitions.get(reference.rpartition("/")[2], {}), depth + 1)
+        for key in ("anyOf", "oneOf", "allOf"):
+            options = schema.get(key)
+            if isinstance(options, list | tuple) and options:
+                return " | ".join(self.type(option, depth + 1) for option in options)
+        if "const" in schema:
+            return compact_json(schema["const"])
+        choices = schema.get("enum")
+        if isinstance(choices, list | tuple) and choices:
+            return " | ".join(compact_json(choice) for choice in choices)
+        kind = schema.get("type")
+        if isinstance(kind, list | tuple):
+            return " | ".join(self.type({**schema, "type": one}, depth + 1) for one in kind)
+        match kind:
+            case "string" | "boolean" | "null":
+                return str(kind)
+            case "integer" | "number":
+                return "number"
+            case "array":
+                return f"{self.type(schema['items'], depth + 1)}[]" if schema.get("items") else "any[]"
+            case "object":
+                if _properties(schema):
+                    return "{\n" + "\n".join(self.fields(schema, depth)) + "\n}"
+                return "object"
+        return "any"
 
 
 def _comment(text: Any) -> list[str]:
@@ -88,40 +141,6 @@ def _comment(text: Any) -> list[str]:
     if not isinstance(text, str):
         return []
     return [f"// {line.strip()}" for line in text.split("\n") if line.strip()]
-
-
-def _type(schema: Any, definitions: Mapping[str, Any], depth: int) -> str:
-    if not isinstance(schema, Mapping):
-        return "any"
-    if depth > _MAX_DEPTH:
-        return compact_json(schema)
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        return _type(definitions.get(reference.rpartition("/")[2], {}), definitions, depth + 1)
-    for key in ("anyOf", "oneOf", "allOf"):
-        options = schema.get(key)
-        if isinstance(options, Sequence) and not isinstance(options, str) and options:
-            return " | ".join(_type(option, definitions, depth + 1) for option in options)
-    if "const" in schema:
-        return compact_json(schema["const"])
-    choices = schema.get("enum")
-    if isinstance(choices, Sequence) and not isinstance(choices, str) and choices:
-        return " | ".join(compact_json(choice) for choice in choices)
-    kind = schema.get("type")
-    if isinstance(kind, Sequence) and not isinstance(kind, str):
-        return " | ".join(_type({**schema, "type": one}, definitions, depth + 1) for one in kind)
-    match kind:
-        case "string" | "boolean" | "null":
-            return str(kind)
-        case "integer" | "number":
-            return "number"
-        case "array":
-            return f"{_type(schema['items'], definitions, depth + 1)}[]" if schema.get("items") else "any[]"
-        case "object":
-            if _properties(schema):
-                return "{\n" + "\n".join(_fields(schema, definitions, depth)) + "\n}"
-            return "object"
-    return "any"
 
 
 def _properties(schema: Any) -> Mapping[str, Any]:
