@@ -1,0 +1,221 @@
+"""Budgets for LLM calls: each call's cost is projected and held before it, and settled after it.
+
+    import budgetguard
+    from budgetguard import BudgetManager, budget_user
+
+    BudgetManager("my-app").create_budget(total_budget=10, user="1234", duration="monthly")
+    budgetguard.patch_openai()
+    with budget_user("1234"):
+        client.chat.completions.create(model="gpt-4o-mini", messages=[...])
+
+The functions of this module are those of one `Guard`, made from `BUDGETGUARD_*` variables on first use.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.context import budget_user, current_user
+from budgetguard.errors import (
+    BudgetExceededError,
+    BudgetGuardError,
+    ConfigurationError,
+    MissingUserError,
+    StoreError,
+    UnknownEndpointError,
+    UnknownModelError,
+    UnknownUserError,
+    UnpricedAnswerError,
+)
+from budgetguard.events import Event, Hook, log_events
+from budgetguard.guard import Guard
+from budgetguard.manager import BudgetManager
+from budgetguard.runs import Run
+from budgetguard.usage import Usage
+
+if TYPE_CHECKING:
+    from budgetguard.decorator import Answer, Input
+
+__all__ = [
+    "Balance",
+    "Budget",
+    "BudgetExceededError",
+    "BudgetGuardError",
+    "BudgetManager",
+    "ConfigurationError",
+    "Event",
+    "Guard",
+    "MissingUserError",
+    "Run",
+    "StoreError",
+    "UnknownEndpointError",
+    "UnknownModelError",
+    "UnknownUserError",
+    "UnpricedAnswerError",
+    "Usage",
+    "budget",
+    "budget_user",
+    "budgeted",
+    "configure",
+    "current_cost",
+    "current_user",
+    "default_guard",
+    "log_events",
+    "max_budget",
+    "on",
+    "patch_openai",
+    "register_price",
+    "unpatch_openai",
+    "wrap",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
+
+_guard: Guard | None = None
+_making = threading.Lock()
+
+max_budget: int | float | Decimal
+"""USD that this process may spend, 0 for no cap: `budgetguard.max_budget = 0.50`."""
+
+
+def default_guard() -> Guard:
+    """Return the guard whose verbs this module's functions are.
+
+    Raises:
+        ConfigurationError: a bad `BUDGETGUARD_*` variable.
+    """
+    global _guard
+    if _guard is None:
+        with _making:
+            if _guard is None:
+                _guard = Guard()
+    return _guard
+
+
+def configure(**settings: Any) -> None:
+    """Change the default guard's settings: `configure(store="disk:///var/lib/app", project="my-app")`.
+
+    Args:
+        settings: see `budgetguard.config.Settings`; those not named stay as they are.
+
+    Raises:
+        ConfigurationError: an unknown setting or a bad value; nothing was changed.
+    """
+    default_guard().configure(**settings)
+
+
+@overload
+def budgeted(function: F) -> F: ...
+
+
+@overload
+def budgeted(
+    *,
+    model: str | None = None,
+    input: Input | None = None,
+    usage: Answer | None = None,
+    max_completion_tokens: int | None = None,
+    user: str | None = None,
+) -> Callable[[F], F]: ...
+
+
+def budgeted(function: Any = None, **options: Any) -> Any:
+    """Guard a function that answers with a completion: projected and held before, settled after.
+
+    Works on sync and async functions, generators, async generators and methods. The function answers
+    with an openai object, a dict of that shape, or text. Guarded calls that it makes are charged
+    themselves, and then it is not.
+
+    Args:
+        model: the model, where the function has no parameter `model`.
+        input: the parameter that is the input (by default `messages`, `prompt` or `input`), or a callable
+            that takes the function's arguments and returns messages or text.
+        usage: a callable that reads an answer of another kind: returns a Usage, or input and output tokens.
+        max_completion_tokens: what the function caps the output at, where it has no such parameter.
+        user: who pays; by default the current user.
+
+    Raises:
+        ConfigurationError: when decorating: an option that cannot be right for this function.
+        BudgetGuardError: when calling: the call was refused; or UnpricedAnswerError after it.
+    """
+    from budgetguard.decorator import budgeted as decorate
+
+    return decorate(lambda: default_guard().keeper, function, **options)
+
+
+def budget(limit: int | float | Decimal) -> Run:
+    """Cap what the calls inside spend together: `with budgetguard.budget(0.50) as run:`; see `Run`.
+
+    Args:
+        limit: USD.
+
+    Raises:
+        ConfigurationError: a bad limit.
+    """
+    return default_guard().budget(limit)
+
+
+def patch_openai() -> None:
+    """Guard every client of the `openai` package, those that exist already too. Twice is once.
+
+    Raises:
+        ConfigurationError: another guard has patched it, or this version of openai is not known.
+    """
+    default_guard().patch_openai()
+
+
+def unpatch_openai() -> None:
+    """Undo `patch_openai`, leaving what others wrapped around it."""
+    default_guard().unpatch_openai()
+
+
+def wrap(client: C) -> C:
+    """Guard one `openai` client, and those made from it, and return it.
+
+    Raises:
+        ConfigurationError: not a client of the `openai` package.
+    """
+    return default_guard().wrap(client)
+
+
+def current_cost() -> float:
+    """Return what this process has spent, USD as a float, as LiteLLM counts it."""
+    return default_guard().current_cost()
+
+
+def register_price(model: str, **prices: Any) -> None:
+    """Set a model's price by your own word, before every price list.
+
+    `register_price("my-model", input=0.5, output=2)` is USD per million tokens; see `PriceBook.register`.
+
+    Raises:
+        ConfigurationError: no price, a bad price, an unknown unit.
+    """
+    default_guard().register_price(model, **prices)
+
+
+def on(hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
+    """Call `hook` with events (of these kinds only, if any are named), and return its remover."""
+    return default_guard().on(hook, *kinds)
+
+
+class _Module(ModuleType):
+    """This module, with `max_budget` checked when it is set and read from the default guard."""
+
+    @property
+    def max_budget(self) -> Decimal:
+        return default_guard().max_budget
+
+    @max_budget.setter
+    def max_budget(self, usd: int | float | Decimal) -> None:
+        default_guard().max_budget = usd
+
+
+sys.modules[__name__].__class__ = _Module

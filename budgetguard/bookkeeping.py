@@ -101,13 +101,13 @@ class Bookkeeper:
         """Return the time in milliseconds, by the guard's clock."""
         return self.settings.clock()
 
-    def charges(self, user: str | None, runs: tuple[str, ...]) -> tuple[Charge, ...]:
+    def charges(self, user: str | None, runs: tuple[Charge, ...]) -> tuple[Charge, ...]:
         """Return who pays for a call: the user, the runs around it, this process, the project."""
         found = []
         if user is not None:
             name = account_name(USER, user)
             found.append(Charge(name, required=True, budget=self.settings.default))
-        found += [Charge(run) for run in runs]
+        found += runs
         if (cap := self.process.charge()) is not None:
             found.append(cap)
         found.append(Charge(account_name(PROJECT, self.project)))
@@ -202,6 +202,12 @@ class Bookkeeper:
             self._tell_settled(hold, settlement, answer, estimated=False)
         self._retry_in = _FIRST_RETRY
 
+    def close(self) -> None:
+        """Flush, and let go of the store's files and connections; the next use opens them again."""
+        self.flush()
+        if self._store is not None:
+            self._store.close()
+
     def learned_cap(self, model: str) -> int | None:
         """Return the output cap that a model's settled calls suggest (tokens), or None before enough."""
         counts = self._learned.get(model)
@@ -268,7 +274,8 @@ class Bookkeeper:
                 f"Budget has been exceeded! {who}: this call to {hold.model} may cost up to "
                 f"{format_usd(hold.amount)}, and {format_usd(max(0, available))} is available "
                 f"(limit {format_usd(limit)}, spent {format_usd(spent)}, "
-                f"held {format_usd(balance.held_nanos)}{resets}). The call was not made: raise the limit, wait, cap the output "
+                f"held {format_usd(balance.held_nanos)}{resets}). "
+                "The call was not made: raise the limit, wait, cap the output "
                 "(max_completion_tokens) or use a cheaper model"
             ),
             user=hold.user,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from budgetguard import events
 from budgetguard.adapters.base import Abandoned, Answered, Ending, NotCharged, Request, Unknown
@@ -119,10 +119,13 @@ class Call:
             hold = replace(hold, id=new_hold_id(now), created=now)
         self.keeper.settle(hold, settlement, estimated=estimated)
 
-    def finish_later(self, ending: Ending) -> None:
-        """Have the ending booked soon: for finalizers, which may do no I/O. A forked child's is nobody's."""
+    def finish_later(self, ending: Callable[[], Ending]) -> None:
+        """Have the ending found and booked soon: for finalizers, which may do no I/O.
+
+        A forked child drops copies of what its parent still uses, so there this does nothing.
+        """
         if self._pid == os.getpid():
-            background.put(partial(self.finish, ending))
+            background.put(lambda: self.finish(ending()))
 
     def unreadable(self) -> Ending:
         """Return the ending of a call that was made, but whose answer tells no cost."""

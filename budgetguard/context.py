@@ -22,6 +22,7 @@ from budgetguard.threads import carry_into_threads
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call
+    from budgetguard.holds import Charge
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,15 +34,15 @@ class Link:
     Attributes:
         owner: what was entered.
         user: who pays from here inwards.
-        run: the account of the run that begins here, if one does.
-        guard: whose run it is.
+        run: the charge of the run that begins here, if one does.
+        keeper: whose run it is.
         outer: the link around this one.
     """
 
     owner: object
     user: str | None
-    run: str | None
-    guard: object | None
+    run: Charge | None
+    keeper: object | None
     outer: Link | None
 
 
@@ -77,15 +78,15 @@ def current_user() -> str | None:
     return None if link is None else link.user
 
 
-def current_runs(guard: object) -> tuple[str, ...]:
-    """Return the accounts of a guard's runs around us, innermost first."""
-    runs = []
+def current_runs(keeper: object) -> tuple[Charge, ...]:
+    """Return the charges of a bookkeeper's runs around us, innermost first, each once."""
+    runs: dict[str, Charge] = {}
     link = _current.link
     while link is not None:
-        if link.run is not None and link.guard is guard:
-            runs.append(link.run)
+        if link.run is not None and link.keeper is keeper:
+            runs.setdefault(link.run.account, link.run)
         link = link.outer
-    return tuple(runs)
+    return tuple(runs.values())
 
 
 def calls_around(keeper: object) -> tuple[Call, ...]:
@@ -113,13 +114,13 @@ def leave_frame(frame: Frame) -> None:
 
 
 def enter_link(
-    owner: object, *, user: str | None = None, run: str | None = None, guard: object = None
+    owner: object, *, user: str | None = None, run: Charge | None = None, keeper: object = None
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is."""
     carry_into_threads(surroundings, within)
     outer = _current.link
     kept = None if outer is None else outer.user
-    _current.link = Link(owner, kept if user is None else user, run, guard, outer)
+    _current.link = Link(owner, kept if user is None else user, run, keeper, outer)
 
 
 def leave_link(owner: object) -> None:
@@ -169,6 +170,10 @@ class Surrounding:
     def _leave(self) -> None:
         leave_link(self)
 
+    def _again(self) -> Surrounding:
+        """Return what one call of a decorated function enters."""
+        return self
+
     def __enter__(self) -> Any:
         self._enter()
         return self
@@ -193,13 +198,14 @@ class Surrounding:
         return cast(F, wrapt.FunctionWrapper(function, self._around))
 
     def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+        entered = self._again()
         if inspect.isgeneratorfunction(wrapped):
-            return self._step(wrapped(*args, **kwargs))
+            return entered._step(wrapped(*args, **kwargs))
         if inspect.isasyncgenfunction(wrapped):
-            return self._astep(wrapped(*args, **kwargs))
+            return entered._astep(wrapped(*args, **kwargs))
         if inspect.iscoroutinefunction(wrapped):
-            return self._await(wrapped, args, kwargs)
-        with self:
+            return entered._await(wrapped, args, kwargs)
+        with entered:
             return wrapped(*args, **kwargs)
 
     async def _await(self, wrapped: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -45,6 +45,12 @@ Flow: TypeAlias = Generator[Step, Any, Any]
 
 def guarded(call: Call) -> Flow:
     """Project, hold, call, settle. Returns the answer; raises what refused, or what the call raised."""
+    yield from reserving(call)
+    return (yield from invoking(call))
+
+
+def reserving(call: Call) -> Flow:
+    """Project and hold."""
     try:
         yield Work(call.reserve, call.blocking)
     except BudgetGuardError:
@@ -53,6 +59,10 @@ def guarded(call: Call) -> Flow:
         # Cancelled or interrupted while reserving: the hold may have been granted, the call was not made.
         yield _finish(call, NotCharged("interrupted before the call"))
         raise
+
+
+def invoking(call: Call) -> Flow:
+    """Call and settle."""
     frame = enter_frame(call)
     try:
         answer = yield Invoke()

@@ -1,0 +1,323 @@
+"""The guard: settings, store, prices and hooks tied together, with every verb that a program needs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
+from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.config import Settings, changed, from_environment
+from budgetguard.context import budget_user
+from budgetguard.decorator import Answer, Input, budgeted
+from budgetguard.errors import ConfigurationError
+from budgetguard.events import Event, Hook
+from budgetguard.holds import HoldRecord
+from budgetguard.money import to_nanos, to_usd
+from budgetguard.runs import Run
+from budgetguard.stores.base import Store
+from budgetguard.windows import Align, Milliseconds, calendar_start
+
+if TYPE_CHECKING:
+    from budgetguard.manager import BudgetManager
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
+
+
+class Guard:
+    """Put calls under budgets. For those who want no globals; the module's verbs are one Guard's.
+
+    Args:
+        settings: see `Settings`; what is not given comes from `BUDGETGUARD_*` variables, else is the default.
+
+    Raises:
+        ConfigurationError: an unknown setting or a bad value.
+
+    >>> guard = Guard(store="memory://", project="my-app")
+    >>> guard.set_budget(10, user="1234", duration="monthly").available
+    Decimal('10.000000000')
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.keeper = Bookkeeper(changed(from_environment(), settings))
+        self._siblings: dict[str, Guard] = {}
+        self._lock = threading.Lock()
+        self._max_budget: Decimal = Decimal(0)
+
+    def __repr__(self) -> str:
+        return f"<Guard of project {self.project!r} on {self.settings.store!r}>"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.keeper.settings
+
+    @property
+    def project(self) -> str:
+        """Whose accounts these are."""
+        return self.keeper.project
+
+    @property
+    def store(self) -> Store:
+        """The store, opened on first use.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return self.keeper.store
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings; those not named stay as they are. Calls under way keep what they began with.
+
+        Raises:
+            ConfigurationError: an unknown setting or a bad value; nothing was changed.
+        """
+        self.keeper.configure(changed(self.settings, settings))
+        with self._lock:
+            self._siblings = {}
+
+    def in_project(self, project: str) -> Guard:
+        """Return the guard of another project on the same store, with the same prices and hooks.
+
+        A guard whose project was never set, and whose store was never used, takes on the project itself.
+
+        Raises:
+            ConfigurationError: a bad project name.
+        """
+        check_id(project, name="project")
+        with self._lock:
+            if self.settings.project is None and not self.keeper.is_open:
+                self.keeper.configure(changed(self.settings, {"project": project}))
+            if project == self.project:
+                return self
+            if project not in self._siblings:
+                sibling = Guard(**{**_values(self.settings), "project": project})
+                sibling.keeper.prices = self.keeper.prices
+                sibling.keeper.hooks = self.keeper.hooks
+                sibling.keeper.process = self.keeper.process
+                self._siblings[project] = sibling
+            return self._siblings[project]
+
+    # Who pays
+
+    def budget_user(self, user: str) -> budget_user:
+        """Charge the guarded calls inside to a user; see `budgetguard.budget_user`."""
+        return budget_user(user)
+
+    def budget(self, limit: int | float | Decimal) -> Run:
+        """Cap what the calls inside a `with` spend together; see `Run`.
+
+        Args:
+            limit: USD.
+
+        Raises:
+            ConfigurationError: a bad limit.
+        """
+        return Run(self.keeper, limit)
+
+    @property
+    def max_budget(self) -> Decimal:
+        """USD that this process may spend, 0 for no cap.
+
+        Raises:
+            ConfigurationError: on setting it: not an amount of money.
+        """
+        return self._max_budget
+
+    @max_budget.setter
+    def max_budget(self, usd: int | float | Decimal) -> None:
+        self.keeper.process.limit = to_nanos(usd, name="max_budget")
+        self._max_budget = to_usd(self.keeper.process.limit)
+
+    def current_cost(self) -> float:
+        """Return what this process has spent through this guard, USD as a float, as LiteLLM counts it."""
+        return float(to_usd(self.keeper.process.spent))
+
+    # What is guarded
+
+    @overload
+    def budgeted(self, function: F) -> F: ...
+
+    @overload
+    def budgeted(
+        self,
+        *,
+        model: str | None = None,
+        input: Input | None = None,
+        usage: Answer | None = None,
+        max_completion_tokens: int | None = None,
+        user: str | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def budgeted(self, function: Any = None, **options: Any) -> Any:
+        """Guard a function that answers with a completion; see `budgetguard.budgeted`."""
+        return budgeted(lambda: self.keeper, function, **options)
+
+    def patch_openai(self) -> None:
+        """Guard every client of the `openai` package, those that exist already too. Twice is once.
+
+        Raises:
+            ConfigurationError: another guard has patched it, or this version of openai is not known.
+        """
+        from budgetguard import patch
+
+        patch.patch(self.keeper)
+
+    def unpatch_openai(self) -> None:
+        """Undo `patch_openai`, leaving what others wrapped around it."""
+        from budgetguard import patch
+
+        patch.unpatch()
+
+    def wrap(self, client: C) -> C:
+        """Guard one `openai` client, and those made from it, and return it.
+
+        Raises:
+            ConfigurationError: not a client of the `openai` package.
+        """
+        from budgetguard import patch
+
+        return patch.wrap(client, self.keeper)
+
+    # Budgets
+
+    def set_budget(
+        self,
+        limit: int | float | Decimal | None,
+        *,
+        user: str | None = None,
+        duration: str | None = None,
+        timezone: str | None = None,
+        starts_at: datetime | None = None,
+        align: Align = "created",
+    ) -> Balance:
+        """Make a user's budget, or change its limit and window and keep what is spent.
+
+        Args:
+            limit: USD; None counts what is spent and refuses nothing.
+            user: whose; None is the whole project's.
+            duration: such as `monthly` or `7d`; None never resets.
+            timezone: IANA name; the settings' by default.
+            starts_at: where the first window starts (naive: UTC); now by default.
+            align: `calendar` starts windows with the hour, day, week (Monday), month or year instead.
+
+        Raises:
+            ConfigurationError: a bad argument; nothing was changed.
+            StoreError: the store failed.
+        """
+        nanos = None if limit is None else to_nanos(limit, name="limit")
+        zone = timezone or self.settings.timezone
+        anchor = None if starts_at is None else _milliseconds(starts_at)
+        if align not in ("created", "calendar"):
+            raise ConfigurationError(f"align must be 'created' or 'calendar', not {align!r}")
+        if align == "calendar":
+            anchor = calendar_start(duration, zone, self.keeper.now() if anchor is None else anchor)
+        return self.store.set_budget(self._account(user), Budget(nanos, duration, zone, anchor))
+
+    def balance(self, user: str | None = None) -> Balance:
+        """Return how a user's budget stands; None is the whole project's.
+
+        Raises:
+            UnknownUserError: there is no such budget.
+            StoreError: the store failed.
+        """
+        return self._known(user, self.store.read(self._account(user)))
+
+    def balances(self) -> Iterator[Balance]:
+        """Yield every user's balance, in order of their ids."""
+        return self.store.list(USER)
+
+    def users(self) -> Iterator[str]:
+        """Yield every user's id, in order."""
+        for balance in self.balances():
+            yield balance.account.removeprefix(f"{USER}:")
+
+    def reset(self, user: str | None = None) -> Balance:
+        """Set what a user (None: the project) has spent to nothing; calls under way stay held.
+
+        Raises:
+            UnknownUserError: there is no such budget.
+        """
+        return self._known(user, self.store.reset(self._account(user)))
+
+    def delete(self, user: str | None = None) -> None:
+        """Forget a user's budget (None: the project's). Records of calls stay.
+
+        Raises:
+            UnknownUserError: there is no such budget.
+        """
+        if not self.store.delete(self._account(user)):
+            self._known(user, None)
+
+    def holds(self, user: str | None = None) -> Iterator[HoldRecord]:
+        """Yield the open holds of a user, or of everybody."""
+        return self.store.holds(None if user is None else self._account(user))
+
+    def calls(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[HoldRecord]:
+        """Yield the records of calls made from `since` to before `until`, oldest first."""
+        return self.store.calls(
+            0 if since is None else _milliseconds(since), None if until is None else _milliseconds(until)
+        )
+
+    def manager(self, project_name: str | None = None) -> BudgetManager:
+        """Return a `BudgetManager` on this guard, of its project or of another."""
+        from budgetguard.manager import BudgetManager
+
+        return BudgetManager(project_name or self.project, guard=self)
+
+    # Prices and events
+
+    def register_price(self, model: str, **prices: Any) -> None:
+        """Set a model's price by your own word; see `PriceBook.register`.
+
+        Raises:
+            ConfigurationError: no price, a bad price, an unknown unit.
+        """
+        self.keeper.prices.register(model, **prices)
+
+    def on(self, hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
+        """Call `hook` with events (of these kinds only, if any are named), and return its remover.
+
+        Hooks may be called from any thread. What a hook raises is logged and goes no further.
+        """
+        if not callable(hook):
+            raise ConfigurationError(f"a hook is called with each event, and {hook!r} cannot be called")
+        return self.keeper.hooks.add(hook, kinds)
+
+    def flush(self) -> None:
+        """Send settlements that the store did not take before."""
+        self.keeper.flush()
+
+    def close(self) -> None:
+        """Flush, and let go of the store's files and connections; the next use opens them again."""
+        self.keeper.close()
+
+    def _account(self, user: str | None) -> str:
+        if user is None:
+            return account_name(PROJECT, self.project)
+        return account_name(USER, check_id(user, name="user"))
+
+    def _known(self, user: str | None, balance: Balance | None) -> Balance:
+        if balance is None:
+            raise (
+                self.keeper.unknown_user(user)
+                if user
+                else ConfigurationError(
+                    f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"
+                )
+            )
+        return balance
+
+
+def _milliseconds(instant: datetime) -> Milliseconds:
+    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    return {one.name: getattr(settings, one.name) for one in fields(settings)}
