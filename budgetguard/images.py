@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-# Bytes of an image that are read for its size; a JPEG's size can stand behind an embedded thumbnail.
-_HEADER_BYTES = 256 * 1024
+# Base64 characters of an image that are read for its size: nearly always the first kilobytes tell, but a
+# JPEG's size can stand behind an embedded thumbnail.
+_HEADERS = (4_096, 262_144)
 _MAX_SIDE = 1 << 20
 # By URL the size is unknown: a high-detail image is at most 8 tiles of 512 pixels (2 x 4), which is
 # what remains after scaling into 2048 x 2048 with the shortest side at 768.
@@ -91,12 +92,15 @@ def _size_of_data_url(url: str) -> tuple[int, int] | None:
     head = _DATA_URL.match(url[:256])
     if head is None:
         return None
-    end = head.end() + _HEADER_BYTES * 4 // 3 // 4 * 4
-    text = url[head.end() : end]
-    try:
-        return image_size(base64.b64decode(text[: len(text) // 4 * 4]))
-    except (binascii.Error, ValueError):
-        return None
+    for length in _HEADERS:
+        text = url[head.end() : head.end() + length]
+        try:
+            size = image_size(base64.b64decode(text[: len(text) // 4 * 4]))
+        except (binascii.Error, ValueError):
+            return None
+        if size is not None:
+            return size
+    return None
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:

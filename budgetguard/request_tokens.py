@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
@@ -45,6 +46,7 @@ _REASONING = re.compile(
 _NOT_REASONING = re.compile(r"gpt-5[\d.]*-chat|gpt-5-search|.*non-?(reason|think)")
 
 
+@lru_cache(maxsize=1_024)
 def is_reasoning(model: str) -> bool:
     """Whether the model thinks before it answers, at the price of output (the o series, gpt-5 and later,
     and others whose names say so)."""
@@ -52,6 +54,7 @@ def is_reasoning(model: str) -> bool:
     return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
 
 
+@lru_cache(maxsize=1_024)
 def bare_name(model: str) -> str:
     """Return the model's name in small letters, without provider and fine-tuning prefixes."""
     return model.lower().rpartition("/")[2].removeprefix("ft:")

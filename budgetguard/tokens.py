@@ -15,6 +15,7 @@ import threading
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,7 @@ _loaded: dict[str, Encoding | None] = {}
 _loading = threading.Lock()
 
 
+@lru_cache(maxsize=1_024)
 def encoding_for(model: str) -> str:
     """Return the encoding of a model: `cl100k_base` or `o200k_base`.
 

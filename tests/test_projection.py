@@ -300,7 +300,7 @@ def gif(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    thumbnail = b"\xff\xe1" + struct.pack(">H", 2_002) + b"\x00" * 2_000
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 60_002) + b"\x00" * 60_000
     return (
         b"\xff\xd8" + thumbnail + b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, height, width, 3) + b"\x00" * 9
     )
@@ -384,6 +384,10 @@ def test_the_size_of_an_image_by_url_may_be_told() -> None:
 @pytest.mark.parametrize("forged", [png(0, 0), png(2**32 - 1, 2**32 - 1), b"no image", png(9, 9)[:18]])
 def test_a_header_that_no_image_has_is_not_believed(forged: bytes) -> None:
     assert image_cost(shown(forged), "gpt-4o") == 85 + 8 * 170
+
+
+def test_a_size_behind_a_thumbnail_is_found() -> None:
+    assert image_cost(shown(jpeg(512, 512), kind="jpeg"), "gpt-4o") == 85 + 170
 
 
 def test_a_large_image_is_not_counted_by_the_text_that_carries_it() -> None:
