@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -55,8 +55,13 @@ _MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class _Override:
-    source: FixedSource
+    prices: Mapping[str, Decimal]
     valid_from: datetime | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it stands for the listed price, rather than adding units to it."""
+        return "input_mtok" in self.prices or "output_mtok" in self.prices
 
 
 class PriceBook:
@@ -84,7 +89,8 @@ class PriceBook:
     ) -> None:
         """Set a model's price by your own word, before every price list.
 
-        A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
+        With `input` or `output` it replaces the listed price altogether; without, it adds its units to the
+        listed price. A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
 
         Args:
             model: the name as calls give it; case does not matter.
@@ -108,10 +114,7 @@ class PriceBook:
             raise ConfigurationError(
                 f"register a price for {model!r}: input= and output=, USD per million tokens"
             )
-        free = prices.keys() >= {"input_mtok", "output_mtok"} and not any(prices.values())
-        override = _Override(
-            FixedSource(prices, free=free), None if valid_from is None else at_or_now(valid_from)
-        )
+        override = _Override(prices, None if valid_from is None else at_or_now(valid_from))
         key = (provider and _provider_id(provider), model.strip().lower())
         with self._lock:
             dated = [old for old in self._overrides.get(key, ()) if old.valid_from != override.valid_from]
@@ -165,24 +168,29 @@ class PriceBook:
     def _find(
         self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
     ) -> Rates:
-        candidates = list(_candidates(snapshot, model.strip().lower(), provider, base_url))
-        for provider_id, name in candidates:
-            source = self._registered(provider_id, name, at)
-            if source is not None:
-                return Rates(model, provider_id, None, source.tables(None), source)
-        for provider_id, name in candidates:
-            listed = _listed(snapshot, provider_id, name)
+        provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
+        registered = (self._registered(provider_id, name, at) for name in names)
+        override = next((one for one in registered if one is not None), None)
+        source: Source | None = None
+        if override is None or not override.is_whole:
+            found = (_listed(snapshot, provider_id, name) for name in names)
+            listed = next((one for one in found if one is not None), None)
             if listed is not None:
-                listing = ListedSource(listed, at, free=not _has_prices(listed, at))
-                return Rates(model, provider_id, None, listing.tables(None), listing)
+                added = override.prices if override is not None else None
+                source = ListedSource(listed, at, free=not _has_prices(listed, at), added=added)
+        if source is None and override is not None:
+            free = override.prices.keys() >= {"input_mtok", "output_mtok"}
+            source = FixedSource(override.prices, free=free and not any(override.prices.values()))
+        if source is not None:
+            return Rates(model, provider_id, None, source.tables(None), source)
         raise UnknownModelError(
-            f"no price is known for the model {model!r} ({candidates[0][0]}), so the call was not made. "
+            f"no price is known for the model {model!r} ({provider_id}), so the call was not made. "
             f"Set one in USD per million tokens: register_price({model!r}, input=..., output=...)."
-            + _suggestion(snapshot, candidates[0][0], candidates[-1][1]),
+            + _suggestion(snapshot, provider_id, names[-1]),
             model=model,
         )
 
-    def _registered(self, provider_id: str, name: str, at: datetime) -> Source | None:
+    def _registered(self, provider_id: str, name: str, at: datetime) -> _Override | None:
         for key in ((provider_id, name), (None, name)):
             begun = [
                 override
@@ -191,7 +199,7 @@ class PriceBook:
             ]
             if begun:
                 floor = datetime.min.replace(tzinfo=at.tzinfo)
-                return max(begun, key=lambda override: override.valid_from or floor).source
+                return max(begun, key=lambda override: override.valid_from or floor)
         return None
 
 
@@ -215,23 +223,20 @@ def _provider_id(provider: str) -> str:
     return _PROVIDER_ALIASES.get(name, name)
 
 
-def _candidates(
+def _meant(
     snapshot: DataSnapshot, name: str, provider: str | None, base_url: str | None
-) -> Iterator[tuple[str, str]]:
-    """Yield (provider id, model name) in the order in which they are to be tried."""
+) -> tuple[str, tuple[str, ...]]:
+    """Return the provider's id, and the model's possible names in the order in which to try them."""
     known = {listed.id for listed in snapshot.providers}
     prefix, slash, rest = name.partition("/")
     named = _provider_id(prefix) if slash and _provider_id(prefix) in known else None
     chosen = _provider_id(provider) if provider else _by_address(snapshot, base_url)
     if chosen is not None:
-        yield chosen, name
-        if named == chosen:
-            yield chosen, rest
-    elif named is not None:
-        yield named, rest
-        yield named, name
-    else:
-        yield DEFAULT_PROVIDER, name
+        # A router's own names have slashes, so the whole name comes first.
+        return chosen, (name, rest) if named == chosen else (name,)
+    if named is not None:
+        return named, (rest, name)
+    return DEFAULT_PROVIDER, (name,)
 
 
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:

@@ -49,6 +49,8 @@ STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
 _TIER_CONTEXTS = {"batch": ("processing", "batch")}
 
+_TIERS_REMEMBERED = 16
+
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
 
 
@@ -237,19 +239,26 @@ class FixedSource(Source):
 
 
 class ListedSource(Source):
-    """Prices of a model in genai-prices' list."""
+    """Prices of a model in genai-prices' list, and units that the user added to them."""
 
-    def __init__(self, model: ModelInfo, at: datetime, *, free: bool) -> None:
-        self.free = free
+    def __init__(
+        self, model: ModelInfo, at: datetime, *, free: bool, added: Mapping[str, Decimal] | None = None
+    ) -> None:
+        self.free = free and not added
         self._variants = tuple(model.price_variants or ())
         self._at = at
+        self._added = added or {}
         self._standard = _present(model.get_prices(at))
         self._made: dict[str | None, tuple[PriceTable, ...]] = {}
 
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
         made = self._made.get(tier)
         if made is None:
-            made = self._made[tier] = tuple(PriceTable.compile(prices) for prices in self._price_sets(tier))
+            sets = self._price_sets(tier)
+            made = tuple(PriceTable.compile({**prices, **self._added}) for prices in sets)
+            # Tiers come from requests too, so what is remembered of them has an end.
+            if len(self._made) < _TIERS_REMEMBERED:
+                self._made[tier] = made
         return made
 
     def _price_sets(self, tier: str | None) -> Iterable[Mapping[str, Decimal | TieredPrices]]:

@@ -440,9 +440,36 @@ def test_a_model_with_any_price_is_not_free(book: PriceBook) -> None:
 
 
 def test_a_missing_unit_can_be_registered_as_the_refusal_says(book: PriceBook) -> None:
-    book.register("gpt-4o-audio-preview", input=2.5, output=10, input_audio_mtok=40)
-    rates = book.rates("gpt-4o-audio-preview")
+    book.register("gpt-4o-audio-preview", input_audio_mtok=40)
+    rates = book.rates("gpt-4o-audio-preview", at=AT)
     assert usd(rates, input_tokens=1_000_000, input_audio_tokens=500_000) == Decimal("21.25")
+
+
+def test_a_whole_price_replaces_the_list_and_its_other_units(book: PriceBook) -> None:
+    book.register("gpt-4o", input=1, output=1)
+    with pytest.raises(UnknownModelError, match="web_searches_kcount"):
+        book.rates("gpt-4o").cost(Usage.of(web_searches=1))
+
+
+def test_units_alone_may_be_the_price_of_a_model_that_no_list_has(book: PriceBook) -> None:
+    book.register("my-reader", input_mchars=15)
+    assert usd(book.rates("my-reader"), input_characters=1_000_000) == 15
+    with pytest.raises(UnknownModelError, match="input_tokens"):
+        book.rates("my-reader").cost(Usage.of(input_tokens=1))
+
+
+def test_a_providers_own_registration_comes_before_the_general_one(book: PriceBook) -> None:
+    book.register("mine", provider="azure", input=1, output=1)
+    book.register("mine", input=2, output=2)
+    assert usd(book.rates("azure/mine"), input_tokens=1_000_000) == 1
+    assert usd(book.rates("mine"), input_tokens=1_000_000) == 2
+
+
+def test_tiers_that_requests_make_up_are_not_remembered_without_end(book: PriceBook) -> None:
+    rates = book.rates("gpt-5", at=AT)
+    costs = {rates.with_tier(f"tier-{number}").cost(MILLION) for number in range(100)}
+    assert len(costs) == 1
+    assert len(rates._source._made) <= 16  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
