@@ -1,0 +1,119 @@
+"""The documentation is true: its code runs, its links lead somewhere, its tables are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import budgetguard
+from budgetguard import errors, events
+from budgetguard.config import Settings
+from budgetguard.testing.openai_server import OpenAIServer
+
+from . import pages
+from .running import checked, environment, python, run
+
+DOCS = pages.ROOT / "docs"
+page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
+
+
+@pytest.fixture
+def openai_server() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as server:
+        yield server
+
+
+@page
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
+    path: Path, tmp_path: Path, openai_server: OpenAIServer
+) -> None:
+    text = path.read_text()
+    variables = environment(tmp_path, OPENAI_BASE_URL=openai_server.base_url, OPENAI_API_KEY="not-a-key")
+    program = pages.script(text)
+    if program.strip():
+        done = run(python(checked(program, tmp_path)), tmp_path, variables)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    for command in pages.commands(text):
+        done = run(shlex.split(command, comments=True), tmp_path, variables)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+
+@page
+def test_python_is_left_out_only_where_the_page_says_so(path: Path) -> None:
+    kinds = {block.info for block in pages.blocks(path.read_text())}
+    assert kinds <= {"python", "python no-run", "console", "console no-run", "text", "json", "toml", "sql"}
+
+
+@page
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for link in pages.links(path.read_text()):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file, _, anchor = unquote(link).partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), f"{link} is no file"
+        if anchor:
+            assert anchor in pages.anchors(target.read_text()), f"{link} is no heading of {target.name}"
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = {link.partition("#")[0] for link in pages.links((DOCS / "index.md").read_text())}
+    assert {path.name for path in DOCS.glob("*.md")} - {"index.md"} <= index
+
+
+@pytest.mark.parametrize("name", budgetguard.__all__)
+def test_every_public_name_is_on_a_page(name: str) -> None:
+    word = re.compile(rf"\b{name}\b")
+    assert any(word.search(path.read_text()) for path in DOCS.glob("*.md"))
+
+
+@page
+def test_every_variable_that_a_page_names_exists(path: Path) -> None:
+    known = {f"BUDGETGUARD_{one.name.upper()}" for one in fields(Settings)} - {"BUDGETGUARD_CLOCK"}
+    for source in pages.PACKAGE.rglob("*.py"):
+        known |= set(re.findall(r"[\"'](BUDGETGUARD_[A-Z_]*[A-Z])[\"']", source.read_text()))
+    assert set(re.findall(r"BUDGETGUARD_[A-Z_]*[A-Z]", path.read_text())) <= known
+
+
+def test_the_page_of_settings_lists_exactly_the_settings_and_their_defaults() -> None:
+    rows = pages.table((DOCS / "settings.md").read_text(), "## All settings")
+    home = str(Path.home())
+    defaults = Settings()
+    expected = []
+    for one in fields(Settings):
+        variable = [] if one.name == "clock" else [f"BUDGETGUARD_{one.name.upper()}"]
+        value = getattr(defaults, one.name)
+        default = "system_clock" if one.name == "clock" else repr(value).replace(home, "~")
+        expected.append(([one.name], variable, [default]))
+    listed = [(pages.code(row[0]), pages.code(row[1]), pages.code(row[2])) for row in rows]
+    assert listed == expected
+
+
+def test_the_page_of_errors_lists_exactly_the_errors_their_status_and_their_fields() -> None:
+    rows = pages.table((DOCS / "errors.md").read_text(), "## All errors")
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.BudgetGuardError)
+    ]
+    expected = {kind.__name__: (str(kind.status), list(kind.fields)) for kind in kinds}
+    assert {pages.code(row[0])[0]: (row[1], pages.code(row[2])) for row in rows} == expected
+
+
+def test_the_page_of_events_lists_exactly_the_events_and_their_fields() -> None:
+    rows = pages.table((DOCS / "events.md").read_text(), "## All events")
+    common = {one.name for one in fields(events.CallEvent)}
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type)]
+    expected = {}
+    for kind in kinds:
+        if issubclass(kind, events.Event) and kind not in (events.Event, events.CallEvent):
+            left_out = common if issubclass(kind, events.CallEvent) else set()
+            names = [one.name for one in fields(kind) if one.name not in left_out]
+            expected[kind.__name__] = [n for n in names if n not in {f.name for f in fields(events.Event)}]
+    assert {pages.code(row[0])[0]: pages.code(row[1]) for row in rows} == expected
