@@ -1,0 +1,229 @@
+"""One call of the openai client, as it stands at the client's `request` method."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final
+
+from budgetguard.adapters.base import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
+from budgetguard.adapters.endpoints import Endpoint, deployment
+from budgetguard.calls import Call
+from budgetguard.errors import ConfigurationError
+from budgetguard.prices import PriceBook
+from budgetguard.projection import Projection
+from budgetguard.rates import Rates
+from budgetguard.request_tokens import given, is_absent
+from budgetguard.streams import follow, http_response
+from budgetguard.usage import Reported, Usage
+from budgetguard.watches import BodyWatch, EventWatch, Watch
+
+# httpx's names for: nobody was there to take the request.
+_NEVER_SENT: Final = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "InvalidURL",
+    }
+)
+_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
+# Functions of the client and of httpx that a request has gone through once it may have been sent.
+_SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
+
+
+class OpenAIRequest(Request):
+    """Read one request of the client.
+
+    Args:
+        client: the `OpenAI` or `AsyncOpenAI` that makes it.
+        options: the SDK's `FinalRequestOptions`. Never changed: `options` of this object is a copy.
+        endpoint: how it is read.
+        stream: the caller iterates over events.
+
+    Raises:
+        ConfigurationError: the body is not a JSON object, so it cannot be priced.
+    """
+
+    def __init__(self, client: Any, options: Any, endpoint: Endpoint, *, stream: bool) -> None:
+        body = _body(options)
+        self.options = copy.copy(options)
+        self.endpoint = endpoint.name
+        model = given(body, "model")
+        self.model = deployment(options.url) or "" if model is None else model
+        self.choices = 1
+        self._body: Mapping[str, Any] = body
+        self._endpoint = endpoint
+        self._base_url = str(client.base_url)
+        self._unreported = endpoint.unreported(body)
+        self._stream = stream and endpoint.tally is not None
+        self._hide_usage = False
+        self._received: object = None
+        self._receiving = True
+        if self._stream:
+            self._ask_for_usage()
+        self._look_at_the_answer()
+
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        rates = book.rates(self.model, base_url=self._base_url)
+        projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model))
+        self.choices = self._endpoint.choices(self._body)
+        self._body = {}  # the prompt is not needed any more
+        return rates, projection
+
+    def ending(self, answer: Any) -> Ending:
+        received = answer if self._received is None else self._received
+        return Answered(self._read(received))
+
+    def ending_of_error(self, error: BaseException) -> Ending:
+        if self._received is not None:
+            return Answered(self._read(self._received))
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "APIStatusError" in kinds:
+            return NotCharged(f"HTTP {getattr(error, 'status_code', 'error')}")
+        if "APIResponseValidationError" in kinds:
+            return Answered(self._read(getattr(error, "response", None)))
+        if any(_is_never_sent(cause) for cause in _causes(error)):
+            return NotCharged("no connection")
+        if "APIConnectionError" in kinds or not isinstance(error, Exception) or _was_sending(error):
+            return Unknown(type(error).__name__)
+        return NotCharged(f"not sent: {type(error).__name__}")
+
+    def attach(self, answer: Any, call: Call) -> Any | None:
+        # What the hook sees from here on would keep the stream alive through the call that follows it.
+        received, self._received, self._receiving = self._received, None, False
+        response = http_response(answer)
+        if response is None or response.is_closed:
+            self._received = received
+            return None
+        follow(response, self._watch(response, call), call)
+        return answer
+
+    def _watch(self, response: Any, call: Call) -> Watch:
+        kind = response.headers.get("content-type", "")
+        encoding = response.headers.get("content-encoding", "")
+        if self._endpoint.tally is not None and kind.startswith("text/event-stream"):
+            return EventWatch(
+                _Complete(self._endpoint.tally(self.model), self._complete),
+                hide_usage=self._hide_usage,
+                projected_output=call.projection.output_tokens,
+                encoding=encoding,
+            )
+        return BodyWatch(self._read, encoding=encoding)
+
+    def _read(self, answer: object) -> Reported:
+        response = http_response(answer)
+        if response is not None and not hasattr(answer, "usage"):
+            answer = response.content if response.is_closed else None
+        return self._complete(self._endpoint.read(answer))
+
+    def _complete(self, said: Reported) -> Reported:
+        if said.usage is None or not self._unreported:
+            return said
+        return replace(said, usage=Usage({**self._unreported, **said.usage.units}))
+
+    def _ask_for_usage(self) -> None:
+        headers = {} if is_absent(self.options.headers) else dict(self.options.headers)
+        if not any(name.lower() == "accept-encoding" for name in headers):
+            self.options.headers = {**headers, "Accept-Encoding": "identity"}
+        if not self._endpoint.asks_usage:
+            return
+        asked = given(self._body, "stream_options")
+        asked = dict(asked) if isinstance(asked, Mapping) else {}
+        if asked.get("include_usage") is True:
+            return
+        self._hide_usage = True
+        self._set("stream_options", {**asked, "include_usage": True})
+
+    def _set(self, name: str, value: object) -> None:
+        options = self.options
+        if isinstance(options.extra_json, Mapping) and name in options.extra_json:
+            options.extra_json = {**options.extra_json, name: value}
+        elif isinstance(options.json_data, Mapping):
+            options.json_data = {**options.json_data, name: value}
+        else:
+            text = json.dumps({**self._body, name: value}).encode()
+            if getattr(options, "content", None) is not None:
+                options.content = text
+            else:
+                options.json_data = text
+
+    def _look_at_the_answer(self) -> None:
+        theirs: Callable[[Any], Any] | None = self.options.post_parser
+        if is_absent(theirs):
+            theirs = None
+
+        def look(parsed: Any) -> Any:
+            # Before theirs, which may raise: by then the answer is paid for.
+            if self._receiving:
+                self._received = parsed
+            return parsed if theirs is None else theirs(parsed)
+
+        self.options.post_parser = look
+
+
+class _Complete:
+    """Complete what a tally reports with what answers never count."""
+
+    def __init__(self, tally: Any, complete: Callable[[Reported], Reported]) -> None:
+        self._tally = tally
+        self._complete = complete
+        self.feed = tally.feed
+        self.seen_tokens = tally.seen_tokens
+
+    @property
+    def reported(self) -> Reported | None:
+        said = self._tally.reported
+        return None if said is None else self._complete(said)
+
+
+def _body(options: Any) -> Mapping[str, Any]:
+    body = options.json_data
+    if body is None:
+        body = getattr(options, "content", None)
+    if isinstance(body, bytes | bytearray | str):
+        try:
+            body = json.loads(body)
+        except ValueError:
+            body = None
+    extra = options.extra_json
+    if body is None and isinstance(extra, Mapping):
+        body = {}
+    if not isinstance(body, Mapping):
+        raise ConfigurationError(
+            f"{options.method.upper()} {options.url}: the body cannot be read to price it "
+            f"({type(options.json_data).__name__}); pass a dict"
+        )
+    if not isinstance(extra, Mapping):
+        return body
+    return {**body, **extra}
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_never_sent(error: BaseException) -> bool:
+    return any(
+        kind.__name__ in _NEVER_SENT and kind.__module__.partition(".")[0] in _HTTP_LIBRARIES
+        for kind in type(error).__mro__
+    )
+
+
+def _was_sending(error: BaseException) -> bool:
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in _SENDING:
+            return True
+        trace = trace.tb_next
+    return False

@@ -1,0 +1,224 @@
+"""Guard the openai client: all of them, or one, at the method that every request goes through."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final, TypeVar
+
+import wrapt
+
+from budgetguard.adapters.endpoints import endpoint_of
+from budgetguard.adapters.openai import OpenAIRequest
+from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.calls import Call
+from budgetguard.errors import ConfigurationError
+from budgetguard.flow import adrive, drive, guarded
+
+C = TypeVar("C")
+Request = Callable[..., Any]
+
+_MODULE: Final = "openai._base_client"
+_CLASSES: Final = ("SyncAPIClient", "AsyncAPIClient")
+_PARAMETERS: Final = ("self", "cast_to", "options", "stream", "stream_cls")
+_KEEPER: Final = "_budgetguard_keeper"
+
+_lock = threading.RLock()
+_patch: _Patch | None = None
+
+
+def patch(keeper: Bookkeeper) -> None:
+    """Guard every openai client of this process, whenever it is or was made.
+
+    Works before and after `import openai`. Patching twice with the same bookkeeper is patching once.
+
+    Raises:
+        ConfigurationError: patched with another bookkeeper, or an openai that is not known to work.
+    """
+    global _patch
+    with _lock:
+        if _patch is not None:
+            if _patch.keeper is keeper:
+                return
+            raise ConfigurationError(
+                "openai is patched already, by another guard: call its unpatch_openai() first, "
+                "or guard single clients with guard.wrap(client)"
+            )
+        made = _Patch(keeper)
+        _patch = made
+        try:
+            # Runs at once if openai is imported, else as soon as it is.
+            wrapt.register_post_import_hook(made.apply, _MODULE)
+        except BaseException:
+            _patch = None
+            raise
+
+
+def unpatch() -> None:
+    """Take the patch off again; what others have put around the same method stays. Idempotent."""
+    global _patch
+    with _lock:
+        made, _patch = _patch, None
+        if made is not None:
+            made.remove()
+
+
+def is_patched() -> bool:
+    """Whether `patch` is in force."""
+    return _patch is not None
+
+
+def wrap(client: C, keeper: Bookkeeper) -> C:
+    """Guard one client in place, with all that `with_options()` and its like make from it, and return it.
+
+    Its type keeps its name and stays an instance of what it was. Wrapping twice is wrapping once; of a
+    client that is wrapped and patched, each call is charged once, by the wrap's bookkeeper.
+
+    Raises:
+        ConfigurationError: no openai client, or wrapped with another bookkeeper.
+    """
+    kind = type(client)
+    present = keeper_of(client)
+    if present is keeper:
+        return client
+    if present is not None:
+        raise ConfigurationError(
+            f"this {kind.__name__} is wrapped already, by another guard: make a new client"
+        )
+    if _is(client, "OpenAI"):
+        request = _sync_request(kind)
+    elif _is(client, "AsyncOpenAI"):
+        request = _async_request(kind)
+    else:
+        raise ConfigurationError(
+            f"wrap() guards clients of the openai package, not {kind.__module__}.{kind.__qualname__}; "
+            "guard other functions with @budgeted"
+        )
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    client.__class__ = type(kind.__name__, (kind,), {**names, _KEEPER: keeper, "request": request})
+    return client
+
+
+def keeper_of(client: object) -> Bookkeeper | None:
+    """Return the bookkeeper that a client was wrapped with, or None."""
+    found: Bookkeeper | None = getattr(type(client), _KEEPER, None)
+    return found
+
+
+class _Patch:
+    """Hold our wrappers around the client classes, for one bookkeeper."""
+
+    def __init__(self, keeper: Bookkeeper) -> None:
+        self.keeper = keeper
+        self._active = True
+        self._wrappers: list[tuple[Any, Any]] = []
+
+    def apply(self, module: ModuleType) -> None:
+        """Wrap `request` of both classes.
+
+        Raises:
+            ConfigurationError: this openai is not known to work; nothing is wrapped.
+        """
+        if not self._active:
+            return
+        kinds = [_checked(module, name) for name in _CLASSES]
+        for kind, around in zip(kinds, (self._sync, self._async), strict=True):
+            wrapper = wrapt.FunctionWrapper(kind.__dict__["request"], around, enabled=lambda: self._active)
+            kind.request = wrapper
+            self._wrappers.append((kind, wrapper))
+
+    def remove(self) -> None:
+        """Take our wrappers off; one that others have wrapped stays below theirs, and does nothing."""
+        self._active = False
+        for kind, wrapper in self._wrappers:
+            if kind.__dict__.get("request") is wrapper:
+                kind.request = wrapper.__wrapped__
+        self._wrappers = []
+
+    def _sync(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+        if keeper_of(client) is not None or not _is(client, "OpenAI"):
+            return wrapped(*args, **kwargs)
+        return _request(self.keeper, client, wrapped, *args, **kwargs)
+
+    async def _async(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+        if keeper_of(client) is not None or not _is(client, "AsyncOpenAI"):
+            return await wrapped(*args, **kwargs)
+        return await _arequest(self.keeper, client, wrapped, *args, **kwargs)
+
+
+def _request(
+    keeper: Bookkeeper, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
+) -> Any:
+    request = _guarded_request(keeper, client, options, more)
+    if request is None:
+        return wrapped(cast_to, options, **more)
+    call = Call(keeper, request)
+    return drive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
+
+
+async def _arequest(
+    keeper: Bookkeeper, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
+) -> Any:
+    request = _guarded_request(keeper, client, options, more)
+    if request is None:
+        return await wrapped(cast_to, options, **more)
+    call = Call(keeper, request)
+    return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
+
+
+def _guarded_request(keeper: Bookkeeper, client: Any, options: Any, more: Any) -> OpenAIRequest | None:
+    endpoint = endpoint_of(
+        options.method,
+        options.url,
+        base_url=str(client.base_url),
+        allowed=keeper.settings.allow_endpoints,
+    )
+    if endpoint is None:
+        return None
+    return OpenAIRequest(client, options, endpoint, stream=bool(more.get("stream")))
+
+
+def _sync_request(kind: type) -> Request:
+    inner: Request = kind.request  # type: ignore[attr-defined]  # every client has it
+
+    @functools.wraps(inner)
+    def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]
+        return _request(getattr(self, _KEEPER), self, wrapped, *args, **kwargs)
+
+    return request
+
+
+def _async_request(kind: type) -> Request:
+    inner: Request = kind.request  # type: ignore[attr-defined]
+
+    @functools.wraps(inner)
+    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]
+        return await _arequest(getattr(self, _KEEPER), self, wrapped, *args, **kwargs)
+
+    return request
+
+
+def _is(client: object, name: str) -> bool:
+    """Whether a client is one of the openai package's, which may not have been imported."""
+    kind = getattr(sys.modules.get("openai"), name, None)
+    return isinstance(kind, type) and isinstance(client, kind)
+
+
+def _checked(module: ModuleType, name: str) -> Any:
+    kind = getattr(module, name, None)
+    request = getattr(kind, "__dict__", {}).get("request")
+    if callable(request):
+        known = inspect.signature(request).parameters
+        if set(_PARAMETERS) <= known.keys():
+            return kind
+    version = getattr(sys.modules.get("openai"), "__version__", "of unknown version")
+    raise ConfigurationError(
+        f"openai {version} is not one that budgetguard knows: {name}.request"
+        f"({', '.join(_PARAMETERS)}) is not there. Install an openai from 2 to 3, or update budgetguard"
+    )

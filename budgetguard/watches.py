@@ -1,0 +1,186 @@
+"""Read along with an answer's bytes as they pass: server-sent events, or a body in one piece."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from budgetguard.adapters.base import Abandoned, Answered, Ending, Unknown
+from budgetguard.adapters.endpoints import Tally
+from budgetguard.usage import Reported
+
+# Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.
+_EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END: Final = 4
+# Inside a JSON string the quotes would be escaped, so this is always a key.
+_NO_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])')
+_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+
+
+class Watch(ABC):
+    """Read along with one answer.
+
+    Attributes:
+        over: the answer says itself that it is over, although its connection may still be open.
+    """
+
+    over: bool = False
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they were sent, and return what to hand on."""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """Take note that the body is over, and return what is left to hand on."""
+
+    @abstractmethod
+    def ending(self, error: BaseException | None) -> Ending:
+        """Say how the call ended whose body is read no further, because of `error` if there was one."""
+
+
+class EventWatch(Watch):
+    """Read along with server-sent events.
+
+    Args:
+        tally: adds up what the events say.
+        hide_usage: take out of the stream what it has only because we asked for the usage.
+        projected_output: the output tokens that were projected.
+        encoding: the response's `content-encoding`.
+    """
+
+    def __init__(self, tally: Tally, *, hide_usage: bool, projected_output: int, encoding: str = "") -> None:
+        self._tally = tally
+        self._hide = hide_usage
+        self._projected_output = projected_output
+        self._coding = _Coding.named(encoding)
+        self._pending = b""
+        self._scanned = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self._coding is None:
+            return self._events(data)
+        plain = self._events(self._coding.decode(data))
+        return self._coding.encode(plain) if self._hide else data
+
+    def end(self) -> bytes:
+        self.over = True
+        rest, self._pending = self._pending, b""
+        kept = self._event(rest)
+        if not self._hide:
+            return b""  # it was handed on as it came
+        return kept if self._coding is None else self._coding.encode(kept) + self._coding.finish()
+
+    def ending(self, error: BaseException | None) -> Ending:
+        reported = self._tally.reported
+        if reported is not None:
+            return Answered(reported)
+        seen = self._tally.seen_tokens()
+        if self.over and seen <= self._projected_output:
+            # A whole stream that reported no usage: the projection stands in, unless more was seen.
+            return Answered(Reported(usage=None))
+        return Abandoned(seen)
+
+    def _events(self, data: bytes) -> bytes:
+        pending = self._pending + data
+        kept: list[bytes] = []
+        start, look = 0, self._scanned
+        while (found := _EVENT_END.search(pending, look)) is not None:
+            kept.append(self._event(pending[start : found.end()]))
+            start = look = found.end()
+        self._pending = pending[start:]
+        # An end may lie across this read and the next.
+        self._scanned = max(0, len(self._pending) - _LONGEST_END + 1)
+        return b"".join(kept) if self._hide else data
+
+    def _event(self, event: bytes) -> bytes:
+        lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
+        data = b"\n".join(line.removeprefix(b" ") for line in lines)
+        if data.startswith(b"[DONE]"):
+            self.over = True
+            return event
+        try:
+            chunk = json.loads(data) if data else None
+        except ValueError:
+            return event  # whoever iterates is told by the SDK what is wrong with it
+        if not isinstance(chunk, dict):
+            return event
+        self._tally.feed(chunk)
+        if not self._hide or "usage" not in chunk:
+            return event
+        if chunk["usage"] is None:
+            return _NO_USAGE.sub(b"", event, count=1)
+        return b"" if chunk.get("choices") == [] else event
+
+
+class BodyWatch(Watch):
+    """Read along with an answer in one piece, whose usage is known when all of it was read.
+
+    Args:
+        read: whole body -> what it reports.
+        encoding: the response's `content-encoding`.
+    """
+
+    def __init__(self, read: Callable[[bytes], Reported], *, encoding: str = "") -> None:
+        self._read = read
+        self._coding = _Coding.named(encoding)
+        self._parts: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        self._parts.append(data if self._coding is None else self._coding.decode(data))
+        return data
+
+    def end(self) -> bytes:
+        self.over = True
+        return b""
+
+    def ending(self, error: BaseException | None) -> Ending:
+        parts, self._parts = self._parts, []
+        if self.over:
+            return Answered(self._read(b"".join(parts)))
+        if error is not None:
+            return Unknown(f"the answer broke off: {type(error).__name__}")
+        # Read to the end or not, the provider was done with it.
+        return Answered(Reported(usage=None))
+
+
+class _Coding:
+    """Undo a content encoding, and do it again for what is handed on."""
+
+    def __init__(self, window_bits: int) -> None:
+        self._begun = False
+        self._set(window_bits)
+
+    def _set(self, window_bits: int) -> None:
+        self._window_bits = window_bits
+        self._decoder = zlib.decompressobj(window_bits)
+        self._encoder = zlib.compressobj(wbits=window_bits)
+
+    @classmethod
+    def named(cls, encoding: str) -> _Coding | None:
+        bits = _WINDOW_BITS.get(encoding.strip().lower())
+        return None if bits is None else cls(bits)
+
+    def decode(self, data: bytes) -> bytes:
+        try:
+            plain = self._decoder.decompress(data)
+        except zlib.error:
+            if self._begun or self._window_bits != zlib.MAX_WBITS:
+                raise
+            # Some servers send `deflate` without the zlib header that the standard asks for.
+            self._set(-zlib.MAX_WBITS)
+            plain = self._decoder.decompress(data)
+        self._begun = True
+        return plain
+
+    def encode(self, plain: bytes) -> bytes:
+        # Flushed, so that an event which is here is not held back until the next one.
+        return self._encoder.compress(plain) + self._encoder.flush(zlib.Z_SYNC_FLUSH) if plain else b""
+
+    def finish(self) -> bytes:
+        return self._encoder.flush()
