@@ -1,0 +1,237 @@
+"""Random histories: the memory store, the disk store opened twice, and the naive model side by side."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from budgetguard.accounts import Budget
+from budgetguard.holds import (
+    VOID,
+    Charge,
+    Granted,
+    Hold,
+    Refused,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    Unlimited,
+)
+from budgetguard.stores import Store, open_store
+from budgetguard.testing.clock import FakeClock
+from .naive import Model, Standing
+
+ACCOUNTS = ["user:1", "user:2", "project:p", "run:r"]
+SECOND = 1_000
+
+limits = st.one_of(st.none(), st.integers(0, 40))
+durations = st.sampled_from([None, "hourly", "daily"])
+budgets = st.builds(
+    Budget,
+    limits,
+    durations,
+    starts_at=st.sampled_from([None, None, FakeClock()() - 5_000_000, FakeClock()() + 7_200_001]),
+)
+charges = st.builds(
+    Charge,
+    st.sampled_from(ACCOUNTS),
+    required=st.booleans(),
+    budget=st.one_of(st.none(), st.none(), st.builds(Budget, limits, durations)),
+    pinned=st.booleans(),
+    ephemeral=st.booleans(),
+)
+amounts = st.integers(0, 15)
+
+
+class Histories(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        url = f"disk://{self.folder.name}/store"
+        self.disk = [open_store(url, project="p", clock=self.clock) for _ in range(2)]
+        self.memory = open_store("memory://", project="p", clock=self.clock)
+        self.told: dict[int, list[str]] = {0: [], 1: []}
+        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        for store in self.disk:
+            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+        self.model = Model()
+        self.holds: list[Hold] = []
+        for account in ("user:1", "project:p"):
+            self._set_budget(account, Budget(30, "hourly"), 0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "disk"):
+            for store in (*self.disk, self.memory):
+                store.close()
+            self.folder.cleanup()
+
+    # Time. Nothing looks at the stores here: a verb must find out by itself what time has done.
+
+    @rule(seconds=st.sampled_from([0.001, 1, 29, 30, 59.999, 60, 3_599, 3_600, 9_000, 86_400, 200_000]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([0.001, 1, 60, 4_000, 90_000]))
+    def the_clock_jumps_back(self, seconds: float) -> None:
+        self.clock.advance(-seconds)
+
+    # Verbs
+
+    @rule(account=st.sampled_from(ACCOUNTS), budget=budgets, by=st.integers(0, 1))
+    def budget_is_set(self, account: str, budget: Budget, by: int) -> None:
+        self._set_budget(account, budget, by)
+
+    def _set_budget(self, account: str, budget: Budget, by: int) -> None:
+        self.model.set_budget(account, budget, self.clock())
+        for store in self._both(by):
+            store.set_budget(account, budget)
+        self.look()
+
+    @rule(account=st.sampled_from(ACCOUNTS), by=st.integers(0, 1))
+    def account_is_deleted(self, account: str, by: int) -> None:
+        existed = self.model.delete(account, self.clock())
+        assert [store.delete(account) for store in self._both(by)] == [existed] * 2
+        self.look()
+
+    @rule(account=st.sampled_from(ACCOUNTS), by=st.integers(0, 1))
+    def account_is_reset(self, account: str, by: int) -> None:
+        existed = self.model.reset(account, self.clock())
+        assert [store.reset(account) is not None for store in self._both(by)] == [existed] * 2
+        self.look()
+
+    @rule(
+        charges=st.lists(charges, min_size=1, max_size=3),
+        amount=amounts,
+        on_lapse=amounts,
+        ttl=st.sampled_from([SECOND, 30 * SECOND, 60 * SECOND, 7_200 * SECOND, 172_800 * SECOND]),
+        model=st.sampled_from(["a", "b"]),
+        by=st.integers(0, 1),
+    )
+    def hold_is_reserved(
+        self, charges: list[Charge], amount: int, on_lapse: int, ttl: int, model: str, by: int
+    ) -> None:
+        wanted = self._hold(charges, amount, on_lapse, ttl, model)
+        self.holds.append(wanted)
+        self._reserve(wanted, by)
+
+    @rule(amount=amounts, by=st.integers(0, 1))
+    def user_and_project_are_charged(self, amount: int, by: int) -> None:
+        pays = [Charge("user:1", required=True), Charge("project:p")]
+        wanted = self._hold(pays, amount, amount, 60 * SECOND, "a")
+        self.holds.append(wanted)
+        self._reserve(wanted, by)
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), by=st.integers(0, 1))
+    def reserve_is_repeated(self, data: st.DataObject, by: int) -> None:
+        self._reserve(data.draw(st.sampled_from(self.holds)), by)
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), cost=st.integers(0, 25), by=st.integers(0, 1), watch=st.booleans())
+    def hold_is_settled(self, data: st.DataObject, cost: int, by: int, watch: bool) -> None:
+        settlement = Settlement(cost, thresholds=(50, 100) if watch else ())
+        self._settle(data.draw(st.sampled_from(self.holds)), settlement, by)
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), by=st.integers(0, 1))
+    def hold_is_voided(self, data: st.DataObject, by: int) -> None:
+        self._settle(data.draw(st.sampled_from(self.holds)), VOID, by)
+
+    # What every verb comes down to
+
+    def _hold(self, charges: list[Charge], amount: int, on_lapse: int, ttl: int, model: str) -> Hold:
+        unique = f"{self.clock():012x}{len(self.holds):020x}"
+        return Hold(unique, tuple(charges), amount, on_lapse, ttl, self.clock(), "1", model, "chat")
+
+    def _both(self, by: int) -> tuple[Store, Store]:
+        return self.memory, self.disk[by]
+
+    def _reserve(self, hold: Hold, by: int) -> None:
+        expected = self.model.reserve(hold, self.clock())
+        for number, store in enumerate(self._both(by)):
+            answer = store.reserve(hold)
+            assert _say(answer) == expected
+            self.told[number] += [lapse.hold_id for lapse in getattr(answer, "lapsed", ())]
+        self.look()
+
+    def _settle(self, hold: Hold, settlement: Settlement, by: int) -> None:
+        expected, crossed = self.model.settle(hold, settlement, self.clock())
+        for number, store in enumerate(self._both(by)):
+            answer = store.settle(hold, settlement)
+            if isinstance(answer, UnknownAccount):
+                assert f"unknown {answer.account}" == expected
+                continue
+            self.told[number] += [lapse.hold_id for lapse in answer.lapsed]
+            assert _ended(answer) == expected
+            assert answer.booked == (0 if answer.repeated else settlement.cost)
+            assert {(c.account, c.threshold) for c in answer.crossings} == crossed
+        self.look()
+
+    def look(self) -> None:
+        """Read everything everywhere, and compare."""
+        self.model.look(self.clock())
+        expected = {name: self.model.standing(name) for name in self.model.accounts()}
+        records = {hold_id: self.model.record(hold_id) for hold_id in self.model.calls}
+        for store in (self.memory, self.disk[1], self.disk[0]):
+            listed = {balance.account: balance for balance in store.list()}
+            assert {
+                name: Standing(
+                    limit=b.limit_nanos,
+                    spent=b.spent_nanos,
+                    held=b.held_nanos,
+                    lapsed=b.lapsed_nanos,
+                    lapses=b.lapses,
+                    open_holds=b.open_holds,
+                    models=tuple(sorted(b.models.items())),
+                    start=b.starts_ms,
+                    end=b.resets_ms,
+                )
+                for name, b in listed.items()
+            } == expected
+            assert {c.id: (c.state, c.cost, c.accounts) for c in store.calls()} == records
+            open_ids = {h.id for h in store.holds()}
+            assert open_ids == {i for i, (state, _, on) in records.items() if state == "held" and on}
+            assert all(store.read(name) == balance for name, balance in listed.items())
+        for told in self.told.values():
+            assert sorted(told) == sorted(self.model.lapsed_ever())
+
+
+def _say(answer: Reservation) -> str:
+    match answer:
+        case Granted(repeated=True):
+            return "repeated"
+        case Granted():
+            return "granted"
+        case Refused():
+            return f"refused {answer.balance.account}"
+        case UnknownAccount():
+            return f"unknown {answer.account}"
+        case Unlimited():
+            return "unlimited"
+
+
+def _ended(answer: Settled) -> str:
+    if answer.repeated:
+        return "repeated"
+    return "late" if answer.late else "booked"
+
+
+# BUDGETGUARD_TEST_HISTORIES=2000 searches further, and elsewhere each time.
+_MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=int(_MORE or 10),
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=_MORE is None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
