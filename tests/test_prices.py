@@ -382,6 +382,19 @@ def test_a_price_by_time_of_day_changes_within_the_day() -> None:
         book.rates("night-owl", at=AT)
 
 
+def test_of_two_prices_of_a_tier_the_one_that_is_listed_first_counts() -> None:
+    def priced(usd: int) -> types.ModelPrice:
+        return types.ModelPrice(input_mtok=Decimal(usd), output_mtok=Decimal(usd))
+
+    fast = {"service_tier": "fast"}
+    variants = [types.PriceVariant(fast, priced(5)), types.PriceVariant(fast, priced(7))]
+    model = types.ModelInfo("twice", types.ClauseEquals("twice"), prices=priced(1), price_variants=variants)
+    source = ListedSource(model, AT, free=False)
+    rates = Rates("twice", "openai", "fast", source.tables("fast"), source)
+    assert usd(rates, input_tokens=1_000_000) == 5
+    assert model.get_prices(AT, fast) == priced(5)
+
+
 def test_a_naive_instant_is_utc(book: PriceBook) -> None:
     assert book.rates("o3", at=datetime(2025, 6, 9, 23, 59)) == book.rates(
         "o3", at=datetime(2025, 6, 9, 23, 59, tzinfo=UTC)
