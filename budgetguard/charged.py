@@ -1,0 +1,128 @@
+"""Answers that guarded calls have paid for, so that a program which also books them itself books nothing.
+
+An answer is known by the provider's id of it, whatever it has been turned into since (a dict, a parsed
+raw response, the end of a stream), and by being the very object, which covers answers that carry no id.
+Only this process's are known, the newest few thousand of them, and no text of theirs is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from budgetguard.usage import Reported
+
+if TYPE_CHECKING:
+    from budgetguard.bookkeeping import Bookkeeper
+
+Payer: TypeAlias = tuple[Hashable, str, str]
+
+_MOST_IDS: Final = 8_192
+# What cannot be referred to weakly (a dict) is kept alive, so few of them.
+_MOST_KEPT: Final = 128
+
+
+class _Charged:
+    """Remember who paid for which answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: dict[Hashable, None] = {}
+        self._objects: dict[int, tuple[weakref.ref[object], set[Payer]]] = {}
+        self._kept: dict[int, tuple[object, set[Payer]]] = {}
+
+    def remember(self, payer: Payer, reported: Reported) -> None:
+        """Remember an answer by its id, if it has one."""
+        name = _name(payer, reported)
+        if name is None:
+            return
+        with self._lock:
+            self._ids.pop(name, None)
+            self._ids[name] = None
+            if len(self._ids) > _MOST_IDS:
+                del self._ids[next(iter(self._ids))]
+
+    def remember_object(self, payer: Payer, answer: object) -> None:
+        """Remember an answer by being this object."""
+        key = id(answer)
+        with self._lock:
+            found = self._payers(answer)
+            if found is not None:
+                found.add(payer)
+                return
+            try:
+                # Its removal takes no lock: it runs wherever garbage happens to be collected.
+                self._objects[key] = weakref.ref(answer, lambda _: self._objects.pop(key, None)), {payer}
+            except TypeError:
+                self._kept[key] = answer, {payer}
+                if len(self._kept) > _MOST_KEPT:
+                    del self._kept[next(iter(self._kept))]
+
+    def has(self, payer: Payer, answer: object, reported: Reported) -> bool:
+        """Tell whether the payer has paid for an answer."""
+        name = _name(payer, reported)
+        with self._lock:
+            if name is not None and name in self._ids:
+                return True
+            found = self._payers(answer)
+            return found is not None and payer in found
+
+    def _payers(self, answer: object) -> set[Payer] | None:
+        key = id(answer)
+        if (weak := self._objects.get(key)) is not None and weak[0]() is answer:
+            return weak[1]
+        if (kept := self._kept.get(key)) is not None and kept[0] is answer:
+            return kept[1]
+        return None
+
+
+_charged = _Charged()
+
+
+def remember(keeper: Bookkeeper, user: str, reported: Reported) -> None:
+    """Remember that a user has paid for an answer that reported this."""
+    _charged.remember(_payer(keeper, user), reported)
+
+
+def remember_object(keeper: Bookkeeper, user: str, answer: object) -> None:
+    """Remember that a user has paid for this very object."""
+    # Small values are one object for everybody.
+    if not isinstance(answer, str | bytes | int | float | tuple | frozenset | None):
+        _charged.remember_object(_payer(keeper, user), answer)
+
+
+def is_charged(keeper: Bookkeeper, user: str, answer: object, reported: Reported) -> bool:
+    """Tell whether a guarded call has charged an answer to a user already."""
+    return _charged.has(_payer(keeper, user), answer, reported)
+
+
+def _payer(keeper: Bookkeeper, user: str) -> Payer:
+    store = keeper.settings.store
+    if isinstance(store, str) and store != "memory://":
+        return store, keeper.project, user
+    # What is in memory is somewhere else for every keeper, or for every store that was opened by hand.
+    where: object = keeper if isinstance(store, str) else store
+    try:
+        return weakref.ref(where), keeper.project, user
+    except TypeError:
+        return id(where), keeper.project, user
+
+
+def _name(payer: Payer, reported: Reported) -> Hashable | None:
+    usage = reported.usage
+    if not reported.request_id or usage is None:
+        return None
+    # Some local servers number their answers from 0 to 999, so the id alone does not tell two apart.
+    return payer, reported.request_id, reported.model, usage.input_tokens, usage.output_tokens
+
+
+def _renew() -> None:
+    # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
+    _charged._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
