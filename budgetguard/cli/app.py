@@ -1,0 +1,87 @@
+"""The commands put together, and what becomes of their errors: one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from budgetguard.cli import budgets, demo, listing, spending
+from budgetguard.cli.session import error_object, new_console, write_json
+from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
+
+# typer brought click along until 0.26 and has its own copy since; this base is the same in both.
+_InputError: type[Exception] = typer.BadParameter.__mro__[2]
+
+FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Run a command, and turn errors into one line of text, or one JSON object with `--json`, on stderr."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        options["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # ids in a script that the terminal has not
+        try:
+            code = super().main(given, *rest, **options)
+        except BudgetGuardError as error:
+            bad_input = isinstance(error, ConfigurationError | UnknownUserError)
+            _tell(error.message, error_object(error), given)
+            sys.exit(BAD_INPUT if bad_input else FAILED)
+        except _InputError as error:
+            _tell_usage(error, given)
+            sys.exit(BAD_INPUT)
+        except typer.Abort:
+            sys.stderr.write("\nInterrupted.\n")
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+for register in (demo.register, listing.register, budgets.register, spending.register):
+    register(app)
+
+
+@app.callback(invoke_without_command=True)
+def budgetguard(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Budgets for LLM calls: see what users may spend and have spent, and change it.
+
+    Start with `budgetguard demo`: it needs no key and no network.
+
+    Every command takes --store URL and --project NAME (else BUDGETGUARD_STORE, BUDGETGUARD_PROJECT), and
+    --json. Exit codes: 0 done, 1 refused or the store failed, 2 bad input.
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"budgetguard {installed('budgetguard')}\n")
+    elif context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+
+
+def _tell_usage(error: Any, args: Sequence[str]) -> None:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        message = f"{message.rstrip('.')}. Try `{context.command_path} --help`."
+    _tell(message, {"error": "UsageError", "message": message}, args)
+
+
+def _tell(message: str, value: dict[str, Any], args: Sequence[str]) -> None:
+    if "--json" in args:
+        write_json(value, stderr=True)
+        return
+    line = " ".join(message.split())
+    new_console(stderr=True).print(Text(f"Error: {line}", "red"), soft_wrap=True)

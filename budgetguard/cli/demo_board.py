@@ -1,0 +1,180 @@
+"""What the demo shows while it runs: a line for each thing that happens, and how the users stand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from budgetguard import events
+from budgetguard.accounts import USER
+from budgetguard.cli.demo_script import Person
+from budgetguard.cli.display import NARROW, gauge, when
+from budgetguard.cli.session import write_json
+from budgetguard.cli.tables import new_table
+
+_WORDS = {
+    events.Projected: ("projected", "bright_black"),
+    events.Held: ("held", "cyan"),
+    events.Settled: ("settled", "green"),
+    events.Refused: ("REFUSED", "bold red"),
+    events.Voided: ("voided", "yellow"),
+    events.ThresholdCrossed: ("threshold", "yellow"),
+}
+
+
+class View(Protocol):
+    """Show events until it is closed."""
+
+    def __call__(self, event: events.Event) -> None:
+        """Show one event; called from any thread."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class JsonView:
+    """Write each event as one line of JSON."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        """Write it."""
+        with self._lock:
+            write_json(event.to_dict())
+
+    def __enter__(self) -> JsonView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+
+@dataclass(slots=True)
+class Standing:
+    """Hold how a user stands, as the events tell it (USD)."""
+
+    limit: Decimal
+    spent: Decimal = Decimal(0)
+    held: Decimal = Decimal(0)
+    calls: int = 0
+    refused: int = 0
+
+
+class BoardView:
+    """Write each event as a line; in a terminal keep a table of the users below the lines."""
+
+    def __init__(self, people: Sequence[Person], console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._users = {person.name: Standing(person.limit) for person in people}
+        self._name_width = max(map(len, self._users))
+        self._live = (
+            Live(self._board(), console=console, refresh_per_second=12) if console.is_terminal else None
+        )
+
+    def __call__(self, event: events.Event) -> None:
+        """Write it, and count it."""
+        word = _WORDS.get(type(event))
+        if word is None or event.user not in self._users:
+            return
+        if isinstance(event, events.ThresholdCrossed) and not event.account.startswith(f"{USER}:"):
+            return
+        with self._lock:
+            self._count(event, self._users[event.user])
+            self._console.print(self._line(event, event.user, *word))
+            if self._live is not None:
+                self._live.update(self._board())
+
+    def __enter__(self) -> BoardView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _count(self, event: events.Event, user: Standing) -> None:
+        if isinstance(event, events.Held):
+            user.held += event.amount
+        elif isinstance(event, events.Settled):
+            user.held -= event.held
+            user.spent += event.cost
+            user.calls += 1
+        elif isinstance(event, events.Voided):
+            user.held -= event.held
+        elif isinstance(event, events.Refused):
+            user.refused += 1
+
+    def _line(self, event: events.Event, user: str, word: str, style: str) -> Text:
+        number = "   "
+        if isinstance(event, events.CallEvent):
+            number = f"#{self._numbers.setdefault(event.hold_id, len(self._numbers) + 1):<2}"
+        amount, told = _amount_and_remark(event)
+        line = Text(f"{user:<{self._name_width}} {number} ")
+        line.append(f"{word:<9}", style)
+        line.append(f" {amount:>9}")
+        if self._console.width >= NARROW or isinstance(event, events.Refused):
+            line.append(f"  {told}", style if isinstance(event, events.Refused) else "")
+        return line
+
+    def _board(self) -> Group:
+        narrow = self._console.width < NARROW
+        table: Table = new_table(
+            ("User", "left"),
+            ("Limit", "right"),
+            ("Spent", "right"),
+            ("Held", "right"),
+            *(() if narrow else (("Calls", "right"), ("Spent, held, available", "left"))),
+        )
+        for name, one in self._users.items():
+            cells = [Text(name), _usd(one.limit, 4), _usd(one.spent), _usd(one.held)]
+            if not narrow:
+                width = min(30, max(10, self._console.width - 62))
+                drawn = gauge(float(one.spent / one.limit), float(one.held / one.limit), width, self._console)
+                if one.refused:
+                    drawn.append(" refused", "bold red")
+                cells += [Text(f"{one.calls}"), drawn]
+            table.add_row(*cells)
+        return Group(table)
+
+
+def _amount_and_remark(event: events.Event) -> tuple[Text | str, str]:
+    if isinstance(event, events.Projected):
+        cap = event.usage.output_tokens
+        return _plain(event.cost), f"at most, for {event.usage.input_tokens} tokens in and up to {cap} out"
+    if isinstance(event, events.Held):
+        return _plain(event.amount), "set aside; now the call goes out"
+    if isinstance(event, events.Settled):
+        usage = event.usage
+        tokens = (
+            "no usage reported" if usage is None else f"{usage.input_tokens} in, {usage.output_tokens} out"
+        )
+        return _plain(event.cost), f"{tokens}; {_plain(event.held - event.cost)} given back"
+    if isinstance(event, events.Refused):
+        until = "" if event.resets_at is None else f" until {when(event.resets_at, None)}"
+        return _plain(event.cost), f"and only {_plain(event.available)} is left{until}: not called"
+    if isinstance(event, events.Voided):
+        return _plain(event.held), f"given back: {event.reason}"
+    if isinstance(event, events.ThresholdCrossed):
+        return f"{event.threshold}%", f"of {_plain(event.limit)} is spent"
+    return "", ""
+
+
+def _plain(usd: Decimal) -> str:
+    return f"${usd:.6f}"
+
+
+def _usd(usd: Decimal, digits: int = 6) -> Text:
+    return Text(f"${usd:.{digits}f}")

@@ -1,0 +1,114 @@
+"""How money, time and ids look to people: aligned, short, and safe to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, tzinfo
+from fnmatch import fnmatchcase
+
+from rich.console import Console
+from rich.text import Text
+
+from budgetguard.accounts import USER, Balance
+from budgetguard.money import Nanos
+
+_MOST_DIGITS = 6
+_NEARLY = 0.8
+NARROW = 60
+"""Columns below which tables become lists."""
+
+
+def printable(text: str) -> str:
+    """Return text with what could steer a terminal (C1 controls, direction marks) made visible."""
+    return "".join(ch if ch.isprintable() else f"\\u{ord(ch):04x}" for ch in text)
+
+
+def account_label(account: str) -> str:
+    """Return a user's id, or another account's full name."""
+    return printable(account.removeprefix(f"{USER}:"))
+
+
+def money(amounts: Sequence[Nanos | None], *, none: str = "no limit") -> list[str]:
+    """Write a column of amounts with equally many decimals, 2 to 6; JSON has every digit.
+
+    What is not zero is never shown as zero.
+    """
+    digits = max((_digits(amount) for amount in amounts if amount is not None), default=2)
+    return [none if amount is None else _rounded(amount, digits) for amount in amounts]
+
+
+def _digits(amount: Nanos) -> int:
+    return min(max(len(f"{abs(amount) % 10**9:09d}".rstrip("0")), 2), _MOST_DIGITS)
+
+
+def _rounded(amount: Nanos, digits: int) -> str:
+    step = 10 ** (9 - digits)
+    if 0 < abs(amount) * 2 < step:
+        return f"{'>-' if amount < 0 else '<'}${step / 10**9:.{digits}f}"
+    whole, fraction = divmod((abs(amount) + step // 2) // step, 10**digits)
+    return f"{'-' if amount < 0 else ''}${whole:,}.{fraction:0{digits}d}"
+
+
+def when(instant: datetime | None, zone: tzinfo | None, *, never: str = "never") -> str:
+    """Write a time to the minute, in a zone (None: local time)."""
+    return never if instant is None else f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def zone_name(zone: tzinfo | None) -> str:
+    """Name the zone in which times are shown."""
+    return str(zone) if zone is not None else f"local time ({datetime.now().astimezone():%Z})"
+
+
+def share(balance: Balance) -> float | None:
+    """Return which part of the limit is spent, or None without a limit. For bars only."""
+    limit = balance.limit_nanos
+    if limit is None:
+        return None
+    return balance.spent_nanos / limit if limit else float(balance.spent_nanos > 0)
+
+
+def bar(balance: Balance, width: int, console: Console) -> Text:
+    """Draw a budget's gauge, and the percentage spent; nothing without a limit."""
+    spent = share(balance)
+    if spent is None:
+        return Text("")
+    drawn = gauge(spent, balance.held_nanos / (balance.limit_nanos or 1), width, console)
+    return drawn.append(f"{' ' if width else ''}{percentage(spent):>4}")
+
+
+def gauge(spent: float, held: float, width: int, console: Console) -> Text:
+    """Draw what is spent (full), held (hatched) and available (empty) of a limit, given as parts of it."""
+    full, hatched, empty = ("#", "+", ".") if console.options.ascii_only else ("█", "▒", "░")
+    done = _cells(spent, width)
+    under_way = min(_cells(held, width), width - done)
+    color = "red" if spent >= 1 else "yellow" if spent >= _NEARLY else "green"
+    return Text.assemble(
+        (full * done, color),
+        (hatched * under_way, "cyan"),
+        (empty * (width - done - under_way), "bright_black"),
+    )
+
+
+def percentage(part: float) -> str:
+    """Write a part of a limit; only what is fully spent is 100%."""
+    percent = round(part * 100)
+    if part < 1 <= percent / 100:
+        percent = 99
+    return f"{percent}%" if percent <= 999 else ">999%"
+
+
+def _cells(part: float, width: int) -> int:
+    cells = int(part * width)
+    return min(max(cells, 1 if part > 0 else 0), width)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Join what there is to say about something."""
+    return ", ".join(part for part in parts if part)
+
+
+def pattern_matches(text: str, pattern: str) -> bool:
+    """Tell whether a text has a pattern in it, or fits it if it is one with `*`, `?` or `[`."""
+    if any(ch in pattern for ch in "*?["):
+        return fnmatchcase(text, pattern)
+    return pattern in text

@@ -1,0 +1,172 @@
+"""`users`, `show`, `holds`: the commands that look at balances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from budgetguard.accounts import USER, Balance
+from budgetguard.cli import options
+from budgetguard.cli.display import pattern_matches, printable, zone_name
+from budgetguard.cli.session import Session, session
+from budgetguard.cli.tables import details, holds_table, users_table
+from budgetguard.cli.targets import balance_object, find, known, whose
+from budgetguard.holds import HoldRecord
+from budgetguard.money import format_usd, to_usd
+from budgetguard.windows import Milliseconds, to_datetime
+
+_TABLE_ROWS = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(users)
+    app.command()(show)
+    app.command()(holds)
+
+
+def users(
+    match: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", show_default=False, help="Only ids with this in them, or a pattern: 'team-*'."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            show_default=False,
+            help=f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.",
+        ),
+    ] = None,
+    timezone: options.Timezone = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """List users: limit, spent, held, available, when it resets.
+
+    In order of their ids. With --json one object a line, written as they are read.
+
+    \b
+    Examples:
+      budgetguard users --match 'team-*'
+      budgetguard users --json | jq -r .user
+    """
+    with session(store, project, json=json, timezone=timezone) as here:
+        found = _matching(here.guard.balances(), match)
+        if json:
+            for balance in islice(found, limit or None):
+                here.write(balance_object(here.guard, balance))
+            return
+        most = _TABLE_ROWS if limit is None else limit
+        rows = list(islice(found, most + 1 if most else None))
+        more = bool(most) and len(rows) > most
+        _show_users(here, rows[:most] if most else rows, match, more=more)
+
+
+def show(
+    user: options.User = None,
+    project_budget: options.ProjectBudget = False,
+    timezone: options.Timezone = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """Show one budget in full, to the last digit.
+
+    \b
+    Examples:
+      budgetguard show alice
+      budgetguard show --project-budget --json
+    """
+    account = whose(user, project_budget, "show")
+    with session(store, project, json=json, timezone=timezone) as here:
+        balance = known(here, account)
+        if json:
+            here.write(balance_object(here.guard, balance))
+        else:
+            here.console.print(details(balance, here.guard.project, here.console, here.timezone))
+
+
+def holds(
+    user: options.User = None,
+    timezone: options.Timezone = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """List the calls under way, of one user or of all: what is set aside for each.
+
+    With --json one object a line.
+
+    \b
+    Example:
+      budgetguard holds alice
+    """
+    with session(store, project, json=json, timezone=timezone) as here:
+        if user is not None:
+            known(here, whose(user, False, "holds"))
+        found = here.guard.holds(user)
+        if json:
+            for hold in found:
+                here.write(hold_object(here, hold))
+            return
+        rows = list(found)
+        if not rows:
+            here.say(f"No calls are under way in {printable(here.place)}.")
+            return
+        now: Milliseconds = here.guard.keeper.now()
+        here.console.print(holds_table(rows, now, here.console, here.timezone))
+        total = format_usd(sum(hold.amount for hold in rows))
+        here.say(
+            f"{_count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}."
+        )
+
+
+def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
+    """Return an open hold as `--json` shows it."""
+    return {
+        "project": here.guard.project,
+        "id": hold.id,
+        "user": hold.user,
+        "accounts": list(hold.accounts),
+        "model": hold.model,
+        "endpoint": hold.endpoint,
+        "amount": format(to_usd(hold.amount), "f"),
+        "on_lapse": format(to_usd(hold.on_lapse), "f"),
+        "created_at": to_datetime(hold.created).isoformat(),
+        "expires_at": to_datetime(hold.expires).isoformat(),
+    }
+
+
+def _matching(balances: Iterator[Balance], match: str | None) -> Iterator[Balance]:
+    for balance in balances:
+        if match is None or pattern_matches(balance.account.removeprefix(f"{USER}:"), match):
+            yield balance
+
+
+def _show_users(here: Session, rows: list[Balance], match: str | None, *, more: bool) -> None:
+    whole = find(here.guard, None)
+    if rows:
+        here.console.print(users_table(rows, here.console, here.timezone))
+        shown = f"{_count(len(rows), 'user')} of {printable(here.place)}"
+        if more:
+            shown = f"The first {shown}; more with --limit or --match"
+        here.say(f"{shown}. Times are {zone_name(here.timezone)}.")
+    elif match is not None:
+        here.say(f"No user of {printable(here.place)} matches {printable(match)}.")
+    else:
+        here.say(f"No users in {printable(here.place)}. Make one: budgetguard create USER 10")
+    if whole is not None:
+        limit = "no limit" if whole.limit_nanos is None else format_usd(whole.limit_nanos)
+        here.say(f"The project as a whole: {format_usd(whole.spent_nanos)} spent of {limit}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

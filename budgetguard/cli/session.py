@@ -1,0 +1,131 @@
+"""What every command works with: a guard on the chosen store, and where its output goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import tzinfo
+from decimal import Decimal
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
+from budgetguard.guard import Guard
+from budgetguard.stores.base import Store
+from budgetguard.windows import zone
+
+_PIPE_WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Hold what one command works with.
+
+    Attributes:
+        guard: on the chosen store and project.
+        json: write JSON, and nothing else, to standard output.
+        console: standard output, for people.
+        timezone: in which people read times; None is local time.
+    """
+
+    guard: Guard
+    json: bool
+    console: Console
+    timezone: tzinfo | None
+
+    @property
+    def place(self) -> str:
+        """The project and store, for messages."""
+        return f"project {self.guard.project!r} of {self.guard.settings.store}"
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Write one JSON object as one line."""
+        write_json(value)
+
+    def say(self, text: str) -> None:
+        """Write a sentence for people, wrapped at words in a terminal and nowhere else."""
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
+
+
+def confirm(question: str) -> None:
+    """Ask before something that cannot be undone.
+
+    Raises:
+        ConfigurationError: nobody is there to answer.
+        typer.Exit: the answer was no.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "this asks first, and standard input is no terminal: nothing was done; add --yes to go ahead"
+        )
+    if not typer.confirm(question, err=True):
+        sys.stderr.write("Nothing was done.\n")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def session(
+    store: str | None = None,
+    project: str | None = None,
+    *,
+    json: bool = False,
+    timezone: str | None = None,
+) -> Iterator[Session]:
+    """Open what a command works with, and let go of the store after it.
+
+    Raises:
+        ConfigurationError: a bad option or variable, or a store that ends with this command.
+    """
+    given = {name: value for name, value in (("store", store), ("project", project)) if value is not None}
+    display = None if timezone is None else zone(timezone)
+    guard = Guard(**given)
+    if _is_memory(guard.settings.store):
+        raise ConfigurationError(
+            "a memory:// store is empty when a command begins and gone when it ends: "
+            "name one that lasts, such as --store disk:///var/lib/app/budgets"
+        )
+    try:
+        yield Session(guard, json, new_console(), display)
+    except UnknownUserError as error:
+        raise UnknownUserError(
+            f"user {error.user!r} has no budget in project {guard.project!r} of {guard.settings.store}: "
+            "see `budgetguard users`, or make one with `budgetguard create USER 10`",
+            user=error.user,
+            project=guard.project,
+        ) from error
+    finally:
+        guard.close()
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints ids and names as they are, never as markup."""
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH  # nobody's window: what reads this has room for whole lines
+    return console
+
+
+def write_json(value: dict[str, Any], *, stderr: bool = False) -> None:
+    """Write one JSON object as one line, in ASCII so that any terminal and pipe takes it."""
+    stream = sys.stderr if stderr else sys.stdout
+    stream.write(json.dumps(value) + "\n")
+
+
+def error_object(error: BudgetGuardError) -> dict[str, Any]:
+    """Return an error as JSON-ready values: `error`, `message` and its fields, money as exact text."""
+    exact = {
+        name: format(value, "f")
+        for name in error.fields
+        if isinstance(value := getattr(error, name), Decimal)
+    }
+    return {**error.to_dict(), **exact}
+
+
+def _is_memory(store: str | Store) -> bool:
+    return (store if isinstance(store, str) else store.url).startswith("memory:")

@@ -1,0 +1,151 @@
+"""`report`: what calls have cost, by user, model and day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Annotated, cast
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import joined, printable, when, zone_name
+from budgetguard.cli.session import Session, session
+from budgetguard.cli.tables import report_table
+from budgetguard.errors import ConfigurationError
+from budgetguard.report import DIMENSIONS, Dimension, Report, matching, summarize
+from budgetguard.windows import duration_ms, to_datetime
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(report)
+
+
+def report(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="user|model|day", show_default=False, help="Add up by this; several make a key."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN", show_default=False, help="Calls made from: 7d, 2026-11-01 or 2026-11-01T14:30."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", show_default=False, help="Calls made before: as --since."),
+    ] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(metavar="USER", show_default=False, help="Only this; repeatable.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", show_default=False, help="Only this, or 'gpt-4o*'; repeatable."),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", show_default=False, help="Whose days and dates. Else local time."),
+    ] = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """Add up what calls have cost, by user, model and day.
+
+    Counts calls, tokens in and out, and money. It reads the records of calls, which a store keeps for 90
+    days unless BUDGETGUARD_RETENTION says otherwise; budgets that were reset or deleted change nothing.
+
+    \b
+    Examples:
+      budgetguard report --since 7d
+      budgetguard report --by day --by model --since 2026-11-01
+      budgetguard report --by user --model 'gpt-4o*' --json
+    """
+    dimensions = _dimensions(by or ["user"])
+    with session(store, project, json=json, timezone=timezone) as here:
+        now = to_datetime(here.guard.keeper.now())
+        first = None if since is None else moment(since, now, here.timezone, name="--since")
+        last = None if until is None else moment(until, now, here.timezone, name="--until")
+        if first is not None and last is not None and first >= last:
+            raise ConfigurationError(f"--since {since} is not before --until {until}")
+        records = matching(here.guard.calls(first, last), users=user or (), models=model or ())
+        made = summarize(records, dimensions, zone=here.timezone)
+        if json:
+            here.write(
+                {
+                    "project": here.guard.project,
+                    "since": None if first is None else first.astimezone(UTC).isoformat(),
+                    "until": None if last is None else last.astimezone(UTC).isoformat(),
+                    "timezone": None if timezone is None else timezone,
+                    **made.to_dict(),
+                }
+            )
+        else:
+            _show(here, made, _span(here, first, last))
+
+
+def moment(text: str, now: datetime, zone: tzinfo | None, *, name: str) -> datetime:
+    """Read a point in time.
+
+    Args:
+        text: a span before now (`7d`, `12h`), a date, or a date and time; with or without an offset.
+        now: the present, aware.
+        zone: whose dates; None is local time.
+        name: what the value is, for the error's text.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    try:
+        return now - timedelta(milliseconds=duration_ms(text))
+    except (ConfigurationError, OverflowError):
+        pass
+    try:
+        given = datetime.fromisoformat(text)
+        if given.tzinfo is not None:
+            return given
+        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigurationError(
+            f"{name} must be a span before now such as 7d or 12h, a date such as 2026-11-01, "
+            f"or a time such as 2026-11-01T14:30, not {text!r}"
+        ) from None
+
+
+def _dimensions(names: list[str]) -> tuple[Dimension, ...]:
+    split = [one for name in names for one in name.split(",")]
+    for one in split:
+        if one not in DIMENSIONS:
+            raise ConfigurationError(f"--by is {', '.join(DIMENSIONS)} or several of them, not {one!r}")
+    return tuple(cast(Dimension, one) for one in dict.fromkeys(split))
+
+
+def _span(here: Session, first: datetime | None, last: datetime | None) -> str:
+    return joined(
+        (
+            "" if first is None else f"from {when(first, here.timezone)}",
+            "" if last is None else f"to {when(last, here.timezone)}",
+        )
+    )
+
+
+def _show(here: Session, made: Report, span: str) -> None:
+    total = made.total
+    if not (total.calls or total.open or total.voided):
+        here.say(f"No calls {span + ' ' if span else ''}in {printable(here.place)}.")
+        return
+    here.console.print(report_table(made, here.console))
+    here.say(
+        joined(
+            (
+                f"Calls {span or 'on record'} in {printable(here.place)}",
+                f"{total.open:,} still under way" if total.open else "",
+                f"{total.voided:,} given back without work" if total.voided else "",
+                f"{total.lapses:,} lapsed" if total.lapses else "",
+            )
+        )
+        + f". Times are {zone_name(here.timezone)}."
+    )

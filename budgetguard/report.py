@@ -1,0 +1,160 @@
+"""Reports: records of calls added up by user, model and day. Pure: no clock, no store, no money as float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.holds import HoldRecord
+from budgetguard.money import Nanos, to_usd
+
+Dimension: TypeAlias = Literal["user", "model", "day"]
+DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Hold what some calls come to.
+
+    Attributes:
+        calls: calls that were made and have ended, lapsed ones among them.
+        open: calls under way.
+        voided: holds given back, whose calls did no work.
+        lapses: those of `calls` of which no word ever came.
+        input_tokens: tokens in, as the provider reported them.
+        output_tokens: tokens out, likewise.
+        spent: Nanos booked.
+        held: Nanos set aside for the calls under way.
+    """
+
+    calls: int = 0
+    open: int = 0
+    voided: int = 0
+    lapses: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    spent: Nanos = 0
+    held: Nanos = 0
+
+    def add(self, record: HoldRecord) -> None:
+        """Count one record."""
+        if record.state == "held":
+            self.open += 1
+            self.held += record.amount
+            return
+        if record.state == "voided":
+            self.voided += 1
+            return
+        self.calls += 1
+        self.lapses += record.state == "lapsed"
+        self.spent += record.cost
+        self.input_tokens += record.usage.input_tokens
+        self.output_tokens += record.usage.output_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, money as USD text with no digit lost."""
+        return {
+            "calls": self.calls,
+            "open": self.open,
+            "voided": self.voided,
+            "lapses": self.lapses,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "spent": format(to_usd(self.spent), "f"),
+            "held": format(to_usd(self.held), "f"),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Hold calls added up.
+
+    Attributes:
+        by: what the rows are of.
+        rows: one key (a value for each of `by`; None for no user) and its totals each: days in order,
+            and what cost most first.
+        total: all of them together.
+    """
+
+    by: tuple[Dimension, ...]
+    rows: tuple[tuple[tuple[str | None, ...], Totals], ...]
+    total: Totals
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: `by`, `rows` (each with its key's values by name), `total`."""
+        return {
+            "by": list(self.by),
+            "rows": [
+                {**dict(zip(self.by, key, strict=True)), **totals.to_dict()} for key, totals in self.rows
+            ],
+            "total": self.total.to_dict(),
+        }
+
+
+@dataclass(slots=True)
+class _Sums:
+    rows: dict[tuple[str | None, ...], Totals] = field(default_factory=dict)
+    total: Totals = field(default_factory=Totals)
+
+
+def summarize(
+    records: Iterable[HoldRecord], by: Sequence[Dimension] = ("user",), *, zone: tzinfo | None = None
+) -> Report:
+    """Add up records, reading them once and keeping only the sums.
+
+    Args:
+        records: such as `guard.calls(since)`.
+        by: one or several of `user`, `model`, `day`; none makes one total.
+        zone: whose days; None is this machine's. A call belongs to the day on which it was made.
+
+    Raises:
+        ConfigurationError: an unknown dimension, or one that is named twice.
+    """
+    for dimension in by:
+        if dimension not in DIMENSIONS:
+            raise ConfigurationError(f"a report is by {', '.join(DIMENSIONS)}, not by {dimension!r}")
+    if len(set(by)) < len(by):
+        raise ConfigurationError(f"a report names each of its dimensions once, not {', '.join(by)}")
+    sums = _Sums()
+    for record in records:
+        key = tuple(_value(record, dimension, zone) for dimension in by)
+        totals = sums.rows.get(key)
+        if totals is None:
+            totals = sums.rows[key] = Totals()
+        totals.add(record)
+        sums.total.add(record)
+    return Report(tuple(by), tuple(sorted(sums.rows.items(), key=lambda row: _order(by, *row))), sums.total)
+
+
+def matching(
+    records: Iterable[HoldRecord], *, users: Sequence[str] = (), models: Sequence[str] = ()
+) -> Iterator[HoldRecord]:
+    """Yield the records of any of these users and of any of these models; empty is all.
+
+    Args:
+        users: ids, taken literally.
+        models: names, or patterns such as `gpt-4o*`.
+    """
+    for record in records:
+        if users and record.user not in users:
+            continue
+        if models and not any(record.model == one or fnmatchcase(record.model, one) for one in models):
+            continue
+        yield record
+
+
+def _value(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> str | None:
+    if dimension == "user":
+        return record.user
+    if dimension == "model":
+        return record.model
+    return datetime.fromtimestamp(record.created / 1000, zone).date().isoformat()
+
+
+def _order(by: Sequence[Dimension], key: tuple[str | None, ...], totals: Totals) -> tuple[Any, ...]:
+    day = key[by.index("day")] if "day" in by else ""
+    return day, -totals.spent, -totals.held, tuple((value is None, value or "") for value in key)
