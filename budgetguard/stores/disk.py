@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
@@ -177,6 +178,7 @@ class _DiskRows:
         return self._store._observed_key + quote(model, safe="", errors="surrogatepass")
 
 
+_LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INHERITED: list[RowCache] = []
 
 
@@ -225,7 +227,7 @@ def _open_cache(folder: Path, timeout: float) -> RowCache:
             return RowCache(folder, timeout)
         except sqlite3.OperationalError as error:
             # Several processes making one database at once meet locks that SQLite does not wait for.
-            if "locked" not in str(error) or time.monotonic() >= give_up:
+            if error.sqlite_errorcode & 0xFF not in _LOCKS or time.monotonic() >= give_up:
                 raise
             time.sleep(0.01)
 
@@ -244,14 +246,17 @@ def _after(prefix: str) -> str:
 
 
 def _explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
-    text = str(error)
-    if "locked" in text or "busy" in text:
+    # SQLite's own name for it; the text of an error is no interface.
+    kind = getattr(error, "sqlite_errorname", "")
+    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         remedy = f"another process held its lock for more than {timeout:g} s; try again, or raise ?timeout="
-    elif "readonly" in text or isinstance(error, PermissionError):
+    elif kind.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or isinstance(error, PermissionError):
         remedy = "it is read-only to this process: give it write access, or choose another folder"
-    elif "full" in text or getattr(error, "errno", None) == 28:
+    elif kind == "SQLITE_FULL" or getattr(error, "errno", None) == ENOSPC:
         remedy = "the disk is full: free some space; nothing was changed"
-    elif "not a database" in text or "malformed" in text:
+    elif kind.startswith("SQLITE_IOERR"):
+        remedy = "the disk may be full, over its quota, or failing; nothing was changed"
+    elif kind.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or isinstance(error, sqlite3.DataError):
         remedy = (
             "its cache.db is not a budgetguard store, or is damaged: "
             "move the folder away or restore it from a backup; nothing was changed"
@@ -260,4 +265,4 @@ def _explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
         remedy = "there is a file where the folder should be: choose another folder"
     else:
         remedy = "see the cause"
-    return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {text})"
+    return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {error})"

@@ -22,13 +22,15 @@ class Life:
     name: str
     made: int
     budgets: list[tuple[int, int, Budget]] = field(default_factory=list)  # (event, time, budget)
+    pins: list[tuple[int, int | None]] = field(default_factory=list)  # (event, limit)
     looked: list[tuple[int, int]] = field(default_factory=list)  # (event, time)
     resets: list[int] = field(default_factory=list)
     announced: list[tuple[int, int]] = field(default_factory=list)  # (event, percent)
     deleted: int | None = None
 
     def limit(self) -> int | None:
-        return self.budgets[-1][2].limit
+        changes = [*self.pins, *((event, budget.limit) for event, _, budget in self.budgets)]
+        return max(changes, key=lambda change: change[0])[1]
 
     def window(self) -> tuple[int, int, int | None]:
         """Return the event at which the present window was entered, its start and its end."""
@@ -207,9 +209,7 @@ class Model:
             if life is None:
                 self._lives[charge.account] = Life(charge.account, event, [(event, time, charge.budget)])
             elif charge.pinned:
-                last = life.budgets[-1][2]
-                kept = Budget(charge.budget.limit, last.duration, last.timezone, last.starts_at)
-                life.budgets.append((event, time, kept))
+                life.pins.append((next(self._events), charge.budget.limit))
         lives = [self._lives[name] for name in charged]
         self.calls[hold.id] = Call(hold, lives, event, time + hold.ttl)
         return "granted"

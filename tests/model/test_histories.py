@@ -24,6 +24,7 @@ from budgetguard.holds import (
 )
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
+
 from .naive import Model, Standing
 
 ACCOUNTS = ["user:1", "user:2", "project:p", "run:r"]

@@ -1,0 +1,641 @@
+"""Bad days of the disk store: what it says, what it leaves alone, and that it goes on afterwards."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import diskcache
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.rows import new_account
+from budgetguard.stores import Store, open_store
+from budgetguard.stores.disk import DiskStore
+from budgetguard.stores.rowcache import STATEMENTS, PlainDisk
+from budgetguard.testing.clock import FakeClock
+from budgetguard.usage import Usage
+from budgetguard.windows import system_clock
+
+AWKWARD = ["🎈", "a:b", "100%", "%3A", "it's", '"q"', "a/b", "a b", "*", "\\", "ünï"]
+
+
+def opened(folder: Path, options: str = "", project: str = "p") -> Store:
+    return open_store(f"disk://{folder}{options}", project=project)
+
+
+def make_hold(amount: int = 10) -> Hold:
+    now = system_clock()
+    charge = Charge("user:1", required=True)
+    return Hold(new_hold_id(now), (charge,), amount, amount, 600_000, now, "1", "m", "chat")
+
+
+def spend(store: Store, cost: int) -> None:
+    hold = make_hold(cost)
+    assert isinstance(store.reserve(hold), Granted)
+    store.settle(hold, Settlement(cost))
+
+
+def spent(store: Store) -> int:
+    balance = store.read("user:1")
+    assert balance is not None
+    return balance.spent_nanos
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A store in which user 1 has spent 5 of 1 000 Nanos."""
+    folder = tmp_path / "store"
+    store = opened(folder)
+    store.set_budget("user:1", Budget(1_000))
+    spend(store, 5)
+    store.close()
+    return folder
+
+
+def in_a_process(code: str, *args: object) -> str:
+    """Run code in a Python of its own, warnings being errors, and return what it printed."""
+    program = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code), *map(str, args)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout.strip()
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# Folders and files that are not what they should be
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+def test_a_folder_that_may_not_be_written_is_a_store_error_that_says_so(folder: Path) -> None:
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for parent in folder.parents:
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    answer = in_a_process(
+        """
+        import os, sys
+        from budgetguard.errors import StoreError
+        from budgetguard.stores import disk, open_store
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        try:
+            open_store(f"disk://{sys.argv[1]}", project="p")
+        except StoreError as error:
+            print(error, "<-", type(error.__cause__).__name__)
+        """,
+        folder,
+    )
+    assert "it is read-only to this process: give it write access, or choose another folder" in answer
+    assert answer.endswith("<- OperationalError")
+
+
+def test_a_file_where_the_folder_should_be_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for place in (file, file / "below"):
+        with pytest.raises(StoreError, match="there is a file where the folder should be"):
+            opened(place)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_strangers_sqlite_database_is_left_alone(tmp_path: Path, mode: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as con:
+        con.execute(f"PRAGMA journal_mode = {mode}")
+        con.execute("CREATE TABLE mine (x)")
+        con.commit()
+    before = everything_in(tmp_path)
+    with pytest.raises(StoreError, match=r"another program's cache\.db.*a folder of its own"):
+        opened(tmp_path)
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_another_programs_diskcache_is_left_alone(tmp_path: Path, filled: bool) -> None:
+    with diskcache.Cache(str(tmp_path), eviction_policy="least-recently-used", cull_limit=7) as cache:
+        if filled:
+            cache["mine"] = {"a": 1}
+    before = everything_in(tmp_path)
+    with pytest.raises(StoreError, match=r"another program's cache\.db.*nothing was changed"):
+        opened(tmp_path)
+    assert everything_in(tmp_path) == before
+    with diskcache.Cache(str(tmp_path)) as cache:
+        assert (cache.eviction_policy, cache.cull_limit) == ("least-recently-used", 7)
+
+
+def test_garbage_in_place_of_the_database_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cache.db").write_bytes(b"garbage" * 1_000)
+    before = everything_in(tmp_path)
+    with pytest.raises(StoreError, match="move the folder away or restore it from a backup") as caught:
+        opened(tmp_path)
+    assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("kept", [50, 512, 4_096, 9_000])
+def test_a_truncated_database_is_a_store_error_and_never_an_empty_store(folder: Path, kept: int) -> None:
+    os.truncate(folder / "cache.db", kept)
+
+    def use() -> None:
+        opened(folder).read("user:1")
+
+    with pytest.raises(StoreError, match="is damaged"):
+        use()
+
+
+def test_a_newer_schema_is_left_alone(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        con.execute("PRAGMA user_version = 2")
+    before = everything_in(folder)
+    with pytest.raises(StoreError, match="schema 2, and this budgetguard knows 1: update budgetguard"):
+        opened(folder)
+    assert everything_in(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [
+        (pickle.dumps({"limit": 1}), 4),
+        (pickle.dumps({"limit": 1}), 1),
+        (b'{"limit": 1}', 1),
+        ("{", 1),
+        ("[]", 1),
+        ('{"limit": 1}', 1),
+        (7, 1),
+        (None, 1),
+    ],
+)
+def test_a_planted_row_is_refused_and_never_unpickled(folder: Path, value: object, mode: int) -> None:
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        con.execute("UPDATE Cache SET value = ?, mode = ? WHERE key = 'a:p:user:1'", (value, mode))
+        con.commit()
+    store = opened(folder)
+    for verb in (
+        lambda: store.read("user:1"),
+        lambda: store.reserve(make_hold()),
+        lambda: list(store.list()),
+        lambda: store.set_budget("user:1", Budget(5)),
+    ):
+        with pytest.raises(StoreError, match="malformed row 'a:p:user:1'"):
+            verb()
+    store.set_budget("user:2", Budget(5))
+    store.close()
+
+
+def test_the_database_holds_json_text_alone_no_float_no_pickle_and_no_file(folder: Path) -> None:
+    store = opened(folder)
+    hold = make_hold()
+    store.reserve(hold)
+    usage = Usage.of(input_tokens=3, output_tokens=4)
+    store.settle(hold, Settlement(3, usage=usage, observed=(("m", 4),), thresholds=(1,)))
+    store.reserve(make_hold())
+    store.close()
+
+    def no_float(text: str) -> float:
+        raise AssertionError(f"a float: {text}")
+
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        rows = con.execute("SELECT key, value, mode, filename FROM Cache").fetchall()
+    assert {key[0] for key, *_ in rows} == {"a", "h", "o"}
+    for _, value, mode, filename in rows:
+        assert isinstance(value, str)
+        assert (mode, filename) == (1, None)
+        json.loads(value, parse_float=no_float)
+    assert [p.name for p in folder.iterdir()] == ["cache.db"]
+
+
+def test_the_folder_is_a_diskcache_that_evicts_nothing_and_refuses_pickle(folder: Path) -> None:
+    with diskcache.Cache(str(folder), disk=PlainDisk) as cache:
+        assert (cache.eviction_policy, cache.cull_limit) == ("none", 0)
+        assert json.loads(cache["a:p:user:1"])["spent"] == 5
+        for bad in (1, 1.5, b"x", None, {"a": 1}, object()):
+            with pytest.raises(TypeError, match="holds text only"):
+                cache["k"] = bad
+            with pytest.raises(TypeError, match="holds text only"):
+                cache[bad] = "v"
+
+
+# A disk that is full
+
+
+def test_a_full_disk_is_a_store_error_changes_nothing_and_heals_by_itself(tmp_path: Path) -> None:
+    answer = in_a_process(
+        """
+        import os, resource, signal, sys
+        from budgetguard.accounts import Budget
+        from budgetguard.errors import StoreError
+        from budgetguard.holds import *
+        from budgetguard.stores import open_store
+        from budgetguard.windows import system_clock
+
+        def call():
+            now = system_clock()
+            hold = Hold(new_hold_id(now), (Charge("user:1"),), 10, 10, 10**6, now, "1", "m" * 2000, "chat")
+            answer = store.reserve(hold)
+            assert isinstance(answer, Granted), answer
+            store.settle(hold, Settlement(10))
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        store = open_store(f"disk://{sys.argv[1]}/store", project="p")
+        store.set_budget("user:1", Budget(10**12))
+        limit = 400_000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        done = 0
+        try:
+            while done < 10_000:
+                call()
+                done += 1
+        except StoreError as error:
+            print(error)
+        full = store.read("user:1")
+        try:
+            call()
+        except StoreError:
+            pass
+        else:
+            raise SystemExit("a call went through on a full disk")
+        assert store.read("user:1") == full
+        assert full.spent_nanos == done * 10, (full, done)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        call()
+        assert store.read("user:1").spent_nanos == done * 10 + 10
+        store.close()
+        """,
+        tmp_path,
+    )
+    assert answer.startswith("cannot write the store in")
+    assert "the disk may be full, over its quota, or failing; nothing was changed" in answer
+
+
+def test_a_database_that_may_not_grow_says_that_the_disk_is_full(folder: Path) -> None:
+    store = opened(folder)
+    assert isinstance(store, DiskStore)
+    cache = store._cache
+    assert cache is not None
+    pages = cache._con.execute("PRAGMA page_count").fetchone()[0]
+    cache._con.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for i in range(1_000):
+            store.set_budget(f"user:{i + 2}", Budget(1))
+
+    with pytest.raises(StoreError, match="the disk is full: free some space; nothing was changed"):
+        fill()
+    made = len(list(store.list()))
+    store.close()
+    store.set_budget("user:next", Budget(1))
+    assert len(list(store.list())) == made + 1
+    assert spent(store) == 5
+    store.close()
+
+
+# A database that another process has locked
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None, check_same_thread=False)) as con:
+        con.execute("BEGIN IMMEDIATE")
+        yield con
+
+
+def test_a_locked_database_is_waited_for(folder: Path) -> None:
+    store = opened(folder)
+    with locked(folder) as con:
+        timer = threading.Timer(0.3, con.execute, ("COMMIT",))
+        timer.start()
+        begun = time.monotonic()
+        assert isinstance(store.reserve(make_hold(10)), Granted)
+        assert time.monotonic() - begun > 0.1
+        timer.join()
+    store.close()
+
+
+def test_a_lock_held_too_long_is_a_store_error_and_never_a_refusal(folder: Path) -> None:
+    store = opened(folder, "?timeout=0.2")
+    hold = make_hold(995)
+    with locked(folder):
+        for verb in (
+            lambda: store.reserve(hold),
+            lambda: store.settle(hold, Settlement(5)),
+            lambda: store.set_budget("user:1", Budget(1)),
+            lambda: store.delete("user:1"),
+            lambda: opened(folder, "?timeout=0.2"),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(StoreError, match=r"held its lock for more than 0\.2 s.*timeout=") as caught:
+                verb()
+            assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+            assert time.monotonic() - begun < 10
+        assert spent(store) == 5  # reading waits for nobody
+    assert store.reserve(hold) == Granted(("user:1",))
+    store.close()
+
+
+# Forks
+
+
+def test_parent_and_child_both_go_on_after_a_fork(folder: Path) -> None:
+    store = opened(folder)
+    spend(store, 5)
+    pids = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for _ in range(20):
+                    spend(store, 1)
+                store.close()
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    for _ in range(20):
+        spend(store, 1)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0, 0]
+    assert spent(store) == 10 + 80
+    store.close()
+
+
+def _spend_in_child(store: Store) -> None:
+    spend(store, 1)
+    store.close()
+
+
+def test_a_multiprocessing_child_made_by_fork_uses_the_store_that_it_was_given(folder: Path) -> None:
+    store = opened(folder)
+    children = [
+        multiprocessing.get_context("fork").Process(target=_spend_in_child, args=(store,)) for _ in "ab"
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    assert spent(store) == 7
+    store.close()
+
+
+def test_a_child_loses_nothing_when_its_parent_and_everybody_else_closes(folder: Path) -> None:
+    # Whoever closes last empties SQLite's write-ahead log and removes it. A child that had only its
+    # parent's word for holding a lock would then write on into a file that is no longer there.
+    store = opened(folder)
+    spend(store, 5)
+    told, tell = os.pipe()
+    heard, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            spend(store, 1)
+            os.write(say, b"1")
+            os.read(told, 1)
+            spend(store, 1)
+            os.write(say, b"2")
+            os.read(told, 1)
+            code = 0
+        finally:
+            os._exit(code)
+    os.read(heard, 1)
+    store.close()
+    in_a_process(
+        """
+        import sys
+        from budgetguard.stores import open_store
+        store = open_store(f"disk://{sys.argv[1]}", project="p")
+        assert store.read("user:1").spent_nanos == 11
+        store.close()
+        """,
+        folder,
+    )
+    os.write(tell, b"x")
+    os.read(heard, 1)
+    other = opened(folder)
+    assert spent(other) == 12
+    other.close()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for end in (told, tell, heard, say):
+        os.close(end)
+    other = opened(folder)
+    assert spent(other) == 12
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_fork_while_other_threads_work_leaves_the_child_able_to_work(kind: str, tmp_path: Path) -> None:
+    store = open_store("memory://" if kind == "memory" else f"disk://{tmp_path}/store", project="p")
+    store.set_budget("user:1", Budget(10**9))
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            spend(store, 1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    signal.alarm(20)
+                    spend(store, 1)
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    store.close()
+
+
+# Who may look
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_every_folder_that_is_made_is_private(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        opened(tmp_path / "a" / "b" / "c").close()
+    finally:
+        os.umask(before)
+    for made in ("a", "a/b", "a/b/c"):
+        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+
+
+def test_a_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    opened(tmp_path).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_folders_projects_and_users_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name.replace("?", "")
+    store = opened(folder, project=name)
+    store.set_budget(f"user:{name}", Budget(7))
+    store.close()
+    assert (folder / "cache.db").exists()
+    store = opened(folder, project=name)
+    assert [(b.account, b.limit_nanos) for b in store.list("user")] == [(f"user:{name}", 7)]
+    store.close()
+
+
+@pytest.mark.parametrize("folder", ["a#b", "a%20b", "[x", "a&b=c", "a;b"])
+def test_a_url_is_read_as_it_stands(tmp_path: Path, folder: str) -> None:
+    opened(tmp_path / folder).close()
+    assert (tmp_path / folder / "cache.db").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "disk://",
+        "disk:///",
+        "disk:///x?wait=3",
+        "disk:///x?timeout=soon",
+        "disk:///x?timeout=-1",
+        "disk:///x?timeout=nan",
+        "disk:///x\0y",
+        "disk://~nobody-of-this-name/x",
+        "memory://name",
+        "memcached://x",
+        "//[",
+        "",
+    ],
+)
+def test_a_bad_url_is_a_configuration_error_that_shows_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="store ") as caught:
+        open_store(url, project="p")
+    assert repr(url) in str(caught.value)
+
+
+@pytest.mark.parametrize("project", ["", "a\nb", "\ud800", "x" * 300])
+def test_a_project_that_cannot_be_stored_is_a_configuration_error(tmp_path: Path, project: str) -> None:
+    with pytest.raises(ConfigurationError, match="project"):
+        opened(tmp_path, project=project)
+
+
+# Leaving
+
+
+def test_a_store_that_nobody_closed_leaves_no_warning_and_no_open_file(tmp_path: Path) -> None:
+    open_files = in_a_process(
+        """
+        import gc, os, sys
+        from budgetguard.stores import open_store
+        for _ in range(3):
+            open_store(f"disk://{sys.argv[1]}/store", project="p")
+        gc.collect()
+        print(*[p for p in map(os.readlink, map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd")[:-1]))
+                if "cache.db" in p])
+        kept = open_store(f"disk://{sys.argv[1]}/store", project="p")
+        """,
+        tmp_path,
+    )
+    assert open_files == ""
+
+
+def test_an_open_that_fails_leaves_no_open_file(tmp_path: Path) -> None:
+    (tmp_path / "cache.db").write_bytes(b"garbage" * 1_000)
+    in_a_process(
+        """
+        import gc, sys
+        from budgetguard.errors import StoreError
+        from budgetguard.stores import open_store
+        for _ in range(3):
+            try:
+                open_store(f"disk://{sys.argv[1]}", project="p")
+            except StoreError:
+                continue
+            raise SystemExit("opened garbage")
+        gc.collect()
+        """,
+        tmp_path,
+    )
+
+
+# Many users: how SQLite goes about it, since how long it takes proves nothing
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_every_statement_finds_its_rows_by_an_index(folder: Path, name: str) -> None:
+    statement = STATEMENTS[name]
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        plan = con.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * statement.count("?")).fetchall()
+    steps = [step for *_, step in plan]
+    assert any("USING INDEX" in step or "USING COVERING INDEX" in step for step in steps), steps
+    assert not any("SCAN" in step or "TEMP B-TREE" in step for step in steps), steps
+
+
+def test_reserving_and_settling_touches_no_more_of_a_store_with_many_users(tmp_path: Path) -> None:
+    def steps_of_a_call(users: int) -> int:
+        store = opened(tmp_path / str(users))
+        assert isinstance(store, DiskStore)
+        row = new_account(Budget(10**9), 0)
+        with store._transaction() as rows:
+            for i in range(users):
+                rows.save_account(f"user:{i}", row)
+        cache = store._cache
+        assert cache is not None
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+
+        spend(store, 1)
+        cache._con.set_progress_handler(tick, 1)  # once an instruction of SQLite's machine
+        spend(store, 1)
+        assert store.read("user:1") is not None
+        first = store.list("user")
+        next(first)
+        cache._con.set_progress_handler(None, 0)
+        store.close()
+        return ticks
+
+    few, many = steps_of_a_call(1_000), steps_of_a_call(20_000)
+    assert many < few * 1.05
+
+
+def test_a_clock_that_jumps_back_leaves_records_and_accounts_usable(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = open_store(f"disk://{tmp_path}", project="p", clock=clock, retention="1d")
+    store.set_budget("user:1", Budget(10**6, "daily"))
+    hold = Hold(new_hold_id(clock()), (Charge("user:1"),), 10, 10, 60_000, clock(), "1", "m", "chat")
+    store.reserve(hold)
+    clock.advance(-10 * 365 * 86_400)
+    store.settle(hold, Settlement(7))
+    assert spent(store) == 7
+    assert [(c.id, c.state, c.cost) for c in store.calls()] == [(hold.id, "settled", 7)]
+    store.close()

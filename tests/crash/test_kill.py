@@ -1,0 +1,90 @@
+"""SIGKILL at random moments, hundreds of times: nothing that had returned is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.stores import Store, open_store
+from budgetguard.testing.clock import FakeClock
+from budgetguard.windows import system_clock
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+
+ROUNDS = 75
+WORKERS = 4
+KILLS = ROUNDS * WORKERS
+PROGRAM = Path(__file__).with_name("_forker.py")
+
+
+def test_every_settle_that_returned_is_booked_once_and_every_hold_of_the_dead_lapses(tmp_path: Path) -> None:
+    url = f"disk://{tmp_path}/store"
+    clock = FakeClock(system_clock())
+    store = open_store(url, project="p", clock=clock)
+    for account in ("user:1", "project:p"):
+        store.set_budget(account, Budget(10**15))
+    store.close()
+    dice = random.Random(20_261_123)
+    said: list[str] = []
+    killed = 0
+    for _ in range(ROUNDS):
+        lines, dead = _kill_a_round(url, dice)
+        said += lines
+        killed += dead
+        _check(open_store(url, project="p", clock=clock), said)
+    assert killed == KILLS
+    store = open_store(url, project="p", clock=clock)
+    left = [hold.id for hold in store.holds()]
+    # Each of the dead had at most one call under way, and hardly all were killed between two calls.
+    assert 0 < len(left) <= KILLS
+    before = store.read("user:1")
+    assert before is not None
+    clock.set(system_clock() + 1_000_000_001)
+    for account in ("user:1", "project:p"):
+        after = store.read(account)
+        assert after is not None
+        assert (after.lapses, after.lapsed_nanos) == (len(left), 5 * len(left))
+        assert (after.spent_nanos, after.held_nanos) == (before.spent_nanos + 5 * len(left), 0)
+    assert sorted(c.id for c in store.calls() if c.state == "lapsed") == sorted(left)
+    store.close()
+
+
+def _kill_a_round(url: str, dice: random.Random) -> tuple[list[str], int]:
+    """Start workers, let each live for a random moment of work, kill it; return what they said."""
+    # One interpreter imports, its children work: starting Python anew for each would take the time.
+    parent = subprocess.Popen(
+        [sys.executable, str(PROGRAM), url, str(WORKERS)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pids = [int(parent.stdout.readline()) for _ in range(WORKERS)]
+    for pid in pids:
+        time.sleep(dice.uniform(0, 0.04))
+        os.kill(pid, signal.SIGKILL)
+    said, errors = parent.communicate(timeout=60)
+    assert parent.returncode == 0, errors.decode()
+    return said.decode().splitlines(), len(pids)
+
+
+def _check(store: Store, said: list[str]) -> None:
+    calls = {call.id: call for call in store.calls()}
+    for line in said:
+        what, _, hold_id = line.partition(" ")
+        assert hold_id in calls, f"{line}: lost"
+        if what == "settled":
+            assert (calls[hold_id].state, calls[hold_id].cost) == ("settled", 3), f"{line}: not booked"
+    settled = sum(call.state == "settled" for call in calls.values())
+    held = sum(call.state == "held" for call in calls.values())
+    for account in ("user:1", "project:p"):
+        balance = store.read(account)
+        assert balance is not None
+        assert (balance.spent_nanos, balance.held_nanos) == (3 * settled, 7 * held)
+        assert balance.open_holds == held
+    store.close()

@@ -1,0 +1,123 @@
+"""Races whose outcome is exact: what a budget admits, it admits, however many ask at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.holds import Granted, Refused, Settlement
+from budgetguard.stores import open_store
+
+from ._workers import TEN, ask_for_one_each, cross_thresholds, make_hold, reserve_and_settle
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def run_processes(worker: Callable[..., None], url: str, number: int, processes: int = 4) -> list[Any]:
+    gate = SPAWN.Barrier(processes)
+    answers = SPAWN.Queue()
+    running = [SPAWN.Process(target=worker, args=(url, number, gate, answers)) for _ in range(processes)]
+    for process in running:
+        process.start()
+    found = [answers.get(timeout=60) for _ in running]
+    for process in running:
+        process.join()
+    answers.close()
+    answers.join_thread()
+    assert [process.exitcode for process in running] == [0] * processes
+    return found
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_thirty_two_threads_get_exactly_the_ten_calls_that_the_budget_admits(
+    kind: str, tmp_path: Path
+) -> None:
+    store = open_store("memory://" if kind == "memory" else f"disk://{tmp_path}", project="p")
+    store.set_budget("user:1", TEN)
+    gate = threading.Barrier(32)
+
+    def ask(_: int) -> object:
+        gate.wait()
+        return store.reserve(make_hold())
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(ask, range(32)))
+    assert sum(isinstance(a, Granted) for a in answers) == 10
+    assert sum(isinstance(a, Refused) for a in answers) == 22
+    store.close()
+
+
+def test_four_processes_of_eight_threads_on_a_folder_that_does_not_exist_yet_get_exactly_ten(
+    tmp_path: Path,
+) -> None:
+    url = f"disk://{tmp_path}/not/yet/there"
+    assert sum(run_processes(ask_for_one_each, url, 8)) == 10
+    store = open_store(url, project="p")
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.held_nanos, balance.open_holds) == (1_000, 10)
+    store.close()
+
+
+def test_four_processes_that_settle_500_calls_each_book_exactly_2000(tmp_path: Path) -> None:
+    url = f"disk://{tmp_path}/store"
+    store = open_store(url, project="p")
+    store.set_budget("user:1", Budget(1_000_000))
+    assert run_processes(reserve_and_settle, url, 500) == [500] * 4
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (2_000, 0, 0)
+    assert sum(call.cost for call in store.calls()) == 2_000
+    store.close()
+
+
+def test_four_processes_announce_each_threshold_once_among_them(tmp_path: Path) -> None:
+    url = f"disk://{tmp_path}/store"
+    store = open_store(url, project="p")
+    store.set_budget("user:1", Budget(100))
+    announced = run_processes(cross_thresholds, url, 40)
+    assert sorted(percent for found in announced for percent in found) == [50, 80, 100]
+    store.close()
+
+
+def test_threads_that_read_list_and_close_do_not_disturb_threads_that_reserve_and_settle(
+    tmp_path: Path,
+) -> None:
+    store = open_store(f"disk://{tmp_path}", project="p")
+    store.set_budget("user:1", Budget(10**9))
+    done = threading.Event()
+
+    def disturb(verb: Callable[[], object]) -> None:
+        while not done.is_set():
+            verb()
+
+    def work(_: int) -> None:
+        for _ in range(50):
+            hold = make_hold()
+            store.reserve(hold)
+            store.settle(hold, Settlement(1))
+
+    verbs: list[Callable[[], object]] = [
+        lambda: store.read("user:1"),
+        lambda: list(store.list()),
+        lambda: list(store.calls()),
+        lambda: list(store.holds()),
+        store.close,
+    ]
+    with ThreadPoolExecutor(12) as pool:
+        disturbing = [pool.submit(disturb, verb) for verb in verbs]
+        list(pool.map(work, range(4)))
+        done.set()
+        for each in disturbing:
+            each.result()
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos) == (200, 0)
+    store.close()
