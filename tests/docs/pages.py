@@ -37,7 +37,8 @@ def name(path: Path) -> str:
 def blocks(text: str) -> Iterator[Block]:
     """Yield a page's fenced blocks, in order; an indented block loses its indent."""
     fence: re.Match[str] | None = None
-    start, kept = 0, []
+    start = 0
+    kept: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         found = _FENCE.fullmatch(line)
         if fence is None:
