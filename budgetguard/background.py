@@ -11,12 +11,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Job: TypeAlias = Callable[[], object]
 
 logger = logging.getLogger("budgetguard")
+
+_PATIENCE: Final = 10.0
 
 
 class Background:
@@ -33,11 +36,11 @@ class Background:
             return
         with self._starting:
             if self._pid != os.getpid():
-                self._jobs = SimpleQueue()
-                threading.Thread(
+                thread = threading.Thread(
                     target=self._work, args=(self._jobs,), name="budgetguard", daemon=True
-                ).start()
-                self._pid = os.getpid()
+                )
+                if _start(thread):
+                    self._pid = os.getpid()
 
     def put(self, job: Job) -> None:
         """Have a job run soon; does nothing but put it in a queue."""
@@ -47,10 +50,14 @@ class Background:
         """Have a job run in some seconds, if the process lives that long."""
         timer = threading.Timer(seconds, self.put, (job,))
         timer.daemon = True
-        timer.start()
+        _start(timer)
 
     def finish(self) -> None:
-        """Run what is still waiting, in this thread."""
+        """Do what is still waiting, and wait for the job under way, at most some seconds."""
+        if self._pid == os.getpid():
+            done = threading.Event()
+            self.put(done.set)
+            done.wait(_PATIENCE)
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -62,6 +69,17 @@ class Background:
     def _work(jobs: SimpleQueue[Job]) -> None:
         while True:
             _run(jobs.get())
+
+
+def _start(thread: threading.Thread) -> bool:
+    # In a context of its own: whoever pays in the context that starts it does not pay in there.
+    try:
+        Context().run(thread.start)
+    except RuntimeError:
+        # The interpreter is shutting down and starts no more threads: what waits is done by `finish`.
+        logger.debug("budgetguard: no thread could be started", exc_info=True)
+        return False
+    return True
 
 
 def _run(job: Job) -> None:

@@ -7,6 +7,8 @@ process spends; and never lets a settlement be lost: one that the store does not
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -14,10 +16,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard import events
-from budgetguard.accounts import PROCESS, PROJECT, USER, Balance, account_name
+from budgetguard.accounts import PROJECT, USER, Balance, account_name
 from budgetguard.background import background
 from budgetguard.config import DEFAULT_PROJECT, Settings
-from budgetguard.errors import BudgetExceededError, MissingUserError, StoreError, UnknownUserError
+from budgetguard.errors import BudgetExceededError, StoreError
 from budgetguard.holds import (
     VOID,
     Charge,
@@ -29,15 +31,20 @@ from budgetguard.holds import (
     Settlement,
     UnknownAccount,
 )
-from budgetguard.learning import Observations, learned_cap, observe
+from budgetguard.learning import ENOUGH, Observations, learned_cap, observe
 from budgetguard.money import format_usd, to_usd
 from budgetguard.prices import PriceBook
 from budgetguard.process import ProcessCap
+from budgetguard.refusals import missing_user, refusal, unknown_user
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import to_datetime
 
+logger = logging.getLogger("budgetguard")
+
 _OBSERVE_EVERY: Final = 16
-_FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
+_OBSERVE_EACH: Final = 4 * ENOUGH
+_FIRST_RETRY: Final = 1.0
+_LONGEST_RETRY: Final = 30.0
 
 
 class Bookkeeper:
@@ -55,14 +62,20 @@ class Bookkeeper:
         self._store: Store | None = None
         self._opening = threading.Lock()
         self._learned: dict[str, Observations] = {}
-        self._observed: list[tuple[str, int]] = []
-        self._unsent: deque[tuple[Hold, Settlement]] = deque()
+        self._observed: deque[tuple[str, int]] = deque()
+        self._observe_now = False
+        # Which store granted a hold: the settings may name another one by the time it is settled.
+        self._granted_by: dict[str, Store] = {}
+        self._unsent: dict[str, tuple[Store | None, Hold, Settlement]] = {}
         self._retry_in = _FIRST_RETRY
-        atexit.register(_flush_at_exit, weakref.ref(self))
+        self._retrying_in = 0
+        _keepers.add(self)
 
     @property
     def project(self) -> str:
         """Whose accounts these are."""
+        if self.settings.project is None and not isinstance(self.settings.store, str):
+            return self.settings.store.project
         return self.settings.project or DEFAULT_PROJECT
 
     @property
@@ -92,9 +105,12 @@ class Bookkeeper:
         """Take other settings. Calls under way keep what they began with."""
         same = ("store", "project", "retention", "clock")
         if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
-            self.flush()
-            self._store = None
+            former, self._store = self._store, None
+            if former is not None and isinstance(self.settings.store, str):
+                former.close()  # calls under way open it again
             self._learned = {}
+            self._observed.clear()
+            self.process.begin_elsewhere()
         self.settings = settings
 
     def now(self) -> int:
@@ -108,7 +124,7 @@ class Bookkeeper:
             name = account_name(USER, user)
             found.append(Charge(name, required=True, budget=self.settings.default))
         found += runs
-        if (cap := self.process.charge()) is not None:
+        if (cap := self.process.charge(self.project)) is not None:
             found.append(cap)
         found.append(Charge(account_name(PROJECT, self.project)))
         return tuple(found)
@@ -127,13 +143,15 @@ class Bookkeeper:
         if self._unsent:
             self.flush()
         try:
-            answer = self.store.reserve(hold)
+            store = self.store
+            answer = store.reserve(hold)
         except StoreError as error:
             if self.settings.on_store_error == "block":
                 raise
-            events.logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
+            logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
             return False
         if isinstance(answer, Granted):
+            self._granted_by[hold.id] = store
             self._tell_lapses(answer.lapsed)
             if self.hooks:
                 self._emit_call(events.Held, hold, amount=to_usd(hold.amount), accounts=answer.accounts)
@@ -142,36 +160,23 @@ class Bookkeeper:
             self._tell_lapses(answer.lapsed)
             raise self._refusal(hold, answer.balance)
         if isinstance(answer, UnknownAccount):
-            raise self.unknown_user(hold.user or answer.account)
+            raise unknown_user(hold.user or answer.account, self.project)
         if self.settings.missing_user == "allow" or not hold.amount:
             return False
-        raise MissingUserError(
-            f"nothing limits this call to {hold.model}: no user is set, and neither a run nor the process "
-            f"nor the project {self.project!r} has a limit. "
-            'Call inside `with budget_user("1234"):` or `with budgetguard.budget(0.50):`, '
-            'set budgetguard.max_budget, or allow it with configure(missing_user="allow")'
-        )
+        raise missing_user(hold.model, self.project)
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
-        if self._observed and len(self._observed) >= _OBSERVE_EVERY:
-            observed, self._observed = tuple(self._observed), []
-            settlement = replace(settlement, observed=observed)
-        self.process.count(hold, settlement.cost)
-        try:
-            answer = self.store.settle(hold, settlement)
-        except StoreError as error:
-            self._keep_unsent(hold, settlement, error)
-            return
-        self._tell_settled(hold, settlement, answer, estimated=estimated)
+        if self._observe_now or len(self._observed) >= _OBSERVE_EVERY:
+            settlement = replace(settlement, observed=self._take_observed())
+        self.process.count(self.project, hold, settlement.cost)
+        answer = self._send(hold, settlement)
+        if answer is not None:
+            self._tell_settled(hold, settlement, answer, estimated=estimated)
 
     def void(self, hold: Hold, reason: str) -> None:
         """Give a hold back. Never raises, as `settle` does not."""
-        try:
-            answer = self.store.void(hold)
-        except StoreError as error:
-            self._keep_unsent(hold, VOID, error)
-            return
+        answer = self._send(hold, VOID)
         if isinstance(answer, Settled):
             self._tell_lapses(answer.lapsed)
             if not answer.repeated and self.hooks:
@@ -186,19 +191,23 @@ class Bookkeeper:
         """
         answer = self.store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
-            raise self.unknown_user(hold.user or answer.account)
-        self.process.count(hold, settlement.cost)
+            raise unknown_user(hold.user or answer.account, self.project)
+        self.process.count(self.project, hold, settlement.cost)
         self._tell_settled(hold, settlement, answer, estimated=False)
 
     def flush(self) -> None:
         """Send settlements that the store did not take before; those that it still refuses stay."""
-        while self._unsent:
-            hold, settlement = self._unsent[0]
+        # Several threads may send the same one: it counts once.
+        for ident, unsent in list(self._unsent.items()):
+            store, hold, settlement = unsent
             try:
-                answer = self.store.settle(hold, settlement)
+                answer = (store or self.store).settle(hold, settlement)
             except StoreError:
+                # To the back, so that one which never goes through does not hold up the others.
+                if self._unsent.pop(ident, None) is not None:
+                    self._unsent[ident] = unsent
                 return
-            self._unsent.popleft()
+            self._unsent.pop(ident, None)
             self._tell_settled(hold, settlement, answer, estimated=False)
         self._retry_in = _FIRST_RETRY
 
@@ -220,24 +229,16 @@ class Bookkeeper:
 
     def observe(self, model: str, tokens: int) -> None:
         """Learn from an answer of that many output tokens; stored together with a later settlement."""
-        self._learned[model] = observe(self._learned.get(model, {}), tokens)
+        counts = self._learned[model] = observe(self._learned.get(model, {}), tokens)
         self._observed.append((model, tokens))
+        # Until enough is known, each one is sent at once: a program that makes one call a run learns too.
+        self._observe_now = self._observe_now or sum(counts.values()) <= _OBSERVE_EACH
 
     def emit(self, kind: type[events.Event], *, user: str | None, model: str, **values: Any) -> None:
         """Hand an event to the hooks."""
         if self.hooks:
             at = to_datetime(self.now())
             self.hooks.emit(kind(at=at, project=self.project, user=user, model=model, **values))
-
-    def unknown_user(self, user: str) -> UnknownUserError:
-        """Return the error that says a user has no budget."""
-        return UnknownUserError(
-            f"user {user!r} has no budget in project {self.project!r}: make one with "
-            f"BudgetManager({self.project!r}).create_budget(total_budget=10, user={user!r}), "
-            "or let budgets be made with configure(default_budget=10)",
-            user=user,
-            project=self.project,
-        )
 
     def _open_store(self) -> Store:
         given = self.settings.store
@@ -251,12 +252,9 @@ class Bookkeeper:
     def _refusal(self, hold: Hold, balance: Balance) -> BudgetExceededError:
         limit, spent = balance.limit_nanos or 0, balance.spent_nanos
         if self.process.is_mine(balance.account):
-            # The account's limit leaves out what was spent before it was made; people mean all of it.
+            # The account's limit leaves out what was spent elsewhere; people mean all of it.
             spent += self.process.limit - limit
             limit = self.process.limit
-        available = limit - spent - balance.held_nanos
-        resets = f"; resets at {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
-        who = "max_budget of this process" if balance.account.startswith(PROCESS) else balance.account
         self._emit_call(
             events.Refused,
             hold,
@@ -264,32 +262,16 @@ class Bookkeeper:
             cost=to_usd(hold.amount),
             limit=to_usd(limit),
             spent=to_usd(spent),
-            available=to_usd(available),
+            available=to_usd(limit - spent - balance.held_nanos),
             resets_at=balance.resets_at,
         )
-        return BudgetExceededError(
-            current_cost=to_usd(spent),
-            max_budget=to_usd(limit),
-            message=(
-                f"Budget has been exceeded! {who}: this call to {hold.model} may cost up to "
-                f"{format_usd(hold.amount)}, and {format_usd(max(0, available))} is available "
-                f"(limit {format_usd(limit)}, spent {format_usd(spent)}, "
-                f"held {format_usd(balance.held_nanos)}{resets}). "
-                "The call was not made: raise the limit, wait, cap the output "
-                "(max_completion_tokens) or use a cheaper model"
-            ),
-            user=hold.user,
-            account=balance.account,
-            projected_cost=to_usd(hold.amount),
-            available=to_usd(available),
-            resets_at=balance.resets_at,
-        )
+        return refusal(hold, balance, limit=limit, spent=spent)
 
     def _tell_settled(
         self, hold: Hold, settlement: Settlement, answer: Settled | UnknownAccount, *, estimated: bool
     ) -> None:
         if isinstance(answer, UnknownAccount):
-            events.logger.warning(
+            logger.warning(
                 "budgetguard: %s of hold %s is booked to nobody: %s is gone",
                 format_usd(settlement.cost),
                 hold.id,
@@ -335,26 +317,59 @@ class Bookkeeper:
     def _emit_call(self, kind: type[events.CallEvent], hold: Hold, **values: Any) -> None:
         self.emit(kind, user=hold.user, model=hold.model, hold_id=hold.id, endpoint=hold.endpoint, **values)
 
-    def _keep_unsent(self, hold: Hold, settlement: Settlement, error: StoreError) -> None:
-        self._unsent.append((hold, settlement))
-        events.logger.error(
-            "budgetguard: %s of hold %s is not booked yet, and will be tried again: %s",
-            format_usd(settlement.cost),
-            hold.id,
-            error,
-        )
-        background.start()
-        background.after(self._retry_in, self.flush_or_retry)
+    def _take_observed(self) -> tuple[tuple[str, int], ...]:
+        self._observe_now = False
+        taken = []
+        while self._observed:
+            try:
+                taken.append(self._observed.popleft())
+            except IndexError:  # another thread was faster
+                break
+        return tuple(taken)
 
-    def flush_or_retry(self) -> None:
-        """Flush, and try again later if the store still fails."""
+    def _send(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount | None:
+        """Settle; None if the store did not take it, so that it is tried again later."""
+        store = self._granted_by.pop(hold.id, None)
+        try:
+            if store is None:
+                store = self.store
+            return store.settle(hold, settlement)
+        except StoreError as error:
+            logger.error(
+                "budgetguard: %s of hold %s is not booked yet, and will be tried again: %s",
+                format_usd(settlement.cost),
+                hold.id,
+                error,
+            )
+            self._keep_unsent(store, hold, settlement)
+        except Exception:
+            logger.exception("budgetguard: hold %s could not be settled, and will lapse", hold.id)
+        except BaseException:  # Ctrl-C, say, in the middle of it
+            self._keep_unsent(store, hold, settlement)
+            raise
+        return None
+
+    def _keep_unsent(self, store: Store | None, hold: Hold, settlement: Settlement) -> None:
+        self._unsent[hold.id] = store, hold, settlement
+        background.start()
+        if self._retrying_in != os.getpid():
+            self._retrying_in = os.getpid()
+            background.after(self._retry_in, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying_in = 0
         self.flush()
         if self._unsent:
             self._retry_in = min(self._retry_in * 2, _LONGEST_RETRY)
-            background.after(self._retry_in, self.flush_or_retry)
+            self._retrying_in = os.getpid()
+            background.after(self._retry_in, self._retry)
 
 
-def _flush_at_exit(keeper: weakref.ref[Bookkeeper]) -> None:
-    alive = keeper()
-    if alive is not None and alive._unsent:
-        alive.flush()
+_keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_at_exit() -> None:
+    background.finish()
+    for keeper in list(_keepers):
+        keeper.flush()

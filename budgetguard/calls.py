@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from budgetguard import events
+from budgetguard import charged, events
 from budgetguard.adapters.base import Abandoned, Answered, Ending, NotCharged, Request, Unknown
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import calls_around, current_runs, current_user
-from budgetguard.errors import ConfigurationError, UnknownModelError
+from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.projection import Projection
@@ -38,11 +38,12 @@ class Call:
         self._around = calls_around(keeper)
         self._paid_inside: set[str] = set()
         self._given_back = False
+        self._charged = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
         self._rates: Rates | None
         self._projection: Projection
-        self._hold: Hold
+        self._hold: Hold | None = None
 
     @property
     def blocking(self) -> bool:
@@ -74,7 +75,7 @@ class Call:
                 f"more than a budget can hold (${MAX_USD})"
             )
         now = keeper.now()
-        self._hold = Hold(
+        self._hold = hold = Hold(
             id=new_hold_id(now),
             charges=keeper.charges(self._user, self._runs),
             amount=projection.cost,
@@ -89,7 +90,7 @@ class Call:
             events.Projected,
             user=self._user,
             model=self.request.model,
-            hold_id=self._hold.id,
+            hold_id=hold.id,
             endpoint=self.request.endpoint,
             cost=to_usd(projection.cost),
             usage=projection.usage,
@@ -97,34 +98,47 @@ class Call:
         )
         for outer in self._around:
             outer._give_back()
-        keeper.reserve(self._hold)
+        try:
+            keeper.reserve(hold)
+        except BudgetGuardError:
+            self._hold = None  # refused: nothing is held, so there is nothing to give back
+            raise
         for outer in self._around:
-            outer._paid_inside.add(self._hold.id)
+            outer._paid_inside.add(hold.id)
 
     def finish(self, ending: Ending) -> None:
         """Book how the call ended. Counts once, whoever says it first; never raises."""
-        if not self._finished.acquire(blocking=False):
+        hold = self._hold
+        if not self._finished.acquire(blocking=False) or hold is None:
             return
         if isinstance(ending, NotCharged) or self.delegated:
             reason = ending.reason if isinstance(ending, NotCharged) else "calls inside it paid"
-            self._not_paid()
+            for outer in self._around:
+                outer._paid_inside.discard(hold.id)
             if not self._given_back:
-                self.keeper.void(self._hold, reason)
+                self.keeper.void(hold, reason)
             return
-        settlement, estimated = self._settlement(ending)
-        hold = self._hold
+        settlement, estimated = self._settlement(ending, hold)
         if self._given_back:
             # A call inside was refused, so what this one held went; but it was answered all the same.
             now = self.keeper.now()
             hold = replace(hold, id=new_hold_id(now), created=now)
         self.keeper.settle(hold, settlement, estimated=estimated)
+        self._charged = True
+        if self._user is not None and isinstance(ending, Answered):
+            charged.remember(self.keeper, self._user, ending.reported)
+
+    def remember(self, answer: object) -> None:
+        """Take note that this very answer is paid for, if it is; see `charged`."""
+        if self._charged and self._user is not None:
+            charged.remember_object(self.keeper, self._user, answer)
 
     def finish_later(self, ending: Callable[[], Ending]) -> None:
         """Have the ending found and booked soon: for finalizers, which may do no I/O.
 
         A forked child drops copies of what its parent still uses, so there this does nothing.
         """
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() and not self._finished.locked():
             background.put(lambda: self.finish(ending()))
 
     def unreadable(self) -> Ending:
@@ -132,13 +146,9 @@ class Call:
         return Answered(Reported(usage=None))
 
     def _give_back(self) -> None:
-        if not self._given_back:
+        if not self._given_back and self._hold is not None:
             self._given_back = True
             self.keeper.void(self._hold, "a call inside it pays")
-
-    def _not_paid(self) -> None:
-        for outer in self._around:
-            outer._paid_inside.discard(self._hold.id)
 
     def _project(self) -> tuple[Rates | None, Projection]:
         try:
@@ -154,10 +164,10 @@ class Call:
             return self._projection.cost
         return self._projection.input_cost if policy == "input" else 0
 
-    def _settlement(self, ending: Ending) -> tuple[Settlement, bool]:
+    def _settlement(self, ending: Ending, hold: Hold) -> tuple[Settlement, bool]:
         thresholds = self.keeper.settings.thresholds
         if isinstance(ending, Unknown):
-            return Settlement(self._hold.on_lapse, outcome="unknown", thresholds=thresholds), True
+            return Settlement(hold.on_lapse, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
             usage = Usage.of(input_tokens=self._projection.input_tokens, output_tokens=ending.seen)
             cost = self._cost(usage, None)
@@ -168,7 +178,8 @@ class Call:
             cost, estimated = self._projection.cost, True
         else:
             cost, estimated = self._cost(reported.usage, reported.tier), False
-            if reported.usage.output_tokens:
+            # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
+            if reported.usage.output_tokens and self._projection.cap_assumed:
                 choices = self.request.choices
                 self.keeper.observe(self.request.model, -(-reported.usage.output_tokens // choices))
         return (
@@ -189,4 +200,4 @@ class Call:
         except UnknownModelError as error:
             # The money is spent; the projection is the best that is known of how much.
             events.logger.error("budgetguard: booked as projected, because %s", error)
-            return max(self._projection.cost, self._hold.amount)
+            return self._projection.cost

@@ -67,12 +67,15 @@ class Settings:
     clock: Clock = system_clock
 
     def __post_init__(self) -> None:
-        if isinstance(self.store, str) and "://" not in self.store:
-            raise ConfigurationError(
-                f"store {self.store!r} is not a URL: write disk://{self.store} for a folder, or memory://"
-            )
+        _check_store(self.store)
         if self.project is not None:
             check_id(self.project, name="project")
+            theirs = self.project if isinstance(self.store, str) else self.store.project
+            if theirs != self.project:
+                raise ConfigurationError(
+                    f"the store was opened for the project {theirs!r}, not for {self.project!r}: "
+                    "open it for that one, or name it by its URL"
+                )
         if self.user is not None:
             check_id(self.user, name="user")
         if self.default_budget is not None:
@@ -86,11 +89,22 @@ class Settings:
                 raise ConfigurationError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
+        if not isinstance(self.thresholds, tuple):
+            raise ConfigurationError(
+                f"thresholds is a list of percentages such as [50, 80], not {self.thresholds!r}"
+            )
         for percent in self.thresholds:
             if isinstance(percent, bool) or not isinstance(percent, int) or not 0 < percent <= 1000:
                 raise ConfigurationError(f"thresholds are whole percentages from 1 to 1000, not {percent!r}")
-        if isinstance(self.allow_endpoints, str):
-            raise ConfigurationError(f"allow_endpoints is a list of paths: write [{self.allow_endpoints!r}]")
+        if not isinstance(self.allow_endpoints, tuple) or not all(
+            isinstance(path, str) for path in self.allow_endpoints
+        ):
+            raise ConfigurationError(
+                "allow_endpoints is a list of paths such as "
+                f"['/images/generations'], not {self.allow_endpoints!r}"
+            )
+        if not callable(self.clock):
+            raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")
 
     @property
     def default(self) -> Budget | None:
@@ -99,6 +113,18 @@ class Settings:
             return None
         limit = to_nanos(self.default_budget, name="default_budget")
         return Budget(limit, self.default_duration, self.timezone)
+
+
+def _check_store(store: object) -> None:
+    if isinstance(store, str):
+        if "://" not in store:
+            raise ConfigurationError(
+                f"store {store!r} is not a URL: write disk://{store or '~/budgets'} for a folder, or memory://"
+            )
+    elif not hasattr(store, "reserve"):
+        raise ConfigurationError(
+            f"store must be a URL such as disk:///var/lib/app/budgets, or an open Store, not {store!r}"
+        )
 
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {

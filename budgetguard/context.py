@@ -9,7 +9,7 @@ cannot undo somebody else's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -33,7 +33,7 @@ class Link:
 
     Attributes:
         owner: what was entered.
-        user: who pays from here inwards.
+        user: who pays from here inwards; None leaves that as it is.
         run: the charge of the run that begins here, if one does.
         keeper: whose run it is.
         outer: the link around this one.
@@ -75,6 +75,8 @@ class Surroundings:
 def current_user() -> str | None:
     """Return the user set by the innermost `budget_user` around us, or None."""
     link = _current.link
+    while link is not None and link.user is None:
+        link = link.outer
     return None if link is None else link.user
 
 
@@ -102,6 +104,7 @@ def calls_around(keeper: object) -> tuple[Call, ...]:
 
 def enter_frame(call: Call) -> Frame:
     """Begin a guarded call: calls made from here on are inside it."""
+    carry_into_threads(surroundings, within)
     frame = Frame(call, _current.frame)
     _current.frame = frame
     return frame
@@ -118,9 +121,7 @@ def enter_link(
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is."""
     carry_into_threads(surroundings, within)
-    outer = _current.link
-    kept = None if outer is None else outer.user
-    _current.link = Link(owner, kept if user is None else user, run, keeper, outer)
+    _current.link = Link(owner, user, run, keeper, _current.link)
 
 
 def leave_link(owner: object) -> None:
@@ -204,13 +205,19 @@ class Surrounding:
         if inspect.isasyncgenfunction(wrapped):
             return entered._astep(wrapped(*args, **kwargs))
         if inspect.iscoroutinefunction(wrapped):
-            return entered._await(wrapped, args, kwargs)
+            return entered._await(wrapped(*args, **kwargs))
         with entered:
-            return wrapped(*args, **kwargs)
+            answer = wrapped(*args, **kwargs)
+        # A callable object may be any of these without looking like it.
+        if inspect.iscoroutine(answer):
+            return entered._await(answer)
+        if inspect.isgenerator(answer):
+            return entered._step(answer)
+        return entered._astep(answer) if inspect.isasyncgen(answer) else answer
 
-    async def _await(self, wrapped: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    async def _await(self, coroutine: Awaitable[Any]) -> Any:
         with self:
-            return await wrapped(*args, **kwargs)
+            return await coroutine
 
     def _step(self, generator: Any) -> Generator[Any, Any, Any]:
         # Current only while the generator runs: its caller must not inherit its user between steps.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import wrapt
@@ -30,7 +30,7 @@ class Budgeted:
         model: the model, where the function has no parameter `model`.
         input: the parameter that is the input, or a callable that takes the function's arguments and
             returns it.
-        usage: reads usage from the answer.
+        usage: reads usage from the answer; from the last item, if the function yields.
         max_completion_tokens: what the function caps the output at, where it has no such parameter.
         user: who pays.
 
@@ -50,27 +50,32 @@ class Budgeted:
         user: str | None = None,
     ) -> None:
         self._keeper = keeper
-        self._name = getattr(function, "__qualname__", repr(function))
+        self._name = getattr(_plain(function), "__qualname__", None) or type(function).__name__
         self._model = model
         self._input = input
         self._usage = usage
         self._cap = max_completion_tokens
         self._user = None if user is None else check_id(user, name="user")
-        self._check(function)
+        if not callable(function) and not isinstance(function, classmethod | staticmethod):
+            raise ConfigurationError(f"@budgeted guards functions, and {function!r} is none")
+        self._function = _plain(function)
+        self._unbound = _signature(self._function)
+        self._bound = _without_self(self._unbound)
+        self._check()
 
-    def __call__(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
-        call, request = self._call(wrapped, args, kwargs)
+    def __call__(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        call, request = self._call(self._bound if instance is not None else self._unbound, args, kwargs)
         make = partial(wrapped, *args, **kwargs)
-        if inspect.isgeneratorfunction(wrapped):
+        if inspect.isgeneratorfunction(self._function):
             return GuardedGenerator(call, make, request.reader())
-        if inspect.isasyncgenfunction(wrapped):
+        if inspect.isasyncgenfunction(self._function):
             return GuardedAsyncGenerator(call, make, request.reader())
-        if inspect.iscoroutinefunction(wrapped):
-            return adrive(guarded(call), make)
+        if inspect.iscoroutinefunction(self._function):
+            return _named(self._name, adrive(guarded(call), make))
         return drive(guarded(call), make)
 
-    def _call(self, wrapped: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Call, FunctionRequest]:
-        bound = _signature(wrapped).bind(*args, **kwargs)
+    def _call(self, signature: inspect.Signature, args: Any, kwargs: Any) -> tuple[Call, FunctionRequest]:
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments: dict[str, Any] = {}
         for name, parameter in bound.signature.parameters.items():
@@ -103,16 +108,20 @@ class Budgeted:
             'Name the parameter that is the input: @budgeted(input="question")'
         )
 
-    def _check(self, function: Callable[..., Any]) -> None:
-        if not callable(function) and not isinstance(function, classmethod | staticmethod):
-            raise ConfigurationError(f"@budgeted guards functions, and {function!r} is none")
-        if self._model is not None and not isinstance(self._model, str):
+    def _check(self) -> None:
+        if self._model is not None and (not isinstance(self._model, str) or not self._model):
             raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {self._model!r}")
         if self._input is not None and not isinstance(self._input, str) and not callable(self._input):
             raise ConfigurationError(f"input must be a parameter's name or a callable, not {self._input!r}")
         if self._usage is not None and not callable(self._usage):
             raise ConfigurationError(f"usage must be a callable that reads an answer, not {self._usage!r}")
-        parameters = inspect.signature(_plain(function)).parameters
+        if self._cap is not None and (
+            isinstance(self._cap, bool) or not isinstance(self._cap, int) or self._cap < 0
+        ):
+            raise ConfigurationError(
+                f"max_completion_tokens must be a whole number of tokens from 0, not {self._cap!r}"
+            )
+        parameters = self._unbound.parameters
         if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             return
         if isinstance(self._input, str) and self._input not in parameters:
@@ -143,14 +152,25 @@ def _plain(function: Any) -> Callable[..., Any]:
     return plain
 
 
+def _named(name: str, coroutine: Any) -> Any:
+    coroutine.__name__ = coroutine.__qualname__ = name  # so that Python says what was never awaited
+    return coroutine
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    # wrapt passes the arguments without the instance or class that the function is bound to.
+    first, *rest = signature.parameters.values() or (None,)
+    return (
+        signature
+        if first is None or first.kind is first.VAR_POSITIONAL
+        else signature.replace(parameters=rest)
+    )
+
+
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    # A bound method is a new object at each call, so its signature is kept under its function.
-    return _cached_signature(_plain(function), hasattr(function, "__self__"))
-
-
-@lru_cache(maxsize=1024)
-def _cached_signature(function: Callable[..., Any], bound: bool) -> inspect.Signature:
-    signature = inspect.signature(function)
-    if not bound:
-        return signature
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"@budgeted cannot see the parameters of {function!r}: guard a def that calls it"
+        ) from error

@@ -7,6 +7,7 @@ is the same for sync and async callers, cancellation included, and a test can dr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from budgetguard.adapters.base import Ending, NotCharged
+from budgetguard.background import background
 from budgetguard.calls import Call
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
+
+
+logger = logging.getLogger("budgetguard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +76,23 @@ def invoking(call: Call) -> Flow:
         yield _finish(call, call.request.ending_of_error(error))
         raise
     leave_frame(frame)
-    attached = call.request.attach(answer, call)
-    if attached is not None:
-        return attached
+    unpriced: UnpricedAnswerError | None = None
     try:
+        attached = call.request.attach(answer, call)
+        if attached is not None:
+            return attached
         ending = call.request.ending(answer)
-    except UnpricedAnswerError:
-        if call.delegated:
-            yield _finish(call, NotCharged("calls inside it paid"))
-            return answer
-        yield _finish(call, call.unreadable())
-        raise
+    except UnpricedAnswerError as error:
+        # What calls inside have paid for needs no price of its own.
+        unpriced = None if call.delegated else error
+        ending = call.unreadable()
+    except Exception:
+        logger.exception("budgetguard: an answer could not be read; its projection is booked")
+        ending = call.unreadable()
     yield _finish(call, ending)
+    call.remember(answer)
+    if unpriced is not None:
+        raise unpriced
     return answer
 
 
@@ -108,6 +118,7 @@ def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
 
 async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
     """Carry out a flow in an event loop (asyncio or trio), store work in worker threads."""
+    background.start()
     closing = False
     send: Callable[[], Step] = partial(next, flow)
     while True:
@@ -117,7 +128,10 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
             return stop.value
         try:
             if closing and isinstance(step, Work):
-                value = step.run()  # a coroutine that is being closed may not wait for anything
+                # A coroutine that is being closed may not wait for anything. Nor may it take locks: the
+                # garbage collector closes coroutines too, and it runs anywhere, inside a store as well.
+                background.put(step.run)
+                value = None
             else:
                 value = await finished(step) if isinstance(step, Work) else await invoke()
         except BaseException as error:  # noqa: BLE001 - the flow decides
@@ -139,13 +153,17 @@ async def finished(work: Work) -> Any:
 
         with anyio.CancelScope(shield=True):
             return await anyio.to_thread.run_sync(copy_context().run, work.run)
-    doing = asyncio.wrap_future(_workers().submit(copy_context().run, work.run))
+    running = _workers().submit(copy_context().run, work.run)
+    doing = asyncio.wrap_future(running)
     cancelled: asyncio.CancelledError | None = None
     while not doing.done():
         try:
             await asyncio.wait([doing])
         except asyncio.CancelledError as error:
             cancelled = error
+        except GeneratorExit:
+            background.put(running.exception)  # waits: what the flow does next must come after this
+            raise
     if cancelled is not None:
         doing.exception()  # retrieved: the cancellation outranks it
         raise cancelled

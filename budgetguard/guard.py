@@ -18,6 +18,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.holds import HoldRecord
 from budgetguard.money import to_nanos, to_usd
+from budgetguard.refusals import unknown_user
 from budgetguard.runs import Run
 from budgetguard.stores.base import Store
 from budgetguard.windows import Align, Milliseconds, calendar_start
@@ -47,7 +48,6 @@ class Guard:
         self.keeper = Bookkeeper(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
         self._lock = threading.Lock()
-        self._max_budget: Decimal = Decimal(0)
 
     def __repr__(self) -> str:
         return f"<Guard of project {self.project!r} on {self.settings.store!r}>"
@@ -77,9 +77,11 @@ class Guard:
         Raises:
             ConfigurationError: an unknown setting or a bad value; nothing was changed.
         """
-        self.keeper.configure(changed(self.settings, settings))
+        new = changed(self.settings, settings)
         with self._lock:
-            self._siblings = {}
+            for project, sibling in self._siblings.items():
+                sibling.keeper.configure(changed(new, {"project": project}))
+            self.keeper.configure(new)
 
     def in_project(self, project: str) -> Guard:
         """Return the guard of another project on the same store, with the same prices and hooks.
@@ -95,6 +97,11 @@ class Guard:
                 self.keeper.configure(changed(self.settings, {"project": project}))
             if project == self.project:
                 return self
+            if not isinstance(self.settings.store, str):
+                raise ConfigurationError(
+                    f"{self.settings.store!r} keeps the project {self.project!r} alone: "
+                    f"name the store by its URL to use the project {project!r} beside it"
+                )
             if project not in self._siblings:
                 sibling = Guard(**{**_values(self.settings), "project": project})
                 sibling.keeper.prices = self.keeper.prices
@@ -127,12 +134,11 @@ class Guard:
         Raises:
             ConfigurationError: on setting it: not an amount of money.
         """
-        return self._max_budget
+        return to_usd(self.keeper.process.limit)
 
     @max_budget.setter
     def max_budget(self, usd: int | float | Decimal) -> None:
         self.keeper.process.limit = to_nanos(usd, name="max_budget")
-        self._max_budget = to_usd(self.keeper.process.limit)
 
     def current_cost(self) -> float:
         """Return what this process has spent through this guard, USD as a float, as LiteLLM counts it."""
@@ -212,7 +218,7 @@ class Guard:
         """
         nanos = None if limit is None else to_nanos(limit, name="limit")
         zone = timezone or self.settings.timezone
-        anchor = None if starts_at is None else _milliseconds(starts_at)
+        anchor = None if starts_at is None else _milliseconds(starts_at, name="starts_at")
         if align not in ("created", "calendar"):
             raise ConfigurationError(f"align must be 'created' or 'calendar', not {align!r}")
         if align == "calendar":
@@ -261,7 +267,8 @@ class Guard:
     def calls(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[HoldRecord]:
         """Yield the records of calls made from `since` to before `until`, oldest first."""
         return self.store.calls(
-            0 if since is None else _milliseconds(since), None if until is None else _milliseconds(until)
+            0 if since is None else _milliseconds(since, name="since"),
+            None if until is None else _milliseconds(until, name="until"),
         )
 
     def manager(self, project_name: str | None = None) -> BudgetManager:
@@ -305,7 +312,7 @@ class Guard:
     def _known(self, user: str | None, balance: Balance | None) -> Balance:
         if balance is None:
             raise (
-                self.keeper.unknown_user(user)
+                unknown_user(user, self.project)
                 if user
                 else ConfigurationError(
                     f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"
@@ -314,7 +321,9 @@ class Guard:
         return balance
 
 
-def _milliseconds(instant: datetime) -> Milliseconds:
+def _milliseconds(instant: datetime, *, name: str) -> Milliseconds:
+    if not isinstance(instant, datetime):
+        raise ConfigurationError(f"{name} must be a datetime, not {instant!r} ({type(instant).__name__})")
     aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
     return round(aware.timestamp() * 1000)
 

@@ -56,7 +56,8 @@ class Run(Surrounding):
     @property
     def available(self) -> Decimal:
         """limit - spent - held, USD."""
-        return self.limit - self.spent - self.held
+        balance = self._balance()
+        return self.limit if balance is None else self.limit - balance.spent - balance.held
 
     def _balance(self) -> Balance | None:
         return self._keeper.store.read(self.account)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.adapters.answers import StreamTally, reported
@@ -67,7 +65,7 @@ class FunctionRequest(Request):
 
     def ending(self, answer: Any) -> Ending:
         if self._usage is not None:
-            return Answered(Reported(usage=_as_usage(self._usage(answer))))
+            return Answered(Reported(usage=self._read_usage(self._usage, answer)))
         if isinstance(answer, str):
             return self.text_ending(count_text(answer, encoding_for(self.model)))
         found = reported(answer)
@@ -79,6 +77,23 @@ class FunctionRequest(Request):
             )
         return Answered(found)
 
+    def _read_usage(self, read: UsageReader, answer: object) -> Usage:
+        try:
+            found: object = read(answer)
+        except Exception as error:
+            raise UnpricedAnswerError(
+                f"the usage= of {self._name}() failed on the {type(answer).__name__} that it answered with "
+                f"({type(error).__name__}), so its projection was booked"
+            ) from error
+        if isinstance(found, Usage):
+            return found
+        if isinstance(found, tuple) and len(found) == 2 and all(map(_is_count, found)):
+            return Usage.of(input_tokens=found[0], output_tokens=found[1])
+        raise UnpricedAnswerError(
+            f"the usage= of {self._name}() must return a Usage or (input_tokens, output_tokens), whole "
+            f"numbers from 0, not {_shown(found)}; the projection was booked"
+        )
+
     def text_ending(self, output_tokens: int) -> Ending:
         """Return the ending of an answer that is text: its tokens, and those of the input, are counted."""
         tokens = (embedding_input_tokens if self._embeds else chat_input_tokens)(self._body, self.model)
@@ -86,7 +101,7 @@ class FunctionRequest(Request):
 
     def reader(self) -> ItemReader:
         """Return what reads the cost from the items of a function that yields."""
-        return ItemReader(self)
+        return ItemReader(self, told=self._usage is not None)
 
     def ending_of_error(self, error: BaseException) -> Ending:
         return ending_of_any_error(error)
@@ -104,15 +119,26 @@ class FunctionRequest(Request):
 
 
 class ItemReader:
-    """What a generator's items tell of its cost: text, or chunks of a completion."""
+    """What a generator's items tell of its cost: text, or chunks of a completion.
 
-    def __init__(self, request: FunctionRequest) -> None:
+    Args:
+        request: the call.
+        told: the last item says it all, read by the user's `usage=`.
+    """
+
+    def __init__(self, request: FunctionRequest, *, told: bool = False) -> None:
         self._request = request
-        self._tally = StreamTally()
+        self._told = told
+        self._tally = StreamTally(request.model)
         self._text: list[str] = []
+        self._any = False
+        self._last: object = None
         self._unread: object = None
 
     def feed(self, item: object) -> None:
+        self._any = True
+        if self._told:
+            self._last = item
         if isinstance(item, str):
             self._text.append(item)
         elif isinstance(item, Mapping) or hasattr(item, "choices") or hasattr(item, "usage"):
@@ -120,15 +146,22 @@ class ItemReader:
         elif self._unread is None:
             self._unread = item
 
-    def ending(self, *, complete: bool) -> Ending:
+    def ending(self) -> Ending:
+        if self._told and self._any:
+            return self._request.ending(self._last)
         if self._tally.reported is not None:
             return Answered(self._tally.reported)
         seen = self._seen()
-        if not complete:
-            return Abandoned(seen)
         if self._unread is not None and not seen:
             return self._request.ending(self._unread)  # raises: this is nothing that can be priced
         return self._request.text_ending(seen)
+
+    def ending_early(self, error: BaseException | None) -> Ending:
+        if self._tally.reported is not None:
+            return Answered(self._tally.reported)
+        if error is not None and not self._any:
+            return self._request.ending_of_error(error)
+        return Abandoned(self._seen())
 
     def _seen(self) -> int:
         written = count_text("".join(self._text), encoding_for(self._request.model)) if self._text else 0
@@ -139,32 +172,42 @@ def ending_of_any_error(error: BaseException) -> Ending:
     """Say how a call ended that raised this, whatever package it comes from."""
     if isinstance(error, BudgetGuardError):
         return NotCharged("a call inside was refused")
-    if "openai" in sys.modules:
-        from budgetguard.adapters.openai import ending_of_openai_error
-
-        found = ending_of_openai_error(error)
-        if found is not None:
-            return found
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and 400 <= status < 600:
         return NotCharged(f"the provider answered {status}")
-    if isinstance(error, asyncio.CancelledError):
-        return Unknown("cancelled")
+    if any(_is_never_sent(cause) for cause in _causes(error)):
+        return NotCharged("no connection")
     return Unknown(type(error).__name__)
 
 
-def _as_usage(value: object) -> Usage:
-    if isinstance(value, Usage):
-        return value
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int) and n >= 0 for n in value):
-        return Usage.of(input_tokens=value[0], output_tokens=value[1])
-    raise UnpricedAnswerError(
-        f"usage= must return a Usage or (input_tokens, output_tokens), and it returned {value!r}; "
-        "the projection was booked"
-    )
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__
+
+
+def _is_never_sent(error: BaseException) -> bool:
+    return isinstance(error, ConnectionRefusedError) or type(error).__name__ in _NEVER_SENT
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _shown(value: object) -> str:
+    # Numbers help; text may be the answer's own, and has no place in an error.
+    if isinstance(value, tuple) and all(isinstance(one, int | float) for one in value):
+        return repr(value)
+    return type(value).__name__
 
 
 INPUTS: Final = ("messages", "prompt", "input")
+
+# What HTTP clients name the error when nobody was there to take the request.
+_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 
 
 def chat_body(arguments: Mapping[str, Any], given: object) -> dict[str, Any]:

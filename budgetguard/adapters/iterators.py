@@ -7,14 +7,17 @@ settled by a finalizer, which does no I/O itself.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from budgetguard.adapters.base import Ending, NotCharged
+from budgetguard.adapters.base import Ending, NotCharged, Unknown
+from budgetguard.background import background
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import UnpricedAnswerError
+from budgetguard.flow import Work, adrive, drive, finished, invoking, reserving
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call
@@ -26,12 +29,19 @@ class Reader(Protocol):
     def feed(self, item: object) -> None:
         """Take note of one item."""
 
-    def ending(self, *, complete: bool) -> Ending:
-        """Say how the call ended; raises UnpricedAnswerError if the items of a complete one tell no cost."""
+    def ending(self) -> Ending:
+        """Say how the call ended whose items are all read.
+
+        Raises:
+            UnpricedAnswerError: they tell no cost.
+        """
+
+    def ending_early(self, error: BaseException | None) -> Ending:
+        """Say how the call ended that goes no further: given up, or broken off by an error."""
 
 
-class GuardedGenerator(Generator[Any, Any, Any]):
-    """Step through a generator as one guarded call.
+class _Stepped:
+    """What sync and async generators share: when the money is set aside, and who settles.
 
     Args:
         call: the call, its money not yet set aside unless `begun`.
@@ -45,51 +55,66 @@ class GuardedGenerator(Generator[Any, Any, Any]):
         self._make = make
         self._reader = reader
         self._inner: Any = None
-        self._closed = False
-        self._begun = begun
+        self._over = False
+        self._begun = False
+        self._finalizer: Any = None
         if begun:
-            self._mind()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._begun = True
+        background.start()
+        self._finalizer = weakref.finalize(self, _finish_dropped, self._call, self._reader)
+
+    def _end(self) -> bool:
+        """Tell whether there is something to settle; from here on, nobody else will."""
+        self._over = True
+        return self._finalizer is not None and self._finalizer.detach() is not None
+
+
+class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
+    """Step through a generator as one guarded call."""
 
     def send(self, value: Any) -> Any:
         return self._step(lambda: self._inner.send(value))
 
     def throw(self, *error: Any) -> Any:
+        if not self._begun:
+            self._over = True  # it runs no line of its body, and so makes no call
         return self._step(lambda: self._inner.throw(*error))
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if self._over:
+            return
+        self._over = True
+        try:
             if self._inner is not None:
                 self._inside(self._inner.close)
-            if self._begun:
-                self._call.finish(self._reader.ending(complete=False))
-
-    def _mind(self) -> None:
-        from budgetguard.background import background
-
-        background.start()
-        weakref.finalize(self, _finish_dropped, self._call, self._reader)
+        finally:
+            if self._end():
+                self._call.finish(self._reader.ending_early(None))
 
     def _step(self, advance: Callable[[], Any]) -> Any:
-        if self._closed:
-            raise StopIteration
+        if self._over:
+            # A finished generator knows best what it raises; a new one made for that runs nothing.
+            if self._inner is None:
+                self._inner = self._make()
+                self._inner.close()
+            return advance()
         if not self._begun:
-            from budgetguard.flow import drive, reserving
-
-            drive(reserving(self._call), lambda: None)
-            self._begun = True
-            self._mind()
+            drive(reserving(self._call), _nothing)
+            self._begin()
         if self._inner is None:
             self._inner = self._make()
         try:
             item = self._inside(advance)
         except StopIteration:
-            self._closed = True
-            self._call.finish(_complete(self._call, self._reader))
+            if self._end():
+                _complete(self._call, self._reader, self._call.finish)
             raise
         except BaseException as error:
-            self._closed = True
-            self._call.finish(self._call.request.ending_of_error(error))
+            if self._end():
+                self._call.finish(self._reader.ending_early(error))
             raise
         self._reader.feed(item)
         return item
@@ -102,59 +127,52 @@ class GuardedGenerator(Generator[Any, Any, Any]):
             leave_frame(frame)
 
 
-class GuardedAsyncGenerator(AsyncGenerator[Any, Any]):
-    """Step through an async generator as one guarded call; see `GuardedGenerator`."""
-
-    def __init__(self, call: Call, make: Callable[[], Any], reader: Reader, *, begun: bool = False) -> None:
-        self._call = call
-        self._make = make
-        self._reader = reader
-        self._inner: Any = None
-        self._closed = False
-        self._begun = begun
-        if begun:
-            self._mind()
+class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
+    """Step through an async generator as one guarded call."""
 
     async def asend(self, value: Any) -> Any:
         return await self._step(lambda: self._inner.asend(value))
 
     async def athrow(self, *error: Any) -> Any:
+        if not self._begun:
+            self._over = True  # it runs no line of its body, and so makes no call
         return await self._step(lambda: self._inner.athrow(*error))
 
     async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if self._over:
+            return
+        self._over = True
+        try:
             if self._inner is not None:
                 await self._inside(self._inner.aclose)
-            if self._begun:
-                await self._finish(self._reader.ending(complete=False))
-
-    def _mind(self) -> None:
-        from budgetguard.background import background
-
-        background.start()
-        weakref.finalize(self, _finish_dropped, self._call, self._reader)
+        finally:
+            if self._end():
+                await self._finish(self._reader.ending_early(None))
 
     async def _step(self, advance: Callable[[], Awaitable[Any]]) -> Any:
-        if self._closed:
-            raise StopAsyncIteration
+        if self._over:
+            if self._inner is None:
+                self._inner = self._make()
+                await self._inner.aclose()
+            return await advance()
         if not self._begun:
-            from budgetguard.flow import adrive, reserving
-
-            await adrive(reserving(self._call), _nothing)
-            self._begun = True
-            self._mind()
+            await adrive(reserving(self._call), _anothing)
+            self._begin()
         if self._inner is None:
             self._inner = self._make()
         try:
             item = await self._inside(advance)
         except StopAsyncIteration:
-            self._closed = True
-            await self._finish(_complete(self._call, self._reader))
+            if self._end():
+                endings: list[Ending] = []
+                try:
+                    _complete(self._call, self._reader, endings.append)
+                finally:
+                    await self._finish(endings[0])
             raise
         except BaseException as error:
-            self._closed = True
-            await self._finish(self._call.request.ending_of_error(error))
+            if self._end():
+                await self._finish(self._reader.ending_early(error))
             raise
         self._reader.feed(item)
         return item
@@ -167,43 +185,49 @@ class GuardedAsyncGenerator(AsyncGenerator[Any, Any]):
             leave_frame(frame)
 
     async def _finish(self, ending: Ending) -> None:
-        from budgetguard.flow import Work, finished
-
-        await finished(Work(partial(self._call.finish, ending), self._call.blocking))
+        finish = partial(self._call.finish, ending)
+        try:
+            await finished(Work(finish, self._call.blocking))
+        except GeneratorExit:  # the task is being thrown away, and may not wait for anything
+            background.put(finish)
+            raise
 
 
 def guard_awaitable(answer: Awaitable[Any], call: Call) -> Coroutine[Any, Any, Any]:
     """Return a coroutine that awaits an answer as the rest of a guarded call."""
-    from budgetguard.background import background
-
     coroutine = _await(answer, call)
     background.start()
-    weakref.finalize(coroutine, call.finish_later, lambda: NotCharged("never awaited"))
+    # A coroutine that nobody awaits does nothing; a task or future goes on all the same.
+    dropped = NotCharged("never awaited") if inspect.iscoroutine(answer) else Unknown("never awaited")
+    weakref.finalize(coroutine, call.finish_later, lambda: dropped)
     return coroutine
 
 
 async def _await(answer: Awaitable[Any], call: Call) -> Any:
-    from budgetguard.flow import adrive, invoking
-
     async def invoke() -> Any:
         return await answer
 
     return await adrive(invoking(call), invoke)
 
 
-def _complete(call: Call, reader: Reader) -> Ending:
+def _complete(call: Call, reader: Reader, finish: Callable[[Ending], object]) -> None:
     try:
-        return reader.ending(complete=True)
+        ending = reader.ending()
     except UnpricedAnswerError:
-        if call.delegated:
-            return NotCharged("calls inside it paid")
-        call.finish(call.unreadable())
-        raise
+        finish(call.unreadable())
+        if not call.delegated:
+            raise
+    else:
+        finish(ending)
 
 
 def _finish_dropped(call: Call, reader: Reader) -> None:
-    call.finish_later(lambda: reader.ending(complete=False))
+    call.finish_later(lambda: reader.ending_early(None))
 
 
-async def _nothing() -> None:
+def _nothing() -> None:
     """Be the call of a flow that makes none."""
+
+
+async def _anothing() -> None:
+    """Be the call of an async flow that makes none."""

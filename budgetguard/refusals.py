@@ -1,0 +1,66 @@
+"""What a refusal says: who refused, with which numbers, and what to do about it."""
+
+from __future__ import annotations
+
+from budgetguard.accounts import PROCESS, PROJECT, RUN, USER, Balance
+from budgetguard.errors import BudgetExceededError, MissingUserError, UnknownUserError
+from budgetguard.holds import Hold
+from budgetguard.money import Nanos, format_usd, to_usd
+
+
+def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> BudgetExceededError:
+    """Return the error that says which account has too little available for a hold.
+
+    Args:
+        hold: what was asked for.
+        balance: the account that refused.
+        limit: its limit as people mean it, Nanos.
+        spent: what it has spent as people mean it, Nanos.
+    """
+    available = limit - spent - balance.held_nanos
+    kind, _, ident = balance.account.partition(":")
+    who = {
+        USER: f"user {ident!r}",
+        RUN: "this run",
+        PROCESS: "this process (max_budget)",
+        PROJECT: f"project {ident!r}",
+    }.get(kind, balance.account)
+    when = f" until {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
+    held = f" and {format_usd(balance.held_nanos)} held for calls under way" if balance.held_nanos else ""
+    wait = ", wait until it resets" if balance.resets_at else ""
+    return BudgetExceededError(
+        current_cost=to_usd(spent),
+        max_budget=to_usd(limit),
+        message=(
+            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
+            f"but {who} has {format_usd(max(0, available))} left{when}: of {format_usd(limit)}, "
+            f"{format_usd(spent)} is spent{held}. The call was not made. "
+            f"Cap its output (max_completion_tokens), use a cheaper model, raise the limit{wait}"
+        ),
+        user=hold.user,
+        account=balance.account,
+        projected_cost=to_usd(hold.amount),
+        available=to_usd(available),
+        resets_at=balance.resets_at,
+    )
+
+
+def unknown_user(user: str, project: str) -> UnknownUserError:
+    """Return the error that says a user has no budget."""
+    return UnknownUserError(
+        f"user {user!r} has no budget in project {project!r}: make one with "
+        f"BudgetManager({project!r}).create_budget(total_budget=10, user={user!r}), "
+        "or let budgets be made with configure(default_budget=10)",
+        user=user,
+        project=project,
+    )
+
+
+def missing_user(model: str, project: str) -> MissingUserError:
+    """Return the error that says nothing limits a call."""
+    return MissingUserError(
+        f"nothing limits this call to {model}: no user is set, and neither a run nor the process "
+        f"nor the project {project!r} has a limit. "
+        'Call inside `with budget_user("1234"):` or `with budgetguard.budget(0.50):`, '
+        'set budgetguard.max_budget, or allow it with configure(missing_user="allow")'
+    )
