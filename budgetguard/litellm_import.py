@@ -15,7 +15,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.holds import Charge, Hold, Settled, Settlement
 from budgetguard.money import Nanos, format_usd, to_nanos
-from budgetguard.windows import Milliseconds, parse_duration, window_at
+from budgetguard.windows import Milliseconds, window_at
 
 T = TypeVar("T")
 
@@ -24,6 +24,8 @@ _UNKNOWN_TIME: Final[Milliseconds] = 0
 _UNKNOWN_MODEL: Final = "unknown"
 _NAMED: Final = {1: "daily", 7: "weekly", 28: "monthly", 365: "yearly"}
 _SHOWN: Final = 5
+# A hundred years, the longest window.
+_LONGEST_DAYS: Final = 36_524
 # The year 3000, in seconds.
 _LATEST: Final = 32_503_680_000
 
@@ -47,13 +49,13 @@ class Imported:
     spent: Nanos
 
     def __str__(self) -> str:
-        parts = [f"{len(self.created)} users imported, {format_usd(self.spent)} spent"]
+        parts = [f"{_users(self.created)} imported, {format_usd(self.spent)} spent"]
         if self.over:
-            parts.append(f"{len(self.over)} of them start at $0.00 because their window was over")
+            parts.append(f"{_users(self.over)} with nothing spent, because the window of that spend is over")
         if self.existing:
-            parts.append(f"{len(self.existing)} had a budget here and were left as they are")
+            parts.append(f"{_users(self.existing)} left alone, having a budget here already")
         if self.deleted:
-            parts.append(f"{len(self.deleted)} were deleted here after an earlier import and stay deleted")
+            parts.append(f"{_users(self.deleted)} not made again, deleted here after an earlier import")
         return "; ".join(parts)
 
 
@@ -116,6 +118,10 @@ def import_user_cost(guard: Guard, path: str | os.PathLike[str], *, calendar: bo
         if is_over and any(one.models.values()):
             over.append(one.user)
     return Imported(tuple(created), tuple(existing), tuple(deleted), tuple(over), spent)
+
+
+def _users(users: tuple[str, ...]) -> str:
+    return "1 user" if len(users) == 1 else f"{len(users)} users"
 
 
 def _book(guard: Guard, one: _User, charge: Charge, model: str, cost: Nanos) -> Nanos:
@@ -182,7 +188,7 @@ def _read(path: Path, *, calendar: bool) -> list[_User]:
 def _checked(user: str, stored: object, *, calendar: bool) -> _User:
     check_id(user, name="user")
     if not isinstance(stored, dict) or "total_budget" not in stored:
-        raise ConfigurationError("there is no total_budget")
+        raise ConfigurationError("it has no total_budget")
     limit = to_nanos(stored["total_budget"], name="total_budget")
     duration = _optional(stored, "duration", lambda value: _duration(value, calendar=calendar))
     # What LiteLLM measures a window from is its last reset; the other is when the user was made.
@@ -203,12 +209,11 @@ def _optional(stored: dict[str, Any], key: str, read: Callable[[Any], T]) -> T |
     return None if value is None else read(value)
 
 
-def _duration(days: object, *, calendar: bool) -> str:
-    if isinstance(days, bool) or not isinstance(days, int | float) or days != int(days) or days < 1:
+def _duration(days: Any, *, calendar: bool) -> str:
+    whole = isinstance(days, int) or (isinstance(days, float) and days.is_integer())
+    if isinstance(days, bool) or not whole or not 1 <= days <= _LONGEST_DAYS:
         raise ConfigurationError(f"duration must be a whole number of days, not {days!r}")
-    text = _NAMED.get(int(days), f"{int(days)}d") if calendar else f"{int(days)}d"
-    parse_duration(text)
-    return text
+    return _NAMED.get(int(days), f"{int(days)}d") if calendar else f"{int(days)}d"
 
 
 def _instant(seconds: object, name: str) -> Milliseconds:
