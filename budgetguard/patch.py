@@ -14,6 +14,7 @@ import wrapt
 
 from budgetguard.adapters.endpoints import endpoint_of
 from budgetguard.adapters.openai import OpenAIRequest
+from budgetguard.adapters.websockets import Websockets
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
 from budgetguard.errors import ConfigurationError
@@ -56,6 +57,7 @@ def patch(keeper: Bookkeeper) -> None:
         except BaseException:
             _patch = None
             raise
+        _websockets.close()
 
 
 def unpatch() -> None:
@@ -65,6 +67,8 @@ def unpatch() -> None:
         made, _patch = _patch, None
         if made is not None:
             made.remove()
+        if not _any_wrapped:
+            _websockets.open()
 
 
 def is_patched() -> bool:
@@ -81,6 +85,7 @@ def wrap(client: C, keeper: Bookkeeper) -> C:
     Raises:
         ConfigurationError: no openai client, or wrapped with another bookkeeper.
     """
+    global _any_wrapped
     kind = type(client)
     present = keeper_of(client)
     if present is keeper:
@@ -99,6 +104,9 @@ def wrap(client: C, keeper: Bookkeeper) -> C:
             "guard other functions with @budgeted"
         )
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    with _lock:
+        _any_wrapped = True
+        _websockets.close()
     client.__class__ = type(kind.__name__, (kind,), {**names, _KEEPER: keeper, "request": request})
     return client
 
@@ -107,6 +115,15 @@ def keeper_of(client: object) -> Bookkeeper | None:
     """Return the bookkeeper that a client was wrapped with, or None."""
     found: Bookkeeper | None = getattr(type(client), _KEEPER, None)
     return found
+
+
+def _guard_of(client: object) -> Bookkeeper | None:
+    patched = _patch
+    return keeper_of(client) or (None if patched is None else patched.keeper)
+
+
+_any_wrapped = False
+_websockets = Websockets(_guard_of)
 
 
 class _Patch:

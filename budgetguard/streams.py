@@ -85,9 +85,15 @@ class _Tee:
         self._watch = watch
         self._call = call
         # Taken by whoever finishes first. Its callback must not keep the tee alive, and does no I/O.
-        self._open = weakref.finalize(self, _forgotten, os.getpid(), watch, call)
+        self._pid = os.getpid()
+        self._open = weakref.finalize(self, _forgotten, self._pid, watch, call)
         self._open.atexit = False
         _running.add(self)
+
+    def finish_at_exit(self) -> None:
+        """Finish in this thread, if nobody has, and if the call is this process's own."""
+        if self._open.detach() is not None and self._pid == os.getpid():
+            _finish(self._watch, self._call, None)
 
     def __getattr__(self, name: str) -> Any:
         # Such as `elapsed`, which a response reads from its stream.
@@ -204,6 +210,6 @@ def _keeping_books() -> bool:
 
 @atexit.register
 def _finish_at_exit() -> None:
-    # Registered after the background's own, so it runs before it: what is queued here is still done.
+    # Here, not in the background: its thread dies with the interpreter, in the middle of what it does.
     for tee in list(_running):
-        tee._open()
+        tee.finish_at_exit()

@@ -1,0 +1,110 @@
+"""What tests of the client compare: the books of a guard, and what the server says that it billed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from budgetguard.accounts import Budget
+from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.config import Settings
+from budgetguard.context import budget_user
+from budgetguard.events import Event
+from budgetguard.money import NANOS_PER_USD
+from budgetguard.patch import patch, unpatch
+from budgetguard.prices import PriceBook
+from budgetguard.testing.openai_server import OpenAIServer
+from budgetguard.usage import Usage
+
+MODEL = "gpt-4o-mini"
+MESSAGES: Any = [{"role": "user", "content": "Say hello to the people in the room."}]
+USER = "1234"
+STORES = ("memory", "disk")
+
+
+def keeper_on(store: str, folder: Path, **settings: Any) -> Bookkeeper:
+    url = "memory://" if store == "memory" else f"disk://{folder / 'books'}"
+    return Bookkeeper(Settings(store=url, **settings))
+
+
+def billed_nanos(server: OpenAIServer) -> int:
+    """Price the server's own log, without any code that reads answers."""
+    prices, total = PriceBook(), 0
+    for record in server.requests:
+        if record.billed is None:
+            continue
+        used = record.billed
+        units = {"input_tokens": used["prompt_tokens"], "output_tokens": used.get("completion_tokens", 0)}
+        units["cache_read_tokens"] = (used.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        assert record.model is not None
+        total += prices.rates(record.model).cost(Usage(units))
+    return total
+
+
+@dataclass
+class Books:
+    """One user's books under a keeper, beside the server that bills."""
+
+    keeper: Bookkeeper
+    server: OpenAIServer
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keeper.hooks.add(self.events.append, ())
+
+    def limit(self, nanos: int) -> None:
+        self.keeper.store.set_budget(f"user:{USER}", Budget(limit=nanos))
+
+    @property
+    def spent(self) -> int:
+        balance = self.keeper.store.read(f"user:{USER}")
+        assert balance is not None
+        return balance.spent_nanos
+
+    @property
+    def held(self) -> int:
+        balance = self.keeper.store.read(f"user:{USER}")
+        assert balance is not None
+        return balance.held_nanos
+
+    @property
+    def billed(self) -> int:
+        return billed_nanos(self.server)
+
+    def names(self) -> list[str]:
+        return [type(event).__name__ for event in self.events]
+
+    def of(self, kind: str) -> list[Any]:
+        return [event for event in self.events if type(event).__name__ == kind]
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.server.base_url, api_key="test", **options)
+
+    def aclient(self, **options: Any) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=self.server.base_url, api_key="test", **options)
+
+    def check(self) -> None:
+        """Assert that the books are what was billed, and that nothing is held."""
+        assert (self.spent, self.held) == (self.billed, 0)
+
+
+@contextmanager
+def open_books(
+    server: OpenAIServer, store: str, folder: Path, *, usd: float = 10, **settings: Any
+) -> Iterator[Books]:
+    """Patch openai for a keeper whose user 1234 has `usd`, and be that user inside."""
+    keeper = keeper_on(store, folder, **settings)
+    books = Books(keeper, server)
+    books.limit(int(usd * NANOS_PER_USD))
+    patch(keeper)
+    try:
+        with budget_user(USER):
+            yield books
+    finally:
+        unpatch()
+        keeper.store.close()
