@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import Hold
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow, gone_since
+from budgetguard.rows import AccountRow, HoldRow
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.rowcache import RowCache
@@ -77,13 +78,23 @@ class DiskStore(EmbeddedStore):
                 cache.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[_DiskRows]:
+    def _transaction(self, hold: Hold | None = None) -> Iterator[_DiskRows]:
         with self._use("write") as cache, cache.immediate():
-            yield _DiskRows(cache, self)
+            rows = _DiskRows(cache, self)
+            if hold is not None:
+                rows.expect(hold)
+            yield rows
             self._since_sweep += 1
             if self._since_sweep >= _SWEEP_EVERY:
                 self._since_sweep = 0
-                cache.sweep(self._clock() / 1000)
+                self._sweep(cache)
+
+    def _sweep(self, cache: RowCache) -> None:
+        now = self._clock()
+        cache.sweep_expired(now / 1000)
+        # A hold's key begins with when it was made, which is before it ended.
+        horizon = max(0, now - self._retention)
+        cache.sweep_old(self._hold_key, f"{self._hold_key}{horizon:012x}", horizon)
 
     def _peek(self, account: str) -> AccountRow | None:
         with self._use("read") as cache:
@@ -142,36 +153,68 @@ class _DiskRows:
     def __init__(self, cache: RowCache, store: DiskStore) -> None:
         self._cache = cache
         self._store = store
+        self._loaded: dict[str, tuple[Any, float | None] | None] = {}
+
+    def expect(self, hold: Hold) -> None:
+        """Load a hold and its accounts at once: each statement costs as much as the rows it finds."""
+        self._load(self._hold_key(hold.id), *(self._account_key(charge.account) for charge in hold.charges))
 
     def load_account(self, name: str) -> AccountRow | None:
-        key = self._store._account_key + name
-        row: AccountRow | None = self._cache.load(key)
-        return _checked(key, row, _ACCOUNT_FIELDS)
-
-    def remove_account(self, name: str) -> None:
-        self._cache.remove(self._store._account_key + name)
+        row: AccountRow | None = self._row(self._account_key(name), _ACCOUNT_FIELDS)
+        return row
 
     def save_account(self, name: str, row: AccountRow) -> None:
         idle = row["ephemeral"] and not row["open"]
-        expires = (row["updated"] + self._store._retention) / 1000 if idle else None
-        self._cache.save(self._store._account_key + name, row, expires)
+        self._save(
+            self._account_key(name), row, (row["updated"] + self._store._retention) / 1000 if idle else None
+        )
+
+    def remove_account(self, name: str) -> None:
+        key = self._account_key(name)
+        self._cache.remove(key)
+        self._loaded[key] = None
 
     def load_hold(self, hold_id: str) -> HoldRow | None:
-        key = self._store._hold_key + hold_id
-        row: HoldRow | None = self._cache.load(key)
-        return _checked(key, row, _HOLD_FIELDS)
+        row: HoldRow | None = self._row(self._hold_key(hold_id), _HOLD_FIELDS)
+        return row
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        gone = gone_since(row)
-        expires = None if gone is None else (gone + self._store._retention) / 1000
-        self._cache.save(self._store._hold_key + hold_id, row, expires)
+        self._save(self._hold_key(hold_id), row, None)
 
     def load_observations(self, model: str) -> Observations:
-        counts: Observations | None = self._cache.load(self._observed_key(model))
+        counts: Observations | None = self._row(self._observed_key(model), None)
         return counts or {}
 
     def save_observations(self, model: str, counts: Observations) -> None:
-        self._cache.save(self._observed_key(model), counts, None)
+        self._save(self._observed_key(model), counts, None)
+
+    def _row(self, key: str, fields: frozenset[str] | None) -> Any:
+        if key not in self._loaded:
+            self._load(key)
+        found = self._loaded[key]
+        return None if found is None else _checked(key, found[0], fields)
+
+    def _load(self, *keys: str) -> None:
+        self._loaded |= dict.fromkeys(keys)
+        self._loaded |= self._cache.load(keys)
+
+    def _save(self, key: str, row: Any, expires: float | None) -> None:
+        if key not in self._loaded:
+            self._load(key)
+        stored = self._loaded[key]
+        if stored is None:
+            self._cache.insert(key, row, expires)
+        elif stored[1] == expires:
+            self._cache.update(key, row)
+        else:
+            self._cache.update_expiry(key, row, expires)
+        self._loaded[key] = row, expires
+
+    def _account_key(self, name: str) -> str:
+        return self._store._account_key + name
+
+    def _hold_key(self, hold_id: str) -> str:
+        return self._store._hold_key + hold_id
 
     def _observed_key(self, model: str) -> str:
         # A model's name comes from outside, lone surrogates and all, which are no key of SQLite's.
@@ -232,11 +275,8 @@ def _open_cache(folder: Path, timeout: float) -> RowCache:
             time.sleep(0.01)
 
 
-_Row = TypeVar("_Row", AccountRow | None, HoldRow | None)
-
-
-def _checked(key: str, row: _Row, fields: frozenset[str]) -> _Row:
-    if row is not None and (not isinstance(row, dict) or row.keys() != fields):
+def _checked(key: str, row: Any, fields: frozenset[str] | None) -> Any:
+    if not isinstance(row, dict) or (fields is not None and row.keys() != fields):
         raise sqlite3.DataError(f"malformed row {key!r}: it has not the fields that it should have")
     return row
 

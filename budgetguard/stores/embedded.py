@@ -38,8 +38,11 @@ class EmbeddedStore(ABC):
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
 
     @abstractmethod
-    def _transaction(self) -> AbstractContextManager[Rows]:
-        """Open a write transaction: it commits on leaving, and rolls back on any exception."""
+    def _transaction(self, hold: Hold | None = None) -> AbstractContextManager[Rows]:
+        """Open a write transaction: it commits on leaving, and rolls back on any exception.
+
+        Given a hold, its rows are what the verb is about to load.
+        """
 
     @abstractmethod
     def _peek(self, account: str) -> AccountRow | None:
@@ -54,11 +57,11 @@ class EmbeddedStore(ABC):
         """Yield holds made in a span, oldest first, without holding a lock between pages."""
 
     def reserve(self, hold: Hold) -> Reservation:
-        with self._transaction() as rows:
+        with self._transaction(hold) as rows:
             return ledger.reserve(rows, hold, self._clock())
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._transaction() as rows:
+        with self._transaction(hold) as rows:
             return ledger.settle(rows, hold, settlement, self._clock())
 
     def void(self, hold: Hold) -> Settled | UnknownAccount:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.holds import Hold
 from budgetguard.learning import Observations
 from budgetguard.rows import AccountRow, HoldRow, gone_since
 from budgetguard.stores.embedded import EmbeddedStore
@@ -50,7 +51,7 @@ class MemoryStore(EmbeddedStore):
         """Do nothing: there is nothing to let go of but the balances themselves."""
 
     @contextmanager
-    def _transaction(self) -> Iterator[_MemoryRows]:
+    def _transaction(self, hold: Hold | None = None) -> Iterator[_MemoryRows]:
         with self._lock:
             yield _MemoryRows(self._accounts, self._holds, self._observed)
             self._since_sweep += 1

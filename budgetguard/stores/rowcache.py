@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,22 +18,41 @@ from budgetguard.errors import StoreError
 _APPLICATION: Final = int.from_bytes(b"BGrd")
 _SCHEMA: Final = 1
 
-_LOAD = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
-_UPDATE = "UPDATE Cache SET value = ?, expire_time = ? WHERE key = ? AND raw = 1"
+_LOAD = "SELECT key, value, expire_time FROM Cache WHERE raw = 1 AND key IN ({})"
+_UPDATE = "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1"
+_UPDATE_EXPIRY = "UPDATE Cache SET value = ?, expire_time = ? WHERE key = ? AND raw = 1"
 _INSERT = "INSERT INTO Cache (key, raw, expire_time, mode, value) VALUES (?, 1, ?, ?, ?)"
 _REMOVE = "DELETE FROM Cache WHERE key = ? AND raw = 1"
 _PAGE_FROM = "SELECT key, value FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
 _PAGE_AFTER = "SELECT key, value FROM Cache WHERE raw = 1 AND key > ? AND key < ? ORDER BY key LIMIT ?"
-_SWEEP = "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time < ? LIMIT ?)"
+_SWEEP_EXPIRED = "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time < ? LIMIT ?)"
+_SWEEP_OLD = """
+DELETE FROM Cache WHERE rowid IN (
+  SELECT rowid FROM Cache WHERE raw = 1 AND key >= ? AND key < ?
+  AND CASE WHEN typeof(value) = 'text' AND json_valid(value) THEN
+    coalesce(
+      json_extract(value, '$.ended'),
+      CASE json_extract(value, '$.accounts') WHEN '{}' THEN json_extract(value, '$.expires') END
+    ) < ? END
+  LIMIT ?
+)
+"""
 _SWEEP_AT_MOST = 2_000
 
+# diskcache's own index has every row in it; only what may be forgotten once idle has an expiry here.
+_EXPIRY_INDEX = "CREATE INDEX IF NOT EXISTS Cache_expire_time ON Cache (expire_time)"
+_SMALL_EXPIRY_INDEX = f"{_EXPIRY_INDEX} WHERE expire_time IS NOT NULL"
+
 STATEMENTS: Final = {
-    "load": _LOAD,
+    "load one": _LOAD.format("?"),
+    "load three": _LOAD.format("?, ?, ?"),
     "update": _UPDATE,
+    "update expiry": _UPDATE_EXPIRY,
     "remove": _REMOVE,
     "page from": _PAGE_FROM,
     "page after": _PAGE_AFTER,
-    "sweep": _SWEEP,
+    "sweep expired": _SWEEP_EXPIRED,
+    "sweep old": _SWEEP_OLD,
 }
 """What runs over the rows, for a test that asks SQLite how."""
 
@@ -119,15 +138,19 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
 
     @property
     def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
-        """Execute what diskcache does as it opens: waiting as long as asked, not 60 s, and without triggers.
+        """Execute what diskcache does as it opens: waiting as long as asked, not 60 s, and writing less.
 
         Its triggers keep the number and size of the rows, for eviction. Nothing is evicted here, and
-        they would write a second row at every update.
+        they would write a second row at every update; so would its index of expiries.
         """
         execute = self._con.execute
 
         def run(statement: str, *args: Any) -> sqlite3.Cursor:
-            return execute("SELECT 0" if statement.startswith("CREATE TRIGGER") else statement, *args)
+            if statement.startswith("CREATE TRIGGER"):
+                statement = "SELECT 0"
+            elif statement == _EXPIRY_INDEX:
+                statement = _SMALL_EXPIRY_INDEX
+            return execute(statement, *args)
 
         return run
 
@@ -155,24 +178,30 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
             if con.in_transaction:
                 con.execute("ROLLBACK")
 
-    def load(self, key: str) -> Any:
-        """Return the row under a key, or None.
+    def load(self, keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
+        """Return the rows under some keys and when each expires, leaving out what does not exist.
 
         Raises:
             sqlite3.DataError: what is stored there is not JSON text.
         """
-        found = self._sql(_LOAD, (key,)).fetchone()
-        return None if found is None else _parse(key, found[0])
+        found = self._con.execute(_LOAD.format(", ".join("?" * len(keys))), keys).fetchall()
+        return {key: (_parse(key, value), expires) for key, value, expires in found}
 
-    def save(self, key: str, row: object, expires: float | None) -> None:
-        """Insert or replace a row, to be swept once `expires` (epoch seconds) has passed, if ever."""
-        text = _dump(row)
-        if self._sql(_UPDATE, (text, expires, key)).rowcount == 0:
-            self._sql(_INSERT, (key, expires, diskcache.core.MODE_RAW, text))
+    def insert(self, key: str, row: object, expires: float | None) -> None:
+        """Store a row that does not exist, to be swept once `expires` (epoch seconds) has passed, if ever."""
+        self._con.execute(_INSERT, (key, expires, diskcache.core.MODE_RAW, _dump(row)))
+
+    def update(self, key: str, row: object) -> None:
+        """Replace a row that exists; when it expires stays as it is."""
+        self._con.execute(_UPDATE, (_dump(row), key))
+
+    def update_expiry(self, key: str, row: object, expires: float | None) -> None:
+        """Replace a row that exists, and when it expires."""
+        self._con.execute(_UPDATE_EXPIRY, (_dump(row), expires, key))
 
     def remove(self, key: str) -> bool:
         """Delete a row, and tell whether there was one."""
-        removed: int = self._sql(_REMOVE, (key,)).rowcount
+        removed: int = self._con.execute(_REMOVE, (key,)).rowcount
         return removed > 0
 
     def page(self, start: str, end: str, size: int, *, after: bool) -> list[tuple[str, Any]]:
@@ -181,12 +210,16 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
         Raises:
             sqlite3.DataError: what is stored there is not JSON text.
         """
-        found = self._sql(_PAGE_AFTER if after else _PAGE_FROM, (start, end, size)).fetchall()
+        found = self._con.execute(_PAGE_AFTER if after else _PAGE_FROM, (start, end, size)).fetchall()
         return [(key, _parse(key, value)) for key, value in found]
 
-    def sweep(self, now: float) -> None:
-        """Delete some of the rows whose time has passed; few enough not to hold up a call."""
-        self._sql(_SWEEP, (now, _SWEEP_AT_MOST))
+    def sweep_expired(self, now: float) -> None:
+        """Delete some of the rows that have expired; few enough not to hold up a call."""
+        self._con.execute(_SWEEP_EXPIRED, (now, _SWEEP_AT_MOST))
+
+    def sweep_old(self, start: str, end: str, horizon: int) -> None:
+        """Delete some of the holds with start <= key < end that ended before the horizon (milliseconds)."""
+        self._con.execute(_SWEEP_OLD, (start, end, horizon, _SWEEP_AT_MOST))
 
 
 def _claim(path: Path, timeout: float) -> None:
