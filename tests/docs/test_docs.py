@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -39,9 +40,19 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     if program.strip():
         done = run(python(checked(program, tmp_path)), tmp_path, variables)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        assert "Exception ignored" not in done.stderr, done.stderr
     for command in pages.commands(text):
         done = run(shlex.split(command, comments=True), tmp_path, variables)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_store_that_a_page_shows_under_the_contract_passes_it(tmp_path: Path) -> None:
+    program = tmp_path / "test_page.py"
+    program.write_text(pages.script((DOCS / "stores.md").read_text()))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(program)]
+    done = run(command, tmp_path, environment(tmp_path))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert re.search(r"\d+ passed", done.stdout)
 
 
 @page
