@@ -335,7 +335,7 @@ class Bookkeeper:
                 store = self.store
             return store.settle(hold, settlement)
         except StoreError as error:
-            logger.error(
+            logger.warning(
                 "budgetguard: %s of hold %s is not booked yet, and will be tried again: %s",
                 format_usd(settlement.cost),
                 hold.id,

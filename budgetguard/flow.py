@@ -22,7 +22,6 @@ from budgetguard.calls import Call
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
-
 logger = logging.getLogger("budgetguard")
 
 
@@ -100,6 +99,14 @@ def _finish(call: Call, ending: Ending) -> Work:
     return Work(partial(call.finish, ending), call.blocking)
 
 
+class Closed(BaseException):
+    """Stand for a GeneratorExit inside a flow: `yield from` would close the flow instead of asking it."""
+
+    def __init__(self, original: GeneratorExit) -> None:
+        super().__init__("closed")
+        self.original = original
+
+
 def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
     """Carry out a flow in this thread."""
     send: Callable[[], Step] = partial(next, flow)
@@ -108,10 +115,12 @@ def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
             step = send()
         except StopIteration as stop:
             return stop.value
+        except Closed as closed:
+            raise closed.original from None
         try:
             value = step.run() if isinstance(step, Work) else invoke()
         except BaseException as error:  # noqa: BLE001 - the flow decides
-            send = partial(flow.throw, error)
+            send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
         else:
             send = partial(flow.send, value)
 
@@ -126,6 +135,8 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
             step = send()
         except StopIteration as stop:
             return stop.value
+        except Closed as closed:
+            raise closed.original from None
         try:
             if closing and isinstance(step, Work):
                 # A coroutine that is being closed may not wait for anything. Nor may it take locks: the
@@ -136,7 +147,7 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
                 value = await finished(step) if isinstance(step, Work) else await invoke()
         except BaseException as error:  # noqa: BLE001 - the flow decides
             closing = closing or isinstance(error, GeneratorExit)
-            send = partial(flow.throw, error)
+            send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
         else:
             send = partial(flow.send, value)
 
