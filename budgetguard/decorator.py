@@ -140,11 +140,31 @@ class Budgeted:
             )
 
 
-def budgeted(keeper: Callable[[], Bookkeeper], function: Callable[..., Any] | None, **options: Any) -> Any:
-    """Guard a function, or return a decorator that does."""
-    if function is None:
-        return partial(budgeted, keeper, **options)
-    return wrapt.FunctionWrapper(function, Budgeted(keeper, function, **options))
+def budgeted(
+    keeper: Callable[[], Bookkeeper],
+    function: Callable[..., Any] | None,
+    *,
+    model: str | None = None,
+    input: Input | None = None,
+    usage: Answer | None = None,
+    max_completion_tokens: int | None = None,
+    user: str | None = None,
+) -> Any:
+    """Guard a function, or return a decorator that does; for the arguments see `Budgeted`."""
+
+    def guard(function: Callable[..., Any]) -> Any:
+        around = Budgeted(
+            keeper,
+            function,
+            model=model,
+            input=input,
+            usage=usage,
+            max_completion_tokens=max_completion_tokens,
+            user=user,
+        )
+        return wrapt.FunctionWrapper(function, around)
+
+    return guard if function is None else guard(function)
 
 
 def _plain(function: Any) -> Callable[..., Any]:

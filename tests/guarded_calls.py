@@ -1,4 +1,4 @@
-"""What the tests of guarded calls share: a guard with round prices, a scripted request, a store with a gate."""
+"""What tests of guarded calls share: a guard with round prices, a scripted request, a store with gates."""
 
 from __future__ import annotations
 

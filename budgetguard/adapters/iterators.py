@@ -80,7 +80,9 @@ class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
 
     def throw(self, *error: Any) -> Any:
         if not self._begun:
-            self._over = True  # it runs no line of its body, and so makes no call
+            # It runs no line of its body, and so makes no call.
+            self._over = True
+            self._inner = self._inner or self._make()
         return self._step(lambda: self._inner.throw(*error))
 
     def close(self) -> None:
@@ -135,7 +137,9 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
 
     async def athrow(self, *error: Any) -> Any:
         if not self._begun:
-            self._over = True  # it runs no line of its body, and so makes no call
+            # It runs no line of its body, and so makes no call.
+            self._over = True
+            self._inner = self._inner or self._make()
         return await self._step(lambda: self._inner.athrow(*error))
 
     async def aclose(self) -> None:

@@ -1,0 +1,13 @@
+"""Leave no surroundings behind, whatever a test did."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from budgetguard.context import surroundings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_current() -> Iterator[None]:
+    yield
+    assert surroundings() is None
