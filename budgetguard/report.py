@@ -21,7 +21,8 @@ class Totals:
     """Hold what some calls come to.
 
     Attributes:
-        calls: calls that were made and have ended, lapsed ones among them.
+        calls: calls that were made and have ended, lapsed ones among them. What was imported from
+            elsewhere is spent, but no call.
         open: calls under way.
         voided: holds given back, whose calls did no work.
         lapses: those of `calls` of which no word ever came.
@@ -49,7 +50,7 @@ class Totals:
         if record.state == "voided":
             self.voided += 1
             return
-        self.calls += 1
+        self.calls += not _is_imported(record)
         self.lapses += record.state == "lapsed"
         self.spent += record.cost
         self.input_tokens += record.usage.input_tokens
@@ -75,14 +76,20 @@ class Report:
 
     Attributes:
         by: what the rows are of.
-        rows: one key (a value for each of `by`; None for no user) and its totals each: days in order,
-            and what cost most first.
+        rows: one key (a value for each of `by`; None for no user and for an unknown day) and its totals
+            each: days in order, and what cost most first.
         total: all of them together.
     """
 
     by: tuple[Dimension, ...]
     rows: tuple[tuple[tuple[str | None, ...], Totals], ...]
     total: Totals
+
+    def labels(self, key: tuple[str | None, ...]) -> tuple[str, ...]:
+        """Return a row's key for people."""
+        missing = {"day": "(imported)", "user": "(no user)"}
+        pairs = zip(self.by, key, strict=True)
+        return tuple(missing.get(name, "") if value is None else value for name, value in pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `by`, `rows` (each with its key's values by name), `total`."""
@@ -152,9 +159,16 @@ def _value(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> str
         return record.user
     if dimension == "model":
         return record.model
+    if _is_imported(record):
+        return None
     return datetime.fromtimestamp(record.created / 1000, zone).date().isoformat()
 
 
+def _is_imported(record: HoldRecord) -> bool:
+    # Spend that another program recorded without its time is booked at 0.
+    return record.created == 0
+
+
 def _order(by: Sequence[Dimension], key: tuple[str | None, ...], totals: Totals) -> tuple[Any, ...]:
-    day = key[by.index("day")] if "day" in by else ""
+    day = (key[by.index("day")] or "") if "day" in by else ""
     return day, -totals.spent, -totals.held, tuple((value is None, value or "") for value in key)

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from budgetguard.cli import budgets, demo, listing, spending
+from budgetguard.cli import budgets, demo, importing, listing, spending
 from budgetguard.cli.session import error_object, new_console, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for register in (demo.register, listing.register, budgets.register, spending.register):
+for register in (demo.register, listing.register, budgets.register, spending.register, importing.register):
     register(app)
 
 

@@ -77,7 +77,7 @@ def create(
     given = [one for one in (user, limit) if one is not None]
     account, amount = _user_and_limit(given, project_budget)
     usd = None if amount == UNLIMITED else parse_usd(amount, name="LIMIT")
-    with session(store, project, json=json) as here:
+    with session(store, project, json=json, may_make=True) as here:
         before = find(here.guard, account)
         after = here.guard.set_budget(
             usd,

@@ -18,7 +18,7 @@ from budgetguard.cli import options
 from budgetguard.cli.demo_board import BoardView, JsonView, View
 from budgetguard.cli.display import when, zone_name
 from budgetguard.cli.session import confirm, new_console, write_json
-from budgetguard.cli.tables import new_table
+from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.money import format_usd, to_usd
@@ -69,7 +69,9 @@ def demo(
     if live:
         script = scene.Script(scene.LIVE, cap=60)
     else:
-        script = scene.Script(scene.LOCAL, cap=500, answer_after=0 if fast else 1.0, pause=0 if fast else 0.3)
+        script = scene.Script(
+            scene.LOCAL, cap=500, answer_after=0 if fast else 0.8, pause=0 if fast else 0.25
+        )
     console = new_console()
     view: View = JsonView() if json else BoardView(script.people, console)
     bills = scene.Bills()
@@ -139,17 +141,21 @@ def _summary_object(result: scene.Result) -> dict[str, Any]:
 
 
 def _summarize(console: Console, result: scene.Result, *, live: bool) -> None:
-    table = new_table(("User", "left"), ("Calls", "right"), ("In the books", "right"), ("Billed", "right"))
-    for name, spent in result.spent.items():
-        billed = result.billed.get(name, 0)
-        table.add_row(name, f"{result.calls.get(name, 0)}", format_usd(spent), format_usd(billed))
-    table.add_section()
+    rows = [
+        (
+            name,
+            f"{result.calls.get(name, 0)}",
+            format_usd(spent),
+            format_usd(result.billed.get(name, 0)),
+        )
+        for name, spent in result.spent.items()
+    ]
     books, bills = sum(result.spent.values()), sum(result.billed.values())
-    table.add_row(
-        "total", f"{sum(result.calls.values())}", format_usd(books), format_usd(bills), style="bold"
-    )
+    rows.append(("total", f"{sum(result.calls.values())}", format_usd(books), format_usd(bills)))
+    columns = [text_column("User"), *map(Column, ("Calls", "In the books", "Billed"))]
     console.print()
-    console.print(table)
+    console.print(new_table(columns, rows, totals=True))
+    console.print()
     for name, refusal in result.refusals.items():
         console.print(
             f"{name} was refused: the next call might cost ${refusal.projected_cost:.6f}, and "

@@ -10,15 +10,14 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from budgetguard import events
 from budgetguard.accounts import USER
 from budgetguard.cli.demo_script import Person
-from budgetguard.cli.display import NARROW, gauge, when
+from budgetguard.cli.display import NARROW, gauge
 from budgetguard.cli.session import write_json
-from budgetguard.cli.tables import new_table
+from budgetguard.cli.tables import Cell, Column, new_table, text_column
 
 _WORDS = {
     events.Projected: ("projected", "bright_black"),
@@ -131,26 +130,21 @@ class BoardView:
 
     def _board(self) -> Group:
         narrow = self._console.width < NARROW
-        table: Table = new_table(
-            ("User", "left"),
-            ("Limit", "right"),
-            ("Spent", "right"),
-            ("Held", "right"),
-            *(() if narrow else (("Calls", "right"), ("Spent, held, available", "left"))),
-        )
+        columns = [text_column("User"), *map(Column, ("Limit", "Spent", "Held"))]
+        if not narrow:
+            columns += [Column("Calls"), Column("Spent, held, available", "left")]
+        rows: list[list[Cell]] = []
         for name, one in self._users.items():
-            cells = [Text(name), _usd(one.limit, 4), _usd(one.spent), _usd(one.held)]
+            row: list[Cell] = [name, _plain(one.limit, 4), _plain(one.spent), _plain(one.held)]
             if not narrow:
-                width = min(30, max(10, self._console.width - 62))
+                width = min(30, max(10, self._console.width - 54))
                 drawn = gauge(float(one.spent / one.limit), float(one.held / one.limit), width, self._console)
-                if one.refused:
-                    drawn.append(" refused", "bold red")
-                cells += [Text(f"{one.calls}"), drawn]
-            table.add_row(*cells)
-        return Group(table)
+                row += [f"{one.calls}", drawn.append(" refused" if one.refused else "", "bold red")]
+            rows.append(row)
+        return Group("", new_table(columns, rows))
 
 
-def _amount_and_remark(event: events.Event) -> tuple[Text | str, str]:
+def _amount_and_remark(event: events.Event) -> tuple[str, str]:
     if isinstance(event, events.Projected):
         cap = event.usage.output_tokens
         return _plain(event.cost), f"at most, for {event.usage.input_tokens} tokens in and up to {cap} out"
@@ -163,8 +157,7 @@ def _amount_and_remark(event: events.Event) -> tuple[Text | str, str]:
         )
         return _plain(event.cost), f"{tokens}; {_plain(event.held - event.cost)} given back"
     if isinstance(event, events.Refused):
-        until = "" if event.resets_at is None else f" until {when(event.resets_at, None)}"
-        return _plain(event.cost), f"and only {_plain(event.available)} is left{until}: not called"
+        return _plain(event.cost), f"is more than the {_plain(event.available)} left: not called"
     if isinstance(event, events.Voided):
         return _plain(event.held), f"given back: {event.reason}"
     if isinstance(event, events.ThresholdCrossed):
@@ -172,9 +165,5 @@ def _amount_and_remark(event: events.Event) -> tuple[Text | str, str]:
     return "", ""
 
 
-def _plain(usd: Decimal) -> str:
-    return f"${usd:.6f}"
-
-
-def _usd(usd: Decimal, digits: int = 6) -> Text:
-    return Text(f"${usd:.{digits}f}")
+def _plain(usd: Decimal, digits: int = 6) -> str:
+    return f"${usd:.{digits}f}"

@@ -226,6 +226,6 @@ def _ask(client: OpenAI, user: str, number: int, cap: int, bills: Bills | None) 
             user=user,
         )
     except OpenAIError as error:
-        raise BudgetGuardError(f"a call to {client.base_url} failed, and costs nothing: {error}") from error
+        raise BudgetGuardError(f"a call to {client.base_url} failed: {error}") from error
     if bills is not None and answer.usage is not None:
         bills.add(user, answer.usage.model_dump())

@@ -14,8 +14,8 @@ from budgetguard.money import Nanos
 
 _MOST_DIGITS = 6
 _NEARLY = 0.8
-NARROW = 60
-"""Columns below which tables become lists."""
+NARROW = 64
+"""Columns below which the demo leaves out what explains a number."""
 
 
 def printable(text: str) -> str:
@@ -29,16 +29,20 @@ def account_label(account: str) -> str:
 
 
 def money(amounts: Sequence[Nanos | None], *, none: str = "no limit") -> list[str]:
-    """Write a column of amounts with equally many decimals, 2 to 6; JSON has every digit.
+    """Write a column of amounts, rounded to equally many decimals; `show` and JSON have every digit.
 
-    What is not zero is never shown as zero.
+    There are 2 to 6 decimals, so many that the smallest amount keeps two digits of its own. What is not
+    zero is never shown as zero.
     """
-    digits = max((_digits(amount) for amount in amounts if amount is not None), default=2)
+    digits = max((_digits(amount) for amount in amounts if amount), default=2)
     return [none if amount is None else _rounded(amount, digits) for amount in amounts]
 
 
 def _digits(amount: Nanos) -> int:
-    return min(max(len(f"{abs(amount) % 10**9:09d}".rstrip("0")), 2), _MOST_DIGITS)
+    whole, fraction = divmod(abs(amount), 10**9)
+    decimals = f"{fraction:09d}"
+    zeros = 0 if whole else len(decimals) - len(decimals.lstrip("0"))
+    return min(max(len(decimals[: zeros + 2].rstrip("0")), 2), _MOST_DIGITS)
 
 
 def _rounded(amount: Nanos, digits: int) -> str:
@@ -112,3 +116,8 @@ def pattern_matches(text: str, pattern: str) -> bool:
     if any(ch in pattern for ch in "*?["):
         return fnmatchcase(text, pattern)
     return pattern in text
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

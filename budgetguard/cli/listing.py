@@ -10,7 +10,7 @@ import typer
 
 from budgetguard.accounts import USER, Balance
 from budgetguard.cli import options
-from budgetguard.cli.display import pattern_matches, printable, zone_name
+from budgetguard.cli.display import count, pattern_matches, printable, zone_name
 from budgetguard.cli.session import Session, session
 from budgetguard.cli.tables import details, holds_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
@@ -124,9 +124,7 @@ def holds(
         now: Milliseconds = here.guard.keeper.now()
         here.console.print(holds_table(rows, now, here.console, here.timezone))
         total = format_usd(sum(hold.amount for hold in rows))
-        here.say(
-            f"{_count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}."
-        )
+        here.say(f"{count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}.")
 
 
 def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
@@ -152,10 +150,10 @@ def _matching(balances: Iterator[Balance], match: str | None) -> Iterator[Balanc
 
 
 def _show_users(here: Session, rows: list[Balance], match: str | None, *, more: bool) -> None:
-    whole = find(here.guard, None)
+    whole = find(here.guard, None) if match is None else None
     if rows:
         here.console.print(users_table(rows, here.console, here.timezone))
-        shown = f"{_count(len(rows), 'user')} of {printable(here.place)}"
+        shown = f"{count(len(rows), 'user')} of {printable(here.place)}"
         if more:
             shown = f"The first {shown}; more with --limit or --match"
         here.say(f"{shown}. Times are {zone_name(here.timezone)}.")
@@ -164,9 +162,5 @@ def _show_users(here: Session, rows: list[Balance], match: str | None, *, more: 
     else:
         here.say(f"No users in {printable(here.place)}. Make one: budgetguard create USER 10")
     if whole is not None:
-        limit = "no limit" if whole.limit_nanos is None else format_usd(whole.limit_nanos)
-        here.say(f"The project as a whole: {format_usd(whole.spent_nanos)} spent of {limit}.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        limit = ", no limit" if whole.limit_nanos is None else f" of {format_usd(whole.limit_nanos)}"
+        here.say(f"The project as a whole: {format_usd(whole.spent_nanos)} spent{limit}.")

@@ -6,10 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import tzinfo
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -76,8 +77,17 @@ def session(
     *,
     json: bool = False,
     timezone: str | None = None,
+    may_make: bool = False,
 ) -> Iterator[Session]:
     """Open what a command works with, and let go of the store after it.
+
+    Args:
+        store: a store's URL; else the environment's.
+        project: whose budgets; else the environment's.
+        json: write JSON.
+        timezone: IANA name, in which people read times.
+        may_make: a store that is not there yet is made. Else it is an error: a mistyped folder would be an
+            empty store, in which nobody has a budget.
 
     Raises:
         ConfigurationError: a bad option or variable, or a store that ends with this command.
@@ -90,6 +100,8 @@ def session(
             "a memory:// store is empty when a command begins and gone when it ends: "
             "name one that lasts, such as --store disk:///var/lib/app/budgets"
         )
+    if not may_make:
+        _check_folder(guard.settings.store)
     try:
         yield Session(guard, json, new_console(), display)
     except UnknownUserError as error:
@@ -125,6 +137,18 @@ def error_object(error: BudgetGuardError) -> dict[str, Any]:
         if isinstance(value := getattr(error, name), Decimal)
     }
     return {**error.to_dict(), **exact}
+
+
+def _check_folder(store: str | Store) -> None:
+    if not isinstance(store, str) or not store.startswith("disk://"):
+        return
+    folder = Path(store.removeprefix("disk://").partition("?")[0])
+    with suppress(RuntimeError):  # ~name of nobody: opening the store says so
+        if not folder.expanduser().exists():
+            raise ConfigurationError(
+                f"there is no store in {folder}: make it with the first budget, `budgetguard create USER 10`, "
+                "or name another with --store disk://FOLDER or BUDGETGUARD_STORE"
+            )
 
 
 def _is_memory(store: str | Store) -> bool:

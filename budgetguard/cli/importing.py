@@ -1,0 +1,53 @@
+"""`import-litellm`: take over the users of LiteLLM's budget manager."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import printable
+from budgetguard.cli.session import session
+from budgetguard.money import to_usd
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("import-litellm")(import_litellm)
+
+
+def import_litellm(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="LiteLLM's user_cost.json.")],
+    calendar: Annotated[
+        bool, typer.Option("--calendar", help="Take 28 days for a month, and 365 for a year.")
+    ] = False,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """Take over the users of LiteLLM's user_cost.json, with what they have spent.
+
+    All of the file is checked before anything is made. Users who have a budget here are left as they are,
+    so running it again changes nothing.
+
+    \b
+    Example:
+      budgetguard import-litellm user_cost.json --calendar
+    """
+    with session(store, project, json=json, may_make=True) as here:
+        done = here.guard.manager().import_litellm(path, calendar=calendar)
+        if json:
+            here.write(
+                {
+                    "action": "imported",
+                    "project": here.guard.project,
+                    "created": list(done.created),
+                    "existing": list(done.existing),
+                    "deleted": list(done.deleted),
+                    "over": list(done.over),
+                    "spent": format(to_usd(done.spent), "f"),
+                }
+            )
+        else:
+            here.say(f"{done}. They are in {printable(here.place)}.")
