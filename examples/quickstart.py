@@ -8,12 +8,12 @@ from budgetguard import BudgetExceededError, BudgetManager, budget_user
 
 offline()
 
-BudgetManager("my-app").create_budget(total_budget=0.001, user="1234", duration="monthly")
+BudgetManager("my-app").create_budget(total_budget=0.0002, user="1234", duration="monthly")
 budgetguard.patch_openai()
 
 client = OpenAI()
 with budget_user("1234"):
-    for number in range(1, 1_000):
+    for number in range(1, 100):
         try:
             answer = client.chat.completions.create(
                 model="gpt-4o-mini",

@@ -26,4 +26,5 @@ with budget_user("1234"):
             if number == 5:
                 break
 
-print("spent:", guard.balance("1234").spent, "held:", guard.balance("1234").held)
+balance = guard.balance("1234")
+print(f"{balance.spent} USD spent, {balance.open_holds} calls still held")

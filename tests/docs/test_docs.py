@@ -14,6 +14,7 @@ import pytest
 
 import budgetguard
 from budgetguard import errors, events
+from budgetguard.adapters import endpoints
 from budgetguard.config import Settings
 from budgetguard.testing.openai_server import OpenAIServer
 
@@ -128,3 +129,16 @@ def test_the_page_of_events_lists_exactly_the_events_and_their_fields() -> None:
             names = [one.name for one in fields(kind) if one.name not in left_out]
             expected[kind.__name__] = [n for n in names if n not in {f.name for f in fields(events.Event)}]
     assert {pages.code(row[0])[0]: pages.code(row[1]) for row in rows} == expected
+
+
+def test_the_page_of_the_client_lists_exactly_the_endpoints_that_are_priced_and_refused_ones() -> None:
+    rows = pages.table((DOCS / "openai.md").read_text(), "## Endpoints")
+    told = {name: row[1] for row in rows for name in pages.code(row[0]) if name.startswith("POST /")}
+    priced = {name for name, what in told.items() if what.startswith("projected")}
+    refused = {name for name, what in told.items() if what == "refused"}
+    assert priced == {f"POST {endpoint.path}" for endpoint in endpoints.PRICED}
+    assert refused
+    for name in refused:
+        method, path = name.split()
+        with pytest.raises(errors.UnknownEndpointError):
+            endpoints.endpoint_of(method, path, base_url="https://api.openai.com/v1")
