@@ -1,0 +1,105 @@
+"""Every path of the API is priced, free, or refused by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import openai
+import pytest
+
+from budgetguard.adapters.endpoints import FREE, PRICED, deployment, endpoint_of, plain_path
+from budgetguard.errors import UnknownEndpointError
+
+BASE = "https://api.openai.com/v1/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/chat/completions",
+        "chat/completions",
+        "/chat/completions/",
+        "//chat//completions",
+        "/chat/completions?beta=true#x",
+        "/v1/chat/completions",
+        "https://api.openai.com/v1/chat/completions",
+        "https://elsewhere.example/v1/chat/completions?a=b",
+        "/deployments/my-gpt/chat/completions",
+        "https://one.azure.example/openai/deployments/my-gpt/chat/completions?api-version=1",
+        "https://one.azure.example/openai/v1/chat/completions",
+        "/files/../chat/completions",
+        "/chat%2Fcompletions",
+    ],
+)
+def test_chat_is_found_however_it_is_written(url: str) -> None:
+    row = endpoint_of("post", url, base_url=BASE)
+    assert row is not None
+    assert row.name == "chat"
+
+
+def test_an_azure_deployment_is_read_from_the_path() -> None:
+    assert deployment("/deployments/my-gpt/chat/completions") == "my-gpt"
+    assert deployment("https://a.example/openai/deployments/my-gpt/embeddings") == "my-gpt"
+    assert deployment("/chat/completions") is None
+
+
+@pytest.mark.parametrize("method", ["GET", "get", "DELETE", "HEAD"])
+def test_reading_and_deleting_is_free(method: str) -> None:
+    for path in ("/images/generations", "/chat/completions", "/unheard/of"):
+        assert endpoint_of(method, path, base_url=BASE) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/moderations", "/files", "/uploads/up_1/parts", "/batches/b_1/cancel", "/threads/t_1/messages"]
+)
+def test_what_costs_nothing_is_free(path: str) -> None:
+    assert endpoint_of("POST", path, base_url=BASE) is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/generations",
+        "/threads/t_1/runs",
+        "/batches",
+        "/vector_stores",
+        "/responses",
+        "/",
+        "/files/x/y",
+    ],
+)
+def test_everything_else_is_refused_by_name(method: str, path: str) -> None:
+    with pytest.raises(UnknownEndpointError) as error:
+        endpoint_of(method, path, base_url=BASE)
+    assert error.value.endpoint == f"{method} {path}"
+    assert repr(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["/images/edits", "images/edits", "/images/{}", "/images/*", "/v1/images/{kind}"]
+)
+def test_the_user_may_allow_a_path(pattern: str) -> None:
+    assert endpoint_of("POST", "/images/edits", base_url=BASE, allowed=[pattern]) is None
+    for other in ("/images/edits/more", "/images", "/images/"):
+        with pytest.raises(UnknownEndpointError):
+            endpoint_of("POST", other, base_url=BASE, allowed=[pattern])
+
+
+def test_what_has_a_price_is_charged_even_if_it_is_allowed() -> None:
+    assert endpoint_of("POST", "/embeddings", base_url=BASE, allowed=["/embeddings"]) is not None
+
+
+def test_the_table_names_paths_of_the_sdk() -> None:
+    """A row that no call ever meets would be a slip of the pen."""
+    resources = Path(openai.__file__).parent / "resources"
+    source = "\n".join(path.read_text() for path in resources.rglob("*.py"))
+    known = {re.sub(r"\{\w+\}", "{}", path) for path in re.findall(r'"(/[\w/{}]+)[?"]', source)}
+    assert {row.path for row in PRICED} | set(FREE) <= known
+
+
+def test_a_path_is_plain_whatever_its_base() -> None:
+    base = "https://gateway.example/team/openai/v1/"
+    assert plain_path(base + "embeddings?x=1", base) == "/embeddings"
+    assert plain_path("/embeddings", base) == "/embeddings"

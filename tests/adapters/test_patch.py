@@ -1,0 +1,336 @@
+"""Patching and wrapping: everybody once, before or after the import, and off again."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import openai
+import pytest
+import wrapt
+from openai import _base_client
+
+from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.context import budget_user
+from budgetguard.errors import ConfigurationError, UnknownEndpointError
+from budgetguard.patch import _Patch, is_patched, patch, unpatch, wrap
+from budgetguard.testing.openai_server import OpenAIServer
+from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
+
+CHAT: Any = {"model": MODEL, "messages": MESSAGES}
+
+
+@pytest.fixture
+def unpatched(server: OpenAIServer, tmp_path: Path) -> Iterator[Books]:
+    """Books that nothing is patched for."""
+    books = Books(keeper_on("memory", tmp_path), server)
+    books.limit(10**10)
+    with budget_user(USER):
+        yield books
+    unpatch()
+
+
+def other_books(server: OpenAIServer, folder: Path) -> Books:
+    books = Books(keeper_on("memory", folder), server)
+    books.limit(10**10)
+    return books
+
+
+def test_patching_twice_is_patching_once(unpatched: Books) -> None:
+    patch(unpatched.keeper)
+    patch(unpatched.keeper)
+    with unpatched.client() as client:
+        client.chat.completions.create(**CHAT)
+    unpatched.check()
+    assert unpatched.names().count("Held") == 1
+    unpatch()
+    assert not is_patched()
+    unpatch()
+
+
+def test_another_guard_cannot_patch_over_the_first(unpatched: Books, tmp_path: Path) -> None:
+    patch(unpatched.keeper)
+    with pytest.raises(ConfigurationError, match="unpatch_openai"):
+        patch(keeper_on("memory", tmp_path))
+    with unpatched.client() as client:
+        client.chat.completions.create(**CHAT)
+    unpatched.check()
+
+
+def test_clients_and_resources_that_exist_already_are_covered(unpatched: Books) -> None:
+    with unpatched.client() as client:
+        create = client.chat.completions.create
+        patch(unpatched.keeper)
+        create(**CHAT)
+        unpatched.check()
+        assert unpatched.spent > 0
+
+
+def test_the_methods_look_as_they_did(unpatched: Books) -> None:
+    kinds = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)
+    before = [kind.__dict__["request"] for kind in kinds]
+    signatures = [inspect.signature(method) for method in before]
+    patch(unpatched.keeper)
+    for kind, method, signature in zip(kinds, before, signatures, strict=True):
+        assert inspect.signature(kind.request) == signature
+        assert kind.request.__qualname__ == method.__qualname__
+        assert inspect.iscoroutinefunction(kind.request) == inspect.iscoroutinefunction(method)
+    unpatch()
+    assert [kind.__dict__["request"] for kind in kinds] == before
+
+
+def test_unpatching_leaves_a_wrapper_on_top_of_ours(unpatched: Books) -> None:
+    seen: list[str] = []
+
+    def theirs(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        seen.append("theirs")
+        return wrapped(*args, **kwargs)
+
+    original = _base_client.SyncAPIClient.__dict__["request"]
+    patch(unpatched.keeper)
+    wrapt.wrap_function_wrapper(_base_client, "SyncAPIClient.request", theirs)
+    try:
+        unpatch()
+        with unpatched.client() as client:
+            client.chat.completions.create(**CHAT)
+        assert (seen, unpatched.names(), unpatched.spent) == (["theirs"], [], 0)
+        patch(unpatched.keeper)
+        with unpatched.client() as client:
+            client.chat.completions.create(**CHAT)
+        assert seen == ["theirs", "theirs"]
+        assert unpatched.names().count("Held") == 1
+    finally:
+        unpatch()
+        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]
+
+
+def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
+    seen: list[str] = []
+
+    def theirs(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        seen.append("theirs")
+        return wrapped(*args, **kwargs)
+
+    original = _base_client.SyncAPIClient.__dict__["request"]
+    wrapt.wrap_function_wrapper(_base_client, "SyncAPIClient.request", theirs)
+    try:
+        patch(unpatched.keeper)
+        with unpatched.client() as client:
+            client.chat.completions.create(**CHAT)
+        unpatch()
+        with unpatched.client() as client:
+            client.chat.completions.create(**CHAT)
+        assert seen == ["theirs", "theirs"]
+        assert unpatched.names().count("Held") == 1
+    finally:
+        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("first", ["openai", "budgetguard.patch"])
+def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) -> None:
+    program = f"""
+        import sys
+        import {first}
+        from budgetguard.accounts import Budget
+        from budgetguard.bookkeeping import Bookkeeper
+        from budgetguard.config import Settings
+        from budgetguard.context import budget_user
+        from budgetguard.patch import patch
+        assert ("openai" in sys.modules) == ({first!r} == "openai"), "openai was imported for nothing"
+        keeper = Bookkeeper(Settings(store="memory://"))
+        keeper.store.set_budget("user:1", Budget(limit=10**9))
+        patch(keeper)
+        import openai
+        with budget_user("1"), openai.OpenAI(base_url={server.base_url!r}, api_key="test") as client:
+            messages = [{{"role": "user", "content": "hi"}}]
+            client.chat.completions.create(model="gpt-4o-mini", messages=messages)
+        assert keeper.store.read("user:1").spent_nanos > 0
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+    assert server.count() == 1
+
+
+def test_an_openai_of_unknown_shape_is_refused_in_words(unpatched: Books) -> None:
+    class Other:
+        def request(self, options: Any) -> None: ...
+
+    for shape in ({}, {"SyncAPIClient": Other, "AsyncAPIClient": Other}):
+        module = ModuleType("openai._base_client")
+        vars(module).update(shape)
+        with pytest.raises(ConfigurationError, match=r"openai .* is not one that budgetguard knows"):
+            _Patch(unpatched.keeper).apply(module)
+    assert "request" in Other.__dict__
+
+
+def test_a_wrapped_client_is_guarded_and_no_other(unpatched: Books) -> None:
+    with unpatched.client() as client, unpatched.client() as other:
+        kind, cached = type(client), client.chat.completions
+        assert wrap(client, unpatched.keeper) is client
+        assert isinstance(client, openai.OpenAI)
+        assert (type(client).__name__, type(client).__module__) == (kind.__name__, kind.__module__)
+        other.chat.completions.create(**CHAT)
+        assert unpatched.names() == []
+        cached.create(**CHAT)
+        client.with_options(timeout=5).chat.completions.create(**CHAT)
+        client.copy().chat.completions.with_raw_response.create(**CHAT)
+        list(client.chat.completions.create(**CHAT, stream=True))
+        assert unpatched.names().count("Settled") == 4
+        (first, *_) = unpatched.of("Settled")
+        assert unpatched.held == 0
+        assert unpatched.spent * 5 == unpatched.billed * 4
+        assert first.cost > 0
+
+
+async def test_a_wrapped_async_client_is_guarded(unpatched: Books) -> None:
+    async with unpatched.aclient() as client:
+        assert wrap(client, unpatched.keeper) is client
+        assert isinstance(client, openai.AsyncOpenAI)
+        await client.chat.completions.create(**CHAT)
+        async for _ in await client.with_options(timeout=9).chat.completions.create(**CHAT, stream=True):
+            pass
+        assert inspect.iscoroutinefunction(client.request)
+    unpatched.check()
+    assert unpatched.names().count("Settled") == 2
+
+
+def test_wrapping_twice_is_wrapping_once(unpatched: Books, tmp_path: Path) -> None:
+    with unpatched.client() as client:
+        wrap(wrap(client, unpatched.keeper), unpatched.keeper)
+        client.chat.completions.create(**CHAT)
+        assert unpatched.names().count("Held") == 1
+        with pytest.raises(ConfigurationError, match="wrapped already"):
+            wrap(client, keeper_on("memory", tmp_path))
+
+
+@pytest.mark.parametrize("order", ["wrap first", "patch first"])
+def test_a_client_wrapped_and_patched_is_charged_once_by_the_wrap(
+    order: str, unpatched: Books, tmp_path: Path
+) -> None:
+    wraps = other_books(unpatched.server, tmp_path)
+    with unpatched.client() as client:
+        if order == "patch first":
+            patch(unpatched.keeper)
+        wrap(client, wraps.keeper)
+        if order == "wrap first":
+            patch(unpatched.keeper)
+        client.chat.completions.create(**CHAT)
+    wraps.check()
+    assert (wraps.names().count("Held"), unpatched.names()) == (1, [])
+
+
+def test_only_clients_of_openai_are_wrapped(unpatched: Books) -> None:
+    for thing in (object(), "client", openai):
+        with pytest.raises(ConfigurationError, match="@budgeted"):
+            wrap(thing, unpatched.keeper)
+
+
+def test_an_azure_client_is_guarded_by_its_deployment_s_model(unpatched: Books) -> None:
+    patch(unpatched.keeper)
+    client = openai.AzureOpenAI(
+        azure_endpoint=unpatched.server.url, api_version="2024-10-21", api_key="test", max_retries=0
+    )
+    with client, pytest.raises(openai.NotFoundError):  # the server has no such path: guarded all the same
+        client.chat.completions.create(**CHAT)
+    assert unpatched.names() == ["Projected", "Held", "Voided"]
+    assert unpatched.server.requests[0].path == f"/openai/deployments/{MODEL}/chat/completions"
+
+
+def test_an_endpoint_that_nobody_taught_is_refused_by_name(unpatched: Books) -> None:
+    patch(unpatched.keeper)
+    with unpatched.client() as client:
+        with pytest.raises(UnknownEndpointError) as error:
+            client.images.generate(model="gpt-image-1", prompt="a cat")
+        assert error.value.endpoint == "POST /images/generations"
+        assert "allow_endpoints" in str(error.value)
+    assert unpatched.server.count() == 0
+    assert unpatched.names() == []
+
+
+def test_an_endpoint_that_the_user_allows_passes_unpriced_with_one_warning(
+    server: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    books = Books(keeper_on("memory", tmp_path, allow_endpoints=("images/{}",)), server)
+    wrapped = wrap(books.client(max_retries=0), books.keeper)
+    with wrapped as client:
+        for _ in range(2):
+            with pytest.raises(openai.NotFoundError):
+                client.images.edit(image=b"png", prompt="a cat")
+    assert server.count("/v1/images/edits") == 2
+    assert books.names() == []
+    assert [record.getMessage() for record in caplog.records if record.name == "budgetguard"] == [
+        "budgetguard: POST /images/edits is allowed by allow_endpoints, and charged to nobody"
+    ]
+
+
+def test_free_endpoints_pass_without_a_user_or_a_hold(server: OpenAIServer, tmp_path: Path) -> None:
+    books = Books(keeper_on("memory", tmp_path), server)
+    patch(books.keeper)
+    try:
+        with books.client() as client:
+            assert client.models.list().data
+            assert client.moderations.create(model="omni-moderation-latest", input="hello").results
+    finally:
+        unpatch()
+    assert server.count() == 2
+    assert books.names() == []
+
+
+WEBSOCKETS = {
+    "/realtime": lambda client: client.realtime.connect(model="gpt-realtime"),
+    "/responses": lambda client: client.responses.connect(),
+}
+
+
+@pytest.mark.parametrize("path", WEBSOCKETS)
+@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+def test_websockets_are_refused_by_name_while_guarded(kind: Any, path: str, unpatched: Books) -> None:
+    client = kind(base_url=unpatched.server.base_url, api_key="test")
+    WEBSOCKETS[path](client)  # makes a connection manager, and connects to nothing yet
+    patch(unpatched.keeper)
+    for one in (client, client.with_options(timeout=3)):
+        with pytest.raises(UnknownEndpointError) as error:
+            WEBSOCKETS[path](one)
+        assert error.value.endpoint == f"WEBSOCKET {path}"
+    unpatch()
+    WEBSOCKETS[path](client)
+    wrap(client, unpatched.keeper)
+    with pytest.raises(UnknownEndpointError):
+        WEBSOCKETS[path](client)
+    WEBSOCKETS[path](kind(base_url=unpatched.server.base_url, api_key="test"))
+
+
+def test_every_websocket_of_this_sdk_is_refused(unpatched: Books) -> None:
+    """Every `connect` in the package, found by looking, so that a new one cannot slip by."""
+    import importlib
+    import pkgutil
+
+    import openai.resources
+
+    patch(unpatched.keeper)
+    client = unpatched.client()
+    found = 0
+    for module in pkgutil.walk_packages(openai.resources.__path__, "openai.resources."):
+        for kind in list(vars(importlib.import_module(module.name)).values()):
+            if isinstance(kind, type) and kind.__module__ == module.name and "connect" in vars(kind):
+                if not hasattr(kind, "with_raw_response") and not kind.__mro__[1].__name__.endswith(
+                    "APIResource"
+                ):
+                    continue
+                with pytest.raises(UnknownEndpointError, match="WEBSOCKET /"):
+                    kind(client).connect()
+                found += 1
+    assert found >= 4
+
+
+def test_allowed_websockets_connect(server: OpenAIServer, tmp_path: Path) -> None:
+    keeper: Bookkeeper = keeper_on("memory", tmp_path, allow_endpoints=("/realtime",))
+    with openai.OpenAI(base_url=server.base_url, api_key="test") as client:
+        wrap(client, keeper).realtime.connect(model="gpt-realtime")
+        with pytest.raises(UnknownEndpointError):
+            client.responses.connect()
