@@ -18,6 +18,7 @@ import wrapt
 from contextvars_extras import ContextVarsRegistry
 
 from budgetguard.accounts import check_id
+from budgetguard.errors import ConfigurationError
 from budgetguard.threads import carry_into_threads
 
 if TYPE_CHECKING:
@@ -194,8 +195,8 @@ class Surrounding:
         self._leave()
 
     def __call__(self, function: F) -> F:
-        if not callable(function):
-            raise TypeError(f"{type(self).__name__} decorates functions, not {function!r}")
+        if not callable(function) and not isinstance(function, classmethod | staticmethod):
+            raise ConfigurationError(f"{type(self).__name__} decorates functions, and {function!r} is none")
         return cast(F, wrapt.FunctionWrapper(function, self._around))
 
     def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:

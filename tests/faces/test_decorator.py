@@ -322,15 +322,16 @@ async def test_an_answer_without_a_price_is_booked_as_projected_and_says_what_to
         "async generator": async_items,
     }[kind]
     ask = guard.budgeted(function)
+
+    async def run() -> None:
+        answer = ask(HELLO)
+        if kind == "async":
+            await answer
+        elif kind != "sync":
+            await collect(answer)
+
     with pytest.raises(UnpricedAnswerError, match=r"answered with object.*@budgeted\(usage=f\)"):
-        if kind == "sync":
-            ask(HELLO)
-        elif kind == "async":
-            await ask(HELLO)
-        elif kind == "generator":
-            list(ask(HELLO))
-        else:
-            [item async for item in ask(HELLO)]
+        await run()
     assert nanos(guard) == (projected(guard), 0)
 
 
