@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.hosted_tools import hidden_input, projected_fees
 from budgetguard.images import ImageSizes
 from budgetguard.money import Nanos
 from budgetguard.rates import Rates
 from budgetguard.request_tokens import (
     audio_input_tokens,
     chat_input_tokens,
+    completion_input_tokens,
+    completion_prompts,
     embedding_input_tokens,
     given,
     is_reasoning,
     prediction_tokens,
 )
+from budgetguard.response_tokens import response_input_tokens
 from budgetguard.usage import Usage
 
 __all__ = [
+    "HiddenInput",
     "Projection",
     "assumed_output_cap",
     "chat_input_tokens",
+    "completion_choices",
+    "completion_input_tokens",
     "embedding_input_tokens",
     "is_reasoning",
     "project_chat",
+    "project_completion",
     "project_embeddings",
+    "project_response",
+    "response_input_tokens",
     "with_margin",
 ]
 
 ASSUMED_OUTPUT = 1_024
 ASSUMED_OUTPUT_REASONING = 4_096
+# https://platform.openai.com/docs/api-reference/completions/create
+COMPLETION_CAP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenInput:
+    """Hold what is learned of input that requests do not show.
+
+    Attributes:
+        key: what is learned together: `gpt-5 input beyond: web_search`.
+        counted: the input tokens that the request shows.
+    """
+
+    key: str
+    counted: int
+
+    def observed(self, billed: int) -> int:
+        """Return what an answer that was billed so many input tokens teaches: those beyond what was seen."""
+        return max(1, billed - self.counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +76,7 @@ class Projection:
         cost: Nanos for all of it.
         input_cost: Nanos for the input alone: what a call costs at least once it was read.
         cap_assumed: whether the request set no cap on its output, so that one was assumed.
+        hidden: what the request's input may be beyond what it shows, if it may be more.
     """
 
     model: str
@@ -56,6 +86,7 @@ class Projection:
     cost: Nanos
     input_cost: Nanos
     cap_assumed: bool
+    hidden: HiddenInput | None = None
 
 
 def with_margin(tokens: int) -> int:
@@ -130,6 +161,79 @@ def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Pro
     """
     tokens = with_margin(embedding_input_tokens(body, model))
     return _priced(body, model, rates, {"input_tokens": tokens}, {}, cap_assumed=False)
+
+
+def project_response(
+    body: Mapping[str, Any],
+    model: str,
+    rates: Rates,
+    *,
+    learned_cap: int | None = None,
+    learned_input: Callable[[str], int | None] = lambda key: None,
+    image_sizes: ImageSizes | None = None,
+) -> Projection:
+    """Project a response: a request to `/responses`.
+
+    Hosted tools, and turns that the provider keeps (`previous_response_id`, `conversation`, a `prompt`
+    template), are given an allowance of input tokens, and the fees of those tools are projected.
+
+    Args:
+        body: the request.
+        model: the model's name.
+        rates: what the model costs.
+        learned_cap: as in `project_chat`.
+        learned_input: `HiddenInput.key` -> the tokens beyond what requests show that settled calls suggest.
+        image_sizes: as in `project_chat`.
+
+    Raises:
+        ConfigurationError: bad `input` or `max_output_tokens`.
+        UnknownModelError: the call would use a unit that has no price.
+    """
+    cap = _whole(body, "max_output_tokens", least=0)
+    assumed = cap is None
+    if cap is None:
+        cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
+    counted = response_input_tokens(body, model, image_sizes=image_sizes)
+    tokens = with_margin(counted)
+    hidden: HiddenInput | None = None
+    if allowances := hidden_input(body, model):
+        hidden = HiddenInput(f"{model} input beyond: {' '.join(sorted(allowances))}", counted)
+        learned = learned_input(hidden.key)
+        tokens += sum(allowances.values()) if learned is None else learned
+    fees = projected_fees(body, model)
+    drawn = fees.pop("output_image_tokens", 0)
+    input_units = {"input_tokens": tokens, **fees}
+    # Images that a tool draws are output of another model, whose tokens are billed beside the answer's.
+    output_units = {"output_tokens": cap + drawn, "output_image_tokens": drawn}
+    projection = _priced(body, model, rates, input_units, output_units, assumed)
+    return replace(projection, hidden=hidden)
+
+
+def project_completion(
+    body: Mapping[str, Any], model: str, rates: Rates, *, learned_cap: int | None = None
+) -> Projection:
+    """Project a legacy completion: a request to `/completions`.
+
+    Without `max_tokens` an answer ends after 16 tokens, so the cap is never assumed.
+
+    Raises:
+        ConfigurationError: bad `n`, `best_of` or `max_tokens`.
+        UnknownModelError: the call would use a unit that has no price.
+    """
+    cap = _whole(body, "max_tokens", least=0)
+    tokens = with_margin(completion_input_tokens(body, model))
+    output = (COMPLETION_CAP if cap is None else cap) * completion_choices(body)
+    return _priced(body, model, rates, {"input_tokens": tokens}, {"output_tokens": output}, cap_assumed=False)
+
+
+def completion_choices(body: Mapping[str, Any]) -> int:
+    """Return how many answers a legacy completion is billed: `n`, or `best_of` if more, for each prompt.
+
+    Raises:
+        ConfigurationError: bad `n` or `best_of`.
+    """
+    wanted = _whole(body, "n", least=1), _whole(body, "best_of", least=1)
+    return max(1, completion_prompts(body)) * max(one or 1 for one in wanted)
 
 
 def _priced(

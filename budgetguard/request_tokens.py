@@ -76,9 +76,9 @@ def chat_input_tokens(body: Mapping[str, Any], model: str, *, image_sizes: Image
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: a chat completion needs at least one message")
-    counter = _Counter(encoding_for(model), bare_name(model), image_sizes or {})
+    counter = Counter.of(model, image_sizes)
     plain = [as_mapping(message) for message in messages]
-    total = _END_GPT5 if _O_SERIES_OR_GPT5.match(counter.model) else _END
+    total = counter.end
     for message in plain:
         total += counter.message(message)
     return total + counter.tools(body, plain) + counter.schema(given(body, "response_format"))
@@ -89,7 +89,7 @@ def prediction_tokens(body: Mapping[str, Any], model: str) -> int:
     prediction = given(body, "prediction")
     if prediction is None:
         return 0
-    counter = _Counter(encoding_for(model), bare_name(model), {})
+    counter = Counter.of(model)
     return counter.content(given(as_mapping(prediction), "content"))
 
 
@@ -107,6 +107,25 @@ def embedding_input_tokens(body: Mapping[str, Any], model: str) -> int:
     return _embedding_tokens(given(body, "input"), encoding_for(model))
 
 
+def completion_input_tokens(body: Mapping[str, Any], model: str) -> int:
+    """Return the tokens that a legacy completion is billed: those of its prompts and of its `suffix`."""
+    prompt = given(body, "prompt")
+    encoding = encoding_for(model)
+    # Without a prompt the model is given the one token that begins every document.
+    total = 1 if prompt is None else _embedding_tokens(prompt, encoding)
+    if (suffix := given(body, "suffix")) is not None:
+        total += completion_prompts(body) * count_text(str(suffix), encoding)
+    return total
+
+
+def completion_prompts(body: Mapping[str, Any]) -> int:
+    """Return how many prompts a legacy completion has: a list of token ids is one."""
+    prompt = given(body, "prompt")
+    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence) or not prompt:
+        return 1
+    return 1 if isinstance(prompt[0], int) else len(prompt)
+
+
 def _embedding_tokens(value: Any, encoding: str) -> int:
     if value is None:
         return 0
@@ -121,12 +140,28 @@ def _embedding_tokens(value: Any, encoding: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counter:
-    """Count the parts of one request, for one model."""
+class Counter:
+    """Count the parts of one request, for one model.
+
+    Attributes:
+        encoding: how its text becomes tokens.
+        model: its bare name.
+        image_sizes: (width, height) in pixels of images named by URL, where they are known.
+    """
 
     encoding: str
     model: str
     image_sizes: ImageSizes
+
+    @classmethod
+    def of(cls, model: str, image_sizes: ImageSizes | None = None) -> Counter:
+        """Make the counter of a model by the name that a call gives it."""
+        return cls(encoding_for(model), bare_name(model), image_sizes or {})
+
+    @property
+    def end(self) -> int:
+        """The tokens that begin the answer."""
+        return _END_GPT5 if _O_SERIES_OR_GPT5.match(self.model) else _END
 
     def text(self, value: Any) -> int:
         if is_absent(value):
@@ -144,7 +179,7 @@ class _Counter:
         if given(message, "audio") is not None:
             # An answer that was spoken earlier, named by its id alone.
             total += _UNSEEN_AUDIO_TOKENS
-        calls = [as_mapping(call) for call in _listed(given(message, "tool_calls"))]
+        calls = [as_mapping(call) for call in listed(given(message, "tool_calls"))]
         if (call := given(message, "function_call")) is not None:
             calls.append({"function": call})
         for call in calls:
@@ -179,14 +214,14 @@ class _Counter:
             case "input_audio":
                 return _audio_tokens(part)
             case "file" | "input_file":
-                return _file_tokens(as_mapping(given(part, "file") or part))
+                return file_tokens(as_mapping(given(part, "file") or part))
         # A part of the future: the text of it all is the best that can be said.
         return self.text(dict(part))
 
     def tools(self, body: Mapping[str, Any], messages: Iterable[Mapping[str, Any]]) -> int:
-        functions = [as_mapping(function) for function in _listed(given(body, "functions"))]
+        functions = [as_mapping(function) for function in listed(given(body, "functions"))]
         total = 0
-        for tool in map(as_mapping, _listed(given(body, "tools"))):
+        for tool in map(as_mapping, listed(given(body, "tools"))):
             if (function := given(tool, "function")) is not None:
                 functions.append(as_mapping(function))
             else:
@@ -245,7 +280,8 @@ def _wav_byte_rate(data: str | bytes) -> int | None:
     return rate if 8_000 <= rate <= 1_536_000 else None
 
 
-def _file_tokens(file: Mapping[str, Any]) -> int:
+def file_tokens(file: Mapping[str, Any]) -> int:
+    """Return a bound on what a file is billed as: a quarter of its bytes, if it is here."""
     data = given(file, "file_data")
     if not isinstance(data, str | bytes):
         return _UNSEEN_FILE_TOKENS
@@ -275,7 +311,8 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return {} if is_absent(value) else {"content": str(value)}
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """Return the items of what should be a list; none of what is no list."""
     if value is None or isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         return []
     return list(value)

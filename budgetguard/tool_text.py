@@ -18,11 +18,12 @@ _MAX_DEPTH = 32
 _MAX_TYPES = 5_000
 
 
-def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
+def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) -> str:
     """Return the TypeScript namespace that declares the functions.
 
     Args:
         functions: mappings with `name`, `description` and `parameters` (a JSON schema), as in a request.
+        heads: with the title and description of `parameters` itself, which the Responses API bills.
 
     Raises:
         ConfigurationError: a schema nested so deeply that no client can send it.
@@ -32,8 +33,11 @@ def namespace(functions: Iterable[Mapping[str, Any]]) -> str:
         lines.extend(_comment(function.get("description")))
         name = function.get("name") or ""
         schema = function.get("parameters")
-        if _properties(schema):
+        if isinstance(schema, Mapping) and _properties(schema):
             lines.append(f"type {name} = (_: {{")
+            if heads:
+                lines.extend(_comment(schema.get("title")))
+                lines.extend(_comment(schema.get("description")))
             lines.extend(_Renderer(_definitions(schema)).fields(schema, 0))
             lines.append("}) => any;")
         else:

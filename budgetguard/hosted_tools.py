@@ -1,0 +1,133 @@
+"""What a Responses request may cost beyond what it shows: tools that run at the provider, earlier turns
+that it keeps, and the fees of those tools.
+
+Nobody can read off the request what a search will find. So an allowance of input tokens stands for it,
+until what has been settled for the same model and the same kinds has taught better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from budgetguard.request_tokens import as_mapping, given, is_reasoning
+from budgetguard.response_tokens import offered_tools
+
+# Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
+# seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the
+# provider's default of 20 chunks of 800 would be 16 000; code interpreter 2 950, 4 540; image generation
+# 1 730, 2 780; MCP 1 100, 1 170; tool search 510, 560. Computer use and shells were not in the data.
+_ALLOWANCES: Final[Mapping[str, int]] = {
+    "web_search": 12_000,
+    "file_search": 4_000,
+    "code_interpreter": 5_000,
+    "image_generation": 3_000,
+    "mcp": 3_000,
+    "tool_search": 600,
+    "computer_use": 2_000,
+    "shell": 2_000,
+    "apply_patch": 1_000,
+    "other_tool": 5_000,
+}
+# An earlier turn is seldom long, but a conversation can be: one was billed 11 000 tokens.
+_CONTINUED: Final[Mapping[str, int]] = {
+    "previous_response": 8_000,
+    "conversation": 8_000,
+    "prompt": 2_000,
+}
+_QUIET_SEARCH: Final = 400
+_SHOWN: Final = frozenset({"function", "custom", "namespace"})
+_MEMORY: Final[Mapping[str, int]] = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
+# Searches of one answer: with reasoning the model looks again.
+_SEARCHES: Final = 1
+_SEARCHES_REASONING: Final = 3
+# Output tokens of one image: 1 024 x 1 536 in high quality, the dearest that is listed:
+# https://platform.openai.com/docs/guides/image-generation
+IMAGE_TOKENS: Final = 6_240
+
+
+def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
+    """Return the kinds of input that a request does not show, with the tokens to allow for each at first.
+
+    Empty for a request that shows all of its input. Kinds are hosted tools by name (`web_search`), and
+    `previous_response`, `conversation` and `prompt` (a template) for what the provider keeps.
+    """
+    found: dict[str, int] = {}
+    for kind in _hosted(body):
+        found[kind] = _ALLOWANCES[kind]
+        if kind == "web_search" and _is_quiet(body, model):
+            found[kind] = _QUIET_SEARCH
+    for key, kind in (
+        ("previous_response_id", "previous_response"),
+        ("conversation", "conversation"),
+        ("prompt", "prompt"),
+    ):
+        if given(body, key):
+            found[kind] = _CONTINUED[kind]
+    return found
+
+
+def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
+    """Return the units that the hosted tools of a request will bill apart from its tokens.
+
+    `web_searches`, `storage_searches` (file search), `code_executions` (containers of 1 GB, so that one of
+    4 GB is four) and `output_image_tokens`. Each tool is taken to be used; `max_tool_calls` is heeded.
+    """
+    hosted = _hosted(body)
+    most = given(body, "max_tool_calls")
+    most = most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None
+    units: dict[str, int] = {}
+    if "web_search" in hosted:
+        units["web_searches"] = _SEARCHES_REASONING if is_reasoning(model) else _SEARCHES
+    if "file_search" in hosted:
+        units["storage_searches"] = 1
+    if "code_interpreter" in hosted and (size := container_size(body)):
+        units["code_executions"] = size
+    if "image_generation" in hosted:
+        units["output_image_tokens"] = IMAGE_TOKENS
+    if most is not None:
+        units = {
+            unit: min(count, most) if unit.endswith("searches") else count for unit, count in units.items()
+        }
+        units = units if most else {}
+    return units
+
+
+def _hosted(body: Mapping[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for tool in offered_tools(body):
+        kind = given(tool, "type")
+        if kind not in _SHOWN:
+            found[_kind(str(kind))] = None
+    return sorted(found)
+
+
+def _kind(tool: str) -> str:
+    # Dated and preview names (`web_search_preview_2025_03_11`, `computer_use_preview`) are one kind each.
+    for prefix, kind in (("computer", "computer_use"), ("local_shell", "shell")):
+        if tool.startswith(prefix):
+            return kind
+    return next((kind for kind in _ALLOWANCES if tool.startswith(kind)), "other_tool")
+
+
+def _is_quiet(body: Mapping[str, Any], model: str) -> bool:
+    """Whether what a search finds is not billed: the preview tool, with a model that does not reason."""
+    if is_reasoning(model):
+        return False
+    tools = [str(given(tool, "type")) for tool in offered_tools(body)]
+    return not any(tool.startswith("web_search") and "preview" not in tool for tool in tools)
+
+
+def container_size(body: Mapping[str, Any]) -> int:
+    """Return the GB of the container that a code interpreter is given; 0 if it uses one that exists, or none.
+
+    Args:
+        body: a request, or an answer: both have the `tools`.
+    """
+    for tool in offered_tools(body):
+        if given(tool, "type") == "code_interpreter":
+            container = given(tool, "container")
+            # One that is named was made, and paid for, by another request.
+            named = isinstance(container, str)
+            return 0 if named else _MEMORY.get(str(given(as_mapping(container), "memory_limit")), 1)
+    return 0
