@@ -2,7 +2,8 @@
 
 An answer is known by the provider's id of it, whatever it has been turned into since (a dict, a parsed
 raw response, the end of a stream), and by being the very object, which covers answers that carry no id.
-Only this process's are known, the newest few thousand of them, and no text of theirs is kept.
+Only this process's are known, and the newest of them. Objects are not kept alive by it, except the last
+few of those that cannot be referred to weakly, such as dicts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Payer: TypeAlias = tuple[Hashable, str, str]
 
 _MOST_IDS: Final = 8_192
-# What cannot be referred to weakly (a dict) is kept alive, so few of them.
+# Kept alive, so that no other object can take their identity.
 _MOST_KEPT: Final = 128
 
 

@@ -91,9 +91,9 @@ def test_text_in_and_text_out_without_an_answer_to_read(server: OpenAIServer) ->
 def test_max_budget_stops_a_guarded_function(server: OpenAIServer, completion: Completion) -> None:
     guarded = budgeted(completion)
     budgetguard.max_budget = 0.0001
+    calls = (guarded(model=MODEL, messages=MESSAGES) for _ in range(50))
     with pytest.raises(BudgetExceededError) as caught:
-        for _ in range(50):
-            guarded(model=MODEL, messages=MESSAGES)
+        list(calls)
     assert 1 < server.count() < 50
     assert budgetguard.current_cost() == pytest.approx(billed_usd(server))
     assert float(caught.value.current_cost) == budgetguard.current_cost()
