@@ -81,6 +81,23 @@ class Rows(Protocol):
         """Insert or replace what has been observed of a model."""
 
 
+def copy_account(row: AccountRow) -> AccountRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["models"] = row["models"].copy()
+    copy["open"] = row["open"].copy()
+    copy["crossed"] = row["crossed"].copy()
+    return copy
+
+
+def copy_hold(row: HoldRow) -> HoldRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["accounts"] = row["accounts"].copy()
+    copy["epochs"] = row["epochs"].copy()
+    return copy
+
+
 def is_due(row: AccountRow, now: Milliseconds) -> bool:
     """Tell whether time has changed an account since it was stored: a window ended, a hold lapsed."""
     end = row["end"]
@@ -161,5 +178,5 @@ def record(hold_id: str, row: HoldRow) -> HoldRecord:
         endpoint=row["endpoint"],
         outcome=row["outcome"],
         request_id=row["request_id"],
-        usage=Usage(row["usage"]),
+        usage=Usage(row["usage"].copy()),
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from budgetguard.errors import ConfigurationError
 from budgetguard.holds import Hold
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow, gone_since
+from budgetguard.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.windows import Clock, Milliseconds
@@ -115,13 +115,7 @@ class _MemoryRows:
 
     def load_account(self, name: str) -> AccountRow | None:
         row = self._accounts.get(name)
-        if row is None:
-            return None
-        copy = row.copy()
-        copy["models"] = row["models"].copy()
-        copy["open"] = row["open"].copy()
-        copy["crossed"] = row["crossed"].copy()
-        return copy
+        return None if row is None else copy_account(row)
 
     def save_account(self, name: str, row: AccountRow) -> None:
         self._accounts[name] = row
@@ -131,12 +125,7 @@ class _MemoryRows:
 
     def load_hold(self, hold_id: str) -> HoldRow | None:
         row = self._holds.get(hold_id)
-        if row is None:
-            return None
-        copy = row.copy()
-        copy["accounts"] = row["accounts"].copy()
-        copy["epochs"] = row["epochs"].copy()
-        return copy
+        return None if row is None else copy_hold(row)
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
         self._holds[hold_id] = row

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -43,9 +44,15 @@ _SWEEP_AT_MOST = 2_000
 _EXPIRY_INDEX = "CREATE INDEX IF NOT EXISTS Cache_expire_time ON Cache (expire_time)"
 _SMALL_EXPIRY_INDEX = f"{_EXPIRY_INDEX} WHERE expire_time IS NOT NULL"
 
+
+@lru_cache(maxsize=16)
+def _load_of(keys: int) -> str:
+    return _LOAD.format(", ".join("?" * keys))
+
+
 STATEMENTS: Final = {
-    "load one": _LOAD.format("?"),
-    "load three": _LOAD.format("?, ?, ?"),
+    "load one": _load_of(1),
+    "load three": _load_of(3),
     "update": _UPDATE,
     "update expiry": _UPDATE_EXPIRY,
     "remove": _REMOVE,
@@ -57,7 +64,8 @@ STATEMENTS: Final = {
 """What runs over the rows, for a test that asks SQLite how."""
 
 # ASCII only: a lone surrogate, which a model's name may hold, is no UTF-8 and could not be stored.
-_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+"""Write a row as JSON text."""
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
@@ -127,6 +135,11 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
             raise
 
     @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, opened if need be."""
+        return self._con
+
+    @property
     def _con(self) -> sqlite3.Connection:
         if not self._connections:
             connection = sqlite3.connect(
@@ -166,38 +179,21 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
         """Never touch the connection again, not even to close it: it is another process's."""
         self._finalizer.detach()
 
-    @contextmanager
-    def immediate(self) -> Iterator[None]:
-        """Hold the write lock: commit on leaving, roll back on any exception, an interrupt included."""
-        con = self._con
-        try:
-            con.execute("BEGIN IMMEDIATE")
-            yield
-            con.execute("COMMIT")
-        finally:
-            if con.in_transaction:
-                con.execute("ROLLBACK")
+    def load(self, keys: Sequence[str]) -> list[tuple[str, object, float | None]]:
+        """Return key, value and expiry of the rows under some keys, leaving out what does not exist."""
+        return self._con.execute(_load_of(len(keys)), keys).fetchall()
 
-    def load(self, keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        """Return the rows under some keys and when each expires, leaving out what does not exist.
-
-        Raises:
-            sqlite3.DataError: what is stored there is not JSON text.
-        """
-        found = self._con.execute(_LOAD.format(", ".join("?" * len(keys))), keys).fetchall()
-        return {key: (_parse(key, value), expires) for key, value, expires in found}
-
-    def insert(self, key: str, row: object, expires: float | None) -> None:
+    def insert(self, key: str, text: str, expires: float | None) -> None:
         """Store a row that does not exist, to be swept once `expires` (epoch seconds) has passed, if ever."""
-        self._con.execute(_INSERT, (key, expires, diskcache.core.MODE_RAW, _dump(row)))
+        self._con.execute(_INSERT, (key, expires, diskcache.core.MODE_RAW, text))
 
-    def update(self, key: str, row: object) -> None:
+    def update(self, key: str, text: str) -> None:
         """Replace a row that exists; when it expires stays as it is."""
-        self._con.execute(_UPDATE, (_dump(row), key))
+        self._con.execute(_UPDATE, (text, key))
 
-    def update_expiry(self, key: str, row: object, expires: float | None) -> None:
+    def update_expiry(self, key: str, text: str, expires: float | None) -> None:
         """Replace a row that exists, and when it expires."""
-        self._con.execute(_UPDATE_EXPIRY, (_dump(row), expires, key))
+        self._con.execute(_UPDATE_EXPIRY, (text, expires, key))
 
     def remove(self, key: str) -> bool:
         """Delete a row, and tell whether there was one."""
@@ -211,7 +207,7 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type 
             sqlite3.DataError: what is stored there is not JSON text.
         """
         found = self._con.execute(_PAGE_AFTER if after else _PAGE_FROM, (start, end, size)).fetchall()
-        return [(key, _parse(key, value)) for key, value in found]
+        return [(key, parse(key, value)) for key, value in found]
 
     def sweep_expired(self, now: float) -> None:
         """Delete some of the rows that have expired; few enough not to hold up a call."""
@@ -254,7 +250,12 @@ def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _parse(key: str, text: object) -> Any:
+def parse(key: str, text: object) -> Any:
+    """Read a row.
+
+    Raises:
+        sqlite3.DataError: it is not JSON text.
+    """
     # Bytes would be a pickle or a stranger's; json.loads would take them.
     if not isinstance(text, str):
         raise sqlite3.DataError(f"malformed row {key!r}: {type(text).__name__} where JSON text should be")
