@@ -10,8 +10,10 @@ import atexit
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from contextvars import Context
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
@@ -29,6 +31,8 @@ class Background:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._pid = 0
         self._starting = threading.Lock()
+        self._watched: dict[int, weakref.finalize[..., object]] = {}
+        self._keys = count()
 
     def start(self) -> None:
         """Start the thread if this process has none. Not for finalizers."""
@@ -44,6 +48,27 @@ class Background:
 
     def put(self, job: Job) -> None:
         """Have a job run soon; does nothing but put it in a queue."""
+        self._jobs.put(job)
+
+    def when_dropped(self, thing: object, job: Job) -> Callable[[], bool]:
+        """Have a job run when a thing is garbage, or when the process ends.
+
+        Returns a function that calls that off, and tells whether it was still to come.
+        """
+        self.start()
+        key = next(self._keys)
+        finalizer = weakref.finalize(thing, self._dropped, key, job)
+        finalizer.atexit = False  # `end` sees to it, while stores are still open
+        self._watched[key] = finalizer
+
+        def call_off() -> bool:
+            self._watched.pop(key, None)
+            return finalizer.detach() is not None
+
+        return call_off
+
+    def _dropped(self, key: int, job: Job) -> None:
+        self._watched.pop(key, None)
         self._jobs.put(job)
 
     def after(self, seconds: float, job: Job) -> None:
@@ -64,6 +89,12 @@ class Background:
             except Empty:
                 return
             _run(job)
+
+    def end(self) -> None:
+        """Take what is watched for dropped, since the process ends, and finish."""
+        for finalizer in list(self._watched.values()):
+            finalizer()
+        self.finish()
 
     @staticmethod
     def _work(jobs: SimpleQueue[Job]) -> None:
@@ -90,7 +121,11 @@ def _run(job: Job) -> None:
 
 
 background = Background()
-atexit.register(background.finish)
+
+# At exit `weakref` calls finalizers, those that close a store's files among them, from a hook that the
+# first finalizer registers. Hooks run last in, first out: with a finalizer made here, ours runs before it.
+weakref.finalize(background, logger.debug, "budgetguard: no background any more")
+atexit.register(background.end)
 
 
 def _renew() -> None:

@@ -370,6 +370,6 @@ _keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()
 
 @atexit.register
 def _finish_at_exit() -> None:
-    background.finish()
+    background.end()
     for keeper in list(_keepers):
         keeper.flush()

@@ -133,13 +133,18 @@ class Call:
         if self._charged and self._user is not None:
             charged.remember_object(self.keeper, self._user, answer)
 
-    def finish_later(self, ending: Callable[[], Ending]) -> None:
-        """Have the ending found and booked soon: for finalizers, which may do no I/O.
+    def finish_when_dropped(self, thing: object, ending: Callable[[], Ending]) -> Callable[[], bool]:
+        """Have this finished in the background if a thing becomes garbage before.
 
-        A forked child drops copies of what its parent still uses, so there this does nothing.
+        Returns a function that calls that off, and tells whether it was still to come. A forked child
+        drops copies of what its parent still uses, so there nothing happens.
         """
-        if self._pid == os.getpid() and not self._finished.locked():
-            background.put(lambda: self.finish(ending()))
+
+        def finish() -> None:
+            if self._pid == os.getpid():
+                self.finish(ending())
+
+        return background.when_dropped(thing, finish)
 
     def unreadable(self) -> Ending:
         """Return the ending of a call that was made, but whose answer tells no cost."""

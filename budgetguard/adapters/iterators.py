@@ -8,7 +8,6 @@ settled by a finalizer, which does no I/O itself.
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,19 +56,18 @@ class _Stepped:
         self._inner: Any = None
         self._over = False
         self._begun = False
-        self._finalizer: Any = None
+        self._call_off: Callable[[], bool] | None = None
         if begun:
             self._begin()
 
     def _begin(self) -> None:
         self._begun = True
-        background.start()
-        self._finalizer = weakref.finalize(self, _finish_dropped, self._call, self._reader)
+        self._call_off = self._call.finish_when_dropped(self, partial(self._reader.ending_early, None))
 
     def _end(self) -> bool:
         """Tell whether there is something to settle; from here on, nobody else will."""
         self._over = True
-        return self._finalizer is not None and self._finalizer.detach() is not None
+        return self._call_off is not None and self._call_off()
 
 
 class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
@@ -200,10 +198,9 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
 def guard_awaitable(answer: Awaitable[Any], call: Call) -> Coroutine[Any, Any, Any]:
     """Return a coroutine that awaits an answer as the rest of a guarded call."""
     coroutine = _await(answer, call)
-    background.start()
     # A coroutine that nobody awaits does nothing; a task or future goes on all the same.
     dropped = NotCharged("never awaited") if inspect.iscoroutine(answer) else Unknown("never awaited")
-    weakref.finalize(coroutine, call.finish_later, lambda: dropped)
+    call.finish_when_dropped(coroutine, lambda: dropped)
     return coroutine
 
 
@@ -223,10 +220,6 @@ def _complete(call: Call, reader: Reader, finish: Callable[[Ending], object]) ->
             raise
     else:
         finish(ending)
-
-
-def _finish_dropped(call: Call, reader: Reader) -> None:
-    call.finish_later(lambda: reader.ending_early(None))
 
 
 def _nothing() -> None:
