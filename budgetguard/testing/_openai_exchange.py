@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._http import Connection
 from budgetguard.testing._journal import Journal, RecordedRequest
 from budgetguard.testing._openai_reply import EMBEDDINGS, MODERATIONS, Draft, Reply
+from budgetguard.testing._openai_sse import Event
 
 # How soon a waiting answer notices that its client has hung up or that the server stops: seconds.
 _POLL = 0.05
+_EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
 class Exchange:
@@ -73,7 +75,7 @@ class Exchange:
         else:
             embed = planned.path == EMBEDDINGS
             payload = shapes.embeddings(planned, body) if embed else shapes.answer(planned)
-            self._update(status=200, billed=planned.usage())
+            self._update(status=200, billed=planned.bill())
         self._pause(reply)
         if reply.drop_after is None:
             self.send(200, payload, reply.headers)
@@ -90,12 +92,25 @@ class Exchange:
             OSError: the client is gone, or the reply says to break off.
         """
         sent = [0] * planned.choices
-        self._update(status=200, billed=planned.usage(sent))
+        self._update(status=200, billed=planned.bill(sent))
         try:
             self._send_events(reply, planned, body, sent)
         except OSError:
-            self._update(billed=planned.usage(sent), completed=False)
+            self._update(billed=planned.bill(sent), completed=False)
             raise
+
+    def replay(self, events: Iterable[Event], start: int) -> None:
+        """Send events of an answer that was billed before, from one of them on.
+
+        Raises:
+            OSError: the client is gone.
+        """
+        self._update(status=200, completed=True)
+        self._connection.start_stream(self._headers(_EVENT_STREAM))
+        *most, last = list(events)[start:]
+        for event in most:
+            self._connection.send_chunk(event.data)
+        self._connection.send_chunk(last.data, last=True)
 
     def _send_events(self, reply: Reply, planned: Draft, body: Mapping[str, Any], sent: list[int]) -> None:
         most = len(planned.pieces) * planned.choices
@@ -104,14 +119,13 @@ class Exchange:
 
         def checkpoint() -> None:
             if sum(sent) == pause:
-                self._update(billed=planned.usage(sent))
+                self._update(billed=planned.bill(sent))
                 self._pause(reply)
             if sum(sent) == drop:
                 raise ConnectionAbortedError
 
         checkpoint()
-        headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-        self._connection.start_stream(self._headers({**headers, **reply.headers}))
+        self._connection.start_stream(self._headers({**_EVENT_STREAM, **reply.headers}))
         *events, last = shapes.events(planned, body)
         for event in events:
             if self._connection.gone():
@@ -120,7 +134,7 @@ class Exchange:
             if event.choice is not None:
                 sent[event.choice] += 1
                 checkpoint()
-        self._update(billed=planned.usage(), completed=True)
+        self._update(billed=planned.bill(), completed=True)
         self._connection.send_chunk(last.data, last=True)
 
     def _pause(self, reply: Reply) -> None:

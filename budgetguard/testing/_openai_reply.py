@@ -18,6 +18,7 @@ DEFAULT_TEXT = "Hello! How can I help you today?"
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
+COMPACT = "/v1/responses/compact"
 EMBEDDINGS = "/v1/embeddings"
 MODERATIONS = "/v1/moderations"
 
@@ -59,6 +60,12 @@ class Reply:
         reasoning_tokens: how many of each choice's output tokens are hidden reasoning.
         service_tier: the tier in the answer; None is the one asked for, or `default`.
         omit_usage: leave the usage out of the answer. It is billed all the same.
+        hosted: items that a response has before its text: calls of hosted tools, such as
+            `{"type": "web_search_call", "status": "completed", "action": {...}}`. Each is billed.
+        tool_usage: what a response says of its hosted tools apart.
+        ends: how a response ends: `completed`, `failed` (billed nothing) or `cancelled`; None is
+            `completed`, or `incomplete` where a cap cut it.
+        polls: how often a response in the background is asked for before it has ended.
         status: 200, or the status of an error; an error bills nothing.
         error_code: the `code` of the error; None is OpenAI's usual one for the status.
         retry_after: seconds the client is told to wait before a retry.
@@ -81,6 +88,10 @@ class Reply:
     reasoning_tokens: int = 0
     service_tier: str | None = None
     omit_usage: bool = False
+    hosted: Sequence[Mapping[str, Any]] = ()
+    tool_usage: Mapping[str, Any] | None = None
+    ends: str | None = None
+    polls: int = 1
     status: int = 200
     error_code: str | None = None
     retry_after: float | None = None
@@ -114,6 +125,12 @@ class Draft:
         counted: output tokens come from counting, so those of a part do too.
         omit_usage: do not report the usage.
         count: the token counter.
+        hosted: items of hosted tools.
+        tool_usage: what is said of them apart.
+        ends: how a response ends.
+        unseen: how many more answers were made to choose the best from.
+        tools: what the request offered.
+        background: the response goes on when nobody listens.
     """
 
     path: str
@@ -132,6 +149,27 @@ class Draft:
     counted: bool
     omit_usage: bool
     count: TokenCounter
+    hosted: tuple[Mapping[str, Any], ...] = ()
+    tool_usage: Mapping[str, Any] | None = None
+    ends: str | None = None
+    unseen: int = 0
+    tools: tuple[Any, ...] = ()
+    background: bool = False
+
+    def bill(self, sent: Sequence[int] | None = None) -> dict[str, Any] | None:
+        """Return what is charged: the usage, and the calls of hosted tools by type; None if nothing is.
+
+        Args:
+            sent: content chunks sent of each choice; None is all of them.
+        """
+        if self.ends == "failed":
+            return None
+        if not self.hosted:
+            return self.usage(None if self.background else sent)
+        calls: dict[str, int] = {}
+        for item in self.hosted:
+            calls[str(item["type"])] = calls.get(str(item["type"]), 0) + 1
+        return {**self.usage(None if self.background else sent), "hosted_calls": calls}
 
     def usage(self, sent: Sequence[int] | None = None) -> dict[str, Any]:
         """Return the usage billed, in the endpoint's shape.
@@ -140,10 +178,12 @@ class Draft:
             sent: content chunks sent of each choice; None is all of them.
         """
         if sent is None:
-            output = self.choices * (self.visible_tokens + self.reasoning_tokens)
+            made = self.choices + self.unseen
+            output = made * (self.visible_tokens + self.reasoning_tokens)
             reasoning = self.choices * self.reasoning_tokens
         else:
             output = sum(self._output_after(chunks) for chunks in sent)
+            output += self.unseen * (self.visible_tokens + self.reasoning_tokens)
             reasoning = sum(self.reasoning_tokens for chunks in sent if chunks)
         return usage_dict(self.path, self.prompt_tokens, self.cached_tokens, output, reasoning)
 
@@ -167,7 +207,7 @@ def usage_dict(path: str, prompt: int, cached: int, output: int, reasoning: int)
     """Return token counts in the shape in which the endpoint reports them."""
     if path == EMBEDDINGS:
         return {"prompt_tokens": prompt, "total_tokens": prompt}
-    if path == RESPONSES:
+    if path in (RESPONSES, COMPACT):
         return {
             "input_tokens": prompt,
             "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
@@ -222,6 +262,9 @@ def draft(path: str, number: int, body: Mapping[str, Any], reply: Reply, count: 
         model=reply.model or str(body["model"]),
         tier=reply.service_tier or _tier(body),
         choices=several * (int(body.get("n") or 1) if path in (CHAT, COMPLETIONS) else 1),
+        unseen=several * max(0, int(body.get("best_of") or 1) - int(body.get("n") or 1))
+        if path == COMPLETIONS
+        else 0,
         text=text,
         tool_calls=tuple(calls),
         finish="length" if output < full else "tool_calls" if calls else "stop",
@@ -235,6 +278,10 @@ def draft(path: str, number: int, body: Mapping[str, Any], reply: Reply, count: 
         counted=reply.completion_tokens is None,
         omit_usage=reply.omit_usage,
         count=count,
+        hosted=tuple(reply.hosted),
+        tool_usage=reply.tool_usage,
+        ends=reply.ends,
+        tools=tuple(body.get("tools") or ()) if path == RESPONSES else (),
     )
 
 

@@ -8,13 +8,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from budgetguard.testing._openai_reply import CHAT, COMPLETIONS, RESPONSES, Draft, Reply
-
-# 2025-01-01T00:00:00Z: the same in every run, so that recorded answers can be compared.
-CREATED = 1_735_689_600
+from budgetguard.testing import _openai_responses as responses
+from budgetguard.testing._openai_reply import CHAT, COMPACT, COMPLETIONS, RESPONSES, Draft, Reply
+from budgetguard.testing._openai_sse import CREATED, Event, call_id, sse
 
 _CODES: Mapping[int, tuple[str | None, str, str]] = {
     400: ("invalid_request", "invalid_request_error", "The request is not valid."),
@@ -47,19 +45,6 @@ _CATEGORIES = (
 _DIMENSIONS = {"text-embedding-3-large": 3072}
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Hold one server-sent event.
-
-    Attributes:
-        data: the payload.
-        choice: whose content it carries, or None if it carries none.
-    """
-
-    data: bytes
-    choice: int | None = None
-
-
 def error_body(
     status: int, message: str | None = None, *, code: str | None = None, param: str | None = None
 ) -> dict[str, Any]:
@@ -84,8 +69,10 @@ def error_body(
 
 def answer(draft: Draft) -> dict[str, Any]:
     """Return the body of an answer that is not streamed."""
+    if draft.path == COMPACT:
+        return responses.compaction(draft)
     if draft.path == RESPONSES:
-        return _response(draft, done=True)
+        return responses.response(draft, done=not draft.background)
     chat = draft.path == CHAT
     head = {**_head(draft), "object": "chat.completion"} if chat else _head(draft)
     usage = {} if draft.omit_usage else {"usage": draft.usage()}
@@ -100,7 +87,7 @@ def _choice(draft: Draft, index: int) -> dict[str, Any]:
     if draft.tool_calls:
         message["tool_calls"] = [
             {
-                "id": _call_id(draft, index, slot),
+                "id": call_id(draft, index, slot),
                 "type": "function",
                 "function": {"name": name, "arguments": text},
             }
@@ -112,7 +99,7 @@ def _choice(draft: Draft, index: int) -> dict[str, Any]:
 def events(draft: Draft, body: Mapping[str, Any]) -> Iterator[Event]:
     """Yield the events of a streamed answer, in the order of the wire."""
     if draft.path == RESPONSES:
-        return _response_events(draft)
+        return responses.events(draft)
     return _chunk_events(draft, asked=bool((body.get("stream_options") or {}).get("include_usage")))
 
 
@@ -130,7 +117,7 @@ def _chunk_events(draft: Draft, *, asked: bool) -> Iterator[Event]:
     ) -> Event:
         ending = {"index": index, "logprobs": None, "finish_reason": finish}
         choice = {**ending, "delta": value} if chat else {**ending, "text": value.get("content", "")}
-        return _sse({**head, "choices": [choice]}, choice=index if content else None)
+        return sse({**head, "choices": [choice]}, choice=index if content else None)
 
     if chat:
         for index in range(draft.choices):
@@ -148,100 +135,16 @@ def _chunk_events(draft: Draft, *, asked: bool) -> Iterator[Event]:
     for index in range(draft.choices):
         yield chunk(index, {}, finish=draft.finish)
     if asked and not draft.omit_usage:
-        yield _sse({**head, "choices": [], "usage": draft.usage()})
+        yield sse({**head, "choices": [], "usage": draft.usage()})
     yield Event(b"data: [DONE]\n\n")
 
 
 def _tool_delta(draft: Draft, index: int, slot: int, piece: str, *, first: bool) -> dict[str, Any]:
     call: dict[str, Any] = {"index": slot, "function": {"arguments": piece}}
     if first:
-        call = {"index": slot, "id": _call_id(draft, index, slot), "type": "function"}
+        call = {"index": slot, "id": call_id(draft, index, slot), "type": "function"}
         call["function"] = {"name": draft.tool_calls[slot][0], "arguments": piece}
     return {"tool_calls": [call]}
-
-
-def _response_events(draft: Draft) -> Iterator[Event]:
-    number = -1
-
-    def event(kind: str, *, content: bool = False, **values: Any) -> Event:
-        nonlocal number
-        number += 1
-        payload = {"type": kind, "sequence_number": number, **values}
-        return _sse(payload, name=kind, choice=0 if content else None)
-
-    begun = _response(draft, done=False)
-    yield event("response.created", response=begun)
-    yield event("response.in_progress", response=begun)
-    for slot, item in enumerate(_output_items(draft)):
-        place = {"item_id": item["id"], "output_index": slot}
-        if item["type"] == "function_call":
-            started = {**item, "arguments": "", "status": "in_progress"}
-            yield event("response.output_item.added", output_index=slot, item=started)
-            for owner, piece in draft.pieces:
-                if owner == slot:
-                    kind = "response.function_call_arguments.delta"
-                    yield event(kind, content=True, **place, delta=piece)
-            kind = "response.function_call_arguments.done"
-            yield event(kind, **place, name=item["name"], arguments=item["arguments"])
-        else:
-            started = {**item, "content": [], "status": "in_progress"}
-            yield event("response.output_item.added", output_index=slot, item=started)
-            place["content_index"] = 0
-            part = item["content"][0]
-            yield event("response.content_part.added", **place, part={**part, "text": ""})
-            for _, piece in draft.pieces:
-                kind = "response.output_text.delta"
-                yield event(kind, content=True, **place, delta=piece, logprobs=[])
-            yield event("response.output_text.done", **place, text=draft.text, logprobs=[])
-            yield event("response.content_part.done", **place, part=part)
-        yield event("response.output_item.done", output_index=slot, item=item)
-    done = _response(draft, done=True)
-    yield event(f"response.{done['status']}", response=done)
-
-
-def _response(draft: Draft, *, done: bool) -> dict[str, Any]:
-    cut = draft.finish == "length"
-    status = "in_progress" if not done else "incomplete" if cut else "completed"
-    return {
-        "id": f"resp_{draft.number:06d}",
-        "object": "response",
-        "created_at": CREATED,
-        "status": status,
-        "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if done and cut else None,
-        "instructions": None,
-        "metadata": {},
-        "model": draft.model,
-        "output": _output_items(draft) if done else [],
-        "parallel_tool_calls": True,
-        "service_tier": draft.tier if done else "auto",
-        "temperature": 1.0,
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "usage": draft.usage() if done and not draft.omit_usage else None,
-    }
-
-
-def _output_items(draft: Draft) -> list[dict[str, Any]]:
-    status = "incomplete" if draft.finish == "length" else "completed"
-    if not draft.tool_calls:
-        part: dict[str, Any] = {"type": "output_text", "text": draft.text, "annotations": [], "logprobs": []}
-        name = f"msg_{draft.number:06d}"
-        return [
-            {"id": name, "type": "message", "role": "assistant", "status": status, "content": [part]},
-        ]
-    return [
-        {
-            "id": f"fc_{draft.number:06d}_{slot}",
-            "call_id": _call_id(draft, 0, slot),
-            "type": "function_call",
-            "name": name,
-            "arguments": arguments,
-            "status": status,
-        }
-        for slot, (name, arguments) in enumerate(draft.tool_calls)
-    ]
 
 
 def embeddings(draft: Draft, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,13 +211,3 @@ def _head(draft: Draft) -> dict[str, Any]:
         "service_tier": draft.tier,
         "system_fingerprint": "fp_budgetguard",
     }
-
-
-def _call_id(draft: Draft, choice: int, slot: int) -> str:
-    return f"call_{draft.number:06d}_{choice}_{slot}"
-
-
-def _sse(payload: Mapping[str, Any], *, name: str | None = None, choice: int | None = None) -> Event:
-    data = json.dumps(payload, separators=(",", ":")).encode()
-    prefix = f"event: {name}\n".encode() if name else b""
-    return Event(prefix + b"data: " + data + b"\n\n", choice)

@@ -9,8 +9,8 @@
 It speaks HTTP over a real socket, so that a client, its retries, its streams and its connection pool
 run as they do against the provider. Nothing leaves the machine: it listens on 127.0.0.1 only.
 
-Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`,
-`/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
+Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, and `/{id}` and
+`/{id}/cancel` for those in the background), `/v1/embeddings`, `/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
 own with `python -m budgetguard.testing.openai_server`.
 """
 
@@ -32,12 +32,12 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._http import Connection, HTTPRequest
 from budgetguard.testing._journal import Journal, RecordedRequest
+from budgetguard.testing._openai_background import BackgroundResponses
+from budgetguard.testing._openai_checks import problem_of
 from budgetguard.testing._openai_exchange import Exchange, to_json
 from budgetguard.testing._openai_reply import (
     CHAT,
     COMPLETIONS,
-    EMBEDDINGS,
-    MODERATIONS,
     RESPONSES,
     Reply,
     TokenCounter,
@@ -65,15 +65,7 @@ MODELS = (
 )
 
 _MODELS_PATH = "/v1/models"
-_REQUIRED = {
-    CHAT: "messages",
-    COMPLETIONS: "prompt",
-    RESPONSES: "input",
-    EMBEDDINGS: "input",
-    MODERATIONS: "input",
-}
 _STREAMED = (CHAT, COMPLETIONS, RESPONSES)
-_COUNTS = ("n", "max_tokens", "max_completion_tokens", "max_output_tokens", "dimensions")
 # How soon a waiting answer notices that its client has hung up or that the server stops: seconds.
 _POLL = 0.05
 _STOP_TIMEOUT = 5.0
@@ -116,6 +108,7 @@ class OpenAIServer:
         self._models = tuple(models)
         self._wanted_port = port
         self._journal = Journal()
+        self._background = BackgroundResponses()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
@@ -261,6 +254,8 @@ class OpenAIServer:
         try:
             if request.method == "GET" and (path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")):
                 exchange.send(*self._list_models(path))
+            elif self._background.knows(request.method, path):
+                self._background.serve(exchange, urlsplit(request.target).query)
             else:
                 self._post(exchange, body)
         except OSError:
@@ -284,7 +279,7 @@ class OpenAIServer:
 
     def _post(self, exchange: Exchange, body: dict[str, Any] | None) -> None:
         record = exchange.record
-        problem = _problem(record, body)
+        problem = problem_of(record, body)
         if problem is not None:
             exchange.send(*problem)
             return
@@ -299,6 +294,8 @@ class OpenAIServer:
             exchange.refuse(reply)
             return
         planned = draft(record.path, record.number, body, reply, self._count_tokens)
+        if record.path == RESPONSES and body.get("background") is True:
+            planned = self._background.begin(planned, reply)
         if record.streamed and record.path in _STREAMED:
             exchange.stream(reply, planned, body)
         else:
@@ -318,40 +315,6 @@ class OpenAIServer:
                 # Here an OSError would pass for a client that hung up, and nobody would hear of it.
                 raise ConfigurationError(f"the server's reply function failed: {error!r}") from error
         return Reply(text=made) if isinstance(made, str) else made
-
-
-def _problem(record: RecordedRequest, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]] | None:
-    """Return the error that the API answers a request with before doing any work, or None."""
-    if record.path not in _REQUIRED:
-        text = f"Invalid URL ({record.method} {record.path})"
-        return 404, shapes.error_body(404, text, code="unknown_url")
-    if record.method != "POST":
-        text = f"Not allowed to {record.method} on {record.path}."
-        return 405, shapes.error_body(405, text, code="method_not_supported")
-    if body is None:
-        return 400, shapes.error_body(400, "We could not parse the JSON body of your request.")
-    for name, kinds in (("model", str), (_REQUIRED[record.path], str | list)):
-        if not body.get(name):
-            text = f"Missing required parameter: '{name}'."
-            return 400, shapes.error_body(400, text, param=name, code="missing_required_parameter")
-        if not isinstance(body[name], kinds):
-            return _wrong_type(name, body[name])
-    items = body[_REQUIRED[record.path]]
-    if record.path in (CHAT, RESPONSES) and (
-        not (isinstance(items, list) and all(isinstance(item, dict) for item in items))
-        and not (record.path == RESPONSES and isinstance(items, str))
-    ):
-        return _wrong_type(_REQUIRED[record.path], items)
-    for name in _COUNTS:
-        value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            return _wrong_type(name, value)
-    return None
-
-
-def _wrong_type(name: str, value: Any) -> tuple[int, dict[str, Any]]:
-    text = f"Invalid type or value for '{name}': {type(value).__name__}."
-    return 400, shapes.error_body(400, text, param=name, code="invalid_type")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
