@@ -50,4 +50,4 @@ def import_litellm(
                 }
             )
         else:
-            here.say(f"{done}. They are in {printable(here.place)}.")
+            here.say(f"Into {printable(here.place)}: {done}.")

@@ -146,7 +146,7 @@ def _check_folder(store: str | Store) -> None:
     with suppress(RuntimeError):  # ~name of nobody: opening the store says so
         if not folder.expanduser().exists():
             raise ConfigurationError(
-                f"there is no store in {folder}: make it with the first budget, `budgetguard create USER 10`, "
+                f"there is no store in {folder}: make one with a budget, `budgetguard create USER 10`, "
                 "or name another with --store disk://FOLDER or BUDGETGUARD_STORE"
             )
 

@@ -1,0 +1,84 @@
+"""The command starts everywhere: with and without its extra, and says what it can do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import budgetguard
+
+from .helpers import Command, run
+
+COMMANDS = ("demo", "users", "show", "holds", "create", "reset", "delete", "report", "import-litellm")
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+    """All that is installed, but typer and rich."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.lower().startswith(("typer", "rich", "_editable", "__editable")):
+            (packages / path.name).symlink_to(path)
+    source = Path(budgetguard.__file__).parent.parent
+    script = (
+        f"import sys; sys.path[:0] = [{str(packages)!r}, {str(source)!r}]; "
+        "from budgetguard.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script, "users"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'budgetguard[cli]'" in done.stderr
+
+
+def test_importing_the_package_needs_neither_typer_nor_rich() -> None:
+    script = (
+        "import sys, budgetguard, budgetguard.cli; print([m for m in ('typer', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_installed_command_runs() -> None:
+    done = run("--version")
+    assert (done.code, done.out.strip()) == (0, f"budgetguard {version('budgetguard')}")
+
+
+def test_help_names_every_command(command: Command) -> None:
+    bare, asked = command(), command("--help")
+    assert bare.code == asked.code == 0
+    assert bare.out.strip() == asked.out.strip()
+    for name in COMMANDS:
+        assert f"  {name} " in asked.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself_with_an_example(command: Command, name: str) -> None:
+    done = command(name, "--help")
+    assert done.code == 0
+    assert f"  budgetguard {name}" in done.out
+    assert "--json" in done.out
+
+
+def test_errors_are_red_at_a_terminal_alone(command: Command) -> None:
+    assert "\x1b" not in command("colour").err
+    assert "\x1b[31m" in command("colour", FORCE_COLOR="1", TERM="xterm").err
+
+
+def test_a_terminal_without_unicode_gets_ascii(folder: Path) -> None:
+    environ = {"BUDGETGUARD_STORE": f"disk://{folder}", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    assert run("create", "Ольга", "10", **environ).code == 0
+    for arguments in (["users"], ["show", "Ольга"], ["users", "--json"], ["show", "Петр"]):
+        done = run(*arguments, **environ)
+        assert done.out.isascii()
+        assert done.err.isascii()
+        assert "\\u041e" in done.out + done.err or "\\u041f" in done.err
