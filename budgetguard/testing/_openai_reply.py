@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -60,8 +61,7 @@ class Reply:
         reasoning_tokens: how many of each choice's output tokens are hidden reasoning.
         service_tier: the tier in the answer; None is the one asked for, or `default`.
         omit_usage: leave the usage out of the answer. It is billed all the same.
-        hosted: items that a response has before its text: calls of hosted tools, such as
-            `{"type": "web_search_call", "status": "completed", "action": {...}}`. Each is billed.
+        hosted: calls of hosted tools that a response has before its text, as its items; each is billed.
         tool_usage: what a response says of its hosted tools apart.
         ends: how a response ends: `completed`, `failed` (billed nothing) or `cancelled`; None is
             `completed`, or `incomplete` where a cap cut it.
@@ -164,12 +164,9 @@ class Draft:
         """
         if self.ends == "failed":
             return None
-        if not self.hosted:
-            return self.usage(None if self.background else sent)
-        calls: dict[str, int] = {}
-        for item in self.hosted:
-            calls[str(item["type"])] = calls.get(str(item["type"]), 0) + 1
-        return {**self.usage(None if self.background else sent), "hosted_calls": calls}
+        usage = self.usage(None if self.background else sent)
+        calls = Counter(str(item["type"]) for item in self.hosted)
+        return {**usage, "hosted_calls": dict(calls)} if calls else usage
 
     def usage(self, sent: Sequence[int] | None = None) -> dict[str, Any]:
         """Return the usage billed, in the endpoint's shape.

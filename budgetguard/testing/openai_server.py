@@ -10,7 +10,8 @@ It speaks HTTP over a real socket, so that a client, its retries, its streams an
 run as they do against the provider. Nothing leaves the machine: it listens on 127.0.0.1 only.
 
 Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, and `/{id}` and
-`/{id}/cancel` for those in the background), `/v1/embeddings`, `/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
+`/{id}/cancel` for those in the background), `/v1/embeddings`,
+`/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
 own with `python -m budgetguard.testing.openai_server`.
 """
 
