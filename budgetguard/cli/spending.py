@@ -134,7 +134,7 @@ def _span(here: Session, first: datetime | None, last: datetime | None) -> str:
 
 def _show(here: Session, made: Report, span: str) -> None:
     total = made.total
-    if not (total.calls or total.open or total.voided):
+    if not made.rows:
         here.say(f"No calls {span + ' ' if span else ''}in {printable(here.place)}.")
         return
     here.console.print(report_table(made, here.console))

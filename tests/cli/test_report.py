@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -132,6 +133,6 @@ def test_users_are_taken_literally_and_models_as_patterns() -> None:
 
 
 @pytest.mark.parametrize("by", [("colour",), ("user", "user")])
-def test_a_dimension_that_is_unknown_or_doubled_is_refused(by: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match="colour|once"):
-        summarize([], by)  # type: ignore[arg-type]
+def test_a_dimension_that_is_unknown_or_doubled_is_refused(by: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"colour|once"):
+        summarize([], by)
