@@ -35,12 +35,12 @@ from budgetguard.errors import (
 )
 from budgetguard.events import Event, Hook, log_events
 from budgetguard.guard import Guard
-from budgetguard.manager import BudgetManager
 from budgetguard.runs import Run
 from budgetguard.usage import Usage
 
 if TYPE_CHECKING:
     from budgetguard.decorator import Answer, Input
+    from budgetguard.manager import BudgetManager
 
 __all__ = [
     "Balance",
@@ -204,6 +204,15 @@ def register_price(model: str, **prices: Any) -> None:
 def on(hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
     """Call `hook` with events (of these kinds only, if any are named), and return its remover."""
     return default_guard().on(hook, *kinds)
+
+
+def __getattr__(name: str) -> Any:
+    # Importing is to be quick, and the manager brings all that prices a request.
+    if name == "BudgetManager":
+        from budgetguard.manager import BudgetManager
+
+        return BudgetManager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Module(ModuleType):

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import wrapt
 from contextvars_extras import ContextVarsRegistry
@@ -176,7 +176,7 @@ class Surrounding:
         """Return what one call of a decorated function enters."""
         return self
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._enter()
         return self
 
@@ -185,7 +185,7 @@ class Surrounding:
     ) -> None:
         self._leave()
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Self:
         self._enter()
         return self
 

@@ -10,10 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
-from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.config import Settings, changed, from_environment
 from budgetguard.context import budget_user
-from budgetguard.decorator import Answer, Input, budgeted
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.holds import HoldRecord
@@ -24,6 +22,7 @@ from budgetguard.stores.base import Store
 from budgetguard.windows import Align, Milliseconds, calendar_start
 
 if TYPE_CHECKING:
+    from budgetguard.decorator import Answer, Input
     from budgetguard.manager import BudgetManager
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +44,8 @@ class Guard:
     """
 
     def __init__(self, **settings: Any) -> None:
+        from budgetguard.bookkeeping import Bookkeeper
+
         self.keeper = Bookkeeper(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
         self._lock = threading.Lock()
@@ -162,6 +163,8 @@ class Guard:
 
     def budgeted(self, function: Any = None, **options: Any) -> Any:
         """Guard a function that answers with a completion; see `budgetguard.budgeted`."""
+        from budgetguard.decorator import budgeted
+
         return budgeted(lambda: self.keeper, function, **options)
 
     def patch_openai(self) -> None:

@@ -26,8 +26,8 @@ def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> Budg
         PROJECT: f"project {ident!r}",
     }.get(kind, balance.account)
     when = f" until {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
-    held = f" and {format_usd(balance.held_nanos)} held for calls under way" if balance.held_nanos else ""
-    wait = ", wait until it resets" if balance.resets_at else ""
+    held = f" and {format_usd(balance.held_nanos)} is held for calls under way" if balance.held_nanos else ""
+    last = "raise the limit, or wait until it resets" if balance.resets_at else "or raise the limit"
     return BudgetExceededError(
         current_cost=to_usd(spent),
         max_budget=to_usd(limit),
@@ -35,7 +35,7 @@ def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> Budg
             f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
             f"but {who} has {format_usd(max(0, available))} left{when}: of {format_usd(limit)}, "
             f"{format_usd(spent)} is spent{held}. The call was not made. "
-            f"Cap its output (max_completion_tokens), use a cheaper model, raise the limit{wait}"
+            f"Cap its output (max_completion_tokens), use a cheaper model, {last}"
         ),
         user=hold.user,
         account=balance.account,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from budgetguard.accounts import RUN, Balance, Budget, account_name
-from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import Surrounding, enter_link
 from budgetguard.holds import Charge
 from budgetguard.money import to_nanos, to_usd
+
+if TYPE_CHECKING:
+    from budgetguard.bookkeeping import Bookkeeper
 
 
 class Run(Surrounding):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _lock = threading.Lock()
 _installed = False
@@ -33,6 +35,7 @@ def carry_into_threads(
         if _installed:
             return
         _installed = True
+    from concurrent.futures import ThreadPoolExecutor
 
     def start(wrapped: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
         carried = surroundings()

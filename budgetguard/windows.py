@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import time_ns
-from typing import Final, Literal, TypeAlias
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from budgetguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 Milliseconds: TypeAlias = int
 Clock: TypeAlias = Callable[[], Milliseconds]
@@ -109,6 +111,8 @@ def zone(name: str) -> ZoneInfo:
     Raises:
         ConfigurationError: no such zone on this machine.
     """
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):

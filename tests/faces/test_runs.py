@@ -127,7 +127,7 @@ def test_a_run_of_another_guard_does_not_limit_this_one(guard: Guard) -> None:
 
 @pytest.mark.parametrize("limit", [-1, float("nan"), float("inf"), "0.5", True, None])
 def test_a_limit_that_is_no_amount_is_refused(guard: Guard, limit: Any) -> None:
-    with pytest.raises(ConfigurationError, match="^budget must"):
+    with pytest.raises(ConfigurationError, match=r"^budget must"):
         guard.budget(limit)
 
 
@@ -271,7 +271,7 @@ def test_the_modules_max_budget_is_checked_and_read_back(module: Any) -> None:
     module.max_budget = 0.5
     assert module.max_budget == Decimal("0.5")
     for bad in ("0.5", -1, float("nan"), None):
-        with pytest.raises(ConfigurationError, match="^max_budget must"):
+        with pytest.raises(ConfigurationError, match=r"^max_budget must"):
             module.max_budget = bad
     assert module.max_budget == Decimal("0.5")
     assert module.default_guard().max_budget == Decimal("0.5")

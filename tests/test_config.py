@@ -1,0 +1,109 @@
+"""Settings, their variables, and what cannot be one."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgetguard import ConfigurationError
+from budgetguard.config import Settings, changed, from_environment
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    settings = from_environment({})
+    assert settings == Settings()
+    assert settings.store == f"disk://{Path.home() / '.budgetguard'}"
+    assert (settings.project, settings.user, settings.default) == (None, None, None)
+    assert (settings.missing_user, settings.unknown_model, settings.on_store_error) == (
+        "error",
+        "error",
+        "block",
+    )
+    assert (settings.unknown_outcome, settings.hold_ttl) == ("charge", "15m")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("STORE", "memory://", "store", "memory://"),
+        ("PROJECT", "app", "project", "app"),
+        ("USER", "1234", "user", "1234"),
+        ("DEFAULT_BUDGET", "0.1", "default_budget", Decimal("0.1")),
+        ("DEFAULT_BUDGET", "$10", "default_budget", Decimal(10)),
+        ("DEFAULT_DURATION", "monthly", "default_duration", "monthly"),
+        ("TIMEZONE", "Europe/Berlin", "timezone", "Europe/Berlin"),
+        ("MISSING_USER", "allow", "missing_user", "allow"),
+        ("UNKNOWN_MODEL", "allow", "unknown_model", "allow"),
+        ("UNKNOWN_OUTCOME", "input", "unknown_outcome", "input"),
+        ("ON_STORE_ERROR", "allow", "on_store_error", "allow"),
+        ("HOLD_TTL", "1h", "hold_ttl", "1h"),
+        ("RETENTION", "1y", "retention", "1y"),
+        ("THRESHOLDS", "50, 90,", "thresholds", (50, 90)),
+        ("ALLOW_ENDPOINTS", "/images/generations, /x", "allow_endpoints", ("/images/generations", "/x")),
+    ],
+)
+def test_every_setting_has_its_variable(variable: str, text: str, name: str, value: Any) -> None:
+    assert getattr(from_environment({f"BUDGETGUARD_{variable}": text}), name) == value
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert from_environment({"BUDGETGUARD_USER": "", "BUDGETGUARD_THRESHOLDS": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("DEFAULT_BUDGET", "ten", "BUDGETGUARD_DEFAULT_BUDGET must be a number of USD.*'ten'"),
+        ("DEFAULT_BUDGET", "-1", "default_budget must not be negative"),
+        ("DEFAULT_BUDGET", "nan", "default_budget must be a finite number"),
+        ("THRESHOLDS", "half", "BUDGETGUARD_THRESHOLDS must be whole percentages.*'half'"),
+        ("THRESHOLDS", "0", "from 1 to 1000, not 0"),
+        ("STORE", "/var/lib/budgets", r"not a URL: write disk:///var/lib/budgets"),
+        ("TIMEZONE", "Mars/Base", "Mars/Base"),
+        ("MISSING_USER", "maybe", "missing_user must be one of 'error', 'allow', not 'maybe'"),
+        ("HOLD_TTL", "soon", "unknown duration 'soon'"),
+    ],
+)
+def test_a_bad_variable_is_refused_with_its_name_or_setting(variable: str, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        from_environment({f"BUDGETGUARD_{variable}": text})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"store": ""}, "is not a URL: write disk://"),
+        ({"store": Path("budgets")}, "store must be a URL such as disk:///var/lib/app/budgets, or an open"),
+        ({"store": None}, "store must be a URL"),
+        ({"project": ""}, "project must not be empty"),
+        ({"project": 7}, "project must be text, not 7"),
+        ({"user": 1234}, "user must be text.*write '1234'"),
+        ({"default_budget": "10"}, "default_budget must be a number of USD.*not '10'"),
+        ({"default_budget": True}, "default_budget must be a number of USD"),
+        ({"default_duration": "fortnightly"}, "unknown duration 'fortnightly'"),
+        ({"timezone": "Mars/Base"}, "Mars/Base"),
+        ({"missing_user": "ignore"}, "missing_user must be one of 'error', 'allow'"),
+        ({"unknown_outcome": "free"}, "unknown_outcome must be one of 'charge', 'input', 'release'"),
+        ({"on_store_error": "raise"}, "on_store_error must be one of 'block', 'allow'"),
+        ({"hold_ttl": 900}, "unknown duration 900"),
+        ({"retention": "0d"}, "unknown duration '0d'"),
+        ({"thresholds": 50}, r"thresholds is a list of percentages such as \[50, 80\], not 50"),
+        ({"thresholds": [0.5]}, "whole percentages from 1 to 1000, not 0.5"),
+        ({"thresholds": [True]}, "not True"),
+        ({"allow_endpoints": "/images"}, r"a list of paths such as .*, not '/images'"),
+        ({"allow_endpoints": [3]}, "a list of paths"),
+        ({"clock": 3}, "clock must return milliseconds when called, not 3"),
+        ({"stroe": "memory://"}, "unknown setting 'stroe': the settings are .*store"),
+    ],
+)
+def test_a_bad_setting_is_refused_and_nothing_changes(values: dict[str, Any], says: str) -> None:
+    settings = Settings(store="memory://")
+    with pytest.raises(ConfigurationError, match=says):
+        changed(settings, values)
+    assert settings == Settings(store="memory://")
+
+
+def test_lists_and_sets_are_as_good_as_tuples() -> None:
+    settings = changed(Settings(), {"thresholds": [1, 2], "allow_endpoints": {"/x"}})
+    assert (settings.thresholds, settings.allow_endpoints) == ((1, 2), ("/x",))

@@ -1,0 +1,85 @@
+"""What `import budgetguard` brings with it, and what it offers."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import budgetguard
+
+HEAVY = ["openai", "tiktoken", "genai_prices", "diskcache", "pydantic", "httpx", "sqlite3", "typer", "rich"]
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import json, sys\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_brings_none_of_what_only_calls_need() -> None:
+    assert modules_after("import budgetguard").isdisjoint(HEAVY)
+
+
+def test_importing_brings_little_beyond_wrapt_and_contextvars_extras() -> None:
+    base = modules_after("import wrapt, contextvars_extras")
+    ours = {name for name in modules_after("import budgetguard") - base if not name.startswith("budgetguard")}
+    assert ours.isdisjoint({"urllib.request", "http.client", "zoneinfo", "fractions", "difflib", "asyncio"})
+
+
+def test_configuring_and_setting_a_user_brings_none_of_it_either() -> None:
+    code = """
+import budgetguard
+budgetguard.configure(store="memory://", project="p")
+with budgetguard.budget_user("u"), budgetguard.budget(1):
+    pass
+"""
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_patching_does_not_import_openai() -> None:
+    assert "openai" not in modules_after("import budgetguard\nbudgetguard.patch_openai()")
+
+
+def test_the_exported_names_are_these() -> None:
+    assert sorted(budgetguard.__all__) == [
+        "Balance",
+        "Budget",
+        "BudgetExceededError",
+        "BudgetGuardError",
+        "BudgetManager",
+        "ConfigurationError",
+        "Event",
+        "Guard",
+        "MissingUserError",
+        "Run",
+        "StoreError",
+        "UnknownEndpointError",
+        "UnknownModelError",
+        "UnknownUserError",
+        "UnpricedAnswerError",
+        "Usage",
+        "budget",
+        "budget_user",
+        "budgeted",
+        "configure",
+        "current_cost",
+        "current_user",
+        "default_guard",
+        "log_events",
+        "max_budget",
+        "on",
+        "patch_openai",
+        "register_price",
+        "unpatch_openai",
+        "wrap",
+    ]
+
+
+@pytest.mark.parametrize("name", budgetguard.__all__)
+def test_every_exported_name_is_there_and_documented(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgetguard, "_guard", budgetguard.Guard(store="memory://"))
+    found = getattr(budgetguard, name)
+    assert name == "max_budget" or found.__doc__
