@@ -38,11 +38,11 @@ def to_nanos(usd: int | float | Decimal, *, name: str = "amount") -> Nanos:
         )
     value = Decimal(repr(usd)) if isinstance(usd, float) else Decimal(usd)
     if not value.is_finite():
-        raise ConfigurationError(f"{name} must be a finite number of USD, not {usd!r}")
+        raise ConfigurationError(f"{name} must be a finite number of USD, not {usd}")
     if value < 0:
-        raise ConfigurationError(f"{name} must not be negative, and {usd!r} is; use 0 to allow nothing")
+        raise ConfigurationError(f"{name} must not be negative, and {usd} is; use 0 to allow nothing")
     if value > MAX_USD:
-        raise ConfigurationError(f"{name} must be at most {MAX_USD} USD, and {usd!r} is more")
+        raise ConfigurationError(f"{name} must be at most {MAX_USD} USD, and {usd} is more")
     nanos = (value * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_EVEN, context=_EXACT)
     return int(nanos)
 
