@@ -149,6 +149,18 @@ class HoldLaws(ContractBase):
         assert isinstance(store.reserve(hold(clock, 1, lowered)), Refused)
         assert money(store) == (500, 0, 400)
 
+    def test_a_refused_pin_is_not_kept_along_with_what_time_has_changed(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        granted(store, hold(clock, 60, on_lapse=25, ttl=1_000))
+        clock.advance(1)
+        lowered = Charge(USER, budget=Budget(30), pinned=True)
+        answer = store.reserve(hold(clock, 10, lowered))
+        assert isinstance(answer, Refused)
+        assert answer.balance.limit_nanos == 30
+        assert money(store) == (100, 25, 0)
+
     # Law 2: reserve once per id
 
     def test_a_hold_sent_twice_is_granted_twice_and_taken_once(

@@ -264,6 +264,25 @@ class RecordLaws(ContractBase):
         assert money(store, "run:busy") == (100, 7, 0)
         store.close()
 
+    def test_holds_without_an_account_left_are_swept_too_and_holds_that_ended_lately_are_kept(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        store = make_store(clock, retention="1d")
+        budget(store, 10**9)
+        budget(store, 100, "user:gone")
+        orphan = granted(store, hold(clock, 10, "user:gone"))
+        late = granted(store, hold(clock, 10, ttl=365 * DAY * 1000))
+        store.delete("user:gone")
+        clock.advance(3 * DAY)
+        settled(store, late, 5)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 1)
+        ids = {c.id for c in store.calls()}
+        assert orphan.id not in ids
+        assert late.id in ids
+        assert settled(store, late, 5).repeated
+        store.close()
+
     # Projects share nothing
 
     def test_projects_share_nothing(self, make_store: MakeStore, clock: FakeClock) -> None:

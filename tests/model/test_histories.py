@@ -228,7 +228,7 @@ _MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=int(_MORE or 10),
+    max_examples=int(_MORE or 40),
     stateful_step_count=40,
     deadline=None,
     database=None,
