@@ -45,9 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         floor = sqlite_floor(Path(folder, "floor.db"))
-        print(
-            f"{'store':<10}{'users':>9}{'guarded':>12}{'floor':>10}{'ratio':>8}   (us, medians; ratio min-max)"
-        )
+        print("store         users     guarded     floor   ratio   (us, medians; ratio min-max)")
         for users in USERS:
             guard = Guard(store=f"disk://{folder}/{users}", project="bench")
             fill(guard, users)
