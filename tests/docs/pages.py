@@ -62,13 +62,14 @@ def script(text: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """Return the `$ budgetguard ...` lines of a page's ```console blocks."""
+    """Return the commands of ours in a page's ```console blocks (after `$`) and in its untagged ones."""
+    prompts = {"console": "$ budgetguard ", "": "budgetguard "}
     return [
         line.removeprefix("$ ")
         for block in blocks(text)
-        if block.info == "console"
+        if block.info in prompts
         for line in block.lines
-        if line.startswith("$ budgetguard ")
+        if line.startswith(prompts[block.info])
     ]
 
 

@@ -51,7 +51,8 @@ def test_blocks_make_one_program_and_keep_their_lines() -> None:
 def test_only_commands_of_ours_are_run() -> None:
     text = "```console\n$ pip install x\n$ budgetguard users\nlisted\n```\n"
     text += "```console no-run\n$ budgetguard serve\n```\n"
-    assert pages.commands(text) == ["budgetguard users"]
+    text += "```\npip install x\nbudgetguard demo\n```\n"
+    assert pages.commands(text) == ["budgetguard users", "budgetguard demo"]
 
 
 def test_links_and_anchors_are_found_in_prose_alone() -> None:
