@@ -69,9 +69,7 @@ def demo(
     if live:
         script = scene.Script(scene.LIVE, cap=60)
     else:
-        script = scene.Script(
-            scene.LOCAL, cap=500, answer_after=0 if fast else 0.8, pause=0 if fast else 0.25
-        )
+        script = scene.Script(scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2)
     console = new_console()
     view: View = JsonView() if json else BoardView(script.people, console)
     bills = scene.Bills()
