@@ -284,7 +284,7 @@ class _Book:
             if account is None:
                 continue
             _release(account, hold_id, hold, window)
-            if account["window"] == window and not self._is_over(account):
+            if account["window"] == window:  # if that is over by now, what is booked goes with it
                 _book_cost(account, hold["model"], hold["on_lapse"])
                 account["lapsed"] += hold["on_lapse"]
                 account["lapses"] += 1
@@ -300,10 +300,6 @@ class _Book:
                 model=hold["model"],
             )
         )
-
-    def _is_over(self, row: AccountRow) -> bool:
-        end = row["end"]
-        return end is not None and self._now >= end
 
 
 def _hold_row(hold: Hold, state: HoldState, windows: Mapping[str, int], expires: Milliseconds) -> HoldRow:

@@ -120,13 +120,14 @@ class RecordLaws(ContractBase):
     def test_an_account_made_again_owes_nothing_of_its_former_life(
         self, store: Store, clock: FakeClock
     ) -> None:
+        made = clock()
         budget(store, 100)
         lapsed = granted(store, hold(clock, 20))
         clock.advance(TTL / 1000)
         now(store)
-        budget(store, 100, "user:2")
         held = granted(store, hold(clock, 60))
         store.delete(USER)
+        clock.set(made)  # the very millisecond, so that no time can tell the two lives apart
         budget(store, 100)
         settled(store, held, 50)
         settled(store, lapsed, 5)
@@ -301,6 +302,18 @@ class RecordLaws(ContractBase):
         assert all(s.read(USER) is not None for name, s in stores.items() if name != "p")
         for store in stores.values():
             store.close()
+
+    def test_no_users_name_reaches_into_a_project_of_a_longer_name(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        short, long = make_store(clock, project="p"), make_store(clock, project="p:user")
+        budget(short, 100, "user:user:1")
+        assert long.read("user:1") is None
+        assert list(long.list()) == []
+        budget(long, 7, "user:2")
+        assert [b.account for b in short.list()] == ["user:user:1"]
+        short.close()
+        long.close()
 
     def test_ids_of_any_script_and_punctuation_are_told_apart(self, store: Store, clock: FakeClock) -> None:
         names = [f"user:{ident}" for ident in AWKWARD]
