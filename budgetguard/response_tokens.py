@@ -140,7 +140,7 @@ def _file_tokens(part: Mapping[str, Any], counter: Counter) -> int:
     data = given(part, "file_data")
     if isinstance(data, str) and data.startswith(_TEXT_FILES):
         try:
-            text = base64.b64decode(data.partition(",")[2], validate=False)
+            text = base64.b64decode(data.partition(",")[2], validate=True)
         except (binascii.Error, ValueError):
             return file_tokens(part)
         return counter.text(text.decode("utf-8", "replace")) + counter.text(given(part, "filename"))
