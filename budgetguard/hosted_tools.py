@@ -29,11 +29,11 @@ _ALLOWANCES: Final[Mapping[str, int]] = {
     "apply_patch": 1_000,
     "other_tool": 5_000,
 }
-# An earlier turn is seldom long, but a conversation can be: one was billed 11 000 tokens.
+# An earlier turn is seldom long, but a conversation can be; one template was billed 11 000 tokens.
 _CONTINUED: Final[Mapping[str, int]] = {
     "previous_response": 8_000,
     "conversation": 8_000,
-    "prompt": 2_000,
+    "prompt": 12_000,
 }
 _QUIET_SEARCH: Final = 400
 _SHOWN: Final = frozenset({"function", "custom", "namespace"})
