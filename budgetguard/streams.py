@@ -6,10 +6,7 @@ byte on and lets a `Watch` read along, whoever iterates: `Stream`, `iter_lines`,
 
 from __future__ import annotations
 
-import atexit
-import os
 import sys
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import cache, partial
 from types import FrameType
@@ -40,7 +37,6 @@ def follow(response: Any, watch: Watch, call: Call) -> None:
         watch: reads along.
         call: finished once: when the body is over, breaks off, is closed, or is forgotten.
     """
-    background.start()
     for base in type(response.stream).__mro__:
         if base.__name__ in _TEES:
             response.stream = _tee_of(base)(response.stream, watch, call)
@@ -84,16 +80,8 @@ class _Tee:
         self._source = source
         self._watch = watch
         self._call = call
-        # Taken by whoever finishes first. Its callback must not keep the tee alive, and does no I/O.
-        self._pid = os.getpid()
-        self._open = weakref.finalize(self, _forgotten, self._pid, watch, call)
-        self._open.atexit = False
-        _running.add(self)
-
-    def finish_at_exit(self) -> None:
-        """Finish in this thread, if nobody has, and if the call is this process's own."""
-        if self._open.detach() is not None and self._pid == os.getpid():
-            _finish(self._watch, self._call, None)
+        # Taken by whoever finishes first; what is to be done if that is nobody must not keep the tee alive.
+        self._take = call.finish_when_dropped(self, partial(watch.ending, None))
 
     def __getattr__(self, name: str) -> Any:
         # Such as `elapsed`, which a response reads from its stream.
@@ -126,7 +114,7 @@ class _SyncTee(_Tee):
             self._finish(None)
 
     def _finish(self, error: BaseException | None) -> None:
-        if self._open.detach() is None:
+        if not self._take():
             return
         if _keeping_books():
             background.put(partial(_finish, self._watch, self._call, error))
@@ -164,7 +152,7 @@ class _AsyncTee(_Tee):
             await self._finish(None)
 
     async def _finish(self, error: BaseException | None) -> None:
-        if self._open.detach() is None:
+        if not self._take():
             return
         finish = partial(_finish, self._watch, self._call, error)
         try:
@@ -175,7 +163,6 @@ class _AsyncTee(_Tee):
 
 
 _TEES: Final[dict[str, type[_Tee]]] = {"SyncByteStream": _SyncTee, "AsyncByteStream": _AsyncTee}
-_running: weakref.WeakSet[_Tee] = weakref.WeakSet()
 
 
 @cache
@@ -186,12 +173,6 @@ def _tee_of(base: type) -> type[_Tee]:
 
 def _finish(watch: Watch, call: Call, error: BaseException | None) -> None:
     call.finish(watch.ending(error))
-
-
-def _forgotten(pid: int, watch: Watch, call: Call) -> None:
-    # In a finalizer, which runs anywhere: only queue. A forked child's copy is nobody's.
-    if pid == os.getpid():
-        background.put(partial(_finish, watch, call, None))
 
 
 def _keeping_books() -> bool:
@@ -206,10 +187,3 @@ def _keeping_books() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-@atexit.register
-def _finish_at_exit() -> None:
-    # Here, not in the background: its thread dies with the interpreter, in the middle of what it does.
-    for tee in list(_running):
-        tee.finish_at_exit()

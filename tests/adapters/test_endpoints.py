@@ -46,7 +46,7 @@ def test_an_azure_deployment_is_read_from_the_path() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "get", "DELETE", "HEAD"])
 def test_reading_and_deleting_is_free(method: str) -> None:
-    for path in ("/images/generations", "/chat/completions", "/unheard/of"):
+    for path in ("/made/up", "/chat/completions", "/unheard/of"):
         assert endpoint_of(method, path, base_url=BASE) is None
 
 
@@ -61,11 +61,10 @@ def test_what_costs_nothing_is_free(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/images/generations",
+        "/made/up",
         "/threads/t_1/runs",
         "/batches",
         "/vector_stores",
-        "/responses",
         "/",
         "/files/x/y",
     ],
@@ -77,12 +76,10 @@ def test_everything_else_is_refused_by_name(method: str, path: str) -> None:
     assert repr(path) in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "pattern", ["/images/edits", "images/edits", "/images/{}", "/images/*", "/v1/images/{kind}"]
-)
+@pytest.mark.parametrize("pattern", ["/made/up", "made/up", "/made/{}", "/made/*", "/v1/made/{kind}"])
 def test_the_user_may_allow_a_path(pattern: str) -> None:
-    assert endpoint_of("POST", "/images/edits", base_url=BASE, allowed=[pattern]) is None
-    for other in ("/images/edits/more", "/images", "/images/"):
+    assert endpoint_of("POST", "/made/up", base_url=BASE, allowed=[pattern]) is None
+    for other in ("/made/up/more", "/made", "/made/"):
         with pytest.raises(UnknownEndpointError):
             endpoint_of("POST", other, base_url=BASE, allowed=[pattern])
 

@@ -115,6 +115,14 @@ def test_a_stream_that_is_forgotten_halfway_costs_what_was_seen(pausing: Books) 
         assert (pausing.spent, pausing.held) == (cost_of(pausing, seen), 0)
 
 
+def test_a_raw_response_s_stream_that_is_forgotten_costs_its_input(pausing: Books) -> None:
+    with pausing.client() as client:
+        client.chat.completions.with_raw_response.create(**STREAMED).parse()
+        gc.collect()
+        settle_background(pausing)
+        assert (pausing.spent, pausing.held) == (cost_of(pausing, ""), 0)
+
+
 async def test_an_async_stream_that_is_forgotten_halfway_costs_what_was_seen(pausing: Books) -> None:
     async with pausing.aclient() as client:
         seen = await afirst_words(await client.chat.completions.create(**STREAMED))
@@ -140,6 +148,8 @@ def test_the_garbage_collector_may_close_a_stream_in_the_middle_of_the_books(pau
         other = client.chat.completions.create(**STREAMED)
         for stream in streams:
             first_words(stream)
+        # Who keeps a response keeps it from being forgotten, but not the stream from closing it.
+        responses = [stream.response for stream in streams]
         del stream
         gc.disable()
         try:
@@ -150,6 +160,7 @@ def test_the_garbage_collector_may_close_a_stream_in_the_middle_of_the_books(pau
             gc.enable()
             pausing.keeper.store.settle = settle  # type: ignore[method-assign]
     assert threads == [threading.main_thread().name, "budgetguard", "budgetguard"]
+    assert [response.is_closed for response in responses] == [True, True]
     assert pausing.held == 0
     assert pausing.names().count("Settled") == 3
 
@@ -271,6 +282,43 @@ def test_a_caller_s_own_dicts_are_left_alone(books: Books) -> None:
     assert body["stream_options"] is options
     sent = books.server.requests[0].body["stream_options"]
     assert sent == {"include_obfuscation": False, "include_usage": True}
+
+
+def test_options_that_are_sent_twice_are_the_same_twice(books: Books) -> None:
+    from openai._models import FinalRequestOptions
+    from openai.types.chat import ChatCompletionChunk
+
+    options = FinalRequestOptions.construct(method="post", url="/chat/completions", json_data=dict(STREAMED))
+    before = (dict(STREAMED), options.headers, options.post_parser)
+    with books.client() as client:
+        for _ in range(2):
+            stream = client.request(
+                ChatCompletionChunk, options, stream=True, stream_cls=openai.Stream[ChatCompletionChunk]
+            )
+            assert all(chunk.choices for chunk in stream)
+            assert (options.json_data, options.headers, options.post_parser) == before
+    books.check()
+
+
+async def test_the_event_loop_does_not_wait_for_a_store_that_does(tmp_path: Path) -> None:
+    with OpenAIServer(TEXT) as server, open_books(server, "disk", tmp_path) as books:
+        threads: list[str] = []
+        settle = books.keeper.store.settle
+
+        def noting(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return settle(*arguments)
+
+        books.keeper.store.settle = noting  # type: ignore[method-assign]
+        async with books.aclient() as client:
+            async for _ in await client.chat.completions.create(**STREAMED):
+                pass
+            async with await client.chat.completions.create(**STREAMED):
+                pass
+            await client.chat.completions.create(**{**STREAMED, "stream": False})
+        assert len(threads) == 3
+        assert threading.main_thread().name not in threads
+        assert books.held == 0
 
 
 def test_a_caller_s_choice_of_encoding_is_kept(books: Books) -> None:
