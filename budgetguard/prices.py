@@ -1,4 +1,4 @@
-"""Find what a model costs: the user's own prices first, then genai-prices' list, offline."""
+"""Find what a model costs: the user's prices, then genai-prices' list, then our small table, offline."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.money import MAX_USD
+from budgetguard.own_prices import OWN_PRICE_KEYS, own_prices
 from budgetguard.rates import (
     STANDARD_TIERS,
     FixedSource,
@@ -20,7 +21,9 @@ from budgetguard.rates import (
     Rates,
     Source,
     at_or_now,
+    priced_unit,
     units_by_price_key,
+    wholes,
 )
 
 if TYPE_CHECKING:
@@ -67,8 +70,9 @@ class _Override:
 class PriceBook:
     """Answer what a model costs.
 
-    Prices that were registered come first; the rest is genai-prices' list as it is installed (or as the
-    program set it with genai-prices' own means). Nothing is ever fetched. Safe to use from many threads.
+    Prices that were registered come first; then genai-prices' list as it is installed (or as the program
+    set it with genai-prices' own means); then, for units and models that it lacks, `own_prices`. Nothing is
+    ever fetched. Safe to use from many threads.
     """
 
     def __init__(self) -> None:
@@ -99,7 +103,8 @@ class PriceBook:
             output: USD per million output tokens.
             cached_input: USD per million cached input tokens; the price of input if absent.
             valid_from: when the price begins (naive: UTC); from ever if absent. The latest begun one counts.
-            units: prices by genai-prices' price keys, such as `input_audio_mtok=40`.
+            units: prices by genai-prices' price keys, such as `input_audio_mtok=40`, or by ours (see
+                `own_prices`), such as `images=0.04` or `video_seconds=0.1`.
 
         Raises:
             ConfigurationError: no price, a bad price, an unknown unit, an empty name.
@@ -171,16 +176,13 @@ class PriceBook:
         provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
         registered = (self._registered(provider_id, name, at) for name in names)
         override = next((one for one in registered if one is not None), None)
+        said = {} if override is None else override.prices
         source: Source | None = None
-        if override is None or not override.is_whole:
-            found = (_listed(snapshot, provider_id, name) for name in names)
-            listed = next((one for one in found if one is not None), None)
-            if listed is not None:
-                added = override.prices if override is not None else None
-                source = ListedSource(listed, at, free=not _has_prices(listed, at), added=added)
-        if source is None and override is not None:
-            free = override.prices.keys() >= {"input_mtok", "output_mtok"}
-            source = FixedSource(override.prices, free=free and not any(override.prices.values()))
+        if override is not None and override.is_whole:
+            free = said.keys() >= {"input_mtok", "output_mtok"}
+            source = FixedSource(said, free=free and not any(said.values()))
+        else:
+            source = self._add_up(snapshot, provider_id, names, said, at)
         if source is not None:
             return Rates(model, provider_id, None, source.tables(None), source)
         raise UnknownModelError(
@@ -189,6 +191,25 @@ class PriceBook:
             + _suggestion(snapshot, provider_id, names[-1]),
             model=model,
         )
+
+    def _add_up(
+        self,
+        snapshot: DataSnapshot,
+        provider_id: str,
+        names: tuple[str, ...],
+        said: Mapping[str, Decimal],
+        at: datetime,
+    ) -> Source | None:
+        """Return the listed price with what the user says and our table adds to it; None if nobody knows."""
+        ours, known = own_prices(provider_id, names)
+        ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
+        found = (_listed(snapshot, provider_id, name) for name in names)
+        listed = next((one for one in found if one is not None), None)
+        if listed is None:
+            return FixedSource({**ours, **said}, free=False) if known or said else None
+        if not _has_prices(listed, at):
+            return ListedSource(listed, at, free=True, added=said)
+        return ListedSource(listed, at, free=False, added={**_lacking(ours, listed, at), **said})
 
     def _registered(self, provider_id: str, name: str, at: datetime) -> _Override | None:
         for key in ((provider_id, name), (None, name)):
@@ -204,10 +225,10 @@ class PriceBook:
 
 
 def _price(key: str, value: object) -> Decimal:
-    if key not in units_by_price_key():
-        near = difflib.get_close_matches(key, units_by_price_key(), n=1)
+    if priced_unit(key) is None:
+        near = difflib.get_close_matches(key, (*units_by_price_key(), *OWN_PRICE_KEYS), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigurationError(f"{key} is not a priced unit of genai-prices{hint}")
+        raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ConfigurationError(
             f"{key} must be a price in USD such as 2.5, not {value!r} ({type(value).__name__})"
@@ -216,6 +237,21 @@ def _price(key: str, value: object) -> Decimal:
     if not price.is_finite() or not 0 <= price <= MAX_USD:
         raise ConfigurationError(f"{key} must be a price in USD from 0 to {MAX_USD}, not {value!r}")
     return price
+
+
+def _is_said(key: str, said: Mapping[str, Decimal]) -> bool:
+    """Whether the user's prices cover a price, by itself or as a part of what they price."""
+    unit = priced_unit(key)
+    assert unit is not None
+    covered = {covering.usage_key for one in said if (covering := priced_unit(one)) is not None}
+    return unit.usage_key in covered or not covered.isdisjoint(wholes(unit.usage_key))
+
+
+def _lacking(ours: Mapping[str, Decimal], listed: ModelInfo, at: datetime) -> dict[str, Decimal]:
+    """Return those of our prices for which the list has none, for any tier."""
+    sets = [listed.get_prices(at), *(variant.prices for variant in listed.price_variants or ())]
+    has = {key for prices in sets for key, price in vars(prices).items() if price is not None}
+    return {key: price for key, price in ours.items() if key not in has}
 
 
 def _provider_id(provider: str) -> str:

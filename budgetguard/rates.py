@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from math import lcm
 from typing import TYPE_CHECKING, TypeAlias
 
 from budgetguard.errors import UnknownModelError
 from budgetguard.money import NANOS_PER_USD, Nanos
+from budgetguard.own_prices import OwnUnit, less_graded, own_unit, own_unit_of_price_key
 from budgetguard.usage import Usage
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _PRICED_AS_WHOLE = frozenset(
         "input_text_tokens",
         "output_text_tokens",
         "input_image_tokens",
+        "input_audio_seconds",
         "cache_read_tokens",
         "cache_text_read_tokens",
         "cache_image_read_tokens",
@@ -49,6 +52,8 @@ STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
 _TIER_CONTEXTS = {"batch": ("processing", "batch")}
 
+_OTHER_MEASURE = re.compile(r"input_characters$|images(?:_|$)")
+
 _TIERS_REMEMBERED = 16
 
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
@@ -69,13 +74,21 @@ def units_by_price_key() -> Mapping[str, UnitDef]:
     return {unit.price_key: unit for unit in units_by_name().values()}
 
 
-@cache
-def _wholes(name: str) -> tuple[str, ...]:
-    """The units that `name` is a part of, the nearest first."""
+def priced_unit(price_key: str) -> UnitDef | OwnUnit | None:
+    """Return the unit that a price is for: genai-prices' or ours."""
+    return units_by_price_key().get(price_key) or own_unit_of_price_key(price_key)
+
+
+@lru_cache(maxsize=1_024)
+def wholes(name: str) -> tuple[str, ...]:
+    """Return the units that a unit is a part of, the nearest first."""
     units = units_by_name()
-    own = units[name].dimensions.items()
-    wholes = [unit for unit in units.values() if unit.dimensions.items() < own]
-    return tuple(unit.usage_key for unit in sorted(wholes, key=lambda unit: -len(unit.dimensions)))
+    if name not in units:
+        own = own_unit(name)
+        return () if own is None else less_graded(own)
+    dimensions = units[name].dimensions.items()
+    found = [unit for unit in units.values() if unit.dimensions.items() < dimensions]
+    return tuple(unit.usage_key for unit in sorted(found, key=lambda unit: -len(unit.dimensions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +112,12 @@ class PriceTable:
         Keys that no unit has are left out: whoever uses such a unit is told that it has no price.
         """
         exact: dict[str, list[tuple[int, Fraction]]] = {}
+        depths: dict[str, int] = {}
         for key, price in prices.items():
-            unit = units_by_price_key().get(key)
+            unit = priced_unit(key)
             if unit is None:
                 continue
+            depths[unit.usage_key] = len(unit.dimensions)
             if isinstance(price, Decimal):
                 steps = [(-1, price)]
             else:
@@ -111,12 +126,11 @@ class PriceTable:
                 (start, Fraction(usd) * NANOS_PER_USD / unit.per) for start, usd in steps
             ]
         denominator = lcm(*(nanos.denominator for steps in exact.values() for _, nanos in steps))
-        units = units_by_name()
         rates = {
             name: tuple((start, int(nanos * denominator)) for start, nanos in exact[name])
-            for name in sorted(exact, key=lambda name: -len(units[name].dimensions))
+            for name in sorted(exact, key=lambda name: -depths[name])
         }
-        parts = {whole: tuple(part for part in rates if whole in _wholes(part)) for whole in rates}
+        parts = {whole: tuple(part for part in rates if whole in wholes(part)) for whole in rates}
         return cls(rates, denominator, parts)
 
     @property
@@ -131,9 +145,9 @@ class PriceTable:
         """
         rates = self.rates
         counts: dict[str, int] = {"requests": 1}
-        for name, count in units.items():
+        for name, count in self._measured_once(units).items():
             if count > 0:
-                priced = name if name in rates else self._whole_of(name)
+                priced = self.priced_as(name)
                 if priced is None:
                     raise unpriced(name)
                 # A part without a price is inside its whole already, unless the answer left the whole out.
@@ -155,12 +169,34 @@ class PriceTable:
             total += leaf * rate
         return -(-total // self.denominator)
 
-    def _whole_of(self, name: str) -> str | None:
+    def _measured_once(self, units: Mapping[str, int]) -> Mapping[str, int]:
+        """Leave out a measure that has no price, of what is measured in another that has one.
+
+        A text that is read aloud has characters and tokens, a drawn image is one image and many tokens;
+        a request does not say by which of the two its model is billed.
+        """
+        others = {name for name in units if _OTHER_MEASURE.match(name)}
+        if not others:
+            return units
+        if any(self.priced_as(name) is not None for name in others):
+            return {
+                name: count
+                for name, count in units.items()
+                if name in self.rates or not name.endswith("_tokens")
+            }
+        if any(name in self.rates for name in ("input_tokens", "output_tokens") if units.get(name)):
+            return {name: n for name, n in units.items() if name not in others}
+        return units
+
+    def priced_as(self, name: str) -> str | None:
+        """Return the unit whose price a unit has: itself, or a whole that stands for it; None if none."""
+        if name in self.rates:
+            return name
         if name in _PRICED_AS_CACHE_WRITE:
             return "cache_write_tokens" if "cache_write_tokens" in self.rates else None
-        if name not in _PRICED_AS_WHOLE:
+        if name not in _PRICED_AS_WHOLE and own_unit(name) is None:
             return None
-        return next((whole for whole in _wholes(name) if whole in self.rates), None)
+        return next((whole for whole in wholes(name) if whole in self.rates), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +232,10 @@ class Rates:
         if self._source.free:
             return 0
         return max(table.nanos(usage.units, self._unpriced) for table in self._tables)
+
+    def prices(self, unit: str) -> bool:
+        """Whether a unit has a price, by itself or as a part of what has one."""
+        return self._source.free or all(table.priced_as(unit) is not None for table in self._tables)
 
     def with_tier(self, tier: str | None) -> Rates:
         """Return the rates of another service tier, at the same instant and from the same prices.
@@ -285,7 +325,7 @@ def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:
 
 
 def _price_key(unit: str) -> str:
-    known = units_by_name().get(unit)
+    known = units_by_name().get(unit) or own_unit(unit)
     return {"input_mtok": "input", "output_mtok": "output", "cache_read_mtok": "cached_input"}.get(
         key := known.price_key if known else unit, key
     )

@@ -164,7 +164,7 @@ def test_audio_costs_its_own_price_within_the_input(book: PriceBook) -> None:
     ("model", "unit"),
     [
         ("gpt-4o-audio-preview", "input_audio_tokens"),
-        ("gpt-4o-search-preview", "web_searches"),
+        ("gpt-4o", "social_searches"),
         ("text-embedding-3-small", "output_tokens"),
         ("gpt-4o", "input_video_tokens"),
         ("gpt-4o", "tokens_of_tomorrow"),

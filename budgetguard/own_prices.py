@@ -1,0 +1,193 @@
+"""Prices and units that genai-prices lacks: a small dated table, each row with where it was read.
+
+Every figure is from OpenAI's public price page, read in stored copies of it. What no copy shows is not
+here, so that it is refused: a price is never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+PRICE_PAGE: Final = "https://developers.openai.com/api/docs/pricing"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnUnit:
+    """Describe a priced unit as genai-prices describes its own.
+
+    Attributes:
+        usage_key: its name in a `Usage`.
+        price_key: its name in a price.
+        per: how many of it a price is for.
+        dimensions: what it is; a unit whose dimensions include those of another is a part of that one.
+    """
+
+    usage_key: str
+    price_key: str
+    per: int
+    dimensions: Mapping[str, str]
+
+
+# Beside these, genai-prices' own: `web_searches` are calls of the web search tool, `storage_searches` those
+# of file search, `input_characters` what is read aloud, `input_audio_seconds` what is transcribed.
+_COUNTED: Final = (
+    OwnUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
+)
+# `images` and `images_<quality>_<width>x<height>`; `video_seconds` and `video_seconds_<width>x<height>`,
+# the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each.
+_GRADED: Final = re.compile(
+    r"(?P<family>images)(?:_(?P<quality>[a-z]+))?(?:_(?P<size>\d{1,5}x\d{1,5}))?"
+    r"|(?P<video>video_seconds)(?:_(?P<resolution>\d{1,5}x\d{1,5}))?"
+    r"|(?P<container>container_sessions)(?:_(?P<memory>\d{1,4}g))?"
+)
+
+# Names to suggest where one is misspelled.
+OWN_PRICE_KEYS: Final = ("images", "video_seconds", "container_sessions", "web_search_previews_kcount")
+
+
+def own_unit(name: str) -> OwnUnit | None:
+    """Return the unit of ours with this name, or None. Prices of graded units are for one of them."""
+    for unit in _COUNTED:
+        if unit.usage_key == name:
+            return unit
+    found = _GRADED.fullmatch(name)
+    if found is None:
+        return None
+    grades = {key: value for key, value in found.groupdict().items() if value is not None}
+    family = next(grades.pop(key) for key in ("family", "video", "container") if key in grades)
+    return OwnUnit(name, name, 1, {"family": family, **grades})
+
+
+def own_unit_of_price_key(key: str) -> OwnUnit | None:
+    """Return the unit of ours that this price is for, or None."""
+    return next((unit for unit in _COUNTED if unit.price_key == key), None) or (
+        None if any(unit.usage_key == key for unit in _COUNTED) else own_unit(key)
+    )
+
+
+def less_graded(unit: OwnUnit) -> tuple[str, ...]:
+    """Return the units that stand for this one where it has no price, the nearest first.
+
+    An image has the price of its size in any quality, else of any image.
+    """
+    family = unit.dimensions["family"]
+    if unit.usage_key == family or unit in _COUNTED:
+        return ()
+    size = unit.dimensions.get("size")
+    if size is not None and "quality" in unit.dimensions:
+        return f"{family}_{size}", family
+    return (family,)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrice:
+    """Hold one row: what units of some models cost.
+
+    Attributes:
+        models: a regular expression of the models' names, without date and in small letters; None for
+            every priced model: what a tool costs beside the tokens.
+        prices: USD by price key.
+        taken: the day of the copy of the page; where a copy has no date, the day that it cannot be before.
+        source: where it was read.
+        provider: genai-prices' provider id.
+    """
+
+    models: str | None
+    prices: Mapping[str, Decimal]
+    taken: date
+    source: str = PRICE_PAGE
+    provider: str = "openai"
+
+
+def _usd(**prices: str) -> Mapping[str, Decimal]:
+    return {key: Decimal(price) for key, price in prices.items()}
+
+
+_FEBRUARY: Final = date(2026, 2, 7)
+_SEPTEMBER: Final = date(2026, 9, 8)
+_NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
+
+OWN_PRICES: Final = (
+    # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
+    OwnPrice(
+        "dall-e-2",
+        _usd(
+            images_standard_256x256="0.016",
+            images_standard_512x512="0.018",
+            images_standard_1024x1024="0.02",
+        ),
+        _FEBRUARY,
+    ),
+    OwnPrice(
+        "dall-e-3",
+        _usd(
+            images_standard_1024x1024="0.04",
+            images_standard_1024x1792="0.08",
+            images_standard_1792x1024="0.08",
+            images_hd_1024x1024="0.08",
+            images_hd_1024x1792="0.12",
+            images_hd_1792x1024="0.12",
+        ),
+        _FEBRUARY,
+    ),
+    # genai-prices has the image price of these as their output price; answers report image tokens apart.
+    OwnPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
+    OwnPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
+    OwnPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
+    # Likewise with the speech that is this model's only output.
+    OwnPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
+    # Per second of video. Shut down on 2026-09-24.
+    OwnPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
+    OwnPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
+    OwnPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
+    # Per call of a hosted tool; what the tool reads is billed as input tokens besides. This model searches
+    # by the preview tool, although its requests do not say so.
+    OwnPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY),
+    OwnPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY),
+    OwnPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY),
+    OwnPrice(
+        None,
+        _usd(
+            web_searches_kcount="10",
+            storage_searches_kcount="2.50",
+            container_sessions_1g="0.03",
+            container_sessions_4g="0.12",
+            container_sessions_16g="0.48",
+            container_sessions_64g="1.92",
+        ),
+        _FEBRUARY,
+    ),
+)
+
+_DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
+
+
+def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
+    """Return what our table has for a model, and whether any of it is the model's own.
+
+    What is not the model's own are the prices of hosted tools, which make no model known.
+
+    Args:
+        provider: genai-prices' provider id.
+        names: the model's possible names, in small letters.
+    """
+    bare = {_DATE.sub("", name.removeprefix("ft:").partition(":")[0]) for name in names}
+    found: dict[str, Decimal] = {}
+    known = False
+    for row in OWN_PRICES:
+        if row.provider != provider:
+            continue
+        if row.models is None:
+            found = {**row.prices, **found}
+        elif any(re.fullmatch(row.models, name) for name in bare):
+            found.update(row.prices)
+            known = known or not row.prices.keys() <= _TOOL_PRICES
+    return found, known
+
+
+_TOOL_PRICES: Final = frozenset({"web_searches_kcount", "web_search_previews_kcount"})

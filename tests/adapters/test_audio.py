@@ -1,0 +1,394 @@
+"""Speech, transcriptions and translations are booked as billed, and the files they upload stay whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from budgetguard.adapters.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
+from budgetguard.adapters.uploads import look_into, with_files
+from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from budgetguard.testing._media import silence
+from tests.adapters.books import Books
+from tests.adapters.media import check, media, o200k, open_media
+
+TEXT = "Good morning to the people in the room: the budget is here, and it holds."
+SOUND = silence(8.4)  # 9 seconds, as they are billed
+
+
+@pytest.fixture
+def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
+    with open_media(tmp_path, monkeypatch) as opened:
+        yield opened
+
+
+@pytest.fixture
+def poor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
+    with open_media(tmp_path, monkeypatch, usd=0.00001) as opened:
+        yield opened
+
+
+# --- speech ---
+
+SPEECH: Any = {"input": TEXT, "voice": "alloy"}
+
+
+def _spoken(client: openai.OpenAI, body: Any) -> bytes:
+    return client.audio.speech.create(**body).content
+
+
+def _saved(client: openai.OpenAI, body: Any) -> bytes:
+    with client.audio.speech.with_streaming_response.create(**body) as response:
+        return b"".join(response.iter_bytes(1_000))
+
+
+SPEECH_STYLES: dict[str, Callable[[openai.OpenAI, Any], bytes]] = {
+    "create": _spoken,
+    "raw": lambda client, body: client.audio.speech.with_raw_response.create(**body).content,
+    "streaming response": _saved,
+}
+
+
+@pytest.mark.parametrize("style", SPEECH_STYLES)
+@pytest.mark.parametrize(("model", "per_million"), [("tts-1", 15), ("tts-1-hd", 30)])
+def test_speech_costs_its_characters(books: Books, style: str, model: str, per_million: int) -> None:
+    with books.client() as client:
+        assert SPEECH_STYLES[style](client, {**SPEECH, "model": model}) == silence(2.0)
+    assert media(books).billed == [{"characters": len(TEXT)}]
+    check(books, Decimal(len(TEXT) * per_million) / 1_000_000)
+
+
+def speech_usd(books: Books) -> Decimal:
+    (billed,) = media(books).billed
+    return (billed["input_tokens"] * Decimal("0.6") + billed["output_tokens"] * 12) / 1_000_000
+
+
+@pytest.mark.parametrize("style", SPEECH_STYLES)
+@pytest.mark.parametrize("more", [{}, {"instructions": "Whisper."}, {"stream_format": "sse"}, {"speed": 0.5}])
+def test_speech_in_tokens_costs_what_it_is_long(books: Books, style: str, more: Any) -> None:
+    with books.client() as client:
+        SPEECH_STYLES[style](client, {**SPEECH, "model": "gpt-4o-mini-tts", **more})
+    check(books, speech_usd(books))
+
+
+def test_speech_whose_length_nobody_can_read_is_booked_as_projected(books: Books) -> None:
+    with books.client() as client:
+        client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", response_format="pcm")
+    (settled,), (projected,) = books.of("Settled"), books.of("Projected")
+    assert (settled.cost, settled.estimated) == (projected.cost, True)
+    assert books.held == 0
+
+
+async def test_async_speech_is_booked_too(books: Books) -> None:
+    async with (
+        books.aclient() as client,
+        client.audio.speech.with_streaming_response.create(**SPEECH, model="tts-1") as response,
+    ):
+        assert await response.read() == silence(2.0)
+    check(books, Decimal(len(TEXT) * 15) / 1_000_000)
+
+
+@pytest.mark.parametrize("style", SPEECH_STYLES)
+@pytest.mark.parametrize("model", ["tts-1", "gpt-4o-mini-tts"])
+def test_speech_is_refused_unsent(poor: Books, style: str, model: str) -> None:
+    with poor.client() as client:
+        for _ in range(5):
+            with pytest.raises(BudgetExceededError):
+                SPEECH_STYLES[style](client, {**SPEECH, "model": model})
+    assert media(poor).count() == 0
+    assert (poor.spent, poor.held) == (0, 0)
+
+
+def test_speech_of_an_unknown_model_is_refused_unsent(books: Books) -> None:
+    with books.client() as client, pytest.raises(UnknownModelError, match="tts-9"):
+        client.audio.speech.create(**SPEECH, model="tts-9")
+    assert media(books).count() == 0
+
+
+@pytest.mark.parametrize("more", [{"input": 5}, {"speed": "fast"}, {"speed": 0}, {"speed": True}])
+def test_bad_speech_is_refused_unsent(books: Books, more: Any) -> None:
+    with books.client() as client, pytest.raises(ConfigurationError):
+        client.post("/audio/speech", body={**SPEECH, "model": "gpt-4o-mini-tts", **more}, cast_to=object)
+    assert media(books).count() == 0
+
+
+# --- transcription ---
+
+
+def written_usd(books: Books) -> Decimal:
+    """Price the server's own log by the figures of the price page."""
+    (record,) = [record for record in media(books).requests if record.billed]
+    assert record.billed is not None
+    if "seconds" in record.billed:
+        return record.billed["seconds"] * Decimal("0.006") / 60
+    heard, told, made = (
+        {"gpt-4o-transcribe": (6, Decimal("2.5"), 10), "gpt-4o-mini-transcribe": (3, Decimal("1.25"), 5)}
+    )[str(record.model)]
+    details = record.billed["input_token_details"]
+    total = details["audio_tokens"] * heard + details["text_tokens"] * told
+    return (total + record.billed["output_tokens"] * made) / 1_000_000
+
+
+def opened_wav(folder: Path) -> Any:
+    path = folder / "sound.wav"
+    path.write_bytes(SOUND)
+    return path
+
+
+FILES: dict[str, Callable[[Path], Any]] = {
+    "bytes": lambda folder: SOUND,
+    "a name and bytes": lambda folder: ("sound.wav", SOUND),
+    "a name, bytes and a type": lambda folder: ("sound.wav", SOUND, "audio/wav"),
+    "a path": opened_wav,
+    "an open file": lambda folder: opened_wav(folder).open("rb"),
+    "an open file, half read": lambda folder: _half_read(opened_wav(folder).open("rb")),
+    "an unbuffered file": lambda folder: opened_wav(folder).open("rb", buffering=0),
+    "a BytesIO": lambda folder: _half_read(io.BytesIO(SOUND)),
+    "a name and an open file": lambda folder: ("sound.wav", opened_wav(folder).open("rb"), "audio/wav"),
+}
+
+
+def _half_read(file: Any) -> Any:
+    file.seek(len(SOUND) // 2)
+    return file
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"])
+def test_a_file_is_booked_and_arrives_as_if_nobody_had_looked(
+    books: Books, tmp_path: Path, kind: str, model: str
+) -> None:
+    file = FILES[kind](tmp_path)
+    opened = file[1] if isinstance(file, tuple) else file
+    with books.client() as client:
+        answer = client.audio.transcriptions.create(file=file, model=model)
+    if hasattr(opened, "close"):
+        opened.close()
+    assert answer.text == media(books).transcript
+    (sent,) = media(books).uploads[0]
+    assert (sent.field, sent.content) == ("file", SOUND)
+    check(books, written_usd(books))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_guarded_form_is_on_the_wire_as_an_unguarded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def sent(folder: Path, *, guarded: bool) -> Any:
+        folder.mkdir()
+        with monkeypatch.context() as patched, open_media(folder, patched) as books, books.client() as client:
+            file = FILES[kind](folder)
+            if not guarded:
+                from budgetguard.patch import unpatch
+
+                unpatch()
+            client.audio.transcriptions.create(
+                file=file, model="whisper-1", prompt="Names: Ann, Bob", timestamp_granularities=["word"]
+            )
+            for one in (file[1] if isinstance(file, tuple) else file,):
+                if hasattr(one, "close"):
+                    one.close()
+            (record,) = media(books).requests
+            return media(books).uploads, dict(record.body)
+
+    assert sent(tmp_path / "guarded", guarded=True) == sent(tmp_path / "unguarded", guarded=False)
+
+
+def test_looking_into_a_file_leaves_it_where_it_stood(tmp_path: Path) -> None:
+    with opened_wav(tmp_path).open("rb") as file:
+        file.seek(1_234)
+        body = with_files({"model": "whisper-1"}, [("file", file)])
+        assert look_into(body.files[0][1], most_seconds) == 9  # type: ignore[attr-defined]
+        assert file.tell() == 1_234
+
+
+def test_a_refused_file_stays_where_it_stood(poor: Books) -> None:
+    file = io.BytesIO(SOUND)
+    file.seek(100)
+    with poor.client() as client:
+        for _ in range(5):
+            with pytest.raises(BudgetExceededError):
+                client.audio.transcriptions.create(file=file, model="whisper-1")
+    assert file.tell() == 100
+    assert media(poor).count() == 0
+    assert (poor.spent, poor.held) == (0, 0)
+
+
+TRANSCRIPTION: Any = {"file": ("sound.wav", SOUND), "model": "gpt-4o-transcribe"}
+WHISPER: Any = {"file": ("sound.wav", SOUND), "model": "whisper-1"}
+
+
+def _read_transcription(client: openai.OpenAI, body: Any) -> Any:
+    with client.audio.transcriptions.with_streaming_response.create(**body) as response:
+        return response.read()
+
+
+TRANSCRIPTION_STYLES: dict[str, Callable[[openai.OpenAI], Any]] = {
+    "raw": lambda client: client.audio.transcriptions.with_raw_response.create(**TRANSCRIPTION).parse(),
+    "streaming response": lambda client: _read_transcription(client, TRANSCRIPTION),
+    "events": lambda client: list(client.audio.transcriptions.create(**TRANSCRIPTION, stream=True)),
+    "events as they come": lambda client: _read_transcription(client, {**TRANSCRIPTION, "stream": True}),
+    "a prompt": lambda client: client.audio.transcriptions.create(**TRANSCRIPTION, prompt="Names: Ann, Bob"),
+    "verbose": lambda client: client.audio.transcriptions.create(**WHISPER, response_format="verbose_json"),
+    "whisper, raw": lambda client: client.audio.transcriptions.with_raw_response.create(**WHISPER).parse(),
+}
+
+
+@pytest.mark.parametrize("style", TRANSCRIPTION_STYLES)
+def test_every_style_of_transcription_is_booked_as_billed(books: Books, style: str) -> None:
+    with books.client() as client:
+        assert TRANSCRIPTION_STYLES[style](client)
+    check(books, written_usd(books))
+
+
+async def test_async_transcriptions_are_booked_too(books: Books) -> None:
+    async with books.aclient() as client:
+        events = [
+            event async for event in await client.audio.transcriptions.create(**TRANSCRIPTION, stream=True)
+        ]
+    assert events[-1].type == "transcript.text.done"
+    check(books, written_usd(books))
+
+
+@pytest.mark.parametrize("style", TRANSCRIPTION_STYLES)
+def test_every_style_of_transcription_is_refused_unsent(poor: Books, style: str) -> None:
+    with poor.client() as client, pytest.raises(BudgetExceededError):
+        TRANSCRIPTION_STYLES[style](client)
+    assert media(poor).count() == 0
+    assert (poor.spent, poor.held) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+@pytest.mark.parametrize("call", ["text", "translation"])
+def test_what_reports_no_seconds_costs_those_of_its_file(books: Books, call: str) -> None:
+    with books.client() as client:
+        if call == "text":
+            client.audio.transcriptions.create(**WHISPER, response_format="text")
+        else:
+            client.audio.translations.create(**WHISPER)
+    check(books, written_usd(books), estimated=True)
+
+
+def test_a_transcript_that_looks_like_a_report_is_text(books: Books) -> None:
+    media(books).transcript = '{"text": "", "usage": {"type": "duration", "seconds": 0.1}}'
+    with books.client() as client:
+        client.audio.transcriptions.create(**WHISPER, response_format="text")
+    check(books, written_usd(books), estimated=True)
+
+
+def test_an_abandoned_transcription_costs_what_was_seen(books: Books) -> None:
+    with books.client() as client:
+        with client.audio.transcriptions.create(**TRANSCRIPTION, stream=True) as stream:
+            first = next(iter(stream))
+        assert first.type == "transcript.text.delta"
+    assert books.held == 0
+    assert books.spent > 0
+
+
+# --- files that tell nothing ---
+
+
+class Pipe(io.RawIOBase):
+    """A file that can only be read forwards, once."""
+
+    def __init__(self) -> None:
+        self._left = io.BytesIO(SOUND)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._left.readinto(buffer)
+
+    @property
+    def consumed(self) -> int:
+        return self._left.tell()
+
+
+def test_a_file_that_cannot_be_read_twice_is_refused_untouched(books: Books) -> None:
+    pipe = Pipe()
+    with books.client() as client, pytest.raises(ConfigurationError, match="pass bytes"):
+        client.audio.transcriptions.create(file=pipe, model="whisper-1")
+    assert pipe.consumed == 0
+    assert media(books).count() == 0
+
+
+def test_a_call_without_a_file_is_refused_unsent(books: Books) -> None:
+    with books.client() as client, pytest.raises(ConfigurationError, match="uploads no file"):
+        client.post("/audio/transcriptions", body={"model": "whisper-1", "url": "x"}, cast_to=object)
+    assert media(books).count() == 0
+
+
+def test_a_text_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("words")
+    with path.open() as file, pytest.raises(ConfigurationError, match="'rb'"):
+        look_into(file, most_seconds)
+
+
+def _flac(seconds: int) -> bytes:
+    rate, samples = 8_000, 8_000 * seconds
+    packed = (rate << 44) | (0 << 41) | (15 << 36) | samples
+    info = struct.pack(">HH", 4_096, 4_096) + bytes(6) + packed.to_bytes(8, "big") + bytes(16)
+    return b"fLaC" + b"\x80" + len(info).to_bytes(3, "big") + info + bytes(8_000)
+
+
+def _mp3(seconds: int) -> bytes:
+    # MPEG 1 layer III, 128 kbit/s, 48 kHz, mono: frames of 384 bytes and 24 ms.
+    return (b"\xff\xfb\x94\xc4" + bytes(380)) * (seconds * 1_000 // 24)
+
+
+def _m4a(seconds: int) -> bytes:
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content) + 8) + kind + content
+
+    header = struct.pack(">IIIII", 0, 0, 0, 1_000, seconds * 1_000) + bytes(80)
+    return box(b"ftyp", b"M4A \0\0\0\0") + box(b"moov", box(b"mvhd", header)) + box(b"mdat", bytes(8_000))
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.flac", _flac), ("a.mp3", _mp3), ("a.m4a", _m4a)])
+def test_other_formats_are_read_by_tinytag(name: str, make: Callable[[int], bytes]) -> None:
+    pytest.importorskip("tinytag")
+    data = make(12)
+    assert recording_seconds(io.BytesIO(data), len(data), name) == pytest.approx(12, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x1a\x45\xdf\xa3" + os.urandom(9_000), os.urandom(9_000), b"RIFF1234WAVE"]
+)
+def test_what_does_not_tell_its_length_is_bounded_by_its_size(data: bytes) -> None:
+    assert recording_seconds(io.BytesIO(data), len(data), "a.webm") is None
+    assert most_seconds(io.BytesIO(data), len(data), "a.webm") == -(-len(data) // LEAST_BYTE_RATE)
+
+
+def test_without_tinytag_other_formats_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tinytag", None)
+    data = _flac(12)
+    assert most_seconds(io.BytesIO(data), len(data), "a.flac") == -(-len(data) // LEAST_BYTE_RATE)
+    assert most_seconds(io.BytesIO(SOUND), len(SOUND)) == 9
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF, len(SOUND) * 2])
+def test_a_wav_whose_header_was_written_before_its_sound_is_as_long_as_its_bytes(length: int) -> None:
+    data = SOUND[:40] + struct.pack("<I", length) + SOUND[44:]
+    assert recording_seconds(io.BytesIO(data), len(data)) == 8.4
+
+
+def test_a_header_that_claims_less_than_the_bytes_allow_is_not_believed() -> None:
+    byte_rate = struct.pack("<I", 4_000_000_000)
+    data = SOUND[:28] + byte_rate + SOUND[32:]
+    assert recording_seconds(io.BytesIO(data), len(data)) is None
+
+
+def test_words_are_counted_as_the_provider_counts_them(books: Books) -> None:
+    with books.client() as client:
+        client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", instructions="Whisper.")
+    assert media(books).billed[0]["input_tokens"] == o200k(TEXT) + o200k("Whisper.")

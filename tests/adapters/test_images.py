@@ -1,0 +1,321 @@
+"""Images are booked as billed: by the image, by size and quality, or by tokens; and refused unsent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import struct
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from budgetguard.adapters.images import image_tokens, project_images
+from budgetguard.adapters.uploads import with_files
+from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from budgetguard.prices import PriceBook
+from tests.adapters.books import Books
+from tests.adapters.media import check, media, o200k, open_media
+
+PROMPT = "A cat that counts coins on a marble table."
+
+
+def png(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + struct.pack(">II", width, height) + os.urandom(64)
+
+
+@pytest.fixture
+def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
+    with open_media(tmp_path, monkeypatch) as opened:
+        yield opened
+
+
+@pytest.fixture
+def poor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
+    with open_media(tmp_path, monkeypatch, usd=0.0001) as opened:
+        yield opened
+
+
+# --- by the image ---
+
+
+@pytest.mark.parametrize(
+    ("more", "usd"),
+    [
+        ({"model": "dall-e-2", "size": "256x256"}, "0.016"),
+        ({"model": "dall-e-2", "size": "512x512", "n": 3}, "0.054"),
+        ({"model": "dall-e-2"}, "0.02"),
+        ({"model": "dall-e-3"}, "0.04"),
+        ({"model": "dall-e-3", "size": "1792x1024"}, "0.08"),
+        ({"model": "dall-e-3", "size": "1024x1792", "quality": "hd"}, "0.12"),
+        ({"model": "dall-e-3", "quality": "hd"}, "0.08"),
+        ({"model": "dall-e-3", "quality": openai.omit, "size": openai.NOT_GIVEN}, "0.04"),
+    ],
+)
+def test_an_image_costs_what_its_size_and_quality_do(books: Books, more: Any, usd: str) -> None:
+    with books.client() as client:
+        client.images.generate(prompt=PROMPT, **more)
+    assert media(books).billed[0]["images"] == more.get("n", 1)
+    check(books, usd)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"model": "dall-e-3", "size": "4096x4096"}, "images_standard_4096x4096"),
+        ({"model": "dall-e-3", "quality": "auto"}, "images_auto_1024x1024"),
+        ({"model": "dall-e-9"}, "dall-e-9"),
+        ({}, "names no model"),
+    ],
+)
+def test_an_image_without_a_price_is_refused_unsent(books: Books, more: Any, named: str) -> None:
+    with books.client() as client, pytest.raises(UnknownModelError, match=named):
+        client.images.generate(prompt=PROMPT, **more)
+    assert media(books).count() == 0
+    assert (books.spent, books.held) == (0, 0)
+
+
+def test_a_price_by_the_image_can_be_set_for_any_model(books: Books) -> None:
+    books.keeper.prices.register("dall-e-of-ours", images=0.01, images_2048x2048=0.03)
+    with books.client() as client:
+        client.images.generate(prompt=PROMPT, model="dall-e-of-ours", size="2048x2048", n=2)  # type: ignore[call-overload]
+        client.images.generate(prompt=PROMPT, model="dall-e-of-ours", quality="hd")
+    assert (books.spent, books.held) == (70_000_000, 0)
+
+
+# --- by tokens ---
+
+TOKEN_PRICES = {  # USD per million: text in, image in, image out, text out
+    "gpt-image-1": (5, 10, 40, 40),
+    "gpt-image-1-mini": (2, Decimal("2.5"), 8, 8),
+    "gpt-image-1.5": (5, 8, 32, 10),
+    "gpt-image-2": (5, 8, 30, 30),
+    "gpt-image-2.5-flare": (5, 8, 30, 30),
+}
+
+
+def billed_usd(books: Books) -> Decimal:
+    """Price the server's own log by the figures of the price page."""
+    total = Decimal(0)
+    for record in media(books).requests:
+        assert record.billed is not None
+        assert record.model is not None
+        words, seen, drawn, thought = TOKEN_PRICES[record.model]
+        told, made = record.billed["input_tokens_details"], record.billed["output_tokens_details"]
+        total += told["text_tokens"] * words + told["image_tokens"] * seen
+        total += made["image_tokens"] * drawn + made["text_tokens"] * thought
+    return total / 1_000_000
+
+
+@pytest.mark.parametrize("model", TOKEN_PRICES)
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_image_in_tokens_costs_what_its_answer_reports(books: Books, model: str, n: int) -> None:
+    media(books).thought_tokens = 112 if model == "gpt-image-1.5" else 0
+    media(books).image_tokens = 439 if model == "gpt-image-2.5-flare" else 1_056
+    with books.client() as client:
+        client.images.generate(prompt=PROMPT, model=model, size="1024x1024", quality="medium", n=n)
+    check(books, billed_usd(books))
+
+
+STYLES: dict[str, Callable[[openai.OpenAI, Any], Any]] = {
+    "raw": lambda client, body: client.images.with_raw_response.generate(**body).parse(),
+    "streaming response": lambda client, body: _streamed(client, body),
+    "post": lambda client, body: client.post("/images/generations", body=body, cast_to=object),
+    "events": lambda client, body: list(client.images.generate(**body, stream=True, partial_images=2)),
+    "events in a with": lambda client, body: _in_with(client, body),
+}
+
+
+def _streamed(client: openai.OpenAI, body: Any) -> Any:
+    with client.images.with_streaming_response.generate(**body) as response:
+        return response.parse()
+
+
+def _in_with(client: openai.OpenAI, body: Any) -> Any:
+    with client.images.generate(**body, stream=True) as stream:
+        return list(stream)
+
+
+BODY: Any = {"prompt": PROMPT, "model": "gpt-image-1.5", "size": "1024x1024", "quality": "medium"}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_is_booked_as_billed(books: Books, style: str) -> None:
+    with books.client() as client:
+        assert STYLES[style](client, BODY)
+    assert media(books).count() == 1
+    check(books, billed_usd(books))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_is_refused_unsent(poor: Books, style: str) -> None:
+    with poor.client() as client:
+        for _ in range(5):
+            with pytest.raises(BudgetExceededError):
+                STYLES[style](client, BODY)
+    assert media(poor).count() == 0
+    assert (poor.spent, poor.held) == (0, 0)
+
+
+async def test_the_async_client_is_booked_too(books: Books) -> None:
+    async with books.aclient() as client:
+        await client.images.generate(**BODY)
+    check(books, billed_usd(books))
+
+
+async def test_async_events_are_booked_too(books: Books) -> None:
+    async with books.aclient() as client:
+        events = [
+            event async for event in await client.images.generate(**BODY, stream=True, partial_images=1)
+        ]
+    assert [event.type for event in events] == [
+        "image_generation.partial_image",
+        "image_generation.completed",
+    ]
+    check(books, billed_usd(books))
+
+
+def test_a_refusal_by_the_provider_costs_nothing(books: Books) -> None:
+    media(books).status = 400
+    with books.client() as client, pytest.raises(openai.BadRequestError):
+        client.images.generate(**BODY)
+    assert (books.spent, books.held) == (0, 0)
+
+
+# --- uploads ---
+
+
+def test_an_edit_is_booked_and_its_files_arrive_untouched(books: Books) -> None:
+    data, mask = png(1_024, 768), png(64, 64)
+    opened = io.BytesIO(data)
+    opened.seek(7)
+    with books.client() as client:
+        client.images.edit(
+            image=[opened, ("second.png", data, "image/png")],
+            mask=mask,
+            prompt=PROMPT,
+            model="gpt-image-1",
+            size="1024x1024",
+            quality="medium",
+        )
+    sent = media(books).uploads[0]
+    assert [(one.field, one.content) for one in sent] == [
+        ("image[]", data),
+        ("image[]", data),
+        ("mask", mask),
+    ]
+    check(books, billed_usd(books))
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+@pytest.mark.parametrize("call", ["edit", "create_variation"])
+def test_edits_and_variations_by_the_image_cost_what_images_do(books: Books, call: str) -> None:
+    more = {"prompt": PROMPT} if call == "edit" else {}
+    with books.client() as client:
+        getattr(client.images, call)(image=png(512, 512), model="dall-e-2", size="512x512", n=2, **more)
+    check(books, "0.036")
+
+
+def test_an_edit_in_events_is_booked(books: Books) -> None:
+    with books.client() as client:
+        list(
+            client.images.edit(
+                image=png(512, 512),
+                prompt=PROMPT,
+                model="gpt-image-1",
+                size="1024x1024",
+                quality="medium",
+                stream=True,
+                partial_images=1,
+            )
+        )
+    check(books, billed_usd(books))
+
+
+def test_images_that_are_looked_at_cost_more_input(books: Books) -> None:
+    rates = PriceBook().rates("gpt-image-1")
+
+    def seen(file: bytes, **more: Any) -> int:
+        body = with_files({"prompt": PROMPT, **more}, [("image", file)])
+        return project_images(body, "gpt-image-1", rates, None).usage.units["input_image_tokens"]
+
+    square, wide, unknown = png(1_024, 1_024), png(1_536, 1_024), b"no image"
+    assert seen(square) < seen(wide) < seen(unknown)
+    assert seen(square, input_fidelity="high") - seen(square) == pytest.approx(4_160, rel=0.06)
+    assert seen(wide, input_fidelity="high") - seen(wide) == pytest.approx(6_240, rel=0.06)
+
+
+# --- projections ---
+
+
+@pytest.mark.parametrize(
+    ("model", "quality", "size", "tokens"),
+    [
+        ("gpt-image-1", "low", "1024x1024", 272),
+        ("gpt-image-1.5", "medium", "1024x1536", 1_584),
+        ("gpt-image-1", "high", "1536x1024", 6_208),
+        ("gpt-image-1", None, None, 6_240),
+        # As the calculator of OpenAI's guide answers.
+        ("gpt-image-2", "high", "1024x1024", 7_024),
+        ("gpt-image-2", "high", "1536x1024", 5_488),
+        ("gpt-image-2", "high", "1792x1024", 5_063),
+        ("gpt-image-2", "high", "3584x2048", 12_329),
+        ("gpt-image-2-2026-04-21", "high", "1024x1024", 7_024),
+        ("gpt-image-2.5-sunburst", "max", "1024x1024", 7_024),
+        ("gpt-image-2.5-sunburst", "high", "1024x1024", 1_756),
+    ],
+)
+def test_the_tokens_of_an_image_follow_from_size_and_quality(
+    model: str, quality: str | None, size: str | None, tokens: int
+) -> None:
+    assert image_tokens({"quality": quality, "size": size}, model) == tokens
+
+
+@pytest.mark.parametrize("model", ["gpt-image-1", "gpt-image-1-mini", "gpt-image-2", "gpt-image-2.5-flare"])
+def test_what_is_left_to_the_model_is_projected_at_the_most(model: str) -> None:
+    sizes = ["1024x1024", "1536x1024", "1024x1536"]
+    if model.startswith("gpt-image-2"):
+        sizes += ["3840x2160", "2880x2880", "2560x1440"]
+    free = image_tokens({}, model)
+    for quality in ("low", "medium", "high"):
+        assert all(image_tokens({"quality": quality, "size": size}, model) <= free for size in sizes)
+
+
+def test_images_of_a_gif_are_projected_frame_by_frame() -> None:
+    rates = PriceBook().rates("gpt-image-2")
+    body = {"prompt": PROMPT, "size": "1024x1024", "quality": "low"}
+    one = project_images(body, "gpt-image-2", rates, None)
+    many = project_images({**body, "output_format": "gif", "frame_count": 5}, "gpt-image-2", rates, None)
+    assert many.output_tokens == 5 * one.output_tokens
+    assert one.input_tokens >= o200k(PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"n": 0}, "n must be"),
+        ({"n": "many"}, "n must be"),
+        ({"size": "large"}, "large"),
+        ({"size": "0x16"}, "0x16"),
+        ({"quality": {"not": "a word"}}, "quality"),
+        ({"partial_images": -1}, "partial_images"),
+        ({"output_format": "svg"}, "second model"),
+        ({"prompt": 5}, "prompt"),
+    ],
+)
+def test_a_request_that_cannot_be_priced_is_refused_by_name(books: Books, more: Any, named: str) -> None:
+    with books.client() as client, pytest.raises(ConfigurationError, match=named):
+        client.post("/images/generations", body={**BODY, **more}, cast_to=object)
+    assert media(books).count() == 0
+    assert books.held == 0
+
+
+def test_the_picture_is_the_caller_s(books: Books) -> None:
+    with books.client() as client:
+        answer = client.images.generate(**BODY)
+    assert answer.data is not None
+    assert base64.b64decode(answer.data[0].b64_json or "") == b"an image"
