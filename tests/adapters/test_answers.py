@@ -109,7 +109,7 @@ def test_odd_counts_are_read_as_what_they_mean(usage: dict[str, Any]) -> None:
         None,
         "no json",
         b"\xff",
-        object(),
+        pytest.param(object(), id="an object"),
     ],
     ids=repr,
 )
