@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,7 +51,7 @@ STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
 _TIER_CONTEXTS = {"batch": ("processing", "batch")}
 
-_OTHER_MEASURE = re.compile(r"input_characters$|images(?:_|$)")
+_OTHER_MEASURES = ("input_characters", "images")
 
 _TIERS_REMEMBERED = 16
 
@@ -175,7 +174,7 @@ class PriceTable:
         A text that is read aloud has characters and tokens, a drawn image is one image and many tokens;
         a request does not say by which of the two its model is billed.
         """
-        others = {name for name in units if _OTHER_MEASURE.match(name)}
+        others = {name for name in units if name.startswith(_OTHER_MEASURES)}
         if not others:
             return units
         if any(self.priced_as(name) is not None for name in others):

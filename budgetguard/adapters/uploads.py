@@ -72,7 +72,8 @@ def look_into(file: object, read: Callable[[BinaryIO, int, str], T]) -> T:
     opened = cast(BinaryIO, content)
     try:
         stood = opened.tell()
-        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0, os.SEEK_END)
+        size = opened.tell()
         opened.seek(0)
         binary = isinstance(opened.read(0), bytes)
     except (AttributeError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -152,8 +153,15 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "an open file, half read": lambda folder: _half_read(opened_wav(folder).open("rb")),
     "an unbuffered file": lambda folder: opened_wav(folder).open("rb", buffering=0),
     "a BytesIO": lambda folder: _half_read(io.BytesIO(SOUND)),
+    "a spooled file": lambda folder: _spooled(),
     "a name and an open file": lambda folder: ("sound.wav", opened_wav(folder).open("rb"), "audio/wav"),
 }
+
+
+def _spooled() -> Any:
+    file = tempfile.SpooledTemporaryFile(max_size=1_000)
+    file.write(SOUND)
+    return file
 
 
 def _half_read(file: Any) -> Any:
