@@ -98,11 +98,6 @@ class Guard:
                 self.keeper.configure(changed(self.settings, {"project": project}))
             if project == self.project:
                 return self
-            if not isinstance(self.settings.store, str):
-                raise ConfigurationError(
-                    f"{self.settings.store!r} keeps the project {self.project!r} alone: "
-                    f"name the store by its URL to use the project {project!r} beside it"
-                )
             if project not in self._siblings:
                 sibling = Guard(**{**_values(self.settings), "project": project})
                 sibling.keeper.prices = self.keeper.prices

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from budgetguard import budget_user, current_user
+from budgetguard.background import Background
+from budgetguard.context import within
 
 
 def in_thread(make: Callable[[Callable[[], None]], threading.Thread]) -> str | None:
@@ -102,3 +104,18 @@ with budgetguard.budget_user("a"):
     assert threading.Thread.__dict__["start"] is once
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_background_works_for_nobody_whoever_started_it() -> None:
+    background, seen = Background(), []
+    with budget_user("a"):
+        background.start()
+        background.put(lambda: seen.append(current_user()))
+        background.finish()
+    assert seen == [None]
+
+
+def test_what_is_carried_is_current_only_for_as_long_as_it_is_called() -> None:
+    with budget_user("a"):
+        assert within(None, current_user) is None
+        assert current_user() == "a"

