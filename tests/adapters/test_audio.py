@@ -159,7 +159,8 @@ FILES: dict[str, Callable[[Path], Any]] = {
 
 
 def _spooled() -> Any:
-    file = tempfile.SpooledTemporaryFile(max_size=1_000)
+    # In memory: on disk its name, which is sent, would be a descriptor's number.
+    file = tempfile.SpooledTemporaryFile(max_size=1 << 30)  # noqa: SIM115 - its test closes it
     file.write(SOUND)
     return file
 
