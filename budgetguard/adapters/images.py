@@ -50,7 +50,8 @@ _LARGEST: Final = ((2_160, 3_840), (2_880, 2_880))
 _PARTIAL_IMAGE: Final = 100
 
 # Input tokens of an image that is edited: scaled to 512 pixels on the short side, in tiles of 512; high
-# fidelity, which gpt-image-2 and later always have, adds a set number.
+# fidelity, which gpt-image-2 and later always have, adds a set number
+# (https://developers.openai.com/api/docs/guides/images-vision#gpt-image-1, copies of 2025-07 to 2026).
 _IN_BASE: Final = 65
 _IN_TILE: Final = 129
 _IN_MOST_TILES: Final = 4
