@@ -37,7 +37,7 @@ _CONTINUED: Final[Mapping[str, int]] = {
 }
 _QUIET_SEARCH: Final = 400
 _SHOWN: Final = frozenset({"function", "custom", "namespace"})
-_MEMORY: Final[Mapping[str, int]] = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
+_LEAST_MEMORY: Final = "1g"
 # Searches of one answer: with reasoning the model looks again.
 _SEARCHES: Final = 1
 _SEARCHES_REASONING: Final = 3
@@ -70,19 +70,19 @@ def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
 def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
     """Return the units that the hosted tools of a request will bill apart from its tokens.
 
-    `web_searches`, `storage_searches` (file search), `code_executions` (containers of 1 GB, so that one of
-    4 GB is four) and `output_image_tokens`. Each tool is taken to be used; `max_tool_calls` is heeded.
+    `web_searches` or `web_search_previews`, `storage_searches` (file search), `container_sessions_<memory>`
+    (code interpreter) and `output_image_tokens`. Each tool is taken to be used; `max_tool_calls` is heeded.
     """
     hosted = _hosted(body)
     most = given(body, "max_tool_calls")
     most = most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None
     units: dict[str, int] = {}
     if "web_search" in hosted:
-        units["web_searches"] = _SEARCHES_REASONING if is_reasoning(model) else _SEARCHES
+        units[search_unit(body)] = _SEARCHES_REASONING if is_reasoning(model) else _SEARCHES
     if "file_search" in hosted:
         units["storage_searches"] = 1
-    if "code_interpreter" in hosted and (size := container_size(body)):
-        units["code_executions"] = size
+    if "code_interpreter" in hosted and (session := container_unit(body)) is not None:
+        units[session] = 1
     if "image_generation" in hosted:
         units["output_image_tokens"] = IMAGE_TOKENS
     if most is not None:
@@ -91,6 +91,14 @@ def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
         }
         units = units if most else {}
     return units
+
+
+def search_unit(body: Mapping[str, Any]) -> str:
+    """Return the unit that a request's web searches are billed by; `body` may be an answer too."""
+    tools = [str(given(tool, "type")) for tool in offered_tools(body)]
+    newer = any(tool.startswith("web_search") and "preview" not in tool for tool in tools)
+    older = any(tool.startswith("web_search_preview") for tool in tools)
+    return "web_search_previews" if older and not newer else "web_searches"
 
 
 def _hosted(body: Mapping[str, Any]) -> list[str]:
@@ -114,12 +122,13 @@ def _is_quiet(body: Mapping[str, Any], model: str) -> bool:
     """Whether what a search finds is not billed: the preview tool, with a model that does not reason."""
     if is_reasoning(model):
         return False
-    tools = [str(given(tool, "type")) for tool in offered_tools(body)]
-    return not any(tool.startswith("web_search") and "preview" not in tool for tool in tools)
+    return search_unit(body) == "web_search_previews"
 
 
-def container_size(body: Mapping[str, Any]) -> int:
-    """Return the GB of the container that a code interpreter is given; 0 if it uses one that exists, or none.
+def container_unit(body: Mapping[str, Any]) -> str | None:
+    """Return the unit that the container of a request's code interpreter is billed by.
+
+    None if it has no code interpreter, or one that runs in a container which was made before.
 
     Args:
         body: a request, or an answer: both have the `tools`.
@@ -127,7 +136,8 @@ def container_size(body: Mapping[str, Any]) -> int:
     for tool in offered_tools(body):
         if given(tool, "type") == "code_interpreter":
             container = given(tool, "container")
-            # One that is named was made, and paid for, by another request.
-            named = isinstance(container, str)
-            return 0 if named else _MEMORY.get(str(given(as_mapping(container), "memory_limit")), 1)
-    return 0
+            if isinstance(container, str):
+                return None  # whoever made it has paid for it
+            memory = given(as_mapping(container), "memory_limit")
+            return f"container_sessions_{memory if isinstance(memory, str) else _LEAST_MEMORY}"
+    return None

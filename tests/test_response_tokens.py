@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openai import NOT_GIVEN, omit
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.hosted_tools import container_size, hidden_input, projected_fees
+from budgetguard.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
 from budgetguard.prices import PriceBook
 from budgetguard.projection import (
     completion_choices,
@@ -238,11 +238,26 @@ def test_fees_heed_the_most_calls_that_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("container", "size"),
-    [({"type": "auto"}, 1), ({"type": "auto", "memory_limit": "16g"}, 16), (None, 1), ("cntr_1", 0)],
+    ("container", "unit"),
+    [
+        ({"type": "auto"}, "container_sessions_1g"),
+        ({"type": "auto", "memory_limit": "16g"}, "container_sessions_16g"),
+        (None, "container_sessions_1g"),
+        ("cntr_1", None),
+    ],
 )
-def test_a_container_counts_by_its_memory(container: Any, size: int) -> None:
-    assert container_size({"tools": [{"type": "code_interpreter", "container": container}]}) == size
+def test_a_container_is_billed_by_its_memory_unless_it_was_there_before(container: Any, unit: str) -> None:
+    body = {"tools": [{"type": "code_interpreter", "container": container}]}
+    assert container_unit(body) == unit
+    assert projected_fees(body, "gpt-5") == ({} if unit is None else {unit: 1})
+
+
+def test_searches_by_the_preview_tool_have_a_price_of_their_own() -> None:
+    assert search_unit({"tools": [{"type": "web_search_preview"}]}) == "web_search_previews"
+    assert search_unit({"tools": [{"type": "web_search"}]}) == "web_searches"
+    body = {"input": WORDS, "tools": [{"type": "web_search_preview"}], "max_output_tokens": 1}
+    projection = project_response(body, GPT, PriceBook().rates(GPT))
+    assert projection.input_cost > 25_000_000
 
 
 def test_a_fee_without_a_price_is_refused() -> None:
