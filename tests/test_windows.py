@@ -125,6 +125,12 @@ def test_a_window_may_start_in_the_hour_that_comes_twice(duration: str, fold: in
     assert local(first.end, "Europe/Berlin").endswith("02:30:00")
 
 
+def test_of_later_hours_that_come_twice_the_first_counts() -> None:
+    anchor = at("2025-10-26 02:30", "Europe/Berlin", fold=1)
+    first = at("2031-10-26 02:30", "Europe/Berlin", fold=0)
+    assert window_at("yearly", anchor, "Europe/Berlin", first).start == first
+
+
 def test_a_budget_without_a_duration_has_one_window_without_an_end() -> None:
     assert window_at(None, 5_000, "UTC", 9_000_000).end is None
     assert window_at(None, 5_000, "UTC", 9_000_000).start == 5_000

@@ -271,13 +271,18 @@ class RecordLaws(ContractBase):
         store = make_store(clock, retention="1d")
         budget(store, 10**9)
         budget(store, 100, "user:gone")
+        budget(store, 100, "user:idle")
         orphan = granted(store, hold(clock, 10, "user:gone"))
+        granted(store, hold(clock, 10, "user:idle"))
         late = granted(store, hold(clock, 10, ttl=365 * DAY * 1000))
         store.delete("user:gone")
         clock.advance(3 * DAY)
         settled(store, late, 5)
         for _ in range(700):
             settled(store, granted(store, hold(clock, 1)), 1)
+        # Nobody had looked at this account since its hold ran out: the lapse was still to be booked.
+        assert money(store, "user:idle") == (100, 10, 0)
+        assert now(store, "user:idle").lapses == 1
         ids = {c.id for c in store.calls()}
         assert orphan.id not in ids
         assert late.id in ids

@@ -203,6 +203,28 @@ def test_a_planted_row_is_refused_and_never_unpickled(folder: Path, value: objec
     store.close()
 
 
+def test_a_row_of_one_kind_in_the_place_of_another_is_refused_even_if_it_was_read_before(
+    folder: Path,
+) -> None:
+    store = opened(folder)
+    assert isinstance(store.reserve(make_hold()), Granted)
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        hold = "SELECT value FROM Cache WHERE key > 'h:' ORDER BY key DESC LIMIT 1"
+        con.execute(f"UPDATE Cache SET value = ({hold}) WHERE key = 'a:p:user:1'")
+        con.commit()
+    with pytest.raises(StoreError, match="malformed row 'a:p:user:1'"):
+        store.reserve(make_hold())
+    store.close()
+
+
+def test_an_update_writes_its_row_and_no_other(folder: Path) -> None:
+    # diskcache's triggers would write a count at every update, its index of expiries every hold's.
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        assert con.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall() == []
+        index = con.execute("SELECT sql FROM sqlite_master WHERE name = 'Cache_expire_time'").fetchone()
+    assert "WHERE expire_time IS NOT NULL" in index[0]
+
+
 def test_the_database_holds_json_text_alone_no_float_no_pickle_and_no_file(folder: Path) -> None:
     store = opened(folder)
     hold = make_hold()

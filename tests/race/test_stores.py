@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,21 @@ def run_processes(worker: Callable[..., None], url: str, number: int, processes:
     return found
 
 
+@pytest.fixture
+def nimble_threads() -> Iterator[None]:
+    """Let threads be switched within a verb, not only between verbs."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("nimble_threads")
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_thirty_two_threads_get_exactly_the_ten_calls_that_the_budget_admits(
     kind: str, tmp_path: Path
 ) -> None:
     store = open_store("memory://" if kind == "memory" else f"disk://{tmp_path}", project="p")
-    store.set_budget("user:1", TEN)
     gate = threading.Barrier(32)
 
     def ask(_: int) -> object:
@@ -48,9 +58,35 @@ def test_thirty_two_threads_get_exactly_the_ten_calls_that_the_budget_admits(
         return store.reserve(make_hold())
 
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(ask, range(32)))
-    assert sum(isinstance(a, Granted) for a in answers) == 10
-    assert sum(isinstance(a, Refused) for a in answers) == 22
+        for _ in range(20):
+            store.delete("user:1")
+            store.set_budget("user:1", TEN)
+            answers = list(pool.map(ask, range(32)))
+            assert sum(isinstance(a, Granted) for a in answers) == 10
+            assert sum(isinstance(a, Refused) for a in answers) == 22
+    store.close()
+
+
+@pytest.mark.usefixtures("nimble_threads")
+@pytest.mark.parametrize(("kind", "calls"), [("memory", 2_000), ("disk", 300)])
+def test_threads_that_spend_until_they_are_refused_spend_all_there_is_and_no_more(
+    kind: str, calls: int, tmp_path: Path
+) -> None:
+    store = open_store("memory://" if kind == "memory" else f"disk://{tmp_path}", project="p")
+    store.set_budget("user:1", Budget(calls))
+
+    def spend(_: int) -> int:
+        made = 0
+        while isinstance(store.reserve(hold := make_hold(1)), Granted):
+            store.settle(hold, Settlement(1))
+            made += 1
+        return made
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(spend, range(8))) == calls
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (calls, 0, 0)
     store.close()
 
 
