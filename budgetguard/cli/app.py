@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from budgetguard.cli import budgets, demo, importing, listing, spending
+from budgetguard.cli import budgets, demo, importing, listing, options, spending
 from budgetguard.cli.session import error_object, new_console, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 
@@ -54,6 +54,8 @@ for register in (demo.register, listing.register, budgets.register, spending.reg
 @app.callback(invoke_without_command=True)
 def budgetguard(
     context: typer.Context,
+    store: options.Store = None,
+    project: options.Project = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Budgets for LLM calls: see what users may spend and have spent, and change it.
@@ -61,8 +63,12 @@ def budgetguard(
     Start with `budgetguard demo`: it needs no key and no network.
 
     Every command takes --store URL and --project NAME (else BUDGETGUARD_STORE, BUDGETGUARD_PROJECT), and
-    --json. Exit codes: 0 done, 1 refused or the store failed, 2 bad input.
+    --json. The first two may stand before the command as well; after it they outrank that. Exit codes:
+    0 done, 1 refused or the store failed, 2 bad input.
     """
+    given = {name: value for name, value in (("store", store), ("project", project)) if value is not None}
+    if context.invoked_subcommand is not None:
+        context.default_map = {context.invoked_subcommand: given}
     if version:
         from importlib.metadata import version as installed
 

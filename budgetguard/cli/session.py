@@ -6,11 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,6 +18,7 @@ from rich.console import Console
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
+from budgetguard.stores.disk import parse_url
 from budgetguard.windows import zone
 
 _PIPE_WIDTH = 120
@@ -142,13 +142,12 @@ def error_object(error: BudgetGuardError) -> dict[str, Any]:
 def _check_folder(store: str | Store) -> None:
     if not isinstance(store, str) or not store.startswith("disk://"):
         return
-    folder = Path(store.removeprefix("disk://").partition("?")[0])
-    with suppress(RuntimeError):  # ~name of nobody: opening the store says so
-        if not folder.expanduser().exists():
-            raise ConfigurationError(
-                f"there is no store in {folder}: make one with a budget, `budgetguard create USER 10`, "
-                "or name another with --store disk://FOLDER or BUDGETGUARD_STORE"
-            )
+    folder, _ = parse_url(store)
+    if not folder.exists():
+        raise ConfigurationError(
+            f"there is no store in {folder}: make one with a budget, `budgetguard create USER 10`, "
+            "or name another with --store disk://FOLDER or BUDGETGUARD_STORE"
+        )
 
 
 def _is_memory(store: str | Store) -> bool:

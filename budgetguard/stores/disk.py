@@ -56,7 +56,7 @@ class DiskStore(EmbeddedStore):
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
         super().__init__(project=project, clock=clock, retention=retention)
         self.url = url
-        self._folder, self._timeout = _parse(url)
+        self._folder, self._timeout = parse_url(url)
         scope = quote(project, safe="")
         self._account_key = f"a:{scope}:"
         self._hold_key = f"h:{scope}:"
@@ -263,7 +263,12 @@ _LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _INHERITED: list[RowCache] = []
 
 
-def _parse(url: str) -> tuple[Path, float]:
+def parse_url(url: str) -> tuple[Path, float]:
+    """Return the folder that a `disk://` URL names, absolute, and how long to wait for its lock (seconds).
+
+    Raises:
+        ConfigurationError: no folder, or an option that disk:// does not take.
+    """
     text, _, query = url.removeprefix("disk://").partition("?")
     if not text.strip("/"):
         raise ConfigurationError(

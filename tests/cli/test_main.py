@@ -82,3 +82,41 @@ def test_a_terminal_without_unicode_gets_ascii(folder: Path) -> None:
         assert done.out.isascii()
         assert done.err.isascii()
         assert "\\u041e" in done.out + done.err or "\\u041f" in done.err
+
+
+def test_store_and_project_may_stand_before_the_command(command: Command, folder: Path) -> None:
+    here = ("--store", f"disk://{folder}-other", "--project", "p")
+    assert command(*here, "create", "alice", "10", "--json").object["project"] == "p"
+    before, after = command(*here, "users", "--json"), command("users", *here, "--json")
+    assert before.code == after.code == 0
+    assert before.objects == after.objects
+    assert [balance["user"] for balance in before.objects] == ["alice"]
+    assert not folder.exists()
+
+
+def test_what_stands_after_the_command_outranks_what_stands_before(command: Command, folder: Path) -> None:
+    for name in ("one", "two"):
+        command("create", name, "10", "--store", f"disk://{folder}-{name}", "--project", name)
+    done = command(
+        *("--store", f"disk://{folder}-one", "--project", "one"),
+        *("users", "--store", f"disk://{folder}-two", "--project", "two", "--json"),
+    )
+    assert [balance["user"] for balance in done.objects] == ["two"]
+
+
+def test_what_stands_before_the_command_outranks_the_variables(command: Command, folder: Path) -> None:
+    command("create", "alice", "10", "--project", "p")
+    done = command("--project", "p", "users", "--json", BUDGETGUARD_PROJECT="other")
+    assert [balance["user"] for balance in done.objects] == ["alice"]
+
+
+def test_a_folder_that_is_not_there_is_named_as_the_store_would_open_it(command: Command) -> None:
+    done = command("users", "--store", "disk://no/such/folder?timeout=5")
+    assert done.code == 2
+    assert f"there is no store in {Path('no/such/folder').absolute()}:" in done.err
+
+
+@pytest.mark.parametrize("url", ["disk://", "disk://x?timeout=soon"])
+def test_a_bad_folder_is_refused_as_the_store_would(command: Command, url: str) -> None:
+    done = command("--store", url, "users")
+    assert (done.code, done.err.count("\n")) == (2, 1)
