@@ -80,6 +80,15 @@ def test_speech_in_tokens_costs_what_it_is_long(books: Books, style: str, more: 
     check(books, speech_usd(books))
 
 
+def test_slow_speech_is_projected_longer(books: Books) -> None:
+    media(books).spoken_seconds = 12
+    with books.client() as client:
+        client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", speed=0.5)
+    check(books, speech_usd(books))
+    (projected,) = books.of("Projected")
+    assert projected.usage.output_tokens > 240  # which is more than this text has at normal speed
+
+
 def test_speech_whose_length_nobody_can_read_is_booked_as_projected(books: Books) -> None:
     with books.client() as client:
         client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", response_format="pcm")
