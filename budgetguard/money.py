@@ -66,8 +66,12 @@ def ceil_nanos(usd: Decimal) -> Nanos:
 
 
 def to_usd(nanos: Nanos) -> Decimal:
-    """Convert Nanos to USD as an exact Decimal."""
-    return Decimal(nanos).scaleb(-9)
+    """Convert Nanos to USD as an exact Decimal: at least cents, and as many digits more as needed.
+
+    >>> to_usd(10_000_000_000), to_usd(7_500_000), to_usd(0)
+    (Decimal('10.00'), Decimal('0.0075'), Decimal('0.00'))
+    """
+    return Decimal(_digits(nanos))
 
 
 def format_usd(nanos: Nanos) -> str:
@@ -76,6 +80,11 @@ def format_usd(nanos: Nanos) -> str:
     >>> format_usd(10_000_000_000), format_usd(-1_500), format_usd(7_500_000)
     ('$10.00', '-$0.0000015', '$0.0075')
     """
+    sign = "-" if nanos < 0 else ""
+    whole, _, fraction = _digits(abs(nanos)).partition(".")
+    return f"{sign}${int(whole):,}.{fraction}"
+
+
+def _digits(nanos: Nanos) -> str:
     whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
-    digits = f"{fraction:09d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if nanos < 0 else ''}${whole:,}.{digits}"
+    return f"{'-' if nanos < 0 else ''}{whole}.{f'{fraction:09d}'.rstrip('0').ljust(2, '0')}"

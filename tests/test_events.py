@@ -47,7 +47,7 @@ def test_a_settled_call_tells_of_its_projection_its_hold_and_its_cost(guard: Gua
     assert not projected.cap_assumed
     assert held.accounts == ("user:u",)
     assert (str(settled.cost), settled.estimated, settled.outcome, settled.request_id) == (
-        "0.000120000",
+        "0.00012",
         False,
         "answered",
         "answer-1",
@@ -177,7 +177,7 @@ def test_every_event_is_json_ready_with_exact_money(guard: Guard) -> None:
     for event in events:
         values = json.loads(json.dumps(event.to_dict()))
         assert values["event"] == type(event).__name__
-    assert events[2].to_dict()["cost"] == "0.000120000"
+    assert events[2].to_dict()["cost"] == "0.00012"
     assert events[2].to_dict()["usage"] == {"input_tokens": 100, "output_tokens": 10}
 
 
@@ -199,8 +199,8 @@ def test_log_events_writes_a_line_an_event_and_warns_of_what_needs_somebody(
         ("WARNING", "Refused"),
     ]
     settled = caplog.records[2]
-    assert "cost=0.000120000" in settled.getMessage()
-    assert settled.__dict__["budgetguard"]["cost"] == "0.000120000"
+    assert "cost=0.00012" in settled.getMessage()
+    assert settled.__dict__["budgetguard"]["cost"] == "0.00012"
     assert {Lapsed, ThresholdCrossed, Refused, Voided} <= set(Event.__subclasses__()) | {Refused, Voided}
 
 

@@ -41,8 +41,8 @@ def test_create_changes_the_limit_and_keeps_spend_and_window(command: Command, g
 def test_create_says_in_json_which_of_both_it_did(command: Command) -> None:
     first = command("create", "alice", "0.1", "--json").object
     again = command("create", "alice", "0.2", "--duration", "7d", "--json").object
-    assert (first["action"], first["limit"], first["duration"]) == ("created", "0.100000000", None)
-    assert (again["action"], again["limit"], again["duration"]) == ("changed", "0.200000000", "7d")
+    assert (first["action"], first["limit"], first["duration"]) == ("created", "0.10", None)
+    assert (again["action"], again["limit"], again["duration"]) == ("changed", "0.20", "7d")
 
 
 def test_duration_never_takes_a_window_away(command: Command) -> None:
@@ -101,7 +101,7 @@ def test_reset_forgets_the_spend_and_says_how_much_it_was(command: Command, guar
     guard.set_budget(10, user="alice")
     book(guard, "alice", 123_456_789)
     done = command("reset", "alice", "--yes", "--json").object
-    assert (done["action"], done["spent_before"], done["spent"]) == ("reset", "0.123456789", "0.000000000")
+    assert (done["action"], done["spent_before"], done["spent"]) == ("reset", "0.123456789", "0.00")
     assert guard.balance("alice").spent == 0
 
 
@@ -110,7 +110,7 @@ def test_delete_forgets_the_user_and_keeps_the_records(command: Command, guard: 
     book(guard, "alice", 5_000_000)
     assert command("delete", "alice", "--yes").code == 0
     assert command("show", "alice").code == 2
-    assert command("report", "--json").object["total"]["spent"] == "0.005000000"
+    assert command("report", "--json").object["total"]["spent"] == "0.005"
 
 
 @pytest.mark.parametrize("verb", ["reset", "delete"])
