@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from budgetguard.holds import Granted, Lapse, Refused, Settled
@@ -66,7 +68,7 @@ class TimeLaws(ContractBase):
         store.on_lapse(lambda lapse: told.append(lapse.hold_id))
         if other is not store:
             other.on_lapse(lambda lapse: told.append(lapse.hold_id))
-        finders = {
+        finders: dict[str, Callable[[], object]] = {
             "read": lambda: now(other),
             "list": lambda: list(store.list("user")),
             "set_budget": lambda: budget(other, 10_000),
