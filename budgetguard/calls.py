@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from budgetguard import charged, events
+from budgetguard import charged, events, pending
 from budgetguard.adapters.base import Abandoned, Answered, Ending, NotCharged, Request, Unknown
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
@@ -80,7 +80,7 @@ class Call:
             charges=keeper.charges(self._user, self._runs),
             amount=projection.cost,
             on_lapse=self._cost_of_unknown(),
-            ttl=duration_ms(keeper.settings.hold_ttl),
+            ttl=max(duration_ms(keeper.settings.hold_ttl), self.request.least_ttl),
             created=now,
             user=self._user,
             model=self.request.model,
@@ -107,8 +107,15 @@ class Call:
             outer._paid_inside.add(hold.id)
 
     def finish(self, ending: Ending) -> None:
-        """Book how the call ended. Counts once, whoever says it first; never raises."""
+        """Book how the call ended. Counts once, whoever says it first; never raises.
+
+        A call whose answer is pending has not ended: it keeps its hold, and whoever asks for the answer
+        later finishes it (see `pending`).
+        """
         hold = self._hold
+        if isinstance(ending, Answered) and ending.reported.pending:
+            pending.remember(self, ending.reported)
+            return
         if not self._finished.acquire(blocking=False) or hold is None:
             return
         if isinstance(ending, NotCharged) or self.delegated:
@@ -174,7 +181,7 @@ class Call:
         if isinstance(ending, Unknown):
             return Settlement(hold.on_lapse, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
-            usage = Usage.of(input_tokens=self._projection.input_tokens, output_tokens=ending.seen)
+            usage = self._projection.abandoned(ending.seen)
             cost = self._cost(usage, None)
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
@@ -183,6 +190,8 @@ class Call:
             cost, estimated = self._projection.cost, True
         else:
             cost, estimated = self._cost(reported.usage, reported.tier), False
+            if (hidden := self._projection.hidden) is not None:
+                self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
             if reported.usage.output_tokens and self._projection.cap_assumed:
                 choices = self.request.choices

@@ -43,7 +43,9 @@ def to_nanos(usd: int | float | Decimal, *, name: str = "amount") -> Nanos:
         raise ConfigurationError(f"{name} must not be negative, and {usd} is; use 0 to allow nothing")
     if value > MAX_USD:
         raise ConfigurationError(f"{name} must be at most {MAX_USD} USD, and {usd} is more")
-    nanos = (value * NANOS_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_EVEN, context=_EXACT)
+    nanos = _EXACT.multiply(value, Decimal(NANOS_PER_USD)).quantize(
+        Decimal(1), rounding=ROUND_HALF_EVEN, context=_EXACT
+    )
     return int(nanos)
 
 

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 
 import wrapt
 
-from budgetguard.adapters.endpoints import endpoint_of
 from budgetguard.adapters.openai import OpenAIRequest
+from budgetguard.adapters.paths import endpoint_of
+from budgetguard.adapters.polling import poll_of
 from budgetguard.adapters.websockets import Websockets
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
@@ -172,7 +173,9 @@ def _request(
 ) -> Any:
     request = _guarded_request(keeper, client, options, more)
     if request is None:
-        return wrapped(cast_to, options, **more)
+        poll = poll_of(keeper, client, options)
+        answer = wrapped(cast_to, options, **more)
+        return answer if poll is None else poll.take(answer)
     call = Call(keeper, request)
     return drive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
 
@@ -182,7 +185,9 @@ async def _arequest(
 ) -> Any:
     request = _guarded_request(keeper, client, options, more)
     if request is None:
-        return await wrapped(cast_to, options, **more)
+        poll = poll_of(keeper, client, options)
+        answer = await wrapped(cast_to, options, **more)
+        return answer if poll is None else await poll.take_async(answer)
     call = Call(keeper, request)
     return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
 

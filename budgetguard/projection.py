@@ -88,6 +88,14 @@ class Projection:
     cap_assumed: bool
     hidden: HiddenInput | None = None
 
+    def abandoned(self, seen: int) -> Usage:
+        """Return what a call is taken to have used that was given up after `seen` output tokens.
+
+        All of its input, fees of hosted tools too, and of its output what was seen.
+        """
+        units = {name: count for name, count in self.usage.units.items() if not name.startswith("output")}
+        return Usage.of(**{**units, "output_tokens": seen})
+
 
 def with_margin(tokens: int) -> int:
     """Return the tokens to project for an estimate: 5 % more, rounded up, and 32.

@@ -7,12 +7,13 @@ byte on and lets a `Watch` read along, whoever iterates: `Stream`, `iter_lines`,
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from budgetguard.adapters.answers import StreamTally
+from budgetguard.adapters.base import Ending
 from budgetguard.background import background
 from budgetguard.calls import Call
 from budgetguard.flow import Work, finished
@@ -29,7 +30,21 @@ _BOOKS: Final = (
 )
 
 
-def follow(response: Any, watch: Watch, call: Call) -> None:
+class Finisher(Protocol):
+    """What is told how an answer ended: a call, or whoever asks for the answer of an earlier one."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `finish` waits for I/O."""
+
+    def finish(self, ending: Ending) -> None:
+        """Book how it ended; never raises."""
+
+    def finish_when_dropped(self, thing: object, ending: Callable[[], Ending]) -> Callable[[], bool]:
+        """Have this finished in the background if a thing becomes garbage before; see `Call`."""
+
+
+def follow(response: Any, watch: Watch, call: Finisher) -> None:
     """Put a tee under a response whose body is still to come; it finishes the call.
 
     Args:
@@ -76,7 +91,7 @@ def http_response(answer: object) -> Any | None:
 class _Tee:
     """Hand on a byte stream, and finish a call with it."""
 
-    def __init__(self, source: Any, watch: Watch, call: Call) -> None:
+    def __init__(self, source: Any, watch: Watch, call: Finisher) -> None:
         self._source = source
         self._watch = watch
         self._call = call
@@ -171,7 +186,7 @@ def _tee_of(base: type) -> type[_Tee]:
     return type(tee.__name__, (tee, base), {})
 
 
-def _finish(watch: Watch, call: Call, error: BaseException | None) -> None:
+def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:
     call.finish(watch.ending(error))
 
 

@@ -45,9 +45,11 @@ class Reported:
         model: the model that answered, as the provider names it, or None.
         tier: the service tier that it was billed at, or None.
         request_id: the provider's id of the answer, or None.
+        pending: the provider works on: what it costs is said when it is asked for later, by that id.
     """
 
     usage: Usage | None
     model: str | None = None
     tier: str | None = None
     request_id: str | None = None
+    pending: bool = False

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from budgetguard.adapters.base import Abandoned, Answered, Ending, Unknown
-from budgetguard.adapters.endpoints import Tally
+from budgetguard.adapters.endpoint import Tally
 from budgetguard.usage import Reported
 
 # Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
+# What may be the first half of a `\r\n`; lines that end in `\r` alone end so twice.
+_HALF_END: Final = re.compile(rb"\n\r\Z")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END: Final = 4
 # Inside a JSON string the quotes would be escaped, so this is always a key.
@@ -91,6 +93,8 @@ class EventWatch(Watch):
         kept: list[bytes] = []
         start, look = 0, self._scanned
         while (found := _EVENT_END.search(pending, look)) is not None:
+            if found.end() == len(pending) and _HALF_END.search(found[0]):
+                break  # its other half comes with the next read
             kept.append(self._event(pending[start : found.end()]))
             start = look = found.end()
         self._pending = pending[start:]

@@ -55,11 +55,13 @@ class Request(ABC):
         endpoint: what is called, such as `chat`.
         model: the model as the call names it.
         choices: how many answers it asks for (`n`).
+        least_ttl: milliseconds that its hold must live at least, whatever the settings say.
     """
 
     endpoint: str
     model: str
     choices: int = 1
+    least_ttl: int = 0
 
     @abstractmethod
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:

@@ -5,62 +5,23 @@ To teach an endpoint, add a row to `PRICED`; its functions get the request's JSO
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Mapping
+from typing import Final
 
-from budgetguard.adapters.answers import StreamTally, reported
-from budgetguard.errors import UnknownEndpointError
-from budgetguard.events import logger
-from budgetguard.projection import Projection, project_chat, project_embeddings
+from budgetguard.adapters.answers import StreamTally
+from budgetguard.adapters.endpoint import Body, Endpoint
+from budgetguard.adapters.media import MEDIA
+from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
+from budgetguard.projection import (
+    Projection,
+    completion_choices,
+    project_chat,
+    project_completion,
+    project_embeddings,
+    project_response,
+)
 from budgetguard.rates import Rates
 from budgetguard.request_tokens import given
-from budgetguard.usage import Reported
-
-Body: TypeAlias = Mapping[str, Any]
-Projector: TypeAlias = Callable[[Body, str, Rates, int | None], Projection]
-
-
-class Tally(Protocol):
-    """Read a stream's events as they pass."""
-
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-
-    def feed(self, chunk: object) -> None:
-        """Take one event's JSON."""
-
-    def seen_tokens(self) -> int:
-        """Count the output tokens seen so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Say how one endpoint is read.
-
-    Attributes:
-        name: what calls to it are known by, such as `chat`.
-        path: without `/v1`.
-        project: (body, model, rates, learned output cap) -> what the call will cost at most.
-        choices: body -> how many answers are asked for.
-        read: whole answer -> what it reports.
-        tally: model -> a reader of its stream; None if it does not stream.
-        asks_usage: its stream reports usage only if `stream_options.include_usage` asks.
-        unreported: body -> units that are billed but that no answer counts.
-    """
-
-    name: str
-    path: str
-    project: Projector
-    choices: Callable[[Body], int] = lambda body: 1
-    read: Callable[[object], Reported] = reported
-    tally: Callable[[str], Tally] | None = None
-    asks_usage: bool = False
-    unreported: Callable[[Body], Mapping[str, int]] = field(default=lambda body: {})
 
 
 def _chat(body: Body, model: str, rates: Rates, learned: int | None) -> Projection:
@@ -71,6 +32,24 @@ def _embeddings(body: Body, model: str, rates: Rates, _learned: int | None) -> P
     return project_embeddings(body, model, rates)
 
 
+def _response(
+    body: Body,
+    model: str,
+    rates: Rates,
+    learned: int | None,
+    learned_input: Callable[[str], int | None],
+) -> Projection:
+    return project_response(body, model, rates, learned_cap=learned, learned_input=learned_input)
+
+
+def _completion(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
+    return project_completion(body, model, rates)
+
+
+def _background_ttl(body: Body) -> int:
+    return _BACKGROUND_TTL if runs_in_background(body) else 0
+
+
 def _n(body: Body) -> int:
     return given(body, "n") or 1
 
@@ -78,6 +57,9 @@ def _n(body: Body) -> int:
 def _searches(body: Body) -> Mapping[str, int]:
     return {} if given(body, "web_search_options") is None else {"web_searches": 1}
 
+
+# A day: what runs in the background is done long before, and whoever asks for it asks the same day.
+_BACKGROUND_TTL: Final = 24 * 60 * 60 * 1000
 
 PRICED: Final = (
     Endpoint(
@@ -90,7 +72,29 @@ PRICED: Final = (
         unreported=_searches,
     ),
     Endpoint("embeddings", "/embeddings", _embeddings),
+    Endpoint(
+        "responses",
+        "/responses",
+        _response,
+        read=read_response,
+        tally=ResponseTally,
+        least_ttl=_background_ttl,
+        learns_input=True,
+    ),
+    Endpoint("compact", "/responses/compact", _response, read=read_response, learns_input=True),
+    Endpoint(
+        "completions",
+        "/completions",
+        _completion,
+        choices=completion_choices,
+        tally=StreamTally,
+        asks_usage=True,
+    ),
+    *MEDIA,
 )
+
+# Asking for an answer that is made in the background: free, but it tells what that answer cost.
+POLLED: Final = (("GET", "/responses/{}"), ("POST", "/responses/{}/cancel"))
 
 # POST, PUT and PATCH here cost nothing; `{}` is one path segment. What runs a model, stores by the gigabyte,
 # rents a machine, or opens a session elsewhere is not here.
@@ -129,75 +133,3 @@ FREE: Final = (
     "/realtime/calls/{}/reject",
 )
 FREE_METHODS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
-
-_BY_PATH: Final = {row.path: row for row in PRICED}
-_warned: set[str] = set()
-_AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
-_VERSION: Final = re.compile(r"^(?:/openai)?/v1(?=/)")
-
-
-def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] = ()) -> Endpoint | None:
-    """Return how a request is read, or None if it may pass: it is free, or the user allows it.
-
-    Args:
-        method: such as `POST`, in any case.
-        url: a path, or an absolute URL.
-        base_url: the client's.
-        allowed: path patterns from the settings; `{}` and `*` are one segment each.
-
-    Raises:
-        UnknownEndpointError: it may cost money, and nobody knows how much.
-    """
-    method = method.upper()
-    path = plain_path(url, base_url)
-    if method == "POST" and (row := _BY_PATH.get(path)) is not None:
-        return row
-    if method not in FREE_METHODS and not any(_matches(pattern, path) for pattern in FREE):
-        check_allowed(method, path, allowed)
-    return None
-
-
-def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:
-    """Let a request of unknown cost pass if the user allows its path; warn of it once.
-
-    Raises:
-        UnknownEndpointError: it is not allowed.
-    """
-    name = f"{method} {path}"
-    if any(_matches(pattern, path) for pattern in allowed):
-        if name not in _warned:
-            _warned.add(name)
-            logger.warning("budgetguard: %s is allowed by allow_endpoints, and charged to nobody", name)
-        return
-    raise UnknownEndpointError(
-        f"{name} may cost money, and budgetguard does not know how much, so it was not sent. "
-        f"Allow it unpriced with configure(allow_endpoints=[{path!r}])",
-        endpoint=name,
-    )
-
-
-def plain_path(url: str, base_url: str) -> str:
-    """Return a request's path as the table has it: no host, query, `/v1` or Azure deployment.
-
-    Dots and escapes are resolved first, so that `/files/../chat/completions` is what it is.
-    """
-    if url.startswith(base_url):
-        url = "/" + url[len(base_url) :]
-    parts = urlsplit(url) if "://" in url else urlsplit("//host/" + url.lstrip("/"))
-    path = posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
-    return _AZURE_DEPLOYMENT.sub("", _VERSION.sub("", path))
-
-
-def deployment(url: str) -> str | None:
-    """Return the Azure deployment that a path names, or None."""
-    found = _AZURE_DEPLOYMENT.search("/" + urlsplit(url).path.lstrip("/"))
-    return found and unquote(found[1])
-
-
-def _matches(pattern: str, path: str) -> bool:
-    wanted = _VERSION.sub("", "/" + pattern.strip().strip("/")).split("/")
-    found = path.split("/")
-    return len(wanted) == len(found) and all(
-        want == have or (have and re.fullmatch(r"\*|\{\w*\}", want) is not None)
-        for want, have in zip(wanted, found, strict=True)
-    )

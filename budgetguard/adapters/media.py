@@ -13,7 +13,7 @@ from budgetguard.adapters.audio import (
     read_speech,
     read_transcription,
 )
-from budgetguard.adapters.endpoints import Endpoint
+from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.images import (
     ImagesTally,
     image_count,

@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from budgetguard.adapters.base import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
-from budgetguard.adapters.endpoints import Endpoint, deployment
+from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.paths import deployment
+from budgetguard.adapters.uploads import with_files
 from budgetguard.calls import Call
 from budgetguard.errors import ConfigurationError
 from budgetguard.prices import PriceBook
@@ -51,7 +53,7 @@ class OpenAIRequest(Request):
     """
 
     def __init__(self, client: Any, options: Any, endpoint: Endpoint, *, stream: bool) -> None:
-        body = _body(options)
+        body = with_files(_body(options), options.files)
         self.options = copy.copy(options)
         self.endpoint = endpoint.name
         model = given(body, "model")
@@ -61,6 +63,7 @@ class OpenAIRequest(Request):
         self._endpoint = endpoint
         self._base_url = str(client.base_url)
         self._unreported = endpoint.unreported(body)
+        self.least_ttl = endpoint.least_ttl(body)
         self._stream = stream and endpoint.tally is not None
         self._hide_usage = False
         self._received: object = None
@@ -71,7 +74,8 @@ class OpenAIRequest(Request):
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = book.rates(self.model, base_url=self._base_url)
-        projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model))
+        more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
+        projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model), **more)
         self.choices = self._endpoint.choices(self._body)
         self._body = {}  # the prompt is not needed any more
         return rates, projection

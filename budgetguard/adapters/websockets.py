@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import wrapt
 
-from budgetguard.adapters.endpoints import check_allowed
+from budgetguard.adapters.paths import check_allowed
 from budgetguard.bookkeeping import Bookkeeper
 
 _MODULE: Final = "openai._resource"

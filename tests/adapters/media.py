@@ -7,12 +7,6 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-
-from budgetguard.adapters import endpoints
-from budgetguard.adapters import openai as openai_adapter
-from budgetguard.adapters.media import MEDIA
-from budgetguard.adapters.uploads import with_files
 from budgetguard.testing._media import MediaServer
 from budgetguard.tokens import count_text
 from tests.adapters.books import Books, open_books
@@ -28,19 +22,8 @@ def nanos(usd: str | Decimal) -> int:
     return int(exact)
 
 
-def link(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the rows into the table of endpoints, and files beside the fields of a form."""
-    for row in MEDIA:
-        monkeypatch.setitem(endpoints._BY_PATH, row.path, row)
-    read_body = openai_adapter._body
-    monkeypatch.setattr(
-        openai_adapter, "_body", lambda options: with_files(read_body(options), options.files)
-    )
-
-
 @contextmanager
-def open_media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, usd: float = 10) -> Iterator[Books]:
-    link(monkeypatch)
+def open_media(tmp_path: Path, *, usd: float = 10) -> Iterator[Books]:
     with (
         MediaServer(count_tokens=o200k) as server,
         open_books(server, "memory", tmp_path, usd=usd) as books,

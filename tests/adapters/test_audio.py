@@ -26,14 +26,14 @@ SOUND = silence(8.4)  # 9 seconds, as they are billed
 
 
 @pytest.fixture
-def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    with open_media(tmp_path, monkeypatch) as opened:
+def books(tmp_path: Path) -> Iterator[Books]:
+    with open_media(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
-def poor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    with open_media(tmp_path, monkeypatch, usd=0.00001) as opened:
+def poor(tmp_path: Path) -> Iterator[Books]:
+    with open_media(tmp_path, usd=0.00001) as opened:
         yield opened
 
 
@@ -202,7 +202,7 @@ def test_a_guarded_form_is_on_the_wire_as_an_unguarded_one(
 ) -> None:
     def sent(folder: Path, *, guarded: bool) -> Any:
         folder.mkdir()
-        with monkeypatch.context() as patched, open_media(folder, patched) as books, books.client() as client:
+        with open_media(folder) as books, books.client() as client:
             file = FILES[kind](folder)
             if not guarded:
                 from budgetguard.patch import unpatch

@@ -29,14 +29,14 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    with open_media(tmp_path, monkeypatch) as opened:
+def books(tmp_path: Path) -> Iterator[Books]:
+    with open_media(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
-def poor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    with open_media(tmp_path, monkeypatch, usd=0.0001) as opened:
+def poor(tmp_path: Path) -> Iterator[Books]:
+    with open_media(tmp_path, usd=0.0001) as opened:
         yield opened
 
 

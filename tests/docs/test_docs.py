@@ -14,7 +14,7 @@ import pytest
 
 import budgetguard
 from budgetguard import errors, events
-from budgetguard.adapters import endpoints
+from budgetguard.adapters import endpoints, paths
 from budgetguard.config import Settings
 from budgetguard.testing.openai_server import OpenAIServer
 
@@ -145,4 +145,4 @@ def test_the_page_of_the_client_lists_exactly_the_endpoints_that_are_priced_and_
     for name in refused:
         method, path = name.split()
         with pytest.raises(errors.UnknownEndpointError):
-            endpoints.endpoint_of(method, path, base_url="https://api.openai.com/v1")
+            paths.endpoint_of(method, path, base_url="https://api.openai.com/v1")

@@ -1,0 +1,95 @@
+"""Find the row of a request's path: priced, free, or refused by name."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.endpoints import FREE, FREE_METHODS, POLLED, PRICED
+from budgetguard.errors import UnknownEndpointError
+from budgetguard.events import logger
+
+_BY_PATH: Final = {row.path: row for row in PRICED}
+_warned: set[str] = set()
+_AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
+_VERSION: Final = re.compile(r"^(?:/openai)?/v1(?=/)")
+
+
+def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] = ()) -> Endpoint | None:
+    """Return how a request is read, or None if it may pass: it is free, or the user allows it.
+
+    Args:
+        method: such as `POST`, in any case.
+        url: a path, or an absolute URL.
+        base_url: the client's.
+        allowed: path patterns from the settings; `{}` and `*` are one segment each.
+
+    Raises:
+        UnknownEndpointError: it may cost money, and nobody knows how much.
+    """
+    method = method.upper()
+    path = plain_path(url, base_url)
+    if method == "POST" and (row := _BY_PATH.get(path)) is not None:
+        return row
+    if method not in FREE_METHODS and not any(_matches(pattern, path) for pattern in FREE):
+        check_allowed(method, path, allowed)
+    return None
+
+
+def polled(method: str, url: str, *, base_url: str) -> str | None:
+    """Return the id of the answer that a request asks for, or None if it asks for none."""
+    path = plain_path(url, base_url)
+    for wanted, pattern in POLLED:
+        if method.upper() == wanted and _matches(pattern, path):
+            return path.split("/")[2]
+    return None
+
+
+def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:
+    """Let a request of unknown cost pass if the user allows its path; warn of it once.
+
+    Raises:
+        UnknownEndpointError: it is not allowed.
+    """
+    name = f"{method} {path}"
+    if any(_matches(pattern, path) for pattern in allowed):
+        if name not in _warned:
+            _warned.add(name)
+            logger.warning("budgetguard: %s is allowed by allow_endpoints, and charged to nobody", name)
+        return
+    raise UnknownEndpointError(
+        f"{name} may cost money, and budgetguard does not know how much, so it was not sent. "
+        f"Allow it unpriced with configure(allow_endpoints=[{path!r}])",
+        endpoint=name,
+    )
+
+
+def plain_path(url: str, base_url: str) -> str:
+    """Return a request's path as the table has it: no host, query, `/v1` or Azure deployment.
+
+    Dots and escapes are resolved first, so that `/files/../chat/completions` is what it is.
+    """
+    if url.startswith(base_url):
+        url = "/" + url[len(base_url) :]
+    parts = urlsplit(url) if "://" in url else urlsplit("//host/" + url.lstrip("/"))
+    path = posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
+    return _AZURE_DEPLOYMENT.sub("", _VERSION.sub("", path))
+
+
+def deployment(url: str) -> str | None:
+    """Return the Azure deployment that a path names, or None."""
+    found = _AZURE_DEPLOYMENT.search("/" + urlsplit(url).path.lstrip("/"))
+    return found and unquote(found[1])
+
+
+def _matches(pattern: str, path: str) -> bool:
+    wanted = _VERSION.sub("", "/" + pattern.strip().strip("/")).split("/")
+    found = path.split("/")
+    return len(wanted) == len(found) and all(
+        want == have or (have and re.fullmatch(r"\*|\{\w*\}", want) is not None)
+        for want, have in zip(wanted, found, strict=True)
+    )

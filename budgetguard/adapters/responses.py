@@ -1,0 +1,124 @@
+"""Read what a response says of its own cost: whole, or as its events pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from budgetguard.adapters.answers import StreamTally, _count, _field, _items, _text, reported
+from budgetguard.hosted_tools import IMAGE_TOKENS, container_unit, search_unit
+from budgetguard.request_tokens import as_mapping
+from budgetguard.usage import Reported, Usage
+
+_PENDING: Final = frozenset({"queued", "in_progress"})
+_OVER: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
+# What streams beside the model's own output: what tools found, and sound that comes as a transcript too.
+_NOT_OUTPUT: Final = frozenset({"response.audio.delta", "response.shell_call_output_content.delta"})
+
+
+def read_response(answer: object) -> Reported:
+    """Read the usage of a response or a compaction, with the fees of the hosted tools that it used.
+
+    A response that runs in the background and has not ended is `pending`. One that failed without a word
+    of usage is taken to cost nothing, like an answer with an error status.
+
+    Args:
+        answer: an SDK object, a mapping, or the JSON text of one.
+    """
+    if isinstance(answer, str | bytes | bytearray):
+        try:
+            answer = json.loads(answer)
+        except ValueError:
+            return Reported(usage=None)
+    said = reported(answer)
+    status = _field(answer, "status")
+    if said.usage is None:
+        if status == "failed":
+            return replace(said, usage=Usage())
+        waiting = status == "queued" or (status in _PENDING and _field(answer, "background") is True)
+        return replace(said, pending=waiting)
+    return replace(said, usage=_with_fees(said.usage, answer))
+
+
+def _with_fees(usage: Usage, answer: object) -> Usage:
+    calls: dict[str, int] = {}
+    containers: set[object] = set()
+    for item in _items(_field(answer, "output")):
+        kind = _text(_field(item, "type")) or ""
+        if kind == "web_search_call" and _field(_field(item, "action"), "type") not in (None, "search"):
+            continue  # a page that is opened or looked through again is not billed
+        if kind == "code_interpreter_call":
+            containers.add(_text(_field(item, "container_id")))
+        calls[kind] = calls.get(kind, 0) + 1
+    counted = _field(answer, "tool_usage")
+    searches = _count(_field(_field(counted, "web_search"), "num_requests"))
+    drawn = _drawn(_field(counted, "image_gen"), calls.get("image_generation_call", 0))
+    offered = {"tools": _field(answer, "tools")}
+    fees = {
+        search_unit(offered): calls.get("web_search_call", 0) if searches is None else searches,
+        "storage_searches": calls.get("file_search_call", 0),
+    }
+    if (session := container_unit(offered)) is not None:
+        fees[session] = len(containers)
+    return Usage.of(
+        **{
+            **usage.units,
+            "output_tokens": usage.output_tokens + drawn,
+            "output_image_tokens": drawn,
+            **fees,
+        }
+    )
+
+
+def _drawn(counted: object, images: int) -> int:
+    """Return the tokens of the image model; those that it read cost less than those it drew."""
+    if not images:
+        return 0
+    output = _count(_field(counted, "output_tokens"))
+    if not output:
+        return images * IMAGE_TOKENS
+    return output + (_count(_field(counted, "input_tokens")) or 0)
+
+
+class ResponseTally(StreamTally):
+    """Add up what the events of a streamed response have said so far.
+
+    Args:
+        model: the model that was asked for; decides how text becomes tokens.
+    """
+
+    def __init__(self, model: str = "") -> None:
+        super().__init__(model)
+        self._said: Reported | None = None
+
+    @property
+    def reported(self) -> Reported | None:
+        """What the provider reported, or None as long as it has not.
+
+        Of a response that runs in the background, that it is `pending`: it goes on if nobody listens.
+        """
+        return self._said
+
+    def feed(self, chunk: object) -> None:
+        """Take one event: an SDK object or a mapping."""
+        kind = _text(_field(chunk, "type")) or ""
+        response = _field(chunk, "response")
+        if response is not None:
+            said = read_response(response)
+            over = _field(response, "status") in _OVER
+            if said.pending or said.usage is not None or (over and _field(response, "background") is True):
+                self._said = said
+        elif kind.endswith(".delta") and kind not in _NOT_OUTPUT:
+            self._keep(
+                (_field(chunk, "item_id"), _field(chunk, "content_index"), kind), _field(chunk, "delta")
+            )
+        elif kind == "response.output_item.added":
+            item = _field(chunk, "item")
+            self._keep((_field(item, "id"), "name"), _field(item, "name"))
+
+
+def runs_in_background(body: Mapping[str, Any]) -> bool:
+    """Whether a request's answer will come later, to be asked for."""
+    return as_mapping(body).get("background") is True

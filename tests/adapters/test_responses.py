@@ -1,0 +1,302 @@
+"""Responses and legacy completions, in every style: booked as billed, refused unsent, left as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from budgetguard.projection import with_margin
+from budgetguard.response_tokens import response_input_tokens
+from budgetguard.testing.openai_server import OpenAIServer, Reply
+from budgetguard.tokens import count_text
+from budgetguard.usage import Usage
+from tests.adapters.books import MODEL, Books, open_books
+from tests.adapters.response_books import billed_nanos, check
+from tests.adapters.response_styles import ASK, ASYNC, STREAMED, SYNC
+from tests.adapters.styles import plain
+
+Run = Callable[..., list[Any]]
+
+WEB: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "news"}}
+PAGE: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "open_page", "url": "u"}}
+FILES: Any = {"type": "file_search_call", "status": "completed", "queries": ["a"]}
+CODE: Any = {
+    "type": "code_interpreter_call",
+    "status": "completed",
+    "container_id": "cntr_1",
+    "code": "1+1",
+    "outputs": [],
+}
+MCP: Any = {"type": "mcp_list_tools", "server_label": "s", "tools": []}
+TEXT = "one two three four five six seven eight"
+
+
+def _run_sync(base_url: str, style: str, times: int = 1) -> list[Any]:
+    with openai.OpenAI(base_url=base_url, api_key="test") as client:
+        return [_result(lambda: SYNC[style](client)) for _ in range(times)]
+
+
+def _result(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except BudgetExceededError as error:
+        return error
+
+
+def _run_async(base_url: str, style: str, times: int = 1) -> list[Any]:
+    async def run() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="test") as client:
+            found: list[Any] = []
+            for _ in range(times):
+                try:
+                    found.append(await ASYNC[style](client))
+                except BudgetExceededError as error:
+                    found.append(error)
+            return found
+
+    return asyncio.run(run())
+
+
+STYLES = [
+    *[pytest.param(_run_sync, style, id=f"sync: {style}") for style in SYNC],
+    *[pytest.param(_run_async, style, id=f"async: {style}") for style in ASYNC],
+]
+
+
+@pytest.mark.parametrize(("run", "style"), STYLES)
+def test_a_call_is_booked_as_billed(run: Run, style: str, server: OpenAIServer, tmp_path: Path) -> None:
+    with open_books(server, "memory", tmp_path) as books:
+        run(server.base_url, style)
+        assert len(server.billed) == 1
+        assert books.spent > 0
+        check(books)
+        assert [event.estimated for event in books.of("Settled")] == [False]
+
+
+@pytest.mark.parametrize(("run", "style"), STYLES)
+def test_a_refused_call_is_not_sent(run: Run, style: str, server: OpenAIServer, tmp_path: Path) -> None:
+    with open_books(server, "memory", tmp_path, usd=0.0000001) as books:
+        answers = run(server.base_url, style, times=3)
+        assert [type(answer) for answer in answers] == [BudgetExceededError] * 3
+        assert server.count() == 0
+        check(books)
+
+
+@pytest.mark.parametrize(("run", "style"), STYLES)
+def test_a_guarded_call_answers_as_an_unguarded_one(run: Run, style: str, tmp_path: Path) -> None:
+    with OpenAIServer() as server:
+        expected = run(server.base_url, style)
+    with OpenAIServer() as server, open_books(server, "memory", tmp_path):
+        found = run(server.base_url, style)
+    assert plain(found) == plain(expected)
+
+
+def test_it_is_booked_on_disk_too(server: OpenAIServer, store: str, tmp_path: Path) -> None:
+    with open_books(server, store, tmp_path) as books, books.client() as client:
+        client.responses.create(**ASK)
+        list(client.responses.create(**STREAMED))
+        check(books)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("tool", "items", "units"),
+    [
+        ({"type": "web_search"}, [WEB, WEB], {"web_searches": 2}),
+        ({"type": "web_search_preview"}, [WEB, PAGE], {"web_search_previews": 1}),
+        ({"type": "file_search", "vector_store_ids": ["vs"]}, [FILES], {"storage_searches": 1}),
+        (
+            {"type": "code_interpreter", "container": {"type": "auto"}},
+            [CODE, CODE],
+            {"container_sessions_1g": 1},
+        ),
+        (
+            {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},
+            [CODE],
+            {"container_sessions_4g": 1},
+        ),
+        ({"type": "code_interpreter", "container": "cntr_1"}, [CODE], {}),
+        ({"type": "mcp", "server_label": "s", "server_url": "https://a.example"}, [MCP], {}),
+    ],
+)
+def test_hosted_tools_bill_their_fees(
+    tool: Any, items: Any, units: dict[str, int], stream: bool, tmp_path: Path
+) -> None:
+    with OpenAIServer(Reply(hosted=items)) as server, open_books(server, "memory", tmp_path) as books:
+        with books.client() as client:
+            answer: Any = client.responses.create(model="gpt-5", input="Go.", tools=[tool], stream=stream)
+            if stream:
+                list(answer)
+        (billed,) = server.billed
+        tokens = {"input_tokens": billed["input_tokens"], "output_tokens": billed["output_tokens"]}
+        rates = books.keeper.prices.rates("gpt-5")
+        assert (books.spent, books.held) == (rates.cost(Usage({**tokens, **units})), 0)
+        (projected,) = books.of("Projected")
+        assert set(units) <= set(projected.usage.units)
+
+
+def test_what_the_provider_counts_of_its_searches_counts(tmp_path: Path) -> None:
+    reply = Reply(hosted=[WEB, WEB, WEB], tool_usage={"web_search": {"num_requests": 1}})
+    with (
+        OpenAIServer(reply) as server,
+        open_books(server, "memory", tmp_path) as books,
+        books.client() as client,
+    ):
+        client.responses.create(model="gpt-5", input="Go.", tools=[{"type": "web_search"}])
+        (settled,) = books.of("Settled")
+        assert settled.usage.units["web_searches"] == 1
+
+
+def test_a_tool_whose_fee_has_no_price_is_refused_unsent(books: Books) -> None:
+    tool: Any = {"type": "image_generation"}
+    with books.client() as client, pytest.raises(UnknownModelError, match="output_image"):
+        client.responses.create(model="gpt-5", input="Draw.", tools=[tool])
+    assert books.server.count() == 0
+    assert books.held == 0
+
+
+def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set(tmp_path: Path) -> None:
+    image: Any = {"type": "image_generation_call", "status": "completed", "result": ""}
+    counted = {"image_gen": {"input_tokens": 50, "output_tokens": 4_160, "total_tokens": 4_210}}
+    reply = Reply(hosted=[image], tool_usage=counted)
+    with (
+        OpenAIServer(reply) as server,
+        open_books(server, "memory", tmp_path) as books,
+        books.client() as client,
+    ):
+        books.keeper.prices.register("gpt-5", output_image_mtok=40)
+        client.responses.create(model="gpt-5", input="Draw.", tools=[{"type": "image_generation"}])
+        (billed,) = server.billed
+        words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
+        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 4_210 * 40_000
+        assert books.held == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_incomplete_response_is_booked_as_billed(books: Books, stream: bool) -> None:
+    with books.client() as client:
+        answer: Any = client.responses.create(**ASK, max_output_tokens=2, stream=stream)
+        status = list(answer)[-1].response.status if stream else answer.status
+    assert status == "incomplete"
+    check(books)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_response_costs_nothing(store: str, tmp_path: Path, stream: bool) -> None:
+    with OpenAIServer(Reply(ends="failed")) as server, open_books(server, store, tmp_path) as books:
+        with books.client() as client:
+            answer: Any = client.responses.create(**ASK, stream=stream)
+            status = list(answer)[-1].response.status if stream else answer.status
+        assert status == "failed"
+        assert (books.spent, books.held) == (0, 0)
+
+
+def test_a_response_without_usage_is_booked_as_projected(store: str, tmp_path: Path) -> None:
+    with OpenAIServer(Reply(omit_usage=True)) as server, open_books(server, store, tmp_path) as books:
+        with books.client() as client:
+            client.responses.create(**ASK)
+        (projected,), (settled,) = books.of("Projected"), books.of("Settled")
+        assert (settled.cost, settled.estimated, books.held) == (projected.cost, True, 0)
+
+
+def test_an_abandoned_stream_costs_its_input_and_what_was_seen(store: str, tmp_path: Path) -> None:
+    reply = Reply(text=TEXT, hang=True, pause_after=3)
+    with (
+        OpenAIServer(reply) as server,
+        open_books(server, store, tmp_path) as books,
+        books.client() as client,
+    ):
+        seen = ""
+        with client.responses.create(**STREAMED) as stream:
+            for event in stream:
+                if event.type == "response.output_text.delta":
+                    seen += event.delta
+                    if seen.count(" ") == 2:
+                        break
+        tokens = with_margin(response_input_tokens(ASK, MODEL))
+        usage = Usage.of(input_tokens=tokens, output_tokens=count_text(seen, "o200k_base"))
+        assert (books.spent, books.held) == (books.keeper.prices.rates(MODEL).cost(usage), 0)
+        assert [event.outcome for event in books.of("Settled")] == ["abandoned"]
+
+
+def test_a_search_that_was_given_up_is_booked_with_its_fee(tmp_path: Path) -> None:
+    reply = Reply(text=TEXT, hang=True, pause_after=3, hosted=[WEB])
+    with (
+        OpenAIServer(reply) as server,
+        open_books(server, "memory", tmp_path) as books,
+        books.client() as client,
+    ):
+        tools: Any = [{"type": "web_search"}]
+        with client.responses.create(**STREAMED, tools=tools) as stream:
+            next(stream)
+        assert books.of("Settled")[0].usage.units["web_searches"] == 1
+        assert books.held == 0
+
+
+async def test_a_broken_async_stream_costs_what_was_seen(store: str, tmp_path: Path) -> None:
+    reply = Reply(text=TEXT, drop_after=3)
+    with OpenAIServer(reply) as server, open_books(server, store, tmp_path) as books:
+        async with books.aclient() as client:
+            with pytest.raises(openai.APIConnectionError):
+                async for _ in await client.responses.create(**STREAMED):
+                    pass
+        assert books.spent > 0
+        assert books.held == 0
+        assert [event.outcome for event in books.of("Settled")] == ["abandoned"]
+
+
+def test_what_a_search_finds_is_learned_from_what_was_billed(tmp_path: Path) -> None:
+    """After enough answers, the allowance is what such answers were billed, and not the first guess."""
+    tools: Any = [{"type": "web_search"}]
+    reply = Reply(hosted=[WEB], prompt_tokens=2_000)
+    with (
+        OpenAIServer(reply) as server,
+        open_books(server, "memory", tmp_path) as books,
+        books.client() as client,
+    ):
+        for _ in range(31):
+            client.responses.create(**ASK, tools=tools, max_output_tokens=100)
+        client.responses.create(**ASK, max_output_tokens=100)
+        projected = [event.usage.input_tokens for event in books.of("Projected")]
+        assert projected[0] > 12_000
+        assert 2_000 <= projected[30] < 2_500
+        assert projected[31] < 100
+        check(books)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input": 7}, {"max_output_tokens": -1}, {"max_output_tokens": "many"}, {"input": {"a": 1}}]
+)
+def test_a_request_that_cannot_be_right_is_refused_unsent(wrong: Any, books: Books) -> None:
+    with books.client() as client, pytest.raises(ConfigurationError):
+        client.responses.create(**{**ASK, **wrong})
+    assert books.server.count() == 0
+
+
+def test_a_request_without_a_model_is_refused_unsent(books: Books) -> None:
+    with books.client() as client, pytest.raises(UnknownModelError, match="names no model"):
+        client.responses.create(prompt={"id": "pmpt_1"})
+    assert books.server.count() == 0
+
+
+def test_counting_tokens_first_is_free(books: Books) -> None:
+    with books.client() as client, pytest.raises(openai.NotFoundError):
+        client.responses.input_tokens.count(**ASK)
+    assert books.server.count() == 1
+    assert books.names() == []
+
+
+def test_asking_for_an_answer_that_is_paid_for_costs_nothing(books: Books) -> None:
+    with books.client() as client:
+        answer = client.responses.create(**ASK)
+        for _ in range(3):
+            with pytest.raises(openai.NotFoundError):
+                client.responses.retrieve(answer.id)
+    assert billed_nanos(books.server) == books.spent
+    check(books)
