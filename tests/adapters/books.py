@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+from openai import _base_client
 
 from budgetguard.accounts import Budget
 from budgetguard.bookkeeping import Bookkeeper
@@ -21,6 +22,8 @@ from budgetguard.prices import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
 from budgetguard.usage import Usage
 
+# The HTTP library of this SDK: httpx, or httpx2 since openai 3.
+HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]
 MODEL = "gpt-4o-mini"
 MESSAGES: Any = [{"role": "user", "content": "Say hello to the people in the room."}]
 USER = "1234"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx2
 import openai
-from openai import NOT_GIVEN, AsyncStream, Stream, omit
+from openai import NOT_GIVEN, AsyncStream, Stream
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from tests.adapters.books import MESSAGES, MODEL
+from tests.adapters.books import HTTP, MESSAGES, MODEL
 
+# The SDK's word for a parameter that is left out; an older one has the same as for one not given.
+OMIT: Any = getattr(openai, "omit", NOT_GIVEN)
+TAKES_CONTENT = "content" in inspect.signature(openai.OpenAI.post).parameters
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 STREAMED: Any = {**CHAT, "stream": True}
 PATH = "/chat/completions"
@@ -24,6 +27,12 @@ EMBED: Any = {"model": "text-embedding-3-small", "input": ["some text", "some mo
 class Room(BaseModel):
     name: str
     people: int
+
+
+def helpers(client: Any) -> Any:
+    """Return the resource with `parse` and `stream`: an older SDK has them in beta."""
+    chat = client.chat.completions
+    return chat if hasattr(chat, "parse") else client.beta.chat.completions
 
 
 TOOLS: Any = [
@@ -39,7 +48,7 @@ MORE: dict[str, Any] = {
     "plain": {},
     "capped": {"max_completion_tokens": 3},
     "three choices": {"n": 3, "max_tokens": 20},
-    "not given": {"temperature": NOT_GIVEN, "n": NOT_GIVEN, "max_tokens": omit, "tools": omit},
+    "not given": {"temperature": NOT_GIVEN, "n": NOT_GIVEN, "max_tokens": OMIT, "tools": OMIT},
     "extra body": {"extra_body": {"n": 2, "seed": 7}},
     "extra headers and query": {"extra_headers": {"X-One": "1"}, "extra_query": {"a": "b"}},
     "tools": {"tools": TOOLS, "tool_choice": "required"},
@@ -58,13 +67,13 @@ STREAM_MORE: dict[str, Any] = {
 
 
 def _stream_helper(client: openai.OpenAI) -> Any:
-    with client.chat.completions.stream(**CHAT) as stream:
+    with helpers(client).stream(**CHAT) as stream:
         events = [event.type for event in stream]
         return events, stream.get_final_completion()
 
 
 def _stream_helper_parsing(client: openai.OpenAI) -> Any:
-    with client.chat.completions.stream(**CHAT, response_format=Room) as stream:
+    with helpers(client).stream(**CHAT, response_format=Room) as stream:
         return stream.until_done().get_final_completion()
 
 
@@ -104,10 +113,11 @@ def _post_stream(client: openai.OpenAI) -> Any:
 
 
 def _post_response_stream(client: openai.OpenAI) -> Any:
-    response = client.post(
-        PATH, body=STREAMED, cast_to=httpx2.Response, stream=True, stream_cls=Stream[ChatCompletionChunk]
+    response: Any = client.post(
+        PATH, body=STREAMED, cast_to=HTTP.Response, stream=True, stream_cls=Stream[ChatCompletionChunk]
     )
-    return type(response), response.read()  # type: ignore[attr-defined]
+    # An older SDK returns a stream of chunks here.
+    return type(response), response.read() if isinstance(response, HTTP.Response) else list(response)
 
 
 SYNC: dict[str, Callable[[openai.OpenAI], Any]] = {
@@ -124,10 +134,10 @@ SYNC: dict[str, Callable[[openai.OpenAI], Any]] = {
     "create, messages from a generator": lambda client: client.chat.completions.create(
         model=MODEL, messages=(message for message in MESSAGES)
     ),
-    "parse": lambda client: client.chat.completions.parse(**CHAT, response_format=Room),
-    "parse, raw": lambda client: client.chat.completions.with_raw_response.parse(
-        **CHAT, response_format=Room
-    ).parse(),
+    "parse": lambda client: helpers(client).parse(**CHAT, response_format=Room),
+    "parse, raw": lambda client: (
+        helpers(client).with_raw_response.parse(**CHAT, response_format=Room).parse()
+    ),
     "the stream helper": _stream_helper,
     "the stream helper, parsing": _stream_helper_parsing,
     "a stream in a with": _in_with,
@@ -160,10 +170,7 @@ SYNC: dict[str, Callable[[openai.OpenAI], Any]] = {
     "post, object": _post(object),
     "post, dict": _post(dict[str, object]),
     "post, str": _post(str),
-    "post, Response": lambda client: client.post(PATH, body=CHAT, cast_to=httpx2.Response).json(),
-    "post, bytes content": _post(
-        object, content=json.dumps(CHAT).encode(), options={"headers": {"Content-Type": "application/json"}}
-    ),
+    "post, Response": lambda client: client.post(PATH, body=CHAT, cast_to=HTTP.Response).json(),
     "post, body in extra_json": _post(object, options={"extra_json": CHAT}),
     "post, no leading slash and a query": lambda client: client.post(
         "chat/completions?beta=true", body=CHAT, cast_to=object
@@ -180,10 +187,14 @@ SYNC: dict[str, Callable[[openai.OpenAI], Any]] = {
         "/embeddings", body=EMBED, cast_to=CreateEmbeddingResponse
     ),
 }
+if TAKES_CONTENT:
+    SYNC["post, bytes content"] = _post(
+        object, content=json.dumps(CHAT).encode(), options={"headers": {"Content-Type": "application/json"}}
+    )
 
 
 async def _astream_helper(client: openai.AsyncOpenAI) -> Any:
-    async with client.chat.completions.stream(**CHAT) as stream:
+    async with helpers(client).stream(**CHAT) as stream:
         events = [event.type async for event in stream]
         return events, await stream.get_final_completion()
 
@@ -243,7 +254,7 @@ ASYNC: dict[str, Callable[[openai.AsyncOpenAI], Awaitable[Any]]] = {
         for name, more in MORE.items()
     },
     **{f"create(stream=True), {name}": _alist(**more) for name, more in STREAM_MORE.items()},
-    "parse": lambda client: client.chat.completions.parse(**CHAT, response_format=Room),
+    "parse": lambda client: helpers(client).parse(**CHAT, response_format=Room),
     "the stream helper": _astream_helper,
     "a stream in a with": _ain_with,
     "raw": _araw,

@@ -21,7 +21,7 @@ CHAT: dict[str, Any] = {
     "object": "chat.completion",
     "created": 1,
     "model": "gpt-4o-2024-08-06",
-    "service_tier": "flex",
+    "service_tier": "scale",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}],
     "usage": {
         "prompt_tokens": 100,
@@ -52,7 +52,7 @@ FULL = Usage.of(
     ids=["mapping", "constructed", "validated", "json"],
 )
 def test_an_answer_is_read_in_every_form(answer: object) -> None:
-    assert reported(answer) == Reported(FULL, "gpt-4o-2024-08-06", "flex", "chatcmpl-1")
+    assert reported(answer) == Reported(FULL, "gpt-4o-2024-08-06", "scale", "chatcmpl-1")
 
 
 def test_the_counts_of_responses_are_the_same_units() -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from budgetguard.context import budget_user
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from tests.adapters.books import MESSAGES, MODEL, USER, Books, open_books
+from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, open_books
+from tests.adapters.styles import TAKES_CONTENT, helpers
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 
@@ -101,13 +102,11 @@ async def test_a_refused_connection_costs_an_async_client_nothing(books: Books) 
 
 
 def test_a_full_connection_pool_costs_nothing(store: str, tmp_path: Path) -> None:
-    import httpx2
-
-    limits = httpx2.Limits(max_connections=1)
+    limits = HTTP.Limits(max_connections=1)
     with (
         OpenAIServer(Reply(hang=True, pause_after=1)) as server,
         open_books(server, store, tmp_path) as books,
-        httpx2.Client(limits=limits, timeout=httpx2.Timeout(30, pool=0.05)) as http,
+        HTTP.Client(limits=limits, timeout=HTTP.Timeout(30, pool=0.05)) as http,
         books.client(http_client=http, max_retries=0) as client,
         client.chat.completions.create(**CHAT, stream=True),
     ):
@@ -151,7 +150,7 @@ def test_an_answer_that_the_sdk_will_not_parse_is_paid_for(store: str, tmp_path:
         books.client() as client,
     ):
         with pytest.raises(openai.LengthFinishReasonError):
-            client.chat.completions.parse(**CHAT, response_format=Room, max_tokens=2)
+            helpers(client).parse(**CHAT, response_format=Room, max_tokens=2)
         assert len(server.billed) == 1
         books.check()
         assert books.of("Settled")[0].outcome == "answered"
@@ -162,7 +161,7 @@ async def test_an_answer_that_the_async_sdk_will_not_parse_is_paid_for(store: st
     with OpenAIServer(reply) as server, open_books(server, store, tmp_path) as books:
         async with books.aclient() as client:
             with pytest.raises(openai.LengthFinishReasonError):
-                await client.chat.completions.parse(**CHAT, response_format=Room, max_tokens=2)
+                await helpers(client).parse(**CHAT, response_format=Room, max_tokens=2)
         books.check()
         assert books.spent > 0
 
@@ -230,16 +229,12 @@ def test_an_answer_that_is_not_read_is_booked_as_projected(books: Books) -> None
     assert (settled.cost, settled.estimated, books.held) == (projected.cost, True, 0)
 
 
-def test_a_body_that_cannot_be_read_is_refused(books: Books) -> None:
-    with books.client() as client:
-        for body in (b"{not json", [1, 2]):
-            with pytest.raises(ConfigurationError, match="pass a dict"):
-                client.post("/chat/completions", cast_to=object, **_as_body(body))
+@pytest.mark.parametrize("body", [b"{not json", [1, 2], "no object", None], ids=repr)
+def test_a_body_that_cannot_be_read_is_refused(body: object, books: Books) -> None:
+    more: Any = {"content" if TAKES_CONTENT and isinstance(body, bytes) else "body": body}
+    with books.client() as client, pytest.raises(ConfigurationError, match="pass a dict"):
+        client.post("/chat/completions", cast_to=object, **more)
     assert books.server.count() == 0
-
-
-def _as_body(body: object) -> dict[str, Any]:
-    return {"content": body} if isinstance(body, bytes) else {"body": body}
 
 
 def test_a_model_without_a_price_is_refused_unsent(books: Books) -> None:

@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from budgetguard.adapters.answers import StreamTally, reported
@@ -60,6 +60,7 @@ ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 @given(cuts, ends)
+@example([458], "\r\n")  # between the last two characters of an event whose next is taken out
 def test_what_we_asked_for_is_taken_out_and_nothing_else(cuts: list[int], end: str) -> None:
     one = watch()
     assert through(one, pieces(body(end, usage=True), cuts)) == body(end, usage=False)
@@ -96,6 +97,19 @@ def test_a_stream_read_byte_by_byte_is_over_at_done(end: str) -> None:
         assert not over or at >= len(data) - 1
     assert one.over
     assert out + one.end() == body(end, usage=False)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_stream_cut_in_two_anywhere_is_whole(end: str) -> None:
+    data, wanted = body(end, usage=True), body(end, usage=False)
+    for cut in range(len(data)):
+        assert through(watch(), [data[:cut], data[cut:]]) == wanted
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_an_event_is_handed_on_as_soon_as_it_is_whole(end: str) -> None:
+    one, first = watch(), event(chunk("Hi"), end)
+    assert one.feed(first) == first
 
 
 def test_a_last_event_without_an_empty_line_counts() -> None:

@@ -284,7 +284,7 @@ class Hostile:
         {"usage": []},
         {"choices": []},
     ],
-    ids=repr,
+    ids=lambda answer: repr(answer).partition(" at 0x")[0],
 )
 def test_an_answer_from_which_no_cost_can_be_read(guard: Guard, answer: Any) -> None:
     with pytest.raises(UnpricedAnswerError, match=r"its projection was booked.*usage=f"):
