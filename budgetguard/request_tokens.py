@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.images import ImageSizes, image_tokens
@@ -294,9 +294,14 @@ def given(mapping: Mapping[str, Any], key: str) -> Any:
     return None if is_absent(value) else value
 
 
+# Looked up first, because nearly every value of every request is one of these.
+_JSON_TYPES: Final = frozenset({str, int, float, bool, dict, list})
+
+
 def is_absent(value: Any) -> bool:
     """Whether a value stands for nothing: None, or the openai SDK's `NotGiven` or `Omit`."""
-    return value is None or type(value).__name__ in ("NotGiven", "Omit")
+    kind = type(value)
+    return value is None or (kind not in _JSON_TYPES and kind.__name__ in ("NotGiven", "Omit"))
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:

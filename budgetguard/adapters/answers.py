@@ -65,10 +65,11 @@ def _usage(usage: object) -> Usage | None:
     details_in = _first(usage, "prompt_tokens_details", "input_tokens_details")
     details_out = _first(usage, "completion_tokens_details", "output_tokens_details")
     for details, parts in ((details_in, _INPUT_PARTS), (details_out, _OUTPUT_PARTS)):
-        for name, unit in parts:
-            units[unit] = _count(_field(details, name)) or 0
-    cached = _field(details_in, "cached_tokens_details")
-    units["cache_audio_read_tokens"] = _count(_field(cached, "audio_tokens")) or 0
+        if details is not None:
+            for name, unit in parts:
+                units[unit] = _count(_field(details, name)) or 0
+    if (cached := _field(details_in, "cached_tokens_details")) is not None:
+        units["cache_audio_read_tokens"] = _count(_field(cached, "audio_tokens")) or 0
     return Usage.of(**units)
 
 
@@ -150,6 +151,8 @@ class StreamTally:
 
 
 def _field(value: object, name: str) -> Any:
+    if value is None:
+        return None
     found = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
     return None if is_absent(found) else found
 
