@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from budgetguard.hosted_tools import hidden_input
+from budgetguard.counting.hosted_tools import hidden_input
 from budgetguard.learning import QUANTILE
 from budgetguard.projection import (
     chat_input_tokens,

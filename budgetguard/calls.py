@@ -15,8 +15,8 @@ from budgetguard.context import calls_around, current_runs, current_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
 from budgetguard.usage import Reported, Usage
 from budgetguard.windows import duration_ms
 

@@ -14,11 +14,11 @@ from budgetguard.accounts import USER, Balance, account_name, check_id
 from budgetguard.adapters.answers import reported
 from budgetguard.adapters.completions import chat_body
 from budgetguard.context import current_runs
+from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.holds import Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, Nanos, to_nanos, to_usd
 from budgetguard.projection import chat_input_tokens, project_chat, project_embeddings
-from budgetguard.tokens import count_text, encoding_for
 from budgetguard.usage import Reported, Usage
 from budgetguard.windows import Align, duration_ms, parse_duration
 

@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from budgetguard.errors import ConfigurationError
-from budgetguard.hosted_tools import hidden_input, projected_fees
-from budgetguard.images import ImageSizes
-from budgetguard.money import Nanos
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import (
+from budgetguard.counting.hosted_tools import hidden_input, projected_fees
+from budgetguard.counting.images import ImageSizes
+from budgetguard.counting.requests import (
     audio_input_tokens,
     chat_input_tokens,
     completion_input_tokens,
@@ -21,7 +18,10 @@ from budgetguard.request_tokens import (
     is_reasoning,
     prediction_tokens,
 )
-from budgetguard.response_tokens import response_input_tokens
+from budgetguard.counting.responses import response_input_tokens
+from budgetguard.errors import ConfigurationError
+from budgetguard.money import Nanos
+from budgetguard.pricing.rates import Rates
 from budgetguard.usage import Usage
 
 __all__ = [

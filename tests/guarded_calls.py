@@ -12,9 +12,9 @@ from budgetguard.adapters.base import Answered, Ending, LearnedCap, NotCharged, 
 from budgetguard.background import background
 from budgetguard.errors import StoreError, UnpricedAnswerError
 from budgetguard.events import Event
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
 from budgetguard.stores.base import Store, open_store
 from budgetguard.usage import Reported
 

@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pytest
 
-from budgetguard import own_prices
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.own_prices import OWN_PRICES, OwnPrice, own_unit
-from budgetguard.prices import PriceBook, Rates
-from budgetguard.rates import priced_unit, units_by_name, units_by_price_key
+from budgetguard.pricing import own as own_prices
+from budgetguard.pricing.book import PriceBook, Rates
+from budgetguard.pricing.own import OWN_PRICES, OwnPrice, own_unit
+from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
 from budgetguard.usage import Usage
 
 

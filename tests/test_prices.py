@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.money import ceil_nanos
-from budgetguard.prices import PriceBook, Rates
-from budgetguard.rates import ListedSource
+from budgetguard.pricing.book import PriceBook, Rates
+from budgetguard.pricing.rates import ListedSource
 from budgetguard.usage import Usage
 
 LISTED = [

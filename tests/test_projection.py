@@ -17,9 +17,10 @@ from openai import NOT_GIVEN, omit
 from openai.types.chat import ChatCompletionMessage
 from pydantic import BaseModel
 
+from budgetguard.counting.images import image_size
+from budgetguard.counting.tokens import O200K, count_text
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.images import image_size
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.projection import (
     Projection,
     assumed_output_cap,
@@ -30,7 +31,6 @@ from budgetguard.projection import (
     project_embeddings,
     with_margin,
 )
-from budgetguard.tokens import O200K, count_text
 
 MODEL = "gpt-4o-mini"
 QUESTION = {"role": "user", "content": "What is the capital of France?"}

@@ -11,9 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from openai import NOT_GIVEN, omit
 
+from budgetguard.counting.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
+from budgetguard.counting.responses import response_input_tokens
+from budgetguard.counting.tokens import count_text
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.projection import (
     completion_choices,
     completion_input_tokens,
@@ -21,8 +23,6 @@ from budgetguard.projection import (
     project_response,
     with_margin,
 )
-from budgetguard.response_tokens import response_input_tokens
-from budgetguard.tokens import count_text
 
 GPT = "gpt-4o"
 WORDS = "What is the capital of France?"

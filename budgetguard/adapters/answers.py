@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from budgetguard.request_tokens import is_absent
-from budgetguard.tokens import SLICE, count_text, encoding_for
+from budgetguard.counting.requests import is_absent
+from budgetguard.counting.tokens import SLICE, count_text, encoding_for
 from budgetguard.usage import Reported, Usage
 
 # (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are

@@ -11,11 +11,11 @@ from typing import Any, Final
 from budgetguard.adapters.lengths import most_seconds, recording_seconds
 from budgetguard.adapters.measures import count, field, projected, text, tokens
 from budgetguard.adapters.uploads import files_of, look_into
+from budgetguard.counting.requests import given
+from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection, with_margin
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import given
-from budgetguard.tokens import count_text, encoding_for
 from budgetguard.usage import Reported, Usage
 
 # As OpenAI documents: a token is 100 ms of what is heard and 50 ms of what is spoken

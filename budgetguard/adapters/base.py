@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
 from budgetguard.usage import Reported
 
 if TYPE_CHECKING:

@@ -17,8 +17,10 @@ from budgetguard.adapters.base import (
     Unknown,
 )
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import (
     Projection,
     chat_input_tokens,
@@ -26,8 +28,6 @@ from budgetguard.projection import (
     project_chat,
     project_embeddings,
 )
-from budgetguard.rates import Rates
-from budgetguard.tokens import count_text, encoding_for
 from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.endpoint import Body, Endpoint
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
+from budgetguard.counting.requests import given
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import (
     Projection,
     completion_choices,
@@ -20,8 +22,6 @@ from budgetguard.projection import (
     project_embeddings,
     project_response,
 )
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import given
 
 
 def _chat(body: Body, model: str, rates: Rates, learned: int | None) -> Projection:

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, Final
 from budgetguard.adapters.answers import reported
 from budgetguard.adapters.measures import field, projected, text, tokens, whole
 from budgetguard.adapters.uploads import files_of, look_into
+from budgetguard.counting.images import image_size
+from budgetguard.counting.requests import bare_name, given
 from budgetguard.errors import ConfigurationError
-from budgetguard.images import image_size
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection, with_margin
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import bare_name, given
 from budgetguard.usage import Reported, Usage
 
 _MOST_IMAGES: Final = 128

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from budgetguard.counting.requests import given, is_absent
+from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import given, is_absent
-from budgetguard.tokens import count_text, encoding_for
 from budgetguard.usage import Usage
 
 _MOST_SECONDS = 1e9

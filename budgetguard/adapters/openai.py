@@ -14,11 +14,11 @@ from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.paths import deployment
 from budgetguard.adapters.uploads import with_files
 from budgetguard.calls import Call
+from budgetguard.counting.requests import given, is_absent
 from budgetguard.errors import ConfigurationError
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import given, is_absent
 from budgetguard.streams import follow, http_response
 from budgetguard.usage import Reported, Usage
 from budgetguard.watches import BodyWatch, EventWatch, Watch

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.adapters.answers import StreamTally, _count, _field, _items, _text, reported
-from budgetguard.hosted_tools import IMAGE_TOKENS, container_unit, search_unit
-from budgetguard.request_tokens import as_mapping
+from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, search_unit
+from budgetguard.counting.requests import as_mapping
 from budgetguard.usage import Reported, Usage
 
 _PENDING: Final = frozenset({"queued", "in_progress"})

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from budgetguard.adapters.measures import count, field, projected, whole
+from budgetguard.counting.requests import given
 from budgetguard.errors import ConfigurationError
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.rates import Rates
-from budgetguard.request_tokens import given
 from budgetguard.usage import Reported, Usage
 
 # What the API takes where the request does not say:

@@ -18,7 +18,7 @@ from budgetguard.context import budget_user
 from budgetguard.events import Event
 from budgetguard.money import NANOS_PER_USD
 from budgetguard.patch import patch, unpatch
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
 from budgetguard.usage import Usage
 

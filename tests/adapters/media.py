@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+from budgetguard.counting.tokens import count_text
 from budgetguard.testing._media import MediaServer
-from budgetguard.tokens import count_text
 from tests.adapters.books import Books, open_books
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
 from budgetguard.usage import Usage
 from tests.adapters.books import Books

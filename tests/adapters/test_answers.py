@@ -13,7 +13,7 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from budgetguard.adapters.answers import StreamTally, reported
-from budgetguard.tokens import SLICE, count_text
+from budgetguard.counting.tokens import SLICE, count_text
 from budgetguard.usage import Reported, Usage
 
 CHAT: dict[str, Any] = {

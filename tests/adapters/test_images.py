@@ -17,7 +17,7 @@ import pytest
 from budgetguard.adapters.images import image_tokens, project_images
 from budgetguard.adapters.uploads import with_files
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from tests.adapters.books import Books
 from tests.adapters.media import check, media, o200k, open_media
 

@@ -17,10 +17,10 @@ import openai
 import pytest
 
 from budgetguard.background import background
+from budgetguard.counting.requests import chat_input_tokens
+from budgetguard.counting.tokens import count_text
 from budgetguard.projection import with_margin
-from budgetguard.request_tokens import chat_input_tokens
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.tokens import count_text
 from budgetguard.usage import Usage
 from tests.adapters.books import HTTP, MESSAGES, MODEL, Books, open_books
 

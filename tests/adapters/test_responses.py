@@ -10,11 +10,11 @@ from typing import Any
 import openai
 import pytest
 
+from budgetguard.counting.responses import response_input_tokens
+from budgetguard.counting.tokens import count_text
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.projection import with_margin
-from budgetguard.response_tokens import response_input_tokens
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.tokens import count_text
 from budgetguard.usage import Usage
 from tests.adapters.books import MODEL, Books, open_books
 from tests.adapters.response_books import billed_nanos, check

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from budgetguard.adapters.answers import StreamTally, reported
 from budgetguard.adapters.base import Abandoned, Answered, Unknown
-from budgetguard.tokens import count_text
+from budgetguard.counting.tokens import count_text
 from budgetguard.usage import Reported, Usage
 from budgetguard.watches import BodyWatch, EventWatch
 

@@ -22,8 +22,8 @@ from budgetguard import (
     Usage,
     budget_user,
 )
+from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.events import Projected
-from budgetguard.tokens import count_text, encoding_for
 
 COST = 120_000
 """What `completion()` costs, Nanos: 100 tokens in, 10 out."""

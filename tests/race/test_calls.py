@@ -23,7 +23,7 @@ from budgetguard.context import budget_user
 from budgetguard.errors import BudgetExceededError
 from budgetguard.money import Nanos, to_usd
 from budgetguard.patch import patch, unpatch
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.projection import project_chat
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from budgetguard.usage import Usage

@@ -11,10 +11,10 @@ import binascii
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from budgetguard.counting.images import ImageSizes
+from budgetguard.counting.requests import Counter, as_mapping, file_tokens, given, listed
+from budgetguard.counting.tool_text import billed_schema, compact_json, namespace
 from budgetguard.errors import ConfigurationError
-from budgetguard.images import ImageSizes
-from budgetguard.request_tokens import Counter, as_mapping, file_tokens, given, listed
-from budgetguard.tool_text import billed_schema, compact_json, namespace
 
 _PER_ITEM: Final = 3
 _CALL: Final = 14

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.money import MAX_USD
-from budgetguard.own_prices import OWN_PRICE_KEYS, own_prices
-from budgetguard.rates import (
+from budgetguard.pricing.own import OWN_PRICE_KEYS, own_prices
+from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,
     ListedSource,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from budgetguard.errors import UnknownModelError
 from budgetguard.money import NANOS_PER_USD, Nanos
-from budgetguard.own_prices import OwnUnit, less_graded, own_unit, own_unit_of_price_key
+from budgetguard.pricing.own import OwnUnit, less_graded, own_unit, own_unit_of_price_key
 from budgetguard.usage import Usage
 
 if TYPE_CHECKING:

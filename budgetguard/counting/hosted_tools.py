@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budgetguard.request_tokens import as_mapping, given, is_reasoning
-from budgetguard.response_tokens import offered_tools
+from budgetguard.counting.requests import as_mapping, given, is_reasoning
+from budgetguard.counting.responses import offered_tools
 
 # Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
 # seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from budgetguard.counting.images import ImageSizes, image_tokens
+from budgetguard.counting.tokens import count_text, encoding_for
+from budgetguard.counting.tool_text import billed_schema, compact_json, namespace
 from budgetguard.errors import ConfigurationError
-from budgetguard.images import ImageSizes, image_tokens
-from budgetguard.tokens import count_text, encoding_for
-from budgetguard.tool_text import billed_schema, compact_json, namespace
 
 _PER_MESSAGE = 3
 _END = 3

@@ -1,0 +1,1 @@
+"""Counting: how many tokens a request is billed as, offline."""
