@@ -24,9 +24,9 @@ _BOOKS: Final = (
     "budgetguard.bookkeeping",
     "budgetguard.calls",
     "budgetguard.events",
-    "budgetguard.prices",
+    "budgetguard.pricing.book",
     "budgetguard.stores",
-    "budgetguard.tokens",
+    "budgetguard.counting.tokens",
 )
 
 
