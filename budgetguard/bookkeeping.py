@@ -15,8 +15,8 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
-from budgetguard import events
-from budgetguard.accounts import PROJECT, USER, Balance, account_name
+from budgetguard import events, runlog
+from budgetguard.accounts import PROJECT, RUN, USER, Balance, account_name
 from budgetguard.background import background
 from budgetguard.config import DEFAULT_PROJECT, Settings
 from budgetguard.errors import BudgetExceededError, StoreError
@@ -33,9 +33,9 @@ from budgetguard.holds import (
 )
 from budgetguard.learning import ENOUGH, Observations, learned_cap, observe
 from budgetguard.money import format_usd, to_usd
-from budgetguard.prices import PriceBook
+from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
-from budgetguard.refusals import missing_user, refusal, unknown_user
+from budgetguard.refusals import missing_user, refusal, unknown_account
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import to_datetime
 
@@ -58,6 +58,8 @@ class Bookkeeper:
         self.settings = settings
         self.prices = PriceBook()
         self.hooks = events.Hooks()
+        if settings.runs:
+            runlog.follow(self.hooks)
         self.process = ProcessCap()
         self._store: Store | None = None
         self._opening = threading.Lock()
@@ -118,12 +120,17 @@ class Bookkeeper:
         return self.settings.clock()
 
     def charges(self, user: str | None, runs: tuple[Charge, ...]) -> tuple[Charge, ...]:
-        """Return who pays for a call: the user, the runs around it, this process, the project."""
+        """Return who pays for a call: the user, the runs around it, this process, the project.
+
+        The settings' runs were made by who started this program. Where they are not (in another project,
+        or another store), nothing would hold the program to them, so the call must not be made.
+        """
         found = []
         if user is not None:
             name = account_name(USER, user)
             found.append(Charge(name, required=True, budget=self.settings.default))
         found += runs
+        found += [Charge(account_name(RUN, run), required=True) for run in self.settings.runs]
         if (cap := self.process.charge(self.project)) is not None:
             found.append(cap)
         found.append(Charge(account_name(PROJECT, self.project)))
@@ -160,7 +167,7 @@ class Bookkeeper:
             self._tell_lapses(answer.lapsed)
             raise self._refusal(hold, answer.balance)
         if isinstance(answer, UnknownAccount):
-            raise unknown_user(hold.user or answer.account, self.project)
+            raise unknown_account(answer.account, hold.user, self.project)
         if self.settings.missing_user == "allow" or not hold.amount:
             return False
         raise missing_user(hold.model, self.project)
@@ -191,7 +198,7 @@ class Bookkeeper:
         """
         answer = self.store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
-            raise unknown_user(hold.user or answer.account, self.project)
+            raise unknown_account(answer.account, hold.user, self.project)
         self.process.count(self.project, hold, settlement.cost)
         self._tell_settled(hold, settlement, answer, estimated=False)
 

@@ -32,6 +32,7 @@ class Settings:
         store: a store's URL, or an open Store. By default `disk://~/.budgetguard`.
         project: whose accounts; None is `default`, or the project of the first BudgetManager.
         user: who pays where no `budget_user` says.
+        runs: ids of runs that every call is charged to as well; `budgetguard run` makes them and says so.
         default_budget: USD for users who have no budget yet; None refuses them.
         default_duration: the window of such budgets.
         timezone: IANA name, for windows of days and longer.
@@ -53,6 +54,7 @@ class Settings:
     store: str | Store = field(default_factory=lambda: f"disk://{Path.home() / '.budgetguard'}")
     project: str | None = None
     user: str | None = None
+    runs: tuple[str, ...] = ()
     default_budget: int | float | Decimal | None = None
     default_duration: str | None = None
     timezone: str = "UTC"
@@ -78,6 +80,10 @@ class Settings:
                 )
         if self.user is not None:
             check_id(self.user, name="user")
+        if not isinstance(self.runs, tuple):
+            raise ConfigurationError(f"runs is a list of ids of runs, not {self.runs!r}")
+        for run in self.runs:
+            check_id(run, name="each of runs")
         if self.default_budget is not None:
             to_nanos(self.default_budget, name="default_budget")
         if self.default_duration is not None:
@@ -137,7 +143,8 @@ _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
     "thresholds": lambda text: tuple(_percentages(text)),
-    "allow_endpoints": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+    "allow_endpoints": lambda text: _list(text),
+    "runs": lambda text: _list(text),
 }
 
 
@@ -168,10 +175,14 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             known = ", ".join(sorted(_SETTING_NAMES))
             raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
     values = dict(changes)
-    for name in ("thresholds", "allow_endpoints"):
+    for name in ("thresholds", "allow_endpoints", "runs"):
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
     return replace(settings, **values)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _percentages(text: str) -> list[int]:

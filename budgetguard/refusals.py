@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from budgetguard.accounts import PROCESS, PROJECT, RUN, USER, Balance
-from budgetguard.errors import BudgetExceededError, MissingUserError, UnknownUserError
+from budgetguard.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    MissingUserError,
+    UnknownUserError,
+)
 from budgetguard.holds import Hold
 from budgetguard.money import Nanos, format_usd, to_usd
 
@@ -53,6 +58,18 @@ def unknown_user(user: str, project: str) -> UnknownUserError:
         "or let budgets be made with configure(default_budget=10)",
         user=user,
         project=project,
+    )
+
+
+def unknown_account(account: str, user: str | None, project: str) -> UnknownUserError | ConfigurationError:
+    """Return the error that says a required account, a user's or a run's, does not exist."""
+    kind, _, ident = account.partition(":")
+    if kind != RUN:
+        return unknown_user(user or account, project)
+    return ConfigurationError(
+        f"this program was started under a budget (run {ident!r}), and the project {project!r} of the store "
+        "that it now uses does not have it, so the call was not made: name the program's own project and "
+        f"store where it is started, such as `budgetguard run --project {project} --store URL -- COMMAND`"
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 
-from budgetguard.cli import budgets, demo, importing, listing, options, spending
-from budgetguard.cli.session import error_object, new_console, write_json
+from budgetguard.cli import budgets, demo, importing, listing, options, running, spending
+from budgetguard.cli.session import error_object, tell, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 
 # typer brought click along until 0.26 and has its own copy since; this base is the same in both.
@@ -47,8 +47,8 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for register in (demo.register, listing.register, budgets.register, spending.register, importing.register):
-    register(app)
+for module in (demo, running, listing, budgets, spending, importing):
+    module.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,7 +60,8 @@ def budgetguard(
 ) -> None:
     """Budgets for LLM calls: see what users may spend and have spent, and change it.
 
-    Start with `budgetguard demo`: it needs no key and no network.
+    Start with `budgetguard demo`: it needs no key and no network. `budgetguard run` puts a program under
+    a budget without editing it.
 
     Every command takes --store URL and --project NAME (else BUDGETGUARD_STORE, BUDGETGUARD_PROJECT), and
     --json. The first two may stand before the command as well; after it they outrank that. Exit codes:
@@ -86,8 +87,8 @@ def _tell_usage(error: Any, args: Sequence[str]) -> None:
 
 
 def _tell(message: str, value: dict[str, Any], args: Sequence[str]) -> None:
-    if "--json" in args:
+    # What follows `--` are the arguments of another program.
+    if "--json" in takewhile(lambda argument: argument != "--", args):
         write_json(value, stderr=True)
-        return
-    line = " ".join(message.split())
-    new_console(stderr=True).print(Text(f"Error: {line}", "red"), soft_wrap=True)
+    else:
+        tell(message)

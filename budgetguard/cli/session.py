@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
@@ -127,6 +128,12 @@ def write_json(value: dict[str, Any], *, stderr: bool = False) -> None:
     """Write one JSON object as one line, in ASCII so that any terminal and pipe takes it."""
     stream = sys.stderr if stderr else sys.stdout
     stream.write(json.dumps(value) + "\n")
+
+
+def tell(message: str) -> None:
+    """Write what went wrong to standard error, as one line."""
+    line = " ".join(message.split())
+    new_console(stderr=True).print(Text(f"Error: {line}", "red"), soft_wrap=True)
 
 
 def error_object(error: BudgetGuardError) -> dict[str, Any]:

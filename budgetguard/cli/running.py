@@ -1,0 +1,162 @@
+"""`run`: a command, and all that it starts, under one budget."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from budgetguard.accounts import check_id
+from budgetguard.cli import options
+from budgetguard.cli.session import session, tell, write_json
+from budgetguard.errors import BudgetGuardError, ConfigurationError
+from budgetguard.launch.process import run_command
+from budgetguard.launch.run import MAX_BUDGET, SharedRun, max_budget_of_environment
+from budgetguard.money import parse_usd
+
+_FAILED = 1
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+_PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
+_WITH_VALUE = "WX"  # Python's options that take a value, after which the next argument may be another option
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(context_settings={"allow_interspersed_args": False})(run)
+
+
+def run(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- COMMAND [ARGUMENT]...", show_default=False, help="What to run."),
+    ] = None,
+    max_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USD",
+            show_default=False,
+            help="What it may spend, with all processes that it starts. Else BUDGETGUARD_MAX_BUDGET, else "
+            "what the user's budget has.",
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER", show_default=False, help="Who pays where it does not say. Else BUDGETGUARD_USER."
+        ),
+    ] = None,
+    default_budget: Annotated[
+        str | None,
+        typer.Option(metavar="USD", show_default=False, help="Make a budget of this for users without one."),
+    ] = None,
+    summary_json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write the summary there, as a JSON object."),
+    ] = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write the summary to standard error as JSON, not as text.")
+    ] = False,
+) -> None:
+    """Run a program under a budget, without editing it.
+
+    Its openai calls are guarded, as are those of every Python that it starts: together they spend at most
+    the budget. Its output, exit status and signals pass through; at the end, standard error says what was
+    spent. A program that ends with 0 although calls were refused ends with 3.
+
+    \b
+    Examples:
+      budgetguard run --max-budget 5 -- python agent.py
+      budgetguard run --user alice --max-budget 0.50 -- make report
+    """
+    if not command:
+        raise ConfigurationError("run what? Write `budgetguard run --max-budget 5 -- python agent.py`")
+    _check_python(command)
+    limit = max_budget_of_environment() if max_budget is None else parse_usd(max_budget, name="--max-budget")
+    changes: dict[str, Any] = {}
+    if user is not None:
+        changes["user"] = check_id(user, name="--user")
+    if default_budget is not None:
+        changes["default_budget"] = parse_usd(default_budget, name="--default-budget")
+    if summary_json is not None:
+        _check_writable(summary_json)
+    # A store that is not there yet is made, unless the run needs a user of it.
+    may_make = default_budget is not None or (limit is not None and user is None)
+    with session(store, project, json=json, may_make=may_make) as here:
+        here.guard.configure(**changes)
+        shared = SharedRun(here.guard, limit)
+        try:
+            here.guard.close()  # no connection is open while the program runs, which may be for days
+            environ = {**os.environ, **shared.variables()}
+            environ.pop(MAX_BUDGET, None)  # that is said, and would be a limit for each process
+            try:
+                code = run_command(command, environ)
+            except OSError as error:
+                raise typer.Exit(_tell_start(command[0], error)) from None
+            raise typer.Exit(_summarize(shared, code, json, summary_json))
+        finally:
+            shared.close()
+
+
+def _summarize(shared: SharedRun, code: int, json: bool, file: Path | None) -> int:
+    try:
+        outcome = shared.outcome()
+    except BudgetGuardError as error:
+        tell(error.message)  # the program has run: what is left to say is how it ended
+        return code or _FAILED
+    status = outcome.status(code)
+    summary = {**outcome.to_dict(), "program_status": code, "status": status}
+    if json:
+        write_json(summary, stderr=True)
+    else:
+        sys.stderr.write(f"{outcome}\n")
+    if file is not None:
+        try:
+            file.write_text(dumps(summary) + "\n", encoding="ascii")
+        except OSError as error:
+            tell(f"cannot write {file}: {error.strerror}")
+            return status or _FAILED
+    return status
+
+
+def _check_python(command: list[str]) -> None:
+    """Refuse a Python that is told to ignore what makes it join the run."""
+    if not _PYTHON.fullmatch(Path(command[0]).name):
+        return
+    arguments = iter(command[1:])
+    for argument in arguments:
+        if not argument.startswith("-") or argument in ("-", "--") or argument[:2] in ("-c", "-m"):
+            return
+        letters = re.match(r"-([a-zA-Z]*)", argument)
+        given = "" if letters is None else re.split(f"[{_WITH_VALUE}cm]", letters[1])[0]
+        for letter in "IES":
+            if letter in given:
+                raise ConfigurationError(
+                    f"Python with -{letter} does not import what a run puts on its path, so its calls would "
+                    f"be under no budget: leave -{letter} out, or have the program import budgetguard.auto"
+                )
+        if argument[-1] in _WITH_VALUE and argument[1:] == given + argument[-1]:
+            next(arguments, None)  # its value
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise ConfigurationError(f"--summary-json: cannot write {file}: {error.strerror}") from error
+
+
+def _tell_start(name: str, error: OSError) -> int:
+    if isinstance(error, FileNotFoundError):
+        text, code = f"there is no command {name!r}, or no interpreter that it names", _NOT_FOUND
+    else:
+        text, code = f"cannot run {name!r}: {error.strerror}", _NOT_EXECUTABLE
+    tell(text)
+    return code

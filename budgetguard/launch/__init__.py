@@ -1,0 +1,1 @@
+"""A whole program under one budget, without editing it: what `budgetguard run` and `budgetguard.auto` do."""

@@ -1,0 +1,72 @@
+"""What the processes of one run tell whoever started it: one line for each call that was refused.
+
+Balances are the store's, which keeps no refusals. They go to a small file of the starter's own, a line
+each in one append, so that a process that is killed loses none that it had written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from budgetguard.events import Event, Hooks, Refused
+
+logger = logging.getLogger("budgetguard")
+
+VARIABLE: Final = "BUDGETGUARD_RUN_LOG"
+"""Names the files, of this run and of those around it, separated as in PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Hold what a run keeps of a refused call: which account refused, whose call, to which model."""
+
+    account: str
+    user: str | None
+    model: str
+
+
+def follow(hooks: Hooks) -> None:
+    """Write down refusals from here on, if this process belongs to a run."""
+    names = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+
+    def write(event: Event) -> None:
+        assert isinstance(event, Refused)
+        line = json.dumps([event.account, event.user, event.model]).encode() + b"\n"
+        for name in names:
+            _append(name, line)
+
+    if names:
+        hooks.add(write, (Refused,))
+
+
+def read(path: Path) -> Iterator[Refusal]:
+    """Yield what processes have written; a line that was cut off, or is none of ours, is passed over."""
+    try:
+        text = path.read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.split("\n")[:-1]:
+        try:
+            account, user, model = json.loads(line)
+        except ValueError:
+            logger.warning("budgetguard: a line of %s cannot be read: %r", path, line)
+        else:
+            yield Refusal(account, user, model)
+
+
+def _append(name: str, line: bytes) -> None:
+    try:
+        # Not created here: once the starter has removed it, nobody asks any more.
+        file = os.open(name, os.O_WRONLY | os.O_APPEND)
+    except OSError:
+        return
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
