@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from budgetguard import charged, events, pending
-from budgetguard.adapters.base import Abandoned, Answered, Ending, NotCharged, Request, Unknown
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import calls_around, current_runs, current_user
@@ -17,6 +16,7 @@ from budgetguard.holds import Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
+from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
 from budgetguard.windows import duration_ms
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from budgetguard.adapters.base import Ending, NotCharged
 from budgetguard.background import background
 from budgetguard.calls import Call
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
+from budgetguard.request import Ending, NotCharged
 
 logger = logging.getLogger("budgetguard")
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import budgetguard
 from budgetguard import Guard, Usage
-from budgetguard.adapters.base import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.background import background
 from budgetguard.errors import StoreError, UnpricedAnswerError
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
+from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.stores.base import Store, open_store
 from budgetguard.usage import Reported
 

@@ -1,1 +1,1 @@
-"""Adapters: how one kind of request and its answer are read."""
+"""Adapters: how a provider's requests and answers, or any function's, are read."""

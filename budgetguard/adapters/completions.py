@@ -7,15 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.adapters.answers import StreamTally, reported
-from budgetguard.adapters.base import (
-    Abandoned,
-    Answered,
-    Ending,
-    LearnedCap,
-    NotCharged,
-    Request,
-    Unknown,
-)
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
@@ -27,6 +18,15 @@ from budgetguard.projection import (
     embedding_input_tokens,
     project_chat,
     project_embeddings,
+)
+from budgetguard.request import (
+    Abandoned,
+    Answered,
+    Ending,
+    LearnedCap,
+    NotCharged,
+    Request,
+    Unknown,
 )
 from budgetguard.usage import Reported, Usage
 
@@ -113,7 +113,7 @@ class FunctionRequest(Request):
             return GuardedAsyncGenerator(call, lambda: answer, self.reader(), begun=True)
         if inspect.isawaitable(answer):
             return guard_awaitable(answer, call)
-        from budgetguard.streams import attach_stream
+        from budgetguard.adapters.streams import attach_stream
 
         return attach_stream(answer, call)
 

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from budgetguard.adapters.base import Ending, NotCharged, Unknown
 from budgetguard.background import background
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import UnpricedAnswerError
 from budgetguard.flow import Work, adrive, drive, finished, invoking, reserving
+from budgetguard.request import Ending, NotCharged, Unknown
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call

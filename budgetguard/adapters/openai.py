@@ -9,19 +9,19 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
-from budgetguard.adapters.base import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.paths import deployment
+from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.uploads import with_files
+from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.calls import Call
 from budgetguard.counting.requests import given, is_absent
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.streams import follow, http_response
+from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
-from budgetguard.watches import BodyWatch, EventWatch, Watch
 
 # httpx's names for: nobody was there to take the request.
 _NEVER_SENT: Final = frozenset(

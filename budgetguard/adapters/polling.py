@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any
 
 from budgetguard import events, pending
-from budgetguard.adapters.base import Answered, Ending
 from budgetguard.adapters.paths import polled
 from budgetguard.adapters.responses import ResponseTally, read_response
+from budgetguard.adapters.streams import follow, http_response
+from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
 from budgetguard.flow import Work, finished
-from budgetguard.streams import follow, http_response
-from budgetguard.watches import BodyWatch, EventWatch, Watch
+from budgetguard.request import Answered, Ending
 
 
 def poll_of(keeper: Bookkeeper, client: Any, options: Any) -> Poll | None:

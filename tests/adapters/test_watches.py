@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from budgetguard.adapters.answers import StreamTally, reported
-from budgetguard.adapters.base import Abandoned, Answered, Unknown
+from budgetguard.adapters.watches import BodyWatch, EventWatch
 from budgetguard.counting.tokens import count_text
+from budgetguard.request import Abandoned, Answered, Unknown
 from budgetguard.usage import Reported, Usage
-from budgetguard.watches import BodyWatch, EventWatch
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4}
 ANSWERED = Answered(Reported(Usage.of(input_tokens=9, output_tokens=4), "gpt-4o", None, "c"))

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from budgetguard.adapters.base import Abandoned, Answered, Ending, Unknown
 from budgetguard.adapters.endpoint import Tally
+from budgetguard.request import Abandoned, Answered, Ending, Unknown
 from budgetguard.usage import Reported
 
 # Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.

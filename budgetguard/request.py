@@ -1,4 +1,4 @@
-"""What an adapter says of one call: how to project it, and how it ended."""
+"""One call as its adapter reads it: how to project it, and how it ended."""
 
 from __future__ import annotations
 

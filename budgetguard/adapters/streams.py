@@ -13,11 +13,11 @@ from types import FrameType
 from typing import Any, Final, Protocol
 
 from budgetguard.adapters.answers import StreamTally
-from budgetguard.adapters.base import Ending
+from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.calls import Call
 from budgetguard.flow import Work, finished
-from budgetguard.watches import EventWatch, Watch
+from budgetguard.request import Ending
 
 # Code that may hold a lock which finishing a call needs.
 _BOOKS: Final = (
