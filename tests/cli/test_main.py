@@ -14,7 +14,7 @@ import budgetguard
 
 from .helpers import Command, run
 
-COMMANDS = ("demo", "users", "show", "holds", "create", "reset", "delete", "report", "import-litellm")
+COMMANDS = ("demo", "run", "users", "show", "holds", "create", "reset", "delete", "report", "import-litellm")
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
