@@ -51,13 +51,13 @@ def outcome() -> Outcome | None:
 
 def _begin() -> SharedRun | None:
     guard = budgetguard.default_guard()
+    guard.patch_openai()
     made = None
     if not (guard.settings.runs and os.environ.get(runlog.VARIABLE)):
         made = SharedRun(guard, max_budget_of_environment())
         os.environ.update(made.variables())
         guard.configure(runs=made.runs)
         runlog.follow(guard.keeper.hooks)
-    guard.patch_openai()
     return made
 
 
@@ -68,7 +68,8 @@ def _end() -> None:
         sys.stderr.write(f"{outcome()}\n")
     except (StoreError, OSError) as error:
         logger.warning("budgetguard: what was spent cannot be said: %s", error)
-    _run.close()
+    finally:
+        _run.close()
 
 
 _run = _begin()
