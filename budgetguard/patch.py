@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -27,6 +28,10 @@ Request = Callable[..., Any]
 _MODULE: Final = "openai._base_client"
 _CLASSES: Final = ("SyncAPIClient", "AsyncAPIClient")
 _PARAMETERS: Final = ("self", "cast_to", "options", "stream", "stream_cls")
+_OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_data", "extra_json")
+# The versions that the tests run on, as pyproject.toml has them.
+_OLDEST: Final = (1, 109, 1)
+_TOO_NEW: Final = (4,)
 _KEEPER: Final = "_budgetguard_keeper"
 
 _lock = threading.RLock()
@@ -84,7 +89,8 @@ def wrap(client: C, keeper: Bookkeeper) -> C:
     client that is wrapped and patched, each call is charged once, by the wrap's bookkeeper.
 
     Raises:
-        ConfigurationError: no openai client, or wrapped with another bookkeeper.
+        ConfigurationError: no openai client, one of an openai that is not known to work, or wrapped with
+            another bookkeeper.
     """
     global _any_wrapped
     kind = type(client)
@@ -96,8 +102,10 @@ def wrap(client: C, keeper: Bookkeeper) -> C:
             f"this {kind.__name__} is wrapped already, by another guard: make a new client"
         )
     if _is(client, "OpenAI"):
+        _checked(sys.modules[_MODULE], "SyncAPIClient")
         request = _sync_request(kind)
     elif _is(client, "AsyncOpenAI"):
+        _checked(sys.modules[_MODULE], "AsyncAPIClient")
         request = _async_request(kind)
     else:
         raise ConfigurationError(
@@ -233,14 +241,25 @@ def _is(client: object, name: str) -> bool:
 
 
 def _checked(module: ModuleType, name: str) -> Any:
-    kind = getattr(module, name, None)
-    request = getattr(kind, "__dict__", {}).get("request")
-    if callable(request):
-        known = inspect.signature(request).parameters
-        if set(_PARAMETERS) <= known.keys():
-            return kind
-    version = getattr(sys.modules.get("openai"), "__version__", "of unknown version")
-    raise ConfigurationError(
-        f"openai {version} is not one that budgetguard knows: {name}.request"
-        f"({', '.join(_PARAMETERS)}) is not there. Install an openai from 2 to 3, or update budgetguard"
-    )
+    """Return a client class if its `request` can be guarded; see `_difference`."""
+    # While `import openai` is under way, openai itself does not say its version yet.
+    version = str(getattr(sys.modules.get("openai._version"), "__version__", "of unknown version"))
+    difference = _difference(module, name, version)
+    if difference is not None:
+        raise ConfigurationError(
+            f"openai {version} is not one that budgetguard knows: {difference}. "
+            "Install an openai from 1.109.1 to 3, or update budgetguard"
+        )
+    return getattr(module, name)
+
+
+def _difference(module: ModuleType, name: str, version: str) -> str | None:
+    """Say in what an openai is unlike those that the tests run on, or None."""
+    request = getattr(getattr(module, name, None), "__dict__", {}).get("request")
+    if not callable(request) or not set(_PARAMETERS) <= inspect.signature(request).parameters.keys():
+        return f"it has no {name}.request({', '.join(_PARAMETERS)})"
+    options = getattr(getattr(module, "FinalRequestOptions", None), "__annotations__", {})
+    if not set(_OPTIONS) <= options.keys():
+        return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    return None if _OLDEST <= numbers < _TOO_NEW else "its requests may go other ways"

@@ -7,9 +7,9 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import openai
@@ -21,11 +21,12 @@ from openai.resources.responses import Responses
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import budget_user
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
-from budgetguard.patch import _Patch, is_patched, patch, unpatch, wrap
+from budgetguard.patch import _OLDEST, _TOO_NEW, is_patched, patch, unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
+CLIENTS = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)
 
 
 @pytest.fixture
@@ -75,16 +76,15 @@ def test_clients_and_resources_that_exist_already_are_covered(unpatched: Books) 
 
 
 def test_the_methods_look_as_they_did(unpatched: Books) -> None:
-    kinds = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)
-    before = [kind.__dict__["request"] for kind in kinds]
+    before = [kind.__dict__["request"] for kind in CLIENTS]
     signatures = [inspect.signature(method) for method in before]
     patch(unpatched.keeper)
-    for kind, method, signature in zip(kinds, before, signatures, strict=True):
+    for kind, method, signature in zip(CLIENTS, before, signatures, strict=True):
         assert inspect.signature(kind.request) == signature
         assert kind.request.__qualname__ == method.__qualname__
         assert inspect.iscoroutinefunction(kind.request) == inspect.iscoroutinefunction(method)
     unpatch()
-    for kind, method in zip(kinds, before, strict=True):
+    for kind, method in zip(CLIENTS, before, strict=True):
         assert kind.__dict__["request"] is method  # a wrapper would be equal to what it wraps
 
 
@@ -159,16 +159,67 @@ def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) 
     assert server.count() == 1
 
 
-def test_an_openai_of_unknown_shape_is_refused_in_words(unpatched: Books) -> None:
-    class Other:
-        def request(self, options: Any) -> None: ...
+class Other:
+    """A client of an SDK that was turned inside out."""
 
-    for shape in ({}, {"SyncAPIClient": Other, "AsyncAPIClient": Other}):
-        module = ModuleType("openai._base_client")
-        vars(module).update(shape)
-        with pytest.raises(ConfigurationError, match=r"openai .* is not one that budgetguard knows"):
-            _Patch(unpatched.keeper).apply(module)
-    assert "request" in Other.__dict__
+    def request(self, options: Any) -> None: ...
+
+
+class OtherOptions:
+    method: str
+    url: str
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"SyncAPIClient": None}, r"no SyncAPIClient\.request\(self, cast_to, options"),
+        ({"SyncAPIClient": Other}, r"no SyncAPIClient\.request\(self, cast_to, options"),
+        ({"AsyncAPIClient": Other}, r"no AsyncAPIClient\.request\(self, cast_to, options"),
+        ({"FinalRequestOptions": OtherOptions}, r"FinalRequestOptions lack .*json_data.*post_parser"),
+    ],
+)
+def test_an_openai_of_unknown_shape_is_refused_in_words(
+    changed: dict[str, Any], says: str, unpatched: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [kind.__dict__["request"] for kind in CLIENTS]
+    client = unpatched.aclient() if "AsyncAPIClient" in changed else unpatched.client()
+    for name, thing in changed.items():
+        monkeypatch.setattr(_base_client, name, thing)
+    with pytest.raises(ConfigurationError, match=rf"openai .* is not one .*{says}.*Install an openai"):
+        patch(unpatched.keeper)
+    with pytest.raises(ConfigurationError, match=says):
+        wrap(client, unpatched.keeper)
+    assert not is_patched()
+    assert [kind.__dict__["request"] for kind in CLIENTS] == before
+    assert "request" in vars(Other)
+
+
+@pytest.mark.parametrize("version", ["0.28.1", "1.66.0", "1.109.0", "4.0.0", "4.0.0b1", "10.0", "unheard of"])
+def test_an_openai_that_was_never_tried_is_refused_in_words(
+    version: str, unpatched: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._version.__version__", version)
+    with pytest.raises(ConfigurationError, match=f"openai {version} is not one that budgetguard knows"):
+        patch(unpatched.keeper)
+    assert not is_patched()
+    with unpatched.client() as client, pytest.raises(ConfigurationError, match=r"1\.109\.1 to 3"):
+        wrap(client, unpatched.keeper)
+
+
+@pytest.mark.parametrize("version", ["1.109.1", "2.0.0", "2.0.0-alpha.1", "3.54.0", "3.999"])
+def test_an_openai_of_a_version_between_those_that_were_tried_is_guarded(
+    version: str, unpatched: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._version.__version__", version)
+    patch(unpatched.keeper)
+    assert is_patched()
+
+
+def test_the_versions_that_are_guarded_are_those_that_are_installed_with_us() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    oldest, too_new = (".".join(map(str, version)) for version in (_OLDEST, _TOO_NEW))
+    assert f"openai>={oldest},<{too_new}" in project["dependencies"]
 
 
 def test_a_wrapped_client_is_guarded_and_no_other(unpatched: Books) -> None:
