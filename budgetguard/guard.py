@@ -40,7 +40,7 @@ class Guard:
 
     >>> guard = Guard(store="memory://", project="my-app")
     >>> guard.set_budget(10, user="1234", duration="monthly").available
-    Decimal('10.000000000')
+    Decimal('10.00')
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from budgetguard.accounts import Balance, Budget
-from budgetguard.money import Nanos
+from budgetguard.money import Nanos, to_usd
 from budgetguard.usage import Usage
-from budgetguard.windows import Milliseconds
+from budgetguard.windows import Milliseconds, to_datetime
 
 HoldState: TypeAlias = Literal["held", "settled", "voided", "lapsed"]
 Outcome: TypeAlias = Literal["answered", "abandoned", "failed", "unknown", "posted"]
@@ -178,24 +180,52 @@ class Settled:
 class HoldRecord:
     """Hold one hold as it stands: open, or the record of a call that ended. No text of the call.
 
+    The properties are for people and callers (USD as Decimal, aware datetimes); the attributes are what
+    stores exchange (Nanos, milliseconds).
+
     Attributes:
-        ended: when it was settled, voided or lapsed; None while open.
-        expires: when it lapses if nothing comes.
-        cost: Nanos booked.
+        ended_ms: when it was settled, voided or lapsed; None while open.
+        expires_ms: when it lapses if nothing comes.
+        cost_nanos: what was booked.
     """
 
     id: str
     state: HoldState
     accounts: tuple[str, ...]
-    amount: Nanos
-    on_lapse: Nanos
-    cost: Nanos
-    created: Milliseconds
-    expires: Milliseconds
-    ended: Milliseconds | None
+    amount_nanos: Nanos
+    on_lapse_nanos: Nanos
+    cost_nanos: Nanos
+    created_ms: Milliseconds
+    expires_ms: Milliseconds
+    ended_ms: Milliseconds | None
     user: str | None
     model: str
     endpoint: str
     outcome: str | None
     request_id: str | None
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def amount(self) -> Decimal:
+        """What was set aside, USD."""
+        return to_usd(self.amount_nanos)
+
+    @property
+    def cost(self) -> Decimal:
+        """What was booked, USD."""
+        return to_usd(self.cost_nanos)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the call was made."""
+        return to_datetime(self.created_ms)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the hold lapses if nothing comes."""
+        return to_datetime(self.expires_ms)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it was settled, voided or lapsed; None while open."""
+        return None if self.ended_ms is None else to_datetime(self.ended_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -45,14 +45,14 @@ class Totals:
         """Count one record."""
         if record.state == "held":
             self.open += 1
-            self.held += record.amount
+            self.held += record.amount_nanos
             return
         if record.state == "voided":
             self.voided += 1
             return
         self.calls += not _is_imported(record)
         self.lapses += record.state == "lapsed"
-        self.spent += record.cost
+        self.spent += record.cost_nanos
         self.input_tokens += record.usage.input_tokens
         self.output_tokens += record.usage.output_tokens
 
@@ -161,12 +161,12 @@ def _value(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> str
         return record.model
     if _is_imported(record):
         return None
-    return datetime.fromtimestamp(record.created / 1000, zone).date().isoformat()
+    return record.created_at.astimezone(zone).date().isoformat()
 
 
 def _is_imported(record: HoldRecord) -> bool:
     # Spend that another program recorded without its time is booked at 0.
-    return record.created == 0
+    return record.created_ms == 0
 
 
 def _order(by: Sequence[Dimension], key: tuple[str | None, ...], totals: Totals) -> tuple[Any, ...]:

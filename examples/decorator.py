@@ -47,4 +47,4 @@ with budget_user("1234"):
     print(extract({"text": "Ada wrote the first program."})["people"])
 
 for call in guard.calls():
-    print(call.model, dict(call.usage.units), f"{call.cost / 1e9:.9f} USD")
+    print(call.model, dict(call.usage.units), call.cost, "USD")

@@ -16,7 +16,7 @@ from budgetguard.cli.tables import details, holds_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
 from budgetguard.holds import HoldRecord
 from budgetguard.money import format_usd, to_usd
-from budgetguard.windows import Milliseconds, to_datetime
+from budgetguard.windows import Milliseconds
 
 _TABLE_ROWS = 100
 
@@ -123,7 +123,7 @@ def holds(
             return
         now: Milliseconds = here.guard.keeper.now()
         here.console.print(holds_table(rows, now, here.console, here.timezone))
-        total = format_usd(sum(hold.amount for hold in rows))
+        total = format_usd(sum(hold.amount_nanos for hold in rows))
         here.say(f"{count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}.")
 
 
@@ -136,10 +136,10 @@ def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
         "accounts": list(hold.accounts),
         "model": hold.model,
         "endpoint": hold.endpoint,
-        "amount": format(to_usd(hold.amount), "f"),
-        "on_lapse": format(to_usd(hold.on_lapse), "f"),
-        "created_at": to_datetime(hold.created).isoformat(),
-        "expires_at": to_datetime(hold.expires).isoformat(),
+        "amount": format(hold.amount, "f"),
+        "on_lapse": format(to_usd(hold.on_lapse_nanos), "f"),
+        "created_at": hold.created_at.isoformat(),
+        "expires_at": hold.expires_at.isoformat(),
     }
 
 

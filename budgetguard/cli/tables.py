@@ -164,11 +164,11 @@ def holds_table(
     rows: Sequence[HoldRecord], now: Milliseconds, console: Console, zone: tzinfo | None
 ) -> RenderableType:
     """Show calls under way."""
-    amounts = money([row.amount for row in rows])
+    amounts = money([row.amount_nanos for row in rows])
     names = ["(no user)" if row.user is None else printable(row.user) for row in rows]
     models = [printable(row.model) for row in rows]
-    ages = [f"{max(0, now - row.created) // 1000:,} s" for row in rows]
-    lapses = [when(to_datetime(row.expires), zone) for row in rows]
+    ages = [f"{max(0, now - row.created_ms) // 1000:,} s" for row in rows]
+    lapses = [when(row.expires_at, zone) for row in rows]
     columns = [
         text_column("User"),
         text_column("Model"),

@@ -141,7 +141,7 @@ class RecordLaws(ContractBase):
         store.delete(USER)
         assert [(c.state, c.accounts) for c in store.calls()] == [("held", ())]
         clock.advance(TTL / 1000)
-        assert [(c.state, c.cost) for c in store.calls()] == [("lapsed", 25)]
+        assert [(c.state, c.cost_nanos) for c in store.calls()] == [("lapsed", 25)]
 
     # Listings
 
@@ -205,8 +205,8 @@ class RecordLaws(ContractBase):
         store.settle(call, Settlement(40, usage=usage, request_id="req-1", outcome="abandoned"))
         (record,) = store.calls()
         assert (record.id, record.state, record.accounts) == (call.id, "settled", (USER,))
-        assert (record.amount, record.on_lapse, record.cost) == (60, 25, 40)
-        assert (record.created, record.ended, record.expires) == (
+        assert (record.amount_nanos, record.on_lapse_nanos, record.cost_nanos) == (60, 25, 40)
+        assert (record.created_ms, record.ended_ms, record.expires_ms) == (
             call.created,
             clock(),
             call.created + TTL,
@@ -221,13 +221,13 @@ class RecordLaws(ContractBase):
         settled(store, granted(store, hold(clock, 10)), 1)
         store.void(granted(store, hold(clock, 10)))
         granted(store, hold(clock, 10, on_lapse=3))
-        assert sorted((c.state, c.cost) for c in store.calls()) == [
+        assert sorted((c.state, c.cost_nanos) for c in store.calls()) == [
             ("held", 0),
             ("settled", 1),
             ("voided", 0),
         ]
         clock.advance(TTL / 1000)
-        assert ("lapsed", 3) in {(c.state, c.cost) for c in store.calls()}
+        assert ("lapsed", 3) in {(c.state, c.cost_nanos) for c in store.calls()}
 
     def test_spend_is_kept_by_model(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)

@@ -659,5 +659,5 @@ def test_a_clock_that_jumps_back_leaves_records_and_accounts_usable(tmp_path: Pa
     clock.advance(-10 * 365 * 86_400)
     store.settle(hold, Settlement(7))
     assert spent(store) == 7
-    assert [(c.id, c.state, c.cost) for c in store.calls()] == [(hold.id, "settled", 7)]
+    assert [(c.id, c.state, c.cost_nanos) for c in store.calls()] == [(hold.id, "settled", 7)]
     store.close()

@@ -176,7 +176,7 @@ def test_an_answer_that_used_a_unit_without_a_price_is_booked_as_projected(
     asked = guard.budgeted(usage=lambda answer: Usage.of(input_tokens=1, output_audio_tokens=10))
     asked(lambda messages, model=MODEL: object())(HELLO)
     (call,) = guard.calls()
-    assert (call.cost, nanos(guard)) == (call.amount, (call.amount, 0))
+    assert (call.cost_nanos, nanos(guard)) == (call.amount_nanos, (call.amount_nanos, 0))
     assert "no price for output_audio_tokens" in caplog.text
 
 
@@ -290,19 +290,19 @@ def test_an_answer_from_which_no_cost_can_be_read(guard: Guard, answer: Any) -> 
     with pytest.raises(UnpricedAnswerError, match=r"its projection was booked.*usage=f"):
         asker(guard, answer)(HELLO)
     (call,) = guard.calls()
-    assert nanos(guard) == (call.amount, 0)
+    assert nanos(guard) == (call.amount_nanos, 0)
 
 
 def test_no_answer_at_all(guard: Guard) -> None:
     with pytest.raises(UnpricedAnswerError, match="answered with NoneType"):
         guard.budgeted(lambda messages, model=MODEL: None)(HELLO)
-    assert nanos(guard) == (next(guard.calls()).amount, 0)
+    assert nanos(guard) == (next(guard.calls()).amount_nanos, 0)
 
 
 def test_an_answer_that_fights_being_read_reaches_its_caller(guard: Guard) -> None:
     answer = Hostile()
     assert asker(guard, answer)(HELLO) is answer
-    assert nanos(guard) == (next(guard.calls()).amount, 0)
+    assert nanos(guard) == (next(guard.calls()).amount_nanos, 0)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_an_answer_that_fights_being_read_reaches_its_caller(guard: Guard) -> No
 def test_a_usage_that_is_none(guard: Guard, read: Any, says: str) -> None:
     with pytest.raises(UnpricedAnswerError, match=says):
         guard.budgeted(usage=read)(lambda messages, model=MODEL: object())(HELLO)
-    assert nanos(guard) == (next(guard.calls()).amount, 0)
+    assert nanos(guard) == (next(guard.calls()).amount_nanos, 0)
 
 
 def test_an_answer_that_says_it_used_more_than_any_budget_holds(guard: Guard) -> None:

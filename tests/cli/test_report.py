@@ -31,12 +31,12 @@ def record(
         id="h",
         state=state,
         accounts=(),
-        amount=amount,
-        on_lapse=0,
-        cost=cost,
-        created=created,
-        expires=created + 1,
-        ended=None,
+        amount_nanos=amount,
+        on_lapse_nanos=0,
+        cost_nanos=cost,
+        created_ms=created,
+        expires_ms=created + 1,
+        ended_ms=None,
         user=user,
         model=model,
         endpoint="chat",
@@ -67,9 +67,8 @@ def test_rows_add_up_to_the_total_and_do_not_depend_on_order() -> None:
         for _ in range(500)
     ]
     report = summarize(records, ("user", "model"))
-    assert (
-        sum(totals.spent for _, totals in report.rows) == report.total.spent == sum(r.cost for r in records)
-    )
+    booked = sum(record.cost_nanos for record in records)
+    assert sum(totals.spent for _, totals in report.rows) == report.total.spent == booked
     assert len(report.rows) == 6
     assert summarize(reversed(records), ("user", "model")) == report
 

@@ -88,7 +88,7 @@ def _check(store: Store, said: list[str]) -> None:
         what, _, hold_id = line.partition(" ")
         assert hold_id in calls, f"{line}: lost"
         if what == "settled":
-            assert (calls[hold_id].state, calls[hold_id].cost) == ("settled", 3), f"{line}: not booked"
+            assert (calls[hold_id].state, calls[hold_id].cost_nanos) == ("settled", 3), f"{line}: not booked"
     settled = sum(call.state == "settled" for call in calls.values())
     held = sum(call.state == "held" for call in calls.values())
     for account in ("user:1", "project:p"):

@@ -37,7 +37,7 @@ def guard() -> Guard:
 def projected(guard: Guard) -> int:
     """Return what the one call that was made was held for, Nanos."""
     (record,) = guard.calls()
-    return record.amount
+    return record.amount_nanos
 
 
 # What kinds of functions

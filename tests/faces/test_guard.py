@@ -44,7 +44,7 @@ def test_a_call_that_nothing_limits_is_refused_with_the_remedy() -> None:
 def test_a_call_that_nothing_limits_may_be_allowed_and_is_still_recorded() -> None:
     guard = make_guard(missing_user="allow")
     asker(guard)(HELLO)
-    assert [(call.state, call.cost, call.accounts) for call in guard.calls()] == [("settled", COST, ())]
+    assert [(call.state, call.cost_nanos, call.accounts) for call in guard.calls()] == [("settled", COST, ())]
 
 
 def test_a_project_limit_is_enough_and_counts_every_user() -> None:
@@ -118,7 +118,7 @@ def test_a_model_without_a_price_may_be_allowed_and_is_booked_at_nothing() -> No
     guard = make_guard(user="u", unknown_model="allow")
     asker(guard)(HELLO, model="no-such-model")
     (call,) = guard.calls()
-    assert (call.state, call.cost, call.model) == ("settled", 0, "no-such-model")
+    assert (call.state, call.cost_nanos, call.model) == ("settled", 0, "no-such-model")
     assert call.usage.input_tokens == 100
 
 

@@ -269,4 +269,4 @@ def test_what_an_outer_books_after_giving_back_is_told_with_its_own_hold(guard: 
     agent(HELLO)
     (settled,) = [event for event in events if isinstance(event, Settled)]
     assert settled.cost == Decimal("0.00012")
-    assert sum(record.cost for record in guard.calls()) == INNER
+    assert sum(record.cost_nanos for record in guard.calls()) == INNER

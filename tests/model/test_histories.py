@@ -195,7 +195,7 @@ class Histories(RuleBasedStateMachine):
                 )
                 for name, b in listed.items()
             } == expected
-            assert {c.id: (c.state, c.cost, c.accounts) for c in store.calls()} == records
+            assert {c.id: (c.state, c.cost_nanos, c.accounts) for c in store.calls()} == records
             open_ids = {h.id for h in store.holds()}
             assert open_ids == {i for i, (state, _, on) in records.items() if state == "held" and on}
             assert all(store.read(name) == balance for name, balance in listed.items())

@@ -110,7 +110,7 @@ def test_four_processes_that_settle_500_calls_each_book_exactly_2000(tmp_path: P
     balance = store.read("user:1")
     assert balance is not None
     assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (2_000, 0, 0)
-    assert sum(call.cost for call in store.calls()) == 2_000
+    assert sum(call.cost_nanos for call in store.calls()) == 2_000
     store.close()
 
 
