@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 from openai import NOT_GIVEN, AsyncStream, Stream, omit
+from openai.resources.responses import Responses
 from openai.types import Completion
 from openai.types.responses import Response, ResponseStreamEvent
 
@@ -113,8 +114,6 @@ SYNC: dict[str, Callable[[openai.OpenAI], Any]] = {
         for name, more in MORE.items()
     },
     "parse": lambda client: client.responses.parse(**ASK, text_format=Room),
-    "compact": lambda client: client.responses.compact(**ASK),
-    "compact, raw": lambda client: client.responses.with_raw_response.compact(**ASK).parse(),
     "the stream helper": _helper,
     "the stream helper, parsing": _helper_parsing,
     "a stream in a with": _in_with,
@@ -195,7 +194,6 @@ ASYNC: dict[str, Callable[[openai.AsyncOpenAI], Awaitable[Any]]] = {
     },
     **{f"create(stream=True), {name}": _alist(**more) for name, more in MORE.items()},
     "parse": lambda client: client.responses.parse(**ASK, text_format=Room),
-    "compact": lambda client: client.responses.compact(**ASK),
     "the stream helper": _ahelper,
     "a stream in a with": _ain_with,
     "raw": _araw,
@@ -204,3 +202,7 @@ ASYNC: dict[str, Callable[[openai.AsyncOpenAI], Awaitable[Any]]] = {
     "completions": lambda client: client.completions.create(**COMPLETE),
     "completions, a stream": _acompletions,
 }
+if hasattr(Responses, "compact"):
+    SYNC["compact"] = lambda client: client.responses.compact(**ASK)
+    SYNC["compact, raw"] = lambda client: client.responses.with_raw_response.compact(**ASK).parse()
+    ASYNC["compact"] = lambda client: client.responses.compact(**ASK)
