@@ -158,7 +158,14 @@ def project_chat(
     output_units = {"output_tokens": output}
     if "audio" in (given(body, "modalities") or ()):
         output_units["output_audio_tokens"] = output
-    return _priced(body, model, rates, input_units, output_units, assumed)
+    return projected(
+        model,
+        rates,
+        input_units,
+        output_units,
+        cap_assumed=assumed,
+        asked_tier=given(body, "service_tier"),
+    )
 
 
 def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Projection:
@@ -168,7 +175,14 @@ def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Pro
         UnknownModelError: input tokens have no price.
     """
     tokens = with_margin(embedding_input_tokens(body, model))
-    return _priced(body, model, rates, {"input_tokens": tokens}, {}, cap_assumed=False)
+    return projected(
+        model,
+        rates,
+        {"input_tokens": tokens},
+        {},
+        cap_assumed=False,
+        asked_tier=given(body, "service_tier"),
+    )
 
 
 def project_response(
@@ -213,7 +227,14 @@ def project_response(
     input_units = {"input_tokens": tokens, **fees}
     # Images that a tool draws are output of another model, whose tokens are billed beside the answer's.
     output_units = {"output_tokens": cap + drawn, "output_image_tokens": drawn}
-    projection = _priced(body, model, rates, input_units, output_units, assumed)
+    projection = projected(
+        model,
+        rates,
+        input_units,
+        output_units,
+        cap_assumed=assumed,
+        asked_tier=given(body, "service_tier"),
+    )
     return replace(projection, hidden=hidden)
 
 
@@ -231,7 +252,14 @@ def project_completion(
     cap = _whole(body, "max_tokens", least=0)
     tokens = with_margin(completion_input_tokens(body, model))
     output = (COMPLETION_CAP if cap is None else cap) * completion_choices(body)
-    return _priced(body, model, rates, {"input_tokens": tokens}, {"output_tokens": output}, cap_assumed=False)
+    return projected(
+        model,
+        rates,
+        {"input_tokens": tokens},
+        {"output_tokens": output},
+        cap_assumed=False,
+        asked_tier=given(body, "service_tier"),
+    )
 
 
 def completion_choices(body: Mapping[str, Any]) -> int:
@@ -244,18 +272,25 @@ def completion_choices(body: Mapping[str, Any]) -> int:
     return max(1, completion_prompts(body)) * max(one or 1 for one in wanted)
 
 
-def _priced(
-    body: Mapping[str, Any],
+def projected(
     model: str,
     rates: Rates,
     input_units: Mapping[str, int],
     output_units: Mapping[str, int],
-    cap_assumed: bool,
+    *,
+    cap_assumed: bool = False,
+    asked_tier: object = None,
 ) -> Projection:
-    asked = given(body, "service_tier")
+    """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
+
+    A tier that is asked for may not be had, and then the call is served and billed at the standard one.
+
+    Raises:
+        UnknownModelError: a unit has no price.
+    """
     served = [rates]
-    if isinstance(asked, str):
-        served.append(rates.with_tier(asked))
+    if isinstance(asked_tier, str):
+        served.append(rates.with_tier(asked_tier))
     usage = Usage.of(**input_units, **output_units)
     return Projection(
         model=model,

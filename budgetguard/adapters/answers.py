@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from budgetguard.counting.requests import is_absent
+from budgetguard.adapters.fields import count, field, items, parsed, text
 from budgetguard.counting.tokens import SLICE, count_text, encoding_for
 from budgetguard.usage import Reported, Usage
 
@@ -23,7 +20,6 @@ _OUTPUT_PARTS: Final = (
     ("reasoning_tokens", "output_reasoning_tokens"),
     ("audio_tokens", "output_audio_tokens"),
 )
-_MOST_DIGITS: Final = 15
 
 
 def reported(answer: object) -> Reported:
@@ -36,16 +32,12 @@ def reported(answer: object) -> Reported:
     Args:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
-    if isinstance(answer, str | bytes | bytearray):
-        try:
-            answer = json.loads(answer)
-        except ValueError:
-            return Reported(usage=None)
+    answer = parsed(answer)
     return Reported(
-        usage=_usage(_field(answer, "usage")),
-        model=_text(_field(answer, "model")),
-        tier=_text(_field(answer, "service_tier")),
-        request_id=_text(_field(answer, "id")),
+        usage=_usage(field(answer, "usage")),
+        model=text(field(answer, "model")),
+        tier=text(field(answer, "service_tier")),
+        request_id=text(field(answer, "id")),
     )
 
 
@@ -56,7 +48,7 @@ def _usage(usage: object) -> Usage | None:
     total_out = _first_count(usage, "completion_tokens", "output_tokens")
     if total_in is None and total_out is None:
         return None
-    total = _count(_field(usage, "total_tokens"))
+    total = count(field(usage, "total_tokens"))
     if total_out is None and total is not None and total_in is not None:
         total_out = max(0, total - total_in)
     if total_in is None and total is not None and total_out is not None:
@@ -67,9 +59,9 @@ def _usage(usage: object) -> Usage | None:
     for details, parts in ((details_in, _INPUT_PARTS), (details_out, _OUTPUT_PARTS)):
         if details is not None:
             for name, unit in parts:
-                units[unit] = _count(_field(details, name)) or 0
-    if (cached := _field(details_in, "cached_tokens_details")) is not None:
-        units["cache_audio_read_tokens"] = _count(_field(cached, "audio_tokens")) or 0
+                units[unit] = count(field(details, name)) or 0
+    if (cached := field(details_in, "cached_tokens_details")) is not None:
+        units["cache_audio_read_tokens"] = count(field(cached, "audio_tokens")) or 0
     return Usage.of(**units)
 
 
@@ -110,7 +102,7 @@ class StreamTally:
             self._usage = said.usage
             self._pieces.clear()
         if self._usage is None:
-            for choice in _items(_field(chunk, "choices")):
+            for choice in items(field(chunk, "choices")):
                 self._take(choice)
 
     def seen_tokens(self) -> int:
@@ -119,22 +111,22 @@ class StreamTally:
         return self._counted
 
     def _take(self, choice: object) -> None:
-        index = _field(choice, "index")
-        self._keep((index, "text"), _field(choice, "text"))
-        delta = _field(choice, "delta")
+        index = field(choice, "index")
+        self._keep((index, "text"), field(choice, "text"))
+        delta = field(choice, "delta")
         if delta is None:
             return
         for name in ("content", "refusal", "reasoning_content", "reasoning"):
-            self._keep((index, name), _field(delta, name))
-        self._keep((index, "audio"), _field(_field(delta, "audio"), "transcript"))
-        calls = list(_items(_field(delta, "tool_calls")))
-        if (older := _field(delta, "function_call")) is not None:
+            self._keep((index, name), field(delta, name))
+        self._keep((index, "audio"), field(field(delta, "audio"), "transcript"))
+        calls = list(items(field(delta, "tool_calls")))
+        if (older := field(delta, "function_call")) is not None:
             calls.append({"index": "function_call", "function": older})
         for call in calls:
             for kind in ("function", "custom"):
-                function = _field(call, kind)
+                function = field(call, kind)
                 for name in ("name", "arguments", "input"):
-                    self._keep((index, "call", _field(call, "index"), name), _field(function, name))
+                    self._keep((index, "call", field(call, "index"), name), field(function, name))
 
     def _keep(self, slot: tuple[object, ...], text: object) -> None:
         if isinstance(text, str) and text:
@@ -150,33 +142,9 @@ class StreamTally:
         self._characters = 0
 
 
-def _field(value: object, name: str) -> Any:
-    if value is None:
-        return None
-    found = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-    return None if is_absent(found) else found
-
-
 def _first(value: object, *names: str) -> Any:
-    return next((found for name in names if (found := _field(value, name)) is not None), None)
+    return next((found for name in names if (found := field(value, name)) is not None), None)
 
 
 def _first_count(value: object, *names: str) -> int | None:
-    return next((count for name in names if (count := _count(_field(value, name))) is not None), None)
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, str):
-        text = value.strip()
-        value = int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return math.ceil(value) if value >= 0 else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _items(value: object) -> Iterable[object]:
-    return value if isinstance(value, list | tuple) else ()
+    return next((found for name in names if (found := count(field(value, name))) is not None), None)

@@ -8,14 +8,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from budgetguard.adapters.fields import count, field
 from budgetguard.adapters.lengths import most_seconds, recording_seconds
-from budgetguard.adapters.measures import count, field, projected, text, tokens
+from budgetguard.adapters.measures import text, tokens
 from budgetguard.adapters.uploads import files_of, look_into
 from budgetguard.counting.requests import given
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.rates import Rates
-from budgetguard.projection import Projection, with_margin
+from budgetguard.projection import Projection, projected, with_margin
 from budgetguard.usage import Reported, Usage
 
 # As OpenAI documents: a token is 100 ms of what is heard and 50 ms of what is spoken

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
@@ -175,22 +176,9 @@ def ending_of_any_error(error: BaseException) -> Ending:
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and 400 <= status < 600:
         return NotCharged(f"the provider answered {status}")
-    if any(_is_never_sent(cause) for cause in _causes(error)):
+    if was_never_sent(error):
         return NotCharged("no connection")
     return Unknown(type(error).__name__)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__
-
-
-def _is_never_sent(error: BaseException) -> bool:
-    return isinstance(error, ConnectionRefusedError) or type(error).__name__ in _NEVER_SENT
 
 
 def _is_count(value: object) -> bool:
@@ -205,9 +193,6 @@ def _shown(value: object) -> str:
 
 
 INPUTS: Final = ("messages", "prompt", "input")
-
-# What HTTP clients name the error when nobody was there to take the request.
-_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 
 
 def chat_body(arguments: Mapping[str, Any], given: object) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
 from budgetguard.adapters.answers import reported
-from budgetguard.adapters.measures import field, projected, text, tokens, whole
+from budgetguard.adapters.fields import field
+from budgetguard.adapters.measures import text, tokens, whole
 from budgetguard.adapters.uploads import files_of, look_into
 from budgetguard.counting.images import image_size
 from budgetguard.counting.requests import bare_name, given
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.rates import Rates
-from budgetguard.projection import Projection, with_margin
+from budgetguard.projection import Projection, projected, with_margin
 from budgetguard.usage import Reported, Usage
 
 _MOST_IMAGES: Final = 128

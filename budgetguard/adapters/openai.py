@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
 from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.paths import deployment
 from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.uploads import with_files
@@ -23,18 +24,6 @@ from budgetguard.projection import Projection
 from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
 
-# httpx's names for: nobody was there to take the request.
-_NEVER_SENT: Final = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "UnsupportedProtocol",
-        "LocalProtocolError",
-        "InvalidURL",
-    }
-)
-_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
 # Functions of the client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
 
@@ -92,7 +81,7 @@ class OpenAIRequest(Request):
             return NotCharged(f"HTTP {getattr(error, 'status_code', 'error')}")
         if "APIResponseValidationError" in kinds:
             return Answered(self._read(getattr(error, "response", None)))
-        if any(_is_never_sent(cause) for cause in _causes(error)):
+        if was_never_sent(error):
             return NotCharged("no connection")
         if "APIConnectionError" in kinds or not isinstance(error, Exception) or _was_sending(error):
             return Unknown(type(error).__name__)
@@ -206,22 +195,6 @@ def _body(options: Any) -> Mapping[str, Any]:
     if not isinstance(extra, Mapping):
         return body
     return {**body, **extra}
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _is_never_sent(error: BaseException) -> bool:
-    return any(
-        kind.__name__ in _NEVER_SENT and kind.__module__.partition(".")[0] in _HTTP_LIBRARIES
-        for kind in type(error).__mro__
-    )
 
 
 def _was_sending(error: BaseException) -> bool:

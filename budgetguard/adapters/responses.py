@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from budgetguard.adapters.answers import StreamTally, _count, _field, _items, _text, reported
+from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.fields import count, field, items, parsed, text
 from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, search_unit
 from budgetguard.counting.requests import as_mapping
 from budgetguard.usage import Reported, Usage
@@ -27,17 +27,13 @@ def read_response(answer: object) -> Reported:
     Args:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
-    if isinstance(answer, str | bytes | bytearray):
-        try:
-            answer = json.loads(answer)
-        except ValueError:
-            return Reported(usage=None)
+    answer = parsed(answer)
     said = reported(answer)
-    status = _field(answer, "status")
+    status = field(answer, "status")
     if said.usage is None:
         if status == "failed":
             return replace(said, usage=Usage())
-        waiting = status == "queued" or (status in _PENDING and _field(answer, "background") is True)
+        waiting = status == "queued" or (status in _PENDING and field(answer, "background") is True)
         return replace(said, pending=waiting)
     return replace(said, usage=_with_fees(said.usage, answer))
 
@@ -45,17 +41,17 @@ def read_response(answer: object) -> Reported:
 def _with_fees(usage: Usage, answer: object) -> Usage:
     calls: dict[str, int] = {}
     containers: set[object] = set()
-    for item in _items(_field(answer, "output")):
-        kind = _text(_field(item, "type")) or ""
-        if kind == "web_search_call" and _field(_field(item, "action"), "type") not in (None, "search"):
+    for item in items(field(answer, "output")):
+        kind = text(field(item, "type")) or ""
+        if kind == "web_search_call" and field(field(item, "action"), "type") not in (None, "search"):
             continue  # a page that is opened or looked through again is not billed
         if kind == "code_interpreter_call":
-            containers.add(_text(_field(item, "container_id")))
+            containers.add(text(field(item, "container_id")))
         calls[kind] = calls.get(kind, 0) + 1
-    counted = _field(answer, "tool_usage")
-    searches = _count(_field(_field(counted, "web_search"), "num_requests"))
-    drawn = _drawn(_field(counted, "image_gen"), calls.get("image_generation_call", 0))
-    offered = {"tools": _field(answer, "tools")}
+    counted = field(answer, "tool_usage")
+    searches = count(field(field(counted, "web_search"), "num_requests"))
+    drawn = _drawn(field(counted, "image_gen"), calls.get("image_generation_call", 0))
+    offered = {"tools": field(answer, "tools")}
     fees = {
         search_unit(offered): calls.get("web_search_call", 0) if searches is None else searches,
         "storage_searches": calls.get("file_search_call", 0),
@@ -76,10 +72,10 @@ def _drawn(counted: object, images: int) -> int:
     """Return the tokens of the image model; those that it read cost less than those it drew."""
     if not images:
         return 0
-    output = _count(_field(counted, "output_tokens"))
+    output = count(field(counted, "output_tokens"))
     if not output:
         return images * IMAGE_TOKENS
-    return output + (_count(_field(counted, "input_tokens")) or 0)
+    return output + (count(field(counted, "input_tokens")) or 0)
 
 
 class ResponseTally(StreamTally):
@@ -103,20 +99,18 @@ class ResponseTally(StreamTally):
 
     def feed(self, chunk: object) -> None:
         """Take one event: an SDK object or a mapping."""
-        kind = _text(_field(chunk, "type")) or ""
-        response = _field(chunk, "response")
+        kind = text(field(chunk, "type")) or ""
+        response = field(chunk, "response")
         if response is not None:
             said = read_response(response)
-            over = _field(response, "status") in _OVER
-            if said.pending or said.usage is not None or (over and _field(response, "background") is True):
+            over = field(response, "status") in _OVER
+            if said.pending or said.usage is not None or (over and field(response, "background") is True):
                 self._said = said
         elif kind.endswith(".delta") and kind not in _NOT_OUTPUT:
-            self._keep(
-                (_field(chunk, "item_id"), _field(chunk, "content_index"), kind), _field(chunk, "delta")
-            )
+            self._keep((field(chunk, "item_id"), field(chunk, "content_index"), kind), field(chunk, "delta"))
         elif kind == "response.output_item.added":
-            item = _field(chunk, "item")
-            self._keep((_field(item, "id"), "name"), _field(item, "name"))
+            item = field(chunk, "item")
+            self._keep((field(item, "id"), "name"), field(item, "name"))
 
 
 def runs_in_background(body: Mapping[str, Any]) -> bool:

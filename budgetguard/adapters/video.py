@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budgetguard.adapters.measures import count, field, projected, whole
+from budgetguard.adapters.fields import count, field
+from budgetguard.adapters.measures import whole
 from budgetguard.counting.requests import given
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.rates import Rates
-from budgetguard.projection import Projection
+from budgetguard.projection import Projection, projected
 from budgetguard.usage import Reported, Usage
 
 # What the API takes where the request does not say:
