@@ -380,7 +380,9 @@ def test_other_formats_are_read_by_tinytag(name: str, make: Callable[[int], byte
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x1a\x45\xdf\xa3" + os.urandom(9_000), os.urandom(9_000), b"RIFF1234WAVE"]
+    "data",
+    [b"", b"\x1a\x45\xdf\xa3" + os.urandom(9_000), os.urandom(9_000), b"RIFF1234WAVE"],
+    ids=["nothing", "a Matroska header", "noise", "a WAV header"],
 )
 def test_what_does_not_tell_its_length_is_bounded_by_its_size(data: bytes) -> None:
     assert recording_seconds(io.BytesIO(data), len(data), "a.webm") is None
