@@ -14,11 +14,12 @@ import pytest
 
 import budgetguard
 from budgetguard import errors, events
-from budgetguard.adapters import endpoints, paths
+from budgetguard.adapters import paths
 from budgetguard.config import Settings
+from budgetguard.testing._media import MediaServer
 from budgetguard.testing.openai_server import OpenAIServer
 
-from . import pages
+from . import pages, tables
 from .running import checked, environment, python, run
 
 DOCS = pages.ROOT / "docs"
@@ -28,7 +29,7 @@ page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
 
 @pytest.fixture
 def openai_server() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
+    with MediaServer() as server:
         yield server
 
 
@@ -135,14 +136,39 @@ def test_the_page_of_events_lists_exactly_the_events_and_their_fields() -> None:
     assert {pages.code(row[0])[0]: pages.code(row[1]) for row in rows} == expected
 
 
-def test_the_page_of_the_client_lists_exactly_the_endpoints_that_are_priced_and_refused_ones() -> None:
-    rows = pages.table((DOCS / "openai.md").read_text(), "## Endpoints")
-    told = {name: row[1] for row in rows for name in pages.code(row[0]) if name.startswith("POST /")}
-    priced = {name for name, what in told.items() if what.startswith("projected")}
-    refused = {name for name, what in told.items() if what == "refused"}
-    assert priced == {f"POST {endpoint.path}" for endpoint in endpoints.PRICED}
-    assert refused
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_the_tables_of_a_page_are_what_the_code_says(name: str) -> None:
+    text = tables.page(name).read_text()
+    assert text == tables.written(text), "run python -m tests.docs.tables"
+
+
+def test_every_table_of_the_code_is_on_a_page() -> None:
+    found = [table for name in tables.PAGES for table in tables.names(tables.page(name).read_text())]
+    assert sorted(found) == sorted(tables.TABLES)
+
+
+def test_a_table_that_is_not_the_code_s_is_written_anew() -> None:
+    text = "# A\n\n<!-- table: endpoints -->\n| stale |\n<!-- end -->\n\nMore.\n"
+    new = tables.written(text)
+    assert "stale" not in new
+    assert new.startswith("# A\n\n<!-- table: endpoints -->\n| endpoint |")
+    assert new.endswith("|\n<!-- end -->\n\nMore.\n")
+
+
+def test_what_the_page_of_the_client_calls_refused_is_refused_unless_it_is_allowed() -> None:
+    rows = pages.table((DOCS / "openai.md").read_text(), "## What is refused")
+    refused = [name for row in rows for name in pages.code(row[0]) if name.startswith("POST /")]
+    assert len(refused) > 10
     for name in refused:
         method, path = name.split()
         with pytest.raises(errors.UnknownEndpointError):
             paths.endpoint_of(method, path, base_url="https://api.openai.com/v1")
+
+
+def test_what_the_page_of_the_client_calls_free_is_free() -> None:
+    text = (DOCS / "openai.md").read_text()
+    (said,) = re.findall(r"^Free are (.+?)\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    found = [name for name in pages.code(said) if name.startswith("/")]
+    assert found
+    for path in found:
+        assert paths.endpoint_of("POST", path, base_url="https://api.openai.com/v1") is None

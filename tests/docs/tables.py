@@ -1,0 +1,235 @@
+"""Write the tables of the documentation that the code knows better: endpoints, hosted tools, own prices.
+
+`python -m tests.docs.tables` rewrites them on their pages, between the lines that name them:
+
+    <!-- table: endpoints -->
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.endpoints import PRICED
+from budgetguard.adapters.uploads import with_files
+from budgetguard.counting.hosted_tools import hidden_input, projected_fees
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.own import OWN_PRICES, OwnPrice
+from budgetguard.projection import Projection
+
+from . import pages
+
+PAGES: Final = ("openai.md", "projection.md")
+_PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+_WORDS: Final = "Count the coins."
+_SOUND: Final = ("a.wav", b"\0" * 9_000)
+# One request of every kind that an endpoint bills in another way, by endpoint: model, body, files.
+_REQUESTS: Final[Mapping[str, Sequence[tuple[str, dict[str, Any], dict[str, Any]]]]] = {
+    "chat": [
+        ("gpt-4o", {"messages": [{"role": "user", "content": _WORDS}], "web_search_options": {}}, {}),
+    ],
+    "embeddings": [("text-embedding-3-small", {"input": _WORDS}, {})],
+    "responses": [
+        (
+            "gpt-5",
+            {"input": _WORDS, "tools": [{"type": "file_search"}, {"type": "code_interpreter"}]},
+            {},
+        ),
+    ],
+    "compact": [("gpt-5", {"input": _WORDS}, {})],
+    "completions": [("gpt-3.5-turbo-instruct", {"prompt": _WORDS}, {})],
+    "images": [("gpt-image-1", {"prompt": _WORDS}, {}), ("dall-e-3", {"prompt": _WORDS}, {})],
+    "image edits": [
+        ("gpt-image-1", {"prompt": _WORDS}, {"image": b"a picture"}),
+        ("dall-e-2", {"prompt": _WORDS}, {"image": b"a picture"}),
+    ],
+    "image variations": [("dall-e-2", {}, {"image": b"a picture"})],
+    "speech": [("gpt-4o-mini-tts", {"input": _WORDS}, {}), ("tts-1", {"input": _WORDS}, {})],
+    "transcriptions": [
+        ("gpt-4o-transcribe", {}, {"file": _SOUND}),
+        ("whisper-1", {}, {"file": _SOUND}),
+    ],
+    "translations": [("whisper-1", {}, {"file": _SOUND})],
+    "videos": [("sora-2", {"prompt": _WORDS}, {})],
+}
+_NOTES: Final[Mapping[str, str]] = {
+    "responses": "[hosted tools](projection.md#hosted-tools)",
+    "completions": "at most 16 tokens if `max_tokens` does not say",
+    "transcriptions": "[the length of the upload](#images-audio-video)",
+    "translations": "[the length of the upload](#images-audio-video); booked as projected",
+    "videos": "booked when the job is taken on",
+}
+# These share a row's readers with others, and are never asked for as a stream.
+_NO_STREAM: Final = frozenset({"image variations"})
+# What units are called, the first that a unit's name begins with; parts of others are not told apart.
+_UNITS: Final[Sequence[tuple[str, str | None]]] = (
+    ("input_tokens", "tokens"),
+    ("output_tokens", "tokens"),
+    ("input_image_tokens", None),
+    ("input_audio_tokens", None),
+    ("output_image_tokens", None),
+    ("output_audio_tokens", None),
+    ("input_characters", "characters"),
+    ("input_audio_seconds", "seconds of sound"),
+    ("images_", "images by size and quality"),
+    ("video_seconds_", "seconds of video by size"),
+    ("web_search", "searches"),
+    ("storage_search", "searches"),
+    ("container_sessions", "containers"),
+)
+
+_TOOLS: Final = (
+    "web_search",
+    "web_search_preview",
+    "file_search",
+    "code_interpreter",
+    "image_generation",
+    "mcp",
+    "tool_search",
+    "computer",
+    "shell",
+    "apply_patch",
+)
+_FEES: Final[Mapping[str, str]] = {
+    "web_searches": "a search",
+    "web_search_previews": "a search",
+    "storage_searches": "a search",
+    "container_sessions_1g": "a container of 1 GB, 20 minutes",
+    "output_image_tokens": "an image, in tokens",
+}
+_REASONS, _REASONS_NOT = "gpt-5", "gpt-4.1"
+
+# Rows of our prices that stand for more than one model, in words.
+_MODELS: Final[Mapping[str, str]] = {
+    r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)": "`gpt-image-2`, `gpt-image-2.5-sunburst`, `-flare`",
+    r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
+    r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
+}
+
+
+def endpoints() -> Iterator[str]:
+    """Yield the table of the endpoints that have prices: what bills them is asked of their projections."""
+    yield from _head("endpoint", "name", "priced by", "streams", "notes")
+    for row in PRICED:
+        streams = "yes" if row.tally is not None and row.name not in _NO_STREAM else ""
+        yield _row(f"`POST {row.path}`", f"`{row.name}`", _priced_by(row), streams, _notes(row))
+
+
+def hosted_tools() -> Iterator[str]:
+    """Yield the table of hosted tools: what is allowed for them before a call, and what they bill."""
+    yield from _head("tool", "input tokens at first", "fee projected", "a reasoning model")
+    for tool in _TOOLS:
+        body = {"tools": [{"type": tool}]}
+        plain, reasoning = (
+            (sum(hidden_input(body, model).values()), projected_fees(body, model))
+            for model in (_REASONS_NOT, _REASONS)
+        )
+        said = " and ".join(_fee(*fee) for fee in plain[1].items())
+        other = []
+        if reasoning[0] != plain[0]:
+            other.append(f"{_number(reasoning[0])} tokens")
+        if reasoning[1] != plain[1]:
+            other += [_fee(*fee) for fee in reasoning[1].items()]
+        yield _row(f"`{tool}`", _number(plain[0]), said, ", ".join(other) or "the same")
+
+
+def own_prices() -> Iterator[str]:
+    """Yield the table of our own prices, in USD."""
+    yield from _head("model", "price", "USD", "as of")
+    for row in OWN_PRICES:
+        for key, price in row.prices.items():
+            yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
+
+
+TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
+    "endpoints": endpoints,
+    "hosted tools": hosted_tools,
+    "own prices": own_prices,
+}
+
+
+def written(text: str) -> str:
+    """Return a page's text with its tables as the code has them."""
+    return _PLACE.sub(
+        lambda found: found["begin"] + "\n".join([*TABLES[found["name"]](), found["end"]]), text
+    )
+
+
+def names(text: str) -> list[str]:
+    """Return which tables a page has."""
+    return [found["name"] for found in _PLACE.finditer(text)]
+
+
+def page(name: str) -> Path:
+    """Return where a page is."""
+    return pages.ROOT / "docs" / name
+
+
+def _priced_by(row: Endpoint) -> str:
+    ways: dict[str, list[str]] = {}
+    for model, fields, files in _REQUESTS[row.name]:
+        body = with_files({**fields, "model": model}, {name: _file(file) for name, file in files.items()})
+        projection: Projection = row.project(body, model, PriceBook().rates(model), None, **_more(row))
+        words: dict[str, None] = {}
+        for unit in projection.usage.units:
+            if (word := next(word for start, word in _UNITS if unit.startswith(start))) is not None:
+                words[word] = None
+        ways.setdefault(", ".join(words), []).append(f"`{model}`")
+    if len(ways) == 1:
+        return next(iter(ways))
+    return "; ".join(f"{way} ({', '.join(models)})" for way, models in ways.items())
+
+
+def _more(row: Endpoint) -> dict[str, Any]:
+    return {"learned_input": lambda _key: None} if row.learns_input else {}
+
+
+def _file(file: object) -> object:
+    return io.BytesIO(file) if isinstance(file, bytes) else file
+
+
+def _notes(row: Endpoint) -> str:
+    notes = []
+    if row.asks_usage:
+        notes.append("[its stream is asked for usage](#streams)")
+    if ttl := row.least_ttl({"background": True}):
+        notes.append(f"[in the background](#background-responses) held for {ttl // 3_600_000} hours")
+    return "; ".join([*notes, *([_NOTES[row.name]] if row.name in _NOTES else [])])
+
+
+def _fee(unit: str, count: int) -> str:
+    per = _FEES[unit]
+    if unit == "output_image_tokens":
+        return f"{per} ({_number(count)})"
+    return per if count == 1 else f"{count} {per.removeprefix('a ')}es"
+
+
+def _model(row: OwnPrice) -> str:
+    if row.models is None:
+        return "any that has a price"
+    return f"`{row.models}`" if re.fullmatch(r"[\w.-]+", row.models) else _MODELS[row.models]
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def _head(*titles: str) -> Iterator[str]:
+    yield _row(*titles)
+    yield _row(*("---" for _ in titles)).replace(" ", "")
+
+
+def _row(*cells: str) -> str:
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+if __name__ == "__main__":
+    for one in PAGES:
+        path = page(one)
+        path.write_text(written(path.read_text()))
