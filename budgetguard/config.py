@@ -44,7 +44,7 @@ class Settings:
         hold_ttl: how long a hold lives without word of its call (a duration).
         retention: how long records of ended calls are kept (a duration).
         thresholds: percentages of a limit that are announced when reached.
-        allow_endpoints: paths such as `/images/generations` that may be called although no price is known.
+        allow_endpoints: paths such as `/batches` that may be called although no price is known.
         clock: what tells the time, in milliseconds.
 
     Raises:
@@ -107,7 +107,7 @@ class Settings:
         ):
             raise ConfigurationError(
                 "allow_endpoints is a list of paths such as "
-                f"['/images/generations'], not {self.allow_endpoints!r}"
+                f"['/batches'], not {self.allow_endpoints!r}"
             )
         if not callable(self.clock):
             raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")

@@ -31,14 +31,14 @@ def field(value: object, name: str) -> Any:
 
 
 def count(value: object) -> int | None:
-    """Read a number, or text that spells one, rounded up; None if it is none, negative or absurd."""
+    """Read a number, or text that spells one, rounded up; None if it is none or negative."""
     if isinstance(value, str):
         text = value.strip()
         plain = text.isascii() and text.replace(".", "", 1).isdigit() and len(text) <= _MOST_DIGITS
         value = (float(text) if "." in text else int(text)) if plain else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return math.ceil(value) if 0 <= value < 10**_MOST_DIGITS else None
+    return math.ceil(value) if value >= 0 else None
 
 
 def text(value: object) -> str | None:

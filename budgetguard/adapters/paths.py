@@ -16,6 +16,8 @@ from budgetguard.events import logger
 _BY_PATH: Final = {row.path: row for row in PRICED}
 _warned: set[str] = set()
 _AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
+_WILDCARD: Final = re.compile(r"\*|\{\w*\}")
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z]+")
 _VERSION: Final = re.compile(r"^(?:/openai)?/v1(?=/)")
 
 
@@ -35,7 +37,7 @@ def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] 
     path = plain_path(url, base_url)
     if method == "POST" and (row := _BY_PATH.get(path)) is not None:
         return row
-    if method not in FREE_METHODS and not any(_matches(pattern, path) for pattern in FREE):
+    if method not in FREE_METHODS and not any(_is_free(pattern, path) for pattern in FREE):
         check_allowed(method, path, allowed)
     return None
 
@@ -86,10 +88,23 @@ def deployment(url: str) -> str | None:
     return found and unquote(found[1])
 
 
+def _is_free(pattern: str, path: str) -> bool:
+    # In a free row `{}` is an id, and ids have digits or marks in them. A word there is another endpoint,
+    # perhaps one of tomorrow: `/threads/runs` runs a model, and is no thread.
+    return _matches(pattern, path) and not any(
+        _PLAIN_WORD.fullmatch(have) for want, have in _segments(pattern, path) if want == "{}"
+    )
+
+
 def _matches(pattern: str, path: str) -> bool:
+    segments = _segments(pattern, path)
+    return bool(segments) and all(
+        want == have or (have and _WILDCARD.fullmatch(want) is not None) for want, have in segments
+    )
+
+
+def _segments(pattern: str, path: str) -> list[tuple[str, str]]:
+    """Return a pattern's and a path's segments side by side; none if they are not as many."""
     wanted = _VERSION.sub("", "/" + pattern.strip().strip("/")).split("/")
     found = path.split("/")
-    return len(wanted) == len(found) and all(
-        want == have or (have and re.fullmatch(r"\*|\{\w*\}", want) is not None)
-        for want, have in zip(wanted, found, strict=True)
-    )
+    return list(zip(wanted, found, strict=True)) if len(wanted) == len(found) else []

@@ -64,6 +64,8 @@ def test_what_costs_nothing_is_free(path: str) -> None:
     [
         "/made/up",
         "/threads/t_1/runs",
+        "/threads/runs",
+        "/files/search",
         "/batches",
         "/vector_stores",
         "/responses/resp_1",
