@@ -21,14 +21,12 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
     """All that is installed, but typer and rich."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if not path.name.lower().startswith(("typer", "rich", "_editable", "__editable")):
+    here = Path(budgetguard.__file__).parent
+    for path in [*Path(sysconfig.get_path("purelib")).iterdir(), here]:
+        known = path.name.lower().startswith(("typer", "rich", "_editable", "__editable"))
+        if not known and not (packages / path.name).exists():
             (packages / path.name).symlink_to(path)
-    source = Path(budgetguard.__file__).parent.parent
-    script = (
-        f"import sys; sys.path[:0] = [{str(packages)!r}, {str(source)!r}]; "
-        "from budgetguard.cli import main; main()"
-    )
+    script = f"import sys; sys.path[:0] = [{str(packages)!r}]; from budgetguard.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script, "users"], capture_output=True, text=True, timeout=60
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import budgetguard
 from budgetguard.testing.openai_server import OpenAIServer
 
 from .programs import Launcher, enough_for
@@ -129,12 +128,11 @@ def _packages_with_openai(python: Path, *, leave_out: tuple[str, ...]) -> None:
     """Give an environment what this one has, but for some packages."""
     show = "import sysconfig; print(sysconfig.get_path('purelib'))"
     target = Path(subprocess.run([python, "-c", show], capture_output=True, text=True).stdout.strip())
-    here = Path(budgetguard.__path__[0]).parent
     for folder in {Path(entry) for entry in sys.path if entry.endswith("site-packages")}:
         for path in folder.iterdir():
             known = (target / path.name).exists() or path.name.startswith(("__pycache__", "_", "pip"))
             known = known or path.suffix in (".pth", ".virtualenv")
-            if not known and not path.name.startswith(leave_out) and path.resolve().parent != here:
+            if not known and not path.name.startswith(leave_out):
                 (target / path.name).symlink_to(path)
 
 
