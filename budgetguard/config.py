@@ -106,8 +106,7 @@ class Settings:
             isinstance(path, str) for path in self.allow_endpoints
         ):
             raise ConfigurationError(
-                "allow_endpoints is a list of paths such as "
-                f"['/batches'], not {self.allow_endpoints!r}"
+                f"allow_endpoints is a list of paths such as ['/batches'], not {self.allow_endpoints!r}"
             )
         if not callable(self.clock):
             raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")
