@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from budgetguard.holds import (
     UnknownAccount,
 )
 from budgetguard.learning import ENOUGH, Observations, learned_cap, observe
-from budgetguard.money import format_usd, to_usd
+from budgetguard.money import Nanos, format_usd, to_usd
 from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
@@ -41,6 +42,7 @@ from budgetguard.windows import to_datetime
 
 logger = logging.getLogger("budgetguard")
 
+_SMALLER_TRIES: Final = 8
 _OBSERVE_EVERY: Final = 16
 _OBSERVE_EACH: Final = 4 * ENOUGH
 _FIRST_RETRY: Final = 1.0
@@ -136,10 +138,15 @@ class Bookkeeper:
         found.append(Charge(account_name(PROJECT, self.project)))
         return tuple(found)
 
-    def reserve(self, hold: Hold) -> bool:
+    def reserve(self, hold: Hold, *, smaller: Callable[[Nanos], Hold | None] | None = None) -> bool:
         """Set a hold's money aside, and tell whether any account grants it.
 
         False only where the settings allow a call that nothing limits, or a store that fails.
+
+        Args:
+            hold: what to set aside.
+            smaller: available Nanos -> a hold of no more, of the same id, to try instead of being refused;
+                None if there is none.
 
         Raises:
             BudgetExceededError: an account has too little available.
@@ -152,6 +159,15 @@ class Bookkeeper:
         try:
             store = self.store
             answer = store.reserve(hold)
+            tries = 0
+            # Each account may have less than the one before, and other calls take money meanwhile.
+            while isinstance(answer, Refused) and smaller is not None and tries < _SMALLER_TRIES:
+                less = smaller(answer.balance.available_nanos or 0)
+                if less is None:
+                    break
+                self._tell_lapses(answer.lapsed)
+                hold, tries = less, tries + 1
+                answer = store.reserve(hold)
         except StoreError as error:
             if self.settings.on_store_error == "block":
                 raise
@@ -171,6 +187,22 @@ class Bookkeeper:
         if self.settings.missing_user == "allow" or not hold.amount:
             return False
         raise missing_user(hold.model, self.project)
+
+    def extend(self, hold: Hold) -> Balance | None:
+        """Set more money aside for a call under way; return the account that has no more, if one has not.
+
+        A store that fails changes nothing for the call.
+        """
+        try:
+            store = self.store
+            answer = store.reserve(hold)
+        except StoreError as error:
+            logger.warning("budgetguard: no more could be held for a stream: %s", error)
+            return None
+        self._tell_lapses(answer.lapsed if isinstance(answer, Granted | Refused) else ())
+        if isinstance(answer, Granted):
+            self._granted_by[hold.id] = store
+        return answer.balance if isinstance(answer, Refused) else None
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""

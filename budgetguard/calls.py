@@ -11,11 +11,13 @@ from budgetguard import charged, events, pending
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import calls_around, current_runs, current_user
+from budgetguard.counting.output_limits import output_limit
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
+from budgetguard.refusals import stopped
 from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
 from budgetguard.windows import duration_ms
@@ -44,6 +46,8 @@ class Call:
         self._rates: Rates | None
         self._projection: Projection
         self._hold: Hold | None = None
+        self._extensions: list[Hold] = []
+        self.output_held: int | None = None
 
     @property
     def blocking(self) -> bool:
@@ -67,7 +71,10 @@ class Call:
             BudgetGuardError: the call must not be made; nothing is held.
         """
         keeper = self.keeper
+        self.request.strict = keeper.settings.strict
         self._rates, self._projection = self._project()
+        if fits := self._may_be_capped():
+            self._cap(self._ceiling())
         projection = self._projection
         if projection.cost > MAX_NANOS:
             raise ConfigurationError(
@@ -86,25 +93,20 @@ class Call:
             model=self.request.model,
             endpoint=self.request.endpoint,
         )
-        keeper.emit(
-            events.Projected,
-            user=self._user,
-            model=self.request.model,
-            hold_id=hold.id,
-            endpoint=self.request.endpoint,
-            cost=to_usd(projection.cost),
-            usage=projection.usage,
-            cap_assumed=projection.cap_assumed,
-        )
+        self._tell_projected(hold)
         for outer in self._around:
             outer._give_back()
         try:
-            keeper.reserve(hold)
+            granted = keeper.reserve(hold, smaller=self._smaller if fits else None)
         except BudgetGuardError:
             self._hold = None  # refused: nothing is held, so there is nothing to give back
             raise
         for outer in self._around:
             outer._paid_inside.add(hold.id)
+        # What was never held needs no more of it.
+        self.output_held = projection.output_tokens if granted and projection.cost else None
+        if granted and fits and self._projection.output_cap is not None:
+            self.request.write_cap(self._projection.output_cap)
 
     def finish(self, ending: Ending) -> None:
         """Book how the call ended. Counts once, whoever says it first; never raises.
@@ -115,6 +117,7 @@ class Call:
         hold = self._hold
         if isinstance(ending, Answered) and ending.reported.pending:
             pending.remember(self, ending.reported)
+            self._give_back_extensions()
             return
         if not self._finished.acquire(blocking=False) or hold is None:
             return
@@ -124,6 +127,7 @@ class Call:
                 outer._paid_inside.discard(hold.id)
             if not self._given_back:
                 self.keeper.void(hold, reason)
+            self._give_back_extensions()
             return
         settlement, estimated = self._settlement(ending, hold)
         if self._given_back:
@@ -131,9 +135,41 @@ class Call:
             now = self.keeper.now()
             hold = replace(hold, id=new_hold_id(now), created=now)
         self.keeper.settle(hold, settlement, estimated=estimated)
+        self._give_back_extensions()
         self._charged = True
         if self._user is not None and isinstance(ending, Answered):
             charged.remember(self.keeper, self._user, ending.reported)
+
+    def extend(self, seen: int) -> None:
+        """Hold more for a stream that has written so many output tokens, more than its hold is for.
+
+        Raises:
+            BudgetExceededError: no account has more, and the settings say `stop`.
+        """
+        hold, keeper, projection = self._hold, self.keeper, self._projection
+        if hold is None or self._given_back or self.output_held is None:
+            self.output_held = None
+            return
+        wanted = seen + projection.output_tokens // 4 + 1
+        held = hold.amount + sum(one.amount for one in self._extensions)
+        amount = max(0, projection.with_output(wanted).cost - held)
+        now = keeper.now()
+        on_lapse = amount if keeper.settings.unknown_outcome == "charge" else 0
+        more = replace(hold, id=new_hold_id(now), amount=amount, on_lapse=on_lapse, created=now)
+        empty = keeper.extend(more)
+        if empty is None:
+            self.output_held = wanted
+            self._extensions.append(more)
+            if self._finished.locked():  # another thread has closed the stream meanwhile
+                self._give_back_extensions()
+            return
+        self.output_held = None  # told once
+        if keeper.settings.on_stream_exceeded == "stop":
+            raise stopped(hold, empty, projection.with_output(seen).cost)
+
+    def _give_back_extensions(self) -> None:
+        while self._extensions:
+            self.keeper.void(self._extensions.pop(), "the call that it extended is settled")
 
     def remember(self, answer: object) -> None:
         """Take note that this very answer is paid for, if it is; see `charged`."""
@@ -170,6 +206,51 @@ class Call:
                 raise
             return None, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
+    def _may_be_capped(self) -> bool:
+        projection = self._projection
+        free = self._rates is None or self._rates.is_free
+        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not free
+
+    def _ceiling(self) -> int:
+        settings = self.keeper.settings
+        if settings.strict_ceiling is not None:
+            return settings.strict_ceiling
+        shown = self._projection.input_tokens - self._projection.reserve
+        return max(settings.strict_floor, output_limit(self.request.model, shown))
+
+    def _cap(self, cap: int) -> None:
+        self._projection = self._projection.with_cap(cap, self.request.choices)
+
+    def _smaller(self, available: Nanos) -> Hold | None:
+        """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
+        assert self._hold is not None
+        projection, choices = self._projection, self.request.choices
+        low, high = self.keeper.settings.strict_floor, (projection.output_cap or 0) - 1
+        if high < low:
+            return None
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = projection.with_cap(middle, choices).cost <= available
+            low, high = (middle, high) if fits else (low, middle - 1)
+        self._cap(low)
+        self._hold = replace(self._hold, amount=self._projection.cost, on_lapse=self._cost_of_unknown())
+        self._tell_projected(self._hold)
+        return self._hold
+
+    def _tell_projected(self, hold: Hold) -> None:
+        projection = self._projection
+        self.keeper.emit(
+            events.Projected,
+            user=self._user,
+            model=self.request.model,
+            hold_id=hold.id,
+            endpoint=self.request.endpoint,
+            cost=to_usd(projection.cost),
+            usage=projection.usage,
+            cap_assumed=projection.cap_assumed,
+            output_cap=projection.output_cap,
+        )
+
     def _cost_of_unknown(self) -> Nanos:
         policy = self.keeper.settings.unknown_outcome
         if policy == "charge":
@@ -194,8 +275,9 @@ class Call:
                 self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
             if reported.usage.output_tokens and self._projection.cap_assumed:
-                choices = self.request.choices
-                self.keeper.observe(self.request.model, -(-reported.usage.output_tokens // choices))
+                each = -(-reported.usage.output_tokens // self.request.choices)
+                if not self._projection.cap_written or each < (self._projection.output_cap or 0):
+                    self.keeper.observe(self.request.model, each)
         return (
             Settlement(
                 cost,

@@ -19,6 +19,7 @@ MissingUser: TypeAlias = Literal["error", "allow"]
 UnknownModel: TypeAlias = Literal["error", "allow"]
 UnknownOutcome: TypeAlias = Literal["charge", "input", "release"]
 OnStoreError: TypeAlias = Literal["block", "allow"]
+OnStreamExceeded: TypeAlias = Literal["finish", "stop"]
 
 DEFAULT_PROJECT: Final = "default"
 DEFAULT_THRESHOLDS: Final = (50, 80, 100)
@@ -41,6 +42,11 @@ class Settings:
         unknown_outcome: what a call of unknown outcome costs: `charge` the projection, its `input`, or
             `release` it all.
         on_store_error: whether a store that fails before a call will `block` or allow it.
+        on_stream_exceeded: what a stream does that has cost more than its hold when no account has any
+            more: `finish`, and the next call is refused, or `stop` with BudgetExceededError.
+        strict: write the largest output cap that the budget affords into requests that set none.
+        strict_floor: output tokens; a call whose cap would be lower is refused.
+        strict_ceiling: output tokens that no written cap exceeds; None is what the model can write.
         hold_ttl: how long a hold lives without word of its call (a duration).
         retention: how long records of ended calls are kept (a duration).
         thresholds: percentages of a limit that are announced when reached.
@@ -62,6 +68,10 @@ class Settings:
     unknown_model: UnknownModel = "error"
     unknown_outcome: UnknownOutcome = "charge"
     on_store_error: OnStoreError = "block"
+    on_stream_exceeded: OnStreamExceeded = "finish"
+    strict: bool = False
+    strict_floor: int = 16
+    strict_ceiling: int | None = None
     hold_ttl: str = "15m"
     retention: str = DEFAULT_RETENTION
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
@@ -93,6 +103,16 @@ class Settings:
             if getattr(self, name) not in choices:
                 known = ", ".join(map(repr, choices))
                 raise ConfigurationError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+        if not isinstance(self.strict, bool):
+            raise ConfigurationError(f"strict must be True or False, not {self.strict!r}")
+        _check_tokens(self.strict_floor, name="strict_floor")
+        if self.strict_ceiling is not None:
+            _check_tokens(self.strict_ceiling, name="strict_ceiling")
+            if self.strict_ceiling < self.strict_floor:
+                raise ConfigurationError(
+                    f"strict_ceiling must be at least strict_floor ({self.strict_floor}), "
+                    f"not {self.strict_ceiling}"
+                )
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
         if not isinstance(self.thresholds, tuple):
@@ -120,6 +140,11 @@ class Settings:
         return Budget(limit, self.default_duration, self.timezone)
 
 
+def _check_tokens(tokens: object, *, name: str) -> None:
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        raise ConfigurationError(f"{name} must be a whole number of tokens from 1, not {tokens!r}")
+
+
 def _check_store(store: object) -> None:
     if isinstance(store, str):
         if "://" not in store:
@@ -137,6 +162,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "unknown_model": get_args(UnknownModel),
     "unknown_outcome": get_args(UnknownOutcome),
     "on_store_error": get_args(OnStoreError),
+    "on_stream_exceeded": get_args(OnStreamExceeded),
 }
 _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
@@ -144,6 +170,9 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "thresholds": lambda text: tuple(_percentages(text)),
     "allow_endpoints": lambda text: _list(text),
     "runs": lambda text: _list(text),
+    "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
+    "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
+    "strict_ceiling": lambda text: _number(text, name="BUDGETGUARD_STRICT_CEILING"),
 }
 
 
@@ -182,6 +211,22 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _flag(text: str, *, name: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise ConfigurationError(f"{name} must be true or false, not {text!r}")
+
+
+def _number(text: str, *, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} must be a whole number, not {text!r}") from None
 
 
 def _percentages(text: str) -> list[int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeAlias
 
 import wrapt
 
 from budgetguard.accounts import check_id
-from budgetguard.adapters.completions import INPUTS, FunctionRequest, UsageReader, chat_body
+from budgetguard.adapters.completions import CAPS, INPUTS, FunctionRequest, UsageReader, chat_body
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
@@ -65,7 +64,10 @@ class Budgeted:
 
     def __call__(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
         call, request = self._call(self._bound if instance is not None else self._unbound, args, kwargs)
-        make = partial(wrapped, *args, **kwargs)
+
+        def make() -> Any:
+            return wrapped(*args, **{**kwargs, **request.more})
+
         if inspect.isgeneratorfunction(self._function):
             return GuardedGenerator(call, make, request.reader())
         if inspect.isasyncgenfunction(self._function):
@@ -93,7 +95,9 @@ class Budgeted:
         body = chat_body(arguments, self._find_input(arguments, args, kwargs))
         if self._cap is not None and body.get("max_completion_tokens") is None:
             body["max_completion_tokens"] = self._cap
-        request = FunctionRequest(self._name, model, body, self._usage)
+        by_place = signature.bind_partial(*args).arguments
+        cap = next((name for name in CAPS if name in signature.parameters and name not in by_place), None)
+        request = FunctionRequest(self._name, model, body, self._usage, cap=cap)
         return Call(self._keeper(), request, user=self._user), request
 
     def _find_input(self, arguments: Mapping[str, Any], args: Any, kwargs: Any) -> object:

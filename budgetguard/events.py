@@ -63,11 +63,16 @@ class CallEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projected(CallEvent):
-    """Say what a call will cost at most: `cost`, for `usage`; `cap_assumed` if the request set no cap."""
+    """Say what a call will cost at most: `cost`, for `usage`; `cap_assumed` if the request set no cap.
+
+    `output_cap` is the cap on the output tokens of each choice, None where there is none. In strict mode
+    a call whose cap does not fit is projected again with a lower one, under the same hold id.
+    """
 
     cost: Decimal
     usage: Usage
     cap_assumed: bool
+    output_cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
@@ -77,6 +77,10 @@ class Projection:
         input_cost: Nanos for the input alone: what a call costs at least once it was read.
         cap_assumed: whether the request set no cap on its output, so that one was assumed.
         hidden: what the request's input may be beyond what it shows, if it may be more.
+        output_cap: the cap on the output tokens of each choice, set or assumed; None where there is none.
+        cap_written: the cap was not assumed but written into the request, so that it holds.
+        reserve: input tokens on top of the estimate that make the input a bound.
+        served: what a unit costs at each tier that may serve the call; the dearest counts.
     """
 
     model: str
@@ -87,6 +91,47 @@ class Projection:
     input_cost: Nanos
     cap_assumed: bool
     hidden: HiddenInput | None = None
+    output_cap: int | None = None
+    cap_written: bool = False
+    reserve: int = 0
+    served: tuple[Rates, ...] = field(default=(), repr=False, compare=False)
+
+    def with_reserve(self, tokens: int) -> Projection:
+        """Return it with so many more input tokens.
+
+        Raises:
+            UnknownModelError: input tokens have no price.
+        """
+        if not tokens:
+            return self
+        units = {**self.usage.units, "input_tokens": self.input_tokens + tokens}
+        return replace(self._repriced(units), reserve=self.reserve + tokens)
+
+    def with_cap(self, cap: int, choices: int) -> Projection:
+        """Return it with another cap on the output of each choice, one that is written into the request."""
+        assert self.output_cap is not None
+        more = (cap - self.output_cap) * choices
+        units = {
+            name: count + more if name in ("output_tokens", "output_audio_tokens") else count
+            for name, count in self.usage.units.items()
+        }
+        return replace(self._repriced(units), output_cap=cap, cap_written=True)
+
+    def with_output(self, tokens: int) -> Projection:
+        """Return it with so many output tokens in all."""
+        return self._repriced({**self.usage.units, "output_tokens": tokens})
+
+    def _repriced(self, units: Mapping[str, int]) -> Projection:
+        usage = Usage.of(**units)
+        read = Usage.of(**{name: count for name, count in units.items() if not name.startswith("output")})
+        return replace(
+            self,
+            usage=usage,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=max((one.cost(usage) for one in self.served), default=self.cost),
+            input_cost=max((one.cost(read) for one in self.served), default=self.input_cost),
+        )
 
     def abandoned(self, seen: int) -> Usage:
         """Return what a call is taken to have used that was given up after `seen` output tokens.
@@ -94,7 +139,8 @@ class Projection:
         All of its input, fees of hosted tools too, and of its output what was seen.
         """
         units = {name: count for name, count in self.usage.units.items() if not name.startswith("output")}
-        return Usage.of(**{**units, "output_tokens": seen})
+        read = max(0, self.input_tokens - self.reserve)
+        return Usage.of(**{**units, "input_tokens": read, "output_tokens": seen})
 
 
 def with_margin(tokens: int) -> int:
@@ -164,6 +210,7 @@ def project_chat(
         input_units,
         output_units,
         cap_assumed=assumed,
+        output_cap=cap,
         asked_tier=given(body, "service_tier"),
     )
 
@@ -233,6 +280,7 @@ def project_response(
         input_units,
         output_units,
         cap_assumed=assumed,
+        output_cap=cap,
         asked_tier=given(body, "service_tier"),
     )
     return replace(projection, hidden=hidden)
@@ -251,13 +299,14 @@ def project_completion(
     """
     cap = _whole(body, "max_tokens", least=0)
     tokens = with_margin(completion_input_tokens(body, model))
-    output = (COMPLETION_CAP if cap is None else cap) * completion_choices(body)
+    each = COMPLETION_CAP if cap is None else cap
     return projected(
         model,
         rates,
         {"input_tokens": tokens},
-        {"output_tokens": output},
+        {"output_tokens": each * completion_choices(body)},
         cap_assumed=False,
+        output_cap=each,
         asked_tier=given(body, "service_tier"),
     )
 
@@ -279,6 +328,7 @@ def projected(
     output_units: Mapping[str, int],
     *,
     cap_assumed: bool = False,
+    output_cap: int | None = None,
     asked_tier: object = None,
 ) -> Projection:
     """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
@@ -300,6 +350,8 @@ def projected(
         cost=max(one.cost(usage) for one in served),
         input_cost=max(one.cost(Usage.of(**input_units)) for one in served),
         cap_assumed=cap_assumed,
+        output_cap=output_cap,
+        served=tuple(served),
     )
 
 

@@ -50,6 +50,31 @@ def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> Budg
     )
 
 
+def stopped(hold: Hold, balance: Balance, cost: Nanos) -> BudgetExceededError:
+    """Return the error that stops a stream.
+
+    Args:
+        hold: what was set aside for it at first.
+        balance: the account that has no more.
+        cost: Nanos that it has cost so far.
+    """
+    return BudgetExceededError(
+        current_cost=balance.spent,
+        max_budget=balance.limit or to_usd(0),
+        message=(
+            f"Budget has been exceeded! This stream of {hold.model} has cost {format_usd(cost)} so far, more "
+            f"than the {format_usd(hold.amount)} that was set aside for it, and {balance.account} has no "
+            "more. It was stopped, and what it cost is booked. Cap its output (max_completion_tokens), raise "
+            'the limit, or let such streams end with on_stream_exceeded="finish"'
+        ),
+        user=hold.user,
+        account=balance.account,
+        projected_cost=to_usd(hold.amount),
+        available=balance.available,
+        resets_at=balance.resets_at,
+    )
+
+
 def unknown_user(user: str, project: str) -> UnknownUserError:
     """Return the error that says a user has no budget."""
     return UnknownUserError(

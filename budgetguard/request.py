@@ -56,12 +56,23 @@ class Request(ABC):
         model: the model as the call names it.
         choices: how many answers it asks for (`n`).
         least_ttl: milliseconds that its hold must live at least, whatever the settings say.
+        strict: its input is to be projected at a bound, and its body kept for a cap to be written into.
     """
 
     endpoint: str
     model: str
     choices: int = 1
     least_ttl: int = 0
+    strict: bool = False
+
+    @property
+    def takes_cap(self) -> bool:
+        """Whether a cap on the output can be written into it."""
+        return False
+
+    def write_cap(self, cap: int) -> None:
+        """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
+        raise NotImplementedError
 
     @abstractmethod
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:

@@ -65,6 +65,9 @@ def _usage(usage: object) -> Usage | None:
     return Usage.of(**units)
 
 
+_COUNT_FROM: Final = 200
+
+
 class StreamTally:
     """Add up what a streamed chat completion (or legacy completion) has said so far.
 
@@ -77,7 +80,7 @@ class StreamTally:
     def __init__(self, model: str = "") -> None:
         self._encoding = encoding_for(model)
         self._pieces: dict[tuple[object, ...], list[str]] = {}
-        self._characters = 0
+        self._characters = self._looked_at = self._looked = 0
         self._counted = 0
         self._usage: Usage | None = None
         self._model: str | None = None
@@ -110,6 +113,17 @@ class StreamTally:
         self._count_pieces()
         return self._counted
 
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return `seen_tokens` if it is more than so many, else None; counts only where it may be."""
+        # A token is hardly ever shorter than a character. The text is kept: in parts it would count as more.
+        since = self._characters - self._looked_at
+        if self.reported is not None or since < _COUNT_FROM or self._counted + self._looked + since <= tokens:
+            return None
+        self._looked_at = self._characters
+        self._looked = sum(count_text("".join(pieces), self._encoding) for pieces in self._pieces.values())
+        seen = self._counted + self._looked
+        return seen if seen > tokens else None
+
     def _take(self, choice: object) -> None:
         index = field(choice, "index")
         self._keep((index, "text"), field(choice, "text"))
@@ -139,7 +153,7 @@ class StreamTally:
         for pieces in self._pieces.values():
             self._counted += count_text("".join(pieces), self._encoding)
         self._pieces.clear()
-        self._characters = 0
+        self._characters = self._looked_at = self._looked = 0
 
 
 def _first(value: object, *names: str) -> Any:

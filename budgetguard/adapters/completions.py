@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from budgetguard.adapters.answers import StreamTally, reported
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import PriceBook
@@ -45,12 +46,26 @@ class FunctionRequest(Request):
         model: the model that it calls.
         body: its arguments that a chat request also has, `messages` or `input` among them.
         usage: reads usage from its answer, where the answer is not one that can be read.
+        cap: the function's parameter that a cap on the output can be passed by, if it has one.
+
+    Attributes:
+        more: arguments that the function is called with on top of its caller's.
     """
 
     endpoint = "function"
 
-    def __init__(self, name: str, model: str, body: Mapping[str, Any], usage: UsageReader | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        body: Mapping[str, Any],
+        usage: UsageReader | None,
+        *,
+        cap: str | None = None,
+    ) -> None:
         self.model = model
+        self.more: dict[str, Any] = {}
+        self._cap = cap
         self._name = name
         self._body = body
         self._usage = usage
@@ -62,7 +77,18 @@ class FunctionRequest(Request):
         rates = book.rates(self.model)
         if self._embeds:
             return rates, project_embeddings(self._body, self.model, rates)
-        return rates, project_chat(self._body, self.model, rates, learned_cap=learned_cap(self.model))
+        projection = project_chat(self._body, self.model, rates, learned_cap=learned_cap(self.model))
+        if self.strict:
+            projection = projection.with_reserve(input_reserve(self._body, self.model))
+        return rates, projection
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._cap is not None
+
+    def write_cap(self, cap: int) -> None:
+        assert self._cap is not None
+        self.more[self._cap] = cap
 
     def ending(self, answer: Any) -> Ending:
         if self._usage is not None:
@@ -192,6 +218,7 @@ def _shown(value: object) -> str:
     return type(value).__name__
 
 
+CAPS: Final = ("max_completion_tokens", "max_tokens")
 INPUTS: Final = ("messages", "prompt", "input")
 
 

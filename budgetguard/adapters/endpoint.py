@@ -42,6 +42,7 @@ class Endpoint:
         asks_usage: its stream reports usage only if `stream_options.include_usage` asks.
         unreported: body -> units that are billed but that no answer counts.
         least_ttl: body -> milliseconds that the call's hold must live at least.
+        cap: the parameter that caps the output of each choice, where requests may leave it out.
         learns_input: `project` takes `learned_input`, too: key -> tokens beyond what requests show.
     """
 
@@ -54,4 +55,5 @@ class Endpoint:
     asks_usage: bool = False
     unreported: Callable[[Body], Mapping[str, int]] = field(default=lambda body: {})
     least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
+    cap: str | None = None
     learns_input: bool = False

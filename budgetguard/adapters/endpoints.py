@@ -70,6 +70,7 @@ PRICED: Final = (
         tally=StreamTally,
         asks_usage=True,
         unreported=_searches,
+        cap="max_completion_tokens",
     ),
     Endpoint("embeddings", "/embeddings", _embeddings),
     Endpoint(
@@ -79,6 +80,7 @@ PRICED: Final = (
         read=read_response,
         tally=ResponseTally,
         least_ttl=_background_ttl,
+        cap="max_output_tokens",
         learns_input=True,
     ),
     Endpoint("compact", "/responses/compact", _response, read=read_response, learns_input=True),

@@ -16,6 +16,7 @@ from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.uploads import with_files
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.calls import Call
+from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_absent
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.book import PriceBook
@@ -24,6 +25,8 @@ from budgetguard.projection import Projection
 from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
 
+# Providers that know `max_completion_tokens`.
+_NEWER_CAP: Final = frozenset({"openai", "azure"})
 # Functions of the client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
 
@@ -55,6 +58,7 @@ class OpenAIRequest(Request):
         self.least_ttl = endpoint.least_ttl(body)
         self._stream = stream and endpoint.tally is not None
         self._hide_usage = False
+        self._cap: str | None = None
         self._received: object = None
         self._receiving = True
         if self._stream:
@@ -66,8 +70,22 @@ class OpenAIRequest(Request):
         more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
         projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model), **more)
         self.choices = self._endpoint.choices(self._body)
-        self._body = {}  # the prompt is not needed any more
+        if self.strict and projection.input_tokens:
+            projection = projection.with_reserve(input_reserve(self._body, self.model))
+        # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
+        older = self._endpoint.cap == "max_completion_tokens" and rates.provider not in _NEWER_CAP
+        self._cap = "max_tokens" if older else self._endpoint.cap
+        if not self.strict:
+            self._body = {}  # the prompt is not needed any more
         return rates, projection
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._cap is not None
+
+    def write_cap(self, cap: int) -> None:
+        assert self._cap is not None
+        self._set(self._cap, cap)
 
     def ending(self, answer: Any) -> Ending:
         received = answer if self._received is None else self._received
@@ -140,7 +158,8 @@ class OpenAIRequest(Request):
         elif isinstance(options.json_data, Mapping):
             options.json_data = {**options.json_data, name: value}
         else:
-            text = json.dumps({**self._body, name: value}).encode()
+            self._body = {**self._body, name: value}
+            text = json.dumps(self._body).encode()
             if getattr(options, "content", None) is not None:
                 options.content = text
             else:
@@ -168,6 +187,7 @@ class _Complete:
         self._complete = complete
         self.feed = tally.feed
         self.seen_tokens = tally.seen_tokens
+        self.seen_beyond = getattr(tally, "seen_beyond", None)
 
     @property
     def reported(self) -> Reported | None:

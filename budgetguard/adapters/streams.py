@@ -16,6 +16,7 @@ from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.calls import Call
+from budgetguard.errors import BudgetExceededError
 from budgetguard.flow import Work, finished
 from budgetguard.request import Ending
 
@@ -98,6 +99,13 @@ class _Tee:
         # Taken by whoever finishes first; what is to be done if that is nobody must not keep the tee alive.
         self._take = call.finish_when_dropped(self, partial(watch.ending, None))
 
+    def _extension(self) -> Callable[[], None] | None:
+        call = self._call
+        if not isinstance(call, Call) or call.output_held is None:
+            return None
+        seen = self._watch.seen_beyond(call.output_held)
+        return None if seen is None else partial(call.extend, seen)
+
     def __getattr__(self, name: str) -> Any:
         # Such as `elapsed`, which a response reads from its stream.
         return getattr(object.__getattribute__(self, "_source"), name)
@@ -108,13 +116,18 @@ class _SyncTee(_Tee):
         watch = self._watch
         try:
             for data in self._source:
-                if kept := watch.feed(data):
+                kept = watch.feed(data)
+                if (extend := self._extension()) is not None:
+                    extend()
+                if kept:
                     if watch.over:
                         self._finish(None)
                     yield kept
         except GeneratorExit:
             raise  # close() follows
         except BaseException as error:
+            if isinstance(error, BudgetExceededError):
+                self._source.close()
             self._finish(error)
             raise
         kept = watch.end()
@@ -143,13 +156,18 @@ class _AsyncTee(_Tee):
         source = self._source.__aiter__()
         try:
             async for data in source:
-                if kept := watch.feed(data):
+                kept = watch.feed(data)
+                if (extend := self._extension()) is not None:
+                    await finished(Work(extend, self._call.blocking))
+                if kept:
                     if watch.over:
                         await self._finish(None)
                     yield kept
         except GeneratorExit:
             raise  # aclose() follows
         except BaseException as error:
+            if isinstance(error, BudgetExceededError):
+                await self._source.aclose()
             await self._finish(error)
             raise
         finally:

@@ -37,6 +37,10 @@ class Watch(ABC):
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they were sent, and return what to hand on."""
 
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return the output tokens seen so far if they are known to be more than so many, else None."""
+        return None
+
     @abstractmethod
     def end(self) -> bytes:
         """Take note that the body is over, and return what is left to hand on."""
@@ -77,6 +81,11 @@ class EventWatch(Watch):
         if not self._hide:
             return b""  # it was handed on as it came
         return kept if self._coding is None else self._coding.encode(kept) + self._coding.finish()
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        # Tallies of sound and pictures have none: what they see is not priced as text.
+        seen_beyond: Callable[[int], int | None] | None = getattr(self._tally, "seen_beyond", None)
+        return None if seen_beyond is None else seen_beyond(tokens)
 
     def ending(self, error: BaseException | None) -> Ending:
         reported = self._tally.reported
