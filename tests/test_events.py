@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, StatusError, completion, make_guard, names, nanos, record
 
 from budgetguard import BudgetExceededError, Event, Guard, UnpricedAnswerError, budget_user, log_events
 from budgetguard.events import Held, Lapsed, Refused, Settled, ThresholdCrossed, Voided
 from budgetguard.testing.clock import FakeClock
+from tests.guarded_calls import HELLO, MODEL, StatusError, completion, make_guard, names, nanos, record
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, completion, make_guard, nanos
 
 from budgetguard import (
     BudgetGuardError,
@@ -18,6 +17,7 @@ from budgetguard import (
     Usage,
     budget_user,
 )
+from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos
 
 NAN, INFINITE = float("nan"), float("inf")
 

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, StatusError, completion, drain, make_guard, nanos, record
 from openai.types import CompletionUsage, CreateEmbeddingResponse, Embedding
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.create_embedding_response import Usage as EmbeddingUsage
@@ -24,6 +23,7 @@ from budgetguard import (
 )
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.events import Projected
+from tests.guarded_calls import HELLO, MODEL, StatusError, completion, drain, make_guard, nanos, record
 
 COST = 120_000
 """What `completion()` costs, Nanos: 100 tokens in, 10 out."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, GatedStore, completion, drain, make_guard, names, nanos, record
 
 from budgetguard import (
     BudgetExceededError,
@@ -19,6 +18,7 @@ from budgetguard import (
     UnknownUserError,
     budget_user,
 )
+from tests.guarded_calls import HELLO, MODEL, GatedStore, completion, drain, make_guard, names, nanos, record
 
 COST = 120_000
 

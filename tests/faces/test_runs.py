@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, completion, make_guard, nanos
 
 import budgetguard
 from budgetguard import BudgetExceededError, ConfigurationError, Guard, MissingUserError, budget_user
+from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos
 
 COST = Decimal("0.00012")
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from guarded_calls import GatedStore, Scripted, StatusError, drain, make_guard, nanos
 
 from budgetguard import BudgetExceededError, Guard, budget_user
 from budgetguard.calls import Call
 from budgetguard.flow import adrive, drive, guarded
+from tests.guarded_calls import GatedStore, Scripted, StatusError, drain, make_guard, nanos
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record
-
 from budgetguard import Guard
 from budgetguard.events import Projected
 from budgetguard.learning import ENOUGH
+from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record
 
 
 def asker(guard: Guard, outputs: int, **more: Any) -> Any:

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from guarded_calls import HELLO, MODEL, StatusError, completion, make_guard, names, nanos, record
 
 from budgetguard import BudgetExceededError, Guard, UnpricedAnswerError
 from budgetguard.events import Settled, Voided
+from tests.guarded_calls import HELLO, MODEL, StatusError, completion, make_guard, names, nanos, record
 
 INNER = 120_000
 

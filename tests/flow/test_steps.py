@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Generator
 
 import pytest
-from guarded_calls import Scripted, StatusError, make_guard, names, nanos, record
 
 from budgetguard import BudgetExceededError, Guard, UnpricedAnswerError, budget_user
 from budgetguard.calls import Call
 from budgetguard.context import calls_around
 from budgetguard.flow import Flow, Invoke, Work, guarded
+from tests.guarded_calls import Scripted, StatusError, make_guard, names, nanos, record
 
 HELD = (0, 300_000)
 

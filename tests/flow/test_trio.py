@@ -3,11 +3,11 @@
 import threading
 
 import pytest
-from guarded_calls import GatedStore, Scripted, make_guard, nanos
 
 from budgetguard import budget_user
 from budgetguard.calls import Call
 from budgetguard.flow import adrive, guarded
+from tests.guarded_calls import GatedStore, Scripted, make_guard, nanos
 
 trio = pytest.importorskip("trio")
 
