@@ -141,6 +141,7 @@ class _Patch:
     def __init__(self, keeper: Bookkeeper) -> None:
         self.keeper = keeper
         self._active = True
+        self._awaited = _MODULE not in sys.modules
         self._wrappers: list[tuple[Any, Any]] = []
 
     def apply(self, module: ModuleType) -> None:
@@ -151,7 +152,14 @@ class _Patch:
         """
         if not self._active:
             return
-        kinds = [_checked(module, name) for name in _CLASSES]
+        try:
+            kinds = [_checked(module, name) for name in _CLASSES]
+        except ConfigurationError:
+            if self._awaited:
+                # The import fails with this; a program that tries it again must be refused again.
+                sys.modules.pop(_MODULE, None)
+                wrapt.register_post_import_hook(self.apply, _MODULE)
+            raise
         for kind, around in zip(kinds, (self._sync, self._async), strict=True):
             wrapper = wrapt.FunctionWrapper(kind.__dict__["request"], around, enabled=lambda: self._active)
             kind.request = wrapper

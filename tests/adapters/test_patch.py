@@ -207,6 +207,31 @@ def test_an_openai_that_was_never_tried_is_refused_in_words(
         wrap(client, unpatched.keeper)
 
 
+def test_an_openai_that_was_never_tried_is_refused_however_often_it_is_imported() -> None:
+    program = """
+        import budgetguard.patch as under_test
+        from budgetguard.bookkeeping import Bookkeeper
+        from budgetguard.config import Settings
+        from budgetguard.errors import ConfigurationError
+        under_test._OLDEST = (99,)
+        under_test.patch(Bookkeeper(Settings(store="memory://")))
+        for _ in range(3):
+            try:
+                import openai
+            except ConfigurationError as error:
+                print(error)
+        under_test.unpatch()
+        import openai
+        print(openai.OpenAI.__name__)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert re.findall(r"is not one that budgetguard knows|^OpenAI$", done.stdout, re.MULTILINE) == [
+        *["is not one that budgetguard knows"] * 3,
+        "OpenAI",
+    ]
+
+
 @pytest.mark.parametrize("version", ["1.109.1", "2.0.0", "2.0.0-alpha.1", "3.54.0", "3.999"])
 def test_an_openai_of_a_version_between_those_that_were_tried_is_guarded(
     version: str, unpatched: Books, monkeypatch: pytest.MonkeyPatch
