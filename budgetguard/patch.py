@@ -225,18 +225,18 @@ def _sync_request(kind: type) -> Request:
 
     @functools.wraps(inner)
     def request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]
+        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]  # checked at patch time
         return _request(getattr(self, _KEEPER), self, wrapped, *args, **kwargs)
 
     return request
 
 
 def _async_request(kind: type) -> Request:
-    inner: Request = kind.request  # type: ignore[attr-defined]
+    inner: Request = kind.request  # type: ignore[attr-defined]  # checked at patch time
 
     @functools.wraps(inner)
     async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]
+        wrapped = functools.partial(kind.request, self)  # type: ignore[attr-defined]  # checked at patch time
         return await _arequest(getattr(self, _KEEPER), self, wrapped, *args, **kwargs)
 
     return request

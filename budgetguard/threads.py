@@ -46,7 +46,7 @@ def carry_into_threads(
                 del thread.run  # back to the class's own
                 within(carried, run)
 
-            thread.run = run_within  # type: ignore[method-assign]
+            thread.run = run_within  # type: ignore[method-assign]  # until it runs
         wrapped(*args, **kwargs)
 
     def submit(wrapped: Callable[..., Any], _pool: ThreadPoolExecutor, args: Any, kwargs: Any) -> Any:
