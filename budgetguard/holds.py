@@ -59,6 +59,7 @@ class Hold:
         user: who pays, if a user does.
         model: the model as the call named it.
         endpoint: what was called, such as `chat`.
+        tags: labels of the program's own, for reports.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Hold:
     user: str | None = None
     model: str = ""
     endpoint: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Settlement:
         state: `settled` or `voided`.
         outcome: why it cost this.
         usage: what the provider reported, if it did.
-        request_id: the provider's id of the answer.
+        request_id: the provider's id of the answer; None leaves what `attach` noted.
         thresholds: percentages of a limit that are announced when first reached in a window.
         observed: output tokens seen per model since the last settlement, for learned output caps.
     """
@@ -204,6 +206,7 @@ class HoldRecord:
     outcome: str | None
     request_id: str | None
     usage: Usage = field(default_factory=Usage)
+    tags: tuple[str, ...] = ()
 
     @property
     def amount(self) -> Decimal:

@@ -116,13 +116,27 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     row["cost"] = settlement.cost
     row["ended"] = now
     row["outcome"] = settlement.outcome
-    row["request_id"] = settlement.request_id
+    row["request_id"] = settlement.request_id or row["request_id"]
     row["usage"] = dict(settlement.usage.units) if settlement.usage else {}
     book.put_hold(hold.id, row)
     book.save()
     for model, tokens in settlement.observed:
         rows.save_observations(model, observe(rows.load_observations(model), tokens))
     return Settled(settlement.cost, late=late, crossings=tuple(crossings), lapsed=tuple(book.lapses))
+
+
+def attach(rows: Rows, hold_id: str, request_id: str) -> bool:
+    """Note which answer of the provider's a hold waits for; a later note replaces it.
+
+    Returns whether there was such a hold, neither settled nor voided; else nothing has changed.
+    """
+    row = rows.load_hold(hold_id)
+    if row is None or row["state"] in ("settled", "voided"):
+        return False
+    row["request_id"] = request_id
+    rows.save_hold(hold_id, row)
+    rows.save_answer(request_id, hold_id)
+    return True
 
 
 def set_budget(
@@ -319,6 +333,7 @@ def _hold_row(hold: Hold, state: HoldState, windows: Mapping[str, int], expires:
         "outcome": None,
         "request_id": None,
         "usage": {},
+        "tags": list(hold.tags),
     }
 
 

@@ -54,6 +54,7 @@ class HoldRow(TypedDict):
     outcome: str | None
     request_id: str | None
     usage: dict[str, int]
+    tags: list[str]
 
 
 class Rows(Protocol):
@@ -73,6 +74,12 @@ class Rows(Protocol):
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
         """Insert or replace a hold's row."""
+
+    def load_answer(self, request_id: str) -> str | None:
+        """Return the id of the hold that an answer of the provider's was attached to last, or None."""
+
+    def save_answer(self, request_id: str, hold_id: str) -> None:
+        """Insert or replace which hold waits for an answer of the provider's."""
 
     def load_observations(self, model: str) -> Observations:
         """Return what has been observed of a model; empty if nothing."""
@@ -179,4 +186,5 @@ def record(hold_id: str, row: HoldRow) -> HoldRecord:
         outcome=row["outcome"],
         request_id=row["request_id"],
         usage=Usage(row["usage"].copy()),
+        tags=tuple(row["tags"]),
     )

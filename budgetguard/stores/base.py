@@ -33,6 +33,15 @@ class Store(Protocol):
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
         """Book what a call cost, once per hold id; with state `voided`, nothing."""
 
+    def attach(self, hold_id: str, request_id: str) -> bool:
+        """Note on a hold which answer of the provider's it waits for, so that others can settle it.
+
+        Returns whether there is such a hold, neither settled nor voided; else nothing has changed.
+        """
+
+    def attached(self, request_id: str) -> HoldRecord | None:
+        """Return the hold that an answer was attached to last, as it stands now, or None."""
+
     def void(self, hold: Hold) -> Settled | UnknownAccount:
         """Give a hold back: the call did no work."""
 

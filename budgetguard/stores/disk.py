@@ -36,6 +36,7 @@ _SWEEP_EVERY = 512
 _PARSED_AT_MOST = 1_024
 _ACCOUNT_FIELDS: Final = frozenset(AccountRow.__annotations__)
 _HOLD_FIELDS: Final = frozenset(HoldRow.__annotations__)
+_ANSWER_FIELDS: Final = frozenset({"hold"})
 _Fields: TypeAlias = frozenset[str] | None
 
 
@@ -60,13 +61,19 @@ class DiskStore(EmbeddedStore):
         scope = quote(project, safe="")
         self._account_key = f"a:{scope}:"
         self._hold_key = f"h:{scope}:"
+        self._answer_key = f"r:{scope}:"
         self._observed_key = f"o:{scope}:"
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.Lock()
         self._since_sweep = 0
         self._cache: RowCache | None = None
         # What a text says never changes, and most texts read are those that this process wrote last.
-        self._parsed: dict[_Fields, dict[object, Any]] = {_ACCOUNT_FIELDS: {}, _HOLD_FIELDS: {}, None: {}}
+        self._parsed: dict[_Fields, dict[object, Any]] = {
+            _ACCOUNT_FIELDS: {},
+            _HOLD_FIELDS: {},
+            _ANSWER_FIELDS: {},
+            None: {},
+        }
         survive_forks(self)
         with self._use("open"):
             pass
@@ -201,6 +208,16 @@ class _DiskRows:
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
         self._save(self._hold_key(hold_id), row, None, _HOLD_FIELDS)
 
+    def load_answer(self, request_id: str) -> str | None:
+        found: dict[str, str] | None = self._row(self._answer_key(request_id), _ANSWER_FIELDS)
+        return None if found is None else found["hold"]
+
+    def save_answer(self, request_id: str, hold_id: str) -> None:
+        hold = self.load_hold(hold_id)
+        ends = 0 if hold is None else hold["expires"]
+        expires = (ends + self._store._retention) / 1000
+        self._save(self._answer_key(request_id), {"hold": hold_id}, expires, _ANSWER_FIELDS)
+
     def load_observations(self, model: str) -> Observations:
         counts: Observations | None = self._row(self._observed_key(model), None)
         return counts or {}
@@ -255,8 +272,15 @@ class _DiskRows:
         return self._store._hold_key + hold_id
 
     def _observed_key(self, model: str) -> str:
-        # A model's name comes from outside, lone surrogates and all, which are no key of SQLite's.
-        return self._store._observed_key + quote(model, safe="", errors="surrogatepass")
+        return self._store._observed_key + _quoted(model)
+
+    def _answer_key(self, request_id: str) -> str:
+        return self._store._answer_key + _quoted(request_id)
+
+
+def _quoted(name: str) -> str:
+    # Names from outside may hold lone surrogates, which are no key of SQLite's.
+    return quote(name, safe="", errors="surrogatepass")
 
 
 _LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

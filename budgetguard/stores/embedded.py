@@ -64,6 +64,17 @@ class EmbeddedStore(ABC):
         with self._transaction(hold) as rows:
             return ledger.settle(rows, hold, settlement, self._clock())
 
+    def attach(self, hold_id: str, request_id: str) -> bool:
+        with self._transaction() as rows:
+            return ledger.attach(rows, hold_id, request_id)
+
+    def attached(self, request_id: str) -> HoldRecord | None:
+        with self._transaction() as rows:
+            hold_id = rows.load_answer(request_id)
+            row, lapses = (None, ()) if hold_id is None else ledger.present_hold(rows, hold_id, self._clock())
+        self._announce(lapses)
+        return None if row is None or hold_id is None else record(hold_id, row)
+
     def void(self, hold: Hold) -> Settled | UnknownAccount:
         return self.settle(hold, VOID)
 

@@ -39,6 +39,7 @@ class MemoryStore(EmbeddedStore):
         self.url = url
         self._accounts: dict[str, AccountRow] = {}
         self._holds: dict[str, HoldRow] = {}
+        self._answers: dict[str, str] = {}
         self._observed: dict[str, Observations] = {}
         self._lock = threading.Lock()
         self._since_sweep = 0
@@ -53,7 +54,7 @@ class MemoryStore(EmbeddedStore):
     @contextmanager
     def _transaction(self, hold: Hold | None = None) -> Iterator[_MemoryRows]:
         with self._lock:
-            yield _MemoryRows(self._accounts, self._holds, self._observed)
+            yield self._rows()
             self._since_sweep += 1
             if self._since_sweep >= _SWEEP_EVERY:
                 self._since_sweep = 0
@@ -61,7 +62,7 @@ class MemoryStore(EmbeddedStore):
 
     def _peek(self, account: str) -> AccountRow | None:
         with self._lock:
-            return _MemoryRows(self._accounts, self._holds, self._observed).load_account(account)
+            return self._rows().load_account(account)
 
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
         with self._lock:
@@ -78,9 +79,12 @@ class MemoryStore(EmbeddedStore):
             if until is not None and hold_id >= f"{until:012x}":
                 return
             with self._lock:
-                row = _MemoryRows(self._accounts, self._holds, self._observed).load_hold(hold_id)
+                row = self._rows().load_hold(hold_id)
             if row is not None:
                 yield hold_id, row
+
+    def _rows(self) -> _MemoryRows:
+        return _MemoryRows(self._accounts, self._holds, self._answers, self._observed)
 
     def _before_fork(self) -> None:
         """Do nothing: a copy of the balances is as good as the balances."""
@@ -94,6 +98,8 @@ class MemoryStore(EmbeddedStore):
         ]
         for hold_id in old:
             del self._holds[hold_id]
+        for request_id in [answer for answer, of in self._answers.items() if of not in self._holds]:
+            del self._answers[request_id]
         idle = [
             name
             for name, row in self._accounts.items()
@@ -107,10 +113,15 @@ class _MemoryRows:
     """Rows copied on the way in and out, so that a verb that raises has changed nothing."""
 
     def __init__(
-        self, accounts: dict[str, AccountRow], holds: dict[str, HoldRow], observed: dict[str, Observations]
+        self,
+        accounts: dict[str, AccountRow],
+        holds: dict[str, HoldRow],
+        answers: dict[str, str],
+        observed: dict[str, Observations],
     ) -> None:
         self._accounts = accounts
         self._holds = holds
+        self._answers = answers
         self._observed = observed
 
     def load_account(self, name: str) -> AccountRow | None:
@@ -129,6 +140,12 @@ class _MemoryRows:
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
         self._holds[hold_id] = row
+
+    def load_answer(self, request_id: str) -> str | None:
+        return self._answers.get(request_id)
+
+    def save_answer(self, request_id: str, hold_id: str) -> None:
+        self._answers[request_id] = hold_id
 
     def load_observations(self, model: str) -> Observations:
         return self._observed.get(model, {})

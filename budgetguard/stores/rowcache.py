@@ -17,7 +17,7 @@ from budgetguard.errors import StoreError
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 
 _LOAD = "SELECT key, value, expire_time FROM Cache WHERE raw = 1 AND key IN ({})"
 _UPDATE = "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1"

@@ -70,6 +70,7 @@ def hold(
     on_lapse: Nanos | None = None,
     ttl: Milliseconds = TTL,
     model: str = "gpt-4o",
+    tags: tuple[str, ...] = (),
 ) -> Hold:
     """Make a hold on required accounts (`user:1` if none is named) that books its amount if it lapses."""
     charges = [a if isinstance(a, Charge) else Charge(a, required=True) for a in accounts or (USER,)]
@@ -83,6 +84,7 @@ def hold(
         user="1",
         model=model,
         endpoint="chat",
+        tags=tags,
     )
 
 

@@ -240,6 +240,95 @@ class RecordLaws(ContractBase):
         settled(store, lost, 0)
         assert now(store).models == {"a": 6, "b": 7}
 
+    # Answers that come later
+
+    def test_an_answer_leads_back_to_the_hold_that_waits_for_it(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 60))
+        assert store.attached("batch_1") is None
+        assert store.attach(call.id, "batch_1") is True
+        found = other.attached("batch_1")
+        assert found is not None
+        assert (found.id, found.state, found.request_id) == (call.id, "held", "batch_1")
+        settled(other, call, 40)
+        ended = store.attached("batch_1")
+        assert ended is not None
+        assert (ended.state, ended.cost_nanos, ended.request_id) == ("settled", 40, "batch_1")
+
+    def test_what_was_attached_to_a_hold_that_lapsed_can_still_be_settled(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 60))
+        store.attach(call.id, "batch_1")
+        clock.advance(TTL / 1000)
+        found = store.attached("batch_1")
+        assert found is not None
+        assert (found.state, found.cost_nanos) == ("lapsed", 60)
+        assert store.attach(call.id, "batch_2") is True
+        assert settled(store, call, 40).late
+        assert money(store) == (100, 40, 0)
+
+    def test_nothing_is_attached_to_a_hold_that_ended_or_never_was(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        ended = granted(store, hold(clock, 60))
+        settled(store, ended, 1)
+        back = granted(store, hold(clock, 60))
+        store.void(back)
+        for call in (ended, back, hold(clock, 1)):
+            assert store.attach(call.id, "batch_1") is False
+        assert store.attached("batch_1") is None
+
+    def test_an_answer_attached_again_leads_to_the_newer_hold(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        first, second = granted(store, hold(clock, 10)), granted(store, hold(clock, 10))
+        for call in (first, second):
+            for _ in range(2):
+                assert store.attach(call.id, "run_1") is True
+        found = store.attached("run_1")
+        assert found is not None
+        assert found.id == second.id
+
+    def test_answers_may_be_called_anything(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        names = ["", "a:b", "\ud800", "m\x00n", "🎈", "'", "x" * 5_000, *AWKWARD]
+        calls = {name: granted(store, hold(clock, 1)).id for name in names}
+        for name, hold_id in calls.items():
+            assert store.attach(hold_id, name)
+        for name, hold_id in calls.items():
+            found = store.attached(name)
+            assert found is not None
+            assert (found.id, found.request_id) == (hold_id, name)
+
+    def test_answers_are_forgotten_with_their_holds(self, make_store: MakeStore, clock: FakeClock) -> None:
+        store = make_store(clock, retention="1d")
+        budget(store, 10**9)
+        old = granted(store, hold(clock, 10))
+        waiting = granted(store, hold(clock, 10, ttl=365 * DAY * 1000))
+        store.attach(old.id, "batch_old")
+        store.attach(waiting.id, "batch_waiting")
+        settled(store, old, 5)
+        clock.advance(3 * DAY)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 1)
+        assert store.attached("batch_old") is None
+        found = store.attached("batch_waiting")
+        assert found is not None
+        assert found.id == waiting.id
+        store.close()
+
+    def test_a_call_keeps_its_tags(self, store: Store, other: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        tags = ("checkout", "tenant:7", "🎈", "\ud800")
+        call = granted(store, hold(clock, 60, tags=tags))
+        assert [h.tags for h in other.holds()] == [tags]
+        settled(store, call, 40)
+        assert [c.tags for c in other.calls()] == [tags]
+
     # Retention
 
     def test_old_records_and_idle_runs_are_swept_and_open_holds_and_users_never(
