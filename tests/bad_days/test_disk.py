@@ -164,11 +164,14 @@ def test_a_truncated_database_is_a_store_error_and_never_an_empty_store(folder: 
         use()
 
 
-def test_a_newer_schema_is_left_alone(folder: Path) -> None:
+@pytest.mark.parametrize("step", [1, -1], ids=["newer", "older"])
+def test_another_schema_is_left_alone(folder: Path, step: int) -> None:
     with closing(sqlite3.connect(folder / "cache.db")) as con:
-        con.execute("PRAGMA user_version = 2")
+        known = con.execute("PRAGMA user_version").fetchone()[0]
+        con.execute(f"PRAGMA user_version = {known + step}")
     before = everything_in(folder)
-    with pytest.raises(StoreError, match="schema 2, and this budgetguard knows 1: update budgetguard"):
+    told = f"schema {known + step}, and this budgetguard knows {known}: update budgetguard"
+    with pytest.raises(StoreError, match=told):
         opened(folder)
     assert everything_in(folder) == before
 
