@@ -360,6 +360,14 @@ def image_cost(message: dict[str, Any], model: str, **options: Any) -> int:
         ("gpt-4.1-nano", (320, 320), None, 246),
         ("gpt-5-mini", (320, 320), None, 120),
         ("gpt-5-nano", (320, 320), None, 150),
+        ("gpt-5.1-codex-mini", (320, 320), None, 120),
+        ("gpt-5.2", (3_200, 3_200), None, 1_844),  # 1 536 patches
+        ("gpt-5.4", (3_200, 3_200), None, 3_000),  # 2 500
+        ("gpt-5.4", (3_200, 3_200), "original", 12_000),
+        ("gpt-5.4-nano", (3_200, 3_200), "high", 3_750),
+        ("gpt-5.6", (3_200, 3_200), "high", 3_000),
+        ("gpt-5.6", (3_200, 3_200), None, 12_000),  # from gpt-5.5 on, `auto` is `original`
+        ("gpt-5.6", (640, 480), "low", 231),  # 512 x 384
         ("openai/gpt-4o", (512, 512), None, 85 + 170),
     ],
 )

@@ -19,8 +19,9 @@ _MAX_SIDE = 1 << 20
 # what remains after scaling into 2048 x 2048 with the shortest side at 768.
 _MAX_TILES = 8
 _MAX_PATCHES = 1_536
-# Detail `original` is not scaled down; 10 000 patches is what OpenAI documents as its bound.
+_MAX_PATCHES_NEWER = 2_500
 _MAX_PATCHES_ORIGINAL = 10_000
+_LOW_SIDE = 512
 
 ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
 
@@ -29,20 +30,37 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*;base64,", re
 
 @dataclass(frozen=True, slots=True)
 class _Pricing:
+    """How a model bills images: a base and so much a tile, or so much a patch.
+
+    Patches have a bound at detail `high`, and one at `auto`. Models whose bound is the newer one are shown
+    an image of detail `low` in a square of 512 pixels; the others may not heed it.
+    """
+
     base: int = 85
     tile: int = 170
     patch_factor: float | None = None
+    high: int = _MAX_PATCHES
+    auto: int = _MAX_PATCHES
 
 
 # The first pattern that matches the model's name counts. Tokens per image and per tile, or per patch of
-# 32 x 32 pixels, as OpenAI documents them and as real requests were billed.
+# 32 x 32 pixels, as real requests were billed, and where there were none as OpenAI documents them:
+# https://developers.openai.com/api/docs/guides/images-vision, as of gpt-5.4. It gives gpt-5.2 to gpt-5.4 no
+# factor; 1.2 is what the models around them were billed. From gpt-5.5 on `auto` is the original size.
 _PRICING = (
     (re.compile(r"gpt-4o-mini"), _Pricing(2_833, 5_667)),
     (re.compile(r"gpt-4\.1-nano"), _Pricing(patch_factor=2.46)),
     (re.compile(r"gpt-4\.1-mini"), _Pricing(patch_factor=1.62)),
     (re.compile(r"o4-mini"), _Pricing(patch_factor=1.72)),
-    (re.compile(r"gpt-5[\d.]*-nano"), _Pricing(patch_factor=1.5)),
-    (re.compile(r"gpt-5[\d.]*-mini"), _Pricing(patch_factor=1.2)),
+    (
+        re.compile(r"gpt-(5\.[5-9]|[6-9]).*nano"),
+        _Pricing(0, 0, 1.5, _MAX_PATCHES_NEWER, _MAX_PATCHES_ORIGINAL),
+    ),
+    (re.compile(r"gpt-(5\.[5-9]|[6-9])"), _Pricing(0, 0, 1.2, _MAX_PATCHES_NEWER, _MAX_PATCHES_ORIGINAL)),
+    (re.compile(r"gpt-5\.4.*nano"), _Pricing(0, 0, 1.5, _MAX_PATCHES_NEWER, _MAX_PATCHES_NEWER)),
+    (re.compile(r"gpt-5\.4"), _Pricing(0, 0, 1.2, _MAX_PATCHES_NEWER, _MAX_PATCHES_NEWER)),
+    (re.compile(r"gpt-5.*-nano"), _Pricing(patch_factor=1.5)),
+    (re.compile(r"gpt-5.*-mini|gpt-5\.[23]"), _Pricing(patch_factor=1.2)),
     (re.compile(r"gpt-5"), _Pricing(70, 140)),
     (re.compile(r"o1|o3"), _Pricing(75, 150)),
     (re.compile(r"computer-use"), _Pricing(65, 129)),
@@ -66,7 +84,10 @@ def image_tokens(url: Any, detail: Any, model: str, sizes: ImageSizes) -> int:
     if detail == "original":
         return math.ceil(_patches(size, _MAX_PATCHES_ORIGINAL) * (pricing.patch_factor or 1.0))
     if pricing.patch_factor is not None:
-        return math.ceil(_patches(size) * pricing.patch_factor)
+        if detail == "low" and pricing.high == _MAX_PATCHES_NEWER:
+            return math.ceil(_patches(_fitted(size)) * pricing.patch_factor)
+        most = pricing.high if detail == "high" else pricing.auto
+        return math.ceil(_patches(size, most) * pricing.patch_factor)
     if detail == "low":
         return pricing.base
     return pricing.base + pricing.tile * _tiles(size)
@@ -80,6 +101,12 @@ def _tiles(size: tuple[int, int] | None) -> int:
     width, height = max(1, round(width * fit)), max(1, round(height * fit))
     shrink = min(1.0, 768 / min(width, height))
     return min(_MAX_TILES, math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512))
+
+
+def _fitted(size: tuple[int, int] | None) -> tuple[int, int]:
+    width, height = size or (_LOW_SIDE, _LOW_SIDE)
+    fit = min(1.0, _LOW_SIDE / max(width, height))
+    return math.ceil(width * fit), math.ceil(height * fit)
 
 
 def _patches(size: tuple[int, int] | None, most: int = _MAX_PATCHES) -> int:
