@@ -1,118 +1,124 @@
-"""What the disk store costs, against the least that a durable budget can cost on this machine.
+"""What a store's reserve and settle cost, against the least that its engine can do the same in.
 
-    python benchmarks/stores.py [--calls 2000] [--users 1 1000 100000]
+    python benchmarks/stores.py [--engine disk] [--users 1 1000 100000] [--open 0] [--calls 4000]
 
-A call is one reserve and one settle, over one user who exists and one project that does not. The
-floor is two conditional UPDATEs in raw sqlite3, one commit each, with the same durability (WAL,
-synchronous=NORMAL). All run in turns, in short slices, and the median of the slices is printed:
-processor time, which other programs of a busy machine disturb less than the clock on the wall, and
-wall time beside it.
+A call is one reserve and one settle, over one user who exists and one project that does not; with
+`--open N` that many holds of the same user stay open meanwhile. `benchmarks/engines` says what the floor
+of each engine is. Store and floor run in turns, in short rounds. `median` is the median over the rounds
+of store / floor, `min` the best round of the store over the best of the floor. Wall time is what a caller
+waits; processor time is this process's alone, which other programs of a busy machine disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import sqlite3
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Hold, Settlement, new_hold_id
-from budgetguard.rows import new_account
-from budgetguard.stores import open_store
-from budgetguard.stores.disk import DiskStore
+from engines import AMOUNT, COST, NAMES, Pair, Unavailable, engine
+
+from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
 from budgetguard.usage import Usage
 from budgetguard.windows import system_clock
 
-SLICES = 40
-LIMIT = 10**15
+ROUNDS = 40
+HOUR = 3_600_000
+
+_SETTLEMENT = Settlement(COST, usage=Usage.of(input_tokens=300, output_tokens=50), thresholds=(80, 100))
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds that one round took: its floor, and the store's two verbs."""
+
+    floor: float
+    reserve: float
+    settle: float
+    floor_cpu: float
+    store_cpu: float
+
+    @property
+    def store(self) -> float:
+        return self.reserve + self.settle
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--calls", type=int, default=2_000)
+    parser.add_argument("--engine", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--calls", type=int, default=4_000, help="calls measured in all")
     parser.add_argument("--users", type=int, nargs="+", default=[1, 1_000, 100_000])
+    parser.add_argument("--open", type=int, nargs="+", default=[0], help="holds of the user that stay open")
     arguments = parser.parse_args()
-    print(f"{'users':>8} {'clock':>6} {'floor':>9} {'memory':>9} {'disk':>9} {'disk/floor':>11}")
-    for users in arguments.users:
-        with tempfile.TemporaryDirectory() as folder:
-            measured = _measure(Path(folder), users, arguments.calls)
-        for clock, (floor, memory, disk) in zip(("cpu", "wall"), measured, strict=True):
-            costs = " ".join(f"{cost:>6.1f} us" for cost in (floor, memory, disk))
-            print(f"{users:>8,} {clock:>6} {costs} {disk / floor:>11.2f}")
+    for name in arguments.engine:
+        module = engine(name)
+        print(f"{name}: the floor is {module.FLOOR}")
+        print(
+            f"{'users':>9} {'open':>7} {'floor':>9} {'reserve':>9} {'settle':>9}"
+            f" {'median':>7} {'min':>7} {'cpu median':>11} {'cpu min':>8}"
+        )
+        for users in arguments.users:
+            for left_open in arguments.open:
+                try:
+                    with module.opened(users) as pair:
+                        rounds = _measure(pair, users, left_open, arguments.calls // ROUNDS)
+                except Unavailable as reason:
+                    print(f"left out: {reason}")
+                    break
+                print(_line(users, left_open, rounds, arguments.calls // ROUNDS))
 
 
-def _measure(folder: Path, users: int, calls: int) -> list[list[float]]:
+def _measure(pair: Pair, users: int, left_open: int, calls: int) -> list[Round]:
     dice = random.Random(1)
-    with closing(_raw(folder / "floor.db", users)) as con:
-        memory = open_store("memory://", project="p")
-        disk = open_store(f"disk://{folder}/store", project="p")
-        assert isinstance(disk, DiskStore)
-        row = new_account(Budget(LIMIT), system_clock())
-        with disk._transaction() as rows:
-            for user in range(users):
-                rows.save_account(f"user:{user}", row)
-        for user in range(users):
-            memory.set_budget(f"user:{user}", Budget(LIMIT))
-
-        def floor_call() -> None:
-            key = f"user:{dice.randrange(users)}"
-            reserve = "UPDATE b SET held = held + 1000 WHERE k = ? AND spent + held + 1000 <= lim"
-            assert con.execute(reserve, (key,)).rowcount == 1
-            con.execute("UPDATE b SET held = held - 1000, spent = spent + 500 WHERE k = ?", (key,))
-
-        def memory_call() -> None:
-            hold = _hold(dice.randrange(users))
-            assert isinstance(memory.reserve(hold), Granted)
-            memory.settle(hold, _SETTLEMENT)
-
-        def disk_call() -> None:
-            hold = _hold(dice.randrange(users))
-            assert isinstance(disk.reserve(hold), Granted)
-            disk.settle(hold, _SETTLEMENT)
-
-        slices = [_slices(call, calls // SLICES) for call in (floor_call, memory_call, disk_call)]
-        found = [[next(one) for one in slices] for _ in range(SLICES)]
-        disk.close()
-    return [
-        [statistics.median(times[clock] for times in of_one) for of_one in zip(*found, strict=True)]
-        for clock in (0, 1)
-    ]
+    for _ in range(left_open):
+        assert isinstance(pair.store.reserve(_hold(0)), Granted)
+    among = 1 if left_open else users
+    _round(pair, [dice.randrange(among) for _ in range(calls)])  # whatever happens once only
+    return [_round(pair, [dice.randrange(among) for _ in range(calls)]) for _ in range(ROUNDS)]
 
 
-def _slices(call: Callable[[], None], calls: int) -> Iterator[tuple[float, float]]:
-    """Yield microseconds a call: processor time and wall time."""
-    while True:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(calls):
-            call()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        yield cpu / calls * 1e6, wall / calls * 1e6
+def _round(pair: Pair, users: list[int]) -> Round:
+    holds = [_hold(user) for user in users]
+    store, clock = pair.store, time.perf_counter
+    reserving = settling = 0.0
+    cpu = time.process_time()
+    for hold in holds:
+        begun = clock()
+        granted = store.reserve(hold)
+        between = clock()
+        settled = store.settle(hold, _SETTLEMENT)
+        settling += clock() - between
+        reserving += between - begun
+        assert isinstance(granted, Granted)
+        assert isinstance(settled, Settled)
+    store_cpu = time.process_time() - cpu
+    cpu, begun = time.process_time(), clock()
+    for user in users:
+        pair.floor(user)
+    floor, floor_cpu = clock() - begun, time.process_time() - cpu
+    return Round(floor, reserving, settling, floor_cpu, store_cpu)
 
 
-_SETTLEMENT = Settlement(500, usage=Usage.of(input_tokens=300, output_tokens=50), thresholds=(80, 100))
+def _line(users: int, left_open: int, rounds: list[Round], calls: int) -> str:
+    def microseconds(times: list[float]) -> str:
+        return f"{statistics.median(times) / calls * 1e6:>6.1f} us"
+
+    floor, reserve, settle = ([getattr(r, name) for r in rounds] for name in ("floor", "reserve", "settle"))
+    median = statistics.median(r.store / r.floor for r in rounds)
+    cpu_median = statistics.median(r.store_cpu / r.floor_cpu for r in rounds)
+    least = min(r.store for r in rounds) / min(floor)
+    cpu_least = min(r.store_cpu for r in rounds) / min(r.floor_cpu for r in rounds)
+    return (
+        f"{users:>9,} {left_open:>7,} {microseconds(floor)} {microseconds(reserve)} {microseconds(settle)}"
+        f" {median:>7.2f} {least:>7.2f} {cpu_median:>11.2f} {cpu_least:>8.2f}"
+    )
 
 
 def _hold(user: int) -> Hold:
     now = system_clock()
     charges = (Charge(f"user:{user}", required=True), Charge("project:p"))
-    return Hold(new_hold_id(now), charges, 1_000, 1_000, 60_000, now, str(user), "gpt-4o-mini", "chat")
-
-
-def _raw(path: Path, users: int) -> sqlite3.Connection:
-    con = sqlite3.connect(path, isolation_level=None)
-    con.execute("PRAGMA journal_mode = WAL")
-    con.execute("PRAGMA synchronous = NORMAL")
-    con.execute("CREATE TABLE b (k TEXT PRIMARY KEY, lim INTEGER, spent INTEGER, held INTEGER)")
-    con.execute("BEGIN")
-    con.executemany("INSERT INTO b VALUES (?, ?, 0, 0)", ((f"user:{n}", LIMIT) for n in range(users)))
-    con.execute("COMMIT")
-    return con
+    return Hold(new_hold_id(now), charges, AMOUNT, AMOUNT, HOUR, now, str(user), "gpt-4o-mini", "chat")
 
 
 if __name__ == "__main__":
