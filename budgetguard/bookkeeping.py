@@ -1,19 +1,19 @@
 """The bookkeeper: a guard's dealings with its store, and what it tells of them.
 
 It reserves, settles and voids; turns what the store answers into events and errors; counts what this
-process spends; and never lets a settlement be lost: one that the store does not take is tried again.
+process spends; and never lets a settlement be lost: one that the store does not take goes to the outbox.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from budgetguard import events, runlog
@@ -28,15 +28,18 @@ from budgetguard.holds import (
     Hold,
     Lapse,
     Refused,
+    Reservation,
     Settled,
     Settlement,
     UnknownAccount,
 )
 from budgetguard.learning import ENOUGH, Observations, learned_cap, observe
 from budgetguard.money import Nanos, format_usd, to_usd
+from budgetguard.outbox import Outbox
 from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
+from budgetguard.spool import Spool
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import to_datetime
 
@@ -45,8 +48,6 @@ logger = logging.getLogger("budgetguard")
 _SMALLER_TRIES: Final = 8
 _OBSERVE_EVERY: Final = 16
 _OBSERVE_EACH: Final = 4 * ENOUGH
-_FIRST_RETRY: Final = 1.0
-_LONGEST_RETRY: Final = 30.0
 
 
 class Bookkeeper:
@@ -70,9 +71,7 @@ class Bookkeeper:
         self._observe_now = False
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, Store] = {}
-        self._unsent: dict[str, tuple[Store | None, Hold, Settlement]] = {}
-        self._retry_in = _FIRST_RETRY
-        self._retrying_in = 0
+        self._outbox = Outbox(lambda: self.store, self._tell_delivered)
         _keepers.add(self)
 
     @property
@@ -93,6 +92,8 @@ class Bookkeeper:
             with self._opening:
                 if self._store is None:
                     self._store = self._open_store()
+                    if (spool := self._spool(self._store)) is not None:
+                        self._outbox.adopt(self._store, spool)
         return self._store
 
     @property
@@ -154,11 +155,11 @@ class Bookkeeper:
             UnknownUserError: the user has no budget.
             StoreError: the store failed; the call must not be made.
         """
-        if self._unsent:
-            self.flush()
         try:
             store = self.store
             answer = store.reserve(hold)
+            if self._outbox:
+                answer = self._after_outage(store, hold, answer)
             tries = 0
             # Each account may have less than the one before, and other calls take money meanwhile.
             while isinstance(answer, Refused) and smaller is not None and tries < _SMALLER_TRIES:
@@ -236,19 +237,7 @@ class Bookkeeper:
 
     def flush(self) -> None:
         """Send settlements that the store did not take before; those that it still refuses stay."""
-        # Several threads may send the same one: it counts once.
-        for ident, unsent in list(self._unsent.items()):
-            store, hold, settlement = unsent
-            try:
-                answer = (store or self.store).settle(hold, settlement)
-            except StoreError:
-                # To the back, so that one which never goes through does not hold up the others.
-                if self._unsent.pop(ident, None) is not None:
-                    self._unsent[ident] = unsent
-                return
-            self._unsent.pop(ident, None)
-            self._tell_settled(hold, settlement, answer, estimated=False)
-        self._retry_in = _FIRST_RETRY
+        self._outbox.flush()
 
     def close(self) -> None:
         """Flush, and let go of the store's files and connections; the next use opens them again."""
@@ -278,6 +267,25 @@ class Bookkeeper:
         if self.hooks:
             at = to_datetime(self.now())
             self.hooks.emit(kind(at=at, project=self.project, user=user, model=model, **values))
+
+    def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
+        """Deliver what waits, now that the store answers: at once, if that may change its answer."""
+        if not isinstance(answer, Refused):
+            background.put(self._outbox.flush)
+            return answer
+        self._tell_lapses(answer.lapsed)
+        self._outbox.flush()
+        return store.reserve(hold)
+
+    def _spool(self, store: Store | None) -> Spool | None:
+        given = self.settings.store
+        url = given if isinstance(given, str) else getattr(given, "url", None)
+        if store is not None:
+            url = getattr(store, "url", None)
+        if self.settings.spool is None or not isinstance(url, str) or url.startswith("memory:"):
+            return None
+        project = self.project if store is None else store.project
+        return Spool(Path(self.settings.spool).expanduser(), url, project)
 
     def _open_store(self) -> Store:
         given = self.settings.store
@@ -380,28 +388,16 @@ class Bookkeeper:
                 hold.id,
                 error,
             )
-            self._keep_unsent(store, hold, settlement)
+            self._outbox.keep(store, hold, settlement, self._spool(store))
         except Exception:
             logger.exception("budgetguard: hold %s could not be settled, and will lapse", hold.id)
         except BaseException:  # Ctrl-C, say, in the middle of it
-            self._keep_unsent(store, hold, settlement)
+            self._outbox.keep(store, hold, settlement, self._spool(store))
             raise
         return None
 
-    def _keep_unsent(self, store: Store | None, hold: Hold, settlement: Settlement) -> None:
-        self._unsent[hold.id] = store, hold, settlement
-        background.start()
-        if self._retrying_in != os.getpid():
-            self._retrying_in = os.getpid()
-            background.after(self._retry_in, self._retry)
-
-    def _retry(self) -> None:
-        self._retrying_in = 0
-        self.flush()
-        if self._unsent:
-            self._retry_in = min(self._retry_in * 2, _LONGEST_RETRY)
-            self._retrying_in = os.getpid()
-            background.after(self._retry_in, self._retry)
+    def _tell_delivered(self, hold: Hold, settlement: Settlement, answer: Settled | UnknownAccount) -> None:
+        self._tell_settled(hold, settlement, answer, estimated=False)
 
 
 _keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from budgetguard.accounts import Budget, check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.money import parse_usd, to_nanos
+from budgetguard.pricing.addresses import Address
 from budgetguard.stores.base import DEFAULT_RETENTION, Store
 from budgetguard.windows import Clock, duration_ms, system_clock, zone
 
@@ -47,10 +50,15 @@ class Settings:
         strict: write the largest output cap that the budget affords into requests that set none.
         strict_floor: output tokens; a call whose cap would be lower is refused.
         strict_ceiling: output tokens that no written cap exceeds; None is what the model can write.
+        spool: a folder for settlements that a store does not take, until it does; None keeps them in memory.
         hold_ttl: how long a hold lives without word of its call (a duration).
         retention: how long records of ended calls are kept (a duration).
         thresholds: percentages of a limit that are announced when reached.
         allow_endpoints: paths such as `/batches` that may be called although no price is known.
+        model_map: which model a name stands for that says nothing of it, as an Azure deployment's:
+            `{"my-deployment": "gpt-4o-mini"}`. Its calls are priced and booked as that model's.
+        free_base_urls: addresses of servers that cost nothing, such as `http://localhost:11434/v1`: what
+            is called there is booked at $0 and never refused.
         clock: what tells the time, in milliseconds.
 
     Raises:
@@ -72,10 +80,13 @@ class Settings:
     strict: bool = False
     strict_floor: int = 16
     strict_ceiling: int | None = None
+    spool: str | None = field(default_factory=lambda: str(Path.home() / ".budgetguard" / "spool"))
     hold_ttl: str = "15m"
     retention: str = DEFAULT_RETENTION
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
     allow_endpoints: tuple[str, ...] = ()
+    model_map: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    free_base_urls: tuple[str, ...] = ()
     clock: Clock = system_clock
 
     def __post_init__(self) -> None:
@@ -113,6 +124,8 @@ class Settings:
                     f"strict_ceiling must be at least strict_floor ({self.strict_floor}), "
                     f"not {self.strict_ceiling}"
                 )
+        if self.spool is not None and not (isinstance(self.spool, str) and self.spool.strip("\0 ")):
+            raise ConfigurationError(f"spool must be a folder's name, or None for none, not {self.spool!r}")
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
         if not isinstance(self.thresholds, tuple):
@@ -128,6 +141,14 @@ class Settings:
             raise ConfigurationError(
                 f"allow_endpoints is a list of paths such as ['/batches'], not {self.allow_endpoints!r}"
             )
+        _check_model_map(self.model_map)
+        if not isinstance(self.free_base_urls, tuple):
+            raise ConfigurationError(
+                "free_base_urls is a list of addresses such as ['http://localhost:11434/v1'], "
+                f"not {self.free_base_urls!r}"
+            )
+        for url in self.free_base_urls:
+            _check_base_url(url)
         if not callable(self.clock):
             raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")
 
@@ -139,10 +160,49 @@ class Settings:
         limit = to_nanos(self.default_budget, name="default_budget")
         return Budget(limit, self.default_duration, self.timezone)
 
+    def model_of(self, name: str) -> str:
+        """Return the model that a name stands for by `model_map`; the name itself if it is not there."""
+        if not self.model_map or not isinstance(name, str):
+            return name
+        wanted = name.strip().lower()
+        return next((model for key, model in self.model_map.items() if key.strip().lower() == wanted), name)
+
+    def is_free(self, url: str) -> bool:
+        """Whether what is requested at a URL costs nothing, by `free_base_urls`."""
+        if not self.free_base_urls:
+            return False
+        address = Address.of(url)
+        declared = (Address.of(free) for free in self.free_base_urls)
+        return address is not None and any(one is not None and one.covers(address) for one in declared)
+
 
 def _check_tokens(tokens: object, *, name: str) -> None:
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise ConfigurationError(f"{name} must be a whole number of tokens from 1, not {tokens!r}")
+
+
+def _check_model_map(models: object) -> None:
+    if not isinstance(models, Mapping):
+        raise ConfigurationError(
+            "model_map says which model a name stands for, as in {'my-deployment': 'gpt-4o-mini'}, "
+            f"not {models!r}"
+        )
+    for name, model in models.items():
+        if not all(isinstance(one, str) and one.strip() for one in (name, model)):
+            raise ConfigurationError(f"model_map has names and models, not {name!r}: {model!r}")
+
+
+def _check_base_url(url: object) -> None:
+    if not isinstance(url, str) or Address.of(url) is None or not {"?", "#"}.isdisjoint(url):
+        raise ConfigurationError(
+            "each of free_base_urls must be a plain address such as 'http://localhost:11434/v1', with http "
+            f"or https, without user name, query or `..`, not {_hidden(url)!r}"
+        )
+
+
+def _hidden(url: object) -> object:
+    """Return an address without the user name and password that it may have."""
+    return re.sub(r"//[^/]*@", "//...@", url) if isinstance(url, str) else url
 
 
 def _check_store(store: object) -> None:
@@ -169,7 +229,10 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
     "thresholds": lambda text: tuple(_percentages(text)),
     "allow_endpoints": lambda text: _list(text),
+    "free_base_urls": lambda text: _list(text),
+    "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
     "runs": lambda text: _list(text),
+    "spool": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
     "strict_ceiling": lambda text: _number(text, name="BUDGETGUARD_STRICT_CEILING"),
@@ -203,14 +266,23 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             known = ", ".join(sorted(_SETTING_NAMES))
             raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
     values = dict(changes)
-    for name in ("thresholds", "allow_endpoints", "runs"):
+    for name in ("thresholds", "allow_endpoints", "free_base_urls", "runs"):
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
+    if isinstance(values.get("model_map"), Mapping):
+        values["model_map"] = MappingProxyType(dict(values["model_map"]))
     return replace(settings, **values)
 
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _pairs(text: str, *, name: str) -> Mapping[str, str]:
+    pairs = [pair.rpartition("=") for pair in _list(text)]
+    if not all(key.strip() and value.strip() for key, _, value in pairs):
+        raise ConfigurationError(f"{name} must be like my-deployment=gpt-4o-mini,other=gpt-4o, not {text!r}")
+    return MappingProxyType({key.strip(): value.strip() for key, _, value in pairs})
 
 
 def _flag(text: str, *, name: str) -> bool:

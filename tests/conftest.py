@@ -9,6 +9,15 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_home() -> Iterator[None]:
+    """Give tests, and processes that they start, a home of their own: it is where stores are by default."""
+    with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", home)
+        patch.setenv("USERPROFILE", home)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_authorities() -> Iterator[None]:
     """Trust no certificate authority, here and in processes that tests start.
 

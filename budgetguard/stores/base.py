@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
@@ -109,3 +111,11 @@ def open_store(
     kind = getattr(import_module(module), name)
     store: Store = kind(url, project=project, clock=clock, retention=retention)
     return store
+
+
+def public_url(url: str) -> str:
+    """Return a store's URL as it may be shown and compared: no credentials, no options, whole paths."""
+    parts = urlsplit(url)
+    if parts.scheme == "disk":
+        return f"disk://{Path(parts.netloc + parts.path).expanduser().absolute()}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

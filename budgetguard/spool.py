@@ -1,0 +1,152 @@
+"""The spool: settlements that a store did not take, on the local disk until it does.
+
+Each is one small file, written and synced under another name and then renamed, so that it is there as a
+whole or not at all. A process that is killed while its store is away leaves them to the next one, and
+whoever delivers one twice books it once: a settlement counts once per hold id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.events import logger
+from budgetguard.holds import Hold, Settlement
+from budgetguard.stores.base import public_url
+from budgetguard.wire import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
+
+_ABOUT: Final = "store.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """Hold one settlement that waits.
+
+    Attributes:
+        path: its file.
+        hold: what it settles.
+        settlement: how the call ended.
+    """
+
+    path: Path
+    hold: Hold
+    settlement: Settlement
+
+
+class Spool:
+    """Keep settlements of one project in one store.
+
+    Args:
+        folder: where spools are; made when the first settlement comes (0700).
+        url: the store's. Credentials and options are no part of what it is known by.
+        project: whose accounts.
+    """
+
+    def __init__(self, folder: Path, url: str, project: str) -> None:
+        self.url = public_url(url)
+        self.project = project
+        name = hashlib.sha256(json.dumps([self.url, project]).encode()).hexdigest()[:16]
+        self.folder = folder / name
+
+    def put(self, hold: Hold, settlement: Settlement) -> None:
+        """Keep a settlement on disk; when this returns it outlives the process and a power cut.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = self.folder / _ABOUT
+        if not about.exists():
+            _write(about, {"store": self.url, "project": self.project})
+        _write(
+            self._path(hold.id), {"hold": hold_to_json(hold), "settlement": settlement_to_json(settlement)}
+        )
+        _sync(self.folder)
+
+    def remove(self, hold_id: str) -> None:
+        """Forget a settlement that the store has taken; idempotent.
+
+        Raises:
+            OSError: its file cannot be removed; delivering it again changes nothing.
+        """
+        self._path(hold_id).unlink(missing_ok=True)
+
+    def waiting(self) -> Iterator[Spooled]:
+        """Yield what waits, oldest first. A file that cannot be read is set aside, and told of."""
+        for path in _files(self.folder):
+            try:
+                found = json.loads(path.read_text("ascii"))
+                hold = hold_from_json(found["hold"])
+                settlement = settlement_from_json(found["settlement"])
+            except FileNotFoundError:  # another process has delivered it meanwhile
+                continue
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _set_aside(path, error)
+                continue
+            yield Spooled(path, hold, settlement)
+
+    def _path(self, hold_id: str) -> Path:
+        if not hold_id.isalnum() or not hold_id.isascii():
+            raise ConfigurationError(f"hold id {hold_id!r} must be letters and digits to name a file")
+        return self.folder / f"{hold_id}.json"
+
+
+def spools(folder: Path) -> Iterator[Spool]:
+    """Yield the spools in a folder that hold anything, in order of their stores."""
+    found = []
+    for about in folder.glob(f"*/{_ABOUT}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            said: dict[str, Any] = json.loads(about.read_text("ascii"))
+            spool = Spool(folder, said["store"], said["project"])
+            if spool.folder == about.parent and any(_files(spool.folder)):
+                found.append(spool)
+    yield from sorted(found, key=lambda spool: (spool.url, spool.project))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.name != _ABOUT)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _write(path: Path, value: object) -> None:
+    # A name of its own: threads and processes may write the same settlement at the same time.
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    # The name of a file is in its folder, which has to reach the disk as well. Not on Windows.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    with contextlib.suppress(OSError):
+        path.replace(path.with_suffix(".bad"))
+    logger.error(
+        "budgetguard: a spooled settlement cannot be read, and was set aside as %s: %s",
+        path.with_suffix(".bad"),
+        error,
+    )

@@ -1,0 +1,114 @@
+"""Holds and settlements cross files and networks unchanged, and nothing else gets through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import ConfigurationError
+from budgetguard.holds import Charge, Hold, Settlement
+from budgetguard.money import MAX_NANOS
+from budgetguard.usage import Usage
+from budgetguard.wire import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
+
+nanos = st.integers(0, MAX_NANOS)
+texts = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates and NUL, too
+budgets = st.builds(
+    Budget,
+    st.none() | nanos,
+    st.sampled_from([None, "daily", "monthly", "90m"]),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+    st.none() | st.integers(0, 2**42),
+)
+charges = st.builds(Charge, texts, st.booleans(), st.none() | budgets, st.booleans(), st.booleans())
+holds = st.builds(
+    Hold,
+    id=texts,
+    charges=st.lists(charges, max_size=4).map(tuple),
+    amount=nanos,
+    on_lapse=nanos,
+    ttl=st.integers(0, 2**42),
+    created=st.integers(0, 2**42),
+    user=st.none() | texts,
+    model=texts,
+    endpoint=texts,
+    tags=st.lists(texts, max_size=3).map(tuple),
+)
+settlements = st.builds(
+    Settlement,
+    cost=nanos,
+    state=st.sampled_from(["settled", "voided"]),
+    outcome=st.sampled_from(["answered", "abandoned", "failed", "unknown", "posted"]),
+    usage=st.none() | st.builds(Usage, st.dictionaries(texts, nanos, max_size=4)),
+    request_id=st.none() | texts,
+    thresholds=st.lists(st.integers(1, 1000), max_size=3).map(tuple),
+    observed=st.lists(st.tuples(texts, nanos), max_size=3).map(tuple),
+)
+
+
+@given(holds)
+def test_a_hold_comes_back_as_it_was(hold: Hold) -> None:
+    assert hold_from_json(json.loads(json.dumps(hold_to_json(hold)))) == hold
+
+
+@given(settlements)
+def test_a_settlement_comes_back_as_it_was(settlement: Settlement) -> None:
+    text = json.dumps(settlement_to_json(settlement))
+    assert settlement_from_json(json.loads(text)) == settlement
+
+
+HOLD = hold_to_json(Hold("a1", (Charge("user:1", budget=Budget(5)),), 5, 5, 60_000, 1, "1", "m", "chat"))
+SETTLEMENT = settlement_to_json(
+    Settlement(5, usage=Usage.of(input_tokens=3), request_id="r", thresholds=(50,), observed=(("m", 3),))
+)
+NO_NUMBERS: list[Any] = [-1, True, 1.5, float("nan"), "5", None, MAX_NANOS + 1, [1], 10**400]
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS, ids=lambda wrong: f"{wrong!r:.12}")
+@pytest.mark.parametrize("field", ["amount", "on_lapse"])
+def test_money_is_a_whole_number_of_nanos(field: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"hold\.{field} must be a whole number"):
+        hold_from_json({**HOLD, field: wrong})
+
+
+@pytest.mark.parametrize("field", sorted(HOLD))
+def test_no_field_of_a_hold_may_be_missing_or_a_stranger(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"hold\.{field} is missing"):
+        hold_from_json({name: value for name, value in HOLD.items() if name != field})
+    with pytest.raises(ConfigurationError, match="hold has unknown fields: extra"):
+        hold_from_json({**HOLD, "extra": 1})
+
+
+@pytest.mark.parametrize("field", sorted(SETTLEMENT))
+@pytest.mark.parametrize("wrong", [{}, {"input_tokens": -1}, [[1, 2]], -1, "x" * 20_000, True])
+def test_a_settlements_fields_have_their_types(field: str, wrong: Any) -> None:
+    if field == "usage" and wrong == {}:
+        assert settlement_from_json({**SETTLEMENT, field: wrong}).usage == Usage()
+        return
+    with pytest.raises(ConfigurationError, match=r"must be|holds pairs"):
+        settlement_from_json({**SETTLEMENT, field: wrong})
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "x", [], [{}]])
+def test_what_is_no_object_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="hold must be a JSON object"):
+        hold_from_json(wrong)
+    with pytest.raises(ConfigurationError):
+        hold_from_json({**HOLD, "charges": [wrong]})
+
+
+def test_a_budget_inside_is_checked_as_any_budget_is() -> None:
+    charge = {**HOLD["charges"][0], "budget": {**HOLD["charges"][0]["budget"], "duration": "fortnightly"}}
+    with pytest.raises(ConfigurationError, match="fortnightly"):
+        hold_from_json({**HOLD, "charges": [charge]})
+
+
+def test_what_is_shown_of_a_wrong_value_is_short() -> None:
+    with pytest.raises(ConfigurationError) as error:
+        hold_from_json({**HOLD, "model": ["x" * 10_000]})
+    assert len(str(error.value)) < 200
