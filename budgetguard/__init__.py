@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -162,13 +162,17 @@ def budget(limit: int | float | Decimal) -> Run:
     return default_guard().budget(limit)
 
 
-def patch_openai() -> None:
+def patch_openai(*, model_map: Mapping[str, str] | None = None) -> None:
     """Guard every client of the `openai` package, those that exist already too. Twice is once.
 
+    Args:
+        model_map: which model a deployment serves, as `configure(model_map=...)` sets it.
+
     Raises:
-        ConfigurationError: another guard has patched it, or this version of openai is not known.
+        ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
+            `model_map`.
     """
-    default_guard().patch_openai()
+    default_guard().patch_openai(model_map=model_map)
 
 
 def unpatch_openai() -> None:
@@ -176,13 +180,17 @@ def unpatch_openai() -> None:
     default_guard().unpatch_openai()
 
 
-def wrap(client: C) -> C:
+def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
     """Guard one `openai` client, and those made from it, and return it.
 
+    Args:
+        client: an `OpenAI`, `AsyncOpenAI`, or one of Azure's.
+        model_map: as the setting of that name, for this client alone, before the setting's own names.
+
     Raises:
-        ConfigurationError: not a client of the `openai` package.
+        ConfigurationError: not a client of the `openai` package; a bad `model_map`.
     """
-    return default_guard().wrap(client)
+    return default_guard().wrap(client, model_map=model_map)
 
 
 def current_cost() -> float:

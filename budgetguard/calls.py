@@ -13,7 +13,7 @@ from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.context import calls_around, current_runs, current_user
 from budgetguard.counting.output_limits import output_limit
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
-from budgetguard.holds import Hold, Settlement, new_hold_id
+from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
@@ -84,7 +84,7 @@ class Call:
         now = keeper.now()
         self._hold = hold = Hold(
             id=new_hold_id(now),
-            charges=keeper.charges(self._user, self._runs),
+            charges=self._charges(),
             amount=projection.cost,
             on_lapse=self._cost_of_unknown(),
             ttl=max(duration_ms(keeper.settings.hold_ttl), self.request.least_ttl),
@@ -220,6 +220,13 @@ class Call:
 
     def _cap(self, cap: int) -> None:
         self._projection = self._projection.with_cap(cap, self.request.choices)
+    def _charges(self) -> tuple[Charge, ...]:
+        """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
+        charges = self.keeper.charges(self._user, self._runs)
+        if self._rates is None or not self._rates.is_free:
+            return charges
+        return tuple(replace(charge, required=False) for charge in charges)
+
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""

@@ -85,7 +85,7 @@ class Settings:
     retention: str = DEFAULT_RETENTION
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
     allow_endpoints: tuple[str, ...] = ()
-    model_map: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()
     clock: Clock = system_clock
 

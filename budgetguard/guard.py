@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -162,15 +162,22 @@ class Guard:
 
         return budgeted(lambda: self.keeper, function, **options)
 
-    def patch_openai(self) -> None:
+    def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
         """Guard every client of the `openai` package, those that exist already too. Twice is once.
 
+        Args:
+            model_map: which model a deployment serves, as `configure(model_map=...)` sets it.
+
         Raises:
-            ConfigurationError: another guard has patched it, or this version of openai is not known.
+            ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
+                `model_map`.
         """
         from budgetguard import patch
 
+        said = {} if model_map is None else {"model_map": model_map}
+        changed(self.settings, said)
         patch.patch(self.keeper)
+        self.configure(**said)
 
     def unpatch_openai(self) -> None:
         """Undo `patch_openai`, leaving what others wrapped around it."""
@@ -178,15 +185,19 @@ class Guard:
 
         patch.unpatch()
 
-    def wrap(self, client: C) -> C:
+    def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
         """Guard one `openai` client, and those made from it, and return it.
 
+        Args:
+            client: an `OpenAI`, `AsyncOpenAI`, or one of Azure's.
+            model_map: as the setting of that name, for this client alone, before the setting's own names.
+
         Raises:
-            ConfigurationError: not a client of the `openai` package.
+            ConfigurationError: not a client of the `openai` package; a bad `model_map`.
         """
         from budgetguard import patch
 
-        return patch.wrap(client, self.keeper)
+        return patch.wrap(client, self.keeper, model_map)
 
     # Budgets
 

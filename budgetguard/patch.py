@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from budgetguard.adapters.polling import poll_of
 from budgetguard.adapters.websockets import Websockets
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
+from budgetguard.config import changed
 from budgetguard.errors import ConfigurationError
 from budgetguard.flow import adrive, drive, guarded
 
@@ -33,6 +34,7 @@ _OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_dat
 _OLDEST: Final = (1, 109, 1)
 _TOO_NEW: Final = (4,)
 _KEEPER: Final = "_budgetguard_keeper"
+_MODEL_MAP: Final = "_budgetguard_model_map"
 
 _lock = threading.RLock()
 _patch: _Patch | None = None
@@ -82,20 +84,29 @@ def is_patched() -> bool:
     return _patch is not None
 
 
-def wrap(client: C, keeper: Bookkeeper) -> C:
+def wrap(client: C, keeper: Bookkeeper, model_map: Mapping[str, str] | None = None) -> C:
     """Guard one client in place, with all that `with_options()` and its like make from it, and return it.
 
     Its type keeps its name and stays an instance of what it was. Wrapping twice is wrapping once; of a
     client that is wrapped and patched, each call is charged once, by the wrap's bookkeeper.
 
+    Args:
+        client: an `OpenAI` or `AsyncOpenAI`.
+        keeper: whose books its calls go into.
+        model_map: as the setting of that name, for this client, before the setting's own names.
+
     Raises:
         ConfigurationError: no openai client, one of an openai that is not known to work, or wrapped with
-            another bookkeeper.
+            another bookkeeper; a bad `model_map`.
     """
     global _any_wrapped
+    if model_map is not None:
+        model_map = changed(keeper.settings, {"model_map": model_map}).model_map
     kind = type(client)
     present = keeper_of(client)
     if present is keeper:
+        if model_map is not None:
+            setattr(kind, _MODEL_MAP, model_map)
         return client
     if present is not None:
         raise ConfigurationError(
@@ -116,7 +127,8 @@ def wrap(client: C, keeper: Bookkeeper) -> C:
     with _lock:
         _any_wrapped = True
         _websockets.close()
-    client.__class__ = type(kind.__name__, (kind,), {**names, _KEEPER: keeper, "request": request})
+    ours = {_KEEPER: keeper, _MODEL_MAP: model_map, "request": request}
+    client.__class__ = type(kind.__name__, (kind,), {**names, **ours})
     return client
 
 
@@ -209,15 +221,35 @@ async def _arequest(
 
 
 def _guarded_request(keeper: Bookkeeper, client: Any, options: Any, more: Any) -> OpenAIRequest | None:
+    settings = keeper.settings
+    address = str(client._prepare_url(options.url))
+    free = settings.is_free(address)
     endpoint = endpoint_of(
         options.method,
         options.url,
         base_url=str(client.base_url),
-        allowed=keeper.settings.allow_endpoints,
+        allowed=settings.allow_endpoints,
+        free=free,
     )
     if endpoint is None:
         return None
-    return OpenAIRequest(client, options, endpoint, stream=bool(more.get("stream")))
+    model_map = getattr(type(client), _MODEL_MAP, None)
+    if model_map is not None:
+        settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
+    try:
+        return OpenAIRequest(
+            client,
+            options,
+            endpoint,
+            stream=bool(more.get("stream")),
+            address=address,
+            free=free,
+            model_of=settings.model_of,
+        )
+    except ConfigurationError:
+        if free:
+            return None  # what cannot be read costs nothing there either
+        raise
 
 
 def _sync_request(kind: type) -> Request:
@@ -263,9 +295,12 @@ def _checked(module: ModuleType, name: str) -> Any:
 
 def _difference(module: ModuleType, name: str, version: str) -> str | None:
     """Say in what an openai is unlike those that the tests run on, or None."""
-    request = getattr(getattr(module, name, None), "__dict__", {}).get("request")
+    kind = getattr(module, name, None)
+    request = getattr(kind, "__dict__", {}).get("request")
     if not callable(request) or not set(_PARAMETERS) <= inspect.signature(request).parameters.keys():
         return f"it has no {name}.request({', '.join(_PARAMETERS)})"
+    if not callable(getattr(kind, "_prepare_url", None)):
+        return f"it has no {name}._prepare_url"
     options = getattr(getattr(module, "FinalRequestOptions", None), "__annotations__", {})
     if not set(_OPTIONS) <= options.keys():
         return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"

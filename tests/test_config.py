@@ -46,6 +46,8 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("RETENTION", "1y", "retention", "1y"),
         ("THRESHOLDS", "50, 90,", "thresholds", (50, 90)),
         ("ALLOW_ENDPOINTS", "/images/generations, /x", "allow_endpoints", ("/images/generations", "/x")),
+        ("MODEL_MAP", "dep=gpt-4o-mini, b = gpt-4o,", "model_map", {"dep": "gpt-4o-mini", "b": "gpt-4o"}),
+        ("FREE_BASE_URLS", "http://localhost:1/v1,", "free_base_urls", ("http://localhost:1/v1",)),
     ],
 )
 def test_every_setting_has_its_variable(variable: str, text: str, name: str, value: Any) -> None:
@@ -70,6 +72,9 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
         ("STRICT", "maybe", "BUDGETGUARD_STRICT must be true or false, not 'maybe'"),
         ("STRICT_FLOOR", "few", "BUDGETGUARD_STRICT_FLOOR must be a whole number, not 'few'"),
         ("HOLD_TTL", "soon", "unknown duration 'soon'"),
+        ("MODEL_MAP", "dep", "BUDGETGUARD_MODEL_MAP must be like my-deployment=gpt-4o-mini.*'dep'"),
+        ("MODEL_MAP", "=gpt-4o", "BUDGETGUARD_MODEL_MAP must be like"),
+        ("FREE_BASE_URLS", "localhost:11434", "free_base_urls must be a plain address.*'localhost:11434'"),
     ],
 )
 def test_a_bad_variable_is_refused_with_its_name_or_setting(variable: str, text: str, says: str) -> None:
@@ -105,6 +110,13 @@ def test_a_bad_variable_is_refused_with_its_name_or_setting(variable: str, text:
         ({"thresholds": [True]}, "not True"),
         ({"allow_endpoints": "/images"}, r"a list of paths such as .*, not '/images'"),
         ({"allow_endpoints": [3]}, "a list of paths"),
+        ({"model_map": "gpt-4o"}, "model_map says which model a name stands for.*not 'gpt-4o'"),
+        ({"model_map": {"dep": ""}}, "model_map has names and models, not 'dep': ''"),
+        ({"model_map": {"dep": 4}}, "model_map has names and models, not 'dep': 4"),
+        ({"free_base_urls": "http://localhost"}, "free_base_urls is a list of addresses such as"),
+        ({"free_base_urls": ["ftp://localhost"]}, "must be a plain address.*not 'ftp://localhost'"),
+        ({"free_base_urls": ["http://u:secret@localhost"]}, r"not 'http://\.\.\.@localhost'"),
+        ({"free_base_urls": ["http://localhost?a=b"]}, "must be a plain address"),
         ({"clock": 3}, "clock must return milliseconds when called, not 3"),
         ({"stroe": "memory://"}, "unknown setting 'stroe': the settings are .*store"),
     ],
@@ -114,6 +126,14 @@ def test_a_bad_setting_is_refused_and_nothing_changes(values: dict[str, Any], sa
     with pytest.raises(ConfigurationError, match=says):
         changed(settings, values)
     assert settings == Settings(store="memory://")
+
+
+def test_the_map_of_models_is_the_guard_s_own_copy() -> None:
+    mine = {"dep": "gpt-4o"}
+    settings = changed(Settings(), {"model_map": mine})
+    mine["dep"] = "gpt-4o-mini"
+    assert settings.model_of("Dep ") == "gpt-4o"
+    assert settings.model_of("other") == "other"
 
 
 def test_lists_and_sets_are_as_good_as_tuples() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -18,13 +19,17 @@ from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.calls import Call
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_absent
-from budgetguard.errors import ConfigurationError
-from budgetguard.pricing.book import PriceBook
+from budgetguard.errors import BudgetGuardError, ConfigurationError
+from budgetguard.pricing.book import AZURE, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
 from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.usage import Reported, Usage
 
+# Where a name is the model's own, a map of other servers' names has no say.
+_NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
+# The provider of models at addresses that are declared free.
+FREE_PROVIDER: Final = "free"
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
 # Functions of the client and of httpx that a request has gone through once it may have been sent.
@@ -39,21 +44,38 @@ class OpenAIRequest(Request):
         options: the SDK's `FinalRequestOptions`. Never changed: `options` of this object is a copy.
         endpoint: how it is read.
         stream: the caller iterates over events.
+        address: where it goes.
+        free: what is asked there costs nothing, by the user's word.
+        model_of: the model that a name stands for.
 
     Raises:
         ConfigurationError: the body is not a JSON object, so it cannot be priced.
     """
 
-    def __init__(self, client: Any, options: Any, endpoint: Endpoint, *, stream: bool) -> None:
+    def __init__(
+        self,
+        client: Any,
+        options: Any,
+        endpoint: Endpoint,
+        *,
+        stream: bool,
+        address: str,
+        free: bool = False,
+        model_of: Callable[[str], str] = str,
+    ) -> None:
         body = with_files(_body(options), options.files)
         self.options = copy.copy(options)
         self.endpoint = endpoint.name
-        model = given(body, "model")
-        self.model = deployment(options.url) or "" if model is None else model
+        # Azure answers with the deployment that the address names, whatever model the body names.
+        model = deployment(address) or given(body, "model") or ""
+        named = isinstance(model, str) and not _NAMES_ARE_MODELS.match(address)
+        self.model = model_of(model) if named else model
         self.choices = 1
         self._body: Mapping[str, Any] = body
         self._endpoint = endpoint
-        self._base_url = str(client.base_url)
+        self._base_url = str(client.base_url) if address.startswith(str(client.base_url)) else address
+        self._provider = AZURE if _is_azure(client) else None
+        self._free = free
         self._unreported = endpoint.unreported(body)
         self.least_ttl = endpoint.least_ttl(body)
         self._stream = stream and endpoint.tally is not None
@@ -66,7 +88,20 @@ class OpenAIRequest(Request):
         self._look_at_the_answer()
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        rates = book.rates(self.model, base_url=self._base_url)
+        if self._free:
+            return self._project_free(learned_cap)
+        rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
+        return self._project_at(rates, learned_cap)
+
+    def _project_free(self, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        rates = Rates.free(str(self.model), FREE_PROVIDER)
+        try:
+            return self._project_at(rates, learned_cap)
+        except BudgetGuardError:
+            # What cannot be projected costs nothing either, and whether it is right is the server's to say.
+            return rates, Projection(rates.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+
+    def _project_at(self, rates: Rates, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
         projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model), **more)
         self.choices = self._endpoint.choices(self._body)
@@ -193,6 +228,11 @@ class _Complete:
     def reported(self) -> Reported | None:
         said = self._tally.reported
         return None if said is None else self._complete(said)
+
+
+def _is_azure(client: object) -> bool:
+    # Also behind a gateway, whose address does not tell.
+    return any(kind.__name__ == "BaseAzureClient" for kind in type(client).__mro__)
 
 
 def _body(options: Any) -> Mapping[str, Any]:

@@ -16,12 +16,16 @@ from budgetguard.events import logger
 _BY_PATH: Final = {row.path: row for row in PRICED}
 _warned: set[str] = set()
 _AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
+# Gateways put a path of their own before it.
+_DEPLOYMENT_ANYWHERE: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
 _WILDCARD: Final = re.compile(r"\*|\{\w*\}")
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z]+")
 _VERSION: Final = re.compile(r"^(?:/openai)?/v1(?=/)")
 
 
-def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] = ()) -> Endpoint | None:
+def endpoint_of(
+    method: str, url: str, *, base_url: str, allowed: Iterable[str] = (), free: bool = False
+) -> Endpoint | None:
     """Return how a request is read, or None if it may pass: it is free, or the user allows it.
 
     Args:
@@ -29,6 +33,7 @@ def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] 
         url: a path, or an absolute URL.
         base_url: the client's.
         allowed: path patterns from the settings; `{}` and `*` are one segment each.
+        free: the server is declared to cost nothing, so what is not in the table may pass.
 
     Raises:
         UnknownEndpointError: it may cost money, and nobody knows how much.
@@ -37,7 +42,7 @@ def endpoint_of(method: str, url: str, *, base_url: str, allowed: Iterable[str] 
     path = plain_path(url, base_url)
     if method == "POST" and (row := _BY_PATH.get(path)) is not None:
         return row
-    if method not in FREE_METHODS and not any(_is_free(pattern, path) for pattern in FREE):
+    if not free and method not in FREE_METHODS and not any(_is_free(pattern, path) for pattern in FREE):
         check_allowed(method, path, allowed)
     return None
 
@@ -83,8 +88,8 @@ def plain_path(url: str, base_url: str) -> str:
 
 
 def deployment(url: str) -> str | None:
-    """Return the Azure deployment that a path names, or None."""
-    found = _AZURE_DEPLOYMENT.search("/" + urlsplit(url).path.lstrip("/"))
+    """Return the Azure deployment that a path or an absolute URL names, or None."""
+    found = _DEPLOYMENT_ANYWHERE.search("/" + urlsplit(url).path.lstrip("/"))
     return found and unquote(found[1])
 
 

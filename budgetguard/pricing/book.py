@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.money import MAX_USD
+from budgetguard.pricing.addresses import Address
 from budgetguard.pricing.own import OWN_PRICE_KEYS, own_prices
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["PriceBook", "Rates"]
 
 DEFAULT_PROVIDER = "openai"
+AZURE = "azure"
 _CACHE_SIZE = 1_024
+
+# The names that `register` gives the prices in common use.
+_PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "cache_read_mtok"}
 
 # LiteLLM's prefixes where they differ from genai-prices' provider ids.
 _PROVIDER_ALIASES = {
@@ -113,8 +119,10 @@ class PriceBook:
             raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {model!r}")
         if valid_from is not None and not isinstance(valid_from, datetime):
             raise ConfigurationError(f"valid_from must be a datetime, not {valid_from!r}")
-        given = {"input_mtok": input, "output_mtok": output, "cache_read_mtok": cached_input, **units}
-        prices = {key: _price(key, value) for key, value in given.items() if value is not None}
+        named = {"input": input, "output": output, "cached_input": cached_input}
+        given = {_PRICE_KEYS[name]: (name, value) for name, value in named.items() if value is not None}
+        given |= {key: (key, value) for key, value in units.items() if value is not None}
+        prices = {key: _price(key, value, name) for key, (name, value) in given.items()}
         if not prices:
             raise ConfigurationError(
                 f"register a price for {model!r}: input= and output=, USD per million tokens"
@@ -188,6 +196,7 @@ class PriceBook:
         raise UnknownModelError(
             f"no price is known for the model {model!r} ({provider_id}), so the call was not made. "
             f"Set one in USD per million tokens: register_price({model!r}, input=..., output=...)."
+            + _remedy(snapshot, provider_id, model, base_url)
             + _suggestion(snapshot, provider_id, names[-1]),
             model=model,
         )
@@ -224,18 +233,19 @@ class PriceBook:
         return None
 
 
-def _price(key: str, value: object) -> Decimal:
+def _price(key: str, value: object, name: str) -> Decimal:
+    """Check a price; `name` is what the caller calls it."""
     if priced_unit(key) is None:
         near = difflib.get_close_matches(key, (*units_by_price_key(), *OWN_PRICE_KEYS), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ConfigurationError(
-            f"{key} must be a price in USD such as 2.5, not {value!r} ({type(value).__name__})"
+            f"{name} must be a price in USD such as 2.5, not {value!r} ({type(value).__name__})"
         )
     price = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not price.is_finite() or not 0 <= price <= MAX_USD:
-        raise ConfigurationError(f"{key} must be a price in USD from 0 to {MAX_USD}, not {value!r}")
+        raise ConfigurationError(f"{name} must be a price in USD from 0 to {MAX_USD}, not {value!r}")
     return price
 
 
@@ -278,7 +288,34 @@ def _meant(
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
     if not base_url:
         return None
-    return next((p.id for p in snapshot.providers if re.match(p.api_pattern, str(base_url))), None)
+    return next((p.id for p in snapshot.providers if _is_at(p.api_pattern, str(base_url))), None)
+
+
+def _is_at(pattern: str, base_url: str) -> bool:
+    """Whether an address begins like a provider's, and its host does not go on after that."""
+    found = re.match(pattern, base_url, re.IGNORECASE)
+    if found is None:
+        return False
+    rest = base_url[found.end() :]
+    # Some patterns end where any country's ending may follow.
+    return found[0].endswith(("/", ".")) or not rest or rest[0] in ":/?#"
+
+
+def _remedy(snapshot: DataSnapshot, provider_id: str, model: str, base_url: str | None) -> str:
+    """Say what else may be meant by a name that nobody prices: a deployment's, a model of one's own."""
+    if provider_id == AZURE:
+        return (
+            f" If it is a deployment, say which model it serves: configure(model_map={{{model!r}: "
+            "'gpt-4o-mini'})."
+        )
+    address = Address.of(base_url) if base_url else None
+    if address is None or _by_address(snapshot, base_url) is not None:
+        return ""
+    where = urlsplit(str(base_url))
+    return (
+        " If the server costs nothing, say so: "
+        f"configure(free_base_urls=['{where.scheme}://{where.netloc}{where.path.rstrip('/')}'])."
+    )
 
 
 def _listed(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelInfo | None:

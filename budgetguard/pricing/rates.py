@@ -217,6 +217,12 @@ class Rates:
     _tables: tuple[PriceTable, ...] = field(repr=False, hash=False)
     _source: Source = field(repr=False, compare=False)
 
+    @classmethod
+    def free(cls, model: str, provider: str) -> Rates:
+        """Return the rates of a model that costs nothing, whatever it uses."""
+        source = FixedSource({}, free=True)
+        return cls(model, provider, None, source.tables(None), source)
+
     @property
     def is_free(self) -> bool:
         """Whether nothing that a call uses costs anything."""
