@@ -55,6 +55,11 @@ class Call:
         return self.keeper.blocking
 
     @property
+    def hold_id(self) -> str | None:
+        """The id of its hold, None before it is reserved."""
+        return None if self._hold is None else self._hold.id
+
+    @property
     def delegated(self) -> bool:
         """Whether calls inside this one have paid, so that this one does not."""
         return bool(self._paid_inside)
@@ -116,7 +121,7 @@ class Call:
         """
         hold = self._hold
         if isinstance(ending, Answered) and ending.reported.pending:
-            pending.remember(self, ending.reported)
+            pending.remember(self, ending.reported.request_id)
             self._give_back_extensions()
             return
         if not self._finished.acquire(blocking=False) or hold is None:
@@ -275,7 +280,7 @@ class Call:
         assert isinstance(ending, Answered)
         reported = ending.reported
         if reported.usage is None:
-            cost, estimated = self._projection.cost, True
+            cost, estimated = reported.part_of(self._projection.cost), True
         else:
             cost, estimated = self._cost(reported.usage, reported.tier), False
             if (hidden := self._projection.hidden) is not None:

@@ -1,43 +1,56 @@
-"""Calls whose answers are still being made: they keep their holds until somebody asks for the answer.
+"""Calls whose answers come later: each keeps its hold until somebody asks for its answer and it has ended.
 
-Known by the provider's id of the answer, in this process only: another process that asks is charged
-nothing, and the hold lapses there and here, which books its projection (`unknown_outcome`). Polling often
-counts once, because a call finishes once.
+The store notes which answer a hold waits for, so that whoever asks can settle it: another process, days
+later. This process keeps its own calls besides, for what the store does not know: the price that a call was
+projected with, and calls that no account holds anything for.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from budgetguard.usage import Reported
+from budgetguard.background import background
+from budgetguard.errors import StoreError
+from budgetguard.events import logger
 
 if TYPE_CHECKING:
     from budgetguard.bookkeeping import Bookkeeper
     from budgetguard.calls import Call
+    from budgetguard.holds import HoldRecord
+    from budgetguard.stores.base import Store
 
 Name: TypeAlias = tuple[int, str]
 
-# The oldest is forgotten first; its hold lapses.
+# The oldest is forgotten first; the store still knows it.
 _MOST: Final = 8_192
+_FIRST_RETRY: Final = 1.0
+_LONGEST_RETRY: Final = 60.0
 
 _lock = threading.Lock()
 _calls: dict[Name, Call] = {}
+_over: weakref.WeakKeyDictionary[Bookkeeper, tuple[Store, dict[str, None]]] = weakref.WeakKeyDictionary()
 
 
-def remember(call: Call, reported: Reported) -> None:
-    """Remember a call by the id of the answer that it waits for; without an id its hold will lapse."""
-    if reported.request_id is None:
+def remember(call: Call, request_id: str | None) -> None:
+    """Note by the id of the answer that a call waits for it; without an id its hold will lapse."""
+    if request_id is None:
         return
+    name = (id(call.keeper), request_id)
     with _lock:
-        _calls.setdefault((id(call.keeper), reported.request_id), call)
+        if name in _calls:
+            return
+        _calls[name] = call
         if len(_calls) > _MOST:
             del _calls[next(iter(_calls))]
+    _attach(call, request_id, _FIRST_RETRY)
 
 
 def waiting(keeper: Bookkeeper, request_id: str) -> Call | None:
-    """Return the call of a bookkeeper that waits for an answer, or None."""
+    """Return the call of this process that waits for an answer, or None."""
     # The call keeps its keeper alive, so the keeper's id is nobody else's.
     return _calls.get((id(keeper), request_id))
 
@@ -48,9 +61,64 @@ def forget(call: Call, request_id: str) -> None:
         _calls.pop((id(call.keeper), request_id), None)
 
 
+def waiting_hold(keeper: Bookkeeper, request_id: str) -> HoldRecord | None:
+    """Return the hold that waits for an answer which has ended, as the store has it; None if none does.
+
+    The store is asked once for each answer: what no hold waits for now, none will, since a call notes its
+    answer before anybody else can know that.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    store = keeper.store
+    with _lock:
+        known, over = _over.get(keeper, (store, {}))
+        if known is not store:
+            over = {}
+        _over[keeper] = store, over
+    if request_id in over:
+        return None
+    record = store.attached(request_id)
+    if record is not None and record.state in ("held", "lapsed"):
+        return record
+    end(keeper, request_id)
+    return None
+
+
+def end(keeper: Bookkeeper, request_id: str) -> None:
+    """Note that no hold waits for an answer any more."""
+    with _lock:
+        found = _over.get(keeper)
+        if found is not None:
+            over = found[1]
+            over[request_id] = None
+            if len(over) > _MOST:
+                del over[next(iter(over))]
+
+
+def _attach(call: Call, request_id: str, retry_in: float) -> None:
+    keeper, hold_id = call.keeper, call.hold_id
+    if hold_id is None or waiting(keeper, request_id) is not call:
+        return
+    try:
+        keeper.store.attach(hold_id, request_id)
+    except StoreError as error:
+        logger.warning(
+            "budgetguard: that hold %s waits for %s is not noted yet, and will be tried again: %s",
+            hold_id,
+            request_id,
+            error,
+        )
+        background.start()
+        again = partial(_attach, call, request_id, min(retry_in * 2, _LONGEST_RETRY))
+        background.after(retry_in, again)
+    except Exception:  # noqa: BLE001 - the call was made, and is settled all the same
+        logger.exception("budgetguard: only this process knows that hold %s waits", hold_id)
+
+
 def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
-    # The parent's answers are the parent's to ask for: their process counts what it spends.
+    # The parent's calls are the parent's: a child settles them by the store, as any other process does.
     global _lock
     _lock = threading.Lock()
     _calls.clear()

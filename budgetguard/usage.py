@@ -46,6 +46,7 @@ class Reported:
         tier: the service tier that it was billed at, or None.
         request_id: the provider's id of the answer, or None.
         pending: the provider works on: what it costs is said when it is asked for later, by that id.
+        done: how much was done of what was projected, as (part, whole), where there is no usage.
     """
 
     usage: Usage | None
@@ -53,3 +54,9 @@ class Reported:
     tier: str | None = None
     request_id: str | None = None
     pending: bool = False
+    done: tuple[int, int] = (1, 1)
+
+    def part_of(self, projected: int) -> int:
+        """Return the projected Nanos for what was done, rounded up."""
+        part, whole = self.done
+        return projected if part >= whole else -(-projected * part // whole)

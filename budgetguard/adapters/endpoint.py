@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -57,3 +57,21 @@ class Endpoint:
     least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
     cap: str | None = None
     learns_input: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Say how a request is read that costs nothing, but asks for answers which earlier calls may wait for.
+
+    Attributes:
+        method: such as `GET`.
+        path: without `/v1`; `{}` is an id.
+        read: whole answer -> what it says of each answer that it tells of, by `request_id`; `pending` as
+            long as one goes on.
+        tally: as an `Endpoint` has it, for one answer that streams.
+    """
+
+    method: str
+    path: str
+    read: Callable[[object], Iterable[Reported]]
+    tally: Callable[[str], Tally] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from budgetguard.adapters.answers import StreamTally
-from budgetguard.adapters.endpoint import Body, Endpoint
+from budgetguard.adapters.endpoint import Body, Endpoint, Polled
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
 from budgetguard.counting.requests import given
@@ -22,6 +22,7 @@ from budgetguard.projection import (
     project_embeddings,
     project_response,
 )
+from budgetguard.usage import Reported
 
 
 def _chat(body: Body, model: str, rates: Rates, learned: int | None) -> Projection:
@@ -44,6 +45,10 @@ def _response(
 
 def _completion(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
     return project_completion(body, model, rates)
+
+
+def _one_response(answer: object) -> tuple[Reported]:
+    return (read_response(answer),)
 
 
 def _background_ttl(body: Body) -> int:
@@ -96,7 +101,10 @@ PRICED: Final = (
 )
 
 # Asking for an answer that is made in the background: free, but it tells what that answer cost.
-POLLED: Final = (("GET", "/responses/{}"), ("POST", "/responses/{}/cancel"))
+POLLED: Final = (
+    Polled("GET", "/responses/{}", _one_response, ResponseTally),
+    Polled("POST", "/responses/{}/cancel", _one_response),
+)
 
 # POST, PUT and PATCH here cost nothing; `{}` is one path segment. What runs a model, stores by the gigabyte,
 # rents a machine, or opens a session elsewhere is not here.

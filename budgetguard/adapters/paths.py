@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.endpoint import Endpoint, Polled
 from budgetguard.adapters.endpoints import FREE, FREE_METHODS, POLLED, PRICED
 from budgetguard.errors import UnknownEndpointError
 from budgetguard.events import logger
 
 _BY_PATH: Final = {row.path: row for row in PRICED}
+_POLLING: Final = frozenset(row.method for row in POLLED)
 _warned: set[str] = set()
 _AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
 # Gateways put a path of their own before it.
@@ -47,13 +48,13 @@ def endpoint_of(
     return None
 
 
-def polled(method: str, url: str, *, base_url: str) -> str | None:
-    """Return the id of the answer that a request asks for, or None if it asks for none."""
+def polled(method: str, url: str, *, base_url: str) -> Polled | None:
+    """Return how a request is read that asks for answers of earlier calls, or None if it asks for none."""
+    method = method.upper()
+    if method not in _POLLING:
+        return None
     path = plain_path(url, base_url)
-    for wanted, pattern in POLLED:
-        if method.upper() == wanted and _matches(pattern, path):
-            return path.split("/")[2]
-    return None
+    return next((row for row in POLLED if row.method == method and _matches(row.path, path)), None)
 
 
 def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:

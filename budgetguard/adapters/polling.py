@@ -1,47 +1,57 @@
-"""Settle an earlier call when somebody asks for the answer that it is waiting for."""
+"""Settle earlier calls when somebody asks for the answers that they wait for, in whichever process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from budgetguard import events, pending
+from budgetguard.adapters.endpoint import Polled
 from budgetguard.adapters.paths import polled
-from budgetguard.adapters.responses import ResponseTally, read_response
 from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
-from budgetguard.calls import Call
+from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.flow import Work, finished
+from budgetguard.holds import Hold, HoldRecord, Settlement
+from budgetguard.money import MAX_NANOS, Nanos
 from budgetguard.request import Answered, Ending
+from budgetguard.usage import Reported
 
 
 def poll_of(keeper: Bookkeeper, client: Any, options: Any) -> Poll | None:
-    """Return the poll that a free request is, or None if no call waits for what it asks for."""
-    request_id = polled(options.method, options.url, base_url=str(client.base_url))
-    call = None if request_id is None else pending.waiting(keeper, request_id)
-    return None if call is None or request_id is None else Poll(call, request_id)
+    """Return the poll that a free request is, or None if what it asks for ends no call."""
+    base_url = str(client.base_url)
+    row = polled(options.method, options.url, base_url=base_url)
+    return None if row is None else Poll(keeper, row, base_url)
 
 
 class Poll:
-    """Ask for the answer of a call that waits for it, and finish the call if the answer has ended.
+    """Ask for answers that calls may wait for, and finish those whose answers have ended.
+
+    Nothing here raises: the answer is its caller's, whatever we make of it. The store is read only where an
+    answer has ended.
 
     Args:
-        call: the call that is waiting.
-        request_id: the provider's id of its answer.
+        keeper: whose calls.
+        row: how the answer is read.
+        base_url: the client's; with the model it decides the price for calls of other processes.
     """
 
-    def __init__(self, call: Call, request_id: str) -> None:
-        self._call = call
-        self._request_id = request_id
+    def __init__(self, keeper: Bookkeeper, row: Polled, base_url: str) -> None:
+        self._keeper = keeper
+        self._row = row
+        self._base_url = base_url
+        self._found: tuple[Reported, ...] = ()
 
     @property
     def blocking(self) -> bool:
         """Whether `finish` waits for I/O."""
-        return self._call.blocking
+        return self._keeper.blocking
 
     def take(self, answer: Any) -> Any:
         """Look at the answer, and return it as it is."""
@@ -56,12 +66,21 @@ class Poll:
         return answer
 
     def finish(self, ending: Ending) -> None:
-        """Finish the call, if this tells how it ended: what was read of it by half tells nothing."""
-        if not isinstance(ending, Answered) or ending.reported.pending:
-            return
-        if ending.reported.request_id == self._request_id:
-            pending.forget(self._call, self._request_id)
-            self._call.finish(ending)
+        """Finish the calls whose answers have ended; what was read by half tells nothing."""
+        said = (ending.reported,) if isinstance(ending, Answered) else ()
+        for one in self._found or said:
+            if one.pending or one.request_id is None:
+                continue
+            try:
+                _settle(self._keeper, one, one.request_id, self._base_url)
+            except StoreError as error:
+                events.logger.warning(
+                    "budgetguard: who waits for %s is unknown, since the store failed: %s",
+                    one.request_id,
+                    error,
+                )
+            except Exception:  # noqa: BLE001 - the answer is its caller's, whatever we make of it
+                events.logger.exception("budgetguard: %s could not be settled by a poll", one.request_id)
 
     def finish_when_dropped(self, thing: object, ending: Callable[[], Ending]) -> Callable[[], bool]:
         """Have this finished in the background if a thing becomes garbage before."""
@@ -74,19 +93,69 @@ class Poll:
             if response is not None and not response.is_closed:
                 follow(response, self._watch(response), self)
                 return None
-            whole = response.content if response is not None and not hasattr(answer, "usage") else answer
-            return Answered(read_response(whole))
-        except Exception:  # noqa: BLE001 - the answer is its caller's, whatever we make of it
+            said = self._read(answer if response is None else response.content)
+            return None if all(one.pending for one in self._found) else Answered(said)
+        except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
     def _watch(self, response: Any) -> Watch:
         encoding = response.headers.get("content-encoding", "")
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            return EventWatch(
-                ResponseTally(self._call.request.model),
-                hide_usage=False,
-                projected_output=self._call.projection.output_tokens,
-                encoding=encoding,
-            )
-        return BodyWatch(read_response, encoding=encoding)
+        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+        if streamed and self._row.tally is not None:
+            return EventWatch(self._row.tally(""), hide_usage=False, projected_output=0, encoding=encoding)
+        return BodyWatch(self._read, encoding=encoding)
+
+    def _read(self, answer: object) -> Reported:
+        self._found = tuple(self._row.read(answer))
+        return self._found[0] if self._found else Reported(usage=None, pending=True)
+
+
+def _settle(keeper: Bookkeeper, said: Reported, request_id: str, base_url: str) -> None:
+    call = pending.waiting(keeper, request_id)
+    if call is not None:
+        pending.forget(call, request_id)
+        call.finish(Answered(said))
+        return
+    record = pending.waiting_hold(keeper, request_id)
+    if record is None:
+        return
+    cost, estimated = _cost(keeper, record, said, base_url)
+    settlement = Settlement(
+        cost, usage=said.usage, request_id=request_id, thresholds=keeper.settings.thresholds
+    )
+    hold = Hold(
+        id=record.id,
+        charges=(),  # the store has them
+        amount=record.amount_nanos,
+        on_lapse=record.on_lapse_nanos,
+        ttl=0,
+        created=record.created_ms,
+        user=record.user,
+        model=record.model,
+        endpoint=record.endpoint,
+        tags=record.tags,
+    )
+    pending.end(keeper, request_id)
+    keeper.settle(hold, settlement, estimated=estimated)
+
+
+def _cost(keeper: Bookkeeper, record: HoldRecord, said: Reported, base_url: str) -> tuple[Nanos, bool]:
+    """Return what an answer cost at the prices of when it was asked for, and whether that is an estimate."""
+    if said.usage is None:
+        return said.part_of(record.amount_nanos), True
+    if not said.usage.units:
+        return 0, False
+    try:
+        rates = keeper.prices.rates(
+            record.model,
+            base_url=base_url,
+            tier=said.tier,
+            at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
+        )
+        return min(rates.cost(said.usage), MAX_NANOS), False
+    except UnknownModelError as error:
+        if not record.amount_nanos:
+            return 0, True  # a model without a price, allowed by the user's word
+        events.logger.error("budgetguard: booked as projected, because %s", error)
+        return record.amount_nanos, True
