@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from budgetguard.accounts import Balance, Budget
-from budgetguard.context import budget_user, current_user
+from budgetguard.context import budget_tags, budget_user, current_user
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
@@ -60,6 +60,7 @@ __all__ = [
     "UnpricedAnswerError",
     "Usage",
     "budget",
+    "budget_tags",
     "budget_user",
     "budgeted",
     "configure",
@@ -123,6 +124,8 @@ def budgeted(
     usage: Answer | None = None,
     max_completion_tokens: int | None = None,
     user: str | None = None,
+    provider: str | None = None,
+    base_url: str | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -140,6 +143,9 @@ def budgeted(function: Any = None, **options: Any) -> Any:
         usage: a callable that reads an answer of another kind: returns a Usage, or input and output tokens.
         max_completion_tokens: what the function caps the output at, where it has no such parameter.
         user: who pays; by default the current user.
+        provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or a
+            prefix of the model's name says, else OpenAI.
+        base_url: the address that the function calls; calls to one of `free_base_urls` cost nothing.
 
     Raises:
         ConfigurationError: when decorating: an option that cannot be right for this function.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from budgetguard import charged, events, pending
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
-from budgetguard.context import calls_around, current_runs, current_user
+from budgetguard.context import calls_around, current_runs, current_tags, current_user
 from budgetguard.counting.output_limits import output_limit
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
@@ -37,6 +37,7 @@ class Call:
         self.request = request
         self._user = user or current_user() or keeper.settings.user
         self._runs = current_runs(keeper)
+        self._tags = tuple(dict.fromkeys((*keeper.settings.tags, *current_tags())))
         self._around = calls_around(keeper)
         self._paid_inside: set[str] = set()
         self._given_back = False
@@ -46,6 +47,7 @@ class Call:
         self._rates: Rates | None
         self._projection: Projection
         self._hold: Hold | None = None
+        self._refused: Hold | None = None
         self._extensions: list[Hold] = []
         self.output_held: int | None = None
 
@@ -97,6 +99,7 @@ class Call:
             user=self._user,
             model=self.request.model,
             endpoint=self.request.endpoint,
+            tags=self._tags,
         )
         self._tell_projected(hold)
         for outer in self._around:
@@ -104,7 +107,7 @@ class Call:
         try:
             granted = keeper.reserve(hold, smaller=self._smaller if fits else None)
         except BudgetGuardError:
-            self._hold = None  # refused: nothing is held, so there is nothing to give back
+            self._hold, self._refused = None, hold  # nothing is held, so there is nothing to give back
             raise
         for outer in self._around:
             outer._paid_inside.add(hold.id)
@@ -112,6 +115,19 @@ class Call:
         self.output_held = projection.output_tokens if granted and projection.cost else None
         if granted and fits and self._projection.output_cap is not None:
             self.request.write_cap(self._projection.output_cap)
+
+    def owe(self) -> BudgetGuardError | None:
+        """Reserve for what the provider has begun unasked: refused or not, its cost will be booked.
+
+        Returns what refused it, if it was refused.
+        """
+        try:
+            self.reserve()
+        except BudgetGuardError as error:
+            # As if it had been held, and given back: `finish` books it in full.
+            self._hold, self._given_back = self._refused, self._refused is not None
+            return error
+        return None
 
     def finish(self, ending: Ending) -> None:
         """Book how the call ended. Counts once, whoever says it first; never raises.
@@ -211,6 +227,13 @@ class Call:
                 raise
             return None, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
+    def _charges(self) -> tuple[Charge, ...]:
+        """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
+        charges = self.keeper.charges(self._user, self._runs)
+        if self._rates is None or not self._rates.is_free:
+            return charges
+        return tuple(replace(charge, required=False) for charge in charges)
+
     def _may_be_capped(self) -> bool:
         projection = self._projection
         free = self._rates is None or self._rates.is_free
@@ -225,13 +248,6 @@ class Call:
 
     def _cap(self, cap: int) -> None:
         self._projection = self._projection.with_cap(cap, self.request.choices)
-    def _charges(self) -> tuple[Charge, ...]:
-        """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
-        charges = self.keeper.charges(self._user, self._runs)
-        if self._rates is None or not self._rates.is_free:
-            return charges
-        return tuple(replace(charge, required=False) for charge in charges)
-
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
@@ -274,7 +290,7 @@ class Call:
         if isinstance(ending, Unknown):
             return Settlement(hold.on_lapse, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
-            usage = self._projection.abandoned(ending.seen)
+            usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
             cost = self._cost(usage, None)
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)

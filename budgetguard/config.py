@@ -37,6 +37,7 @@ class Settings:
         project: whose accounts; None is `default`, or the project of the first BudgetManager.
         user: who pays where no `budget_user` says.
         runs: ids of runs that every call is charged to as well; `budgetguard run` makes them and says so.
+        tags: labels of every call, for reports; see `budget_tags`.
         default_budget: USD for users who have no budget yet; None refuses them.
         default_duration: the window of such budgets.
         timezone: IANA name, for windows of days and longer.
@@ -69,6 +70,7 @@ class Settings:
     project: str | None = None
     user: str | None = None
     runs: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     default_budget: int | float | Decimal | None = None
     default_duration: str | None = None
     timezone: str = "UTC"
@@ -105,6 +107,10 @@ class Settings:
             raise ConfigurationError(f"runs is a list of ids of runs, not {self.runs!r}")
         for run in self.runs:
             check_id(run, name="each of runs")
+        if not isinstance(self.tags, tuple):
+            raise ConfigurationError(f"tags is a list of labels such as ['checkout'], not {self.tags!r}")
+        for tag in self.tags:
+            check_id(tag, name="each of tags")
         if self.default_budget is not None:
             to_nanos(self.default_budget, name="default_budget")
         if self.default_duration is not None:
@@ -232,6 +238,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "free_base_urls": lambda text: _list(text),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
     "runs": lambda text: _list(text),
+    "tags": lambda text: _list(text),
     "spool": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
@@ -266,7 +273,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             known = ", ".join(sorted(_SETTING_NAMES))
             raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
     values = dict(changes)
-    for name in ("thresholds", "allow_endpoints", "free_base_urls", "runs"):
+    for name in ("thresholds", "allow_endpoints", "free_base_urls", "runs", "tags"):
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
     if isinstance(values.get("model_map"), Mapping):

@@ -1,4 +1,4 @@
-"""Who pays: the current user, the runs around us, and the call that we are inside.
+"""Who pays, and for what: the current user and tags, the runs around us, the call that we are inside.
 
 What is current lives in context variables, so tasks and `asyncio.to_thread` inherit it, and
 `threads.py` hands it to plain threads. Each `with` adds a link to a chain and takes that same link
@@ -37,6 +37,7 @@ class Link:
         user: who pays from here inwards; None leaves that as it is.
         run: the charge of the run that begins here, if one does.
         keeper: whose run it is.
+        tags: labels that begin here.
         outer: the link around this one.
     """
 
@@ -44,6 +45,7 @@ class Link:
     user: str | None
     run: Charge | None
     keeper: object | None
+    tags: tuple[str, ...]
     outer: Link | None
 
 
@@ -79,6 +81,17 @@ def current_user() -> str | None:
     while link is not None and link.user is None:
         link = link.outer
     return None if link is None else link.user
+
+
+def current_tags() -> tuple[str, ...]:
+    """Return the tags of every `budget_tags` around us, outermost first, each once."""
+    found: list[tuple[str, ...]] = []
+    link = _current.link
+    while link is not None:
+        if link.tags:
+            found.append(link.tags)
+        link = link.outer
+    return tuple(dict.fromkeys(tag for tags in reversed(found) for tag in tags)) if found else ()
 
 
 def current_runs(keeper: object) -> tuple[Charge, ...]:
@@ -118,11 +131,16 @@ def leave_frame(frame: Frame) -> None:
 
 
 def enter_link(
-    owner: object, *, user: str | None = None, run: Charge | None = None, keeper: object = None
+    owner: object,
+    *,
+    user: str | None = None,
+    run: Charge | None = None,
+    keeper: object = None,
+    tags: tuple[str, ...] = (),
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is."""
     carry_into_threads(surroundings, within)
-    _current.link = Link(owner, user, run, keeper, _current.link)
+    _current.link = Link(owner, user, run, keeper, tags, _current.link)
 
 
 def leave_link(owner: object) -> None:
@@ -285,3 +303,28 @@ class budget_user(Surrounding):
 
     def _enter(self) -> None:
         enter_link(self, user=self.user)
+
+
+class budget_tags(Surrounding):
+    """Label the guarded calls inside, for reports: by feature, tenant, experiment.
+
+    Use it as `with budget_tags("checkout"):`, as `async with`, or as a decorator. Inside another one, both
+    count. Tags are kept with the records of calls; they are charged nothing and refuse nothing.
+
+    Args:
+        tags: 1 to 256 printable characters each.
+
+    Raises:
+        ConfigurationError: no tag, or one that is not text, empty, too long, or with control characters.
+    """
+
+    def __init__(self, *tags: str) -> None:
+        if not tags:
+            raise ConfigurationError('budget_tags needs a tag, such as budget_tags("checkout")')
+        self.tags = tuple(check_id(tag, name="each tag") for tag in tags)
+
+    def __repr__(self) -> str:
+        return f"budget_tags({', '.join(map(repr, self.tags))})"
+
+    def _enter(self) -> None:
+        enter_link(self, tags=self.tags)

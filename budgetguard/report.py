@@ -1,4 +1,7 @@
-"""Reports: records of calls added up by user, model and day. Pure: no clock, no store, no money as float."""
+"""Reports: records of calls added up by user, model, day, endpoint and tag.
+
+Pure: no clock, no store, no money as float.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.holds import HoldRecord
 from budgetguard.money import Nanos, to_usd
 
-Dimension: TypeAlias = Literal["user", "model", "day"]
+Dimension: TypeAlias = Literal["user", "model", "day", "endpoint", "tag"]
 DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 
@@ -76,9 +80,9 @@ class Report:
 
     Attributes:
         by: what the rows are of.
-        rows: one key (a value for each of `by`; None for no user and for an unknown day) and its totals
-            each: days in order, and what cost most first.
-        total: all of them together.
+        rows: one key (a value for each of `by`; None for no user, no tag and an unknown day) and its totals
+            each: days in order, and what cost most first. A call of several tags is in the row of each.
+        total: all of them together, each call once.
     """
 
     by: tuple[Dimension, ...]
@@ -87,7 +91,7 @@ class Report:
 
     def labels(self, key: tuple[str | None, ...]) -> tuple[str, ...]:
         """Return a row's key for people."""
-        missing = {"day": "(imported)", "user": "(no user)"}
+        missing = {"day": "(imported)", "user": "(no user)", "tag": "(no tag)"}
         pairs = zip(self.by, key, strict=True)
         return tuple(missing.get(name, "") if value is None else value for name, value in pairs)
 
@@ -115,7 +119,7 @@ def summarize(
 
     Args:
         records: such as `guard.calls(since)`.
-        by: one or several of `user`, `model`, `day`; none makes one total.
+        by: one or several of `DIMENSIONS`; none makes one total.
         zone: whose days; None is this machine's. A call belongs to the day on which it was made.
 
     Raises:
@@ -128,40 +132,51 @@ def summarize(
         raise ConfigurationError(f"a report names each of its dimensions once, not {', '.join(by)}")
     sums = _Sums()
     for record in records:
-        key = tuple(_value(record, dimension, zone) for dimension in by)
-        totals = sums.rows.get(key)
-        if totals is None:
-            totals = sums.rows[key] = Totals()
-        totals.add(record)
+        for key in product(*(_values(record, dimension, zone) for dimension in by)):
+            totals = sums.rows.get(key)
+            if totals is None:
+                totals = sums.rows[key] = Totals()
+            totals.add(record)
         sums.total.add(record)
     return Report(tuple(by), tuple(sorted(sums.rows.items(), key=lambda row: _order(by, *row))), sums.total)
 
 
 def matching(
-    records: Iterable[HoldRecord], *, users: Sequence[str] = (), models: Sequence[str] = ()
+    records: Iterable[HoldRecord],
+    *,
+    users: Sequence[str] = (),
+    models: Sequence[str] = (),
+    tags: Sequence[str] = (),
 ) -> Iterator[HoldRecord]:
-    """Yield the records of any of these users and of any of these models; empty is all.
+    """Yield the records of any of these users, any of these models and any of these tags; empty is all.
 
     Args:
         users: ids, taken literally.
         models: names, or patterns such as `gpt-4o*`.
+        tags: taken literally.
     """
     for record in records:
         if users and record.user not in users:
             continue
         if models and not any(record.model == one or fnmatchcase(record.model, one) for one in models):
             continue
+        if tags and not set(tags).intersection(record.tags):
+            continue
         yield record
 
 
-def _value(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> str | None:
+def _values(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> Sequence[str | None]:
     if dimension == "user":
-        return record.user
+        return (record.user,)
     if dimension == "model":
-        return record.model
+        return (record.model,)
+    if dimension == "endpoint":
+        return (record.endpoint,)
+    if dimension == "tag":
+        return record.tags or (None,)
     if _is_imported(record):
-        return None
-    return record.created_at.astimezone(zone).date().isoformat()
+        return (None,)
+    return (record.created_at.astimezone(zone).date().isoformat(),)
 
 
 def _is_imported(record: HoldRecord) -> bool:

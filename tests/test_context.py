@@ -5,12 +5,13 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from budgetguard import ConfigurationError, Guard, budget_user, current_user
-from budgetguard.context import surroundings
+from budgetguard import ConfigurationError, Guard, budget_tags, budget_user, current_user
+from budgetguard.context import current_tags, surroundings
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +291,27 @@ def test_a_user_that_cannot_be_stored_is_refused_before_anything_is_entered(user
 def test_any_printable_text_is_a_user(user: str) -> None:
     with budget_user(user):
         assert current_user() == user
+
+
+def test_tags_add_up_outermost_first_and_end_with_their_with() -> None:
+    @budget_tags("inner", "outer")
+    def tagged() -> tuple[str, ...]:
+        return current_tags()
+
+    assert current_tags() == ()
+    with budget_tags("outer"), budget_user("a"), budget_tags("7"):
+        assert current_tags() == ("outer", "7")
+        assert tagged() == ("outer", "7", "inner")
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(current_tags).result(30) == ("outer", "7")
+        assert current_user() == "a"
+    assert current_tags() == ()
+
+
+@pytest.mark.parametrize("tags", [(), ("",), (3,), ("a\nb",), ("ok", "x" * 257)])
+def test_tags_that_cannot_be_stored_are_refused(tags: Any) -> None:
+    with pytest.raises(ConfigurationError, match="tag"):
+        budget_tags(*tags)
 
 
 def test_only_functions_are_decorated() -> None:

@@ -62,6 +62,7 @@ def test_the_exported_names_are_these() -> None:
         "UnpricedAnswerError",
         "Usage",
         "budget",
+        "budget_tags",
         "budget_user",
         "budgeted",
         "configure",

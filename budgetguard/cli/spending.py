@@ -1,7 +1,9 @@
-"""`report`: what calls have cost, by user, model and day."""
+"""`report`: what calls have cost, by user, model, day, endpoint and tag."""
 
 from __future__ import annotations
 
+import sys
+from csv import DictWriter
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, cast
 
@@ -10,7 +12,7 @@ import typer
 from budgetguard.cli import options
 from budgetguard.cli.display import joined, printable, when, zone_name
 from budgetguard.cli.session import Session, session
-from budgetguard.cli.tables import report_table
+from budgetguard.cli.tables import report_plot, report_table
 from budgetguard.errors import ConfigurationError
 from budgetguard.report import DIMENSIONS, Dimension, Report, matching, summarize
 from budgetguard.windows import duration_ms, to_datetime
@@ -25,7 +27,7 @@ def report(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="user|model|day", show_default=False, help="Add up by this; several make a key."
+            metavar="|".join(DIMENSIONS), show_default=False, help="Add up by this; several make a key."
         ),
     ] = None,
     since: Annotated[
@@ -45,15 +47,20 @@ def report(
         list[str] | None,
         typer.Option(metavar="MODEL", show_default=False, help="Only this, or 'gpt-4o*'; repeatable."),
     ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", show_default=False, help="Only this; repeatable.")
+    ] = None,
     timezone: Annotated[
         str | None,
         typer.Option(metavar="ZONE", show_default=False, help="Whose days and dates. Else local time."),
     ] = None,
     store: options.Store = None,
     project: options.Project = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw what each row spent as a bar.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write the rows as CSV, without the total.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Add up what calls have cost, by user, model and day.
+    """Add up what calls have cost, by user, model, day, endpoint and tag.
 
     Counts calls, tokens in and out, and money. It reads the records of calls, which a store keeps for 90
     days unless BUDGETGUARD_RETENTION says otherwise; budgets that were reset or deleted change nothing.
@@ -63,7 +70,11 @@ def report(
       budgetguard report --since 7d
       budgetguard report --by day --by model --since 2026-11-01
       budgetguard report --by user --model 'gpt-4o*' --json
+      budgetguard report --by day --plot --since 30d
+      budgetguard report --by day,tag --csv
     """
+    if plot + csv + json > 1:
+        raise ConfigurationError("--plot, --csv and --json are three ways to write one report: choose one")
     dimensions = _dimensions(by or ["user"])
     with session(store, project, json=json, timezone=timezone) as here:
         now = to_datetime(here.guard.keeper.now())
@@ -71,7 +82,9 @@ def report(
         last = None if until is None else moment(until, now, here.timezone, name="--until")
         if first is not None and last is not None and first >= last:
             raise ConfigurationError(f"--since {since} is not before --until {until}")
-        records = matching(here.guard.calls(first, last), users=user or (), models=model or ())
+        records = matching(
+            here.guard.calls(first, last), users=user or (), models=model or (), tags=tag or ()
+        )
         made = summarize(records, dimensions, zone=here.timezone)
         if json:
             here.write(
@@ -83,8 +96,10 @@ def report(
                     **made.to_dict(),
                 }
             )
+        elif csv:
+            _write_csv(made)
         else:
-            _show(here, made, _span(here, first, last))
+            _show(here, made, _span(here, first, last), plot=plot)
 
 
 def moment(text: str, now: datetime, zone: tzinfo | None, *, name: str) -> datetime:
@@ -132,12 +147,19 @@ def _span(here: Session, first: datetime | None, last: datetime | None) -> str:
     )
 
 
-def _show(here: Session, made: Report, span: str) -> None:
+def _write_csv(made: Report) -> None:
+    names = [*made.by, *made.total.to_dict()]
+    writer = DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(made.to_dict()["rows"])
+
+
+def _show(here: Session, made: Report, span: str, *, plot: bool) -> None:
     total = made.total
     if not made.rows:
         here.say(f"No calls {span + ' ' if span else ''}in {printable(here.place)}.")
         return
-    here.console.print(report_table(made, here.console))
+    here.console.print((report_plot if plot else report_table)(made, here.console))
     here.say(
         joined(
             (

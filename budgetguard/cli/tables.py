@@ -8,6 +8,7 @@ from datetime import tzinfo
 from typing import Literal, TypeAlias
 
 from rich import box
+from rich.bar import Bar
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -226,6 +227,20 @@ def report_table(report: Report, console: Console) -> RenderableType:
             for at, (labels, totals) in enumerate(lines)
         )
     )
+
+
+def report_plot(report: Report, console: Console) -> RenderableType:
+    """Show what each row of a report spent as a bar, the longest for the most."""
+    spent = money([totals.spent for _, totals in report.rows])
+    most = max((totals.spent for _, totals in report.rows), default=0)
+    table = Table.grid(padding=(0, 1), expand=console.is_terminal)
+    table.add_column(no_wrap=False, overflow="fold", max_width=max(_FOLDED, console.width // 3))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1, min_width=_BAR)
+    for (key, totals), amount in zip(report.rows, spent, strict=True):
+        label = " / ".join(printable(one) for one in report.labels(key)) or "total"
+        table.add_row(label, amount, Bar(most or 1, 0, totals.spent, color="green"))
+    return table
 
 
 def _width(cell: Cell) -> int:

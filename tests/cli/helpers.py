@@ -87,6 +87,8 @@ def book(
     ago: int = 0,
     end: str = "settled",
     tokens: tuple[int, int] = (100, 50),
+    endpoint: str = "chat",
+    tags: tuple[str, ...] = (),
 ) -> str:
     """Make a call through the store, as a guard does, `ago` milliseconds ago; return its hold's id."""
     made = guard.keeper.now() - ago
@@ -100,7 +102,8 @@ def book(
         created=made,
         user=user,
         model=model,
-        endpoint="chat",
+        endpoint=endpoint,
+        tags=tags,
     )
     assert isinstance(guard.store.reserve(hold), Granted)
     if end == "settled":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -253,6 +255,67 @@ def test_report_makes_a_key_of_several_dimensions(command: Command, guard: Guard
         ("a", "6"),
     ]
     assert separate["rows"][0]["day"] < separate["rows"][1]["day"]
+
+
+def test_report_adds_up_by_endpoint_and_by_tag(command: Command, guard: Guard) -> None:
+    guard.set_budget(100, user="alice")
+    book(guard, "alice", 1, endpoint="embeddings")
+    book(guard, "alice", 20, tags=("checkout",))
+    book(guard, "alice", 300, tags=("checkout", "tenant 7"))
+    by_endpoint = command("report", "--by", "endpoint", "--json").object
+    assert [(row["endpoint"], row["spent"]) for row in by_endpoint["rows"]] == [
+        ("chat", "0.00000032"),
+        ("embeddings", "0.000000001"),
+    ]
+    by_tag = command("report", "--by", "tag", "--json").object
+    assert [(row["tag"], row["calls"], row["spent"]) for row in by_tag["rows"]] == [
+        ("checkout", 2, "0.00000032"),
+        ("tenant 7", 1, "0.0000003"),
+        (None, 1, "0.000000001"),
+    ]
+    assert by_tag["total"]["calls"] == 3, "a call of two tags is still one call"
+    assert "(no tag)" in command("report", "--by", "tag").out
+    only = command("report", "--by", "endpoint", "--tag", "tenant 7", "--tag", "nobody", "--json").object
+    assert only["total"]["calls"] == 1
+
+
+def test_report_writes_csv_that_a_spreadsheet_reads_back(command: Command, guard: Guard) -> None:
+    guard.set_budget(100, user='a "quoted", user')
+    book(guard, 'a "quoted", user', 1_500_000_000, tokens=(7, 3))
+    shown = command("report", "--by", "user,model", "--csv").out
+    assert list(csv.DictReader(io.StringIO(shown))) == [
+        {
+            "user": 'a "quoted", user',
+            "model": "gpt-4o-mini",
+            "calls": "1",
+            "open": "0",
+            "voided": "0",
+            "lapses": "0",
+            "input_tokens": "7",
+            "output_tokens": "3",
+            "spent": "1.50",
+            "held": "0.00",
+        }
+    ]
+    assert command("report", "--user", "nobody", "--csv").out.count("\n") == 1
+
+
+def test_report_draws_bars_as_long_as_what_was_spent(command: Command, guard: Guard) -> None:
+    for user, cost in (("alice", 4_000_000), ("bob", 1_000_000), ("carol", 0)):
+        guard.set_budget(100, user=user)
+        book(guard, user, cost)
+    lines = command("report", "--plot", COLUMNS="80").out.splitlines()
+    bars = {line.split()[0]: line.count("█") for line in lines[:3]}
+    assert bars["alice"] == pytest.approx(4 * bars["bob"], abs=4)
+    assert bars["bob"] > 0
+    assert bars["carol"] == 0
+    assert all(len(line) <= 80 for line in lines[:3])
+
+
+def test_a_report_is_written_one_way(command: Command) -> None:
+    done = command("report", "--csv", "--json")
+    assert done.code != 0
+    assert "choose one" in done.err
 
 
 def test_litellm_users_are_imported_once(command: Command, tmp_path: Path) -> None:
