@@ -40,7 +40,7 @@ from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
 from budgetguard.spool import Spool
-from budgetguard.stores.base import Store, open_store
+from budgetguard.stores.base import Store, open_store, public_url
 from budgetguard.windows import to_datetime
 
 logger = logging.getLogger("budgetguard")
@@ -80,6 +80,12 @@ class Bookkeeper:
         if self.settings.project is None and not isinstance(self.settings.store, str):
             return self.settings.store.project
         return self.settings.project or DEFAULT_PROJECT
+
+    @property
+    def place(self) -> str:
+        """The store's URL as it may be shown: without credentials."""
+        given = self.settings.store
+        return public_url(given if isinstance(given, str) else given.url)
 
     @property
     def store(self) -> Store:

@@ -51,7 +51,7 @@ class Guard:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Guard of project {self.project!r} on {self.settings.store!r}>"
+        return f"<Guard of project {self.project!r} on {self.keeper.place!r}>"
 
     @property
     def settings(self) -> Settings:
@@ -154,6 +154,8 @@ class Guard:
         usage: Answer | None = None,
         max_completion_tokens: int | None = None,
         user: str | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
     ) -> Callable[[F], F]: ...
 
     def budgeted(self, function: Any = None, **options: Any) -> Any:

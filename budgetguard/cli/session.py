@@ -44,7 +44,7 @@ class Session:
     @property
     def place(self) -> str:
         """The project and store, for messages."""
-        return f"project {self.guard.project!r} of {self.guard.settings.store}"
+        return f"project {self.guard.project!r} of {self.guard.keeper.place}"
 
     def write(self, value: dict[str, Any]) -> None:
         """Write one JSON object as one line."""
@@ -107,7 +107,7 @@ def session(
         yield Session(guard, json, new_console(), display)
     except UnknownUserError as error:
         raise UnknownUserError(
-            f"user {error.user!r} has no budget in project {guard.project!r} of {guard.settings.store}: "
+            f"user {error.user!r} has no budget in project {guard.project!r} of {guard.keeper.place}: "
             "see `budgetguard users`, or make one with `budgetguard create USER 10`",
             user=error.user,
             project=guard.project,

@@ -115,7 +115,10 @@ def open_store(
 
 def public_url(url: str) -> str:
     """Return a store's URL as it may be shown and compared: no credentials, no options, whole paths."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no URL at all, which opening it will say
+        return f"{url.partition('://')[0]}://…"
     if parts.scheme == "disk":
         return f"disk://{Path(parts.netloc + parts.path).expanduser().absolute()}"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -232,10 +232,6 @@ def test_a_spool_is_private_and_holds_no_text_and_no_password(folder: Path, spoo
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert "Hello" not in path.read_text()
-    from budgetguard.stores.base import public_url
-
-    assert public_url("redis://me:secret@host:6379/0?timeout=3") == "redis://host:6379/0"
-    assert public_url("postgresql://me:se%40cret@host/db") == "postgresql://host/db"
 
 
 def test_without_a_spool_or_where_it_cannot_be_written_the_settlement_waits_in_memory(
