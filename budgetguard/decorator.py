@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import wrapt
 
 from budgetguard.accounts import check_id
-from budgetguard.adapters.completions import CAPS, INPUTS, FunctionRequest, UsageReader, chat_body
+from budgetguard.adapters.completions import CAPS, INPUTS, FunctionRequest, UsageReader, request_body
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
@@ -32,6 +32,8 @@ class Budgeted:
         usage: reads usage from the answer; from the last item, if the function yields.
         max_completion_tokens: what the function caps the output at, where it has no such parameter.
         user: who pays.
+        provider: whose prices count, by genai-prices' id (`azure`).
+        base_url: the address that the function calls, which tells whose prices count, or that it is free.
 
     Raises:
         ConfigurationError: an option that cannot be right for this function.
@@ -47,6 +49,8 @@ class Budgeted:
         usage: Answer | None = None,
         max_completion_tokens: int | None = None,
         user: str | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
     ) -> None:
         self._keeper = keeper
         self._name = getattr(_plain(function), "__qualname__", None) or type(function).__name__
@@ -54,6 +58,8 @@ class Budgeted:
         self._input = input
         self._usage = usage
         self._cap = max_completion_tokens
+        self._provider = provider
+        self._base_url = base_url
         self._user = None if user is None else check_id(user, name="user")
         if not callable(function) and not isinstance(function, classmethod | staticmethod):
             raise ConfigurationError(f"@budgeted guards functions, and {function!r} is none")
@@ -92,13 +98,22 @@ class Budgeted:
                 f"{self._name}() was called without a model: pass model=, or write "
                 '@budgeted(model="gpt-4o-mini")'
             )
-        body = chat_body(arguments, self._find_input(arguments, args, kwargs))
-        if self._cap is not None and body.get("max_completion_tokens") is None:
-            body["max_completion_tokens"] = self._cap
+        row, body = request_body(arguments, self._find_input(arguments, args, kwargs), self._cap)
         by_place = signature.bind_partial(*args).arguments
         cap = next((name for name in CAPS if name in signature.parameters and name not in by_place), None)
-        request = FunctionRequest(self._name, model, body, self._usage, cap=cap)
-        return Call(self._keeper(), request, user=self._user), request
+        keeper = self._keeper()
+        request = FunctionRequest(
+            self._name,
+            keeper.settings.model_of(model),
+            row,
+            body,
+            self._usage,
+            cap=cap,
+            provider=self._provider,
+            base_url=self._base_url,
+            free=self._base_url is not None and keeper.settings.is_free(self._base_url),
+        )
+        return Call(keeper, request, user=self._user), request
 
     def _find_input(self, arguments: Mapping[str, Any], args: Any, kwargs: Any) -> object:
         if callable(self._input):
@@ -115,6 +130,9 @@ class Budgeted:
     def _check(self) -> None:
         if self._model is not None and (not isinstance(self._model, str) or not self._model):
             raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {self._model!r}")
+        for name, value in (("provider", self._provider), ("base_url", self._base_url)):
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise ConfigurationError(f"{name} must be text, not {value!r}")
         if self._input is not None and not isinstance(self._input, str) and not callable(self._input):
             raise ConfigurationError(f"input must be a parameter's name or a callable, not {self._input!r}")
         if self._usage is not None and not callable(self._usage):
@@ -153,6 +171,8 @@ def budgeted(
     usage: Answer | None = None,
     max_completion_tokens: int | None = None,
     user: str | None = None,
+    provider: str | None = None,
+    base_url: str | None = None,
 ) -> Any:
     """Guard a function, or return a decorator that does; for the arguments see `Budgeted`."""
 
@@ -165,6 +185,8 @@ def budgeted(
             usage=usage,
             max_completion_tokens=max_completion_tokens,
             user=user,
+            provider=provider,
+            base_url=base_url,
         )
         return wrapt.FunctionWrapper(function, around)
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.adapters.responses import AnyTally, read_any
 from budgetguard.counting.input_bounds import input_reserve
+from budgetguard.counting.requests import given
+from budgetguard.counting.responses import offered_tools
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
-from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import (
     Projection,
     chat_input_tokens,
     embedding_input_tokens,
-    project_chat,
-    project_embeddings,
+    response_input_tokens,
 )
 from budgetguard.request import (
     Abandoned,
@@ -44,9 +48,13 @@ class FunctionRequest(Request):
     Args:
         name: the function's name, for errors.
         model: the model that it calls.
-        body: its arguments that a chat request also has, `messages` or `input` among them.
+        row: the endpoint that such a request is for.
+        body: its arguments as a request to that endpoint has them.
         usage: reads usage from its answer, where the answer is not one that can be read.
         cap: the function's parameter that a cap on the output can be passed by, if it has one.
+        provider: whose prices count, by genai-prices' id; None: see `PriceBook.rates`.
+        base_url: the address that it calls, if it is known.
+        free: that address costs nothing, by the user's word.
 
     Attributes:
         more: arguments that the function is called with on top of its caller's.
@@ -58,27 +66,38 @@ class FunctionRequest(Request):
         self,
         name: str,
         model: str,
+        row: Endpoint,
         body: Mapping[str, Any],
         usage: UsageReader | None,
         *,
         cap: str | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
+        free: bool = False,
     ) -> None:
         self.model = model
         self.more: dict[str, Any] = {}
         self._cap = cap
         self._name = name
+        self._row = row
         self._body = body
         self._usage = usage
-        self._embeds = "messages" not in body
+        self._provider = provider
+        self._base_url = base_url
+        self._free = free
+        self._hides = False
         n = body.get("n")
         self.choices = n if isinstance(n, int) and n > 0 else 1
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        rates = book.rates(self.model)
-        if self._embeds:
-            return rates, project_embeddings(self._body, self.model, rates)
-        projection = project_chat(self._body, self.model, rates, learned_cap=learned_cap(self.model))
-        if self.strict:
+        if self._free:
+            rates = Rates.free(self.model, FREE_PROVIDER)
+        else:
+            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
+        more = {"learned_input": learned_cap} if self._row.learns_input else {}
+        projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        self._hides = projection.hidden is not None
+        if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
 
@@ -95,14 +114,21 @@ class FunctionRequest(Request):
             return Answered(Reported(usage=self._read_usage(self._usage, answer)))
         if isinstance(answer, str):
             return self.text_ending(count_text(answer, encoding_for(self.model)))
-        found = reported(answer)
-        if found.usage is None:
+        found = read_any(answer)
+        if found.usage is None and not found.pending:
             raise UnpricedAnswerError(
                 f"{self._name}() answered with {type(answer).__name__}, from which no cost can be read, "
                 "so its projection was booked. Return the completion itself, a dict of that shape, or its "
                 "text; or pass @budgeted(usage=f), where f(answer) returns (input_tokens, output_tokens)"
             )
-        return Answered(found)
+        return Answered(self._completed(found))
+
+    def _completed(self, said: Reported) -> Reported:
+        """Complete what an answer reports with the units that no answer counts."""
+        more = self._row.unreported(self._body)
+        if said.usage is None or not more:
+            return said
+        return replace(said, usage=Usage({**more, **said.usage.units}))
 
     def _read_usage(self, read: UsageReader, answer: object) -> Usage:
         try:
@@ -122,9 +148,19 @@ class FunctionRequest(Request):
         )
 
     def text_ending(self, output_tokens: int) -> Ending:
-        """Return the ending of an answer that is text: its tokens, and those of the input, are counted."""
-        tokens = (embedding_input_tokens if self._embeds else chat_input_tokens)(self._body, self.model)
-        return Answered(Reported(Usage.of(input_tokens=tokens, output_tokens=output_tokens)))
+        """Return the ending of an answer that is text: its tokens, and those of the input, are counted.
+
+        Text does not tell what hosted tools cost, or turns that the provider keeps; then the projection
+        stands in.
+        """
+        if self._hides:
+            return Answered(Reported(usage=None))
+        tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
+        return Answered(self._completed(Reported(Usage.of(input_tokens=tokens, output_tokens=output_tokens))))
+
+    def tally_ending(self, tally: AnyTally) -> Ending | None:
+        """Return the ending that a stream's own report says; None as long as it has said nothing."""
+        return None if tally.reported is None else Answered(self._completed(tally.reported))
 
     def reader(self) -> ItemReader:
         """Return what reads the cost from the items of a function that yields."""
@@ -156,7 +192,7 @@ class ItemReader:
     def __init__(self, request: FunctionRequest, *, told: bool = False) -> None:
         self._request = request
         self._told = told
-        self._tally = StreamTally(request.model)
+        self._tally = AnyTally(request.model)
         self._text: list[str] = []
         self._any = False
         self._last: object = None
@@ -168,7 +204,7 @@ class ItemReader:
             self._last = item
         if isinstance(item, str):
             self._text.append(item)
-        elif isinstance(item, Mapping) or hasattr(item, "choices") or hasattr(item, "usage"):
+        elif isinstance(item, Mapping) or any(hasattr(item, name) for name in _OF_A_STREAM):
             self._tally.feed(item)
         elif self._unread is None:
             self._unread = item
@@ -176,16 +212,16 @@ class ItemReader:
     def ending(self) -> Ending:
         if self._told and self._any:
             return self._request.ending(self._last)
-        if self._tally.reported is not None:
-            return Answered(self._tally.reported)
+        if (said := self._request.tally_ending(self._tally)) is not None:
+            return said
         seen = self._seen()
         if self._unread is not None and not seen:
             return self._request.ending(self._unread)  # raises: this is nothing that can be priced
         return self._request.text_ending(seen)
 
     def ending_early(self, error: BaseException | None) -> Ending:
-        if self._tally.reported is not None:
-            return Answered(self._tally.reported)
+        if (said := self._request.tally_ending(self._tally)) is not None:
+            return said
         if error is not None and not self._any:
             return self._request.ending_of_error(error)
         return Abandoned(self._seen())
@@ -218,29 +254,84 @@ def _shown(value: object) -> str:
     return type(value).__name__
 
 
-CAPS: Final = ("max_completion_tokens", "max_tokens")
+CAPS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 INPUTS: Final = ("messages", "prompt", "input")
+# What an item of a stream has, whoever's it is: chunks of a completion, events of a response.
+_OF_A_STREAM: Final = ("choices", "usage", "response", "delta", "item")
+# Names that a request for a response has, and no other.
+_OF_RESPONSES: Final = (
+    "conversation",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "previous_response_id",
+    "reasoning",
+)
+_ROWS: Final = {row.name: row for row in PRICED}
+_INPUT_TOKENS: Final[Mapping[str, Callable[[Mapping[str, Any], str], int]]] = {
+    "chat": chat_input_tokens,
+    "embeddings": embedding_input_tokens,
+    "responses": response_input_tokens,
+}
 
 
-def chat_body(arguments: Mapping[str, Any], given: object) -> dict[str, Any]:
-    """Return a function's arguments as a request body, its input under the name that requests give it.
+def request_body(
+    arguments: Mapping[str, Any], asked: object, cap: int | None
+) -> tuple[Endpoint, dict[str, Any]]:
+    """Return a function's arguments as a request body, and the endpoint that such a request is for.
+
+    It is a response that is asked for where hosted tools are offered, or arguments have names that only
+    such requests have.
 
     Args:
         arguments: by name.
-        given: the input: messages, text, or texts to embed.
+        asked: the input: messages, text, or texts to embed.
+        cap: the output tokens that the function caps at itself, where its arguments do not say.
 
     Raises:
         ConfigurationError: an input that is none of these.
     """
-    body = {name: value for name, value in arguments.items() if name not in INPUTS}
-    if isinstance(given, str):
-        body["messages"] = [{"role": "user", "content": given}]
-    elif isinstance(given, list | tuple) and given and all(isinstance(one, str | int) for one in given):
-        body["input"] = list(given)
-    elif isinstance(given, list | tuple):
-        body["messages"] = given
+    body = chat_body(arguments, asked)
+    if _is_for_a_response(body):
+        most = next((body[name] for name in CAPS if given(body, name) is not None), cap)
+        return _ROWS["responses"], {**_without_input(body), "input": asked, "max_output_tokens": most}
+    if cap is not None and given(body, "max_completion_tokens") is None:
+        body["max_completion_tokens"] = cap
+    return _ROWS["chat" if "messages" in body else "embeddings"], body
+
+
+def chat_body(arguments: Mapping[str, Any], asked: object) -> dict[str, Any]:
+    """Return a function's arguments as a request body, its input under the name that requests give it.
+
+    Args:
+        arguments: by name.
+        asked: the input: messages, text, or texts to embed.
+
+    Raises:
+        ConfigurationError: an input that is none of these.
+    """
+    body = _without_input(arguments)
+    if isinstance(asked, str):
+        body["messages"] = [{"role": "user", "content": asked}]
+    elif isinstance(asked, list | tuple) and asked and all(isinstance(one, str | int) for one in asked):
+        body["input"] = list(asked)
+    elif isinstance(asked, list | tuple):
+        body["messages"] = asked
     else:
         raise ConfigurationError(
-            f"the input must be text, a list of messages or a list of texts, not {type(given).__name__}"
+            f"the input must be text, a list of messages or a list of texts, not {type(asked).__name__}"
         )
     return body
+
+
+def _without_input(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in INPUTS}
+
+
+def _is_for_a_response(body: Mapping[str, Any]) -> bool:
+    if any(given(body, name) is not None for name in _OF_RESPONSES):
+        return True
+    # A tool of a chat request has its definition inside, under the name of its type.
+    return any(
+        isinstance(kind := given(tool, "type"), str) and kind not in tool for tool in offered_tools(body)
+    )

@@ -20,7 +20,7 @@ from budgetguard.calls import Call
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_absent
 from budgetguard.errors import BudgetGuardError, ConfigurationError
-from budgetguard.pricing.book import AZURE, PriceBook
+from budgetguard.pricing.book import AZURE, FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
 from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
@@ -28,8 +28,6 @@ from budgetguard.usage import Reported, Usage
 
 # Where a name is the model's own, a map of other servers' names has no say.
 _NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
-# The provider of models at addresses that are declared free.
-FREE_PROVIDER: Final = "free"
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
 # Functions of the client and of httpx that a request has gone through once it may have been sent.

@@ -113,6 +113,28 @@ class ResponseTally(StreamTally):
             self._keep((field(item, "id"), "name"), field(item, "name"))
 
 
+class AnyTally(ResponseTally):
+    """Add up what a stream says that may be one of chat chunks or of a response's events."""
+
+    @property
+    def reported(self) -> Reported | None:
+        """What the provider reported, or None as long as it has not."""
+        return self._said or super(ResponseTally, self).reported
+
+    def feed(self, chunk: object) -> None:
+        """Take one chunk or event: an SDK object or a mapping."""
+        if text(field(chunk, "type")) is None:
+            StreamTally.feed(self, chunk)
+        else:
+            super().feed(chunk)
+
+
+def read_any(answer: object) -> Reported:
+    """Read the usage of an answer that may be a completion or a response, with its hosted tools' fees."""
+    answer = parsed(answer)
+    return read_response(answer) if field(answer, "object") == "response" else reported(answer)
+
+
 def runs_in_background(body: Mapping[str, Any]) -> bool:
     """Whether a request's answer will come later, to be asked for."""
     return as_mapping(body).get("background") is True

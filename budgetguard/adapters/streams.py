@@ -12,7 +12,7 @@ from functools import cache, partial
 from types import FrameType
 from typing import Any, Final, Protocol
 
-from budgetguard.adapters.answers import StreamTally
+from budgetguard.adapters.responses import AnyTally
 from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.calls import Call
@@ -61,7 +61,7 @@ def follow(response: Any, watch: Watch, call: Finisher) -> None:
 
 
 def attach_stream(answer: Any, call: Call) -> Any | None:
-    """Follow a chat stream of an SDK's client that nobody guards, and return it as it is.
+    """Follow a chat's or a response's stream of an SDK's client that nobody guards, and return it as it is.
 
     None if it is no such stream, if it is over already, or if calls inside paid for it.
     """
@@ -71,7 +71,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         return None
     watch = EventWatch(
-        StreamTally(call.request.model),
+        AnyTally(call.request.model),
         hide_usage=False,
         projected_output=call.projection.output_tokens,
         encoding=response.headers.get("content-encoding", ""),

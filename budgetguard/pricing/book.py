@@ -36,6 +36,8 @@ __all__ = ["PriceBook", "Rates"]
 
 DEFAULT_PROVIDER = "openai"
 AZURE = "azure"
+# Of models at addresses that are declared to cost nothing.
+FREE_PROVIDER = "free"
 _CACHE_SIZE = 1_024
 
 # The names that `register` gives the prices in common use.
