@@ -8,6 +8,7 @@ from typing import Any
 
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.counting.images import ImageSizes
+from budgetguard.counting.output_limits import is_counted_exactly
 from budgetguard.counting.requests import (
     audio_input_tokens,
     chat_input_tokens,
@@ -19,7 +20,9 @@ from budgetguard.counting.requests import (
     prediction_tokens,
 )
 from budgetguard.counting.responses import response_input_tokens
+from budgetguard.counting.shapes import UNSEEN, UNSEEN_FILE, kinds_of, unseen_files
 from budgetguard.errors import ConfigurationError
+from budgetguard.learning import HiddenInput
 from budgetguard.money import Nanos
 from budgetguard.pricing.rates import Rates
 from budgetguard.usage import Usage
@@ -47,21 +50,8 @@ ASSUMED_OUTPUT_REASONING = 4_096
 COMPLETION_CAP = 16
 
 
-@dataclass(frozen=True, slots=True)
-class HiddenInput:
-    """Hold what is learned of input that requests do not show.
-
-    Attributes:
-        key: what is learned together: `gpt-5 input beyond: web_search`.
-        counted: the input tokens that the request shows.
-    """
-
-    key: str
-    counted: int
-
-    def observed(self, billed: int) -> int:
-        """Return what an answer that was billed so many input tokens teaches: those beyond what was seen."""
-        return max(1, billed - self.counted)
+def _nothing_learned(_key: str) -> int | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,7 @@ class Projection:
         cost: Nanos for all of it.
         input_cost: Nanos for the input alone: what a call costs at least once it was read.
         cap_assumed: whether the request set no cap on its output, so that one was assumed.
-        hidden: what the request's input may be beyond what it shows, if it may be more.
+        hidden: what its input may be billed beyond what is counted, where that is learned.
         output_cap: the cap on the output tokens of each choice, set or assumed; None where there is none.
         cap_written: the cap was not assumed but written into the request, so that it holds.
         reserve: input tokens on top of the estimate that make the input a bound.
@@ -118,8 +108,9 @@ class Projection:
         return replace(self._repriced(units), output_cap=cap, cap_written=True)
 
     def with_output(self, tokens: int) -> Projection:
-        """Return it with so many output tokens in all."""
-        return self._repriced({**self.usage.units, "output_tokens": tokens})
+        """Return it with so many output tokens in all, spoken ones if it is spoken."""
+        spoken = {"output_audio_tokens": tokens} if "output_audio_tokens" in self.usage.units else {}
+        return self._repriced({**self.usage.units, "output_tokens": tokens, **spoken})
 
     def _repriced(self, units: Mapping[str, int]) -> Projection:
         usage = Usage.of(**units)
@@ -165,6 +156,7 @@ def project_chat(
     rates: Rates,
     *,
     learned_cap: int | None = None,
+    learned_input: Callable[[str], int | None] = _nothing_learned,
     image_sizes: ImageSizes | None = None,
 ) -> Projection:
     """Project a chat completion.
@@ -178,6 +170,7 @@ def project_chat(
         rates: what the model costs.
         learned_cap: output tokens per choice that the model's settled calls suggest, for a
             request that sets no cap.
+        learned_input: `HiddenInput.key` -> what settled calls suggest to add for what is not counted.
         image_sizes: (width, height) in pixels of images named by URL, where you know them.
 
     Raises:
@@ -193,6 +186,12 @@ def project_chat(
     if cap is None:
         cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
     tokens = with_margin(chat_input_tokens(body, model, image_sizes=image_sizes))
+    kinds = kinds_of(body)
+    hidden: HiddenInput | None = None
+    # Plain text of OpenAI's models is counted as it is billed, so there is nothing to learn.
+    if kinds or not is_counted_exactly(model):
+        hidden, more = _beyond("chat", body, model, kinds, {}, tokens, learned_input)
+        tokens += more
     # Predicted tokens that the model rejects are billed as output on top of the answer.
     output = (cap + prediction_tokens(body, model)) * (1 if choices is None else choices)
     input_units = {"input_tokens": tokens}
@@ -212,6 +211,7 @@ def project_chat(
         cap_assumed=assumed,
         output_cap=cap,
         asked_tier=given(body, "service_tier"),
+        hidden=hidden,
     )
 
 
@@ -238,7 +238,7 @@ def project_response(
     rates: Rates,
     *,
     learned_cap: int | None = None,
-    learned_input: Callable[[str], int | None] = lambda key: None,
+    learned_input: Callable[[str], int | None] = _nothing_learned,
     image_sizes: ImageSizes | None = None,
 ) -> Projection:
     """Project a response: a request to `/responses`.
@@ -251,7 +251,7 @@ def project_response(
         model: the model's name.
         rates: what the model costs.
         learned_cap: as in `project_chat`.
-        learned_input: `HiddenInput.key` -> the tokens beyond what requests show that settled calls suggest.
+        learned_input: as in `project_chat`.
         image_sizes: as in `project_chat`.
 
     Raises:
@@ -262,19 +262,16 @@ def project_response(
     assumed = cap is None
     if cap is None:
         cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
-    counted = response_input_tokens(body, model, image_sizes=image_sizes)
-    tokens = with_margin(counted)
-    hidden: HiddenInput | None = None
-    if allowances := hidden_input(body, model):
-        hidden = HiddenInput(f"{model} input beyond: {' '.join(sorted(allowances))}", counted)
-        learned = learned_input(hidden.key)
-        tokens += sum(allowances.values()) if learned is None else learned
+    shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
+    hidden, more = _beyond(
+        "responses", body, model, kinds_of(body), hidden_input(body, model), shown, learned_input
+    )
     fees = projected_fees(body, model)
     drawn = fees.pop("output_image_tokens", 0)
-    input_units = {"input_tokens": tokens, **fees}
+    input_units = {"input_tokens": shown + more, **fees}
     # Images that a tool draws are output of another model, whose tokens are billed beside the answer's.
     output_units = {"output_tokens": cap + drawn, "output_image_tokens": drawn}
-    projection = projected(
+    return projected(
         model,
         rates,
         input_units,
@@ -282,8 +279,29 @@ def project_response(
         cap_assumed=assumed,
         output_cap=cap,
         asked_tier=given(body, "service_tier"),
+        hidden=hidden,
     )
-    return replace(projection, hidden=hidden)
+
+
+def _beyond(
+    endpoint: str,
+    body: Mapping[str, Any],
+    model: str,
+    kinds: list[str],
+    allowances: Mapping[str, int],
+    shown: int,
+    learned_input: Callable[[str], int | None],
+) -> tuple[HiddenInput, int]:
+    """Return what to learn of the input beyond what is counted, and the tokens to add for it now."""
+    if UNSEEN in kinds:
+        allowances = {**allowances, UNSEEN: unseen_files(body) * UNSEEN_FILE}
+    if allowances:
+        key = f"{model} input beyond: {' '.join(sorted(allowances))}"
+    else:
+        key = f"{model} {endpoint}: {' '.join(kinds) or 'text'}"
+    hidden = HiddenInput(key, shown, not allowances and not is_counted_exactly(model))
+    learned = learned_input(key)
+    return hidden, sum(allowances.values()) if learned is None else hidden.tokens(learned)
 
 
 def project_completion(
@@ -330,6 +348,7 @@ def projected(
     cap_assumed: bool = False,
     output_cap: int | None = None,
     asked_tier: object = None,
+    hidden: HiddenInput | None = None,
 ) -> Projection:
     """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
 
@@ -351,6 +370,7 @@ def projected(
         input_cost=max(one.cost(Usage.of(**input_units)) for one in served),
         cap_assumed=cap_assumed,
         output_cap=output_cap,
+        hidden=hidden,
         served=tuple(served),
     )
 

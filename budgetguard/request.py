@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.usage import Reported
+from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call
@@ -25,9 +25,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """Say that a stream ended early: the input and the `seen` output tokens are settled."""
+    """Say that a stream ended early: the input and the `seen` output tokens are settled.
+
+    Or `usage`, where more is known of what was used than a number of tokens.
+    """
 
     seen: int
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,14 @@ from budgetguard.events import logger
 _BY_PATH: Final = {row.path: row for row in PRICED}
 _POLLING: Final = frozenset(row.method for row in POLLED)
 _warned: set[str] = set()
+# What these open goes on over WebRTC or a telephone line, or in a browser that holds its own key.
+_ELSEWHERE: Final = (
+    "/realtime/calls",
+    "/realtime/client_secrets",
+    "/realtime/sessions",
+    "/realtime/transcription_sessions",
+    "/realtime?call_id",
+)
 _AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
 # Gateways put a path of their own before it.
 _DEPLOYMENT_ANYWHERE: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
@@ -69,9 +77,11 @@ def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:
             _warned.add(name)
             logger.warning("budgetguard: %s is allowed by allow_endpoints, and charged to nobody", name)
         return
+    why = "opens a session that spends where budgetguard does not see it"
+    if not path.startswith(_ELSEWHERE):
+        why = "may cost money, and budgetguard does not know how much"
     raise UnknownEndpointError(
-        f"{name} may cost money, and budgetguard does not know how much, so it was not sent. "
-        f"Allow it unpriced with configure(allow_endpoints=[{path!r}])",
+        f"{name} {why}, so it was not sent. Allow it unpriced with configure(allow_endpoints=[{path!r}])",
         endpoint=name,
     )
 

@@ -1,4 +1,4 @@
-"""Refuse the openai client's websockets by name: they pass no `request`, so nobody would be charged.
+"""Stand before the openai client's websockets, which pass no `request`: guard `realtime`, refuse the rest.
 
 Every resource that can open one has a `connect` method, and every resource passes the `__init__` of one
 of two base classes: so a websocket that a later openai brings is refused as well.
@@ -15,6 +15,7 @@ from typing import Any, Final
 import wrapt
 
 from budgetguard.adapters.paths import check_allowed
+from budgetguard.adapters.realtime import PATH, guarded_manager
 from budgetguard.bookkeeping import Bookkeeper
 
 _MODULE: Final = "openai._resource"
@@ -84,8 +85,12 @@ class Websockets:
 
     def _connect(self, wrapped: Callable[..., Any], resource: Any, args: Any, kwargs: Any) -> Any:
         keeper = self._keeper_of(resource._client)
-        if keeper is not None:
-            check_allowed("WEBSOCKET", _path(type(resource)), keeper.settings.allow_endpoints)
+        if keeper is None:
+            return wrapped(*args, **kwargs)
+        path = _path(type(resource))
+        if path == PATH:
+            return guarded_manager(keeper, resource._client, wrapped(*args, **kwargs), kwargs)
+        check_allowed("WEBSOCKET", path, keeper.settings.allow_endpoints)
         return wrapped(*args, **kwargs)
 
 

@@ -1,0 +1,171 @@
+"""What a realtime session is billed for, call by call: its responses, and transcripts of what it hears."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from budgetguard.adapters.audio import read_transcription
+from budgetguard.adapters.fields import count, field, text
+from budgetguard.counting.realtime import Size, heard_tokens
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
+from budgetguard.projection import Projection, projected, with_margin
+from budgetguard.request import Abandoned, Answered, Ending, LearnedCap, NotCharged, Request, Unknown
+from budgetguard.usage import Reported, Usage
+
+# The most that the API lets a cap be, and that the models of the first years write
+# (https://developers.openai.com/api/docs/guides/realtime-costs): what a response without a cap is held for.
+UNCAPPED: Final = 4_096
+# Speech has about 4 tokens of text a second.
+_WRITTEN_A_SECOND: Final = 6
+_WRITTEN_LEAST: Final = 64
+
+
+class ResponseRequest(Request):
+    """One response of a realtime session.
+
+    Args:
+        model: the session's.
+        base_url: the client's.
+        size: what it will read, as far as it is known.
+        cap: its output tokens at most; None if nothing caps them.
+        spoken: it speaks.
+        apart: it reads something else than the session's conversation.
+    """
+
+    endpoint = "realtime"
+
+    def __init__(
+        self, model: str, base_url: str, *, size: Size, cap: int | None, spoken: bool, apart: bool = False
+    ) -> None:
+        self.model = model
+        self.apart = apart
+        self.size = size
+        self.cap = cap
+        self.spoken = spoken
+        self._base_url = base_url
+
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        rates = book.rates(self.model, base_url=self._base_url)
+        cap = self.cap
+        if cap is None:
+            cap = learned_cap(self.model) or UNCAPPED
+        size = self.size
+        read = {
+            "input_tokens": with_margin(size.total),
+            "input_audio_tokens": -(-size.audio * 105 // 100),
+            "input_image_tokens": size.image,
+        }
+        written = {"output_tokens": cap, "output_audio_tokens": cap if self.spoken else 0}
+        return rates, projected(
+            self.model, rates, read, written, cap_assumed=self.cap is None, output_cap=cap
+        )
+
+    def ending(self, answer: Any) -> Ending:
+        said = read_response_done(answer)
+        if said.usage is None and field(answer, "status") == "failed":
+            return NotCharged("the response failed")
+        return Answered(said)
+
+    def ending_of_error(self, error: BaseException) -> Ending:
+        return Unknown(type(error).__name__)
+
+    def broken_off(self, written: int, spoken: int) -> Ending:
+        """Say how a response ended that nobody saw the end of.
+
+        Args:
+            written: tokens of text that were seen.
+            spoken: tokens of sound that were seen.
+        """
+        size = self.size
+        usage = Usage.of(
+            input_tokens=size.total,
+            input_audio_tokens=size.audio,
+            input_image_tokens=size.image,
+            output_tokens=written + spoken,
+            output_audio_tokens=spoken,
+        )
+        return Abandoned(written + spoken, usage)
+
+
+class TranscriptRequest(Request):
+    """One transcript of what a realtime session hears.
+
+    Args:
+        model: the one that writes it.
+        base_url: the client's.
+        seconds: what it is held for.
+    """
+
+    endpoint = "realtime transcription"
+
+    def __init__(self, model: str, base_url: str, *, seconds: int) -> None:
+        self.model = model
+        self.seconds = seconds
+        self._base_url = base_url
+        self._rates: Rates | None = None
+
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        self._rates = rates = book.rates(self.model, base_url=self._base_url)
+        read, written = _transcript_units(rates, self.seconds)
+        return rates, projected(self.model, rates, read, written)
+
+    def ending(self, answer: Any) -> Ending:
+        return Answered(replace(read_transcription(answer), request_id=text(field(answer, "item_id"))))
+
+    def ending_of_error(self, error: BaseException) -> Ending:
+        return Unknown(type(error).__name__)
+
+    def broken_off(self, milliseconds: int) -> Ending:
+        """Say how a transcript ended that never came, of so much sound."""
+        if self._rates is None:
+            return Abandoned(0)
+        read, written = _transcript_units(self._rates, -(-milliseconds // 1_000))
+        return Abandoned(0, Usage.of(**read, **written))
+
+
+def _transcript_units(rates: Rates, seconds: int) -> tuple[dict[str, int], dict[str, int]]:
+    if rates.prices("input_audio_seconds"):
+        return {"input_audio_seconds": seconds}, {}
+    heard = heard_tokens(seconds * 1_000)
+    written = max(_WRITTEN_LEAST, seconds * _WRITTEN_A_SECOND)
+    return {"input_tokens": heard, "input_audio_tokens": heard}, {"output_tokens": written}
+
+
+def read_response_done(response: object) -> Reported:
+    """Read what a response was billed, from the `response` of its `response.done` event."""
+    return Reported(
+        _responded(field(response, "usage")),
+        request_id=text(field(response, "id")),
+    )
+
+
+def _responded(usage: object) -> Usage | None:
+    read, written = count(field(usage, "input_tokens")), count(field(usage, "output_tokens"))
+    if read is None and written is None:
+        return None
+    details, out = field(usage, "input_token_details"), field(usage, "output_token_details")
+    cached = field(details, "cached_tokens_details")
+    return Usage.of(
+        input_tokens=read or 0,
+        input_audio_tokens=count(field(details, "audio_tokens")) or 0,
+        input_image_tokens=count(field(details, "image_tokens")) or 0,
+        cache_read_tokens=count(field(details, "cached_tokens")) or 0,
+        cache_audio_read_tokens=count(field(cached, "audio_tokens")) or 0,
+        cache_image_read_tokens=count(field(cached, "image_tokens")) or 0,
+        output_tokens=written or 0,
+        output_audio_tokens=count(field(out, "audio_tokens")) or 0,
+    )
+
+
+def read_sizes(response: object) -> tuple[Size, Size]:
+    """Return what a response read and what it made; nothing where it does not say."""
+    usage = _responded(field(response, "usage")) or Usage()
+    units = usage.units
+    heard, shown = units.get("input_audio_tokens", 0), units.get("input_image_tokens", 0)
+    spoken = units.get("output_audio_tokens", 0)
+    return (
+        Size(max(0, usage.input_tokens - heard - shown), heard, shown),
+        Size(max(0, usage.output_tokens - spoken), spoken),
+    )
