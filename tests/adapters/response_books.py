@@ -8,7 +8,10 @@ from typing import Any
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
 from budgetguard.usage import Usage
-from tests.adapters.books import Books
+from tests.adapters.books import MODEL, Books
+
+ASK: Any = {"model": MODEL, "input": "Say hello to the people in the room."}
+STREAMED: Any = {**ASK, "stream": True}
 
 _FEES = {
     "web_search_call": "web_searches",

@@ -7,11 +7,9 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from budgetguard.adapters.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
@@ -19,7 +17,7 @@ from budgetguard.adapters.uploads import look_into, with_files
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.testing._media import silence
 from tests.adapters.books import Books
-from tests.adapters.media import check, media, o200k, open_media
+from tests.adapters.media import billed_usd, check, media, o200k, open_media
 
 TEXT = "Good morning to the people in the room: the budget is here, and it holds."
 SOUND = silence(8.4)  # 9 seconds, as they are billed
@@ -31,60 +29,16 @@ def books(tmp_path: Path) -> Iterator[Books]:
         yield opened
 
 
-@pytest.fixture
-def poor(tmp_path: Path) -> Iterator[Books]:
-    with open_media(tmp_path, usd=0.00001) as opened:
-        yield opened
-
-
 # --- speech ---
 
 SPEECH: Any = {"input": TEXT, "voice": "alloy"}
-
-
-def _spoken(client: openai.OpenAI, body: Any) -> bytes:
-    return client.audio.speech.create(**body).content
-
-
-def _saved(client: openai.OpenAI, body: Any) -> bytes:
-    with client.audio.speech.with_streaming_response.create(**body) as response:
-        return b"".join(response.iter_bytes(1_000))
-
-
-SPEECH_STYLES: dict[str, Callable[[openai.OpenAI, Any], bytes]] = {
-    "create": _spoken,
-    "raw": lambda client, body: client.audio.speech.with_raw_response.create(**body).content,
-    "streaming response": _saved,
-}
-
-
-@pytest.mark.parametrize("style", SPEECH_STYLES)
-@pytest.mark.parametrize(("model", "per_million"), [("tts-1", 15), ("tts-1-hd", 30)])
-def test_speech_costs_its_characters(books: Books, style: str, model: str, per_million: int) -> None:
-    with books.client() as client:
-        assert SPEECH_STYLES[style](client, {**SPEECH, "model": model}) == silence(2.0)
-    assert media(books).billed == [{"characters": len(TEXT)}]
-    check(books, Decimal(len(TEXT) * per_million) / 1_000_000)
-
-
-def speech_usd(books: Books) -> Decimal:
-    (billed,) = media(books).billed
-    return (billed["input_tokens"] * Decimal("0.6") + billed["output_tokens"] * 12) / 1_000_000
-
-
-@pytest.mark.parametrize("style", SPEECH_STYLES)
-@pytest.mark.parametrize("more", [{}, {"instructions": "Whisper."}, {"stream_format": "sse"}, {"speed": 0.5}])
-def test_speech_in_tokens_costs_what_it_is_long(books: Books, style: str, more: Any) -> None:
-    with books.client() as client:
-        SPEECH_STYLES[style](client, {**SPEECH, "model": "gpt-4o-mini-tts", **more})
-    check(books, speech_usd(books))
 
 
 def test_slow_speech_is_projected_longer(books: Books) -> None:
     media(books).spoken_seconds = 12
     with books.client() as client:
         client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", speed=0.5)
-    check(books, speech_usd(books))
+    check(books, billed_usd(books.server))
     (projected,) = books.of("Projected")
     assert projected.usage.output_tokens > 240  # which is more than this text has at normal speed
 
@@ -95,26 +49,6 @@ def test_speech_whose_length_nobody_can_read_is_booked_as_projected(books: Books
     (settled,), (projected,) = books.of("Settled"), books.of("Projected")
     assert (settled.cost, settled.estimated) == (projected.cost, True)
     assert books.held == 0
-
-
-async def test_async_speech_is_booked_too(books: Books) -> None:
-    async with (
-        books.aclient() as client,
-        client.audio.speech.with_streaming_response.create(**SPEECH, model="tts-1") as response,
-    ):
-        assert await response.read() == silence(2.0)
-    check(books, Decimal(len(TEXT) * 15) / 1_000_000)
-
-
-@pytest.mark.parametrize("style", SPEECH_STYLES)
-@pytest.mark.parametrize("model", ["tts-1", "gpt-4o-mini-tts"])
-def test_speech_is_refused_unsent(poor: Books, style: str, model: str) -> None:
-    with poor.client() as client:
-        for _ in range(5):
-            with pytest.raises(BudgetExceededError):
-                SPEECH_STYLES[style](client, {**SPEECH, "model": model})
-    assert media(poor).count() == 0
-    assert (poor.spent, poor.held) == (0, 0)
 
 
 def test_speech_of_an_unknown_model_is_refused_unsent(books: Books) -> None:
@@ -131,20 +65,6 @@ def test_bad_speech_is_refused_unsent(books: Books, more: Any) -> None:
 
 
 # --- transcription ---
-
-
-def written_usd(books: Books) -> Decimal:
-    """Price the server's own log by the figures of the price page."""
-    (record,) = [record for record in media(books).requests if record.billed]
-    assert record.billed is not None
-    if "seconds" in record.billed:
-        return record.billed["seconds"] * Decimal("0.006") / 60
-    heard, told, made = (
-        {"gpt-4o-transcribe": (6, Decimal("2.5"), 10), "gpt-4o-mini-transcribe": (3, Decimal("1.25"), 5)}
-    )[str(record.model)]
-    details = record.billed["input_token_details"]
-    total = details["audio_tokens"] * heard + details["text_tokens"] * told
-    return (total + record.billed["output_tokens"] * made) / 1_000_000
 
 
 def opened_wav(folder: Path) -> Any:
@@ -193,7 +113,7 @@ def test_a_file_is_booked_and_arrives_as_if_nobody_had_looked(
     assert answer.text == media(books).transcript
     (sent,) = media(books).uploads[0]
     assert (sent.field, sent.content) == ("file", SOUND)
-    check(books, written_usd(books))
+    check(books, billed_usd(books.server))
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -228,10 +148,10 @@ def test_looking_into_a_file_leaves_it_where_it_stood(tmp_path: Path) -> None:
         assert file.tell() == 1_234
 
 
-def test_a_refused_file_stays_where_it_stood(poor: Books) -> None:
+def test_a_refused_file_stays_where_it_stood(tmp_path: Path) -> None:
     file = io.BytesIO(SOUND)
     file.seek(100)
-    with poor.client() as client:
+    with open_media(tmp_path, usd=0.00001) as poor, poor.client() as client:
         for _ in range(5):
             with pytest.raises(BudgetExceededError):
                 client.audio.transcriptions.create(file=file, model="whisper-1")
@@ -244,62 +164,11 @@ TRANSCRIPTION: Any = {"file": ("sound.wav", SOUND), "model": "gpt-4o-transcribe"
 WHISPER: Any = {"file": ("sound.wav", SOUND), "model": "whisper-1"}
 
 
-def _read_transcription(client: openai.OpenAI, body: Any) -> Any:
-    with client.audio.transcriptions.with_streaming_response.create(**body) as response:
-        return response.read()
-
-
-TRANSCRIPTION_STYLES: dict[str, Callable[[openai.OpenAI], Any]] = {
-    "raw": lambda client: client.audio.transcriptions.with_raw_response.create(**TRANSCRIPTION).parse(),
-    "streaming response": lambda client: _read_transcription(client, TRANSCRIPTION),
-    "events": lambda client: list(client.audio.transcriptions.create(**TRANSCRIPTION, stream=True)),
-    "events as they come": lambda client: _read_transcription(client, {**TRANSCRIPTION, "stream": True}),
-    "a prompt": lambda client: client.audio.transcriptions.create(**TRANSCRIPTION, prompt="Names: Ann, Bob"),
-    "verbose": lambda client: client.audio.transcriptions.create(**WHISPER, response_format="verbose_json"),
-    "whisper, raw": lambda client: client.audio.transcriptions.with_raw_response.create(**WHISPER).parse(),
-}
-
-
-@pytest.mark.parametrize("style", TRANSCRIPTION_STYLES)
-def test_every_style_of_transcription_is_booked_as_billed(books: Books, style: str) -> None:
-    with books.client() as client:
-        assert TRANSCRIPTION_STYLES[style](client)
-    check(books, written_usd(books))
-
-
-async def test_async_transcriptions_are_booked_too(books: Books) -> None:
-    async with books.aclient() as client:
-        events = [
-            event async for event in await client.audio.transcriptions.create(**TRANSCRIPTION, stream=True)
-        ]
-    assert events[-1].type == "transcript.text.done"
-    check(books, written_usd(books))
-
-
-@pytest.mark.parametrize("style", TRANSCRIPTION_STYLES)
-def test_every_style_of_transcription_is_refused_unsent(poor: Books, style: str) -> None:
-    with poor.client() as client, pytest.raises(BudgetExceededError):
-        TRANSCRIPTION_STYLES[style](client)
-    assert media(poor).count() == 0
-    assert (poor.spent, poor.held) == (0, 0)
-
-
-@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-@pytest.mark.parametrize("call", ["text", "translation"])
-def test_what_reports_no_seconds_costs_those_of_its_file(books: Books, call: str) -> None:
-    with books.client() as client:
-        if call == "text":
-            client.audio.transcriptions.create(**WHISPER, response_format="text")
-        else:
-            client.audio.translations.create(**WHISPER)
-    check(books, written_usd(books), estimated=True)
-
-
 def test_a_transcript_that_looks_like_a_report_is_text(books: Books) -> None:
     media(books).transcript = '{"text": "", "usage": {"type": "duration", "seconds": 0.1}}'
     with books.client() as client:
         client.audio.transcriptions.create(**WHISPER, response_format="text")
-    check(books, written_usd(books), estimated=True)
+    check(books, billed_usd(books.server), estimated=True)
 
 
 def test_an_abandoned_transcription_costs_what_was_seen(books: Books) -> None:

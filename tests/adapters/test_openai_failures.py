@@ -16,7 +16,7 @@ from budgetguard.context import budget_user
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, open_books
-from tests.adapters.styles import TAKES_CONTENT, helpers
+from tests.matrix.chat import TAKES_CONTENT, helpers
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 

@@ -1,9 +1,7 @@
-"""Responses and legacy completions, in every style: booked as billed, refused unsent, left as they are."""
+"""Responses: their tools, their failures, their broken streams. `tests/matrix` has their styles."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,12 @@ import pytest
 
 from budgetguard.counting.responses import response_input_tokens
 from budgetguard.counting.tokens import count_text
-from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.projection import with_margin
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from budgetguard.usage import Usage
 from tests.adapters.books import HTTP, MODEL, Books, open_books
-from tests.adapters.response_books import billed_nanos, check
-from tests.adapters.response_styles import ASK, ASYNC, STREAMED, SYNC
-from tests.adapters.styles import plain
-
-Run = Callable[..., list[Any]]
+from tests.adapters.response_books import ASK, STREAMED, billed_nanos, check
 
 WEB: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "news"}}
 PAGE: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "open_page", "url": "u"}}
@@ -35,73 +29,6 @@ CODE: Any = {
 }
 MCP: Any = {"type": "mcp_list_tools", "server_label": "s", "tools": []}
 TEXT = "one two three four five six seven eight"
-
-
-def _run_sync(base_url: str, style: str, times: int = 1) -> list[Any]:
-    with openai.OpenAI(base_url=base_url, api_key="test") as client:
-        return [_result(lambda: SYNC[style](client)) for _ in range(times)]
-
-
-def _result(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except BudgetExceededError as error:
-        return error
-
-
-def _run_async(base_url: str, style: str, times: int = 1) -> list[Any]:
-    async def run() -> list[Any]:
-        async with openai.AsyncOpenAI(base_url=base_url, api_key="test") as client:
-            found: list[Any] = []
-            for _ in range(times):
-                try:
-                    found.append(await ASYNC[style](client))
-                except BudgetExceededError as error:
-                    found.append(error)
-            return found
-
-    return asyncio.run(run())
-
-
-STYLES = [
-    *[pytest.param(_run_sync, style, id=f"sync: {style}") for style in SYNC],
-    *[pytest.param(_run_async, style, id=f"async: {style}") for style in ASYNC],
-]
-
-
-@pytest.mark.parametrize(("run", "style"), STYLES)
-def test_a_call_is_booked_as_billed(run: Run, style: str, server: OpenAIServer, tmp_path: Path) -> None:
-    with open_books(server, "memory", tmp_path) as books:
-        run(server.base_url, style)
-        assert len(server.billed) == 1
-        assert books.spent > 0
-        check(books)
-        assert [event.estimated for event in books.of("Settled")] == [False]
-
-
-@pytest.mark.parametrize(("run", "style"), STYLES)
-def test_a_refused_call_is_not_sent(run: Run, style: str, server: OpenAIServer, tmp_path: Path) -> None:
-    with open_books(server, "memory", tmp_path, usd=0.0000001) as books:
-        answers = run(server.base_url, style, times=3)
-        assert [type(answer) for answer in answers] == [BudgetExceededError] * 3
-        assert server.count() == 0
-        check(books)
-
-
-@pytest.mark.parametrize(("run", "style"), STYLES)
-def test_a_guarded_call_answers_as_an_unguarded_one(run: Run, style: str, tmp_path: Path) -> None:
-    with OpenAIServer() as server:
-        expected = run(server.base_url, style)
-    with OpenAIServer() as server, open_books(server, "memory", tmp_path):
-        found = run(server.base_url, style)
-    assert plain(found) == plain(expected)
-
-
-def test_it_is_booked_on_disk_too(server: OpenAIServer, store: str, tmp_path: Path) -> None:
-    with open_books(server, store, tmp_path) as books, books.client() as client:
-        client.responses.create(**ASK)
-        list(client.responses.create(**STREAMED))
-        check(books)
 
 
 @pytest.mark.parametrize("stream", [False, True])

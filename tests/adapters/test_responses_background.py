@@ -18,8 +18,7 @@ from budgetguard.context import budget_user
 from budgetguard.testing.clock import FakeClock
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import USER, Books, open_books
-from tests.adapters.response_books import check
-from tests.adapters.response_styles import ASK
+from tests.adapters.response_books import ASK, check
 
 LATER: Any = {**ASK, "background": True}
 HOUR = 3_600

@@ -1,4 +1,4 @@
-"""Write the tables of the documentation that the code knows better: endpoints, hosted tools, own prices.
+"""Write the tables of the documentation that the code knows better, and those of what tests prove.
 
 `python -m tests.docs.tables` rewrites them on their pages, between the lines that name them:
 
@@ -21,10 +21,12 @@ from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.own import OWN_PRICES, OwnPrice
 from budgetguard.projection import Projection
+from tests.matrix.cases import CASES, cells
+from tests.matrix.ways import COLUMNS, LAWS
 
 from . import pages
 
-PAGES: Final = ("openai.md", "projection.md")
+PAGES: Final = ("README.md", "docs/openai.md", "docs/projection.md")
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
@@ -147,10 +149,25 @@ def own_prices() -> Iterator[str]:
             yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
 
 
+def ways() -> Iterator[str]:
+    """Yield the table of endpoints by ways of calling them: what the tests of `tests/matrix` prove."""
+    yield from _head("", *(f"`{column}`" for column in COLUMNS))
+    for case in CASES:
+        found = cells(case)
+        marks = [
+            "".join("✓" if all(law in way.laws for way in found[column]) else "·" for law in LAWS)
+            if column in found
+            else ""
+            for column in COLUMNS
+        ]
+        yield _row(case.title, *marks)
+
+
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "hosted tools": hosted_tools,
     "own prices": own_prices,
+    "ways": ways,
 }
 
 
@@ -168,7 +185,7 @@ def names(text: str) -> list[str]:
 
 def page(name: str) -> Path:
     """Return where a page is."""
-    return pages.ROOT / "docs" / name
+    return pages.ROOT / name
 
 
 def _priced_by(row: Endpoint) -> str:

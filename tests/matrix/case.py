@@ -1,0 +1,141 @@
+"""One endpoint in the matrix: its ways, the server that answers them, and the bill to compare with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+
+from budgetguard.errors import BudgetExceededError
+from budgetguard.testing.openai_server import OpenAIServer
+from tests.adapters.books import open_books
+
+from .ways import Way, finish
+
+CLIENTS: Final = ("OpenAI", "AsyncOpenAI")
+# USD: more than any of the calls costs, and less than any of them is projected at.
+RICH: Final = 100
+POOR: Final = 0.0000001
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Hold one row of the matrix.
+
+    Attributes:
+        rows: names of the rows of the table of endpoints (`PRICED`) that it proves.
+        title: in the table of README.
+        serve: makes a server that answers as the provider does, the same on every start.
+        billed: prices the server's own log, with no code that reads answers: Nanos.
+        ways: every way in which the SDK makes the call. Each makes one paid request.
+    """
+
+    rows: tuple[str, ...]
+    title: str
+    serve: Callable[[], OpenAIServer]
+    billed: Callable[[OpenAIServer], int]
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Hold what came of a guarded call.
+
+    Attributes:
+        answers: what the caller got, of each try: values, or refusals.
+        projected: before the calls, USD each.
+        spent, held: by the books, Nanos.
+        billed: by the server, Nanos, and for how many requests.
+        sent: how many requests arrived.
+        estimated: of each settled call, whether it went by the request.
+    """
+
+    answers: list[Any]
+    projected: list[Decimal]
+    spent: int
+    held: int
+    billed: tuple[int, int]
+    sent: int
+    estimated: list[bool]
+
+
+def make(base_url: str, client: str, way: Way, times: int = 1) -> list[Any]:
+    """Make a call so often in one way, with the named client; return answers and refusals."""
+    if client == "AsyncOpenAI":
+        return asyncio.run(_make_async(base_url, way, times))
+    with openai.OpenAI(base_url=base_url, api_key="test") as opened:
+        found = []
+        for _ in range(times):
+            try:
+                found.append(finish(way.make(opened)))
+            except BudgetExceededError as refused:
+                found.append(refused)
+        return found
+
+
+async def _make_async(base_url: str, way: Way, times: int) -> list[Any]:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="test") as opened:
+        found: list[Any] = []
+        for _ in range(times):
+            try:
+                found.append(await way.make(opened))
+            except BudgetExceededError as refused:
+                found.append(refused)
+        return found
+
+
+def guarded(
+    case: Case,
+    client: str,
+    way: Way,
+    *,
+    disk: Path | None = None,
+    usd: float = RICH,
+    times: int = 1,
+) -> Made:
+    """Make a call so often with openai patched and so much money, kept in memory or in a folder."""
+    store = "memory" if disk is None else "disk"
+    with case.serve() as server, open_books(server, store, disk or Path(), usd=usd) as books:
+        answers = make(server.base_url, client, way, times)
+        return Made(
+            answers,
+            [event.cost for event in books.of("Projected")],
+            books.spent,
+            books.held,
+            (case.billed(server), len(server.billed)),
+            server.count(),
+            [event.estimated for event in books.of("Settled")],
+        )
+
+
+@cache
+def once_guarded(case: Case, client: str, way: Way) -> Made:
+    """Make a call once, for all who look at what came of it."""
+    return guarded(case, client, way)
+
+
+def unguarded(case: Case, client: str, way: Way) -> list[Any]:
+    """Make a call with nobody between."""
+    with case.serve() as server:
+        return make(server.base_url, client, way)
+
+
+def plain(value: Any) -> Any:
+    """Write a value so that two of equal types and contents are equal: fields that are set, too."""
+    if isinstance(value, openai.BaseModel):
+        return (
+            type(value),
+            value.to_dict(exclude_unset=True, warnings=False),
+            getattr(value, "_request_id", None),
+        )
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if type(value).__module__.startswith(("openai.", "httpx")) and hasattr(value, "content"):
+        return type(value), value.content
+    return value

@@ -1,0 +1,78 @@
+"""Every endpoint, in every way and with both clients: booked as billed, refused unsent, and unnoticed.
+
+README's table is made from the same cases: a mark there is a test here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from budgetguard.errors import BudgetExceededError
+from budgetguard.money import to_nanos
+
+from .case import POOR, Case, guarded, once_guarded, plain, unguarded
+from .cases import CASES, all_ways, cells
+from .ways import BOOKED, REFUSED, UNNOTICED, Way
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Sora.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),
+]
+
+
+def of_ways(found: Iterable[tuple[Case, str, Way]]) -> pytest.MarkDecorator:
+    params = [
+        pytest.param(case, client, way, id=f"{case.title} | {way.column} | {client} | {way.name}")
+        for case, client, way in found
+    ]
+    return pytest.mark.parametrize(("case", "client", "way"), params)
+
+
+def law(name: str) -> pytest.MarkDecorator:
+    return of_ways(found for found in all_ways() if name in found[2].laws)
+
+
+first_of_each_cell = of_ways(
+    (case, client, way) for case, client, way in all_ways() if way is cells(case)[way.column][0]
+)
+TRIES = 5
+
+
+@law(BOOKED)
+def test_booked_as_billed(case: Case, client: str, way: Way) -> None:
+    """And no more was billed than had been projected."""
+    made = once_guarded(case, client, way)
+    billed, requests = made.billed
+    assert requests == 1
+    assert billed > 0
+    assert (made.spent, made.held) == (billed, 0)
+    assert made.estimated == [way.estimated]
+    assert [to_nanos(cost) >= billed for cost in made.projected] == [True]
+
+
+@law(UNNOTICED)
+def test_unnoticed(case: Case, client: str, way: Way) -> None:
+    """The answer has the types and contents that it has with nobody between."""
+    assert plain(once_guarded(case, client, way).answers) == plain(unguarded(case, client, way))
+
+
+@law(REFUSED)
+def test_refused_unsent(case: Case, client: str, way: Way) -> None:
+    made = guarded(case, client, way, usd=POOR, times=TRIES)
+    assert [type(answer) for answer in made.answers] == [BudgetExceededError] * TRIES
+    assert (made.sent, made.spent, made.held) == (0, 0, 0)
+
+
+@first_of_each_cell
+def test_booked_on_disk_too(case: Case, client: str, way: Way, tmp_path: Path) -> None:
+    made = guarded(case, client, way, disk=tmp_path)
+    assert (made.spent, made.held) == (made.billed[0], 0)
+
+
+def test_no_two_ways_have_one_name() -> None:
+    for case in CASES:
+        names = [(way.column, way.name) for way in case.ways]
+        assert len(set(names)) == len(names)
