@@ -1,7 +1,7 @@
 """Learn from settled calls how long a model's answers are, in a few counters a model.
 
 Answers are counted in buckets that grow by a quarter of an octave (19 %), so a quantile is read to
-within that, rounded up. Old answers fade: at `_FADE_AT` all counts are halved.
+within that, rounded up. Old answers fade: at `FADE_AT` all counts are halved.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ ENOUGH = 30
 """Answers needed before a quantile is trusted: below this one outlier in a hundred has hardly been seen."""
 
 _STEPS_PER_OCTAVE = 4
-_FADE_AT = 4_000
+FADE_AT = 4_000
+"""Answers counted at which the old ones fade."""
 
 
 def observe(counts: Observations, tokens: int) -> Observations:
     """Return the counts with one more answer of that many output tokens in them."""
     bucket = str(_bucket(tokens))
     grown = {**counts, bucket: counts.get(bucket, 0) + 1}
-    if sum(grown.values()) >= _FADE_AT:
+    if sum(grown.values()) >= FADE_AT:
         grown = {name: count // 2 for name, count in grown.items() if count > 1}
     return grown
 

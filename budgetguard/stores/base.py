@@ -12,6 +12,7 @@ from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
 from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.learning import Observations
+from budgetguard.stores import redis_target
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock
 
 DEFAULT_RETENTION: Final = "90d"
@@ -84,6 +85,7 @@ class Store(Protocol):
 _STORES: Final = {
     "memory": ("budgetguard.stores.memory", "MemoryStore"),
     "disk": ("budgetguard.stores.disk", "DiskStore"),
+    **dict.fromkeys(redis_target.SCHEMES, ("budgetguard.stores.redis", "RedisStore")),
 }
 
 
@@ -93,7 +95,8 @@ def open_store(
     """Open the store that a URL names.
 
     Args:
-        url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`.
+        url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`;
+            or a server: `redis://HOST:PORT/DATABASE` (see `redis_target.parse_url`).
         project: whose accounts; projects that share a store share nothing.
         clock: what tells the time.
         retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).

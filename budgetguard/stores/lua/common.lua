@@ -1,0 +1,313 @@
+-- What every verb begins with: the clock, the rows, and what time alone brings about (budgetguard.ledger).
+--
+-- KEYS[1] is the project's prefix; every key below begins with it and so shares its hash tag:
+--   a:NAME   an account's fields        m:NAME  what it spent by model   o:NAME  its open holds by expiry
+--   h:ID     a hold's fields            b:MODEL buckets of answer lengths
+--   accounts, holds, open               names and ids in order, for listings
+--   ended, idle, waiting                what may be forgotten, by the time since when
+--   answers                             a provider's answer -> the hold that waits for it
+-- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
+-- redis.call() may write it with an exponent, so it goes out through int().
+
+local call = redis.call
+local P = KEYS[1]
+local at = 0
+local BATCH = 200
+
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function minus(amount)
+  return amount == '0' and '0' or '-' .. amount
+end
+
+-- Without a clock of the client's the server's rules, and only then may keys expire by it.
+local stamp = take()
+local dated = stamp == ''
+if dated then
+  local time = call('TIME')
+  stamp = int(time[1] * 1000 + math.floor(time[2] / 1000))
+end
+local now = tonumber(stamp)
+local retention = tonumber(take())
+local sweeping = tonumber(take())
+
+-- Windows that the client has worked out, since calendars and time zones are unknown here.
+local hints = {}
+for _ = 1, tonumber(take()) do
+  local hint = {name = take(), duration = take(), timezone = take(), anchor = take(), ends = take()}
+  hint.start, hint.finish = take(), take()
+  hints[hint.name] = hint
+end
+
+local cache, holds = {}, {}
+local needs, lapses = {}, {}
+local left = BATCH
+
+local function fits(hint, duration, timezone, anchor, ends)
+  return hint and hint.duration == duration and hint.timezone == timezone and hint.ends == ends
+    and (anchor == '' or hint.anchor == anchor)
+    and tonumber(hint.start) <= now and (hint.finish == '' or now < tonumber(hint.finish))
+end
+
+local function account(name)
+  local found = cache[name]
+  if found == nil then
+    local key = P .. 'a:' .. name
+    local row = call('HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
+    found = row[5] and {
+      name = name, key = key, limit = row[1], spent = tonumber(row[2]), held = tonumber(row[3]),
+      finish = row[4], window = row[5], epoch = row[6], updated = row[7], ephemeral = row[8] == '1',
+    }
+    cache[name] = found
+  end
+  return found
+end
+
+local function load(id)
+  local found = holds[id]
+  if found == nil then
+    local row = call('HMGET', P .. 'h:' .. id, 'state', 'on', 'amount', 'on_lapse', 'model', 'expires', 'user')
+    found = row[1] and {
+      id = id, key = P .. 'h:' .. id, state = row[1], on = cmsgpack.unpack(row[2]), amount = row[3],
+      on_lapse = row[4], model = row[5], expires = row[6], user = row[7],
+    }
+    holds[id] = found
+  end
+  return found
+end
+
+-- An ephemeral account without open holds may be forgotten once it has been idle for long enough.
+local function keep(acc)
+  if not acc.ephemeral then
+    return
+  end
+  if call('ZCARD', P .. 'o:' .. acc.name) == 0 then
+    call('ZADD', P .. 'idle', acc.updated, acc.name)
+    if dated then
+      local last = int(tonumber(acc.updated) + retention)
+      call('PEXPIREAT', acc.key, last)
+      call('PEXPIREAT', P .. 'm:' .. acc.name, last)
+    end
+  else
+    call('ZREM', P .. 'idle', acc.name)
+    call('PERSIST', acc.key)
+    call('PERSIST', P .. 'm:' .. acc.name)
+  end
+end
+
+local function gone(hold, since)
+  call('ZREM', P .. 'open', hold.id)
+  call('ZADD', P .. 'ended', since, hold.id)
+  if dated then
+    call('PEXPIREAT', hold.key, int(tonumber(since) + retention))
+  end
+end
+
+local function book(acc, model, cost)
+  if cost == '0' then
+    return
+  end
+  acc.spent = call('HINCRBY', acc.key, 'spent', cost)
+  if call('HINCRBY', P .. 'm:' .. acc.name, model, cost) == 0 then
+    call('HDEL', P .. 'm:' .. acc.name, model)
+  end
+end
+
+local function release(acc, hold, window)
+  -- First of all writes: a server that is full lets a script go on that has begun, so settles get through.
+  local freed = call('ZREM', P .. 'o:' .. acc.name, hold.id) == 1
+  if freed and acc.window == window and hold.amount ~= '0' then
+    acc.held = call('HINCRBY', acc.key, 'held', minus(hold.amount))
+  end
+end
+
+local function lapse(hold)
+  for i = 1, #hold.on, 3 do
+    local acc, window = account(hold.on[i]), hold.on[i + 1]
+    if acc then
+      release(acc, hold, window)
+      if acc.window == window then
+        book(acc, hold.model, hold.on_lapse)
+        call('HINCRBY', acc.key, 'lapsed', hold.on_lapse)
+        call('HINCRBY', acc.key, 'lapses', 1)
+        hold.on[i + 2] = acc.epoch
+      end
+      keep(acc)
+    end
+  end
+  hold.state = 'lapsed'
+  call('HSET', hold.key, 'state', 'lapsed', 'outcome', 'unknown', 'cost', hold.on_lapse, 'ended', stamp,
+    'on', cmsgpack.pack(hold.on))
+  gone(hold, stamp)
+  local names = {}
+  for i = 1, #hold.on, 3 do
+    names[#names + 1] = hold.on[i]
+  end
+  lapses[#lapses + 1] = {hold.id, names, hold.amount, hold.on_lapse, hold.model, hold.user}
+end
+
+-- Tells whether all is done; if not, what was done stays, and the client sends the verb again.
+local function lapse_due(acc, sparing)
+  local due = call('ZRANGEBYSCORE', P .. 'o:' .. acc.name, '-inf', stamp, 'LIMIT', 0, left + 2)
+  for _, id in ipairs(due) do
+    if id ~= sparing then
+      if left == 0 then
+        return false
+      end
+      left = left - 1
+      local hold = load(id)
+      if hold and hold.state == 'held' then
+        lapse(hold)
+      else
+        call('ZREM', P .. 'o:' .. acc.name, id)
+      end
+    end
+  end
+  return true
+end
+
+local function clear(acc)
+  call('DEL', P .. 'm:' .. acc.name)
+  acc.epoch = int(call('HINCRBY', acc.key, 'epoch', 1))
+  acc.spent = 0
+  call('HSET', acc.key, 'spent', '0', 'lapsed', '0', 'lapses', '0', 'crossed', '')
+end
+
+local function is_over(acc)
+  return acc.finish ~= '' and now >= tonumber(acc.finish)
+end
+
+-- Notes what the client must work out before anything may be changed.
+local function foresee(acc)
+  if acc.fresh or not is_over(acc) then
+    return
+  end
+  local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor')
+  local hint = hints[acc.name]
+  if fits(hint, row[1], row[2], row[3], acc.finish) then
+    acc.hint = hint
+  else
+    needs[#needs + 1] = {acc.name, row[1], row[2], row[3], acc.finish}
+  end
+end
+
+-- Brings an account up to the present, windows after lapses. Tells whether all is done, as lapse_due does.
+local function present(acc, sparing)
+  if acc.fresh then
+    return true
+  end
+  if not lapse_due(acc, sparing) then
+    return false
+  end
+  if is_over(acc) then
+    clear(acc)
+    acc.window = int(call('HINCRBY', acc.key, 'window', 1))
+    acc.held, acc.finish = 0, acc.hint.finish
+    call('HSET', acc.key, 'start', acc.hint.start, 'end', acc.finish, 'held', '0')
+    keep(acc)
+  end
+  return true
+end
+
+local function new_account(name, budget, ephemeral)
+  local start, finish, anchor = nil, '', budget.starts
+  if budget.duration == '' then
+    if anchor == '' then
+      anchor = stamp
+    end
+    start = int(math.min(tonumber(anchor), now))
+  elseif fits(hints[name], budget.duration, budget.timezone, anchor, '') then
+    local hint = hints[name]
+    anchor, start, finish = hint.anchor, hint.start, hint.finish
+  else
+    needs[#needs + 1] = {name, budget.duration, budget.timezone, anchor, ''}
+  end
+  return {
+    name = name, key = P .. 'a:' .. name, limit = budget.limit, spent = 0, held = 0, finish = finish,
+    window = budget.life, epoch = budget.life, updated = stamp, ephemeral = ephemeral,
+    fresh = start and {
+      'limit', budget.limit, 'duration', budget.duration, 'timezone', budget.timezone, 'anchor', anchor,
+      'start', start, 'end', finish, 'window', budget.life, 'epoch', budget.life, 'spent', '0',
+      'held', '0', 'lapsed', '0', 'lapses', '0', 'crossed', '', 'created', stamp, 'updated', stamp,
+      'ephemeral', ephemeral and '1' or '0',
+    } or {},
+  }
+end
+
+local function create(acc)
+  call('HSET', acc.key, unpack(acc.fresh))
+  call('ZADD', P .. 'accounts', 0, acc.name)
+  acc.fresh = nil
+end
+
+local function take_budget()
+  return {limit = take(), duration = take(), timezone = take(), starts = take(), life = take()}
+end
+
+-- Returns the accounts that a hold is taken from, or the name of one that should exist and does not, and
+-- which charges count.
+local function charged()
+  local order, mask, unknown = {}, {}, nil
+  for i = 1, tonumber(take()) do
+    local name, flags = take(), take()
+    local budget = string.find(flags, 'b') and take_budget()
+    mask[i] = '0'
+    if not unknown then
+      local acc = account(name)
+      if not acc and budget then
+        acc = new_account(name, budget, string.find(flags, 'e') ~= nil)
+        cache[name] = acc
+      elseif acc and budget and string.find(flags, 'p') then
+        acc.pin = budget.limit
+      end
+      if acc and not acc.charged then
+        acc.charged = true
+        order[#order + 1] = acc
+        mask[i] = '1'
+      elseif not acc and string.find(flags, 'r') then
+        unknown = name
+      end
+    end
+  end
+  return order, unknown, table.concat(mask)
+end
+
+local function describe(acc)
+  local fields = acc.fresh or call('HGETALL', acc.key)
+  if acc.pin then
+    fields[#fields + 1] = 'limit'
+    fields[#fields + 1] = acc.pin
+  end
+  if acc.fresh then
+    return {acc.name, fields, {}, 0}
+  end
+  return {acc.name, fields, call('HGETALL', P .. 'm:' .. acc.name), call('ZCARD', P .. 'o:' .. acc.name)}
+end
+
+local function sweep()
+  if sweeping == 0 then
+    return
+  end
+  local horizon = '(' .. int(now - retention)
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', horizon, 'LIMIT', 0, sweeping)) do
+    call('DEL', P .. 'h:' .. id)
+    call('ZREM', P .. 'holds', id)
+    call('ZREM', P .. 'ended', id)
+  end
+  for _, answer in ipairs(call('ZRANGEBYSCORE', P .. 'waiting', '-inf', horizon, 'LIMIT', 0, sweeping)) do
+    call('HDEL', P .. 'answers', answer)
+    call('ZREM', P .. 'waiting', answer)
+  end
+  for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'idle', '-inf', horizon, 'LIMIT', 0, sweeping)) do
+    call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
+    call('ZREM', P .. 'accounts', name)
+    call('ZREM', P .. 'idle', name)
+  end
+end

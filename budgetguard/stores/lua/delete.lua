@@ -1,0 +1,28 @@
+-- ledger.delete: forget an account; holds under way stay with their other accounts, or end on nobody.
+
+local acc = account(take())
+if not acc then
+  return {'none'}
+end
+if not lapse_due(acc) then
+  return {'more', lapses}
+end
+for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
+  local hold = load(id)
+  if hold then
+    local on = {}
+    for i = 1, #hold.on, 3 do
+      if hold.on[i] ~= acc.name then
+        on[#on + 1], on[#on + 2], on[#on + 3] = hold.on[i], hold.on[i + 1], hold.on[i + 2]
+      end
+    end
+    call('HSET', hold.key, 'on', cmsgpack.pack(on))
+    if #on == 0 then
+      gone(hold, hold.expires)
+    end
+  end
+end
+call('DEL', acc.key, P .. 'm:' .. acc.name, P .. 'o:' .. acc.name)
+call('ZREM', P .. 'accounts', acc.name)
+call('ZREM', P .. 'idle', acc.name)
+return {'deleted', lapses}

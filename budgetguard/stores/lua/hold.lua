@@ -1,0 +1,32 @@
+-- ledger.present_hold: a hold as it stands now, by its id or by the answer that it waits for.
+
+local by, id = take(), take()
+if by == 'answer' then
+  id = call('HGET', P .. 'answers', id)
+end
+local hold = id and load(id)
+if not hold then
+  return {'none'}
+end
+if hold.state == 'held' and tonumber(hold.expires) <= now then
+  local order = {}
+  for i = 1, #hold.on, 3 do
+    local acc = account(hold.on[i])
+    if acc then
+      order[#order + 1] = acc
+      foresee(acc)
+    end
+  end
+  if #needs > 0 then
+    return {'need', stamp, needs}
+  end
+  for _, acc in ipairs(order) do
+    if not present(acc) then
+      return {'more', lapses}
+    end
+  end
+  if hold.state == 'held' then
+    lapse(hold)
+  end
+end
+return {'hold', id, call('HGETALL', hold.key), hold.on, lapses}

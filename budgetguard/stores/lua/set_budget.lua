@@ -1,0 +1,37 @@
+-- ledger.set_budget: make an account, or change the limit and window of one and keep what it has spent.
+--
+-- The new window depends on the row, so the client works it out from what this says, and the row must
+-- still be as it was when the answer comes.
+
+local name, budget, ephemeral = take(), take_budget(), take() == '1'
+local given, seen = take() == '1', {duration = take(), timezone = take(), anchor = take()}
+local window = {anchor = take(), start = take(), finish = take()}
+
+local acc = account(name)
+if not acc then
+  acc = new_account(name, budget, ephemeral)
+  if #needs > 0 then
+    return {'need', stamp, needs}
+  end
+  create(acc)
+  keep(acc)
+  return {'balance', describe(acc), lapses}
+end
+foresee(acc)
+if #needs > 0 then
+  return {'need', stamp, needs}
+end
+if not present(acc) then
+  return {'more', lapses}
+end
+local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor', 'start')
+local instant = math.max(now, tonumber(row[4]))
+if not given or row[1] ~= seen.duration or row[2] ~= seen.timezone or row[3] ~= seen.anchor
+  or instant < tonumber(window.start) or (window.finish ~= '' and instant >= tonumber(window.finish)) then
+  return {'row', stamp, row, lapses}
+end
+acc.updated = stamp
+call('HSET', acc.key, 'limit', budget.limit, 'duration', budget.duration, 'timezone', budget.timezone,
+  'anchor', window.anchor, 'start', window.start, 'end', window.finish, 'updated', stamp)
+keep(acc)
+return {'balance', describe(acc), lapses}

@@ -1,0 +1,137 @@
+-- ledger.settle: book what a call cost, once per hold id.
+
+local id, cost, state, outcome, usage, request = take(), take(), take(), take(), take(), take()
+local thresholds, observed = {}, {}
+for i = 1, tonumber(take()) do
+  thresholds[i] = take()
+end
+for i = 1, tonumber(take()) do
+  observed[i] = {take(), take()}
+end
+local fade = tonumber(take())
+
+local hold = load(id)
+if hold and (hold.state == 'settled' or hold.state == 'voided') then
+  return 'repeated'
+end
+local order, first, last = {}, 1, 0
+if hold then
+  for i = 1, #hold.on, 3 do
+    local acc = account(hold.on[i])
+    if acc then
+      acc.held_in, acc.lapsed_in = hold.on[i + 1], hold.on[i + 2]
+      order[#order + 1] = acc
+    end
+  end
+elseif take() == 'known' then
+  return 'lost'
+else
+  hold = {id = id, key = P .. 'h:' .. id, state = 'held', on = {}, amount = take(), on_lapse = take()}
+  hold.expires = int(now + tonumber(take()))
+  hold.model = take()
+  first = at + 2
+  at = first + tonumber(take()) - 1
+  last = at
+  local unknown
+  order, unknown = charged()
+  if unknown then
+    return {'unknown', unknown}
+  end
+  hold.lost = true
+end
+for _, acc in ipairs(order) do
+  foresee(acc)
+end
+if #needs > 0 then
+  return {'need', stamp, needs}
+end
+for _, acc in ipairs(order) do
+  if not present(acc, id) then
+    return {'more', lapses}
+  end
+end
+
+local function crossed(acc)
+  local found = {}
+  if acc.limit == '' or acc.limit == '0' then
+    return found
+  end
+  local whole, rest = math.floor(tonumber(acc.limit) / 100), math.fmod(tonumber(acc.limit), 100)
+  local known
+  for _, percent in ipairs(thresholds) do
+    -- spent * 100 >= percent * limit, in numbers that stay exact.
+    local needed = percent * whole + math.ceil(percent * rest / 100)
+    if acc.spent >= needed then
+      known = known or call('HGET', acc.key, 'crossed')
+      if not string.find(known, ',' .. percent .. ',', 1, true) then
+        known = (known == '' and ',' or known) .. percent .. ','
+        found[#found + 1] = percent
+      end
+    end
+  end
+  if #found > 0 then
+    call('HSET', acc.key, 'crossed', known)
+  end
+  return found
+end
+
+local late = hold.state == 'lapsed'
+local crossings = {}
+for _, acc in ipairs(order) do
+  if acc.fresh then
+    create(acc)
+  end
+  if hold.lost then
+    acc.held_in = acc.window
+    hold.on[#hold.on + 1] = acc.name
+    hold.on[#hold.on + 1] = acc.window
+    hold.on[#hold.on + 1] = ''
+  end
+  release(acc, hold, acc.held_in)
+  if acc.window == acc.held_in then
+    if late and acc.lapsed_in == acc.epoch then
+      book(acc, hold.model, minus(hold.on_lapse))
+      call('HINCRBY', acc.key, 'lapsed', minus(hold.on_lapse))
+      call('HINCRBY', acc.key, 'lapses', -1)
+    end
+    book(acc, hold.model, cost)
+    local reached = crossed(acc)
+    if #reached > 0 then
+      crossings[#crossings + 1] = {describe(acc), reached}
+    end
+  end
+  acc.updated = stamp
+  call('HSET', acc.key, 'updated', stamp)
+  keep(acc)
+end
+if hold.lost then
+  call('HSET', hold.key, 'on', cmsgpack.pack(hold.on), 'amount', hold.amount, 'on_lapse', hold.on_lapse,
+    'expires', hold.expires, unpack(ARGV, first, last))
+  call('ZADD', P .. 'holds', 0, id)
+end
+if request ~= '' then
+  call('HSET', hold.key, 'request_id', request)
+end
+call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage)
+gone(hold, stamp)
+for _, seen in ipairs(observed) do
+  local key = P .. 'b:' .. seen[1]
+  call('HINCRBY', key, seen[2], 1)
+  if call('HINCRBY', key, 'sum', 1) >= fade then
+    local counts, sum = call('HGETALL', key), 0
+    call('DEL', key)
+    for i = 1, #counts, 2 do
+      local half = math.floor(counts[i + 1] / 2)
+      if counts[i] ~= 'sum' and half > 0 then
+        call('HSET', key, counts[i], half)
+        sum = sum + half
+      end
+    end
+    call('HSET', key, 'sum', sum)
+  end
+end
+sweep()
+if #crossings == 0 and #lapses == 0 then
+  return late and 'late' or 'settled'
+end
+return {late and 'late' or 'settled', crossings, lapses}

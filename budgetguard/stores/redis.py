@@ -1,0 +1,338 @@
+"""`redis://`, `valkey://` and their kin: balances on a server, shared by every machine that reaches it.
+
+Each verb is one Lua script, so one transaction and one round trip, on keys that share a hash tag. The
+scripts are the ledger once more, in the server's language, but for windows: calendars and time zones are
+unknown there, so a script that meets a window's end says so, changes nothing, and is sent again with the
+window that `windows.window_at` makes of the server's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib import resources
+from itertools import count
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
+
+from budgetguard.accounts import Balance, Budget, check_id
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import (
+    VOID,
+    Crossing,
+    Granted,
+    Hold,
+    HoldRecord,
+    Lapse,
+    Refused,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    Unlimited,
+)
+from budgetguard.learning import FADE_AT, Observations, observe
+from budgetguard.stores.redis_target import parse_url
+from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
+
+try:
+    from redis.exceptions import NoPermissionError
+
+    from budgetguard.stores import redis_link
+    from budgetguard.stores.redis_wire import (
+        balance_of,
+        budget_words,
+        charge_words,
+        decode,
+        dump,
+        encode,
+        hold_words,
+        lapses_of,
+        number,
+        record_of,
+    )
+except ImportError as error:
+    raise ConfigurationError(
+        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard[redis]'"
+    ) from error
+
+SCHEMA: Final = 1
+_PAGE: Final = b"200"
+_SWEEP_EVERY: Final = 64
+_SWEEP_AT_MOST: Final = b"200"
+_Hint: TypeAlias = tuple[bytes, ...]
+
+
+class RedisStore:
+    """Keep one project's rows on a Redis or Valkey server.
+
+    The server's clock rules where `clock` is the system's, so machines whose clocks differ agree on
+    windows and lapses; any other clock rules itself.
+
+    Args:
+        url: see `redis_target.parse_url`.
+
+    Raises:
+        ConfigurationError: a bad URL, the redis package is missing, or the server may evict budgets.
+        StoreError: the server cannot be reached, or lets nobody in.
+    """
+
+    blocking = True
+
+    def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
+        self.url = url
+        self.project = check_id(project, name="project")
+        self._clock = None if clock is system_clock else clock
+        self._retention = number(duration_ms(retention))
+        self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
+        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
+        target = parse_url(url)
+        self._link = redis_link.Link(target)
+        _check_eviction(self._link, str(target))
+
+    def reserve(self, hold: Hold) -> Reservation:
+        words = [
+            encode(hold.id),
+            number(hold.amount),
+            number(hold.on_lapse),
+            number(hold.ttl),
+            *hold_words(hold),
+            *charge_words(hold.charges),
+        ]
+        answer, found = self._run("reserve", words, sweep=True)
+        if isinstance(answer, bytes):
+            answer = [b"granted", answer, []]
+        match answer:
+            case [b"granted", mask, lapses]:
+                lapses = (*found, *lapses_of(lapses))
+                names = (c.account for c, on in zip(hold.charges, mask, strict=True) if on == _ONE)
+                return Granted(tuple(names), lapsed=lapses)
+            case [b"refused", account, lapses]:
+                return Refused(balance_of(account), (*found, *lapses_of(lapses)))
+        self._announce(found)
+        match answer:
+            case [b"repeated", names]:
+                return Granted(tuple(map(decode, names)), repeated=True)
+            case [b"unknown", name]:
+                return UnknownAccount(decode(name))
+        return Unlimited()
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        words = [
+            encode(hold.id),
+            number(settlement.cost),
+            encode(settlement.state),
+            encode(settlement.outcome),
+            dump(dict(settlement.usage.units)) if settlement.usage else b"",
+            encode(settlement.request_id or ""),
+            number(len(settlement.thresholds)),
+            *map(number, settlement.thresholds),
+            number(len(settlement.observed)),
+        ]
+        for model, tokens in settlement.observed:
+            (bucket,) = observe({}, tokens)
+            words += (encode(model), encode(bucket))
+        words.append(number(FADE_AT))
+        answer, found = self._run("settle", [*words, b"known"], sweep=True)
+        if answer == b"lost":
+            # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
+            whole = [number(hold.amount), number(hold.on_lapse), number(hold.ttl), encode(hold.model)]
+            words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges))
+            answer, more = self._run("settle", words, sweep=True)
+            found = (*found, *more)
+        if isinstance(answer, bytes):
+            answer = [answer, [], []]
+        match answer:
+            case [b"unknown", name]:
+                self._announce(found)
+                return UnknownAccount(decode(name))
+            case [b"repeated", _, _]:
+                return Settled(booked=0, repeated=True, lapsed=found)
+        state, crossed, lapses = answer
+        crossings = []
+        for account, reached in crossed:
+            balance = balance_of(account)
+            crossings += [Crossing(balance.account, int(percent), balance) for percent in reached]
+        return Settled(
+            settlement.cost,
+            late=state == b"late",
+            crossings=tuple(crossings),
+            lapsed=(*found, *lapses_of(lapses)),
+        )
+
+    def attach(self, hold_id: str, request_id: str) -> bool:
+        answer, _ = self._run("attach", [encode(hold_id), encode(request_id)])
+        return bool(answer)
+
+    def attached(self, request_id: str) -> HoldRecord | None:
+        return self._present(b"answer", encode(request_id))
+
+    def void(self, hold: Hold) -> Settled | UnknownAccount:
+        return self.settle(hold, VOID)
+
+    def read(self, account: str) -> Balance | None:
+        return self._balance(account, reset=False)
+
+    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+        words = [encode(account), *budget_words(budget), b"1" if ephemeral else b"0"]
+        seen: list[bytes] = [b"0", *[b""] * 6]
+        while True:
+            answer, found = self._run("set_budget", [*words, *seen])
+            lapses = (*found, *lapses_of(answer[-1]))
+            self._announce(lapses)
+            if answer[0] == b"balance":
+                return balance_of(answer[1])
+            now, (duration, timezone, anchor, start) = int(answer[1]), answer[2]
+            same_span = (decode(duration) or None, decode(timezone)) == (budget.duration, budget.timezone)
+            kept = int(anchor) if same_span else now
+            begin = kept if budget.starts_at is None else budget.starts_at
+            window = window_at(budget.duration, begin, budget.timezone, max(now, int(start)))
+            seen = [
+                b"1",
+                duration,
+                timezone,
+                anchor,
+                number(begin),
+                number(window.start),
+                number(window.end),
+            ]
+
+    def delete(self, account: str) -> bool:
+        answer, found = self._run("delete", [encode(account)])
+        existed: bool = answer[0] == b"deleted"
+        self._announce((*found, *lapses_of(answer[1])) if existed else found)
+        return existed
+
+    def list(self, kind: str = "") -> Iterator[Balance]:
+        low, high = (b"-", b"+") if not kind else (b"[" + encode(f"{kind}:"), b"(" + encode(f"{kind};"))
+        for due, account in self._pages("list", [], low, high):
+            balance = self.read(decode(account[0])) if due else balance_of(account)
+            if balance is not None:
+                yield balance
+
+    def reset(self, account: str) -> Balance | None:
+        return self._balance(account, reset=True)
+
+    def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
+        for found in self._records(b"open", b"-", b"+"):
+            if found.state == "held" and (account is None or account in found.accounts):
+                yield found
+
+    def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
+        high = b"+" if until is None else b"(%012x" % until
+        return self._records(b"holds", b"[%012x" % since, high)
+
+    def observations(self, model: str) -> Observations:
+        found = self._link.ask(b"HGETALL", self._prefix + b"b:" + encode(model))
+        counts = dict(zip(found[::2], found[1::2], strict=True))
+        return {decode(bucket): int(seen) for bucket, seen in counts.items() if bucket != b"sum"}
+
+    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
+        self._lapse_hooks.append(hook)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _balance(self, account: str, *, reset: bool) -> Balance | None:
+        answer, found = self._run("read", [encode(account), b"1" if reset else b"0"])
+        if answer[0] == b"none":
+            self._announce(found)
+            return None
+        self._announce((*found, *lapses_of(answer[2])))
+        return balance_of(answer[1])
+
+    def _present(self, by: bytes, ident: bytes) -> HoldRecord | None:
+        answer, found = self._run("hold", [by, ident])
+        if answer[0] == b"none":
+            self._announce(found)
+            return None
+        _, hold_id, fields, on, lapses = answer
+        self._announce((*found, *lapses_of(lapses)))
+        return record_of(hold_id, fields, on)
+
+    def _records(self, index: bytes, low: bytes, high: bytes) -> Iterator[HoldRecord]:
+        for due, hold_id, fields, on in self._pages("records", [index], low, high):
+            found = self._present(b"id", hold_id) if due else record_of(hold_id, fields, on)
+            if found is not None:
+                yield found
+
+    def _pages(self, script: str, words: Sequence[bytes], low: bytes, high: bytes) -> Iterator[Any]:
+        while True:
+            (seen, last, page), _ = self._run(script, [*words, low, high, _PAGE])
+            yield from page
+            if seen < int(_PAGE):
+                return
+            low = b"(" + last
+
+    def _run(
+        self, script: str, words: Sequence[bytes], *, sweep: bool = False
+    ) -> tuple[Any, tuple[Lapse, ...]]:
+        """Run a script until its work is done; return its answer, and the lapses that earlier runs found.
+
+        Raises:
+            StoreError: the server cannot be asked.
+        """
+        deadline = self._link.deadline()
+        swept = _SWEEP_AT_MOST if sweep and not next(self._verbs) % _SWEEP_EVERY else b"0"
+        hints: list[bytes] = [b"0"]
+        lapses: tuple[Lapse, ...] = ()
+        try:
+            while True:
+                stamp = b"" if self._clock is None else number(self._clock())
+                head = [self._prefix, stamp, self._retention, swept, *hints]
+                answer = self._link.run(_script(script), [*head, *words], deadline)
+                if isinstance(answer, list) and answer[0] == b"more":
+                    lapses += lapses_of(answer[1])
+                elif isinstance(answer, list) and answer[0] == b"need":
+                    needs = [_window(int(answer[1]), *need) for need in answer[2]]
+                    hints = [number(len(needs)), *(word for need in needs for word in need)]
+                else:
+                    return answer, lapses
+        except StoreError:
+            self._announce(lapses)
+            raise
+
+    def _announce(self, lapses: Sequence[Lapse]) -> None:
+        for lapse in lapses:
+            for hook in self._lapse_hooks:
+                hook(lapse)
+
+
+_ONE: Final = ord("1")
+
+
+def _window(
+    now: Milliseconds, name: bytes, duration: bytes, timezone: bytes, anchor: bytes, ends: bytes
+) -> _Hint:
+    begin = int(anchor) if anchor else now
+    window = window_at(decode(duration) or None, begin, decode(timezone), now)
+    return name, duration, timezone, number(begin), ends, number(window.start), number(window.end)
+
+
+@cache
+def _script(name: str) -> redis_link.Script:
+    folder = resources.files(__package__) / "lua"
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)]
+    return redis_link.Script("\n".join(parts))
+
+
+def _check_eviction(link: redis_link.Link, where: str) -> None:
+    """Refuse a server that deletes budgets when its memory is full.
+
+    Raises:
+        ConfigurationError: it would.
+    """
+    try:
+        text = link.ask(b"INFO", b"memory")
+    except StoreError as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return  # it may not be asked, and most such servers are somebody's who knows
+        raise
+    fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
+    policy = fields.get("maxmemory_policy", "noeviction")
+    if int(fields.get("maxmemory", 0)) and policy != "noeviction":
+        raise ConfigurationError(
+            f"the store at {where} would delete budgets when its memory is full (maxmemory-policy {policy}): "
+            "set maxmemory-policy noeviction, or give budgetguard a server of its own"
+        )
