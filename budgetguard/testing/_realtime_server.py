@@ -1,4 +1,4 @@
-"""A realtime API on loopback: real websockets, the events that sessions consist of, and a log of what it bills.
+"""A realtime API on loopback: real websockets, the events of sessions, and a log of what it bills.
 
 It needs the package `websockets`. What it answers is set by its attributes; what it was sent and what it
 billed is in its logs, by which tests judge.
@@ -162,8 +162,8 @@ class _Conversation:
         self.send("session.updated", session=self.session)
 
     def on_conversation_item_create(self, event: dict[str, Any]) -> None:
-        item = {"id": self.server.new_id("item"), "object": "realtime.item", "status": "completed"}
-        item |= event["item"]
+        item: dict[str, Any] = {"id": self.server.new_id("item"), "object": "realtime.item"}
+        item |= {"status": "completed", **event["item"]}
         for part in item.get("content", ()):
             self.text_tokens += len(part.get("text", "").split()) + 2
             if "audio" in part:
