@@ -1,4 +1,5 @@
-"""Learn from settled calls how long a model's answers are, in a few counters a model.
+"""Learn from settled calls how long the answers of models are, and what input is billed beyond what is counted,
+in a few counters a model.
 
 Answers are counted in buckets that grow by a quarter of an octave (19 %), so a quantile is read to
 within that, rounded up. Old answers fade: at `FADE_AT` all counts are halved.
@@ -6,6 +7,7 @@ within that, rounded up. Old answers fade: at `FADE_AT` all counts are halved.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, log2
 from typing import TypeAlias
 
@@ -49,3 +51,33 @@ def _bucket(tokens: int) -> int:
 
 def _upper_edge(bucket: int) -> int:
     return ceil(2 ** (bucket / _STEPS_PER_OCTAVE))
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenInput:
+    """Hold what is learned of input that is billed beyond what is counted.
+
+    Requests of one model and one shape miss the same: what hosted tools find, or a prompt of the provider's
+    own beside the tools. So tokens are learned. Where the model's own encoding is not public, what is missed
+    grows with the text, and thousandths of it are learned instead.
+
+    Attributes:
+        key: what is learned together: `gpt-5 input beyond: web_search`, `gpt-4o responses: tools`.
+        shown: the input tokens that are projected for what the request shows, margin included.
+        proportional: whether what is learned is in thousandths of `shown`.
+    """
+
+    key: str
+    shown: int
+    proportional: bool = False
+
+    def observed(self, billed: int) -> int:
+        """Return what an answer that was billed so many input tokens teaches: what was beyond `shown`."""
+        beyond = max(0, billed - self.shown)
+        return max(1, -(-beyond * 1_000 // self.shown) if self.proportional else beyond)
+
+    def tokens(self, learned: int) -> int:
+        """Return the tokens to add to `shown` by what was learned, never less than none."""
+        if learned <= 1:
+            return 0  # the least that is observed: nothing was missed
+        return -(-self.shown * learned // 1_000) if self.proportional else learned

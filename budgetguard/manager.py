@@ -152,7 +152,13 @@ class BudgetManager:
                 return _usd(spent)
             raise _without_price(error, "the cost of the call cannot be projected") from error
         if "messages" in body:
-            projection = project_chat(body, model, rates, learned_cap=keeper.learned_cap(model))
+            projection = project_chat(
+                body,
+                model,
+                rates,
+                learned_cap=keeper.learned_cap(model),
+                learned_input=keeper.learned_cap,
+            )
         else:
             projection = project_embeddings(body, model, rates)
         return _usd(spent + projection.cost)

@@ -443,14 +443,16 @@ def test_audio_on_a_model_without_a_price_for_it_is_refused() -> None:
     assert caught.value.unit == "input_audio_tokens"
 
 
-def test_a_file_costs_by_its_size_and_an_unseen_one_by_a_bound() -> None:
+def test_a_file_of_unknown_form_costs_by_its_size_and_an_unseen_one_by_an_allowance() -> None:
     def attached(**file: str) -> dict[str, Any]:
         return {"role": "user", "content": [{"type": "file", "file": file}]}
 
     small = counted(attached(file_data="data:application/pdf;base64," + "A" * 4_000))
     large = counted(attached(file_data="data:application/pdf;base64," + "A" * 40_000))
     assert small < large < 40_000
-    assert counted(attached(file_id="file-123")) > 10_000
+    body = {"messages": [attached(file_id="file-123")]}
+    assert project(body).input_tokens == with_margin(counted(*body["messages"])) + 20_000
+    assert project(body, learned_input=lambda key: 300).input_tokens < 1_000
 
 
 # --- embeddings ---

@@ -55,7 +55,12 @@ def test_instructions_are_billed_as_a_message_of_the_system() -> None:
 
 
 def test_what_is_not_given_is_not_counted() -> None:
-    absent = {"instructions": omit, "tools": NOT_GIVEN, "text": omit, "previous_response_id": None}
+    absent: dict[str, Any] = {
+        "instructions": omit,
+        "tools": NOT_GIVEN,
+        "text": omit,
+        "previous_response_id": None,
+    }
     assert tokens(WORDS, **absent) == tokens(WORDS)
     assert hidden_input({"input": WORDS, **absent, "conversation": omit}, GPT) == {}
 
@@ -100,16 +105,26 @@ def test_a_text_file_is_billed_for_its_text() -> None:
     assert counted == text(inside) + text("a.txt")
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        {"type": "input_file", "file_id": "file-1"},
-        {"type": "input_file", "file_url": "https://a.example/b.pdf"},
-        {"type": "input_file", "file_data": "data:text/plain;base64,%%%"},
-    ],
-)
-def test_a_file_that_cannot_be_read_here_is_bounded(file: Any) -> None:
-    assert tokens([{"role": "user", "content": [file]}]) > tokens([{"role": "user", "content": ""}])
+def test_a_file_that_cannot_be_read_here_is_bounded() -> None:
+    broken = {"type": "input_file", "file_data": "data:text/plain;base64,%%%"}
+    assert tokens([{"role": "user", "content": [broken]}]) > tokens([{"role": "user", "content": ""}])
+
+
+@pytest.mark.parametrize("named", [{"file_id": "file-1"}, {"file_url": "https://a.example/b.pdf"}])
+def test_a_file_that_is_only_named_has_an_allowance_until_settled_calls_teach_better(named: Any) -> None:
+    rates = PriceBook().rates(GPT)
+    file = {"type": "input_file", **named}
+    body = {"input": [{"role": "user", "content": [file]}]}
+    shown = with_margin(response_input_tokens(body, GPT))
+    projection = project_response(body, GPT, rates)
+    assert projection.input_tokens == shown + 20_000
+    assert projection.hidden is not None
+    assert projection.hidden.key == f"{GPT} input beyond: unseen_files"
+    assert project_response(body, GPT, rates, learned_input=lambda key: 70).input_tokens == shown + 70
+    twice = {
+        "input": [{"role": "user", "content": [file]}, {"type": "function_call_output", "output": [file]}]
+    }
+    assert project_response(twice, GPT, rates).input_tokens > 40_000
 
 
 @pytest.mark.parametrize(
@@ -222,7 +237,7 @@ def test_the_allowance_gives_way_to_what_was_learned_for_the_same_model_and_kind
     assert projection.input_tokens == counted + 77
     assert asked == ["gpt-5 input beyond: mcp web_search"]
     assert projection.hidden is not None
-    assert projection.hidden.observed(5_000) == 5_000 - response_input_tokens(body, "gpt-5")
+    assert projection.hidden.observed(5_000) == 5_000 - counted
     assert projection.hidden.observed(0) == 1
     assert project_response(body, "gpt-5", rates).input_tokens > counted + 12_000
 
@@ -261,8 +276,9 @@ def test_searches_by_the_preview_tool_have_a_price_of_their_own() -> None:
 
 
 def test_a_fee_without_a_price_is_refused() -> None:
-    body = {"input": WORDS, "tools": [{"type": "image_generation"}]}
-    with pytest.raises(UnknownModelError, match="output_image"):
+    container = {"type": "auto", "memory_limit": "2g"}
+    body = {"input": WORDS, "tools": [{"type": "code_interpreter", "container": container}]}
+    with pytest.raises(UnknownModelError, match="container_sessions_2g"):
         project_response(body, "gpt-5", PriceBook().rates("gpt-5"))
 
 
@@ -270,7 +286,7 @@ def test_a_response_is_projected_at_its_cap_or_at_an_assumed_one() -> None:
     rates = PriceBook().rates(GPT)
     body = {"input": WORDS}
     capped = project_response({**body, "max_output_tokens": 50}, GPT, rates)
-    assert (capped.output_tokens, capped.cap_assumed, capped.hidden) == (50, False, None)
+    assert (capped.output_tokens, capped.cap_assumed) == (50, False)
     assert project_response(body, GPT, rates).cap_assumed
     assert project_response(body, GPT, rates, learned_cap=9).output_tokens == 9
     with pytest.raises(ConfigurationError, match="max_output_tokens"):

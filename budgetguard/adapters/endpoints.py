@@ -25,8 +25,14 @@ from budgetguard.projection import (
 from budgetguard.usage import Reported
 
 
-def _chat(body: Body, model: str, rates: Rates, learned: int | None) -> Projection:
-    return project_chat(body, model, rates, learned_cap=learned)
+def _chat(
+    body: Body,
+    model: str,
+    rates: Rates,
+    learned: int | None,
+    learned_input: Callable[[str], int | None],
+) -> Projection:
+    return project_chat(body, model, rates, learned_cap=learned, learned_input=learned_input)
 
 
 def _embeddings(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
@@ -76,6 +82,7 @@ PRICED: Final = (
         asks_usage=True,
         unreported=_searches,
         cap="max_completion_tokens",
+        learns_input=True,
     ),
     Endpoint("embeddings", "/embeddings", _embeddings),
     Endpoint(

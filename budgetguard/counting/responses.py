@@ -142,9 +142,9 @@ def _file_tokens(part: Mapping[str, Any], counter: Counter) -> int:
         try:
             text = base64.b64decode(data.partition(",")[2], validate=True)
         except (binascii.Error, ValueError):
-            return file_tokens(part)
+            return file_tokens(part, counter.model)
         return counter.text(text.decode("utf-8", "replace")) + counter.text(given(part, "filename"))
-    return file_tokens(part)
+    return file_tokens(part, counter.model)
 
 
 def _cipher_tokens(cipher: Any) -> int:
