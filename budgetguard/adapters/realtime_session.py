@@ -128,6 +128,7 @@ class Session:
         kind = event.get("type")
         with self._lock:
             if self._over:
+                self._check()
                 return None
             if kind == "response.create":
                 return self._response_asked(event)
