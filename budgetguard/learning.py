@@ -1,5 +1,6 @@
-"""Learn from settled calls how long the answers of models are, and what input is billed beyond what is counted,
-in a few counters a model.
+"""Learn from settled calls how long answers are, and what input is billed beyond what is counted.
+
+Both in a few counters, for each model, or model and shape of request.
 
 Answers are counted in buckets that grow by a quarter of an octave (19 %), so a quantile is read to
 within that, rounded up. Old answers fade: at `FADE_AT` all counts are halved.

@@ -48,6 +48,8 @@ ASSUMED_OUTPUT = 1_024
 ASSUMED_OUTPUT_REASONING = 4_096
 # https://platform.openai.com/docs/api-reference/completions/create
 COMPLETION_CAP = 16
+# What was found so far is not the most that will be found: a quarter more.
+_HEADROOM = 4
 
 
 def _nothing_learned(_key: str) -> int | None:
@@ -301,7 +303,10 @@ def _beyond(
         key = f"{model} {endpoint}: {' '.join(kinds) or 'text'}"
     hidden = HiddenInput(key, shown, not allowances and not is_counted_exactly(model))
     learned = learned_input(key)
-    return hidden, sum(allowances.values()) if learned is None else hidden.tokens(learned)
+    if learned is None:
+        return hidden, sum(allowances.values())
+    more = hidden.tokens(learned)
+    return hidden, more + more // _HEADROOM if allowances else more
 
 
 def project_completion(

@@ -597,7 +597,9 @@ def test_the_measuring_script_runs_and_prints_no_text(tmp_path: Path) -> None:
     file.write_text(lines)
     script = Path(__file__).parent.parent / "benchmarks" / "projection.py"
     done = subprocess.run([sys.executable, script, file], capture_output=True, text=True, check=True)
-    rows = {line[:20].strip(): line.split() for line in done.stdout.splitlines()}
+    rows: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        rows.setdefault(line[:20].strip(), line.split())
     assert rows["plain chat"][2:5] == ["2", "1", "1"]
     assert "low" in rows["plain chat"]
     assert rows["embeddings"][1:3] == ["1", "1"]

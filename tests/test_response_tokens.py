@@ -17,6 +17,7 @@ from budgetguard.counting.tokens import count_text
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.projection import (
+    HiddenInput,
     completion_choices,
     completion_input_tokens,
     project_completion,
@@ -120,7 +121,7 @@ def test_a_file_that_is_only_named_has_an_allowance_until_settled_calls_teach_be
     assert projection.input_tokens == shown + 20_000
     assert projection.hidden is not None
     assert projection.hidden.key == f"{GPT} input beyond: unseen_files"
-    assert project_response(body, GPT, rates, learned_input=lambda key: 70).input_tokens == shown + 70
+    assert project_response(body, GPT, rates, learned_input=lambda key: 70).input_tokens == shown + 87
     twice = {
         "input": [{"role": "user", "content": [file]}, {"type": "function_call_output", "output": [file]}]
     }
@@ -234,12 +235,43 @@ def test_the_allowance_gives_way_to_what_was_learned_for_the_same_model_and_kind
 
     counted = with_margin(response_input_tokens(body, "gpt-5"))
     projection = project_response(body, "gpt-5", rates, learned_input=learned)
-    assert projection.input_tokens == counted + 77
+    assert projection.input_tokens == counted + 77 + 77 // 4
     assert asked == ["gpt-5 input beyond: mcp web_search"]
     assert projection.hidden is not None
     assert projection.hidden.observed(5_000) == 5_000 - counted
     assert projection.hidden.observed(0) == 1
     assert project_response(body, "gpt-5", rates).input_tokens > counted + 12_000
+
+
+def test_what_was_billed_beyond_what_is_shown_is_learned_by_model_and_shape() -> None:
+    rates = PriceBook().rates(GPT)
+    asked: list[str] = []
+
+    def learned(key: str) -> int:
+        asked.append(key)
+        return 215
+
+    wanted = {"format": {"type": "json_schema", "name": "city", "schema": {"type": "object"}}}
+    image = {"type": "input_image", "image_url": "https://a.example/b.png"}
+    for more in (
+        {},
+        {"tools": [function()]},
+        {"tools": [function()], "text": wanted},
+        {"input": [{"role": "user", "content": [image]}]},
+    ):
+        body = {"input": WORDS, **more}
+        shown = with_margin(response_input_tokens(body, GPT))
+        assert project_response(body, GPT, rates, learned_input=learned).input_tokens == shown + 215
+    assert asked == [f"{GPT} responses: {shape}" for shape in ("text", "tools", "schema tools", "images")]
+
+
+@given_by(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_what_is_learned_only_ever_adds(shown: int, billed: int, proportional: bool) -> None:
+    hidden = HiddenInput("key", shown + 32, proportional)
+    added = hidden.tokens(hidden.observed(billed))
+    assert added >= 0
+    assert hidden.shown + added >= billed - 1, "the least that is observed is taken for nothing"
+    assert hidden.tokens(0) == hidden.tokens(1) == 0
 
 
 def test_fees_heed_the_most_calls_that_are_allowed() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from budgetguard import Guard
 from budgetguard.events import Projected
 from budgetguard.learning import ENOUGH
+from budgetguard.projection import chat_input_tokens, with_margin
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record
 
 
@@ -17,6 +18,30 @@ def asker(guard: Guard, outputs: int, **more: Any) -> Any:
     return lambda: ask(HELLO, **more)
 
 
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+
+
+def billing(guard: Guard, beyond: int, **more: Any) -> Any:
+    """Return a function whose provider bills so many input tokens beyond those that are counted."""
+
+    @guard.budgeted
+    def ask(messages: Any, model: str = MODEL, **options: Any) -> Any:
+        shown = with_margin(chat_input_tokens({"messages": messages, **options}, model))
+        return completion(shown + beyond, 5)
+
+    return lambda: ask(HELLO, **more)
+
+
+def projected_input(guard: Guard, **more: Any) -> int:
+    """Return the input tokens that a call is projected at now."""
+    seen: list[Any] = []
+    remove = guard.on(seen.append, Projected)
+    billing(guard, 0, **more)()
+    remove()
+    (event,) = seen
+    return int(event.usage.input_tokens)
+
+
 def projected_output(guard: Guard) -> int:
     """Return the output tokens that an uncapped call is projected at now."""
     seen: list[Any] = []
@@ -25,7 +50,7 @@ def projected_output(guard: Guard) -> int:
     remove()
     (event,) = seen
     assert event.cap_assumed
-    return event.usage.output_tokens
+    return int(event.usage.output_tokens)
 
 
 def teach(guard: Guard, outputs: int, calls: int = ENOUGH) -> None:
@@ -69,7 +94,7 @@ def test_one_model_teaches_nothing_of_another() -> None:
     guard = make_guard(user="u")
     guard.register_price("other-model", input=1, output=2)
     teach(guard, 50)
-    events = record(guard)
+    events: list[Any] = record(guard)
     asker(guard, 1, model="other-model")()
     assert events[0].usage.output_tokens == 1_024
 
@@ -95,3 +120,56 @@ def test_calls_that_ask_for_much_and_use_little_do_not_starve_the_budget() -> No
         made += 1
         assert nanos(guard) == (made * (10_000 + 500 * 2_000), 0)
     assert made == 90
+
+
+def test_a_prompt_of_the_provider_s_own_is_projected_once_it_was_billed_often_enough() -> None:
+    guard = make_guard(user="u")
+    shown = projected_input(guard, tools=TOOLS)
+    ask = billing(guard, 200, tools=TOOLS)
+    for _ in range(ENOUGH - 2):
+        ask()
+    assert projected_input(guard, tools=TOOLS) == shown, "too few calls say so"
+    ask()
+    assert shown + 200 <= projected_input(guard, tools=TOOLS) <= shown + 240
+
+
+def test_what_is_learned_of_one_shape_changes_no_other() -> None:
+    guard = make_guard(user="u")
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    others: tuple[dict[str, Any], ...] = ({}, {"response_format": schema})
+    before = [projected_input(guard, **more) for more in others]
+    for _ in range(2 * ENOUGH):
+        billing(guard, 500, tools=TOOLS)()
+    assert [projected_input(guard, **more) for more in others] == before
+
+
+def test_calls_that_were_billed_less_never_lower_a_projection() -> None:
+    guard = make_guard(user="u")
+    shown = projected_input(guard, tools=TOOLS)
+    for _ in range(2 * ENOUGH):
+        billing(guard, -20, tools=TOOLS)()
+    assert projected_input(guard, tools=TOOLS) == shown
+
+
+def test_another_tokenizer_is_corrected_in_proportion() -> None:
+    guard = make_guard(user="u")
+    guard.register_price("claude-x", input=1, output=2)
+    long = [{"role": "user", "content": "What it says. " * 1_000}]
+
+    @guard.budgeted
+    def ask(messages: Any, model: str = "claude-x") -> Any:
+        return completion(round(1.2 * chat_input_tokens({"messages": messages}, model)), 5)
+
+    def projected(messages: Any) -> int:
+        seen: list[Any] = []
+        remove = guard.on(seen.append, Projected)
+        ask(messages)
+        remove()
+        return int(seen[0].usage.input_tokens)
+
+    short = [{"role": "user", "content": "What it says. " * 100}]
+    before = projected(long)
+    for _ in range(ENOUGH):
+        ask(short)
+    billed = 1.2 * chat_input_tokens({"messages": long}, "claude-x")
+    assert before < billed <= projected(long) <= 1.1 * billed
