@@ -1,0 +1,190 @@
+"""Connections to PostgreSQL: pooled, bounded in time, made again after a restart.
+
+psycopg makes the connections and reads the answers. Its own pool is not used: that connects in background
+threads, which a fork loses, and answers a wrong password with a timeout that does not say why.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from budgetguard.errors import StoreError
+from budgetguard.stores.postgres_errors import TooLate, explain, is_conflict, is_passing
+from budgetguard.stores.postgres_target import Target
+
+import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
+from psycopg.types.numeric import Int8Dumper  # isort: skip
+
+Row = tuple[Any, ...]
+
+_INTERVAL: Final = 0.05
+_PAUSE: Final = 0.01
+_CANCEL_SECONDS: Final = 0.5
+_SHORTEST_CONNECT: Final = 2  # seconds: libpq knows nothing shorter
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection whose every statement ends by a deadline (time.monotonic())."""
+
+    deadline = float("inf")
+
+    def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
+        """Wait for the server, and raise TooLate once the deadline is over."""
+        return super().wait(_until(gen, self.deadline), interval=_INTERVAL)
+
+
+class Link:
+    """Run statements on a database, from any thread, each within the time that its target states.
+
+    Args:
+        target: which database.
+        prepare: called with the first connection of this process, before it is used.
+    """
+
+    def __init__(self, target: Target, prepare: Callable[[Connection], None]) -> None:
+        self._target = target
+        self._prepare = prepare
+        self._prepared = False
+        self._preparing = threading.Lock()
+        self._idle: list[Connection] = []
+        self._slots = threading.BoundedSemaphore(target.pool)
+
+    def deadline(self) -> float:
+        """Return until when a verb that begins now may take (time.monotonic())."""
+        return time.monotonic() + self._target.timeout
+
+    def run(self, statement: str, parameters: Sequence[Any], deadline: float) -> list[Row]:
+        """Run a statement, and return its rows.
+
+        It may run twice if the connection breaks or the database asks for that, so it must count once.
+
+        Raises:
+            StoreError: the database could not be asked in time, or said no.
+        """
+        try:
+            if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                raise TooLate(f"all {self._target.pool} connections were in use")
+            try:
+                return self._run(statement, parameters, deadline)
+            finally:
+                self._slots.release()
+        except psycopg.Error as error:
+            raise StoreError(explain(error, self._target)) from error
+
+    def apart(self, work: Callable[[Connection], Any]) -> Any:
+        """Do something on a connection of its own, however long it takes, and return what comes of it.
+
+        Raises:
+            StoreError: the database could not be asked, or said no.
+        """
+        try:
+            with self._connect(self.deadline()) as con:
+                con.execute("SET statement_timeout = 0")
+                con.execute("SET lock_timeout = 0")
+                return work(con)
+        except psycopg.Error as error:
+            raise StoreError(explain(error, self._target)) from error
+
+    def close(self) -> None:
+        """Let go of the connections that are not in use."""
+        while self._idle:
+            with suppress(IndexError):  # another thread took the last one
+                self._idle.pop().close()
+
+    def _run(self, statement: str, parameters: Sequence[Any], deadline: float) -> list[Row]:
+        may_break = True
+        while True:
+            con: Connection | None = None
+            try:
+                con = self._take(deadline)
+                rows = self._ask(con, statement, parameters)
+            except BaseException as error:
+                broken = con is not None and con.closed
+                self._leave(con)
+                if not isinstance(error, psycopg.Error) or time.monotonic() >= deadline:
+                    raise
+                if is_conflict(error) or is_passing(error):
+                    time.sleep(_PAUSE)
+                elif broken and may_break and not isinstance(error, TooLate):
+                    # Once, at once: the server was restarted, or closed what was idle for long.
+                    may_break = False
+                    self.close()
+                else:
+                    raise
+            else:
+                self._idle.append(con)
+                return rows
+
+    def _ask(self, con: Connection, statement: str, parameters: Sequence[Any]) -> list[Row]:
+        try:
+            with con.cursor() as cursor:
+                cursor.execute(statement, parameters, prepare=self._target.prepare)
+                return cursor.fetchall()
+        except TooLate:
+            if not self._target.prepare:  # else the server has a time limit of its own
+                with suppress(psycopg.Error):
+                    con.cancel_safe(timeout=_CANCEL_SECONDS)
+            raise
+
+    def _take(self, deadline: float) -> Connection:
+        try:
+            con = self._idle.pop()
+        except IndexError:
+            con = self._connect(deadline)
+        con.deadline = deadline
+        if not self._prepared:
+            try:
+                with self._preparing:
+                    if not self._prepared:
+                        self._prepare(con)
+                        self._prepared = True
+            except BaseException:
+                con.close()
+                raise
+        return con
+
+    def _leave(self, con: Connection | None) -> None:
+        """Keep a connection after an error if it is in order."""
+        if con is None:
+            return
+        if con.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            self._idle.append(con)
+        else:
+            con.close()
+
+    def _connect(self, deadline: float) -> Connection:
+        target = self._target
+        hosts = str(target.parameters.get("host", "")).count(",") + 1
+        seconds = max(int((deadline - time.monotonic()) / hosts), _SHORTEST_CONNECT)
+        parameters = {"application_name": "budgetguard", **target.parameters, "connect_timeout": seconds}
+        if target.prepare:
+            parameters["options"] = f"{_settings(target)} {parameters.get('options', '')}".rstrip()
+        con = Connection.connect(autocommit=True, **parameters)
+        con.adapters.register_dumper(int, Int8Dumper)  # else each size of number is a statement of its own
+        con.prepare_threshold = 0 if target.prepare else None
+        con.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return con
+
+
+def _settings(target: Target) -> str:
+    # The server gives up first, so that it can say what it waited for.
+    return (
+        f"-c lock_timeout={int(target.timeout * 800)} -c statement_timeout={int(target.timeout * 900)} "
+        r"-c default_transaction_isolation=read\ committed -c jit=off"
+    )
+
+
+def _until(gen: Generator[Any, Any, Any], deadline: float) -> Generator[Any, Any, Any]:
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= deadline:
+                raise TooLate("no answer in time")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value

@@ -1,0 +1,90 @@
+-- Set an amount aside on all accounts of a hold that exist, or on none. Answers one of
+-- {granted, repeated, lapsed}, {refused, lapsed}, {unknown}, {unlimited}, {again, lock, windows, missing}.
+-- Flags of a charge: 1 required, 2 has a budget, 4 its account's limit becomes that in `p_limits`.
+-- `p_also` are further accounts to lock.
+CREATE FUNCTION @schema@.reserve(
+    p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amount bigint,
+    p_on_lapse bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
+    p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+    v_rows @schema@.accounts[];
+    v_row @schema@.accounts;
+    v_found text[];
+    v_made text[] := '{}';
+    v_prior text[];
+    v_taken text[];
+    v_missing text[];
+    v_unknown text;
+    v_is_due boolean := false;
+    v_again jsonb;
+    v_lapsed jsonb := '[]';
+    v_windows bigint[] := '{}';
+    v_place integer;
+BEGIN
+    IF p_making IS NOT NULL THEN
+        v_made := @schema@.make_accounts(p_project, p_names || p_also, p_making);
+    END IF;
+    SELECT array_agg(a), array_agg(a.name) INTO v_rows, v_found FROM (
+        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_names || p_also)
+        ORDER BY name FOR UPDATE
+    ) a;
+    SELECT h.accounts INTO v_prior FROM @schema@.holds h WHERE h.project = p_project AND h.id = p_id;
+    IF FOUND THEN
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('granted', v_prior, 'repeated', true);
+    END IF;
+    v_now := @schema@.present_ms(p_now);
+    SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, coalesce(v_found, '{}'), v_made);
+    IF v_unknown IS NOT NULL THEN
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('unknown', v_unknown);
+    ELSIF v_missing <> '{}' THEN
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('again', true, 'missing', v_missing, 'now', v_now);
+    ELSIF v_taken = '{}' THEN
+        RETURN jsonb_build_object('unlimited', true);
+    END IF;
+    FOREACH v_row IN ARRAY v_rows LOOP
+        v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false) OR coalesce(v_row.ends_ms <= v_now, false);
+    END LOOP;
+    IF v_is_due THEN
+        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+            p_project, v_taken, p_names || p_also, v_now, '', true, p_windows);
+        IF v_again IS NOT NULL THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+            RETURN v_again;
+        END IF;
+        SELECT array_agg(a) INTO v_rows FROM (
+            SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found) ORDER BY name
+        ) a;
+    END IF;
+    FOR i IN 1 .. cardinality(v_taken) LOOP
+        v_row := v_rows[array_position(v_found, v_taken[i])];
+        v_place := array_position(p_names, v_taken[i]);
+        IF p_flags[v_place] & 4 <> 0 THEN
+            v_row.limit_nanos := p_limits[v_place];
+        END IF;
+        IF p_amount <> 0 AND v_row.spent_nanos + v_row.held_nanos + p_amount > v_row.limit_nanos THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+            RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'lapsed', v_lapsed);
+        END IF;
+        v_windows := v_windows || v_row.window_no;
+    END LOOP;
+    INSERT INTO @schema@.holds VALUES (
+        p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_lapse, 0, p_created, v_now + p_ttl,
+        NULL, p_user, p_model, p_endpoint, NULL, NULL, '{}', p_tags)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+    END IF;
+    INSERT INTO @schema@.charges SELECT p_project, n, v_now + p_ttl, p_id FROM unnest(v_taken) n;
+    UPDATE @schema@.accounts SET held_nanos = held_nanos + p_amount, open_holds = open_holds + 1,
+        next_due_ms = least(next_due_ms, v_now + p_ttl), updated_ms = v_now,
+        limit_nanos = CASE WHEN p_flags[array_position(p_names, name)] & 4 <> 0
+            THEN p_limits[array_position(p_names, name)] ELSE limit_nanos END
+    WHERE project = p_project AND name = ANY (v_taken);
+    RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'lapsed', v_lapsed);
+END
+$$;

@@ -1,0 +1,168 @@
+-- Count answers of a model in the first shard that nobody else is writing to. `p_fade_at` answers in one
+-- shard halve it.
+CREATE FUNCTION @schema@.observe(p_project text, p_model bytea, p_bucket text, p_fade_at bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_shard integer;
+    v_counts jsonb;
+BEGIN
+    SELECT o.shard, @schema@.book(o.counts, p_bucket, 1) INTO v_shard, v_counts
+    FROM @schema@.observations o WHERE o.project = p_project AND o.model = p_model
+    ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        INSERT INTO @schema@.observations VALUES (
+            p_project, p_model, pg_backend_pid(), jsonb_build_object(p_bucket, 1));
+        RETURN;
+    END IF;
+    IF (SELECT sum(c.value::bigint) FROM jsonb_each_text(v_counts) c) >= p_fade_at THEN
+        SELECT coalesce(jsonb_object_agg(c.key, c.value::bigint / 2), '{}') INTO v_counts
+        FROM jsonb_each_text(v_counts) c WHERE c.value::bigint > 1;
+    END IF;
+    UPDATE @schema@.observations SET counts = v_counts
+    WHERE project = p_project AND model = p_model AND shard = v_shard;
+END
+$$;
+
+-- Book what a call cost, once per hold id. Answers one of
+-- {settled, late, crossings, lapsed}, {repeated}, {unknown}, {again, lock, windows, missing}.
+-- What is said of the hold itself (p_amount to p_tags) is for a hold that is not known here.
+CREATE FUNCTION @schema@.settle(
+    p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_lapse bigint,
+    p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
+    p_state text, p_cost bigint, p_outcome text, p_request_id text, p_usage jsonb, p_thresholds bigint[],
+    p_observed bytea[], p_buckets text[], p_fade_at bigint,
+    p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+    v_rows @schema@.accounts[];
+    v_row @schema@.accounts;
+    v_hold @schema@.holds;
+    v_known boolean;
+    v_open boolean;
+    v_late boolean;
+    v_found text[];
+    v_made text[] := '{}';
+    v_taken text[];
+    v_missing text[];
+    v_unknown text;
+    v_lock text[];
+    v_is_due boolean := false;
+    v_again jsonb;
+    v_lapsed jsonb := '[]';
+    v_place integer;
+    v_percent bigint;
+    v_reached bigint[];
+    v_crossings jsonb := '[]';
+BEGIN
+    IF p_making IS NOT NULL THEN
+        v_made := @schema@.make_accounts(p_project, p_names || p_also, p_making);
+    END IF;
+    SELECT array_agg(a), array_agg(a.name) INTO v_rows, v_found FROM (
+        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_names || p_also)
+        ORDER BY name FOR UPDATE
+    ) a;
+    SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
+    v_known := FOUND;
+    v_now := @schema@.present_ms(p_now);
+    IF v_known THEN
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        IF v_hold.state IN ('settled', 'voided') THEN
+            RETURN jsonb_build_object('repeated', true);
+        END IF;
+        v_taken := v_hold.accounts;
+        SELECT array_agg(n) INTO v_lock FROM unnest(v_taken) n WHERE NOT n = ANY (p_names || p_also);
+        IF v_lock IS NOT NULL THEN
+            RETURN jsonb_build_object('again', true, 'lock', v_lock);
+        END IF;
+    ELSE
+        SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(
+            p_names, p_flags, coalesce(v_found, '{}'), v_made);
+        IF v_unknown IS NOT NULL THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+            RETURN jsonb_build_object('unknown', v_unknown);
+        ELSIF v_missing <> '{}' THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+            RETURN jsonb_build_object('again', true, 'missing', v_missing, 'now', v_now);
+        END IF;
+    END IF;
+    IF v_rows IS NOT NULL THEN
+        FOREACH v_row IN ARRAY v_rows LOOP
+            v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false)
+                OR coalesce(v_row.ends_ms <= v_now, false);
+        END LOOP;
+    END IF;
+    IF v_is_due THEN
+        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+            p_project, v_taken, p_names || p_also, v_now, p_id, true, p_windows);
+        IF v_again IS NOT NULL THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+            RETURN v_again;
+        END IF;
+        SELECT array_agg(a) INTO v_rows FROM (
+            SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found) ORDER BY name
+        ) a;
+    END IF;
+    IF NOT v_known THEN
+        SELECT p_project, p_id, 'held', v_taken,
+            array(SELECT r.window_no FROM unnest(v_taken) WITH ORDINALITY t(name, place)
+                JOIN unnest(v_rows) r ON r.name = t.name ORDER BY t.place),
+            NULL, p_amount, p_on_lapse, 0, p_created, v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL,
+            NULL, '{}', p_tags
+        INTO v_hold;
+        INSERT INTO @schema@.holds VALUES (v_hold.*) ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+        END IF;
+    END IF;
+    v_open := v_known AND v_hold.state = 'held';
+    v_late := v_hold.state = 'lapsed';
+    FOR i IN 1 .. cardinality(v_taken) LOOP
+        v_place := array_position(v_found, v_taken[i]);
+        CONTINUE WHEN v_place IS NULL;
+        v_row := v_rows[v_place];
+        v_reached := '{}';
+        IF v_row.window_no = v_hold.windows[i] THEN
+            IF v_late AND v_hold.epochs[i] = v_row.epoch_no THEN
+                v_row.spent_nanos := v_row.spent_nanos - v_hold.on_lapse_nanos;
+                v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_lapse_nanos);
+                v_row.lapsed_nanos := v_row.lapsed_nanos - v_hold.on_lapse_nanos;
+                v_row.lapses := v_row.lapses - 1;
+            END IF;
+            IF v_open THEN
+                v_row.held_nanos := v_row.held_nanos - v_hold.amount_nanos;
+            END IF;
+            v_row.spent_nanos := v_row.spent_nanos + p_cost;
+            v_row.models := @schema@.book(v_row.models, v_hold.model, p_cost);
+            IF v_row.limit_nanos <> 0 THEN
+                FOREACH v_percent IN ARRAY p_thresholds LOOP
+                    IF v_row.spent_nanos::numeric * 100 >= v_percent::numeric * v_row.limit_nanos
+                        AND NOT v_percent = ANY (v_row.crossed) THEN
+                        v_reached := v_reached || v_percent;
+                    END IF;
+                END LOOP;
+            END IF;
+        END IF;
+        UPDATE @schema@.accounts SET spent_nanos = v_row.spent_nanos, models = v_row.models,
+            lapsed_nanos = v_row.lapsed_nanos, lapses = v_row.lapses, held_nanos = v_row.held_nanos,
+            crossed = crossed || v_reached, open_holds = open_holds - v_open::integer, updated_ms = v_now
+        WHERE project = p_project AND name = v_row.name
+        RETURNING * INTO v_row;
+        FOREACH v_percent IN ARRAY v_reached LOOP
+            v_crossings := v_crossings || jsonb_build_object(
+                'account', v_row.name, 'threshold', v_percent, 'balance', @schema@.balance(v_row));
+        END LOOP;
+    END LOOP;
+    IF v_open THEN
+        DELETE FROM @schema@.charges WHERE project = p_project AND account = ANY (v_taken)
+            AND expires_ms = v_hold.expires_ms AND hold_id = p_id;
+    END IF;
+    UPDATE @schema@.holds SET state = p_state, cost_nanos = p_cost, ended_ms = v_now, outcome = p_outcome,
+        request_id = coalesce(p_request_id, request_id), usage = p_usage
+    WHERE project = p_project AND id = p_id;
+    FOR i IN 1 .. cardinality(p_observed) LOOP
+        PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);
+    END LOOP;
+    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'lapsed', v_lapsed);
+END
+$$;

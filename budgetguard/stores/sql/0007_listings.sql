@@ -1,0 +1,62 @@
+-- Pages: at most `p_most` rows, as an array of {value, due, key} in order of their keys. `due` says that time
+-- has changed a row since it was stored. The client goes on behind the last key.
+
+-- Accounts with p_start <= name < p_end (no end if NULL), or of them those with open holds.
+CREATE FUNCTION @schema@.accounts_page(
+    p_project text, p_start text, p_end text, p_open boolean, p_now bigint, p_most bigint
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := @schema@.present_ms(p_now);
+BEGIN
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object(
+            'value', @schema@.balance(a), 'key', a.name,
+            'due', coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false))
+            ORDER BY a.name)
+        FROM (
+            SELECT * FROM @schema@.accounts o
+            WHERE o.project = p_project AND o.name >= p_start AND o.name < coalesce(p_end, chr(1114111))
+                AND (o.open_holds > 0 OR NOT p_open)
+            ORDER BY o.name LIMIT p_most
+        ) a);
+END
+$$;
+
+-- Holds with p_start <= id < p_end (no end if NULL).
+CREATE FUNCTION @schema@.holds_page(p_project text, p_start text, p_end text, p_now bigint, p_most bigint)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := @schema@.present_ms(p_now);
+BEGIN
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object(
+            'value', @schema@.record(h), 'key', h.id, 'due', h.state = 'held' AND h.expires_ms <= v_now)
+            ORDER BY h.id)
+        FROM (
+            SELECT * FROM @schema@.holds o
+            WHERE o.project = p_project AND o.id >= p_start AND o.id < coalesce(p_end, chr(1114111))
+            ORDER BY o.id LIMIT p_most
+        ) h);
+END
+$$;
+
+-- Open holds of an account behind one that expires at `p_expires`, in order of when they expire.
+CREATE FUNCTION @schema@.open_page(
+    p_project text, p_account text, p_expires bigint, p_id text, p_most bigint
+) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_agg(@schema@.record(h) ORDER BY h.expires_ms, h.id)
+    FROM (
+        SELECT * FROM @schema@.charges o
+        WHERE o.project = p_project AND o.account = p_account AND (o.expires_ms, o.hold_id) > (p_expires, p_id)
+        ORDER BY o.expires_ms, o.hold_id LIMIT p_most
+    ) c JOIN @schema@.holds h ON h.project = c.project AND h.id = c.hold_id
+$$;
+
+-- What has been observed of a model, bucket -> answers, all shards together.
+CREATE FUNCTION @schema@.observed(p_project text, p_model bytea) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT coalesce(jsonb_object_agg(s.key, s.answers), '{}') FROM (
+        SELECT c.key, sum(c.value::bigint) AS answers
+        FROM @schema@.observations o, jsonb_each_text(o.counts) c
+        WHERE o.project = p_project AND o.model = p_model GROUP BY c.key
+    ) s
+$$;
