@@ -161,6 +161,7 @@ class Bookkeeper:
             UnknownUserError: the user has no budget.
             StoreError: the store failed; the call must not be made.
         """
+        store: Store | None = None
         try:
             store = self.store
             answer = store.reserve(hold)
@@ -177,6 +178,9 @@ class Bookkeeper:
                 answer = store.reserve(hold)
         except StoreError as error:
             if self.settings.on_store_error == "block":
+                if store is not None:
+                    # It may have been granted all the same, and this call will not be made.
+                    self._outbox.keep(store, hold, VOID, None)
                 raise
             logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
             return False
