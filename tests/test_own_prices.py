@@ -200,3 +200,13 @@ def test_an_image_in_two_measures_is_billed_in_the_one_that_has_a_price(book: Pr
 def test_a_text_in_two_measures_without_a_price_is_refused(book: PriceBook) -> None:
     with pytest.raises(UnknownModelError):
         book.rates("dall-e-3").cost(Usage.of(input_characters=5, input_tokens=5))
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5.6-sol", "gpt-4o", "gpt-4.1-mini-2025-04-14", "o3"])
+def test_what_the_image_tool_draws_costs_what_its_default_model_draws_for(
+    book: PriceBook, model: str
+) -> None:
+    drawn = {"output_tokens": 1_000_000, "output_image_tokens": 1_000_000}
+    assert usd(book.rates(model), **drawn) == 40
+    with pytest.raises(UnknownModelError):
+        book.rates(model, provider="azure").cost(Usage.of(**drawn))

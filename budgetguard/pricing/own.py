@@ -95,6 +95,7 @@ class OwnPrice:
         taken: the day of the copy of the page; where a copy has no date, the day that it cannot be before.
         source: where it was read.
         provider: genai-prices' provider id.
+        tool: what a hosted tool costs beside the model's own units, which makes no model known.
     """
 
     models: str | None
@@ -102,6 +103,7 @@ class OwnPrice:
     taken: date
     source: str = PRICE_PAGE
     provider: str = "openai"
+    tool: bool = False
 
 
 def _usd(**prices: str) -> Mapping[str, Decimal]:
@@ -111,6 +113,7 @@ def _usd(**prices: str) -> Mapping[str, Decimal]:
 _FEBRUARY: Final = date(2026, 2, 7)
 _SEPTEMBER: Final = date(2026, 9, 8)
 _NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
+_CALLS_TOOLS: Final = r"gpt-4(?:o|\.1)(?:-(?:mini|nano))?|o\d.*|gpt-[5-9](?!.*image).*"
 
 OWN_PRICES: Final = (
     # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
@@ -147,9 +150,9 @@ OWN_PRICES: Final = (
     OwnPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
     # Per call of a hosted tool; what the tool reads is billed as input tokens besides. This model searches
     # by the preview tool, although its requests do not say so.
-    OwnPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY),
-    OwnPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY),
-    OwnPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY),
+    OwnPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
+    OwnPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
+    OwnPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
     OwnPrice(
         None,
         _usd(
@@ -161,7 +164,11 @@ OWN_PRICES: Final = (
             container_sessions_64g="1.92",
         ),
         _FEBRUARY,
+        tool=True,
     ),
+    # What the image generation tool draws, with whichever model: the price of the one that is its default,
+    # which no other listed model's exceeds (gpt-image-1.5 is 32, -2 and -2.5 are 30, -1-mini is 8).
+    OwnPrice(_CALLS_TOOLS, _usd(output_image_mtok="40"), _FEBRUARY, tool=True),
 )
 
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
@@ -186,8 +193,5 @@ def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal],
             found = {**row.prices, **found}
         elif any(re.fullmatch(row.models, name) for name in bare):
             found.update(row.prices)
-            known = known or not row.prices.keys() <= _TOOL_PRICES
+            known = known or not row.tool
     return found, known
-
-
-_TOOL_PRICES: Final = frozenset({"web_searches_kcount", "web_search_previews_kcount"})

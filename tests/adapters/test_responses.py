@@ -81,14 +81,17 @@ def test_what_the_provider_counts_of_its_searches_counts(tmp_path: Path) -> None
 
 
 def test_a_tool_whose_fee_has_no_price_is_refused_unsent(books: Books) -> None:
-    tool: Any = {"type": "image_generation"}
-    with books.client() as client, pytest.raises(UnknownModelError, match="output_image"):
-        client.responses.create(model="gpt-5", input="Draw.", tools=[tool])
+    tool: Any = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "2g"}}
+    with books.client() as client, pytest.raises(UnknownModelError, match="container_sessions_2g"):
+        client.responses.create(model="gpt-5", input="Count.", tools=[tool])
     assert books.server.count() == 0
     assert books.held == 0
 
 
-def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("price", [None, 8])
+def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set_or_is_listed(
+    tmp_path: Path, price: int | None
+) -> None:
     image: Any = {"type": "image_generation_call", "status": "completed", "result": ""}
     counted = {"image_gen": {"input_tokens": 50, "output_tokens": 4_160, "total_tokens": 4_210}}
     reply = Reply(hosted=[image], tool_usage=counted)
@@ -97,11 +100,12 @@ def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set(tmp_path:
         open_books(server, "memory", tmp_path) as books,
         books.client() as client,
     ):
-        books.keeper.prices.register("gpt-5", output_image_mtok=40)
+        if price is not None:
+            books.keeper.prices.register("gpt-5", output_image_mtok=price)
         client.responses.create(model="gpt-5", input="Draw.", tools=[{"type": "image_generation"}])
         (billed,) = server.billed
         words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
-        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 4_210 * 40_000
+        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 4_210 * (price or 40) * 1_000
         assert books.held == 0
 
 

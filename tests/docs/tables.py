@@ -112,6 +112,7 @@ _MODELS: Final[Mapping[str, str]] = {
     r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)": "`gpt-image-2`, `gpt-image-2.5-sunburst`, `-flare`",
     r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
+    r"gpt-4(?:o|\.1)(?:-(?:mini|nano))?|o\d.*|gpt-[5-9](?!.*image).*": "models that call tools",
 }
 
 
