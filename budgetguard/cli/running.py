@@ -16,7 +16,7 @@ from budgetguard.cli import options
 from budgetguard.cli.session import session, tell, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.launch.process import run_command
-from budgetguard.launch.run import MAX_BUDGET, SharedRun, max_budget_of_environment
+from budgetguard.launch.run import MAX_BUDGET, SharedRun, joins_unasked, max_budget_of_environment
 from budgetguard.money import parse_usd
 
 _FAILED = 1
@@ -130,13 +130,14 @@ def _check_python(command: list[str]) -> None:
     """Refuse a Python that is told to ignore what makes it join the run."""
     if not _PYTHON.fullmatch(Path(command[0]).name):
         return
+    fatal = "S" if joins_unasked(command[0]) else "IES"
     arguments = iter(command[1:])
     for argument in arguments:
         if not argument.startswith("-") or argument in ("-", "--") or argument[:2] in ("-c", "-m"):
             return
         letters = re.match(r"-([a-zA-Z]*)", argument)
         given = "" if letters is None else re.split(f"[{_WITH_VALUE}cm]", letters[1])[0]
-        for letter in "IES":
+        for letter in fatal:
             if letter in given:
                 raise ConfigurationError(
                     f"Python with -{letter} does not import what a run puts on its path, so its calls would "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from decimal import Decimal
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ MAX_BUDGET: Final = "BUDGETGUARD_MAX_BUDGET"
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"
+_STARTER: Final = "budgetguard_run.pth"
 _NEEDED: Final = ("budgetguard", "wrapt", "contextvars_extras", "tiktoken", "diskcache", "genai_prices")
 # A record's time is its own process's reading of the clock, which may have been set back meanwhile.
 _MARGIN: Final[Milliseconds] = 60_000
@@ -107,6 +109,18 @@ class SharedRun:
     def close(self) -> None:
         """Remove what the run kept beside the store. Its account stays, and binds processes that live on."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def joins_unasked(command: str) -> bool:
+    """Whether a command is a Python that joins runs also if it ignores its `PYTHON*` variables.
+
+    That is the one that runs this, if a wheel of budgetguard was installed for it.
+    """
+    found = shutil.which(command)
+    if found is None or not (Path(sysconfig.get_path("purelib")) / _STARTER).is_file():
+        return False
+    mine = Path(sys.executable)
+    return mine.parent.samefile(Path(found).parent) and mine.samefile(found)
 
 
 def max_budget_of_environment() -> Decimal | None:

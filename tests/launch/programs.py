@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,7 +30,7 @@ def call():
     )
     return answer.choices[0].message.content
 
-def calls(times):
+def calls(times, name=""):
     made = 0
     for _ in range(times):
         try:
@@ -38,14 +39,33 @@ def calls(times):
             assert type(error).__name__ == "BudgetExceededError", repr(error)
         else:
             made += 1
-    print(f"made {made}", flush=True)
+    print(f"made {made} {name}".rstrip(), flush=True)
 
 if __name__ == "__main__":
     import sys
-    calls(int(sys.argv[1]))
+    calls(int(sys.argv[1]), *sys.argv[2:])
 """
 
 BUDGETGUARD: Final = (sys.executable, "-c", "from budgetguard.cli import main; main()")
+
+
+def environment(folder: Path, *, leave_out: tuple[str, ...]) -> Path:
+    """Make a Python without pip that has what this one has, but for some packages and all `.pth` files."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    target = site_packages(folder / "bin" / "python")
+    for source in {Path(entry) for entry in sys.path if entry.endswith("site-packages")}:
+        for path in source.iterdir():
+            known = (target / path.name).exists() or path.name.startswith(("__pycache__", "_", "pip"))
+            known = known or path.suffix in (".pth", ".virtualenv")
+            if not known and not path.name.startswith(leave_out):
+                (target / path.name).symlink_to(path)
+    return folder / "bin" / "python"
+
+
+def site_packages(python: Path) -> Path:
+    """Return where a Python has its packages."""
+    show = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.run([python, "-c", show], capture_output=True, text=True).stdout.strip())
 
 
 def clean_environment() -> dict[str, str]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
 from budgetguard.testing.openai_server import OpenAIServer
 
-from .programs import Launcher, enough_for
+from .programs import Launcher, enough_for, environment
 
 ENOUGH = ("--max-budget", "1")
 PYTHON = "python"
@@ -71,7 +69,7 @@ def test_paths_and_modules_are_those_without(launch: Launcher) -> None:
     path, modules = json.loads(launch.command([PYTHON, "program.py"], paths).out)
     under_path, under_modules = json.loads(launch.run(*ENOUGH, "--", PYTHON, "program.py", **paths).out)
     assert under_path == path
-    assert set(under_modules) - set(modules) <= {"sitecustomize"}
+    assert set(under_modules) - set(modules) <= {"sitecustomize", "_budgetguard_run", "_budgetguard_start"}
     assert not [name for name in under_modules if name.startswith(("budgetguard.", "openai", "wrapt"))]
 
 
@@ -116,30 +114,16 @@ for thread in threads: thread.join()
     assert ended.made == 5
 
 
-# Without pip, and with no more on its path than what a test gives it.
+# Without pip, and without budgetguard and some of what it needs.
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=False, symlinks=True)
-    return folder / "bin" / "python"
-
-
-def _packages_with_openai(python: Path, *, leave_out: tuple[str, ...]) -> None:
-    """Give an environment what this one has, but for some packages."""
-    show = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    target = Path(subprocess.run([python, "-c", show], capture_output=True, text=True).stdout.strip())
-    for folder in {Path(entry) for entry in sys.path if entry.endswith("site-packages")}:
-        for path in folder.iterdir():
-            known = (target / path.name).exists() or path.name.startswith(("__pycache__", "_", "pip"))
-            known = known or path.suffix in (".pth", ".virtualenv")
-            if not known and not path.name.startswith(leave_out):
-                (target / path.name).symlink_to(path)
+    return environment(folder, leave_out=("budgetguard", "wrapt", "diskcache", "genai_prices"))
 
 
 def test_another_environment_of_the_same_python_is_guarded_with_ours(
     launch: Launcher, provider: OpenAIServer, bare_python: Path
 ) -> None:
-    _packages_with_openai(bare_python, leave_out=("budgetguard", "wrapt", "diskcache", "genai_prices"))
     lacks = launch.command([str(bare_python), "-c", "import openai, budgetguard"], {})
     assert "No module named 'budgetguard'" in lacks.err
     ended = launch.run("--max-budget", enough_for(2), "--", str(bare_python), launch.agent(), "3")
@@ -150,7 +134,6 @@ def test_a_python_that_cannot_be_guarded_cannot_import_openai(
     launch: Launcher, provider: OpenAIServer, bare_python: Path
 ) -> None:
     """Of another version than the one that runs `budgetguard run`, as far as it is told."""
-    _packages_with_openai(bare_python, leave_out=("budgetguard", "wrapt", "diskcache", "genai_prices"))
     command = f"BUDGETGUARD_RUN_PYTHON=cpython-399 {bare_python} {launch.agent()} 1"
     ended = launch.run(*ENOUGH, "--", "sh", "-c", command)
     assert ended.code != 0
@@ -160,8 +143,10 @@ def test_a_python_that_cannot_be_guarded_cannot_import_openai(
 
 
 @pytest.mark.parametrize("options", ["-I", "-E", "-S", "-uI", "-Bm agent -I", "-X dev -I", "-W error -sE"])
-def test_a_python_that_would_not_join_is_refused_at_the_start(launch: Launcher, options: str) -> None:
-    ended = launch.run(*ENOUGH, "--", PYTHON, *options.split(), "-c", "print(1)")
+def test_a_python_that_would_not_join_is_refused_at_the_start(
+    launch: Launcher, bare_python: Path, options: str
+) -> None:
+    ended = launch.run(*ENOUGH, "--", str(bare_python), *options.split(), "-c", "print(1)")
     if " -I" in options and "-Bm" in options:
         assert "under no budget" not in ended.err  # that one is the module's
         return

@@ -1,78 +1,9 @@
-"""Guard `openai` in every Python of a run, each of which imports this at start.
-
-It runs in programs that never call a model, so it imports nothing: what guards is imported together with
-`openai`. Where that cannot be, `openai` cannot be imported either, for its calls would be under no budget.
-"""
+"""Make every Python of a run that has this first on its path part of it, and be gone from the path."""
 
 import os
 import sys
 
-TYPE_CHECKING = False  # typing takes longer to import than all of this
-if TYPE_CHECKING:
-    from typing import Any
-
-_HERE = os.path.dirname(__file__)  # noqa: PTH120 - and so does pathlib
-
-
-class _Armed:
-    """Load `openai` as its own loader does, and guard it first."""
-
-    def __init__(self, loader: "Any") -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> "Any":
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: "Any") -> "Any":
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: "Any") -> None:
-        module.__spec__.loader = module.__loader__ = self._loader
-        _arm()
-        self._loader.exec_module(module)
-
-
-class _Finder:
-    """Find `openai` as the other finders do, and have it loaded by `_Armed`."""
-
-    busy = False
-
-    @classmethod
-    def find_spec(cls, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        if name != "openai" or cls.busy:
-            return None
-        cls.busy = True
-        try:
-            for finder in sys.meta_path:
-                spec: Any = finder.find_spec(name, path, target)
-                if spec is not None:
-                    # Guarded while it is loaded, not here: whoever finds holds the lock of all imports.
-                    if spec.loader is not None:
-                        spec.loader = _Armed(spec.loader)
-                    return spec
-        finally:
-            cls.busy = False
-        return None
-
-
-def _arm() -> None:
-    try:
-        try:
-            from budgetguard.launch.child import arm
-        except ImportError:
-            if os.environ.get("BUDGETGUARD_RUN_PYTHON") != sys.implementation.cache_tag:
-                raise
-            # Of the same version as the Python that started the run: what that one has fits here too.
-            sys.path += os.environ.get("BUDGETGUARD_RUN_PATH", "").split(os.pathsep)
-            from budgetguard.launch.child import arm
-    except ImportError as error:
-        message = (
-            f"budgetguard: {sys.executable} cannot import openai, because it has no budgetguard that would "
-            f"keep its calls to the budget of this run ({error}): install budgetguard for it"
-        )
-        sys.stderr.write(message + "\n")
-        raise ImportError(message, name="openai") from error
-    arm()
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to import than all of this
 
 
 def _chain() -> None:
@@ -87,6 +18,6 @@ def _chain() -> None:
 
 
 if __name__ == "sitecustomize" and _HERE in sys.path:
+    __import__("_budgetguard_run")
     sys.path[:] = [folder for folder in sys.path if folder != _HERE]
-    sys.meta_path.insert(0, _Finder)
     _chain()
