@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import sys
 import time
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--store", default="memory://", help="a URL (default %(default)s)")
     parser.add_argument("--episode", type=int, default=0, help=f"begin with this one; each has {STEPS} steps")
     given = parser.parse_args()
+    logging.getLogger("budgetguard").setLevel(logging.CRITICAL)
     seed = secrets.randbelow(10**9) if given.seed is None else given.seed
     print(f"seed {seed}, {given.steps} steps, {given.store}", flush=True)
     began, done = time.monotonic(), 0

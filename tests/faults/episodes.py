@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +46,6 @@ def run(seed: int, steps: int, url: str, *, first: int = 0) -> Iterator[Failure 
         url: of a store; `disk://` makes folders of its own.
         first: the episode to begin with.
     """
-    logging.getLogger("budgetguard").setLevel(logging.CRITICAL)
     episode = first
     while steps > 0:
         todo = min(steps, STEPS)

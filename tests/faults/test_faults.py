@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from .episodes import Failure, one, run
 
 SEEDS = (1, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def _silence(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "budgetguard")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
