@@ -18,7 +18,7 @@ from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
 from budgetguard.refusals import stopped
-from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Request, Unknown
+from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Preparation, Request, Unknown
 from budgetguard.usage import Reported, Usage
 from budgetguard.windows import duration_ms
 
@@ -35,6 +35,7 @@ class Call:
     def __init__(self, keeper: Bookkeeper, request: Request, *, user: str | None = None) -> None:
         self.keeper = keeper
         self.request = request
+        request.strict = keeper.settings.strict
         self._user = user or current_user() or keeper.settings.user
         self._runs = current_runs(keeper)
         self._tags = tuple(dict.fromkeys((*keeper.settings.tags, *current_tags())))
@@ -71,6 +72,10 @@ class Call:
         """What it will cost at most."""
         return self._projection
 
+    def prepare(self) -> Preparation | None:
+        """Return the steps to take before `reserve`, None if there are none."""
+        return self.request.prepare(self.keeper.prices, self.keeper.learned_cap)
+
     def reserve(self) -> None:
         """Project the cost, and set it aside; calls around this one give back what they hold.
 
@@ -78,7 +83,6 @@ class Call:
             BudgetGuardError: the call must not be made; nothing is held.
         """
         keeper = self.keeper
-        self.request.strict = keeper.settings.strict
         self._rates, self._projection = self._project()
         if fits := self._may_be_capped():
             self._cap(self._ceiling())

@@ -20,7 +20,7 @@ from budgetguard.background import background
 from budgetguard.calls import Call
 from budgetguard.context import enter_frame, leave_frame
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
-from budgetguard.request import Ending, NotCharged
+from budgetguard.request import Ending, Fetch, NotCharged
 
 logger = logging.getLogger("budgetguard")
 
@@ -43,18 +43,23 @@ class Invoke:
     """Make the call itself."""
 
 
-Step: TypeAlias = Work | Invoke
+Step: TypeAlias = Work | Fetch | Invoke
 Flow: TypeAlias = Generator[Step, Any, Any]
 
 
 def guarded(call: Call) -> Flow:
-    """Project, hold, call, settle. Returns the answer; raises what refused, or what the call raised."""
+    """Prepare, project, hold, call, settle.
+
+    Returns the answer; raises what refused, or what the call raised.
+    """
     yield from reserving(call)
     return (yield from invoking(call))
 
 
 def reserving(call: Call) -> Flow:
-    """Project and hold."""
+    """Fetch what the projection needs, project and hold."""
+    if (preparation := call.prepare()) is not None:
+        yield from preparation
     try:
         yield Work(call.reserve, call.blocking)
     except BudgetGuardError:
@@ -118,7 +123,7 @@ def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
         except Closed as closed:
             raise closed.original from None
         try:
-            value = step.run() if isinstance(step, Work) else invoke()
+            value = invoke() if isinstance(step, Invoke) else step.run()
         except BaseException as error:  # noqa: BLE001 - the flow decides
             send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
         else:
@@ -144,12 +149,17 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
                 background.put(step.run)
                 value = None
             else:
-                value = await finished(step) if isinstance(step, Work) else await invoke()
+                value = await (finished(step) if isinstance(step, Work) else _asked(step, invoke))
         except BaseException as error:  # noqa: BLE001 - the flow decides
             closing = closing or isinstance(error, GeneratorExit)
             send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
         else:
             send = partial(flow.send, value)
+
+
+def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+    answer: Awaitable[Any] = step.run() if isinstance(step, Fetch) else invoke()
+    return answer
 
 
 async def finished(work: Work) -> Any:

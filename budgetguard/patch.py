@@ -245,6 +245,7 @@ def _guarded_request(keeper: Bookkeeper, client: Any, options: Any, more: Any) -
             address=address,
             free=free,
             model_of=settings.model_of,
+            allowed=settings.allow_endpoints,
         )
     except ConfigurationError:
         if free:

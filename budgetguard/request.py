@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,6 +48,18 @@ class Unknown:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask the provider for something that costs nothing, and that the projection needs.
+
+    Attributes:
+        run: asks; of an async client it returns an awaitable.
+    """
+
+    run: Callable[[], Any]
+
+
+Preparation: TypeAlias = Generator[Fetch, Any, None]
 Ending: TypeAlias = Answered | Abandoned | NotCharged | Unknown
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
@@ -77,6 +89,14 @@ class Request(ABC):
     def write_cap(self, cap: int) -> None:
         """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
         raise NotImplementedError
+
+    def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
+        """Return the steps to take before it can be projected, None if there are none.
+
+        A preparation yields each `Fetch` and is sent what came, or thrown what was raised; what it lets
+        through is raised to the caller, and the call is not made.
+        """
+        return None
 
     @abstractmethod
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:

@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from budgetguard.adapters.answers import reported
+from budgetguard.adapters.fetching import Fetcher
+from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
+from budgetguard.request import Fetch, LearnedCap
 from budgetguard.usage import Reported
 
 Body: TypeAlias = Mapping[str, Any]
 Projector: TypeAlias = Callable[..., Projection]
+
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold a request with what was fetched for it.
+
+    Attributes:
+        model: the model's name.
+        body: what the endpoint's `project` gets.
+        name: what the call is known by, if not by the endpoint's name.
+        rates: what the model costs; None to look it up.
+    """
+
+    model: str
+    body: Body
+    name: str | None = None
+    rates: Rates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """Hold what an endpoint may use to prepare a request for its projection.
+
+    Attributes:
+        body: the request's.
+        path: as the table has it, ids filled in.
+        fetch: makes requests that cost nothing, as the caller would.
+        rates: model -> what it costs there.
+        learned: as `Endpoint.project` takes it, by model.
+        row_of: path -> the row of a POST to it; None if it is free or allowed; raises if neither.
+        strict: the input is to be projected at a bound.
+    """
+
+    body: Body
+    path: str
+    fetch: Fetcher
+    rates: Callable[[str], Rates]
+    learned: LearnedCap
+    row_of: Callable[[str], Endpoint | None]
+    strict: bool = False
+
+
+Prepare: TypeAlias = Callable[[Preparing], Generator[Fetch, Any, Prepared]]
 
 
 class Tally(Protocol):
@@ -43,6 +90,7 @@ class Endpoint:
         unreported: body -> units that are billed but that no answer counts.
         least_ttl: body -> milliseconds that the call's hold must live at least.
         cap: the parameter that caps the output of each choice, where requests may leave it out.
+        prepare: fetches what the request does not show, and returns what is projected instead of its body.
         learns_input: `project` takes `learned_input`, too: key -> tokens beyond what requests show.
     """
 
@@ -56,6 +104,7 @@ class Endpoint:
     unreported: Callable[[Body], Mapping[str, int]] = field(default=lambda body: {})
     least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
     cap: str | None = None
+    prepare: Prepare | None = None
     learns_input: bool = False
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from budgetguard.adapters.answers import StreamTally
+from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
 from budgetguard.adapters.endpoint import Body, Endpoint, Polled
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
@@ -55,6 +56,10 @@ def _completion(body: Body, model: str, rates: Rates, _learned: int | None) -> P
 
 def _one_response(answer: object) -> tuple[Reported]:
     return (read_response(answer),)
+
+
+def _one_batch(answer: object) -> tuple[Reported]:
+    return (read_batch(answer),)
 
 
 def _background_ttl(body: Body) -> int:
@@ -105,12 +110,23 @@ PRICED: Final = (
         asks_usage=True,
     ),
     *MEDIA,
+    Endpoint(
+        "batches",
+        "/batches",
+        project_batch,
+        read=read_batch,
+        least_ttl=batch_ttl,
+        prepare=prepare_batch,
+    ),
 )
 
-# Asking for an answer that is made in the background: free, but it tells what that answer cost.
+# Asking for answers that come later: free, but it tells what those answers cost.
 POLLED: Final = (
     Polled("GET", "/responses/{}", _one_response, ResponseTally),
     Polled("POST", "/responses/{}/cancel", _one_response),
+    Polled("GET", "/batches", read_batches),
+    Polled("GET", "/batches/{}", _one_batch),
+    Polled("POST", "/batches/{}/cancel", _one_batch),
 )
 
 # POST, PUT and PATCH here cost nothing; `{}` is one path segment. What runs a model, stores by the gigabyte,

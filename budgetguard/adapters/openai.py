@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
-from budgetguard.adapters.endpoint import Endpoint
+from budgetguard.adapters.endpoint import Endpoint, Prepare, Preparing
 from budgetguard.adapters.failures import was_never_sent
-from budgetguard.adapters.paths import deployment
+from budgetguard.adapters.fetching import Fetcher
+from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
 from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.uploads import with_files
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
@@ -23,7 +24,7 @@ from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.pricing.book import AZURE, FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection
-from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
+from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Preparation, Request, Unknown
 from budgetguard.usage import Reported, Usage
 
 # Where a name is the model's own, a map of other servers' names has no say.
@@ -45,6 +46,7 @@ class OpenAIRequest(Request):
         address: where it goes.
         free: what is asked there costs nothing, by the user's word.
         model_of: the model that a name stands for.
+        allowed: path patterns that may be asked without a price, also inside a batch.
 
     Raises:
         ConfigurationError: the body is not a JSON object, so it cannot be priced.
@@ -60,16 +62,21 @@ class OpenAIRequest(Request):
         address: str,
         free: bool = False,
         model_of: Callable[[str], str] = str,
+        allowed: Iterable[str] = (),
     ) -> None:
         body = with_files(_body(options), options.files)
         self.options = copy.copy(options)
         self.endpoint = endpoint.name
         # Azure answers with the deployment that the address names, whatever model the body names.
         model = deployment(address) or given(body, "model") or ""
-        named = isinstance(model, str) and not _NAMES_ARE_MODELS.match(address)
-        self.model = model_of(model) if named else model
+        self._model_of = str if _NAMES_ARE_MODELS.match(address) else model_of
+        self.model = self._named(model)
         self.choices = 1
+        self._client: Any = client
+        self._allowed = allowed
         self._body: Mapping[str, Any] = body
+        self._shown: Mapping[str, Any] | None = None
+        self._rates: Rates | None = None
         self._endpoint = endpoint
         self._base_url = str(client.base_url) if address.startswith(str(client.base_url)) else address
         self._provider = AZURE if _is_azure(client) else None
@@ -85,11 +92,44 @@ class OpenAIRequest(Request):
             self._ask_for_usage()
         self._look_at_the_answer()
 
+    def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
+        client, self._client = self._client, None
+        if self._free or self._endpoint.prepare is None:
+            return None
+        return self._prepared(self._endpoint.prepare, client, book, learned_cap)
+
+    def _prepared(
+        self,
+        prepare: Prepare,
+        client: Any,
+        book: PriceBook,
+        learned_cap: LearnedCap,
+    ) -> Preparation:
+        preparing = Preparing(
+            body=self._body,
+            path=plain_path(self.options.url, self._base_url),
+            fetch=Fetcher(client, self.options),
+            rates=lambda model: self._rates_of(book, self._named(model)),
+            learned=learned_cap,
+            row_of=lambda path: endpoint_of("POST", path, base_url=self._base_url, allowed=self._allowed),
+            strict=self.strict,
+        )
+        prepared = yield from prepare(preparing)
+        self._shown = prepared.body
+        self.model = self._named(prepared.model)
+        self.endpoint = prepared.name or self.endpoint
+        self._rates = prepared.rates
+
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         if self._free:
             return self._project_free(learned_cap)
-        rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
-        return self._project_at(rates, learned_cap)
+        return self._project_at(self._rates or self._rates_of(book, self.model), learned_cap)
+
+    def _named(self, model: Any) -> Any:
+        return self._model_of(model) if isinstance(model, str) else model
+
+    def _rates_of(self, book: PriceBook, model: str) -> Rates:
+        return book.rates(model, provider=self._provider, base_url=self._base_url)
 
     def _project_free(self, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = Rates.free(str(self.model), FREE_PROVIDER)
@@ -101,15 +141,17 @@ class OpenAIRequest(Request):
 
     def _project_at(self, rates: Rates, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
-        projection = self._endpoint.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        body = self._body if self._shown is None else self._shown
+        projection = self._endpoint.project(body, self.model, rates, learned_cap(self.model), **more)
         self.choices = self._endpoint.choices(self._body)
-        if self.strict and projection.input_tokens:
-            projection = projection.with_reserve(input_reserve(self._body, self.model))
+        if self.strict and projection.input_tokens and projection.served:
+            projection = projection.with_reserve(input_reserve(body, self.model))
         # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
         older = self._endpoint.cap == "max_completion_tokens" and rates.provider not in _NEWER_CAP
         self._cap = "max_tokens" if older else self._endpoint.cap
         if not self.strict:
             self._body = {}  # the prompt is not needed any more
+        self._shown = None
         return rates, projection
 
     @property

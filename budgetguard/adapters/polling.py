@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from budgetguard import events, pending
+from budgetguard.adapters.batches import PARTLY_TOLD
 from budgetguard.adapters.endpoint import Polled
 from budgetguard.adapters.paths import polled
 from budgetguard.adapters.streams import follow, http_response
@@ -115,11 +117,12 @@ def _settle(keeper: Bookkeeper, said: Reported, request_id: str, base_url: str) 
     call = pending.waiting(keeper, request_id)
     if call is not None:
         pending.forget(call, request_id)
-        call.finish(Answered(said))
+        call.finish(Answered(_told(said, call.request.endpoint)))
         return
     record = pending.waiting_hold(keeper, request_id)
     if record is None:
         return
+    said = _told(said, record.endpoint)
     cost, estimated = _cost(keeper, record, said, base_url)
     settlement = Settlement(
         cost, usage=said.usage, request_id=request_id, thresholds=keeper.settings.thresholds
@@ -138,6 +141,13 @@ def _settle(keeper: Bookkeeper, said: Reported, request_id: str, base_url: str) 
     )
     pending.end(keeper, request_id)
     keeper.settle(hold, settlement, estimated=estimated)
+
+
+def _told(said: Reported, endpoint: str) -> Reported:
+    """Return what may be booked of what an answer says: not a usage that leaves some of it out."""
+    if endpoint == PARTLY_TOLD and said.usage is not None and said.usage.units:
+        return replace(said, usage=None)
+    return said
 
 
 def _cost(keeper: Bookkeeper, record: HoldRecord, said: Reported, base_url: str) -> tuple[Nanos, bool]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.money import MAX_USD
 from budgetguard.pricing.addresses import Address
-from budgetguard.pricing.own import OWN_PRICE_KEYS, own_prices
+from budgetguard.pricing.own import OWN_PRICE_KEYS, is_half_in_batch, own_prices
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,
@@ -220,7 +220,9 @@ class PriceBook:
             return FixedSource({**ours, **said}, free=False) if known or said else None
         if not _has_prices(listed, at):
             return ListedSource(listed, at, free=True, added=said)
-        return ListedSource(listed, at, free=False, added={**_lacking(ours, listed, at), **said})
+        half = is_half_in_batch(provider_id, names)
+        more = {**_lacking(ours, listed, at), **said}
+        return ListedSource(listed, at, free=False, added=more, half_in_batch=half)
 
     def _registered(self, provider_id: str, name: str, at: datetime) -> _Override | None:
         for key in ((provider_id, name), (None, name)):

@@ -171,6 +171,10 @@ OWN_PRICES: Final = (
     OwnPrice(_CALLS_TOOLS, _usd(output_image_mtok="40"), _FEBRUARY, tool=True),
 )
 
+# Half in a batch: https://platform.openai.com/docs/guides/batch ("50% cost discount compared to synchronous
+# APIs"), and the models' own pages. genai-prices lists the batch prices of other models.
+_HALF_IN_BATCH: Final = re.compile(r"text-embedding-(?:3-small|3-large|ada-002)")
+
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
@@ -195,3 +199,13 @@ def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal],
             found.update(row.prices)
             known = known or not row.tool
     return found, known
+
+
+def is_half_in_batch(provider: str, names: Iterable[str]) -> bool:
+    """Whether a model that is listed without batch prices costs half in a batch.
+
+    Args:
+        provider: genai-prices' id of the provider.
+        names: the model's possible names, in small letters.
+    """
+    return provider == "openai" and any(_HALF_IN_BATCH.fullmatch(name) for name in names)

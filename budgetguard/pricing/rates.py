@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -49,7 +49,8 @@ _PRICED_AS_CACHE_WRITE = frozenset(
 
 STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
-_TIER_CONTEXTS = {"batch": ("processing", "batch")}
+BATCH = "batch"
+_TIER_CONTEXTS = {BATCH: ("processing", "batch")}
 
 _OTHER_MEASURES = ("input_characters", "images")
 
@@ -284,11 +285,26 @@ class FixedSource(Source):
 
 
 class ListedSource(Source):
-    """Prices of a model in genai-prices' list, and units that the user added to them."""
+    """Prices of a model in genai-prices' list, and units that the user added to them.
+
+    Args:
+        model: as it is listed.
+        at: the instant.
+        free: it is listed without a price, since it has none.
+        added: USD by price key.
+        half_in_batch: batches cost half, where the list does not say what they cost.
+    """
 
     def __init__(
-        self, model: ModelInfo, at: datetime, *, free: bool, added: Mapping[str, Decimal] | None = None
+        self,
+        model: ModelInfo,
+        at: datetime,
+        *,
+        free: bool,
+        added: Mapping[str, Decimal] | None = None,
+        half_in_batch: bool = False,
     ) -> None:
+        self._half_in_batch = half_in_batch
         self.free = free and not added
         self._variants = tuple(model.price_variants or ())
         self._at = at
@@ -319,10 +335,19 @@ class ListedSource(Source):
             for variant in reversed(matching):
                 prices.update(_present(variant.prices))
             return [prices]
+        if tier == BATCH and self._half_in_batch:
+            return [{key: _half(price) for key, price in self._standard.items()}]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
 
     def _is_active(self, variant: PriceVariant) -> bool:
         return variant.constraint is None or variant.constraint.active(self._at)
+
+
+def _half(price: Decimal | TieredPrices) -> Decimal | TieredPrices:
+    if isinstance(price, Decimal):
+        return price / 2
+    tiers = [replace(tier, price=tier.price / 2) for tier in price.tiers]
+    return replace(price, base=price.base / 2, tiers=tiers)
 
 
 def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:

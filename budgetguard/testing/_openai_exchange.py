@@ -34,8 +34,10 @@ class Exchange:
         self._stopping = stopping
         self.record = record
 
-    def send(self, status: int, payload: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        """Send a whole answer.
+    def send(
+        self, status: int, payload: Mapping[str, Any] | bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole answer: JSON, or bytes as they are.
 
         Raises:
             OSError: the client is gone.
@@ -44,8 +46,9 @@ class Exchange:
             self._update(status=status)
             raise ConnectionAbortedError
         self._update(status=status, completed=True)
+        data = payload if isinstance(payload, bytes) else to_json(payload)
         try:
-            self._connection.send_response(status, self._headers(headers), to_json(payload))
+            self._connection.send_response(status, self._headers(headers), data)
         except OSError:
             self._update(completed=False)
             raise

@@ -211,3 +211,10 @@ def _head(draft: Draft) -> dict[str, Any]:
         "service_tier": draft.tier,
         "system_fingerprint": "fp_budgetguard",
     }
+
+
+def page(data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a list as the API pages it; it is never longer than a page."""
+    ids = [str(one["id"]) for one in data]
+    ends = {"first_id": ids[0], "last_id": ids[-1]} if ids else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": data, **ends, "has_more": False}

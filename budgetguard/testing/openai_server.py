@@ -11,7 +11,8 @@ run as they do against the provider. Nothing leaves the machine: it listens on 1
 
 Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, and `/{id}` and
 `/{id}/cancel` for those in the background), `/v1/embeddings`,
-`/v1/moderations`, `/v1/models`; `/__server__/log` gives its records to other processes. Run it on its
+`/v1/moderations`, `/v1/models`, `/v1/files`, `/v1/batches` (which end when a test says so, by
+`server.batches.end(id)`); `/__server__/log` gives its records to other processes. Run it on its
 own with `python -m budgetguard.testing.openai_server`.
 """
 
@@ -34,8 +35,10 @@ from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._http import Connection, HTTPRequest
 from budgetguard.testing._journal import Journal, RecordedRequest
 from budgetguard.testing._openai_background import BackgroundResponses
+from budgetguard.testing._openai_batches import Batches
 from budgetguard.testing._openai_checks import problem_of
 from budgetguard.testing._openai_exchange import Exchange, to_json
+from budgetguard.testing._openai_files import Files
 from budgetguard.testing._openai_reply import (
     CHAT,
     COMPLETIONS,
@@ -110,6 +113,8 @@ class OpenAIServer:
         self._wanted_port = port
         self._journal = Journal()
         self._background = BackgroundResponses()
+        self.files = Files()
+        self.batches = Batches(self.files, self._next_reply, count_tokens, self._journal)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
@@ -255,6 +260,10 @@ class OpenAIServer:
         try:
             if request.method == "GET" and (path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")):
                 exchange.send(*self._list_models(path))
+            elif self.files.knows(path):
+                self.files.serve(exchange, request)
+            elif self.batches.knows(path):
+                self.batches.serve(exchange, body)
             elif self._background.knows(request.method, path):
                 self._background.serve(exchange, urlsplit(request.target).query)
             else:

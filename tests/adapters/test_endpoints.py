@@ -66,7 +66,7 @@ def test_what_costs_nothing_is_free(path: str) -> None:
         "/threads/t_1/runs",
         "/threads/runs",
         "/files/search",
-        "/batches",
+        "/batches/batch_1",
         "/vector_stores",
         "/responses/resp_1",
         "/",

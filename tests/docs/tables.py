@@ -60,12 +60,15 @@ _REQUESTS: Final[Mapping[str, Sequence[tuple[str, dict[str, Any], dict[str, Any]
     "translations": [("whisper-1", {}, {"file": _SOUND})],
     "videos": [("sora-2", {"prompt": _WORDS}, {})],
 }
+# What these bill is not in their requests.
+_BY_WORD: Final[Mapping[str, str]] = {"batches": "its lines, each as its endpoint, at batch prices"}
 _NOTES: Final[Mapping[str, str]] = {
     "responses": "[hosted tools](projection.md#hosted-tools)",
     "completions": "at most 16 tokens if `max_tokens` does not say",
     "transcriptions": "[the length of the upload](#images-audio-video)",
     "translations": "[the length of the upload](#images-audio-video); booked as projected",
     "videos": "booked when the job is taken on",
+    "batches": "[its file is read](#batches)",
 }
 # These share a row's readers with others, and are never asked for as a stream.
 _NO_STREAM: Final = frozenset({"image variations"})
@@ -190,6 +193,8 @@ def page(name: str) -> Path:
 
 
 def _priced_by(row: Endpoint) -> str:
+    if row.name in _BY_WORD:
+        return _BY_WORD[row.name]
     ways: dict[str, list[str]] = {}
     for model, fields, files in _REQUESTS[row.name]:
         body = with_files({**fields, "model": model}, {name: _file(file) for name, file in files.items()})
@@ -216,7 +221,9 @@ def _notes(row: Endpoint) -> str:
     notes = []
     if row.asks_usage:
         notes.append("[its stream is asked for usage](#streams)")
-    if ttl := row.least_ttl({"background": True}):
+    if ttl := row.least_ttl({}):
+        notes.append(f"held for {ttl // 86_400_000} days")
+    elif ttl := row.least_ttl({"background": True}):
         notes.append(f"[in the background](#background-responses) held for {ttl // 3_600_000} hours")
     return "; ".join([*notes, *([_NOTES[row.name]] if row.name in _NOTES else [])])
 

@@ -30,6 +30,7 @@ page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
 @pytest.fixture
 def openai_server() -> Iterator[OpenAIServer]:
     with MediaServer() as server:
+        server.batches.ends_after = 1
         yield server
 
 
