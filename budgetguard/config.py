@@ -23,6 +23,7 @@ UnknownModel: TypeAlias = Literal["error", "allow"]
 UnknownOutcome: TypeAlias = Literal["charge", "input", "release"]
 OnStoreError: TypeAlias = Literal["block", "allow"]
 OnStreamExceeded: TypeAlias = Literal["finish", "stop"]
+Count: TypeAlias = Literal["local", "provider"]
 
 DEFAULT_PROJECT: Final = "default"
 DEFAULT_THRESHOLDS: Final = (50, 80, 100)
@@ -48,6 +49,8 @@ class Settings:
         on_store_error: whether a store that fails before a call will `block` or allow it.
         on_stream_exceeded: what a stream does that has cost more than its hold when no account has any
             more: `finish`, and the next call is refused, or `stop` with BudgetExceededError.
+        count: who counts the input of responses: this machine (`local`), or the `provider`, asked before each
+            one for its exact count.
         strict: write the largest output cap that the budget affords into requests that set none.
         strict_floor: output tokens; a call whose cap would be lower is refused.
         strict_ceiling: output tokens that no written cap exceeds; None is what the model can write.
@@ -79,6 +82,7 @@ class Settings:
     unknown_outcome: UnknownOutcome = "charge"
     on_store_error: OnStoreError = "block"
     on_stream_exceeded: OnStreamExceeded = "finish"
+    count: Count = "local"
     strict: bool = False
     strict_floor: int = 16
     strict_ceiling: int | None = None
@@ -229,6 +233,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "unknown_outcome": get_args(UnknownOutcome),
     "on_store_error": get_args(OnStoreError),
     "on_stream_exceeded": get_args(OnStreamExceeded),
+    "count": get_args(Count),
 }
 _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {

@@ -246,6 +246,7 @@ def _guarded_request(keeper: Bookkeeper, client: Any, options: Any, more: Any) -
             free=free,
             model_of=settings.model_of,
             allowed=settings.allow_endpoints,
+            counts=settings.count == "provider",
         )
     except ConfigurationError:
         if free:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from budgetguard.counting.hosted_tools import hidden_input, projected_fees
+from budgetguard.counting.hosted_tools import KEPT, hidden_input, projected_fees
 from budgetguard.counting.images import ImageSizes
 from budgetguard.counting.output_limits import is_counted_exactly
 from budgetguard.counting.requests import (
@@ -242,6 +242,7 @@ def project_response(
     learned_cap: int | None = None,
     learned_input: Callable[[str], int | None] = _nothing_learned,
     image_sizes: ImageSizes | None = None,
+    counted: int | None = None,
 ) -> Projection:
     """Project a response: a request to `/responses`.
 
@@ -255,6 +256,8 @@ def project_response(
         learned_cap: as in `project_chat`.
         learned_input: as in `project_chat`.
         image_sizes: as in `project_chat`.
+        counted: the input tokens by the provider's own count, which knows the turns and files that it keeps,
+            but not what hosted tools will find.
 
     Raises:
         ConfigurationError: bad `input` or `max_output_tokens`.
@@ -264,10 +267,14 @@ def project_response(
     assumed = cap is None
     if cap is None:
         cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
-    shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
-    hidden, more = _beyond(
-        "responses", body, model, kinds_of(body), hidden_input(body, model), shown, learned_input
-    )
+    allowances = hidden_input(body, model)
+    if counted is None:
+        shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
+        hidden, more = _beyond("responses", body, model, kinds_of(body), allowances, shown, learned_input)
+    else:
+        shown, hidden, more = counted, None, 0
+        if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
+            hidden, more = _beyond("counted responses", body, model, [], found, shown, learned_input)
     fees = projected_fees(body, model)
     drawn = fees.pop("output_image_tokens", 0)
     input_units = {"input_tokens": shown + more, **fees}

@@ -91,6 +91,7 @@ class Endpoint:
         least_ttl: body -> milliseconds that the call's hold must live at least.
         cap: the parameter that caps the output of each choice, where requests may leave it out.
         prepare: fetches what the request does not show, and returns what is projected instead of its body.
+        count: like `prepare`, where the settings want the provider's own count of the input.
         learns_input: `project` takes `learned_input`, too: key -> tokens beyond what requests show.
     """
 
@@ -105,6 +106,7 @@ class Endpoint:
     least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
     cap: str | None = None
     prepare: Prepare | None = None
+    count: Prepare | None = None
     learns_input: bool = False
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
 from budgetguard.adapters.endpoint import Body, Endpoint, Polled
+from budgetguard.adapters.input_counts import CountedBody, prepare_count
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
 from budgetguard.counting.requests import given
@@ -47,7 +48,10 @@ def _response(
     learned: int | None,
     learned_input: Callable[[str], int | None],
 ) -> Projection:
-    return project_response(body, model, rates, learned_cap=learned, learned_input=learned_input)
+    counted = body.input_tokens if isinstance(body, CountedBody) else None
+    return project_response(
+        body, model, rates, learned_cap=learned, learned_input=learned_input, counted=counted
+    )
 
 
 def _completion(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
@@ -98,6 +102,7 @@ PRICED: Final = (
         tally=ResponseTally,
         least_ttl=_background_ttl,
         cap="max_output_tokens",
+        count=prepare_count,
         learns_input=True,
     ),
     Endpoint("compact", "/responses/compact", _response, read=read_response, learns_input=True),

@@ -44,9 +44,15 @@ class Fetcher:
         options = {"headers": self._headers, "params": dict(query or {}), **self._more}
         return Fetch(partial(self._client.get, path, cast_to=object, options=options))
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Fetch:
-        """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed."""
-        options = {"headers": self._headers, **self._more}
+    def post(self, path: str, body: Mapping[str, Any], **more: Any) -> Fetch:
+        """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed.
+
+        Args:
+            path: without `/v1`.
+            body: JSON.
+            more: other `timeout` (seconds) and `max_retries` than the caller's.
+        """
+        options = {"headers": self._headers, **self._more, **more}
         return Fetch(partial(self._client.post, path, body=body, cast_to=object, options=options))
 
     def content(self, file_id: str, take: Take) -> Fetch:

@@ -47,6 +47,7 @@ class OpenAIRequest(Request):
         free: what is asked there costs nothing, by the user's word.
         model_of: the model that a name stands for.
         allowed: path patterns that may be asked without a price, also inside a batch.
+        counts: the provider is to count the input, where it can.
 
     Raises:
         ConfigurationError: the body is not a JSON object, so it cannot be priced.
@@ -63,6 +64,7 @@ class OpenAIRequest(Request):
         free: bool = False,
         model_of: Callable[[str], str] = str,
         allowed: Iterable[str] = (),
+        counts: bool = False,
     ) -> None:
         body = with_files(_body(options), options.files)
         self.options = copy.copy(options)
@@ -74,6 +76,7 @@ class OpenAIRequest(Request):
         self.choices = 1
         self._client: Any = client
         self._allowed = allowed
+        self._counts = counts
         self._body: Mapping[str, Any] = body
         self._shown: Mapping[str, Any] | None = None
         self._rates: Rates | None = None
@@ -94,9 +97,10 @@ class OpenAIRequest(Request):
 
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         client, self._client = self._client, None
-        if self._free or self._endpoint.prepare is None:
+        prepare = self._endpoint.prepare or (self._endpoint.count if self._counts else None)
+        if self._free or prepare is None:
             return None
-        return self._prepared(self._endpoint.prepare, client, book, learned_cap)
+        return self._prepared(prepare, client, book, learned_cap)
 
     def _prepared(
         self,

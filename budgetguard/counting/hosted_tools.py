@@ -35,6 +35,8 @@ _CONTINUED: Final[Mapping[str, int]] = {
     "conversation": 8_000,
     "prompt": 12_000,
 }
+KEPT: Final = frozenset(_CONTINUED)
+"""The kinds of hidden input that the provider has when a request is made, and can count."""
 _QUIET_SEARCH: Final = 400
 _SHOWN: Final = frozenset({"function", "custom", "namespace"})
 _LEAST_MEMORY: Final = "1g"

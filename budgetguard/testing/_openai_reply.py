@@ -20,6 +20,7 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 COMPACT = "/v1/responses/compact"
+INPUT_COUNTS = "/v1/responses/input_tokens"
 EMBEDDINGS = "/v1/embeddings"
 MODERATIONS = "/v1/moderations"
 

@@ -9,8 +9,8 @@
 It speaks HTTP over a real socket, so that a client, its retries, its streams and its connection pool
 run as they do against the provider. Nothing leaves the machine: it listens on 127.0.0.1 only.
 
-Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, and `/{id}` and
-`/{id}/cancel` for those in the background), `/v1/embeddings`,
+Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, `/input_tokens`, and
+`/{id}` and `/{id}/cancel` for those in the background), `/v1/embeddings`,
 `/v1/moderations`, `/v1/models`, `/v1/files`, `/v1/batches` (which end when a test says so, by
 `server.batches.end(id)`); `/__server__/log` gives its records to other processes. Run it on its
 own with `python -m budgetguard.testing.openai_server`.
@@ -42,11 +42,13 @@ from budgetguard.testing._openai_files import Files
 from budgetguard.testing._openai_reply import (
     CHAT,
     COMPLETIONS,
+    INPUT_COUNTS,
     RESPONSES,
     Reply,
     TokenCounter,
     count_by_length,
     draft,
+    prompt_tokens,
 )
 
 __all__ = ["LOG_PATH", "OpenAIServer", "RecordedRequest", "Reply", "count_by_length"]
@@ -90,6 +92,9 @@ class OpenAIServer:
         count_tokens: counts the tokens of a text. The default needs no tokenizer.
         models: what `/v1/models` lists. Any model name is answered.
         port: 0 for any free one.
+
+    Attributes:
+        count_refusal: what `/v1/responses/input_tokens` is refused with; None counts.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class OpenAIServer:
         else:
             self._replies = iter(reply)
         self._count_tokens = count_tokens
+        self.count_refusal: Reply | None = None
         self._models = tuple(models)
         self._wanted_port = port
         self._journal = Journal()
@@ -264,6 +270,8 @@ class OpenAIServer:
                 self.files.serve(exchange, request)
             elif self.batches.knows(path):
                 self.batches.serve(exchange, body)
+            elif path == INPUT_COUNTS:
+                self._count_input(exchange, body or {})
             elif self._background.knows(request.method, path):
                 self._background.serve(exchange, urlsplit(request.target).query)
             else:
@@ -286,6 +294,13 @@ class OpenAIServer:
         if name in self._models:
             return 200, shapes.model_card(name)
         return 404, shapes.error_body(404, f"The model '{name}' does not exist", param="model")
+
+    def _count_input(self, exchange: Exchange, body: dict[str, Any]) -> None:
+        if self.count_refusal is not None:
+            exchange.refuse(self.count_refusal)
+            return
+        tokens = prompt_tokens(RESPONSES, body, self._count_tokens)
+        exchange.send(200, {"object": "response.input_tokens", "input_tokens": tokens})
 
     def _post(self, exchange: Exchange, body: dict[str, Any] | None) -> None:
         record = exchange.record
