@@ -146,7 +146,9 @@ class Call:
             return
         if not self._finished.acquire(blocking=False) or hold is None:
             return
-        if isinstance(ending, NotCharged) or self.delegated:
+        # Tries that were lost on the way cost what one of unknown outcome does, whatever the last one did.
+        lost = min(self.request.lost_tries * hold.on_lapse, MAX_NANOS)
+        if self.delegated or (isinstance(ending, NotCharged) and not lost):
             reason = ending.reason if isinstance(ending, NotCharged) else "calls inside it paid"
             for outer in self._around:
                 outer._paid_inside.discard(hold.id)
@@ -155,6 +157,9 @@ class Call:
             self._give_back_extensions()
             return
         settlement, estimated = self._settlement(ending, hold)
+        if lost:
+            settlement = replace(settlement, cost=min(settlement.cost + lost, MAX_NANOS))
+            estimated = True
         if self._given_back:
             # A call inside was refused, so what this one held went; but it was answered all the same.
             now = self.keeper.now()
@@ -291,8 +296,9 @@ class Call:
 
     def _settlement(self, ending: Ending, hold: Hold) -> tuple[Settlement, bool]:
         thresholds = self.keeper.settings.thresholds
-        if isinstance(ending, Unknown):
-            return Settlement(hold.on_lapse, outcome="unknown", thresholds=thresholds), True
+        if isinstance(ending, Unknown | NotCharged):
+            cost = hold.on_lapse if isinstance(ending, Unknown) else 0
+            return Settlement(cost, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
             usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
             cost = self._cost(usage, None)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import wrapt
 
-from budgetguard.adapters.openai import OpenAIRequest
+from budgetguard.adapters.openai import OpenAIRequest, note_retry
 from budgetguard.adapters.paths import endpoint_of
 from budgetguard.adapters.polling import poll_of
 from budgetguard.adapters.websockets import Websockets
@@ -33,6 +33,9 @@ _OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_dat
 # The versions that the tests run on, as pyproject.toml has them.
 _OLDEST: Final = (1, 109, 1)
 _TOO_NEW: Final = (4,)
+# What the client does between two tries; from outside, `request` looks the same however many there were.
+_RETRY: Final = "_sleep_for_retry"
+_RETRY_PARAMETERS: Final = ("options", "response")
 _KEEPER: Final = "_budgetguard_keeper"
 _MODEL_MAP: Final = "_budgetguard_model_map"
 
@@ -127,7 +130,7 @@ def wrap(client: C, keeper: Bookkeeper, model_map: Mapping[str, str] | None = No
     with _lock:
         _any_wrapped = True
         _websockets.close()
-    ours = {_KEEPER: keeper, _MODEL_MAP: model_map, "request": request}
+    ours = {_KEEPER: keeper, _MODEL_MAP: model_map, "request": request, _RETRY: _noted_retry(kind)}
     client.__class__ = type(kind.__name__, (kind,), {**names, **ours})
     return client
 
@@ -154,7 +157,7 @@ class _Patch:
         self.keeper = keeper
         self._active = True
         self._awaited = _MODULE not in sys.modules
-        self._wrappers: list[tuple[Any, Any]] = []
+        self._wrappers: list[tuple[Any, str, Any]] = []
 
     def apply(self, module: ModuleType) -> None:
         """Wrap `request` of both classes.
@@ -173,17 +176,23 @@ class _Patch:
                 wrapt.register_post_import_hook(self.apply, _MODULE)
             raise
         for kind, around in zip(kinds, (self._sync, self._async), strict=True):
-            wrapper = wrapt.FunctionWrapper(kind.__dict__["request"], around, enabled=lambda: self._active)
-            kind.request = wrapper
-            self._wrappers.append((kind, wrapper))
+            for name, ours in (("request", around), (_RETRY, self._retry)):
+                wrapper = wrapt.FunctionWrapper(kind.__dict__[name], ours, enabled=lambda: self._active)
+                setattr(kind, name, wrapper)
+                self._wrappers.append((kind, name, wrapper))
 
     def remove(self) -> None:
         """Take our wrappers off; one that others have wrapped stays below theirs, and does nothing."""
         self._active = False
-        for kind, wrapper in self._wrappers:
-            if kind.__dict__.get("request") is wrapper:
-                kind.request = wrapper.__wrapped__
+        for kind, name, wrapper in self._wrappers:
+            if kind.__dict__.get(name) is wrapper:
+                setattr(kind, name, wrapper.__wrapped__)
         self._wrappers = []
+
+    def _retry(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+        if keeper_of(client) is None:  # else the client's own wrapper takes note
+            note_retry(kwargs.get("options"), kwargs.get("response"))
+        return wrapped(*args, **kwargs)
 
     def _sync(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
         if keeper_of(client) is not None or not _is(client, "OpenAI"):
@@ -265,6 +274,17 @@ def _sync_request(kind: type) -> Request:
     return request
 
 
+def _noted_retry(kind: type) -> Request:
+    inner: Request = getattr(kind, _RETRY)
+
+    @functools.wraps(inner)
+    def retry(self: Any, *args: Any, **kwargs: Any) -> Any:
+        note_retry(kwargs.get("options"), kwargs.get("response"))
+        return getattr(kind, _RETRY)(self, *args, **kwargs)
+
+    return retry
+
+
 def _async_request(kind: type) -> Request:
     inner: Request = kind.request  # type: ignore[attr-defined]  # checked at patch time
 
@@ -301,6 +321,9 @@ def _difference(module: ModuleType, name: str, version: str) -> str | None:
     request = getattr(kind, "__dict__", {}).get("request")
     if not callable(request) or not set(_PARAMETERS) <= inspect.signature(request).parameters.keys():
         return f"it has no {name}.request({', '.join(_PARAMETERS)})"
+    retry = getattr(kind, "__dict__", {}).get(_RETRY)
+    if not callable(retry) or not set(_RETRY_PARAMETERS) <= inspect.signature(retry).parameters.keys():
+        return f"it has no {name}.{_RETRY}({', '.join(_RETRY_PARAMETERS)})"
     if not callable(getattr(kind, "_prepare_url", None)):
         return f"it has no {name}._prepare_url"
     options = getattr(getattr(module, "FinalRequestOptions", None), "__annotations__", {})

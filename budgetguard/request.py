@@ -73,6 +73,7 @@ class Request(ABC):
         choices: how many answers it asks for (`n`).
         least_ttl: milliseconds that its hold must live at least, whatever the settings say.
         strict: its input is to be projected at a bound, and its body kept for a cap to be written into.
+        lost_tries: how often it was sent before the try that ended it, and nobody knows what came of that.
     """
 
     endpoint: str
@@ -80,6 +81,7 @@ class Request(ABC):
     choices: int = 1
     least_ttl: int = 0
     strict: bool = False
+    lost_tries: int = 0
 
     @property
     def takes_cap(self) -> bool:

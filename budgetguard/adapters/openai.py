@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -246,16 +247,45 @@ class OpenAIRequest(Request):
 
     def _look_at_the_answer(self) -> None:
         theirs: Callable[[Any], Any] | None = self.options.post_parser
-        if is_absent(theirs):
-            theirs = None
+        self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
 
-        def look(parsed: Any) -> Any:
-            # Before theirs, which may raise: by then the answer is paid for.
-            if self._receiving:
-                self._received = parsed
-            return parsed if theirs is None else theirs(parsed)
+    def look(self, parsed: Any) -> None:
+        """Take note of an answer as the client has parsed it."""
+        if self._receiving:
+            self._received = parsed
 
-        self.options.post_parser = look
+
+class _Look:
+    """Stand as the parser that the client calls with each answer. Its copies of the options share it.
+
+    Args:
+        request: the call.
+        theirs: the caller's own parser.
+    """
+
+    def __init__(self, request: OpenAIRequest, theirs: Callable[[Any], Any] | None) -> None:
+        self.request = request
+        self._theirs = theirs
+
+    def __call__(self, parsed: Any) -> Any:
+        # Before theirs, which may raise: by then the answer is paid for.
+        self.request.look(parsed)
+        return parsed if self._theirs is None else self._theirs(parsed)
+
+
+def note_retry(options: Any, response: object) -> None:
+    """Take note that the client is about to send a guarded request again; called where it handles why.
+
+    A try that was answered, with an error, cost nothing; one that was sent and never answered is lost.
+
+    Args:
+        options: the client's copy of the request's options.
+        response: what the try was answered with, or None.
+    """
+    look = getattr(options, "post_parser", None)
+    error = sys.exception()
+    if isinstance(look, _Look) and response is None and error is not None and not was_never_sent(error):
+        look.request.lost_tries += 1
 
 
 class _Complete:
