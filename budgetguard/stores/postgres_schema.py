@@ -83,7 +83,12 @@ def _begin(con: Connection, target: Target) -> None:
 
 
 def _version(con: Connection, target: Target) -> int:
-    ((there,),) = con.execute("SELECT to_regclass(%s)::text", [f"{target.schema}.versions"]).fetchall()
+    # Not to_regclass: that answers from a cache which may not know yet what another session has just made.
+    there = con.execute(
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = 'versions'",
+        [target.schema],
+    ).fetchone()
     if there is None:
         return 0
     query = _own("SELECT coalesce(max(version), 0) FROM {}.versions", target)

@@ -78,7 +78,7 @@ CREATE INDEX answers_hold ON @schema@.answers (project, hold_id);
 CREATE TABLE @schema@.observations (
     project text COLLATE "C" NOT NULL,
     model bytea NOT NULL,
-    shard integer NOT NULL,
+    shard uuid NOT NULL DEFAULT gen_random_uuid(),
     counts jsonb NOT NULL,
     PRIMARY KEY (project, model, shard)
 ) WITH (fillfactor = 50);

@@ -1,7 +1,8 @@
 -- What the verbs are made of. Every verb first locks all of its accounts in the order of their names,
--- then its holds; so no two can wait for each other. Whoever finds that it needs an account that it
--- has not locked, or a window that is not computed yet, has written nothing: it answers `again` with
--- what it needs, and the client sends the verb once more with that.
+-- then its holds; so no two can wait for each other. An account that was not there to be locked does not
+-- exist for the verb, though somebody may make it meanwhile: to touch it then would be out of order.
+-- Whoever finds that it needs an account that it has not locked, or a window that is not computed yet,
+-- has written nothing: it answers `again` with what it needs, and the client sends the verb once more.
 
 CREATE FUNCTION @schema@.present_ms(p_now bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
@@ -26,17 +27,33 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- Lock accounts, and make those that are missing and that `p_making` describes. Returns those made.
-CREATE FUNCTION @schema@.make_accounts(p_project text, p_names text[], p_making jsonb) RETURNS text[]
+-- Lock accounts, and return the names of those that exist.
+CREATE FUNCTION @schema@.lock_accounts(p_project text, p_names text[]) RETURNS text[]
 LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT coalesce(array_agg(a.name), '{}') FROM (
+        SELECT name FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_names)
+        ORDER BY name FOR UPDATE
+    ) a);
+END
+$$;
+
+-- Lock accounts, and make those that are missing and that `p_making` describes.
+CREATE FUNCTION @schema@.make_accounts(
+    p_project text, p_names text[], p_making jsonb, OUT locked text[], OUT made text[]
+) LANGUAGE plpgsql AS $$
 DECLARE
     v_name text;
     v_new jsonb;
-    v_made text[] := '{}';
     v_now bigint;
 BEGIN
+    locked := '{}';
+    made := '{}';
     FOR v_name IN SELECT DISTINCT n COLLATE "C" FROM unnest(p_names) n ORDER BY 1 LOOP
         PERFORM 1 FROM @schema@.accounts a WHERE a.project = p_project AND a.name = v_name FOR UPDATE;
+        IF FOUND THEN
+            locked := locked || v_name;
+        END IF;
         CONTINUE WHEN FOUND OR NOT p_making ? v_name;
         v_new := p_making -> v_name;
         v_now := (v_new ->> 'now')::bigint;
@@ -49,9 +66,9 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'somebody else made the account' USING ERRCODE = 'serialization_failure';
         END IF;
-        v_made := v_made || v_name;
+        locked := locked || v_name;
+        made := made || v_name;
     END LOOP;
-    RETURN v_made;
 END
 $$;
 
@@ -92,7 +109,8 @@ $$;
 
 -- Bring accounts up to the present: end the holds that have lapsed, then, if `p_roll`, the windows that
 -- are over. A hold that lapses is booked on all of its accounts, in the windows that are stored; so an
--- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked` are written.
+-- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked`, which are
+-- those that this verb has locked indeed, are written.
 -- `p_windows` are the next windows as the client computed them; one counts if it was computed from the
 -- window that is stored, and if it is the present one.
 CREATE FUNCTION @schema@.catch_up(
@@ -106,11 +124,13 @@ DECLARE
     v_over jsonb;
 BEGIN
     lapsed := '[]';
+    p_names := array(SELECT n FROM unnest(p_names) n WHERE n = ANY (p_locked));
     SELECT coalesce(array_agg(DISTINCT c.hold_id), '{}') INTO v_due FROM @schema@.charges c
     WHERE c.project = p_project AND c.account = ANY (p_names) AND c.expires_ms <= p_now
         AND c.hold_id <> p_sparing;
-    SELECT coalesce(array_agg(DISTINCT n), '{}') INTO v_touched
-    FROM @schema@.holds h, unnest(h.accounts) n WHERE h.project = p_project AND h.id = ANY (v_due);
+    SELECT coalesce(array_agg(DISTINCT a.name), '{}') INTO v_touched
+    FROM @schema@.holds h JOIN @schema@.accounts a ON a.project = p_project AND a.name = ANY (h.accounts)
+    WHERE h.project = p_project AND h.id = ANY (v_due);
     SELECT array_agg(n) INTO v_lock FROM unnest(v_touched) n WHERE NOT n = ANY (p_locked);
     IF p_roll THEN
         SELECT jsonb_agg(jsonb_build_object('account', a.name, 'duration', a.duration,

@@ -23,11 +23,12 @@ DECLARE
     v_windows bigint[] := '{}';
     v_place integer;
 BEGIN
+    v_found := p_names || p_also;
     IF p_making IS NOT NULL THEN
-        v_made := @schema@.make_accounts(p_project, p_names || p_also, p_making);
+        SELECT * INTO v_found, v_made FROM @schema@.make_accounts(p_project, v_found, p_making);
     END IF;
-    SELECT array_agg(a), array_agg(a.name) INTO v_rows, v_found FROM (
-        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_names || p_also)
+    SELECT array_agg(a), coalesce(array_agg(a.name), '{}') INTO v_rows, v_found FROM (
+        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
     SELECT h.accounts INTO v_prior FROM @schema@.holds h WHERE h.project = p_project AND h.id = p_id;
@@ -36,7 +37,7 @@ BEGIN
         RETURN jsonb_build_object('granted', v_prior, 'repeated', true);
     END IF;
     v_now := @schema@.present_ms(p_now);
-    SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, coalesce(v_found, '{}'), v_made);
+    SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, v_found, v_made);
     IF v_unknown IS NOT NULL THEN
         PERFORM @schema@.unmake_accounts(p_project, v_made);
         RETURN jsonb_build_object('unknown', v_unknown);
@@ -51,7 +52,7 @@ BEGIN
     END LOOP;
     IF v_is_due THEN
         SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, v_taken, p_names || p_also, v_now, '', true, p_windows);
+            p_project, v_taken, v_found, v_now, '', true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN v_again;

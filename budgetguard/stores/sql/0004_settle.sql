@@ -1,17 +1,17 @@
--- Count answers of a model in the first shard that nobody else is writing to. `p_fade_at` answers in one
--- shard halve it.
+-- Count an answer of a model in the first shard that nobody else is writing to, or in a new one. `p_fade_at`
+-- answers in one shard halve it.
 CREATE FUNCTION @schema@.observe(p_project text, p_model bytea, p_bucket text, p_fade_at bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_shard integer;
+    v_shard uuid;
     v_counts jsonb;
 BEGIN
     SELECT o.shard, @schema@.book(o.counts, p_bucket, 1) INTO v_shard, v_counts
     FROM @schema@.observations o WHERE o.project = p_project AND o.model = p_model
     ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
-        INSERT INTO @schema@.observations VALUES (
-            p_project, p_model, pg_backend_pid(), jsonb_build_object(p_bucket, 1));
+        INSERT INTO @schema@.observations (project, model, counts)
+        VALUES (p_project, p_model, jsonb_build_object(p_bucket, 1));
         RETURN;
     END IF;
     IF (SELECT sum(c.value::bigint) FROM jsonb_each_text(v_counts) c) >= p_fade_at THEN
@@ -55,11 +55,12 @@ DECLARE
     v_reached bigint[];
     v_crossings jsonb := '[]';
 BEGIN
+    v_found := p_names || p_also;
     IF p_making IS NOT NULL THEN
-        v_made := @schema@.make_accounts(p_project, p_names || p_also, p_making);
+        SELECT * INTO v_found, v_made FROM @schema@.make_accounts(p_project, v_found, p_making);
     END IF;
-    SELECT array_agg(a), array_agg(a.name) INTO v_rows, v_found FROM (
-        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_names || p_also)
+    SELECT array_agg(a), coalesce(array_agg(a.name), '{}') INTO v_rows, v_found FROM (
+        SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
@@ -76,8 +77,7 @@ BEGIN
             RETURN jsonb_build_object('again', true, 'lock', v_lock);
         END IF;
     ELSE
-        SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(
-            p_names, p_flags, coalesce(v_found, '{}'), v_made);
+        SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, v_found, v_made);
         IF v_unknown IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN jsonb_build_object('unknown', v_unknown);
@@ -94,7 +94,7 @@ BEGIN
     END IF;
     IF v_is_due THEN
         SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, v_taken, p_names || p_also, v_now, p_id, true, p_windows);
+            p_project, v_taken, v_found, v_now, p_id, true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN v_again;

@@ -5,15 +5,15 @@ RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
     v_row @schema@.accounts;
+    v_locked text[];
     v_again jsonb;
     v_lapsed jsonb := '[]';
 BEGIN
     SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
     IF v_row.next_due_ms <= v_now OR v_row.ends_ms <= v_now THEN
-        PERFORM 1 FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_also || p_name)
-        ORDER BY name FOR UPDATE;
+        v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
         SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, ARRAY[p_name], p_also || p_name, @schema@.present_ms(p_now), '', true, p_windows);
+            p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', true, p_windows);
         IF v_again IS NOT NULL THEN
             RETURN v_again;
         END IF;
@@ -39,12 +39,13 @@ DECLARE
     v_row @schema@.accounts;
     v_exists boolean;
     v_rolls boolean := false;
+    v_locked text[];
     v_again jsonb;
     v_lapsed jsonb := '[]';
 BEGIN
-    PERFORM 1 FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_also || p_name)
-    ORDER BY name FOR UPDATE;
-    SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
+    v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    SELECT * INTO v_row FROM @schema@.accounts
+    WHERE project = p_project AND name = p_name AND p_name = ANY (v_locked);
     v_exists := FOUND;
     v_now := @schema@.present_ms(p_now);
     v_instant := v_now;
@@ -67,7 +68,7 @@ BEGIN
     END IF;
     IF v_exists THEN
         SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, ARRAY[p_name], p_also || p_name, v_now, '', false, NULL);
+            p_project, ARRAY[p_name], v_locked, v_now, '', false, NULL);
         IF v_again IS NOT NULL THEN
             RETURN v_again;
         END IF;
@@ -106,22 +107,24 @@ RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint;
     v_row @schema@.accounts;
+    v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb;
+    v_lapsed jsonb := '[]';
 BEGIN
-    PERFORM 1 FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_also || p_name)
-    ORDER BY name FOR UPDATE;
+    v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    IF NOT p_name = ANY (v_locked) THEN
+        RETURN jsonb_build_object('balance', NULL, 'lapsed', v_lapsed);
+    END IF;
     v_now := @schema@.present_ms(p_now);
     SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-        p_project, ARRAY[p_name], p_also || p_name, v_now, '', true, p_windows);
+        p_project, ARRAY[p_name], v_locked, v_now, '', true, p_windows);
     IF v_again IS NOT NULL THEN
         RETURN v_again;
     END IF;
     PERFORM @schema@.clear(p_project, p_name);
     UPDATE @schema@.accounts SET updated_ms = v_now WHERE project = p_project AND name = p_name
     RETURNING * INTO v_row;
-    RETURN jsonb_build_object(
-        'balance', CASE WHEN v_row.name IS NOT NULL THEN @schema@.balance(v_row) END, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'lapsed', v_lapsed);
 END
 $$;
 
@@ -129,13 +132,16 @@ $$;
 CREATE FUNCTION @schema@.delete(p_project text, p_name text, p_now bigint, p_also text[]) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb;
+    v_lapsed jsonb := '[]';
 BEGIN
-    PERFORM 1 FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_also || p_name)
-    ORDER BY name FOR UPDATE;
+    v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    IF NOT p_name = ANY (v_locked) THEN
+        RETURN jsonb_build_object('existed', false, 'lapsed', v_lapsed);
+    END IF;
     SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-        p_project, ARRAY[p_name], p_also || p_name, @schema@.present_ms(p_now), '', false, NULL);
+        p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', false, NULL);
     IF v_again IS NOT NULL THEN
         RETURN v_again;
     END IF;
@@ -148,6 +154,6 @@ BEGIN
             || h.windows[array_position(h.accounts, p_name) + 1 :]
     FROM closed c WHERE h.project = p_project AND h.id = c.hold_id;
     DELETE FROM @schema@.accounts WHERE project = p_project AND name = p_name;
-    RETURN jsonb_build_object('existed', FOUND, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('existed', true, 'lapsed', v_lapsed);
 END
 $$;

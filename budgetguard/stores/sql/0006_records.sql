@@ -15,20 +15,20 @@ RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
     v_hold @schema@.holds;
+    v_locked text[];
     v_again jsonb;
     v_lapsed jsonb := '[]';
 BEGIN
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF v_hold.state = 'held' AND v_hold.expires_ms <= v_now THEN
-        PERFORM 1 FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_also || v_hold.accounts)
-        ORDER BY name FOR UPDATE;
+        v_locked := @schema@.lock_accounts(p_project, p_also || v_hold.accounts);
         SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, v_hold.accounts, p_also || v_hold.accounts, v_now, '', true, p_windows);
+            p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
         IF v_again IS NOT NULL THEN
             RETURN v_again;
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-        IF v_hold.state = 'held' THEN  -- no account is left that would have ended it
+        IF v_hold.state = 'held' AND v_hold.accounts = '{}' THEN  -- no account is left that would have ended it
             v_lapsed := v_lapsed || @schema@.lapse(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;

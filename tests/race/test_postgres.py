@@ -1,0 +1,208 @@
+"""The races once more, on a PostgreSQL server: exact outcomes, and never a deadlock."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
+from budgetguard.stores import Store, open_store
+from budgetguard.windows import system_clock
+from tests.servers.postgres import fresh_url, shared_server
+
+from ._workers import TEN, ask_for_one_each, cross_thresholds, make_hold, reserve_and_settle
+from .test_stores import nimble_threads, run_processes
+
+__all__ = ["nimble_threads"]
+
+
+@pytest.fixture
+def url() -> str:
+    return fresh_url(shared_server())
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url, project="p")
+    yield store
+    store.close()
+
+
+@pytest.mark.usefixtures("nimble_threads")
+def test_thirty_two_threads_get_exactly_the_ten_calls_that_the_budget_admits(store: Store) -> None:
+    gate = threading.Barrier(32)
+
+    def ask(_: int) -> object:
+        gate.wait()
+        return store.reserve(make_hold())
+
+    with ThreadPoolExecutor(32) as pool:
+        for _ in range(10):
+            store.delete("user:1")
+            store.set_budget("user:1", TEN)
+            answers = list(pool.map(ask, range(32)))
+            assert sum(isinstance(a, Granted) for a in answers) == 10
+            assert sum(isinstance(a, Refused) for a in answers) == 22
+
+
+async def test_thirty_two_tasks_get_exactly_the_ten_calls_that_the_budget_admits(store: Store) -> None:
+    store.set_budget("user:1", TEN)
+    answers = await asyncio.gather(*(asyncio.to_thread(store.reserve, make_hold()) for _ in range(32)))
+    assert sum(isinstance(a, Granted) for a in answers) == 10
+    assert sum(isinstance(a, Refused) for a in answers) == 22
+
+
+def test_four_processes_of_eight_threads_on_a_schema_that_does_not_exist_yet_get_exactly_ten(
+    url: str,
+) -> None:
+    assert sum(run_processes(ask_for_one_each, url, 8)) == 10
+    store = open_store(url, project="p")
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.held_nanos, balance.open_holds) == (1_000, 10)
+    store.close()
+
+
+def test_ten_processes_that_come_first_at_once_make_the_schema_once(url: str) -> None:
+    assert sum(run_processes(ask_for_one_each, url, 1, processes=10)) == 10
+    schema = url.partition("schema=")[2]
+    with psycopg.connect(shared_server().url) as con:
+        versions = con.execute(f"SELECT version FROM {schema}.versions ORDER BY 1").fetchall()
+    assert versions == [(number,) for number in range(1, len(versions) + 1)]
+
+
+def test_four_processes_that_settle_100_calls_each_book_exactly_400(store: Store, url: str) -> None:
+    store.set_budget("user:1", Budget(1_000_000))
+    assert run_processes(reserve_and_settle, url, 100) == [100] * 4
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (400, 0, 0)
+    assert sum(call.cost_nanos for call in store.calls()) == 400
+
+
+def test_four_processes_announce_each_threshold_once_among_them(store: Store, url: str) -> None:
+    store.set_budget("user:1", Budget(100))
+    announced = run_processes(cross_thresholds, url, 40)
+    assert sorted(percent for found in announced for percent in found) == [50, 80, 100]
+
+
+def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store) -> None:
+    store.set_budget("user:1", Budget(1_000))
+    gate = threading.Barrier(16)
+    for _ in range(10):
+        hold = make_hold(10, budget=Budget(1_000))
+
+        def both(number: int, hold: Hold = hold) -> int:
+            gate.wait()
+            if number % 2:
+                assert isinstance(store.reserve(hold), Granted)
+                return 0
+            answer = store.settle(hold, Settlement(7))
+            assert isinstance(answer, Settled)
+            return answer.booked
+
+        with ThreadPoolExecutor(16) as pool:
+            assert sum(pool.map(both, range(16))) == 7
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (70, 0, 0)
+
+
+def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: Store) -> None:
+    for number in range(8):
+        store.set_budget(f"user:{number}", Budget(None))
+
+    def settle(number: int) -> None:
+        for _ in range(25):
+            now = system_clock()
+            hold = Hold(new_hold_id(now), (Charge(f"user:{number}"),), 1, 1, 60_000, now, "1", "m", "chat")
+            store.settle(hold, Settlement(1, observed=(("m", 100), ("n", 7))))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(settle, range(8)))
+    assert sum(store.observations("m").values()) == sum(store.observations("n").values()) == 200
+
+
+def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agrees() -> None:
+    """Every verb, on accounts in any order, with holds that lapse under everybody's hands."""
+    server = shared_server()
+    url = fresh_url(server)
+    stores = [open_store(f"{url}&timeout=60", project="p") for _ in range(3)]
+    accounts = [f"user:{number}" for number in range(6)]
+    for name in accounts:
+        stores[0].set_budget(name, Budget(10**9, "1s" if name == "user:5" else None))
+    before = _deadlocks()
+
+    def work(seed: int) -> None:
+        dice = random.Random(seed)
+        store = stores[seed % len(stores)]
+        left: list[Hold] = []
+        for _ in range(60):
+            now = system_clock()
+            chosen = dice.sample(accounts, dice.randint(1, 4))
+            charges = tuple(
+                Charge(name, budget=Budget(10**9, ephemeral_duration))
+                if dice.random() < 0.5
+                else Charge(name)
+                for name, ephemeral_duration in ((name, dice.choice([None, "1s"])) for name in chosen)
+            )
+            ttl = dice.choice([1, 20, 60_000])
+            hold = Hold(new_hold_id(now), charges, 10, dice.choice([0, 3, 10]), ttl, now, "1", "m", "chat")
+            what = dice.random()
+            if what < 0.45:
+                store.reserve(hold)
+                left.append(hold)
+            elif what < 0.8 and left:
+                store.settle(left.pop(dice.randrange(len(left))), Settlement(dice.randint(0, 20)))
+            elif what < 0.84:
+                store.settle(hold, Settlement(5))
+            elif what < 0.88:
+                store.delete(chosen[0])
+            elif what < 0.92:
+                store.reset(chosen[0])
+            elif what < 0.94:
+                store.set_budget(chosen[0], Budget(10**9, dice.choice([None, "1s"])))
+            elif what < 0.96 and left:
+                store.attach(left[0].id, dice.choice("abc"))
+                store.attached(dice.choice("abc"))
+            elif what < 0.98:
+                list(store.calls(now - 100))
+            else:
+                list(store.holds())
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(12)))
+    assert _deadlocks() == before
+    time.sleep(0.05)  # longer than the short ones live
+    _check_sums(stores[0])
+    for store in stores:
+        store.close()
+
+
+def _deadlocks() -> int:
+    with psycopg.connect(shared_server().url) as con:
+        con.execute("SELECT pg_stat_force_next_flush()")
+        ((found,),) = con.execute("SELECT sum(deadlocks)::int FROM pg_stat_database").fetchall()
+    return int(found)
+
+
+def _check_sums(store: Store) -> None:
+    """Work out anew from the holds what every account should say."""
+    held = dict.fromkeys((balance.account for balance in store.list()), 0)
+    for hold in store.holds():
+        for name in hold.accounts:
+            held[name] += 1
+    for balance in store.list():
+        assert balance.open_holds == held[balance.account]
+        assert balance.spent_nanos == sum(balance.models.values())
+        assert balance.held_nanos >= 0
+        if balance.duration is None and balance.lapses == 0:
+            assert balance.lapsed_nanos == 0
