@@ -222,16 +222,18 @@ class Model:
         self.look(time, sparing=hold.id)
         if call is None:
             known = set(self._lives)
+            names: dict[str, None] = {}  # in the order in which they come to exist
             for charge in hold.charges:
                 if charge.budget is not None:
                     known.add(charge.account)
-                if charge.account not in known and charge.required:
+                if charge.account in known:
+                    names[charge.account] = None
+                elif charge.required:
                     return f"unknown {charge.account}", set()
             event = next(self._events)
             for charge in hold.charges:
                 if charge.account not in self._lives and charge.budget is not None:
                     self._lives[charge.account] = Life(charge.account, event, [(event, time, charge.budget)])
-            names = dict.fromkeys(c.account for c in hold.charges if c.account in self._lives)
             call = Call(hold, [self._lives[name] for name in names], event, time + hold.ttl)
             self.calls[hold.id] = call
         late = call.lapsed is not None
