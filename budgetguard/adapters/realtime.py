@@ -31,7 +31,6 @@ from budgetguard.windows import duration_ms
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
-_REASON: Final = "budget exceeded"
 
 
 def guarded_manager(keeper: Bookkeeper, client: Any, manager: Any, arguments: Mapping[str, Any]) -> Any:
@@ -145,7 +144,7 @@ class _Wire:
         self._guard = guard
         self._session = session
         self._unread: deque[Any] = deque()
-        self._closed = False
+        self._closed = self._is_cut = False
         self._send, self._recv, self._close = socket.send, socket.recv, socket.close
         socket.send, socket.recv, socket.close = self.send, self.recv, self.close
 
@@ -164,9 +163,9 @@ class _Wire:
         raise NotImplementedError
 
     def drop(self) -> None:
-        """End what nobody can reach any more: what it went on to spend, nobody would book."""
+        """Cut the line, and book what is open: what went on to be spent, nobody would see."""
         if not self._closed:
-            self._closed = True
+            self._closed = self._is_cut = True
             self._session.over()
             try:
                 self._cut()
@@ -222,10 +221,8 @@ class _Wire:
             if job is not None:
                 yield Work(job, session.blocking)
         if session.ending and not self._closed:
-            act.does = partial(self._close, 1000, _REASON)
-            yield Work(session.over, session.blocking)
-            self._closed = True
-            yield Invoke()
+            # Not by a handshake, which would wait for whatever the server is saying to be read.
+            yield Work(self.drop, session.blocking)
             if session.stops:
                 self._unread.clear()
         if self._unread:
@@ -235,10 +232,12 @@ class _Wire:
         raise copy(session.refusal)
 
     def _closing(self, act: _Act, args: Any, kwargs: Any) -> Flow:
+        if self._is_cut:
+            return  # there is nobody to say goodbye to
         act.does = partial(self._close, *args, **kwargs)
         self._closed = True
         try:
-            return (yield Invoke())
+            yield Invoke()
         finally:
             yield Work(self._session.over, self._session.blocking)
 
