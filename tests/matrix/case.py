@@ -34,6 +34,9 @@ class Case:
         serve: makes a server that answers as the provider does, the same on every start.
         billed: prices the server's own log, with no code that reads answers: Nanos.
         ways: every way in which the SDK makes the call. Each makes one paid request.
+        sent: how many paid requests arrived; by default all are. What is free may go out before a refusal.
+        asks_first: does what a guard asks of its own before the call, so that requests have the same numbers
+            with nobody between.
     """
 
     rows: tuple[str, ...]
@@ -41,6 +44,8 @@ class Case:
     serve: Callable[[], OpenAIServer]
     billed: Callable[[OpenAIServer], int]
     ways: tuple[Way, ...]
+    sent: Callable[[OpenAIServer], int] = OpenAIServer.count
+    asks_first: Callable[[str], None] = lambda _base_url: None
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def guarded(
             books.spent,
             books.held,
             (case.billed(server), len(server.billed)),
-            server.count(),
+            case.sent(server),
             [event.estimated for event in books.of("Settled")],
         )
 
@@ -123,6 +128,7 @@ def once_guarded(case: Case, client: str, way: Way) -> Made:
 def unguarded(case: Case, client: str, way: Way) -> list[Any]:
     """Make a call with nobody between."""
     with case.serve() as server:
+        case.asks_first(server.base_url)
         return make(server.base_url, client, way)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from . import chat, medias, responses, texts
+from . import batches, chat, medias, responses, texts
 from .case import CLIENTS, Case
 from .ways import Way
 
@@ -14,6 +14,7 @@ CASES: Final[tuple[Case, ...]] = (
     *responses.CASES,
     *texts.CASES,
     *medias.CASES,
+    batches.CASE,
 )
 
 
