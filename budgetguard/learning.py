@@ -66,11 +66,13 @@ class HiddenInput:
         key: what is learned together: `gpt-5 input beyond: web_search`, `gpt-4o responses: tools`.
         shown: the input tokens that are projected for what the request shows, margin included.
         proportional: whether what is learned is in thousandths of `shown`.
+        hides: whether the request is known not to show all of its input.
     """
 
     key: str
     shown: int
     proportional: bool = False
+    hides: bool = False
 
     def observed(self, billed: int) -> int:
         """Return what an answer that was billed so many input tokens teaches: what was beyond `shown`."""

@@ -308,12 +308,13 @@ def _beyond(
         key = f"{model} input beyond: {' '.join(sorted(allowances))}"
     else:
         key = f"{model} {endpoint}: {' '.join(kinds) or 'text'}"
-    hidden = HiddenInput(key, shown, not allowances and not is_counted_exactly(model))
+    hides = bool(allowances)
+    hidden = HiddenInput(key, shown, proportional=not hides and not is_counted_exactly(model), hides=hides)
     learned = learned_input(key)
     if learned is None:
         return hidden, sum(allowances.values())
     more = hidden.tokens(learned)
-    return hidden, more + more // _HEADROOM if allowances else more
+    return hidden, more + more // _HEADROOM if hides else more
 
 
 def project_completion(

@@ -96,7 +96,7 @@ class FunctionRequest(Request):
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
-        self._hides = projection.hidden is not None
+        self._hides = projection.hidden is not None and projection.hidden.hides
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection

@@ -196,7 +196,7 @@ def test_what_a_search_finds_is_learned_from_what_was_billed(tmp_path: Path) -> 
         client.responses.create(**ASK, max_output_tokens=100)
         projected = [event.usage.input_tokens for event in books.of("Projected")]
         assert projected[0] > 12_000
-        assert 2_000 <= projected[30] < 2_500
+        assert 2_000 <= projected[30] < 3_000
         assert projected[31] < 100
         check(books)
 
@@ -217,7 +217,7 @@ def test_a_request_without_a_model_is_refused_unsent(books: Books) -> None:
 
 
 def test_counting_tokens_first_is_free(books: Books) -> None:
-    with books.client() as client, pytest.raises(openai.NotFoundError):
+    with books.client() as client:
         # As `responses.input_tokens.count` does it, which not every SDK has.
         client.post("/responses/input_tokens", body=ASK, cast_to=object)
     assert books.server.count() == 1
