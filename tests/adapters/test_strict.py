@@ -256,7 +256,7 @@ def test_nothing_is_overspent_whatever_the_budget_the_prompts_and_the_answers(
             more: Any = {"tools": TOOLS} if tools and kind != "responses" else {}
             try:
                 if kind == "responses":
-                    client.responses.create(model=MODEL, input=prompt)
+                    client.responses.create(model=MODEL, input=prompt or "-")  # it refuses empty ones
                 elif kind == "chat":
                     client.chat.completions.create(model=MODEL, messages=messages, n=n, **more)
                 else:
