@@ -33,27 +33,32 @@ def sound(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def billed_nanos(server: Any) -> int:
+    """Price the server's own log, without any code that reads events."""
+    total = 0
+    for model, usage in server.billed:
+        details_in = usage.get("input_token_details") or {}
+        details_out = usage.get("output_token_details") or {}
+        units = {
+            "input_tokens": usage.get("input_tokens", 0),
+            "input_audio_tokens": details_in.get("audio_tokens", 0),
+            "cache_read_tokens": details_in.get("cached_tokens", 0),
+            "output_tokens": usage.get("output_tokens", 0),
+            "output_audio_tokens": details_out.get("audio_tokens", 0),
+            "input_audio_seconds": -int(-usage.get("seconds", 0) // 1),
+        }
+        total += PriceBook().rates(model).cost(Usage(units))
+    return total
+
+
 class RealtimeBooks(Books):
-    """Books beside a realtime server, priced without any code that reads events."""
+    """Books beside a realtime server."""
 
     server: Any
 
     @property
     def billed(self) -> int:
-        total = 0
-        for model, usage in self.server.billed:
-            details_in = usage.get("input_token_details") or {}
-            details_out = usage.get("output_token_details") or {}
-            units = {
-                "input_tokens": usage.get("input_tokens", 0),
-                "input_audio_tokens": details_in.get("audio_tokens", 0),
-                "cache_read_tokens": details_in.get("cached_tokens", 0),
-                "output_tokens": usage.get("output_tokens", 0),
-                "output_audio_tokens": details_out.get("audio_tokens", 0),
-                "input_audio_seconds": -int(-usage.get("seconds", 0) // 1),
-            }
-            total += PriceBook().rates(model).cost(Usage(units))
-        return total
+        return billed_nanos(self.server)
 
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(api_key="test", websocket_base_url=self.server.base_url, **options)

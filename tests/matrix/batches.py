@@ -74,7 +74,7 @@ def _way(column: str, name: str, begin: Begin, ask: Ask = _retrieve, method: str
 
     async def make(client: Any) -> Any:
         made, batch = await begin(client)
-        seen = []
+        seen: list[Any] = []
         while len(seen) < 4:
             found, status = await ask(client, batch)
             seen.append((found, status))

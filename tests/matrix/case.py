@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -37,15 +37,17 @@ class Case:
         sent: how many paid requests arrived; by default all are. What is free may go out before a refusal.
         asks_first: does what a guard asks of its own before the call, so that requests have the same numbers
             with nobody between.
+        options: base URL of the server -> what brings a client there.
     """
 
     rows: tuple[str, ...]
     title: str
-    serve: Callable[[], OpenAIServer]
-    billed: Callable[[OpenAIServer], int]
+    serve: Callable[[], Any]
+    billed: Callable[[Any], int]
     ways: tuple[Way, ...]
-    sent: Callable[[OpenAIServer], int] = OpenAIServer.count
+    sent: Callable[[Any], int] = OpenAIServer.count
     asks_first: Callable[[str], None] = lambda _base_url: None
+    options: Callable[[str], Mapping[str, Any]] = lambda base_url: {"base_url": base_url}
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ class Made:
     estimated: list[bool]
 
 
-def make(base_url: str, client: str, way: Way, times: int = 1) -> list[Any]:
+def make(options: Mapping[str, Any], client: str, way: Way, times: int = 1) -> list[Any]:
     """Make a call so often in one way, with the named client; return answers and refusals."""
     if client == "AsyncOpenAI":
-        return asyncio.run(_make_async(base_url, way, times))
-    with openai.OpenAI(base_url=base_url, api_key="test") as opened:
+        return asyncio.run(_make_async(options, way, times))
+    with openai.OpenAI(api_key="test", **options) as opened:
         found = []
         for _ in range(times):
             try:
@@ -84,8 +86,8 @@ def make(base_url: str, client: str, way: Way, times: int = 1) -> list[Any]:
         return found
 
 
-async def _make_async(base_url: str, way: Way, times: int) -> list[Any]:
-    async with openai.AsyncOpenAI(base_url=base_url, api_key="test") as opened:
+async def _make_async(options: Mapping[str, Any], way: Way, times: int) -> list[Any]:
+    async with openai.AsyncOpenAI(api_key="test", **options) as opened:
         found: list[Any] = []
         for _ in range(times):
             try:
@@ -107,7 +109,7 @@ def guarded(
     """Make a call so often with openai patched and so much money, kept in memory or in a folder."""
     store = "memory" if disk is None else "disk"
     with case.serve() as server, open_books(server, store, disk or Path(), usd=usd) as books:
-        answers = make(server.base_url, client, way, times)
+        answers = make(case.options(server.base_url), client, way, times)
         return Made(
             answers,
             [event.cost for event in books.of("Projected")],
@@ -129,7 +131,7 @@ def unguarded(case: Case, client: str, way: Way) -> list[Any]:
     """Make a call with nobody between."""
     with case.serve() as server:
         case.asks_first(server.base_url)
-        return make(server.base_url, client, way)
+        return make(case.options(server.base_url), client, way)
 
 
 def plain(value: Any) -> Any:

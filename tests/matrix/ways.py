@@ -22,7 +22,8 @@ RAW: Final = "raw"
 STREAMING: Final = "streaming"
 POST: Final = "client.post"
 POLLED: Final = "polled"
-COLUMNS: Final = (CALL, STREAM, HELPER, PARSE, RAW, STREAMING, POST, POLLED)
+CONNECT: Final = "connect"
+COLUMNS: Final = (CALL, STREAM, HELPER, PARSE, RAW, STREAMING, POST, POLLED, CONNECT)
 
 # What is proven of each way, in the order of the table's marks.
 BOOKED: Final = "booked"
