@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import wrapt
 
-from budgetguard.adapters.openai import OpenAIRequest, note_retry
+from budgetguard.adapters.openai import MODEL_MAP, OpenAIRequest, note_retry
 from budgetguard.adapters.paths import endpoint_of
 from budgetguard.adapters.polling import poll_of
 from budgetguard.adapters.websockets import Websockets
@@ -37,7 +37,6 @@ _TOO_NEW: Final = (4,)
 _RETRY: Final = "_sleep_for_retry"
 _RETRY_PARAMETERS: Final = ("options", "response")
 _KEEPER: Final = "_budgetguard_keeper"
-_MODEL_MAP: Final = "_budgetguard_model_map"
 
 _lock = threading.RLock()
 _patch: _Patch | None = None
@@ -109,7 +108,7 @@ def wrap(client: C, keeper: Bookkeeper, model_map: Mapping[str, str] | None = No
     present = keeper_of(client)
     if present is keeper:
         if model_map is not None:
-            setattr(kind, _MODEL_MAP, model_map)
+            setattr(kind, MODEL_MAP, model_map)
         return client
     if present is not None:
         raise ConfigurationError(
@@ -130,7 +129,7 @@ def wrap(client: C, keeper: Bookkeeper, model_map: Mapping[str, str] | None = No
     with _lock:
         _any_wrapped = True
         _websockets.close()
-    ours = {_KEEPER: keeper, _MODEL_MAP: model_map, "request": request, _RETRY: _noted_retry(kind)}
+    ours = {_KEEPER: keeper, MODEL_MAP: model_map, "request": request, _RETRY: _noted_retry(kind)}
     client.__class__ = type(kind.__name__, (kind,), {**names, **ours})
     return client
 
@@ -242,7 +241,7 @@ def _guarded_request(keeper: Bookkeeper, client: Any, options: Any, more: Any) -
     )
     if endpoint is None:
         return None
-    model_map = getattr(type(client), _MODEL_MAP, None)
+    model_map = getattr(type(client), MODEL_MAP, None)
     if model_map is not None:
         settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
     try:

@@ -28,8 +28,10 @@ from budgetguard.projection import Projection
 from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Preparation, Request, Unknown
 from budgetguard.usage import Reported, Usage
 
+# The attribute of a client's type that has its own names for models.
+MODEL_MAP: Final = "_budgetguard_model_map"
 # Where a name is the model's own, a map of other servers' names has no say.
-_NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
+NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
 # Functions of the client and of httpx that a request has gone through once it may have been sent.
@@ -72,7 +74,7 @@ class OpenAIRequest(Request):
         self.endpoint = endpoint.name
         # Azure answers with the deployment that the address names, whatever model the body names.
         model = deployment(address) or given(body, "model") or ""
-        self._model_of = str if _NAMES_ARE_MODELS.match(address) else model_of
+        self._model_of = str if NAMES_ARE_MODELS.match(address) else model_of
         self.model = self._named(model)
         self.choices = 1
         self._client: Any = client
@@ -83,7 +85,7 @@ class OpenAIRequest(Request):
         self._rates: Rates | None = None
         self._endpoint = endpoint
         self._base_url = str(client.base_url) if address.startswith(str(client.base_url)) else address
-        self._provider = AZURE if _is_azure(client) else None
+        self._provider = AZURE if is_azure(client) else None
         self._free = free
         self._unreported = endpoint.unreported(body)
         self.least_ttl = endpoint.least_ttl(body)
@@ -304,7 +306,8 @@ class _Complete:
         return None if said is None else self._complete(said)
 
 
-def _is_azure(client: object) -> bool:
+def is_azure(client: object) -> bool:
+    """Whether a client is one of Azure's."""
     # Also behind a gateway, whose address does not tell.
     return any(kind.__name__ == "BaseAzureClient" for kind in type(client).__mro__)
 

@@ -15,10 +15,13 @@ from copy import copy
 from functools import cache, partial
 from typing import Any, Final
 
+from budgetguard.adapters.openai import MODEL_MAP, NAMES_ARE_MODELS, is_azure
 from budgetguard.adapters.paths import check_allowed
+from budgetguard.adapters.realtime_calls import Tariff
 from budgetguard.adapters.realtime_session import Session
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.config import changed
 from budgetguard.context import current_runs, current_user
 from budgetguard.counting.requests import is_absent
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
@@ -26,6 +29,7 @@ from budgetguard.events import logger
 from budgetguard.flow import Flow, Invoke, Work, adrive, drive
 from budgetguard.holds import Hold, new_hold_id
 from budgetguard.money import Nanos
+from budgetguard.pricing.book import AZURE
 from budgetguard.refusals import missing_user
 from budgetguard.windows import duration_ms
 
@@ -55,7 +59,17 @@ def guarded_manager(keeper: Bookkeeper, client: Any, manager: Any, arguments: Ma
         check_allowed("WEBSOCKET", f"{PATH}?call_id", keeper.settings.allow_endpoints)
         return manager
     model = query.get("model", arguments.get("model"))
-    guard = _Guard(keeper, None if is_absent(model) else str(model), str(client.base_url))
+    settings = keeper.settings
+    if (own := getattr(type(client), MODEL_MAP, None)) is not None:
+        settings = changed(settings, {"model_map": {**settings.model_map, **own}})
+    address = str(client.base_url)
+    tariff = Tariff(
+        address,
+        AZURE if is_azure(client) else None,
+        settings.is_free(address),
+        str if NAMES_ARE_MODELS.match(address) else settings.model_of,
+    )
+    guard = _Guard(keeper, None if is_absent(model) else str(model), tariff)
     kind: Any = type(manager)
     manager.__class__ = _guarded_kind(kind, hasattr(kind, "__aenter__"))
     setattr(manager, _GUARD, guard)
@@ -65,11 +79,11 @@ def guarded_manager(keeper: Bookkeeper, client: Any, manager: Any, arguments: Ma
 class _Guard:
     """Hold what one connection manager's websockets share: one, and those that take its place."""
 
-    def __init__(self, keeper: Bookkeeper, model: str | None, base_url: str) -> None:
+    def __init__(self, keeper: Bookkeeper, model: str | None, tariff: Tariff) -> None:
         self.keeper = keeper
         self.refused: BudgetGuardError | None = None
         self._model = model
-        self._base_url = base_url
+        self._tariff = tariff
         self._wires: list[_Wire] = []
         self._pid = os.getpid()
 
@@ -88,7 +102,7 @@ class _Guard:
         free = False
         if self._model is not None:
             try:
-                free = keeper.prices.rates(model, base_url=self._base_url).is_free
+                free = self._tariff.rates(keeper.prices, self._tariff.model_of(model)).is_free
             except UnknownModelError:
                 if settings.unknown_model == "error":
                     raise
@@ -115,7 +129,7 @@ class _Guard:
     def cover(self, socket: Any, *, asynchronous: bool) -> Any:
         """Guard a websocket, once, and return it."""
         if not any(wire.socket is socket for wire in self._wires):
-            session = Session(self.keeper, self._model, self._base_url)
+            session = Session(self.keeper, self._model, self._tariff)
             self._wires = [wire for wire in self._wires if not wire.is_over]
             self._wires.append((_AsyncWire if asynchronous else _SyncWire)(self, socket, session))
         return socket

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from budgetguard.adapters.audio import read_transcription
 from budgetguard.adapters.fields import count, field, text
 from budgetguard.counting.realtime import Size, heard_tokens
-from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import Projection, projected, with_margin
 from budgetguard.request import Abandoned, Answered, Ending, LearnedCap, NotCharged, Request, Unknown
@@ -22,12 +23,39 @@ _WRITTEN_A_SECOND: Final = 6
 _WRITTEN_LEAST: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """Say whose prices count for a client's sessions.
+
+    Attributes:
+        base_url: the client's.
+        provider: genai-prices' id, where the address does not tell it.
+        free: what is asked there costs nothing, by the user's word.
+        model_of: the model that a name stands for, such as an Azure deployment's.
+    """
+
+    base_url: str
+    provider: str | None = None
+    free: bool = False
+    model_of: Callable[[str], str] = str
+
+    def rates(self, book: PriceBook, model: str) -> Rates:
+        """Return what a model costs.
+
+        Raises:
+            UnknownModelError: nobody knows.
+        """
+        if self.free:
+            return Rates.free(model, FREE_PROVIDER)
+        return book.rates(model, provider=self.provider, base_url=self.base_url)
+
+
 class ResponseRequest(Request):
     """One response of a realtime session.
 
     Args:
         model: the session's.
-        base_url: the client's.
+        tariff: whose prices count.
         size: what it will read, as far as it is known.
         cap: its output tokens at most; None if nothing caps them.
         spoken: it speaks.
@@ -37,17 +65,17 @@ class ResponseRequest(Request):
     endpoint = "realtime"
 
     def __init__(
-        self, model: str, base_url: str, *, size: Size, cap: int | None, spoken: bool, apart: bool = False
+        self, model: str, tariff: Tariff, *, size: Size, cap: int | None, spoken: bool, apart: bool = False
     ) -> None:
         self.model = model
         self.apart = apart
         self.size = size
         self.cap = cap
         self.spoken = spoken
-        self._base_url = base_url
+        self._tariff = tariff
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        rates = book.rates(self.model, base_url=self._base_url)
+        rates = self._tariff.rates(book, self.model)
         cap = self.cap
         if cap is None:
             cap = learned_cap(self.model) or UNCAPPED
@@ -94,20 +122,20 @@ class TranscriptRequest(Request):
 
     Args:
         model: the one that writes it.
-        base_url: the client's.
+        tariff: whose prices count.
         seconds: what it is held for.
     """
 
     endpoint = "realtime transcription"
 
-    def __init__(self, model: str, base_url: str, *, seconds: int) -> None:
+    def __init__(self, model: str, tariff: Tariff, *, seconds: int) -> None:
         self.model = model
         self.seconds = seconds
-        self._base_url = base_url
+        self._tariff = tariff
         self._rates: Rates | None = None
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        self._rates = rates = book.rates(self.model, base_url=self._base_url)
+        self._rates = rates = self._tariff.rates(book, self.model)
         read, written = _transcript_units(rates, self.seconds)
         return rates, projected(self.model, rates, read, written)
 

@@ -14,7 +14,7 @@ from dataclasses import field as attribute
 from typing import Any, Final
 
 from budgetguard.adapters.fields import count, field, items, text
-from budgetguard.adapters.realtime_calls import ResponseRequest, TranscriptRequest, read_sizes
+from budgetguard.adapters.realtime_calls import ResponseRequest, Tariff, TranscriptRequest, read_sizes
 from budgetguard.adapters.realtime_config import SessionConfig, response_cap, speaks
 from budgetguard.adapters.realtime_conversation import Conversation
 from budgetguard.bookkeeping import Bookkeeper
@@ -86,16 +86,16 @@ class Session:
     Args:
         keeper: whose books.
         model: the model that answers; None until the server says.
-        base_url: the client's, which decides whose prices count.
+        tariff: whose prices count.
 
     Attributes:
         refusal: why the session may not go on, once that is so.
         ending: it is to be closed now.
     """
 
-    def __init__(self, keeper: Bookkeeper, model: str | None, base_url: str) -> None:
+    def __init__(self, keeper: Bookkeeper, model: str | None, tariff: Tariff) -> None:
         self._keeper = keeper
-        self._base_url = base_url
+        self._tariff = tariff
         self._opened_in = surroundings()
         self._lock = threading.Lock()
         self._over = False
@@ -287,7 +287,7 @@ class Session:
         def settle() -> None:
             known = call
             if known is None:
-                known = self._call(lambda: TranscriptRequest(writer, self._base_url, seconds=1))
+                known = self._call(lambda: TranscriptRequest(writer, self._tariff, seconds=1))
                 known.owe()
             known.finish(known.request.ending(event))
 
@@ -435,7 +435,7 @@ class Session:
     def _listen(self, waiting_ms: int) -> None:
         seconds = max(_TRANSCRIPT_SECONDS, -(-2 * waiting_ms // 1_000))
         writer = self._transcriber() or ""
-        call = self._call(lambda: TranscriptRequest(writer, self._base_url, seconds=seconds))
+        call = self._call(lambda: TranscriptRequest(writer, self._tariff, seconds=seconds))
         call.reserve()
         self._replace("_listening", _Standing(call, self._renew_at(), seconds * 1_000))
 
@@ -480,7 +480,7 @@ class Session:
 
     def _check_price(self, model: str) -> None:
         try:
-            self._keeper.prices.rates(model, base_url=self._base_url)
+            self._tariff.rates(self._keeper.prices, model)
         except UnknownModelError:
             if self._keeper.settings.unknown_model == "error":
                 raise
@@ -508,8 +508,8 @@ class Session:
             caps = [own]
         sizes = [self._conversation.size(config, asked, more_ms) for config in configs]
         return ResponseRequest(
-            self._asked_config.model or "",
-            self._base_url,
+            self._tariff.model_of(self._conversation.model or self._asked_config.model or ""),
+            self._tariff,
             size=max(sizes, key=lambda size: size.total),
             cap=None if None in caps else max(cap for cap in caps if cap is not None),
             spoken=speaks(asked, any(config.speaks for config in configs)),

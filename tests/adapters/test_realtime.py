@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from openai.resources.realtime.realtime import (
     AsyncRealtimeConnection,
@@ -516,3 +517,29 @@ def test_a_connection_that_takes_the_place_of_a_lost_one_is_guarded(books: Realt
     abandoned, answered = books.of("Settled")
     assert (abandoned.outcome, answered.outcome) == ("abandoned", "answered")
     assert books.held == 0
+
+
+def test_a_deployment_is_priced_by_the_model_that_a_map_names(tmp_path: Path) -> None:
+    with realtime_books("memory", tmp_path, model_map={"our-voice": MODEL}) as books:
+        options = {"base_url": "https://gateway.example/v1", "websocket_base_url": books.server.base_url}
+        with openai.OpenAI(api_key="test", **options) as client:
+            with client.realtime.connect(model="our-voice") as connection:
+                connection.response.create()
+                used = until(connection, "response.done").response.usage
+            with pytest.raises(UnknownModelError):
+                client.realtime.connect(model="their-voice").enter()
+        assert {event.model for event in books.of("Settled")} == {MODEL}
+        spoken, read = used.output_token_details.audio_tokens, used.input_tokens
+        written = used.output_token_details.text_tokens
+        assert books.spent == read * 4_000 + written * 16_000 + spoken * 64_000
+
+
+def test_a_server_that_is_declared_free_costs_nothing(tmp_path: Path) -> None:
+    with realtime_books("memory", tmp_path, free_base_urls=("http://localhost:9/v1",)) as books:
+        books.limit(0)
+        options = {"base_url": "http://localhost:9/v1", "websocket_base_url": books.server.base_url}
+        client = openai.OpenAI(api_key="test", **options)
+        with client.realtime.connect(model="our-own") as connection:
+            connection.response.create()
+            until(connection, "response.done")
+        assert (books.spent, books.held) == (0, 0)
