@@ -36,6 +36,9 @@ class Connection(psycopg.Connection[Row]):
         """Wait for the server, and raise TooLate once the deadline is over."""
         return super().wait(_until(gen, self.deadline), interval=_INTERVAL)
 
+    def __del__(self) -> None:
+        """Do not warn: pooled connections end with the program, and inherited ones with the fork's child."""
+
 
 class Link:
     """Run statements on a database, from any thread, each within the time that its target states.

@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,7 +96,6 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                start_new_session=True,
                 **self._as,
             )
         self.wait_until_ready()
@@ -123,8 +122,16 @@ class PostgresServer:
 
     def kill(self) -> None:
         """Kill it and all of its processes at once: nothing is tidied up."""
-        os.killpg(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGSTOP)
+        self.signal(signal.SIGKILL)
         self._end(signal.SIGKILL)
+
+    def signal(self, what: signal.Signals) -> None:
+        """Send a signal to it and to all of its processes, each of which is a session of its own."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        for pid in (self.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, what)
 
     def stop(self) -> None:
         """Break all connections and shut down in good order."""
