@@ -12,7 +12,7 @@ from pathlib import Path
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
 
-from .world import PROJECT, Broken, OpenStore, World
+from .world import Broken, OpenStore, World
 
 STEPS = 150
 _numbers = count(1)
@@ -43,7 +43,7 @@ def run(seed: int, steps: int, url: str, *, first: int = 0) -> Iterator[Failure 
     Args:
         seed: from which everything is drawn, together with an episode's number.
         steps: how many in all.
-        url: of a store; `disk://` makes folders of its own.
+        url: of a store (see `served`); `disk://` makes folders of its own.
         first: the episode to begin with.
     """
     episode = first
@@ -84,15 +84,36 @@ def _opener(url: str, folder: Path) -> Iterator[OpenStore]:
 
         def shared(clock: FakeClock) -> Store:
             if not kept:
-                kept.append(open_store(url, project=PROJECT, clock=clock))
+                kept.append(open_store(url, project="p", clock=clock))
             return kept[0]
 
         yield shared
         return
     where = f"disk://{folder}/store" if url == "disk://" else url
     # A server's balances outlive an episode: each has a project of its own.
-    project = PROJECT if url == "disk://" else f"{PROJECT}{next(_numbers)}-{folder.name}"
+    project = f"p{next(_numbers)}-{folder.name}"
     yield _opening(where, project)
+
+
+@contextmanager
+def served(store: str) -> Iterator[str]:
+    """Yield the URL of a store; `valkey` and `postgres` start a server of that kind and stop it again."""
+    if store == "postgres":
+        from tests.servers.postgres import running
+
+        with running() as server:
+            yield server.url
+    elif store == "valkey":
+        from tests.servers.valkey import ValkeyServer
+
+        with tempfile.TemporaryDirectory() as folder:
+            valkey = ValkeyServer(Path(folder))
+            try:
+                yield valkey.url
+            finally:
+                valkey.kill()
+    else:
+        yield store
 
 
 def _opening(url: str, project: str) -> Callable[[FakeClock], Store]:

@@ -37,7 +37,6 @@ from .processes import TOKEN, Attempt, Background, Cancelled, Process, Stream, W
 
 TTL: Final = 900_000
 USERS: Final = ("a", "b", "c")
-PROJECT: Final = "p"
 FAULTS: Final = ("before", "after", "late", "twice")
 
 OpenStore = Callable[[FakeClock], Store]
@@ -64,6 +63,7 @@ class World:
         self._spool = folder
         self._eyes = open_store(self.clock)
         self._stores: list[Store] = [self._eyes]
+        self._project = self._eyes.project
         self._model = Model()
         self._late: list[tuple[str, Callable[[], object]]] = []
         self._faultiness = self.chance.choice((0.0, 0.05, 0.2, 0.5))
@@ -77,7 +77,7 @@ class World:
             tokens = self.chance.choice((0, 50, 300, 1_000))
             duration = self.chance.choice((None, "hourly", "daily"))
             self._set_budget(f"user:{user}", Budget(tokens * TOKEN, duration))
-        self._set_budget(f"project:{PROJECT}", Budget(self.chance.choice((200, 2_000, 10**6)) * TOKEN))
+        self._set_budget(f"project:{self._project}", Budget(self.chance.choice((200, 2_000, 10**6)) * TOKEN))
         self._start_process()
 
     @contextmanager
@@ -289,7 +289,9 @@ class World:
         if store is not self._eyes:
             self._stores.append(store)
         link = Link(store, "disk:///of/the/world", self, self)
-        guard = Guard(store=link, project=PROJECT, clock=self.clock, spool=str(self._spool), hold_ttl="15m")
+        guard = Guard(
+            store=link, project=self._project, clock=self.clock, spool=str(self._spool), hold_ttl="15m"
+        )
         guard.register_price(MODEL, input=1, output=1)
         for kind in (events.Settled, events.Voided):
             guard.on(lambda event: self._ended.append(event.hold_id), kind)
@@ -397,7 +399,7 @@ class World:
                 raise Broken(f"{balance.account} still holds {balance.held_nanos} Nanos")
         for attempt in self._attempts:
             self._check_fate(attempt)
-        project = self._model.standing(f"project:{PROJECT}")
+        project = self._model.standing(f"project:{self._project}")
         booked = sum(cost for _, cost, _ in map(self._model.record, self._model.calls))
         if project is None or project.spent != booked:
             raise Broken(f"the project has spent {project}, and its calls come to {booked}")
