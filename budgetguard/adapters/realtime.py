@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import cache, partial
 from typing import Any, Final
@@ -24,14 +24,12 @@ from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.config import changed
 from budgetguard.context import current_runs, current_user
 from budgetguard.counting.requests import is_absent
-from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
+from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.flow import Flow, Invoke, Work, adrive, drive
-from budgetguard.holds import Hold, new_hold_id
-from budgetguard.money import Nanos
+from budgetguard.holds import Charge
 from budgetguard.pricing.book import AZURE
-from budgetguard.refusals import missing_user
-from budgetguard.windows import duration_ms
+from budgetguard.refusals import missing_user, unknown_account
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
@@ -108,23 +106,23 @@ class _Guard:
                     raise
         if free:
             return
-        now, user = keeper.now(), current_user() or settings.user
-        nothing: Nanos = 0
-        hold = Hold(
-            id=new_hold_id(now),
-            charges=keeper.charges(user, current_runs(keeper)),
-            amount=nothing,
-            on_lapse=nothing,
-            ttl=duration_ms(settings.hold_ttl),
-            created=now,
-            user=user,
-            model=model,
-            endpoint="realtime",
-        )
-        if keeper.reserve(hold):
-            keeper.void(hold, "a connection costs nothing by itself")
-        elif settings.missing_user == "error":
-            raise missing_user(model or "a realtime session", keeper.project)
+        user = current_user() or settings.user
+        try:
+            self._find_payer(user, keeper.charges(user, current_runs(keeper)))
+        except StoreError:
+            if settings.on_store_error == "block":
+                raise
+
+    def _find_payer(self, user: str | None, charges: Iterable[Charge]) -> None:
+        keeper, limited = self.keeper, False
+        for charge in charges:
+            balance = keeper.store.read(charge.account)
+            if balance is None and charge.required and charge.budget is None:
+                raise unknown_account(charge.account, user, keeper.project)
+            limit = charge.budget if balance is None else balance.limit_nanos
+            limited = limited or limit is not None
+        if not limited and keeper.settings.missing_user == "error":
+            raise missing_user(self._model or "a realtime session", keeper.project)
 
     def cover(self, socket: Any, *, asynchronous: bool) -> Any:
         """Guard a websocket, once, and return it."""

@@ -17,6 +17,7 @@ from budgetguard import errors, events
 from budgetguard.adapters import paths
 from budgetguard.config import Settings
 from budgetguard.testing._media import MediaServer
+from budgetguard.testing._realtime_server import RealtimeServer
 from budgetguard.testing.openai_server import OpenAIServer
 
 from . import pages, tables
@@ -34,12 +35,23 @@ def openai_server() -> Iterator[OpenAIServer]:
         yield server
 
 
+@pytest.fixture
+def realtime_server() -> Iterator[RealtimeServer]:
+    with RealtimeServer() as server:
+        yield server
+
+
 @page
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
-    path: Path, tmp_path: Path, openai_server: OpenAIServer
+    path: Path, tmp_path: Path, openai_server: OpenAIServer, realtime_server: RealtimeServer
 ) -> None:
     text = path.read_text()
-    variables = environment(tmp_path, OPENAI_BASE_URL=openai_server.base_url, OPENAI_API_KEY="not-a-key")
+    variables = environment(
+        tmp_path,
+        OPENAI_BASE_URL=openai_server.base_url,
+        OPENAI_WEBSOCKET_URL=realtime_server.base_url,
+        OPENAI_API_KEY="not-a-key",
+    )
     program = pages.script(text)
     if program.strip():
         done = run(python(checked(program, tmp_path)), tmp_path, variables)
