@@ -16,6 +16,8 @@ from budgetguard.stores.base import public_url
         ("redis://me:secret@host:6379/0?timeout=3&password=secret", "redis://host:6379/0"),
         ("postgresql://me:sec%40ret@host/db#secret", "postgresql://host/db"),
         ("postgresql://secret@[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        ("postgresql://u:secret@h/db?schema=a&password=secret&prepare=0", "postgresql://h/db?schema=a"),
+        ("postgresql:///db?host=/run/pg&user=secret", "postgresql:///db?host=/run/pg"),
         ("redis://:secret@[bad", "redis://…"),
         ("disk:///var/lib/app?timeout=5", "disk:///var/lib/app"),
         ("memory://", "memory://"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import urlsplit
+from typing import Final, Protocol, runtime_checkable
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
@@ -82,6 +82,20 @@ class Store(Protocol):
         """Let go of files and connections; the next verb opens them again."""
 
 
+@runtime_checkable
+class Migrating(Protocol):
+    """A store whose database must be brought up to date when budgetguard is."""
+
+    def migrate(self) -> tuple[int, int]:
+        """Make the database ready for this version; return its schema's version before and after.
+
+        A version of 0 is none. Raises StoreError where that cannot be done.
+        """
+
+    def grants(self) -> str:
+        """Return the SQL with which the owner lets another role use the store."""
+
+
 _STORES: Final = {
     "memory": ("budgetguard.stores.memory", "MemoryStore"),
     "disk": ("budgetguard.stores.disk", "DiskStore"),
@@ -118,12 +132,21 @@ def open_store(
     return store
 
 
+# Options that say which store is meant; the others say how to use it, and may be secret.
+_PLACES: Final = ("schema", "host", "hostaddr", "port", "dbname")
+
+
 def public_url(url: str) -> str:
-    """Return a store's URL as it may be shown and compared: no credentials, no options, whole paths."""
+    """Return a store's URL as it may be shown and compared: whole paths, no credentials.
+
+    Of its options only those are left that tell stores apart.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:  # no URL at all, which opening it will say
         return f"{url.partition('://')[0]}://…"
     if parts.scheme == "disk":
         return f"disk://{Path(parts.netloc + parts.path).expanduser().absolute()}"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] in _PLACES], safe="/")
+    return f"{place}?{options}" if options else place

@@ -36,7 +36,7 @@ class Connection(psycopg.Connection[Row]):
         """Wait for the server, and raise TooLate once the deadline is over."""
         return super().wait(_until(gen, self.deadline), interval=_INTERVAL)
 
-    def __del__(self) -> None:
+    def __del__(self, *_: Any) -> None:
         """Do not warn: pooled connections end with the program, and inherited ones with the fork's child."""
 
 
