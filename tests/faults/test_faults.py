@@ -1,4 +1,4 @@
-"""Some thousand steps of the fault run, on every store that needs no server: `tox -e faults` goes further."""
+"""Some thousand steps of the fault run, on every store: `tox -e faults` goes further."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from .episodes import Failure, one, run
+from .episodes import Failure, one, run, served
 
 SEEDS = (1, 2, 3)
 
@@ -17,10 +17,17 @@ def _silence(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("url", "steps"), [("memory://", 3_000), ("disk://", 750)])
-def test_the_laws_hold_whatever_fails(url: str, steps: int, seed: int) -> None:
-    for outcome in run(seed, steps, url):
+@pytest.mark.parametrize(("store", "steps"), [("memory://", 2_000), ("disk://", 600)])
+def test_the_laws_hold_whatever_fails(store: str, steps: int, seed: int) -> None:
+    for outcome in run(seed, steps, store):
         assert not isinstance(outcome, Failure), f"{outcome}"
+
+
+@pytest.mark.parametrize("store", ["valkey", "postgres"])
+def test_the_laws_hold_on_servers_whatever_fails(store: str) -> None:
+    with served(store) as url:
+        for outcome in run(1, 600, url):
+            assert not isinstance(outcome, Failure), f"{outcome}"
 
 
 def test_a_seed_repeats_its_run() -> None:

@@ -289,9 +289,7 @@ class World:
         if store is not self._eyes:
             self._stores.append(store)
         link = Link(store, "disk:///of/the/world", self, self)
-        guard = Guard(
-            store=link, project=self._project, clock=self.clock, spool=str(self._spool), hold_ttl="15m"
-        )
+        guard = Guard(store=link, project=self._project, clock=self.clock, spool=str(self._spool))
         guard.register_price(MODEL, input=1, output=1)
         for kind in (events.Settled, events.Voided):
             guard.on(lambda event: self._ended.append(event.hold_id), kind)
