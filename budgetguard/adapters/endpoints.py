@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from budgetguard.adapters.answers import StreamTally
+from budgetguard.adapters.assistants import RunTally, prepare_run, project_run, read_run, read_runs
 from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
 from budgetguard.adapters.endpoint import Body, Endpoint, Polled
 from budgetguard.adapters.input_counts import CountedBody, prepare_count
@@ -66,6 +67,10 @@ def _one_batch(answer: object) -> tuple[Reported]:
     return (read_batch(answer),)
 
 
+def _one_run(answer: object) -> tuple[Reported]:
+    return (read_run(answer),)
+
+
 def _background_ttl(body: Body) -> int:
     return _BACKGROUND_TTL if runs_in_background(body) else 0
 
@@ -78,7 +83,8 @@ def _searches(body: Body) -> Mapping[str, int]:
     return {} if given(body, "web_search_options") is None else {"web_searches": 1}
 
 
-# A day: what runs in the background is done long before, and whoever asks for it asks the same day.
+# A day: what runs in the background is done long before, and whoever asks for it asks the same day. A run of
+# an assistant expires 10 minutes after it began.
 _BACKGROUND_TTL: Final = 24 * 60 * 60 * 1000
 
 PRICED: Final = (
@@ -123,6 +129,18 @@ PRICED: Final = (
         least_ttl=batch_ttl,
         prepare=prepare_batch,
     ),
+    *(
+        Endpoint(
+            "runs",
+            path,
+            project_run,
+            read=read_run,
+            tally=RunTally,
+            least_ttl=lambda _body: _BACKGROUND_TTL,
+            prepare=prepare_run,
+        )
+        for path in ("/threads/{}/runs", "/threads/runs")
+    ),
 )
 
 # Asking for answers that come later: free, but it tells what those answers cost.
@@ -132,6 +150,10 @@ POLLED: Final = (
     Polled("GET", "/batches", read_batches),
     Polled("GET", "/batches/{}", _one_batch),
     Polled("POST", "/batches/{}/cancel", _one_batch),
+    Polled("GET", "/threads/{}/runs", read_runs),
+    Polled("GET", "/threads/{}/runs/{}", _one_run),
+    Polled("POST", "/threads/{}/runs/{}/cancel", _one_run),
+    Polled("POST", "/threads/{}/runs/{}/submit_tool_outputs", _one_run, RunTally),
 )
 
 # POST, PUT and PATCH here cost nothing; `{}` is one path segment. What runs a model, stores by the gigabyte,
@@ -161,6 +183,8 @@ FREE: Final = (
     "/threads/{}/messages/{}",
     "/threads/{}/runs/{}",
     "/threads/{}/runs/{}/cancel",
+    # Goes on with a run that was held for when it was created.
+    "/threads/{}/runs/{}/submit_tool_outputs",
     "/evals",
     "/evals/{}",
     "/evals/{}/runs/{}/cancel",

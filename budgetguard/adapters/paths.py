@@ -14,6 +14,7 @@ from budgetguard.errors import UnknownEndpointError
 from budgetguard.events import logger
 
 _BY_PATH: Final = {row.path: row for row in PRICED}
+_WITH_IDS: Final = tuple(row for row in PRICED if "{}" in row.path)
 _POLLING: Final = frozenset(row.method for row in POLLED)
 _warned: set[str] = set()
 # What these open goes on over WebRTC or a telephone line, or in a browser that holds its own key.
@@ -49,8 +50,10 @@ def endpoint_of(
     """
     method = method.upper()
     path = plain_path(url, base_url)
-    if method == "POST" and (row := _BY_PATH.get(path)) is not None:
-        return row
+    if method == "POST":
+        row = _BY_PATH.get(path) or next((one for one in _WITH_IDS if _matches(one.path, path)), None)
+        if row is not None:
+            return row
     if not free and method not in FREE_METHODS and not any(_is_free(pattern, path) for pattern in FREE):
         check_allowed(method, path, allowed)
     return None

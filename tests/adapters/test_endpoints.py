@@ -63,8 +63,8 @@ def test_what_costs_nothing_is_free(path: str) -> None:
     "path",
     [
         "/made/up",
-        "/threads/t_1/runs",
-        "/threads/runs",
+        "/threads/t_1/runs/run_1/made_up",
+        "/threads/runs/made_up",
         "/files/search",
         "/batches/batch_1",
         "/vector_stores",

@@ -61,7 +61,10 @@ _REQUESTS: Final[Mapping[str, Sequence[tuple[str, dict[str, Any], dict[str, Any]
     "videos": [("sora-2", {"prompt": _WORDS}, {})],
 }
 # What these bill is not in their requests.
-_BY_WORD: Final[Mapping[str, str]] = {"batches": "its lines, each as its endpoint, at batch prices"}
+_BY_WORD: Final[Mapping[str, str]] = {
+    "batches": "its lines, each as its endpoint, at batch prices",
+    "runs": "tokens, searches, containers",
+}
 _NOTES: Final[Mapping[str, str]] = {
     "responses": "[hosted tools](projection.md#hosted-tools)",
     "completions": "at most 16 tokens if `max_tokens` does not say",
@@ -69,6 +72,7 @@ _NOTES: Final[Mapping[str, str]] = {
     "translations": "[the length of the upload](#images-audio-video); booked as projected",
     "videos": "booked when the job is taken on",
     "batches": "[its file is read](#batches)",
+    "runs": "[assistant and thread are read](#assistants-runs)",
 }
 # These share a row's readers with others, and are never asked for as a stream.
 _NO_STREAM: Final = frozenset({"image variations"})
@@ -222,7 +226,8 @@ def _notes(row: Endpoint) -> str:
     if row.asks_usage:
         notes.append("[its stream is asked for usage](#streams)")
     if ttl := row.least_ttl({}):
-        notes.append(f"held for {ttl // 86_400_000} days")
+        days = ttl // 86_400_000
+        notes.append(f"held for {days} days" if days > 1 else "held for 24 hours")
     elif ttl := row.least_ttl({"background": True}):
         notes.append(f"[in the background](#background-responses) held for {ttl // 3_600_000} hours")
     return "; ".join([*notes, *([_NOTES[row.name]] if row.name in _NOTES else [])])
