@@ -301,6 +301,8 @@ class Call:
             return Settlement(cost, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
             usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
+            if ending.part is not None:
+                usage = Usage.of(**{**usage.units, ending.part: ending.seen})
             cost = self._cost(usage, None)
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
@@ -308,7 +310,10 @@ class Call:
         if reported.usage is None:
             cost, estimated = reported.part_of(self._projection.cost), True
         else:
-            cost, estimated = self._cost(reported.usage, reported.tier), False
+            cost = self._cost(reported.usage, reported.tier)
+            told = {unit: n for unit, n in reported.usage.units.items() if unit not in reported.measured}
+            # What was measured makes an estimate only where it is billed.
+            estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
             if (hidden := self._projection.hidden) is not None:
                 self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.

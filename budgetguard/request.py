@@ -27,11 +27,13 @@ class Answered:
 class Abandoned:
     """Say that a stream ended early: the input and the `seen` output tokens are settled.
 
-    Or `usage`, where more is known of what was used than a number of tokens.
+    Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
+    that are no text, such as `output_image_tokens`.
     """
 
     seen: int
     usage: Usage | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

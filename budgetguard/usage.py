@@ -46,6 +46,7 @@ class Reported:
         tier: the service tier that it was billed at, or None.
         request_id: the provider's id of the answer, or None.
         pending: the provider works on: what it costs is said when it is asked for later, by that id.
+        measured: units of the usage that the answer does not count, so that they were measured in it.
         done: how much was done of what was projected, as (part, whole), where there is no usage.
     """
 
@@ -54,6 +55,7 @@ class Reported:
     tier: str | None = None
     request_id: str | None = None
     pending: bool = False
+    measured: frozenset[str] = frozenset()
     done: tuple[int, int] = (1, 1)
 
     def part_of(self, projected: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from budgetguard.adapters.fields import count, field
-from budgetguard.adapters.lengths import most_seconds, recording_seconds
+from budgetguard.adapters.lengths import Beginning, most_seconds, recording_seconds
 from budgetguard.adapters.measures import text, tokens
 from budgetguard.adapters.uploads import files_of, look_into
 from budgetguard.counting.requests import given
@@ -74,16 +73,18 @@ def read_speech(answer: object) -> Reported:
     if not isinstance(answer, bytes | bytearray):
         return Reported(usage=None)
     data = bytes(answer)
+    size: int = getattr(answer, "size", len(data))
     if data[:6].startswith((b"data:", b"event:")):
         tally = SpeechTally()
         for event in _events(data):
             tally.feed(event)
         return tally.reported or Reported(usage=None)
-    seconds = recording_seconds(io.BytesIO(data), len(data))
+    seconds = recording_seconds(Beginning(data, size), size)
     if seconds is None:
         return Reported(usage=None)
     spoken = math.ceil(round(seconds * _SPOKEN_A_SECOND, 6))
-    return Reported(Usage.of(output_tokens=spoken, output_audio_tokens=spoken))
+    units = {"output_tokens": spoken, "output_audio_tokens": spoken}
+    return Reported(Usage.of(**units), measured=frozenset(units))
 
 
 def _events(data: bytes) -> Iterator[object]:
@@ -101,6 +102,8 @@ class SpeechTally:
     Args:
         model: the model that was asked for.
     """
+
+    part: Final = "output_audio_tokens"
 
     def __init__(self, model: str = "") -> None:
         self._usage: Usage | None = None

@@ -208,6 +208,8 @@ class ImagesTally:
         model: the model that was asked for.
     """
 
+    part: Final = "output_image_tokens"
+
     def __init__(self, model: str = "") -> None:
         self._usage: Usage | None = None
         self._partial = 0

@@ -6,6 +6,7 @@ without it, and where a file does not tell, the length is bounded by the size.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -19,6 +20,24 @@ LEAST_BYTE_RATE: Final = 750
 MOST_BYTE_RATE: Final = 1_152_000
 _UNKNOWN_SIZE: Final = 0xFFFFFFFF
 _MOST_CHUNKS: Final = 64
+
+
+class Beginning(io.BytesIO):
+    """Stand for a file of which only the beginning is there. Its end is where the whole file's is.
+
+    Args:
+        head: the beginning.
+        size: bytes of the whole file.
+    """
+
+    def __init__(self, head: bytes, size: int) -> None:
+        super().__init__(head)
+        self._size = size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_END:
+            return super().seek(max(0, self._size + offset))
+        return super().seek(offset, whence)
 
 
 def recording_seconds(file: BinaryIO, size: int, name: str = "") -> float | None:

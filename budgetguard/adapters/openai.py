@@ -34,6 +34,7 @@ MODEL_MAP: Final = "_budgetguard_model_map"
 NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
+_SOUND_KEPT: Final = 1_048_576
 # Functions of the client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
 
@@ -207,7 +208,9 @@ class OpenAIRequest(Request):
                 projected_output=call.projection.output_tokens,
                 encoding=encoding,
             )
-        return BodyWatch(self._read, encoding=encoding)
+        # A recording's length is read from its beginning.
+        most = _SOUND_KEPT if kind.startswith("audio/") else None
+        return BodyWatch(self._read, encoding=encoding, most=most)
 
     def _read(self, answer: object) -> Reported:
         response = http_response(answer)
@@ -299,6 +302,7 @@ class _Complete:
         self.feed = tally.feed
         self.seen_tokens = tally.seen_tokens
         self.seen_beyond = getattr(tally, "seen_beyond", None)
+        self.part: str | None = getattr(tally, "part", None)
 
     @property
     def reported(self) -> Reported | None:

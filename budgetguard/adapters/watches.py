@@ -24,6 +24,21 @@ _NO_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])')
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
+class Head(bytes):
+    """Hold the beginning of a body.
+
+    Attributes:
+        size: how many bytes the whole body has.
+    """
+
+    size: int
+
+    def __new__(cls, data: bytes, size: int) -> Head:
+        made = super().__new__(cls, data)
+        made.size = size
+        return made
+
+
 class Watch(ABC):
     """Read along with one answer.
 
@@ -95,7 +110,7 @@ class EventWatch(Watch):
         if self.over and seen <= self._projected_output:
             # A whole stream that reported no usage: the projection stands in, unless more was seen.
             return Answered(Reported(usage=None))
-        return Abandoned(seen)
+        return Abandoned(seen, part=getattr(self._tally, "part", None))
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data
@@ -137,15 +152,25 @@ class BodyWatch(Watch):
     Args:
         read: whole body -> what it reports.
         encoding: the response's `content-encoding`.
+        most: bytes of the body that are kept for `read`, which gets a `Head` of a longer one; None is all.
     """
 
-    def __init__(self, read: Callable[[bytes], Reported], *, encoding: str = "") -> None:
+    def __init__(
+        self, read: Callable[[bytes], Reported], *, encoding: str = "", most: int | None = None
+    ) -> None:
         self._read = read
         self._coding = _Coding.named(encoding)
         self._parts: list[bytes] = []
+        self._most = most
+        self._kept = self._size = 0
 
     def feed(self, data: bytes) -> bytes:
-        self._parts.append(data if self._coding is None else self._coding.decode(data))
+        plain = data if self._coding is None else self._coding.decode(data)
+        self._size += len(plain)
+        kept = plain if self._most is None else plain[: max(0, self._most - self._kept)]
+        if kept:
+            self._kept += len(kept)
+            self._parts.append(kept)
         return data
 
     def end(self) -> bytes:
@@ -155,7 +180,7 @@ class BodyWatch(Watch):
     def ending(self, error: BaseException | None) -> Ending:
         parts, self._parts = self._parts, []
         if self.over:
-            return Answered(self._read(b"".join(parts)))
+            return Answered(self._read(Head(b"".join(parts), self._size)))
         if error is not None:
             return Unknown(f"the answer broke off: {type(error).__name__}")
         # Read to the end or not, the provider was done with it.

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import threading
 import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from budgetguard.testing._openai_exchange import Exchange, to_json
 from budgetguard.testing.openai_server import OpenAIServer
 
 IMAGES: Final = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")
+_GATE_TIMEOUT: Final = 10.0
 SPEECH: Final = "/v1/audio/speech"
 WRITTEN: Final = ("/v1/audio/transcriptions", "/v1/audio/translations")
 VIDEOS: Final = "/v1/videos"
@@ -63,6 +65,7 @@ class MediaServer(OpenAIServer):
         spoken_seconds: how long every speech lasts.
         transcript: what every recording says.
         status: answer with this error status instead, if it is one.
+        gate: streams wait for it after their first event, if there is one.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -73,6 +76,7 @@ class MediaServer(OpenAIServer):
         self.spoken_seconds = 2.0
         self.transcript = "Hello to all the people in the room."
         self.status = 200
+        self.gate: threading.Event | None = None
         self._jobs: dict[str, dict[str, Any]] = {}
 
     def _handle(self, connection: Connection, request: HTTPRequest) -> None:
@@ -124,6 +128,8 @@ class _Answer:
         self._connection.start_stream({"content-type": "text/event-stream"})
         for event in events:
             self._connection.send_chunk(b"data: " + to_json(event) + b"\n\n")
+            if self._server.gate is not None:
+                self._server.gate.wait(_GATE_TIMEOUT)
         self._connection.send_chunk(b"data: [DONE]\n\n", last=True)
 
     def _bill(self, billed: Mapping[str, Any]) -> None:

@@ -6,16 +6,21 @@ import io
 import os
 import struct
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from budgetguard.adapters.audio import read_speech
 from budgetguard.adapters.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.adapters.uploads import look_into, with_files
+from budgetguard.adapters.watches import BodyWatch
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from budgetguard.request import Answered
 from budgetguard.testing._media import silence
+from budgetguard.usage import Reported, Usage
 from tests.adapters.books import Books
 from tests.adapters.media import billed_usd, check, media, o200k, open_media
 
@@ -38,7 +43,7 @@ def test_slow_speech_is_projected_longer(books: Books) -> None:
     media(books).spoken_seconds = 12
     with books.client() as client:
         client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", speed=0.5)
-    check(books, billed_usd(books.server))
+    check(books, billed_usd(books.server), estimated=True)  # measured: speech in one piece reports nothing
     (projected,) = books.of("Projected")
     assert projected.usage.output_tokens > 240  # which is more than this text has at normal speed
 
@@ -49,6 +54,42 @@ def test_speech_whose_length_nobody_can_read_is_booked_as_projected(books: Books
     (settled,), (projected,) = books.of("Settled"), books.of("Projected")
     assert (settled.cost, settled.estimated) == (projected.cost, True)
     assert books.held == 0
+
+
+@pytest.mark.parametrize(("model", "estimated"), [("gpt-4o-mini-tts", True), ("tts-1", False)])
+def test_speech_that_is_measured_is_an_estimate_where_its_length_is_billed(
+    books: Books, model: str, estimated: bool
+) -> None:
+    with books.client() as client:
+        client.audio.speech.create(**SPEECH, model=model)
+    check(books, billed_usd(books.server), estimated=estimated)
+
+
+def test_of_a_long_recording_only_the_beginning_is_kept_and_its_length_read(books: Books) -> None:
+    long = silence(300)
+    kept: list[bytes] = []
+
+    def read(answer: bytes) -> Reported:
+        kept.append(answer)
+        return read_speech(answer)
+
+    watch = BodyWatch(read, most=4_096)
+    for at in range(0, len(long), 1_000):
+        assert watch.feed(long[at : at + 1_000]) == long[at : at + 1_000]
+    watch.end()
+    ending = watch.ending(None)
+    assert isinstance(ending, Answered)
+    assert ending.reported.usage == Usage.of(output_tokens=6_000, output_audio_tokens=6_000)
+    assert [len(one) for one in kept] == [4_096]
+
+    media(books).spoken_seconds = 120  # 1.9 MB, more than a client's call keeps
+    with (
+        books.client() as client,
+        client.audio.speech.with_streaming_response.create(**SPEECH, model="gpt-4o-mini-tts") as response,
+    ):
+        assert sum(len(part) for part in response.iter_bytes()) > 1_900_000
+    (settled,) = books.of("Settled")
+    assert settled.usage.units["output_audio_tokens"] == 2_400
 
 
 def test_speech_of_an_unknown_model_is_refused_unsent(books: Books) -> None:
@@ -171,13 +212,17 @@ def test_a_transcript_that_looks_like_a_report_is_text(books: Books) -> None:
     check(books, billed_usd(books.server), estimated=True)
 
 
-def test_an_abandoned_transcription_costs_what_was_seen(books: Books) -> None:
+def test_an_abandoned_transcription_costs_its_input_and_what_was_seen(books: Books) -> None:
+    media(books).gate = threading.Event()
     with books.client() as client:
         with client.audio.transcriptions.create(**TRANSCRIPTION, stream=True) as stream:
-            first = next(iter(stream))
-        assert first.type == "transcript.text.delta"
+            first: Any = next(iter(stream))
+        media(books).gate.set()
+    (projected,), (settled,) = books.of("Projected"), books.of("Settled")
+    units = dict(projected.usage.units) | {"output_tokens": o200k(first.delta)}
+    assert (settled.outcome, settled.usage.units, settled.estimated) == ("abandoned", units, True)
     assert books.held == 0
-    assert books.spent > 0
+    assert books.spent == books.keeper.prices.rates("gpt-4o-transcribe").cost(Usage(units))
 
 
 # --- files that tell nothing ---

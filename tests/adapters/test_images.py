@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,17 @@ def test_the_picture_is_the_caller_s(books: Books) -> None:
         answer = client.images.generate(**BODY)
     assert answer.data is not None
     assert base64.b64decode(answer.data[0].b64_json or "") == b"an image"
+
+
+def test_an_abandoned_stream_of_images_costs_its_input_and_the_pictures_seen(books: Books) -> None:
+    media(books).gate = threading.Event()
+    with books.client() as client:
+        with client.images.generate(**BODY, stream=True, partial_images=2) as stream:
+            assert next(iter(stream)).type == "image_generation.partial_image"
+        media(books).gate.set()
+    (projected,), (settled,) = books.of("Projected"), books.of("Settled")
+    units = {"input_tokens": projected.usage.input_tokens, "output_tokens": 100, "output_image_tokens": 100}
+    assert (settled.outcome, settled.usage.units, settled.estimated) == ("abandoned", units, True)
+    assert books.held == 0
+    # 100 tokens of a partial picture at the price of pictures, $32 a million, and not at that of text.
+    assert books.spent == projected.usage.input_tokens * 5_000 + 100 * 32_000

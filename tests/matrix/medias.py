@@ -77,19 +77,23 @@ def _variations() -> Iterator[Way]:
 
 
 def _speech() -> Iterator[Way]:
-    bodies = {
+    # Billed by tokens, its length is measured, unless it comes as events, which report it.
+    measured = {
         "by tokens": SPEAK,
         "instructions": {**SPEAK, "instructions": "Whisper."},
-        "events": {**SPEAK, "stream_format": "sse"},
         "slow": {**SPEAK, "speed": 0.5},
+    }
+    told = {
+        "events": {**SPEAK, "stream_format": "sse"},
         "by the character": SPEAK_BY_CHARACTER,
         "by the character, hd": {**SPEAK, "model": "tts-1-hd"},
     }
-    yield from calls("audio.speech.create", bodies)
+    yield from calls("audio.speech.create", measured, estimated=True)
+    yield from calls("audio.speech.create", told)
     for body in (SPEAK, SPEAK_BY_CHARACTER):
-        for way in faces("audio.speech.create", body):
+        for way in faces("audio.speech.create", body, estimated=body is SPEAK):
             yield replace(way, name=f"{way.name}, {body['model']}")
-    yield from posts("/audio/speech", {"body": {"body": SPEAK}}, (bytes,))
+    yield from posts("/audio/speech", {"body": {"body": SPEAK}}, (bytes,), estimated=True)
 
 
 def _transcriptions() -> Iterator[Way]:
