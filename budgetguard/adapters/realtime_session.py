@@ -287,7 +287,7 @@ class Session:
         def settle() -> None:
             known = call
             if known is None:
-                known = self._call(lambda: TranscriptRequest(writer, self._tariff, seconds=1))
+                known = self._own_call(lambda: TranscriptRequest(writer, self._tariff, seconds=1))
                 known.owe()
             known.finish(known.request.ending(event))
 
@@ -306,7 +306,7 @@ class Session:
 
         def owe() -> None:
             # Nobody asked for it, and nothing is held: it is under way all the same.
-            owed = self._call(lambda: self._response_request(response))
+            owed = self._own_call(lambda: self._response_request(response))
             error = owed.owe()
             kept = _Response(owed, self._config.audio_out)
             self._keep(owed, lambda: self._responses.__setitem__(ident, kept))
@@ -415,8 +415,13 @@ class Session:
 
     def _call(self, request: Callable[[], Request]) -> Call:
         """Return a call that whoever is current pays, else whoever opened the session."""
-        here = surroundings() if current_user() is not None else self._opened_in
-        call: Call = within(here, lambda: Call(self._keeper, request()))
+        if current_user() is not None:
+            return Call(self._keeper, request())
+        return self._own_call(request)
+
+    def _own_call(self, request: Callable[[], Request]) -> Call:
+        """Return a call that nobody asked for: whoever opened the session pays."""
+        call: Call = within(self._opened_in, lambda: Call(self._keeper, request()))
         return call
 
     def _keep(self, call: Call, keep: Job) -> None:
@@ -428,14 +433,14 @@ class Session:
 
     def _stand(self, room_ms: int) -> None:
         """Reserve for a response that the server may make of its own accord."""
-        call = self._call(lambda: self._response_request({}, room_ms))
+        call = self._own_call(lambda: self._response_request({}, room_ms))
         call.reserve()
         self._replace("_standing", _Standing(call, self._renew_at(), room_ms))
 
     def _listen(self, waiting_ms: int) -> None:
         seconds = max(_TRANSCRIPT_SECONDS, -(-2 * waiting_ms // 1_000))
         writer = self._transcriber() or ""
-        call = self._call(lambda: TranscriptRequest(writer, self._tariff, seconds=seconds))
+        call = self._own_call(lambda: TranscriptRequest(writer, self._tariff, seconds=seconds))
         call.reserve()
         self._replace("_listening", _Standing(call, self._renew_at(), seconds * 1_000))
 

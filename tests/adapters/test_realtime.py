@@ -543,3 +543,17 @@ def test_a_server_that_is_declared_free_costs_nothing(tmp_path: Path) -> None:
             connection.response.create()
             until(connection, "response.done")
         assert (books.spent, books.held) == (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(openai.resources.beta.Beta, "realtime"), reason="this SDK has no beta of it")
+def test_the_beta_of_the_api_is_guarded_as_well(books: RealtimeBooks) -> None:
+    with books.client() as client, client.beta.realtime.connect(model=MODEL) as connection:
+        connection.conversation.item.create(item=message())
+        connection.response.create()
+        until(connection, "response.done")
+        books.check()
+        books.limit(books.spent)
+        with pytest.raises(BudgetExceededError):
+            connection.response.create()
+    assert books.server.count("response.create") == 1
+    books.check()

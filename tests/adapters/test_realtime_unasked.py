@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from budgetguard.accounts import Budget
 from budgetguard.background import background
+from budgetguard.context import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.usage import Usage
@@ -255,6 +257,34 @@ def test_more_sound_is_held_for_as_it_is_sent(books: RealtimeBooks) -> None:
         assert last.usage.units["input_audio_tokens"] >= 800
         connection.close()
     assert books.held == 0
+
+
+def test_turns_that_the_server_takes_are_paid_by_who_opened_the_session(books: RealtimeBooks) -> None:
+    books.keeper.store.set_budget("user:other", Budget(limit=10**10))
+    with books.client() as client:
+        connection = listening(client)
+        with budget_user("other"):
+            say(connection)
+            until(connection, "response.done")
+            connection.close()
+    other = books.keeper.store.read("user:other")
+    assert other is not None
+    assert (other.spent_nanos, other.held_nanos) == (0, 0)
+    books.check()
+
+
+def test_a_turn_for_which_nothing_is_held_is_booked_and_is_the_last(books: RealtimeBooks) -> None:
+    """Ours is not the only way to have one made; here a client's own socket below the SDK's asks for it."""
+    exact(books, 0)
+    with books.client() as client:
+        connection = listening(client, QUIET)
+        socket = connection._connection
+        type(socket).send(socket, '{"type": "response.create"}')
+        until(connection, "response.done")
+        with pytest.raises(BudgetExceededError):
+            connection.response.create()
+        connection.close()
+    assert (books.spent, books.held) == (TURN, 0)
 
 
 # Transcripts
