@@ -65,22 +65,26 @@ class HiddenInput:
     Attributes:
         key: what is learned together: `gpt-5 input beyond: web_search`, `gpt-4o responses: tools`.
         shown: the input tokens that are projected for what the request shows, margin included.
-        proportional: whether what is learned is in thousandths of `shown`.
+        text: what thousandths are learned of: `shown` without the margin that every request gets alike; 0
+            where tokens are learned.
         hides: whether the request is known not to show all of its input.
     """
 
     key: str
     shown: int
-    proportional: bool = False
+    text: int = 0
     hides: bool = False
 
     def observed(self, billed: int) -> int:
         """Return what an answer that was billed so many input tokens teaches: what was beyond `shown`."""
-        beyond = max(0, billed - self.shown)
-        return max(1, -(-beyond * 1_000 // self.shown) if self.proportional else beyond)
+        if self.text:
+            return max(1, -(-(billed - self.text) * 1_000 // self.text))
+        return max(1, billed - self.shown)
 
     def tokens(self, learned: int) -> int:
         """Return the tokens to add to `shown` by what was learned, never less than none."""
         if learned <= 1:
             return 0  # the least that is observed: nothing was missed
-        return -(-self.shown * learned // 1_000) if self.proportional else learned
+        if self.text:
+            return max(0, self.text - (-self.text * learned // 1_000) - self.shown)
+        return learned

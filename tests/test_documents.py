@@ -111,6 +111,11 @@ def test_no_file_takes_long_or_counts_without_bound(name: str) -> None:
     assert found is None or found.pages + found.text <= 2 * len(data) + 400_000
 
 
+@pytest.mark.parametrize("name", ["bomb", "many bombs"])
+def test_what_unfolds_without_end_is_given_up(name: str) -> None:
+    assert read_pdf(HOSTILE[name]()) is None
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 300), st.integers(0, 300))
 def test_no_damage_to_a_file_does_harm(noise: bytes, at: int, cut: int) -> None:

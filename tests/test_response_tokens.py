@@ -267,10 +267,11 @@ def test_what_was_billed_beyond_what_is_shown_is_learned_by_model_and_shape() ->
 
 @given_by(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
 def test_what_is_learned_only_ever_adds(shown: int, billed: int, proportional: bool) -> None:
-    hidden = HiddenInput("key", shown + 32, proportional)
+    hidden = HiddenInput("key", shown + 32, shown if proportional else 0)
     added = hidden.tokens(hidden.observed(billed))
     assert added >= 0
-    assert hidden.shown + added >= billed - 1, "the least that is observed is taken for nothing"
+    least = 1 + (shown // 1_000 if proportional else 0)
+    assert hidden.shown + added >= billed - least, "the least that is observed is taken for nothing"
     assert hidden.tokens(0) == hidden.tokens(1) == 0
 
 
