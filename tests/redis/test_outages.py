@@ -203,6 +203,21 @@ def test_a_full_server_refuses_reserves_unchanged_and_takes_settles(start: Start
     store.close()
 
 
+def test_a_server_that_cannot_write_to_its_disk_is_a_store_error(start: Start) -> None:
+    server = start("--save", "3600 1")
+    store = open_store(server.url, project="p")
+    budget(store, 100)
+    shutil.rmtree(server.folder)
+    with server.client() as client:
+        client.bgsave()
+        while client.info("persistence")["rdb_bgsave_in_progress"]:
+            time.sleep(0.01)
+    with pytest.raises(StoreError, match="cannot write to its disk"):
+        store.reserve(make_hold(10))
+    assert money(store) == (100, 0, 0)
+    store.close()
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_server_that_would_evict_budgets_is_refused(start: Start, policy: str) -> None:
     server = start("--maxmemory", "100mb", "--maxmemory-policy", policy)

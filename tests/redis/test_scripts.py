@@ -272,6 +272,23 @@ def test_an_account_that_expired_is_listed_nowhere_and_can_be_made_again(
     store.close()
 
 
+def test_a_budget_that_takes_the_name_of_a_run_that_expired_is_never_swept(
+    server: ValkeyServer, client: redis.Redis
+) -> None:
+    clock = FakeClock()
+    store = open_store(server.url, project="p", clock=clock, retention="1h")
+    run = Charge("run:1", budget=Budget(100), ephemeral=True)
+    settled(store, granted(store, Hold(new_hold_id(clock()), (run,), 10, 10, 60_000, clock())), 10)
+    client.delete("bg:1:{p}:a:run:1", "bg:1:{p}:m:run:1")
+    budget(store, 70, "run:1")
+    budget(store, 10**6)
+    clock.advance(2 * 3_600)
+    for _ in range(200):
+        settled(store, granted(store, make_hold(now=clock())), 1)
+    assert money(store, "run:1") == (70, 0, 0)
+    store.close()
+
+
 def test_old_observations_fade_as_in_the_other_stores(server: ValkeyServer) -> None:
     store = open_store(server.url, project="p")
     budget(store, None)

@@ -131,7 +131,7 @@ end
 local function lapse(hold)
   for i = 1, #hold.on, 3 do
     local acc, window = account(hold.on[i]), hold.on[i + 1]
-    if acc then
+    if acc and not acc.fresh then
       release(acc, hold, window)
       if acc.window == window then
         book(acc, hold.model, hold.on_lapse)
@@ -244,6 +244,7 @@ end
 local function create(acc)
   call('HSET', acc.key, unpack(acc.fresh))
   call('ZADD', P .. 'accounts', 0, acc.name)
+  call('ZREM', P .. 'idle', acc.name)
   acc.fresh = nil
 end
 
@@ -306,8 +307,12 @@ local function sweep()
     call('ZREM', P .. 'waiting', answer)
   end
   for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'idle', '-inf', horizon, 'LIMIT', 0, sweeping)) do
-    call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-    call('ZREM', P .. 'accounts', name)
+    local acc = account(name)
+    local stays = acc and (not acc.ephemeral or tonumber(acc.updated) >= now - retention)
+    if not stays then
+      call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
+      call('ZREM', P .. 'accounts', name)
+    end
     call('ZREM', P .. 'idle', name)
   end
 end
