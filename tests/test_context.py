@@ -316,4 +316,4 @@ def test_tags_that_cannot_be_stored_are_refused(tags: Any) -> None:
 
 def test_only_functions_are_decorated() -> None:
     with pytest.raises(ConfigurationError, match="budget_user decorates functions, and 3 is none"):
-        budget_user("a")(3)  # type: ignore[type-var]
+        budget_user("a")(3)  # type: ignore[type-var]  # the mistake

@@ -482,7 +482,7 @@ def test_tiers_that_requests_make_up_are_not_remembered_without_end(book: PriceB
     rates = book.rates("gpt-5", at=AT)
     costs = {rates.with_tier(f"tier-{number}").cost(MILLION) for number in range(100)}
     assert len(costs) == 1
-    assert len(rates._source._made) <= 16  # type: ignore[attr-defined]
+    assert len(rates._source._made) <= 16  # type: ignore[attr-defined]  # a ListedSource
 
 
 @pytest.mark.parametrize(
@@ -527,3 +527,13 @@ def test_many_models_and_minutes_do_not_grow_the_cache_for_ever(book: PriceBook)
     for minute in range(1_500):
         book.rates("gpt-4o", at=AT + timedelta(minutes=minute))
     assert len(book._cache) <= 1_024
+
+
+@pytest.mark.parametrize("name", ["input", "output", "cached_input", "input_audio_mtok"])
+def test_a_bad_price_is_refused_under_the_name_that_the_caller_gave_it(book: PriceBook, name: str) -> None:
+    word: Any = {name: "cheap"}
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a price in USD"):
+        book.register("mine", **word)
+    debt: Any = {name: -1}
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a price in USD from 0"):
+        book.register("mine", **debt)

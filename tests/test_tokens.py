@@ -105,7 +105,7 @@ def test_a_panic_of_the_tokenizer_falls_back_to_bytes() -> None:
         def encode_ordinary(self, text: str) -> list[int]:
             raise PanicException
 
-    assert tokens._count_slice(Panicking(), "äb") == 3  # type: ignore[arg-type]
+    assert tokens._count_slice(Panicking(), "äb") == 3  # type: ignore[arg-type]  # a stand-in
 
 
 def test_an_interrupt_is_not_taken_for_a_panic() -> None:
@@ -114,7 +114,7 @@ def test_an_interrupt_is_not_taken_for_a_panic() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokens._count_slice(Interrupted(), "text")  # type: ignore[arg-type]
+        tokens._count_slice(Interrupted(), "text")  # type: ignore[arg-type]  # a stand-in
 
 
 def test_an_encoding_that_nobody_offers_is_named() -> None:

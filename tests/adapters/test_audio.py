@@ -185,7 +185,7 @@ def test_looking_into_a_file_leaves_it_where_it_stood(tmp_path: Path) -> None:
     with opened_wav(tmp_path).open("rb") as file:
         file.seek(1_234)
         body = with_files({"model": "whisper-1"}, [("file", file)])
-        assert look_into(body.files[0][1], most_seconds) == 9  # type: ignore[attr-defined]
+        assert look_into(body.files[0][1], most_seconds) == 9  # type: ignore[attr-defined]  # a Form
         assert file.tell() == 1_234
 
 

@@ -160,12 +160,12 @@ def test_the_garbage_collector_may_close_a_stream_in_the_middle_of_the_books(pau
         del streams
         gc.disable()
         try:
-            pausing.keeper.store.settle = collecting  # type: ignore[method-assign]
+            pausing.keeper.store.settle = collecting  # type: ignore[method-assign]  # watched
             other.close()
             settle_background(pausing)
         finally:
             gc.enable()
-            pausing.keeper.store.settle = settle  # type: ignore[method-assign]
+            pausing.keeper.store.settle = settle  # type: ignore[method-assign]  # as it was
     assert threads == [threading.main_thread().name, "budgetguard", "budgetguard"]
     assert [response.is_closed for response in responses] == [True, True]
     assert pausing.held == 0
@@ -318,7 +318,7 @@ async def test_the_event_loop_does_not_wait_for_a_store_that_does(tmp_path: Path
             threads.append(threading.current_thread().name)
             return settle(*arguments)
 
-        books.keeper.store.settle = noting  # type: ignore[method-assign]
+        books.keeper.store.settle = noting  # type: ignore[method-assign]  # watched
         async with books.aclient() as client:
             async for _ in await client.chat.completions.create(**STREAMED):
                 pass

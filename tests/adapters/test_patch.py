@@ -110,7 +110,7 @@ def test_unpatching_leaves_a_wrapper_on_top_of_ours(unpatched: Books) -> None:
         assert unpatched.names().count("Held") == 1
     finally:
         unpatch()
-        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]
+        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]  # as it was
 
 
 def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
@@ -132,7 +132,7 @@ def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
         assert seen == ["theirs", "theirs"]
         assert unpatched.names().count("Held") == 1
     finally:
-        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]
+        _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]  # as it was
 
 
 @pytest.mark.parametrize("first", ["openai", "budgetguard.patch"])

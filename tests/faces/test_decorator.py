@@ -662,7 +662,7 @@ def test_an_option_that_cannot_be_right_is_refused_when_decorating(
 
 def test_an_unknown_option_is_refused_when_decorating(guard: Guard) -> None:
     with pytest.raises(TypeError, match="modle"):
-        guard.budgeted(modle="x")  # type: ignore[call-overload]
+        guard.budgeted(modle="x")  # type: ignore[call-overload]  # the mistake
 
 
 def test_a_call_without_model_or_input_says_so(guard: Guard) -> None:

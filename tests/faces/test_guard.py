@@ -422,7 +422,7 @@ def test_hooks_are_callable_and_can_be_taken_off() -> None:
     asker(guard)(HELLO)
     assert names(seen) == ["Projected", "Held", "Settled"]
     with pytest.raises(ConfigurationError, match="cannot be called"):
-        guard.on(3)  # type: ignore[arg-type]
+        guard.on(3)  # type: ignore[arg-type]  # the mistake
 
 
 def test_what_is_unsent_at_exit_is_sent_then(tmp_path: Path) -> None:
