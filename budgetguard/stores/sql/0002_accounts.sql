@@ -8,7 +8,7 @@ CREATE FUNCTION @schema@.present_ms(p_now bigint) RETURNS bigint LANGUAGE sql VO
     SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
 $$;
 
-CREATE FUNCTION @schema@.balance(a @schema@.accounts) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION @schema@.balance(a @schema@.accounts) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
         'account', a.name, 'limit_nanos', a.limit_nanos, 'spent_nanos', a.spent_nanos,
         'held_nanos', a.held_nanos, 'duration', a.duration, 'timezone', a.timezone,
@@ -19,7 +19,7 @@ $$;
 
 -- The spend by model with a cost added to one; a model that cost nothing in the end is not listed.
 CREATE FUNCTION @schema@.book(p_models jsonb, p_model text, p_cost bigint) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN p_cost = 0 THEN p_models
         WHEN coalesce((p_models ->> p_model)::bigint, 0) + p_cost = 0 THEN p_models - p_model

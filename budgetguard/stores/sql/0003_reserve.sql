@@ -6,7 +6,7 @@ CREATE FUNCTION @schema@.reserve(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amount bigint,
     p_on_lapse bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
     p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_now bigint;
     v_rows @schema@.accounts[];

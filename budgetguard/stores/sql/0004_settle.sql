@@ -32,7 +32,7 @@ CREATE FUNCTION @schema@.settle(
     p_state text, p_cost bigint, p_outcome text, p_request_id text, p_usage jsonb, p_thresholds bigint[],
     p_observed bytea[], p_buckets text[], p_fade_at bigint,
     p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_now bigint;
     v_rows @schema@.accounts[];
@@ -67,7 +67,9 @@ BEGIN
     v_known := FOUND;
     v_now := @schema@.present_ms(p_now);
     IF v_known THEN
-        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        IF v_made <> '{}' THEN
+            PERFORM @schema@.unmake_accounts(p_project, v_made);
+        END IF;
         IF v_hold.state IN ('settled', 'voided') THEN
             RETURN jsonb_build_object('repeated', true);
         END IF;

@@ -1,6 +1,6 @@
 -- The verbs on holds, and what is removed in passing.
 
-CREATE FUNCTION @schema@.record(h @schema@.holds) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION @schema@.record(h @schema@.holds) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
         'id', h.id, 'state', h.state, 'accounts', h.accounts, 'amount_nanos', h.amount_nanos,
         'on_lapse_nanos', h.on_lapse_nanos, 'cost_nanos', h.cost_nanos, 'created_ms', h.created_ms,
