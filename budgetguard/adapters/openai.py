@@ -141,11 +141,14 @@ class OpenAIRequest(Request):
 
     def _project_free(self, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = Rates.free(str(self.model), FREE_PROVIDER)
+        nothing = Projection(rates.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+        if self._endpoint.prepare is not None:
+            return rates, nothing  # what it would be projected from was not fetched
         try:
             return self._project_at(rates, learned_cap)
         except BudgetGuardError:
             # What cannot be projected costs nothing either, and whether it is right is the server's to say.
-            return rates, Projection(rates.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+            return rates, nothing
 
     def _project_at(self, rates: Rates, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}

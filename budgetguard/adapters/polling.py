@@ -12,6 +12,7 @@ from typing import Any
 from budgetguard import events, pending
 from budgetguard.adapters.batches import PARTLY_TOLD
 from budgetguard.adapters.endpoint import Polled
+from budgetguard.adapters.openai import is_azure
 from budgetguard.adapters.paths import polled
 from budgetguard.adapters.streams import follow, http_response
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
@@ -21,6 +22,7 @@ from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.flow import Work, finished
 from budgetguard.holds import Hold, HoldRecord, Settlement
 from budgetguard.money import MAX_NANOS, Nanos
+from budgetguard.pricing.book import AZURE
 from budgetguard.request import Answered, Ending
 from budgetguard.usage import Reported
 
@@ -29,7 +31,10 @@ def poll_of(keeper: Bookkeeper, client: Any, options: Any) -> Poll | None:
     """Return the poll that a free request is, or None if what it asks for ends no call."""
     base_url = str(client.base_url)
     row = polled(options.method, options.url, base_url=base_url)
-    return None if row is None else Poll(keeper, row, base_url)
+    if row is None:
+        return None
+    free = keeper.settings.is_free(str(client._prepare_url(options.url)))
+    return Poll(keeper, row, base_url, provider=AZURE if is_azure(client) else None, free=free)
 
 
 class Poll:
@@ -42,12 +47,18 @@ class Poll:
         keeper: whose calls.
         row: how the answer is read.
         base_url: the client's; with the model it decides the price for calls of other processes.
+        provider: whose prices they are, where that does not follow from the address.
+        free: what is asked there costs nothing, by the user's word.
     """
 
-    def __init__(self, keeper: Bookkeeper, row: Polled, base_url: str) -> None:
+    def __init__(
+        self, keeper: Bookkeeper, row: Polled, base_url: str, *, provider: str | None, free: bool
+    ) -> None:
         self._keeper = keeper
         self._row = row
         self._base_url = base_url
+        self._provider = provider
+        self._free = free
         self._found: tuple[Reported, ...] = ()
 
     @property
@@ -74,7 +85,7 @@ class Poll:
             if one.pending or one.request_id is None:
                 continue
             try:
-                _settle(self._keeper, one, one.request_id, self._base_url)
+                self._settle(one, one.request_id)
             except StoreError as error:
                 events.logger.warning(
                     "budgetguard: who waits for %s is unknown, since the store failed: %s",
@@ -112,35 +123,58 @@ class Poll:
         self._found = tuple(self._row.read(answer))
         return self._found[0] if self._found else Reported(usage=None, pending=True)
 
+    def _settle(self, said: Reported, request_id: str) -> None:
+        keeper = self._keeper
+        call = pending.waiting(keeper, request_id)
+        if call is not None:
+            pending.forget(call, request_id)
+            call.finish(Answered(_told(said, call.request.endpoint)))
+            return
+        record = pending.waiting_hold(keeper, request_id)
+        if record is None:
+            return
+        said = _told(said, record.endpoint)
+        cost, estimated = self._cost(record, said)
+        settlement = Settlement(
+            cost, usage=said.usage, request_id=request_id, thresholds=keeper.settings.thresholds
+        )
+        hold = Hold(
+            id=record.id,
+            charges=(),  # the store has them
+            amount=record.amount_nanos,
+            on_lapse=record.on_lapse_nanos,
+            ttl=0,
+            created=record.created_ms,
+            user=record.user,
+            model=record.model,
+            endpoint=record.endpoint,
+            tags=record.tags,
+        )
+        pending.end(keeper, request_id)
+        keeper.settle(hold, settlement, estimated=estimated)
 
-def _settle(keeper: Bookkeeper, said: Reported, request_id: str, base_url: str) -> None:
-    call = pending.waiting(keeper, request_id)
-    if call is not None:
-        pending.forget(call, request_id)
-        call.finish(Answered(_told(said, call.request.endpoint)))
-        return
-    record = pending.waiting_hold(keeper, request_id)
-    if record is None:
-        return
-    said = _told(said, record.endpoint)
-    cost, estimated = _cost(keeper, record, said, base_url)
-    settlement = Settlement(
-        cost, usage=said.usage, request_id=request_id, thresholds=keeper.settings.thresholds
-    )
-    hold = Hold(
-        id=record.id,
-        charges=(),  # the store has them
-        amount=record.amount_nanos,
-        on_lapse=record.on_lapse_nanos,
-        ttl=0,
-        created=record.created_ms,
-        user=record.user,
-        model=record.model,
-        endpoint=record.endpoint,
-        tags=record.tags,
-    )
-    pending.end(keeper, request_id)
-    keeper.settle(hold, settlement, estimated=estimated)
+    def _cost(self, record: HoldRecord, said: Reported) -> tuple[Nanos, bool]:
+        """Return what an answer cost at the prices of its call's time, and whether that is an estimate."""
+        if self._free:
+            return 0, False
+        if said.usage is None:
+            return said.part_of(record.amount_nanos), True
+        if not said.usage.units:
+            return 0, False
+        try:
+            rates = self._keeper.prices.rates(
+                record.model,
+                provider=self._provider,
+                base_url=self._base_url,
+                tier=said.tier,
+                at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
+            )
+            return min(rates.cost(said.usage), MAX_NANOS), False
+        except UnknownModelError as error:
+            if not record.amount_nanos:
+                return 0, True  # a model without a price, allowed by the user's word
+            events.logger.error("budgetguard: booked as projected, because %s", error)
+            return record.amount_nanos, True
 
 
 def _told(said: Reported, endpoint: str) -> Reported:
@@ -148,24 +182,3 @@ def _told(said: Reported, endpoint: str) -> Reported:
     if endpoint == PARTLY_TOLD and said.usage is not None and said.usage.units:
         return replace(said, usage=None)
     return said
-
-
-def _cost(keeper: Bookkeeper, record: HoldRecord, said: Reported, base_url: str) -> tuple[Nanos, bool]:
-    """Return what an answer cost at the prices of when it was asked for, and whether that is an estimate."""
-    if said.usage is None:
-        return said.part_of(record.amount_nanos), True
-    if not said.usage.units:
-        return 0, False
-    try:
-        rates = keeper.prices.rates(
-            record.model,
-            base_url=base_url,
-            tier=said.tier,
-            at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
-        )
-        return min(rates.cost(said.usage), MAX_NANOS), False
-    except UnknownModelError as error:
-        if not record.amount_nanos:
-            return 0, True  # a model without a price, allowed by the user's word
-        events.logger.error("budgetguard: booked as projected, because %s", error)
-        return record.amount_nanos, True

@@ -378,6 +378,18 @@ def test_a_batch_of_a_process_that_was_killed_is_settled_by_another(tmp_path: Pa
         assert (books.spent, books.held) == (batch_nanos(used), 0)
 
 
+def test_nobody_books_anything_for_a_server_that_is_free(tmp_path: Path) -> None:
+    with OpenAIServer() as server:
+        settings: Any = {"free_base_urls": (server.base_url,)}
+        with open_books(server, "disk", tmp_path, **settings) as books, books.client() as client:
+            batch = create(books, client, ASK)
+            assert (books.spent, books.held) == (0, 0)
+            server.batches.end(batch.id)
+        with open_books(server, "disk", tmp_path, **settings) as others, others.client() as client:
+            client.batches.retrieve(batch.id)
+            assert (others.spent, others.held, others.names()) == (0, 0, ["Settled"])
+
+
 def test_its_hold_outlives_its_window_by_days_and_a_late_look_corrects_its_lapse(tmp_path: Path) -> None:
     clock = FakeClock()
     with (
