@@ -76,6 +76,8 @@ def test_polls_of_one_under_way_change_nothing_and_later_ones_count_once(books: 
         for _ in range(3):
             client.batches.retrieve(batch.id)
             client.batches.list()
+            _ask_streaming(client, batch.id)
+            _ask_list_streaming(client, batch.id)
         assert (books.spent, books.held) == (0, held)
         used = books.server.batches.end(batch.id)
         for _ in range(3):
