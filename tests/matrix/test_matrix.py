@@ -19,7 +19,7 @@ from .ways import BOOKED, REFUSED, UNNOTICED, Way
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Sora.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning"),
 ]
 
 
