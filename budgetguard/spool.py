@@ -20,7 +20,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.holds import Hold, Settlement
 from budgetguard.stores.base import public_url
-from budgetguard.wire import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
+from budgetguard.wire.requests import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
 
 _ABOUT: Final = "store.json"
 

@@ -1,4 +1,4 @@
-"""Holds and settlements cross files and networks unchanged, and nothing else gets through."""
+"""What is asked of stores, and what they answer, crosses files and networks unchanged; nothing else does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetguard.accounts import Budget
+from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Charge, Hold, Settlement
+from budgetguard.holds import (
+    Charge,
+    Crossing,
+    Granted,
+    Hold,
+    HoldRecord,
+    Lapse,
+    Refused,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    Unlimited,
+)
 from budgetguard.money import MAX_NANOS
 from budgetguard.usage import Usage
-from budgetguard.wire import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
+from budgetguard.wire.answers import (
+    balance_from_json,
+    balance_to_json,
+    record_from_json,
+    record_to_json,
+    reservation_from_json,
+    reservation_to_json,
+    settled_from_json,
+    settled_to_json,
+)
+from budgetguard.wire.requests import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
 
 nanos = st.integers(0, MAX_NANOS)
 texts = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates and NUL, too
@@ -60,6 +82,83 @@ def test_a_hold_comes_back_as_it_was(hold: Hold) -> None:
 def test_a_settlement_comes_back_as_it_was(settlement: Settlement) -> None:
     text = json.dumps(settlement_to_json(settlement))
     assert settlement_from_json(json.loads(text)) == settlement
+
+
+counts = st.integers(0, 2**62)
+moments = st.integers(0, 2**42)
+usages = st.builds(Usage, st.dictionaries(texts, nanos, max_size=4))
+balances = st.builds(
+    Balance,
+    account=texts,
+    limit_nanos=st.none() | counts,
+    spent_nanos=counts,
+    held_nanos=counts,
+    duration=st.none() | texts,
+    timezone=texts,
+    starts_ms=moments,
+    resets_ms=st.none() | moments,
+    created_ms=moments,
+    updated_ms=moments,
+    models=st.dictionaries(texts, counts, max_size=3),
+    lapsed_nanos=counts,
+    lapses=counts,
+    open_holds=counts,
+)
+lapses = st.lists(
+    st.builds(Lapse, texts, st.lists(texts, max_size=2).map(tuple), nanos, nanos, st.none() | texts, texts),
+    max_size=2,
+).map(tuple)
+names = st.lists(texts, max_size=3).map(tuple)
+unknown = st.builds(UnknownAccount, texts)
+reservations = st.one_of(
+    st.builds(Granted, names, st.booleans(), lapses),
+    st.builds(Refused, balances, lapses),
+    unknown,
+    st.just(Unlimited()),
+)
+crossings = st.lists(st.builds(Crossing, texts, st.integers(1, 1000), balances), max_size=2).map(tuple)
+settled = st.one_of(st.builds(Settled, counts, st.booleans(), st.booleans(), crossings, lapses), unknown)
+records = st.builds(
+    HoldRecord,
+    id=texts,
+    state=st.sampled_from(["held", "settled", "voided", "lapsed"]),
+    accounts=names,
+    amount_nanos=counts,
+    on_lapse_nanos=counts,
+    cost_nanos=counts,
+    created_ms=moments,
+    expires_ms=moments,
+    ended_ms=st.none() | moments,
+    user=st.none() | texts,
+    model=texts,
+    endpoint=texts,
+    outcome=st.none() | texts,
+    request_id=st.none() | texts,
+    usage=usages,
+    tags=names,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "write", "read"),
+    [
+        (balances, balance_to_json, balance_from_json),
+        (reservations, reservation_to_json, reservation_from_json),
+        (settled, settled_to_json, settled_from_json),
+        (records, record_to_json, record_from_json),
+    ],
+    ids=["balances", "reservations", "settled", "records"],
+)
+@given(data=st.data())
+def test_an_answer_comes_back_as_it_was(values: Any, write: Any, read: Any, data: st.DataObject) -> None:
+    value = data.draw(values)
+    sent = json.loads(json.dumps(write(value)))
+    assert read(sent) == value
+    for field in sent:
+        with pytest.raises(ConfigurationError):
+            read({name: one for name, one in sent.items() if name != field})
+    with pytest.raises(ConfigurationError, match="unknown fields: extra"):
+        read({**sent, "extra": 1})
 
 
 HOLD = hold_to_json(Hold("a1", (Charge("user:1", budget=Budget(5)),), 5, 5, 60_000, 1, "1", "m", "chat"))
