@@ -7,6 +7,7 @@ A verb is one call of a function in the database, which locks what it changes in
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -45,6 +46,7 @@ from budgetguard.stores.postgres_wire import (
     encode,
     lapses_of,
     record_of,
+    sql_value,
 )
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 
@@ -245,10 +247,11 @@ class PostgresStore:
             found.learn(answer)
 
     def _call(self, name: str, arguments: Sequence[Any], deadline: float) -> Any:
-        places = ", ".join(["%s"] * (len(arguments) + 1))
-        statement = f"SELECT {self._target.schema}.{name}({places})"
-        ((answer,),) = self._link.run(statement, (encode(self.project), *arguments), deadline) or ((None,),)
-        return answer
+        places = ",".join([f"${number}" for number in range(1, len(arguments) + 2)])
+        statement = f"SELECT {self._target.schema}.{name}({places})".encode()
+        values = [sql_value(encode(self.project)), *map(sql_value, arguments)]
+        answer = self._link.run(statement, values, deadline)
+        return json.loads(answer) if answer else None
 
     def _accounts(self, prefix: str, *, with_open_holds: bool = False) -> Iterator[Mapping[str, Any]]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None

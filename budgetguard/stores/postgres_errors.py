@@ -7,6 +7,7 @@ from typing import Final
 from budgetguard.stores.postgres_target import Target
 
 import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
+from psycopg import pq  # isort: skip
 
 
 class TooLate(psycopg.OperationalError):
@@ -55,6 +56,18 @@ _CODES: Final = {
     "26000": "a pooler forgot a prepared statement: add ?prepare=0",
     "42P05": "a pooler keeps prepared statements of others: add ?prepare=0",
 }
+
+
+def error_of(result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the error that a result tells of, of the class that psycopg has for it."""
+    code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    text = (result.error_message or b"").decode(errors="replace").strip()
+    try:
+        kind = psycopg.errors.lookup(code)
+    except KeyError:
+        kind = psycopg.DatabaseError
+        text = f"{text} ({code})"
+    return kind(text)
 
 
 def is_conflict(error: psycopg.Error) -> bool:

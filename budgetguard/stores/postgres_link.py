@@ -1,36 +1,89 @@
 """Connections to PostgreSQL: pooled, bounded in time, made again after a restart.
 
-psycopg makes the connections and reads the answers. Its own pool is not used: that connects in background
-threads, which a fork loses, and answers a wrong password with a timeout that does not say why.
+psycopg makes the connections. Its own pool is not used: that connects in background threads, which a fork
+loses, and answers a wrong password with a timeout that does not say why. Nor are its cursors, in verbs: to
+convert twenty parameters with them takes as long as the database takes for the verb.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Final
 
 from budgetguard.errors import StoreError
-from budgetguard.stores.postgres_errors import TooLate, explain, is_conflict, is_passing
+from budgetguard.stores.postgres_errors import TooLate, error_of, explain, is_conflict, is_passing
 from budgetguard.stores.postgres_target import Target
 
 import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
-from psycopg.types.numeric import Int8Dumper  # isort: skip
+from psycopg import pq  # isort: skip
 
-Row = tuple[Any, ...]
+Value = bytes | None
+"""A parameter or an answer, as PostgreSQL writes it as text; None is NULL."""
 
 _INTERVAL: Final = 0.05
 _PAUSE: Final = 0.01
 _CANCEL_SECONDS: Final = 0.5
+_LONGEST_POLL: Final = 1_000_000  # seconds: what poll() can count in milliseconds
 _SHORTEST_CONNECT: Final = 2  # seconds: libpq knows nothing shorter
 
 
-class Connection(psycopg.Connection[Row]):
+class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose every statement ends by a deadline (time.monotonic())."""
 
     deadline = float("inf")
+
+    def ask(self, statement: bytes, values: Sequence[Value], *, prepare: bool) -> Value:
+        """Run a statement that answers with one value, or none, and return it.
+
+        Raises:
+            psycopg.Error: the database said no, or the deadline is over.
+        """
+        if not prepare:
+            self.pgconn.send_query_params(statement, values)
+            return self._answer()
+        name = self._prepared_names.get(statement)
+        if name is None:
+            name = b"budgetguard_%d" % len(self._prepared_names)
+            self.pgconn.send_prepare(name, statement)
+            self._answer()
+            self._prepared_names[statement] = name
+        self.pgconn.send_query_prepared(name, values)
+        return self._answer()
+
+    @cached_property
+    def _prepared_names(self) -> dict[bytes, bytes]:
+        return {}
+
+    def _answer(self) -> Value:
+        while self.pgconn.flush():
+            self._wait_for_socket(writing=True)
+            self.pgconn.consume_input()
+        value: Value = None
+        error: psycopg.Error | None = None
+        while True:
+            while self.pgconn.is_busy():
+                self._wait_for_socket(writing=False)
+                self.pgconn.consume_input()
+            result = self.pgconn.get_result()
+            if result is None:
+                break
+            if result.status == pq.ExecStatus.TUPLES_OK and result.ntuples:
+                value = result.get_value(0, 0)
+            elif result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+                error = error_of(result)
+        if error is not None:
+            raise error
+        return value
+
+    def _wait_for_socket(self, *, writing: bool) -> None:
+        seconds = max(self.deadline - time.monotonic(), 0)
+        if not _is_ready(self.pgconn.socket, seconds, writing=writing):
+            raise TooLate("no answer in time")
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Wait for the server, and raise TooLate once the deadline is over."""
@@ -60,8 +113,8 @@ class Link:
         """Return until when a verb that begins now may take (time.monotonic())."""
         return time.monotonic() + self._target.timeout
 
-    def run(self, statement: str, parameters: Sequence[Any], deadline: float) -> list[Row]:
-        """Run a statement, and return its rows.
+    def run(self, statement: bytes, values: Sequence[Value], deadline: float) -> Value:
+        """Run a statement that answers with one value, or none, and return it.
 
         It may run twice if the connection breaks or the database asks for that, so it must count once.
 
@@ -72,7 +125,7 @@ class Link:
             if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
                 raise TooLate(f"all {self._target.pool} connections were in use")
             try:
-                return self._run(statement, parameters, deadline)
+                return self._run(statement, values, deadline)
             finally:
                 self._slots.release()
         except psycopg.Error as error:
@@ -98,16 +151,16 @@ class Link:
             with suppress(IndexError):  # another thread took the last one
                 self._idle.pop().close()
 
-    def _run(self, statement: str, parameters: Sequence[Any], deadline: float) -> list[Row]:
+    def _run(self, statement: bytes, values: Sequence[Value], deadline: float) -> Value:
         may_break = True
         while True:
             con: Connection | None = None
             try:
                 con = self._take(deadline)
-                rows = self._ask(con, statement, parameters)
+                answer = con.ask(statement, values, prepare=self._target.prepare)
             except BaseException as error:
                 broken = con is not None and con.closed
-                self._leave(con)
+                self._leave(con, error)
                 if not isinstance(error, psycopg.Error) or time.monotonic() >= deadline:
                     raise
                 if is_conflict(error) or is_passing(error):
@@ -120,18 +173,7 @@ class Link:
                     raise
             else:
                 self._idle.append(con)
-                return rows
-
-    def _ask(self, con: Connection, statement: str, parameters: Sequence[Any]) -> list[Row]:
-        try:
-            with con.cursor() as cursor:
-                cursor.execute(statement, parameters, prepare=self._target.prepare)
-                return cursor.fetchall()
-        except TooLate:
-            if not self._target.prepare:  # else the server has a time limit of its own
-                with suppress(psycopg.Error):
-                    con.cancel_safe(timeout=_CANCEL_SECONDS)
-            raise
+                return answer
 
     def _take(self, deadline: float) -> Connection:
         try:
@@ -150,27 +192,39 @@ class Link:
                 raise
         return con
 
-    def _leave(self, con: Connection | None) -> None:
+    def _leave(self, con: Connection | None, error: BaseException) -> None:
         """Keep a connection after an error if it is in order."""
         if con is None:
             return
-        if con.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        if con.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             self._idle.append(con)
-        else:
-            con.close()
+            return
+        if isinstance(error, TooLate) and not self._target.prepare:  # else the server has a limit of its own
+            with suppress(psycopg.Error):
+                con.cancel_safe(timeout=_CANCEL_SECONDS)
+        con.close()
 
     def _connect(self, deadline: float) -> Connection:
         target = self._target
         hosts = str(target.parameters.get("host", "")).count(",") + 1
         seconds = max(int((deadline - time.monotonic()) / hosts), _SHORTEST_CONNECT)
         parameters = {"application_name": "budgetguard", **target.parameters, "connect_timeout": seconds}
+        parameters["client_encoding"] = "UTF8"
         if target.prepare:
             parameters["options"] = f"{_settings(target)} {parameters.get('options', '')}".rstrip()
         con = Connection.connect(autocommit=True, **parameters)
-        con.adapters.register_dumper(int, Int8Dumper)  # else each size of number is a statement of its own
-        con.prepare_threshold = 0 if target.prepare else None
+        con.prepare_threshold = None
         con.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return con
+
+
+def _is_ready(socket: int, seconds: float, *, writing: bool) -> bool:
+    """Wait until there is something to read, or, if `writing`, room to write."""
+    if hasattr(select, "poll"):  # select() knows sockets up to 1023 only, and Windows select() alone
+        poll = select.poll()
+        poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
+        return bool(poll.poll(min(seconds, _LONGEST_POLL) * 1000))
+    return any(select.select([socket], [socket] if writing else [], [], min(seconds, _LONGEST_POLL)))
 
 
 def _settings(target: Target) -> str:

@@ -24,6 +24,30 @@ _ESCAPED: Final = re.compile("\x1a([0-9a-f]+)\\.")
 dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
+def sql_value(value: Any) -> bytes | None:
+    """Return a parameter as PostgreSQL reads it from text: None, bool, int, str, bytes, or a list of them."""
+    if value is None:
+        return None
+    return _literal(value).encode()
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    return "{" + ",".join(["NULL" if one is None else _quoted(_literal(one)) for one in value]) + "}"
+
+
+def _quoted(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
 def encode(text: str) -> str:
     """Return text as PostgreSQL can hold it."""
     return _UNFIT.sub(lambda found: f"\x1a{ord(found[0]):x}.", text)

@@ -46,16 +46,16 @@ CREATE FUNCTION @schema@.attached(
 $$;
 
 CREATE FUNCTION @schema@.attach(p_project text, p_id text, p_answer bytea, p_request_id text)
-RETURNS boolean LANGUAGE plpgsql AS $$
+RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE @schema@.holds SET request_id = p_request_id
     WHERE project = p_project AND id = p_id AND state NOT IN ('settled', 'voided');
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN to_jsonb(false);
     END IF;
     INSERT INTO @schema@.answers VALUES (p_project, p_answer, p_id)
     ON CONFLICT (project, answer) DO UPDATE SET hold_id = excluded.hold_id;
-    RETURN true;
+    RETURN to_jsonb(true);
 END
 $$;
 
