@@ -114,6 +114,7 @@ def test_windows_of_calendars_and_time_zones_are_those_of_the_other_stores(serve
             for store in (ours, theirs):
                 settled(store, granted(store, call), 3)
         assert list(ours.list()) == list(theirs.list())
+    assert list(ours.calls()) == list(theirs.calls())
     changed = Budget(5, "weekly", "Asia/Tokyo")
     for account in budgets:
         assert ours.set_budget(account, changed) == theirs.set_budget(account, changed)
