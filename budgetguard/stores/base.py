@@ -124,8 +124,9 @@ def open_store(
     duration_ms(retention)
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in _STORES:
-        known = ", ".join(f"{name}://" for name in _STORES)
-        raise ConfigurationError(f"store {url!r} is not a URL that budgetguard knows: use one of {known}")
+        known = ", ".join(f"{name}://" for name in _STORES if "+" not in name)
+        shown = public_url(url) if isinstance(url, str) and "@" in url else url
+        raise ConfigurationError(f"store {shown!r} is not a URL that budgetguard knows: use one of {known}")
     module, name = _STORES[scheme]
     kind = getattr(import_module(module), name)
     store: Store = kind(url, project=project, clock=clock, retention=retention)

@@ -84,11 +84,12 @@ def test_a_url_that_names_none_is_refused_with_the_remedy(url: str) -> None:
         "redis+sentinel://a/s/x?sentinel_password=hunter2",
         "redis+unix://:hunter2@run",
         "redis://user:hunter2@h?timeout=x",
+        "reids://user:hunter2@h",
     ],
 )
 def test_no_refusal_shows_a_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_url(url)
+        open_store(url, project="p")
     assert "hun" not in str(caught.value)
     assert "ter2" not in str(caught.value)
 
