@@ -286,3 +286,22 @@ def test_a_service_that_no_sentinel_knows_is_a_store_error(
     with at_most(0.5), pytest.raises(StoreError, match="no Sentinel knows a master 'other'") as caught:
         open_store(f"redis+sentinel://127.0.0.1:{sentinels[0].port}/other?timeout=0.5", project="p")
     assert isinstance(caught.value.__cause__, redis.RedisError)
+
+
+def test_sentinels_and_their_master_may_want_passwords_of_their_own(start: Start) -> None:
+    master = start("--requirepass", "of-master")
+    settings = (
+        "requirepass of-sentinel",
+        f"sentinel monitor budgets 127.0.0.1 {master.port} 1",
+        "sentinel auth-pass budgets of-master",
+    )
+    sentinel = start(name="sentinel", sentinel=settings)
+    url = f"redis+sentinel://:of-master@127.0.0.1:{sentinel.port}/budgets"
+    store = open_store(f"{url}?sentinel_password=of-sentinel", project="p")
+    budget(store, 100)
+    assert money(store) == (100, 0, 0)
+    store.close()
+    for wrong in (url, f"{url}?sentinel_password=of-nobody"):
+        with at_most(2), pytest.raises(StoreError, match="another user or password") as caught:
+            open_store(wrong, project="p")
+        assert "of-" not in str(caught.value)
