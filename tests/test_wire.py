@@ -29,6 +29,8 @@ from budgetguard.usage import Usage
 from budgetguard.wire.answers import (
     balance_from_json,
     balance_to_json,
+    lapses_from_json,
+    lapses_to_json,
     record_from_json,
     record_to_json,
     reservation_from_json,
@@ -159,6 +161,17 @@ def test_an_answer_comes_back_as_it_was(values: Any, write: Any, read: Any, data
             read({name: one for name, one in sent.items() if name != field})
     with pytest.raises(ConfigurationError, match="unknown fields: extra"):
         read({**sent, "extra": 1})
+
+
+@given(lapses.map(tuple))
+def test_lapses_come_back_as_they_were(told: tuple[Lapse, ...]) -> None:
+    assert lapses_from_json(json.loads(json.dumps(lapses_to_json(told)))) == told
+
+
+@pytest.mark.parametrize("wrong", [None, {}, "", [1], [{}]])
+def test_what_is_no_list_of_lapses_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError):
+        lapses_from_json(wrong)
 
 
 HOLD = hold_to_json(Hold("a1", (Charge("user:1", budget=Budget(5)),), 5, 5, 60_000, 1, "1", "m", "chat"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args
 
 from budgetguard.accounts import Balance
@@ -83,13 +83,13 @@ def reservation_to_json(answer: Reservation) -> dict[str, Any]:
                 "answer": "granted",
                 "accounts": list(answer.accounts),
                 "repeated": answer.repeated,
-                "lapsed": [_lapse_to_json(one) for one in answer.lapsed],
+                "lapsed": lapses_to_json(answer.lapsed),
             }
         case Refused():
             return {
                 "answer": "refused",
                 "balance": balance_to_json(answer.balance),
-                "lapsed": [_lapse_to_json(one) for one in answer.lapsed],
+                "lapsed": lapses_to_json(answer.lapsed),
             }
         case UnknownAccount():
             return unknown_to_json(answer)
@@ -131,7 +131,7 @@ def settled_to_json(answer: Settled | UnknownAccount) -> dict[str, Any]:
             {"account": one.account, "threshold": one.threshold, "balance": balance_to_json(one.balance)}
             for one in answer.crossings
         ],
-        "lapsed": [_lapse_to_json(one) for one in answer.lapsed],
+        "lapsed": lapses_to_json(answer.lapsed),
     }
 
 
@@ -211,6 +211,25 @@ def record_from_json(value: object) -> HoldRecord:
     )
     fields.end()
     return record
+
+
+def lapses_to_json(lapses: Iterable[Lapse]) -> list[dict[str, Any]]:
+    """Return lapses as JSON values.
+
+    A server's store tells its hooks of those that a verb has found and does not answer with. They go to the
+    one who asked, under `told` in the answer's outermost object, whatever the verb; absent if there are none.
+    """
+    return [_lapse_to_json(one) for one in lapses]
+
+
+def lapses_from_json(value: object) -> tuple[Lapse, ...]:
+    """Return the lapses that JSON values tell of.
+
+    Raises:
+        ConfigurationError: they are no list of lapses.
+    """
+    fields = Fields({"lapsed": value}, "told")
+    return _lapses(fields)
 
 
 def _lapse_to_json(lapse: Lapse) -> dict[str, Any]:
