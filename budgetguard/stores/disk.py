@@ -1,9 +1,9 @@
 """`disk://FOLDER`: balances in a folder, shared by every process of this machine.
 
-The folder is a diskcache, hardened: rows are JSON text behind a Disk that refuses pickle, nothing is
-ever evicted, folders that this makes are 0700, and every verb is one immediate SQLite transaction.
-A killed process loses nothing that a verb had returned for; a power cut may lose the last moments
-(WAL with synchronous=NORMAL).
+The folder is a diskcache, hardened, whose SQLite database holds the store's own tables: integers and JSON
+text, no pickle, nothing ever evicted. Folders that this makes are 0700, and every verb is one immediate
+transaction. A killed process loses nothing that a verb had returned for; a power cut may lose the last
+moments (WAL with synchronous=NORMAL).
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, quote
+from typing import Final
+from urllib.parse import parse_qsl
 
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Hold
+from budgetguard.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow, copy_account, copy_hold
+from budgetguard.rows import AccountRow, HoldRow
+from budgetguard.stores import disk_tables as tables
+from budgetguard.stores.disk_fast import FastPath
+from budgetguard.stores.disk_file import StoreFile
+from budgetguard.stores.disk_rows import TableRows, sweep
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.rowcache import RowCache, dump, parse
 from budgetguard.windows import Clock, Milliseconds
 
 DEFAULT_LOCK_TIMEOUT: Final = 60.0
 """Seconds that a verb waits for another process's transaction before it raises StoreError."""
 
-_PAGE = 500
 _SWEEP_EVERY = 512
-_PARSED_AT_MOST = 1_024
-_ACCOUNT_FIELDS: Final = frozenset(AccountRow.__annotations__)
-_HOLD_FIELDS: Final = frozenset(HoldRow.__annotations__)
-_ANSWER_FIELDS: Final = frozenset({"hold"})
-_Fields: TypeAlias = frozenset[str] | None
+_LAST: Final = b""
+"""Comes after every text, as SQLite sorts."""
 
 
 class DiskStore(EmbeddedStore):
@@ -58,233 +57,164 @@ class DiskStore(EmbeddedStore):
         super().__init__(project=project, clock=clock, retention=retention)
         self.url = url
         self._folder, self._timeout = parse_url(url)
-        scope = quote(project, safe="")
-        self._account_key = f"a:{scope}:"
-        self._hold_key = f"h:{scope}:"
-        self._answer_key = f"r:{scope}:"
-        self._observed_key = f"o:{scope}:"
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.Lock()
         self._since_sweep = 0
-        self._cache: RowCache | None = None
-        # What a text says never changes, and most texts read are those that this process wrote last.
-        self._parsed: dict[_Fields, dict[object, Any]] = {
-            _ACCOUNT_FIELDS: {},
-            _HOLD_FIELDS: {},
-            _ANSWER_FIELDS: {},
-            None: {},
-        }
+        self._file: StoreFile | None = None
+        self._number = 0
+        self._fast = FastPath()
         survive_forks(self)
         with self._use("open"):
             pass
 
+    def reserve(self, hold: Hold) -> Reservation:
+        granted = None
+        with self._lock:
+            try:
+                con = self._ready()
+                try:
+                    granted = self._fast.reserve(con, self._number, hold, self._clock())
+                finally:
+                    if granted is None:
+                        self._give_up(con, hold)
+            except (sqlite3.Error, OSError) as error:
+                raise self._error(error, "write") from error
+        return super().reserve(hold) if granted is None else granted
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        settled = None
+        with self._lock:
+            try:
+                con = self._ready()
+                try:
+                    settled = self._fast.settle(con, self._number, hold, settlement, self._clock())
+                finally:
+                    if settled is None:
+                        self._give_up(con, hold)
+            except (sqlite3.Error, OSError) as error:
+                raise self._error(error, "write") from error
+        return super().settle(hold, settlement) if settled is None else settled
+
     def observations(self, model: str) -> Observations:
-        with self._use("read") as cache:
-            return _DiskRows(cache, self).load_observations(model)
+        with self._reading() as rows:
+            return rows.load_observations(model)
 
     def close(self) -> None:
         with self._lock:
-            cache, self._cache = self._cache, None
-            if cache is not None:
-                cache.close()
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def _ready(self) -> sqlite3.Connection:
+        """Return the connection before a verb that writes; every so often, sweep first."""
+        con = self._open().connection
+        self._since_sweep += 1
+        if self._since_sweep >= _SWEEP_EVERY:
+            self._sweep(con)
+        return con
+
+    def _give_up(self, con: sqlite3.Connection, hold: Hold) -> None:
+        """Forget what the fast path tried."""
+        self._fast.forget(hold)
+        if con.in_transaction:
+            con.execute("ROLLBACK")
+
+    def _sweep(self, con: sqlite3.Connection) -> None:
+        self._since_sweep = 0
+        with writing(con):
+            sweep(con, self._number, max(0, self._clock() - self._retention))
 
     @contextmanager
-    def _transaction(self, hold: Hold | None = None) -> Iterator[_DiskRows]:
-        # One generator for lock, errors and transaction: three took a tenth of a call.
-        with self._lock:
-            try:
-                cache = self._open()
-                con = cache.connection
-                try:
-                    con.execute("BEGIN IMMEDIATE")
-                    rows = _DiskRows(cache, self)
-                    if hold is not None:
-                        rows.expect(hold)
-                    yield rows
-                    self._since_sweep += 1
-                    if self._since_sweep >= _SWEEP_EVERY:
-                        self._since_sweep = 0
-                        self._sweep(cache)
-                    con.execute("COMMIT")
-                finally:
-                    if con.in_transaction:  # an interrupt is an exception too
-                        con.execute("ROLLBACK")
-            except (sqlite3.Error, OSError) as error:
-                raise StoreError(_explain(error, "write", self._folder, self._timeout)) from error
+    def _transaction(self, *, whole: bool = False) -> Iterator[TableRows]:
+        with self._use("write"):
+            con = self._ready()
+            with writing(con):
+                yield TableRows(con, self._number, self._clock(), whole=whole)
 
-    def _sweep(self, cache: RowCache) -> None:
-        now = self._clock()
-        cache.sweep_expired(now / 1000)
-        # A hold's key begins with when it was made, which is before it ended.
-        horizon = max(0, now - self._retention)
-        cache.sweep_old(self._hold_key, f"{self._hold_key}{horizon:012x}", horizon)
+    @contextmanager
+    def _reading(self) -> Iterator[TableRows]:
+        """See one state of the store throughout; waits for nobody."""
+        with self._use("read") as con:
+            try:
+                con.execute("BEGIN")
+                yield TableRows(con, self._number, self._clock())
+            finally:
+                if con.in_transaction:
+                    con.execute("ROLLBACK")
 
     def _peek(self, account: str) -> AccountRow | None:
-        with self._use("read") as cache:
-            return _DiskRows(cache, self).load_account(account)
+        with self._reading() as rows:
+            return rows.peek_account(account)
 
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
-        start = self._account_key + prefix
-        for key, row in self._scan(start, _after(start), _ACCOUNT_FIELDS):
-            yield key.removeprefix(self._account_key), row
-
-    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
-        start = f"{self._hold_key}{since:012x}"
-        end = _after(self._hold_key) if until is None else f"{self._hold_key}{until:012x}"
-        for key, row in self._scan(start, end, _HOLD_FIELDS):
-            yield key.removeprefix(self._hold_key), row
-
-    def _scan(self, start: str, end: str, fields: frozenset[str]) -> Iterator[tuple[str, Any]]:
-        """Yield the rows with start <= key < end, in pages."""
+        end = _after(prefix) if prefix else _LAST
         after: str | None = None
         while True:
-            with self._use("read") as cache:
-                page = cache.page(start if after is None else after, end, _PAGE, after=after is not None)
-                for key, row in page:
-                    _checked(key, row, fields)
+            with self._reading() as rows:
+                page = rows.page_of_accounts(prefix, end, after)
             yield from page
-            if len(page) < _PAGE:
+            if len(page) < tables.PAGE:
+                return
+            after = page[-1][0]
+
+    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
+        start, end = f"{since:012x}", _LAST if until is None else f"{until:012x}"
+        after: str | None = None
+        while True:
+            with self._reading() as rows:
+                page = rows.page_of_holds(start, end, after)
+            yield from page
+            if len(page) < tables.PAGE:
+                return
+            after = page[-1][0]
+
+    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
+        after = ""
+        while True:
+            with self._reading() as rows:
+                page = rows.page_of_open(account, after)
+            for hold_id, row in page:
+                if account is None or account in row["accounts"]:
+                    yield hold_id, row
+            if len(page) < tables.PAGE:
                 return
             after = page[-1][0]
 
     @contextmanager
-    def _use(self, doing: str) -> Iterator[RowCache]:
+    def _use(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                yield self._open()
+                yield self._open().connection
             except (sqlite3.Error, OSError) as error:
-                raise StoreError(_explain(error, doing, self._folder, self._timeout)) from error
+                raise self._error(error, doing) from error
 
-    def _open(self) -> RowCache:
-        if self._cache is None:
+    def _error(self, error: Exception, doing: str) -> StoreError:
+        return StoreError(_explain(error, doing, self._folder, self._timeout))
+
+    def _open(self) -> StoreFile:
+        if self._file is None:
             _make_private(self._folder)
-            self._cache = _open_cache(self._folder, self._timeout)
-        return self._cache
+            file = _open_file(self._folder, self._timeout)
+            self._number = _project_number(file.connection, self.project)
+            self._file = file
+        return self._file
 
     def _before_fork(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
+        if self._file is not None:
+            self._file.close()
 
     def _after_fork_in_child(self) -> None:
-        if self._cache is not None and self._cache.is_open():
+        if self._file is not None and self._file.is_open():
             # C code forked without the hook above. SQLite forbids to close what the parent opened.
-            self._cache.abandon()
-            _INHERITED.append(self._cache)
-            self._cache = None
-
-
-class _DiskRows:
-    """Rows of one project in an open transaction."""
-
-    def __init__(self, cache: RowCache, store: DiskStore) -> None:
-        self._cache = cache
-        self._store = store
-        self._loaded: dict[
-            str, tuple[Any, float | None] | None
-        ] = {}  # text and expiry, None where nothing is
-
-    def expect(self, hold: Hold) -> None:
-        """Load a hold and its accounts at once: each statement costs as much as the rows it finds."""
-        self._load(self._hold_key(hold.id), *(self._account_key(charge.account) for charge in hold.charges))
-
-    def load_account(self, name: str) -> AccountRow | None:
-        row: AccountRow | None = self._row(self._account_key(name), _ACCOUNT_FIELDS)
-        return None if row is None else copy_account(row)
-
-    def save_account(self, name: str, row: AccountRow) -> None:
-        idle = row["ephemeral"] and not row["open"]
-        expires = (row["updated"] + self._store._retention) / 1000 if idle else None
-        self._save(self._account_key(name), row, expires, _ACCOUNT_FIELDS)
-
-    def remove_account(self, name: str) -> None:
-        key = self._account_key(name)
-        self._cache.remove(key)
-        self._loaded[key] = None
-
-    def load_hold(self, hold_id: str) -> HoldRow | None:
-        row: HoldRow | None = self._row(self._hold_key(hold_id), _HOLD_FIELDS)
-        return None if row is None else copy_hold(row)
-
-    def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        self._save(self._hold_key(hold_id), row, None, _HOLD_FIELDS)
-
-    def load_answer(self, request_id: str) -> str | None:
-        found: dict[str, str] | None = self._row(self._answer_key(request_id), _ANSWER_FIELDS)
-        return None if found is None else found["hold"]
-
-    def save_answer(self, request_id: str, hold_id: str) -> None:
-        hold = self.load_hold(hold_id)
-        ends = 0 if hold is None else hold["expires"]
-        expires = (ends + self._store._retention) / 1000
-        self._save(self._answer_key(request_id), {"hold": hold_id}, expires, _ANSWER_FIELDS)
-
-    def load_observations(self, model: str) -> Observations:
-        counts: Observations | None = self._row(self._observed_key(model), None)
-        return counts or {}
-
-    def save_observations(self, model: str, counts: Observations) -> None:
-        self._save(self._observed_key(model), counts, None, None)
-
-    def _row(self, key: str, fields: _Fields) -> Any:
-        if key not in self._loaded:
-            self._load(key)
-        found = self._loaded[key]
-        if found is None:
-            return None
-        text = found[0]
-        row = self._store._parsed[fields].get(text)
-        if row is None:
-            row = _checked(key, parse(key, text), fields)
-            self._remember(text, row, fields)
-        return row
-
-    def _load(self, *keys: str) -> None:
-        loaded = self._loaded
-        for key in keys:
-            loaded[key] = None
-        for key, value, expires in self._cache.load(keys):
-            loaded[key] = value, expires
-
-    def _save(self, key: str, row: Any, expires: float | None, fields: _Fields) -> None:
-        if key not in self._loaded:
-            self._load(key)
-        stored = self._loaded[key]
-        text = dump(row)
-        if stored is None:
-            self._cache.insert(key, text, expires)
-        elif stored[1] == expires:
-            self._cache.update(key, text)
-        else:
-            self._cache.update_expiry(key, text, expires)
-        self._loaded[key] = text, expires
-        self._remember(text, row, fields)
-
-    def _remember(self, text: object, row: Any, fields: _Fields) -> None:
-        parsed = self._store._parsed[fields]
-        if len(parsed) >= _PARSED_AT_MOST:
-            parsed.clear()
-        parsed[text] = row
-
-    def _account_key(self, name: str) -> str:
-        return self._store._account_key + name
-
-    def _hold_key(self, hold_id: str) -> str:
-        return self._store._hold_key + hold_id
-
-    def _observed_key(self, model: str) -> str:
-        return self._store._observed_key + _quoted(model)
-
-    def _answer_key(self, request_id: str) -> str:
-        return self._store._answer_key + _quoted(request_id)
-
-
-def _quoted(name: str) -> str:
-    # Names from outside may hold lone surrogates, which are no key of SQLite's.
-    return quote(name, safe="", errors="surrogatepass")
+            self._file.abandon()
+            _INHERITED.append(self._file)
+            self._file = None
 
 
 _LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_INHERITED: list[RowCache] = []
+# A constraint is violated by what a stranger planted: an update checks all columns of a row.
+_DAMAGES: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")
+_INHERITED: list[StoreFile] = []
 
 
 def parse_url(url: str) -> tuple[Path, float]:
@@ -317,6 +247,18 @@ def parse_url(url: str) -> tuple[Path, float]:
     return folder, timeout
 
 
+@contextmanager
+def writing(con: sqlite3.Connection) -> Iterator[None]:
+    """Hold the write lock: commit on leaving, and roll back on any exception."""
+    try:
+        con.execute("BEGIN IMMEDIATE")
+        yield
+        con.execute("COMMIT")
+    finally:
+        if con.in_transaction:  # an interrupt is an exception too
+            con.execute("ROLLBACK")
+
+
 def _make_private(folder: Path) -> None:
     """Make a folder and its missing parents, each 0700: balances are nobody else's business."""
     missing = []
@@ -330,11 +272,11 @@ def _make_private(folder: Path) -> None:
         raise NotADirectoryError(f"{folder} is a file")
 
 
-def _open_cache(folder: Path, timeout: float) -> RowCache:
+def _open_file(folder: Path, timeout: float) -> StoreFile:
     give_up = time.monotonic() + timeout
     while True:
         try:
-            return RowCache(folder, timeout)
+            return StoreFile(folder, timeout, tables.SCHEMA)
         except sqlite3.OperationalError as error:
             # Several processes making one database at once meet locks that SQLite does not wait for.
             if error.sqlite_errorcode & 0xFF not in _LOCKS or time.monotonic() >= give_up:
@@ -342,10 +284,13 @@ def _open_cache(folder: Path, timeout: float) -> RowCache:
             time.sleep(0.01)
 
 
-def _checked(key: str, row: Any, fields: _Fields) -> Any:
-    if not isinstance(row, dict) or (fields is not None and row.keys() != fields):
-        raise sqlite3.DataError(f"malformed row {key!r}: it has not the fields that it should have")
-    return row
+def _project_number(con: sqlite3.Connection, project: str) -> int:
+    found = con.execute(tables.FIND_PROJECT, (project,)).fetchone()
+    if found is None:
+        con.execute(tables.ADD_PROJECT, (project,))  # another process may be faster
+        found = con.execute(tables.FIND_PROJECT, (project,)).fetchone()
+    number: int = found[0]
+    return number
 
 
 def _after(prefix: str) -> str:
@@ -363,7 +308,7 @@ def _explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
         remedy = "the disk is full: free some space; nothing was changed"
     elif kind.startswith("SQLITE_IOERR"):
         remedy = "the disk may be full, over its quota, or failing; nothing was changed"
-    elif kind.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or isinstance(error, sqlite3.DataError):
+    elif kind.startswith(_DAMAGES) or isinstance(error, sqlite3.DataError):
         remedy = (
             "its cache.db is not a budgetguard store, or is damaged: "
             "move the folder away or restore it from a backup; nothing was changed"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 from budgetguard import ledger
 from budgetguard.accounts import Balance, Budget, check_id
@@ -24,6 +25,14 @@ from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold
 from budgetguard.windows import Clock, Milliseconds, duration_ms
 
 
+class TimedRows(Rows, Protocol):
+    """Rows in an open transaction."""
+
+    @property
+    def now(self) -> Milliseconds:
+        """When the transaction takes place: after it was waited for."""
+
+
 class EmbeddedStore(ABC):
     """Run the ledger over rows that a subclass keeps."""
 
@@ -38,10 +47,11 @@ class EmbeddedStore(ABC):
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
 
     @abstractmethod
-    def _transaction(self, hold: Hold | None = None) -> AbstractContextManager[Rows]:
+    def _transaction(self, *, whole: bool = False) -> AbstractContextManager[TimedRows]:
         """Open a write transaction: it commits on leaving, and rolls back on any exception.
 
-        Given a hold, its rows are what the verb is about to load.
+        Accounts may be loaded with those of their open holds alone that are due, or that are loaded
+        before; with all of them if `whole`. In either case `len` counts all.
         """
 
     @abstractmethod
@@ -56,13 +66,17 @@ class EmbeddedStore(ABC):
     def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
         """Yield holds made in a span, oldest first, without holding a lock between pages."""
 
+    @abstractmethod
+    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
+        """Yield holds stored as open on an account, or on any, without holding a lock between pages."""
+
     def reserve(self, hold: Hold) -> Reservation:
-        with self._transaction(hold) as rows:
-            return ledger.reserve(rows, hold, self._clock())
+        with self._transaction() as rows:
+            return ledger.reserve(rows, hold, rows.now)
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._transaction(hold) as rows:
-            return ledger.settle(rows, hold, settlement, self._clock())
+        with self._transaction() as rows:
+            return ledger.settle(rows, hold, settlement, rows.now)
 
     def attach(self, hold_id: str, request_id: str) -> bool:
         with self._transaction() as rows:
@@ -71,7 +85,7 @@ class EmbeddedStore(ABC):
     def attached(self, request_id: str) -> HoldRecord | None:
         with self._transaction() as rows:
             hold_id = rows.load_answer(request_id)
-            row, lapses = (None, ()) if hold_id is None else ledger.present_hold(rows, hold_id, self._clock())
+            row, lapses = (None, ()) if hold_id is None else ledger.present_hold(rows, hold_id, rows.now)
         self._announce(lapses)
         return None if row is None or hold_id is None else record(hold_id, row)
 
@@ -84,13 +98,13 @@ class EmbeddedStore(ABC):
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
         with self._transaction() as rows:
-            found, lapses = ledger.set_budget(rows, account, budget, self._clock(), ephemeral=ephemeral)
+            found, lapses = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
         self._announce(lapses)
         return found
 
     def delete(self, account: str) -> bool:
-        with self._transaction() as rows:
-            existed, lapses = ledger.delete(rows, account, self._clock())
+        with self._transaction(whole=True) as rows:
+            existed, lapses = ledger.delete(rows, account, rows.now)
         self._announce(lapses)
         return existed
 
@@ -102,47 +116,39 @@ class EmbeddedStore(ABC):
 
     def reset(self, account: str) -> Balance | None:
         with self._transaction() as rows:
-            found, lapses = ledger.reset(rows, account, self._clock())
+            found, lapses = ledger.reset(rows, account, rows.now)
         self._announce(lapses)
         return found
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
-        seen: set[str] = set()
-        for name, row in self._with_open_holds(account):
-            self._present(name, row)  # so that what has lapsed is not listed as open
-            with self._transaction() as rows:
-                current = rows.load_account(name)
-                found = [(i, rows.load_hold(i)) for i in sorted(current["open"] if current else ())]
-            for hold_id, hold in found:
-                if hold is not None and hold_id not in seen:
-                    seen.add(hold_id)
-                    yield record(hold_id, hold)
+        for hold_id, row in self._brought_up_to_date(self._scan_open(account)):
+            if row["state"] == "held":
+                yield record(hold_id, row)
 
     def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
-        for hold_id, stored in self._scan_holds(since, until):
-            row: HoldRow | None = stored
-            if is_hold_due(stored, self._clock()):
-                with self._transaction() as rows:
-                    row, lapses = ledger.present_hold(rows, hold_id, self._clock())
-                self._announce(lapses)
-            if row is not None:
-                yield record(hold_id, row)
+        for hold_id, row in self._brought_up_to_date(self._scan_holds(since, until)):
+            yield record(hold_id, row)
+
+    def _brought_up_to_date(self, stored: Iterator[tuple[str, HoldRow]]) -> Iterator[tuple[str, HoldRow]]:
+        for hold_id, row in stored:
+            if not is_hold_due(row, self._clock()):
+                yield hold_id, row
+                continue
+            with self._transaction() as rows:
+                current, lapses = ledger.present_hold(rows, hold_id, rows.now)
+            self._announce(lapses)
+            if current is not None:
+                yield hold_id, current
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
-
-    def _with_open_holds(self, account: str | None) -> Iterable[tuple[str, AccountRow]]:
-        if account is None:
-            return ((name, row) for name, row in self._scan_accounts("") if row["open"])
-        row = self._peek(account)
-        return [] if row is None else [(account, row)]
 
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
         if not is_due(row, self._clock()):
             return balance(account, row)
         with self._transaction() as rows:
-            found, lapses = ledger.read(rows, account, self._clock())
+            found, lapses = ledger.read(rows, account, rows.now)
         self._announce(lapses)
         return found
 

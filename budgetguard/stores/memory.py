@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Hold
 from budgetguard.learning import Observations
 from budgetguard.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
 from budgetguard.stores.embedded import EmbeddedStore
@@ -52,7 +51,7 @@ class MemoryStore(EmbeddedStore):
         """Do nothing: there is nothing to let go of but the balances themselves."""
 
     @contextmanager
-    def _transaction(self, hold: Hold | None = None) -> Iterator[_MemoryRows]:
+    def _transaction(self, *, whole: bool = False) -> Iterator[_MemoryRows]:
         with self._lock:
             yield self._rows()
             self._since_sweep += 1
@@ -83,8 +82,18 @@ class MemoryStore(EmbeddedStore):
             if row is not None:
                 yield hold_id, row
 
+    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
+        with self._lock:
+            rows = self._accounts.values() if account is None else filter(None, [self._accounts.get(account)])
+            ids = sorted({hold_id for row in rows for hold_id in row["open"]})
+        for hold_id in ids:
+            with self._lock:
+                row = self._rows().load_hold(hold_id)
+            if row is not None:
+                yield hold_id, row
+
     def _rows(self) -> _MemoryRows:
-        return _MemoryRows(self._accounts, self._holds, self._answers, self._observed)
+        return _MemoryRows(self._clock(), self._accounts, self._holds, self._answers, self._observed)
 
     def _before_fork(self) -> None:
         """Do nothing: a copy of the balances is as good as the balances."""
@@ -114,11 +123,13 @@ class _MemoryRows:
 
     def __init__(
         self,
+        now: Milliseconds,
         accounts: dict[str, AccountRow],
         holds: dict[str, HoldRow],
         answers: dict[str, str],
         observed: dict[str, Observations],
     ) -> None:
+        self.now = now
         self._accounts = accounts
         self._holds = holds
         self._answers = answers

@@ -1,0 +1,172 @@
+"""The file under the disk store: a diskcache that evicts nothing, pickles nothing and says why it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import diskcache
+
+from budgetguard.errors import StoreError
+
+# Kept in the header of the database, so that a database is told from a stranger's before any write.
+_APPLICATION: Final = int.from_bytes(b"BGrd")
+_SCHEMA: Final = 3
+
+# Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
+_PAGE_SIZE: Final = 2_048
+# Frames of the write-ahead log, a page each, before what they say is copied into the database. SQLite's own
+# figure is 1 000; four times as many share one copying, and one fsync of each file, among more calls.
+_CHECKPOINT_AT: Final = 4_000
+
+
+class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
+    """Store text as text, inside the database; refuse all else, and pickle above all (CVE-2025-69872)."""
+
+    def __init__(self, directory: str, **_: Any) -> None:
+        super().__init__(directory, min_file_size=2**31)
+
+    def put(self, key: object) -> tuple[str, bool]:
+        if not isinstance(key, str):
+            _refuse(key)
+        return key, True
+
+    def get(self, key: object, raw: bool) -> str:
+        if not raw or not isinstance(key, str):
+            _refuse(key)
+        return key
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, str]:
+        if read or not isinstance(value, str):
+            _refuse(value)
+        return 0, diskcache.core.MODE_RAW, None, value
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> str:
+        if mode != diskcache.core.MODE_RAW or filename is not None or not isinstance(value, str):
+            _refuse(value)
+        return value
+
+
+class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type hints
+    """Open a diskcache's database, with the store's tables in it, for transactions of the caller's.
+
+    diskcache's own `get` and `set` take a transaction and three statements a value, and their waiting
+    either goes on for ever, whatever the error is, or hides the error behind a Timeout. One connection
+    serves all threads, so whoever uses this lets one thread in at a time; `close` then closes all that
+    there is.
+
+    Args:
+        folder: an existing folder.
+        timeout: seconds that a transaction waits for another process's.
+        schema: statements that make the tables where they do not exist yet.
+
+    Raises:
+        sqlite3.Error: the database cannot be opened.
+        StoreError: the database is not budgetguard's, or of another schema; it was not changed.
+    """
+
+    def __init__(self, folder: Path, timeout: float, schema: Sequence[str]) -> None:
+        self._path = folder / diskcache.core.DBNAME
+        self._wait = timeout
+        # The finalizer needs the connection without the cache.
+        self._connections: list[sqlite3.Connection] = []
+        self._finalizer = weakref.finalize(self, _close_all, self._connections)
+        _claim(self._path, timeout)
+        try:
+            super().__init__(
+                str(folder),
+                timeout=timeout,
+                disk=PlainDisk,
+                eviction_policy="none",
+                cull_limit=0,
+                statistics=0,
+                tag_index=0,
+                sqlite_auto_vacuum=0,
+            )
+            with self.connection as con:
+                con.execute("BEGIN IMMEDIATE")
+                for statement in schema:
+                    con.execute(statement)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, opened if need be."""
+        return self._con
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        if not self._connections:
+            connection = sqlite3.connect(
+                self._path, timeout=self._wait, isolation_level=None, check_same_thread=False
+            )
+            self._connections.append(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA mmap_size = {1 << 26}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
+        return self._connections[0]
+
+    @property
+    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
+        """Execute what diskcache does as it opens, waiting as long as asked, not 60 s whatever the error."""
+        return self._con.execute
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        _close_all(self._connections)
+
+    def is_open(self) -> bool:
+        """Tell whether there is a connection."""
+        return bool(self._connections)
+
+    def abandon(self) -> None:
+        """Never touch the connection again, not even to close it: it is another process's."""
+        self._finalizer.detach()
+
+
+def _claim(path: Path, timeout: float) -> None:
+    """Make the database ours if it is empty; refuse it, unchanged, if it is somebody else's."""
+    with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as con:
+        if _is_ours(con, path):
+            return
+        # Before anything else is written: SQLite switches only while nobody else is in the database.
+        con.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        con.execute("PRAGMA journal_mode = WAL")
+        con.execute("BEGIN IMMEDIATE")
+        if not _is_ours(con, path):  # another process may have been faster
+            con.execute(f"PRAGMA application_id = {_APPLICATION}")
+            con.execute(f"PRAGMA user_version = {_SCHEMA}")
+        con.execute("COMMIT")
+
+
+def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
+    application: int = con.execute("PRAGMA application_id").fetchone()[0]
+    if application == _APPLICATION:
+        schema: int = con.execute("PRAGMA user_version").fetchone()[0]
+        if schema != _SCHEMA:
+            raise StoreError(
+                f"the store in {path.parent} has schema {schema}, and this budgetguard knows {_SCHEMA}: "
+                "update budgetguard, or give it another folder"
+            )
+        return True
+    if application or con.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreError(
+            f"the folder {path.parent} holds another program's {path.name}: "
+            "give budgetguard a folder of its own; nothing was changed"
+        )
+    return False
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+def _refuse(value: object) -> NoReturn:
+    raise TypeError(f"a budgetguard store holds text only, not {type(value).__name__}")
