@@ -61,6 +61,9 @@ amounts = st.integers(0, 15)
 
 
 class Histories(RuleBasedStateMachine):
+    in_full = False
+    """Whether answers and what is shown are compared with the memory store's to the last field."""
+
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -192,7 +195,8 @@ class Histories(RuleBasedStateMachine):
     def _reserve(self, hold: Hold, by: int) -> None:
         expected = self.model.reserve(hold, self.clock())
         answers = [store.reserve(hold) for store in self._both(by)]
-        assert _comparable(answers[0]) == _comparable(answers[1])
+        if self.in_full:
+            assert _comparable(answers[0]) == _comparable(answers[1])
         for number, answer in enumerate(answers):
             assert _say(answer) == expected
             self.told[number] += [lapse.hold_id for lapse in getattr(answer, "lapsed", ())]
@@ -201,7 +205,8 @@ class Histories(RuleBasedStateMachine):
     def _settle(self, hold: Hold, settlement: Settlement, by: int) -> None:
         expected, crossed = self.model.settle(hold, settlement, self.clock())
         answers = [store.settle(hold, settlement) for store in self._both(by)]
-        assert _comparable(answers[0]) == _comparable(answers[1])
+        if self.in_full:
+            assert _comparable(answers[0]) == _comparable(answers[1])
         for number, answer in enumerate(answers):
             if isinstance(answer, UnknownAccount):
                 assert f"unknown {answer.account}" == expected
@@ -240,7 +245,8 @@ class Histories(RuleBasedStateMachine):
             open_ids = {h.id for h in store.holds()}
             assert open_ids == {i for i, (state, _, on) in records.items() if state == "held" and on}
             assert all(store.read(name) == balance for name, balance in listed.items())
-        assert shown[0] == shown[1] == shown[2]
+        if self.in_full:
+            assert shown[0] == shown[1] == shown[2]
         for told in self.told.values():
             assert sorted(told) == sorted(self.model.lapsed_ever())
 
@@ -277,7 +283,11 @@ _MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")
 _LEAST = 25
 
 
-class TestHistories(Histories.TestCase):  # type: ignore[name-defined, misc]  # made by hypothesis
+class DiskHistories(Histories):
+    in_full = True
+
+
+class TestHistories(DiskHistories.TestCase):  # type: ignore[name-defined, misc]  # made by hypothesis
     settings = settings(
         max_examples=int(_MORE or 40),
         stateful_step_count=40,
