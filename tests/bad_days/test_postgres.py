@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,13 +74,15 @@ def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_
 
     with ThreadPoolExecutor(4) as pool:
         working = [pool.submit(work, number) for number in range(4)]
-        for _ in range(5):
-            so_far = len(settled)
-            while len(settled) < so_far + 20:
-                time.sleep(0.01)
-            own_server.kill()
-            own_server.start()
-        done.set()
+        try:
+            for _ in range(5):
+                so_far = len(settled)
+                while len(settled) < so_far + 20 and not any(each.done() for each in working):
+                    time.sleep(0.01)
+                own_server.kill()
+                own_server.start()
+        finally:
+            done.set()
         for each in working:
             each.result()
     assert money(store) == (3 * len(settled), 0)
@@ -123,7 +125,7 @@ def test_a_connection_that_breaks_in_mid_verb_is_made_again_and_the_verb_counts_
     store.set_budget("user:1", Budget(100))
     with _locking(url, "user:1") as locker, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(store.reserve, hold())
-        _wait_for_a_lock()
+        _wait_for_a_lock(asked)
         _end_all_sessions(schema_of(url))
         locker.rollback()
         assert isinstance(asked.result(), Granted)
@@ -175,6 +177,7 @@ def test_threads_that_wait_for_a_connection_are_told_within_the_time(url: str) -
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(link.run, b"SELECT pg_sleep(2)", (), time.monotonic() + 60)
         while not _is_asleep():
+            assert not taken.done(), taken.result()
             time.sleep(0.005)
         began = time.monotonic()
         with pytest.raises(StoreError, match=r"did not answer within 0\.5 s.*all 1 connections were in use"):
@@ -457,9 +460,10 @@ def _locking(url: str, account: str) -> Iterator[psycopg.Connection[Any]]:
         con.rollback()
 
 
-def _wait_for_a_lock() -> None:
+def _wait_for_a_lock(asked: Future[Any]) -> None:
     with psycopg.connect(shared_server().url, autocommit=True) as con:
         while not con.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            assert not asked.done(), asked.result()
             time.sleep(0.005)
 
 

@@ -94,10 +94,12 @@ def test_four_processes_announce_each_threshold_once_among_them(store: Store, ur
     assert sorted(percent for found in announced for percent in found) == [50, 80, 100]
 
 
-def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store) -> None:
-    store.set_budget("user:1", Budget(1_000))
+@pytest.mark.parametrize("exists", [True, False], ids=["account exists", "account is made by the hold"])
+def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store, exists: bool) -> None:
     gate = threading.Barrier(16)
-    for _ in range(10):
+    for _ in range(15):
+        if exists:
+            store.set_budget("user:1", Budget(1_000))
         hold = make_hold(10, budget=Budget(1_000))
 
         def both(number: int, hold: Hold = hold) -> int:
@@ -111,9 +113,10 @@ def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store)
 
         with ThreadPoolExecutor(16) as pool:
             assert sum(pool.map(both, range(16))) == 7
-    balance = store.read("user:1")
-    assert balance is not None
-    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (70, 0, 0)
+        balance = store.read("user:1")
+        assert balance is not None
+        assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (7, 0, 0)
+        store.delete("user:1")
 
 
 def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: Store) -> None:

@@ -73,19 +73,24 @@ BEGIN
         END IF;
         v_windows := v_windows || v_row.window_no;
     END LOOP;
-    INSERT INTO @schema@.holds VALUES (
-        p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_lapse, 0, p_created, v_now + p_ttl,
-        NULL, p_user, p_model, p_endpoint, NULL, NULL, '{}', p_tags)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
+    WITH hold AS (
+        INSERT INTO @schema@.holds VALUES (
+            p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_lapse, 0, p_created,
+            v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL, NULL, '{}', p_tags)
+        ON CONFLICT DO NOTHING RETURNING 1
+    ), charges AS (
+        INSERT INTO @schema@.charges SELECT p_project, n, v_now + p_ttl, p_id FROM unnest(v_taken) n
+    ), accounts AS (
+        UPDATE @schema@.accounts SET held_nanos = held_nanos + p_amount, open_holds = open_holds + 1,
+            next_due_ms = least(next_due_ms, v_now + p_ttl), updated_ms = v_now,
+            limit_nanos = CASE WHEN p_flags[array_position(p_names, name)] & 4 <> 0
+                THEN p_limits[array_position(p_names, name)] ELSE limit_nanos END
+        WHERE project = p_project AND name = ANY (v_taken)
+    )
+    SELECT count(*) INTO v_place FROM hold;
+    IF v_place = 0 THEN
         RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
     END IF;
-    INSERT INTO @schema@.charges SELECT p_project, n, v_now + p_ttl, p_id FROM unnest(v_taken) n;
-    UPDATE @schema@.accounts SET held_nanos = held_nanos + p_amount, open_holds = open_holds + 1,
-        next_due_ms = least(next_due_ms, v_now + p_ttl), updated_ms = v_now,
-        limit_nanos = CASE WHEN p_flags[array_position(p_names, name)] & 4 <> 0
-            THEN p_limits[array_position(p_names, name)] ELSE limit_nanos END
-    WHERE project = p_project AND name = ANY (v_taken);
     RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'lapsed', v_lapsed);
 END
 $$;

@@ -63,7 +63,11 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
-    SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
+    SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
+    IF FOUND AND (v_hold.state <> 'held' OR v_hold.accounts = '{}') THEN
+        -- Else whoever ends it has locked one of its accounts, which are all there.
+        SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
+    END IF;
     v_known := FOUND;
     v_now := @schema@.present_ms(p_now);
     IF v_known THEN
@@ -74,9 +78,13 @@ BEGIN
             RETURN jsonb_build_object('repeated', true);
         END IF;
         v_taken := v_hold.accounts;
-        SELECT array_agg(n) INTO v_lock FROM unnest(v_taken) n WHERE NOT n = ANY (p_names || p_also);
-        IF v_lock IS NOT NULL THEN
-            RETURN jsonb_build_object('again', true, 'lock', v_lock);
+        IF NOT v_taken <@ v_found THEN
+            -- Accounts that the client did not name, or that were made with this hold since the locks above.
+            SELECT array_agg(name) INTO v_lock FROM @schema@.accounts
+            WHERE project = p_project AND name = ANY (v_taken) AND NOT name = ANY (v_found);
+            IF v_lock IS NOT NULL THEN
+                RETURN jsonb_build_object('again', true, 'lock', v_lock);
+            END IF;
         END IF;
     ELSE
         SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, v_found, v_made);
@@ -155,10 +163,10 @@ BEGIN
                 'account', v_row.name, 'threshold', v_percent, 'balance', @schema@.balance(v_row));
         END LOOP;
     END LOOP;
-    IF v_open THEN
-        DELETE FROM @schema@.charges WHERE project = p_project AND account = ANY (v_taken)
-            AND expires_ms = v_hold.expires_ms AND hold_id = p_id;
-    END IF;
+    WITH closed AS (
+        DELETE FROM @schema@.charges WHERE v_open AND project = p_project AND account = ANY (v_taken)
+            AND expires_ms = v_hold.expires_ms AND hold_id = p_id
+    )
     UPDATE @schema@.holds SET state = p_state, cost_nanos = p_cost, ended_ms = v_now, outcome = p_outcome,
         request_id = coalesce(p_request_id, request_id), usage = p_usage
     WHERE project = p_project AND id = p_id;
