@@ -101,6 +101,7 @@ _STORES: Final = {
     "disk": ("budgetguard.stores.disk", "DiskStore"),
     **dict.fromkeys(redis_target.SCHEMES, ("budgetguard.stores.redis", "RedisStore")),
     **dict.fromkeys(("postgresql", "postgres"), ("budgetguard.stores.postgres", "PostgresStore")),
+    **dict.fromkeys(("https", "http"), ("budgetguard.stores.hosted", "HostedStore")),
 }
 
 
@@ -112,7 +113,8 @@ def open_store(
     Args:
         url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`;
             or a server: `redis://HOST:PORT/DATABASE` (see `redis_target.parse_url`),
-            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `postgres_target.parse_url`).
+            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `postgres_target.parse_url`);
+            or a service: `https://KEY@HOST` (see `hosted_target.parse_url`).
         project: whose accounts; projects that share a store share nothing.
         clock: what tells the time.
         retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).
