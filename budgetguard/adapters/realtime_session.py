@@ -6,63 +6,34 @@ Nothing here knows sockets. `outgoing` is asked before an event is sent, `incomi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from dataclasses import field as attribute
 from typing import Any, Final
 
-from budgetguard.adapters.fields import count, field, items, text
-from budgetguard.adapters.realtime_calls import ResponseRequest, Tariff, TranscriptRequest, read_sizes
-from budgetguard.adapters.realtime_config import SessionConfig, response_cap, speaks
-from budgetguard.adapters.realtime_conversation import Conversation
+from budgetguard.adapters.fields import text
+from budgetguard.adapters.realtime_calls import Tariff, read_sizes
+from budgetguard.adapters.realtime_standing import Opener, Standing
+from budgetguard.adapters.realtime_state import SessionState
+from budgetguard.adapters.realtime_underway import CallsUnderWay
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
-from budgetguard.context import current_user, surroundings, within
-from budgetguard.counting.realtime import Size, audio_ms, spoken_tokens
+from budgetguard.context import current_user
+from budgetguard.counting.realtime import Size, audio_ms
 from budgetguard.counting.requests import as_mapping
-from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.holds import new_hold_id
 from budgetguard.request import NotCharged, Request
-from budgetguard.windows import duration_ms
 
 Job = Callable[[], None]
 
-# What a hold made in advance has room for beyond the sound that was sent, in milliseconds; and a minute of
-# sound is what a transcript is held for, unless more was sent.
+# What the next response has room for beyond the sound that was sent; and a minute of sound is what the next
+# transcript is held for, unless more was sent.
 _ROOM_MS: Final = 30_000
-_TRANSCRIPT_SECONDS: Final = 60
+_TRANSCRIPT_MS: Final = 60_000
 _AUDIO_DELTAS: Final = frozenset({"response.output_audio.delta", "response.audio.delta"})
 _OURS: Final = "budgetguard_"
-
-
-@dataclass(eq=False, slots=True)
-class _Response:
-    """Hold a response under way, and what was seen of it."""
-
-    call: Call
-    audio_format: str
-    ms: int = 0
-    pieces: list[str] = attribute(default_factory=list)
-    characters: int = 0
-
-    def seen(self) -> tuple[int, int]:
-        """Return its tokens so far: of text, and of sound."""
-        request = self.call.request
-        self.pieces = ["".join(self.pieces)]
-        return count_text(self.pieces[0], encoding_for(request.model)), spoken_tokens(self.ms)
-
-
-@dataclass(eq=False, slots=True)
-class _Standing:
-    """Hold a call that was reserved in advance: until when it lives, and for how much sound it is."""
-
-    call: Call
-    renew_at: int
-    room_ms: int
 
 
 @dataclass(eq=False, slots=True)
@@ -96,18 +67,15 @@ class Session:
     def __init__(self, keeper: Bookkeeper, model: str | None, tariff: Tariff) -> None:
         self._keeper = keeper
         self._tariff = tariff
-        self._opened_in = surroundings()
-        self._lock = threading.Lock()
-        self._over = False
-        self._config = SessionConfig({} if model is None else {"model": model})
-        self._changes: list[tuple[str, Mapping[str, Any]]] = []
-        self._conversation = Conversation(model or "")
-        self._asked: list[tuple[str, Call]] = []
-        self._responses: dict[str, _Response] = {}
-        self._standing: _Standing | None = None
-        self._listening: _Standing | None = None
-        self._transcripts: dict[str, tuple[Call, int]] = {}
-        self._spoken_to = False
+        self._state = state = SessionState(model, tariff)
+        self._opener = opener = Opener(keeper, state)
+        self._next_response = Standing(
+            opener, lambda waiting: waiting + _ROOM_MS, lambda ms: state.response({}, ms)
+        )
+        self._next_transcript = Standing(
+            opener, lambda waiting: max(_TRANSCRIPT_MS, 2 * waiting), state.transcript
+        )
+        self._under_way = CallsUnderWay()
         self.refusal: BudgetGuardError | None = None
         self.ending = False
 
@@ -126,8 +94,8 @@ class Session:
     def outgoing(self, event: Mapping[str, Any]) -> Outgoing | None:
         """Return what must be done before this is sent; None if nothing must."""
         kind = event.get("type")
-        with self._lock:
-            if self._over:
+        with self._state.lock:
+            if self._state.over:
                 self._check()
                 return None
             if kind == "response.create":
@@ -137,22 +105,22 @@ class Session:
             if kind in ("session.update", "transcription_session.update"):
                 return self._session_changed(event, transcribes=kind == "transcription_session.update")
             if kind == "conversation.item.create":
-                self._conversation.sent(event.get("item"), self._asked_config)
+                self._state.conversation.sent(event.get("item"), self._state.asked_config)
         return None
 
     def _response_asked(self, event: Mapping[str, Any]) -> Outgoing:
         asked = as_mapping(event.get("response"))
         ident, changed = self._named(event)
-        call = self._call(lambda: self._response_request(asked))
+        call = self._call(lambda: self._state.response(asked))
 
         def reserve() -> None:
             self._check()
             call.reserve()
-            self._keep(call, lambda: self._asked.append((ident, call)))
+            self._opener.keep(call, lambda: self._under_way.asked(ident, call))
 
         def failed() -> None:
-            with self._lock:
-                known = self._taken(ident)
+            with self._state.lock:
+                known = self._under_way.take_asked(ident)
             if known is not None:
                 known.finish(NotCharged("it was not sent"))
 
@@ -170,15 +138,14 @@ class Session:
         return ident, {**event, "event_id": ident}
 
     def _sound_sent(self, event: Mapping[str, Any]) -> Outgoing | None:
-        audio = event.get("audio")
-        length = audio_ms(len(audio), self._asked_config.audio_in) if isinstance(audio, str) else 0
-        now = self._keeper.now()
-        waiting = self._conversation.waiting_ms + length
-        needs: list[Callable[[], None]] = []
-        if self._answers_unasked() and _is_short(self._standing, now, waiting):
-            needs.append(lambda: self._stand(waiting + _ROOM_MS))
-        if self._transcriber() is not None and _is_short(self._listening, now, waiting):
-            needs.append(lambda: self._listen(waiting))
+        state, audio = self._state, event.get("audio")
+        length = audio_ms(len(audio), state.asked_config.audio_in) if isinstance(audio, str) else 0
+        waiting = state.conversation.waiting_ms + length
+        needs: list[Standing] = []
+        if state.answers_unasked and self._next_response.is_short(waiting):
+            needs.append(self._next_response)
+        if state.transcriber is not None and self._next_transcript.is_short(waiting):
+            needs.append(self._next_transcript)
         if not needs and self.refusal is None:
             self._sound_noted(length)
             return None
@@ -186,56 +153,48 @@ class Session:
         def reserve() -> None:
             self._check()
             for need in needs:
-                need()
-            with self._lock:
+                need.hold(waiting)
+            with self._state.lock:
                 self._sound_noted(length)
 
         return Outgoing(reserve)
 
     def _sound_noted(self, length: int) -> None:
-        self._spoken_to = True
-        self._conversation.appended(length)
+        self._state.spoken_to = True
+        self._state.conversation.appended(length)
 
     def _session_changed(self, event: Mapping[str, Any], *, transcribes: bool) -> Outgoing:
         change = {**({"type": "transcription"} if transcribes else {}), **as_mapping(event.get("session"))}
         ident, changed = self._named(event)
-        writer = self._asked_config.updated(change).transcribes_with
+        writer = self._state.asked_config.updated(change).transcribes_with
 
         def reserve() -> None:
             self._check()
             if writer is not None:
                 self._check_price(writer)
-            with self._lock:
-                self._changes.append((ident, change))
-                stands, waiting = self._needs_standing(), self._conversation.waiting_ms
+            with self._state.lock:
+                self._state.asked(ident, change)
+                lacks, waiting = self._lacks_response, self._state.conversation.waiting_ms
             try:
-                if stands:
-                    self._stand(waiting + _ROOM_MS)
+                if lacks:
+                    self._next_response.hold(waiting)
             except BudgetGuardError:
                 failed()
                 raise
 
         def failed() -> None:
-            with self._lock:
-                self._changes = [one for one in self._changes if one[0] != ident]
+            with self._state.lock:
+                self._state.refused(ident)
 
         return Outgoing(reserve, failed, changed)
-
-    @property
-    def _asked_config(self) -> SessionConfig:
-        """What the session will be if the server takes every change that it has not spoken of yet."""
-        config = self._config
-        for _, change in self._changes:
-            config = config.updated(change)
-        return config
 
     # What the server sends
 
     def incoming(self, event: Mapping[str, Any]) -> tuple[Job | None, Mapping[str, Any] | None]:
         """Take note of an event; return the work that follows, and the event if it is to be changed."""
         kind = text(event.get("type")) or ""
-        with self._lock:
-            if self._over:
+        with self._state.lock:
+            if self._state.over:
                 return None, None
             if kind.endswith(".delta") and kind.startswith("response."):
                 return self._seen(kind, event), None
@@ -246,48 +205,42 @@ class Session:
 
     def _session_told(self, event: Mapping[str, Any]) -> Job | None:
         told = as_mapping(event.get("session"))
-        if event["type"] in ("session.updated", "transcription_session.updated"):
-            del self._changes[:1]
-        if str(event["type"]).startswith("transcription_session"):
+        kind = str(event["type"])
+        if kind.startswith("transcription_session"):
             told = {**told, "type": "transcription"}
-        self._config = self._config.updated(told)
-        if not self._conversation.model:
-            self._conversation.model = self._config.model or ""
-        if self._standing is not None and not self._answers_unasked():
-            call, self._standing = self._standing.call, None
+        self._state.told(told, changed=kind.endswith(".updated"))
+        if not self._state.answers_unasked and (call := self._next_response.take()) is not None:
             return lambda: call.finish(NotCharged("the session makes no responses of its own any more"))
         return None
 
     def _item_told(self, event: Mapping[str, Any]) -> None:
-        self._conversation.confirmed(event.get("item"))
+        self._state.conversation.confirmed(event.get("item"))
 
     def _item_deleted(self, event: Mapping[str, Any]) -> None:
-        self._conversation.deleted(event.get("item_id"))
+        self._state.conversation.deleted(event.get("item_id"))
 
     def _speech_told(self, event: Mapping[str, Any]) -> None:
-        self._conversation.heard(event)
+        self._state.conversation.heard(event)
 
     def _cleared(self, event: Mapping[str, Any]) -> None:
-        self._conversation.cleared()
+        self._state.conversation.cleared()
 
     def _committed(self, event: Mapping[str, Any]) -> None:
         ident = text(event.get("item_id"))
-        length = self._conversation.committed(ident)
-        if self._listening is not None and ident is not None:
-            self._transcripts[ident] = self._listening.call, length
-            self._listening = None
+        length = self._state.conversation.committed(ident)
+        if ident is not None and (call := self._next_transcript.take()) is not None:
+            self._under_way.transcribes(ident, call, length)
 
     def _transcribed(self, event: Mapping[str, Any]) -> Job:
         ident = text(event.get("item_id")) or ""
-        call, _ = self._transcripts.pop(ident, (None, 0))
-        writer = self._transcriber() or ""
+        call = self._under_way.take_transcript(ident)
         if str(event["type"]).endswith(".failed"):
             return lambda: None if call is None else call.finish(NotCharged("the transcription failed"))
 
         def settle() -> None:
             known = call
             if known is None:
-                known = self._own_call(lambda: TranscriptRequest(writer, self._tariff, seconds=1))
+                known = self._opener.call(lambda: self._state.transcript(1_000))
                 known.owe()
             known.finish(known.request.ending(event))
 
@@ -296,47 +249,40 @@ class Session:
     def _began(self, event: Mapping[str, Any]) -> Job | None:
         response = as_mapping(event.get("response"))
         ident = text(response.get("id")) or ""
-        self._conversation.began(ident)
-        call = self._taken(None)
-        if call is None and self._standing is not None:
-            call, self._standing = self._standing.call, None
+        self._state.conversation.began(ident)
+        call = self._under_way.take_asked() or self._next_response.take()
         if call is not None:
-            self._responses[ident] = _Response(call, self._config.audio_out)
-            return self._stand_again if self._needs_standing() else None
+            self._under_way.began(ident, call, self._state.config.audio_out)
+            return self._hold_next if self._lacks_response else None
 
         def owe() -> None:
             # Nobody asked for it, and nothing is held: it is under way all the same.
-            owed = self._own_call(lambda: self._response_request(response))
+            owed = self._opener.call(lambda: self._state.response(response))
             error = owed.owe()
-            kept = _Response(owed, self._config.audio_out)
-            self._keep(owed, lambda: self._responses.__setitem__(ident, kept))
+            spoken = self._state.config.audio_out
+            self._opener.keep(owed, lambda: self._under_way.began(ident, owed, spoken))
             if error is not None:
                 self._refuse(error)
-            elif self._needs_standing():
-                self._stand_again()
+            elif self._lacks_response:
+                self._hold_next()
 
         return owe
 
     def _seen(self, kind: str, event: Mapping[str, Any]) -> Job | None:
-        response = self._responses.get(text(event.get("response_id")) or "")
+        response = self._under_way.response(text(event.get("response_id")) or "")
         delta = event.get("delta")
         if response is None or not isinstance(delta, str):
             return None
         if kind in _AUDIO_DELTAS:
-            response.ms += audio_ms(len(delta), response.audio_format)
+            response.heard(len(delta))
         else:
-            response.pieces.append(delta)
-            response.characters += len(delta)
-        call = response.call
-        held = call.output_held
-        if held is None or response.characters + spoken_tokens(response.ms) <= held:
-            return None
-        if (seen := sum(response.seen())) <= held:
+            response.wrote(delta)
+        if (seen := response.seen_beyond_hold()) is None:
             return None
 
         def extend() -> None:
             try:
-                call.extend(seen)
+                response.call.extend(seen)
             except BudgetGuardError as error:
                 self._refuse(error)
 
@@ -345,15 +291,15 @@ class Session:
     def _ended(self, event: Mapping[str, Any]) -> Job | None:
         told = as_mapping(event.get("response"))
         ident = text(told.get("id")) or ""
-        response = self._responses.pop(ident, None)
-        apart = response is not None and _of_response(response.call.request).apart
+        response = self._under_way.take_response(ident)
+        apart = response is not None and response.request.apart
         read, made = read_sizes(told)
         if told.get("conversation_id", "") is None:
             apart, made = True, Size()  # its output belongs to no conversation
         if apart:
-            self._conversation.ended_apart(ident, made)
+            self._state.conversation.ended_apart(ident, made)
         elif read.total:
-            self._conversation.ended(ident, read + made, self._config)
+            self._state.conversation.ended(ident, read + made, self._state.config)
         if response is None:
             return None
         seen = response.seen()
@@ -362,7 +308,7 @@ class Session:
         )
 
         def settle() -> None:
-            request = _of_response(response.call.request)
+            request = response.request
             response.call.finish(request.broken_off(*seen) if broken else request.ending(told))
             if self.refusal is not None and not self.ending:
                 self._go_on()
@@ -373,43 +319,26 @@ class Session:
         error = as_mapping(event.get("error"))
         ident = text(error.get("event_id")) or ""
         shown = {**event, "error": {**error, "event_id": None}} if ident.startswith(_OURS) else None
-        self._changes = [one for one in self._changes if one[0] != ident]
-        call = self._taken(ident)
+        self._state.refused(ident)
+        call = self._under_way.take_asked(ident)
         if call is None:
             return None, shown
         return lambda: call.finish(NotCharged(f"refused: {text(error.get('code')) or 'error'}")), shown
-
-    def _taken(self, ident: str | None) -> Call | None:
-        """Return the response that was asked for under an id, or the first one, and wait for it no more."""
-        for at, (known, call) in enumerate(self._asked):
-            if ident is None or known == ident:
-                del self._asked[at]
-                return call
-        return None
 
     # The end
 
     def over(self) -> None:
         """Book of what is still open what was seen; give back what was held in advance. Idempotent."""
-        with self._lock:
-            if self._over:
+        with self._state.lock:
+            if self._state.over:
                 return
-            self._over = True
-            asked, self._asked = [call for _, call in self._asked], []
-            responses, self._responses = list(self._responses.values()), {}
-            transcripts, self._transcripts = list(self._transcripts.values()), {}
-            standing = [one.call for one in (self._standing, self._listening) if one is not None]
-            self._standing = self._listening = None
-        for call in asked:
-            call.finish(_of_response(call.request).broken_off(0, 0))
-        for response in responses:
-            response.call.finish(_of_response(response.call.request).broken_off(*response.seen()))
-        for call, length in transcripts:
-            request = call.request
-            assert isinstance(request, TranscriptRequest)
-            call.finish(request.broken_off(length))
-        for call in standing:
-            call.finish(NotCharged("nothing was made of it"))
+            self._state.over = True
+            finish = self._under_way.take_all()
+            standing = [self._next_response.take(), self._next_transcript.take()]
+        finish()
+        for unused in standing:
+            if unused is not None:
+                unused.finish(NotCharged("nothing was made of it"))
 
     # Holds
 
@@ -417,49 +346,17 @@ class Session:
         """Return a call that whoever is current pays, else whoever opened the session."""
         if current_user() is not None:
             return Call(self._keeper, request())
-        return self._own_call(request)
+        return self._opener.call(request)
 
-    def _own_call(self, request: Callable[[], Request]) -> Call:
-        """Return a call that nobody asked for: whoever opened the session pays."""
-        call: Call = within(self._opened_in, lambda: Call(self._keeper, request()))
-        return call
+    @property
+    def _lacks_response(self) -> bool:
+        """Whether the server may make a response that nothing is held for."""
+        return self._next_response.is_empty and self._state.may_answer_now
 
-    def _keep(self, call: Call, keep: Job) -> None:
-        with self._lock:
-            if not self._over:
-                keep()
-                return
-        call.finish(NotCharged("the session is over"))
-
-    def _stand(self, room_ms: int) -> None:
-        """Reserve for a response that the server may make of its own accord."""
-        call = self._own_call(lambda: self._response_request({}, room_ms))
-        call.reserve()
-        self._replace("_standing", _Standing(call, self._renew_at(), room_ms))
-
-    def _listen(self, waiting_ms: int) -> None:
-        seconds = max(_TRANSCRIPT_SECONDS, -(-2 * waiting_ms // 1_000))
-        writer = self._transcriber() or ""
-        call = self._own_call(lambda: TranscriptRequest(writer, self._tariff, seconds=seconds))
-        call.reserve()
-        self._replace("_listening", _Standing(call, self._renew_at(), seconds * 1_000))
-
-    def _replace(self, name: str, standing: _Standing) -> None:
-        former: _Standing | None = None
-
-        def keep() -> None:
-            nonlocal former
-            former = getattr(self, name)
-            setattr(self, name, standing)
-
-        self._keep(standing.call, keep)
-        if former is not None:
-            former.call.finish(NotCharged("another hold stands for it"))
-
-    def _stand_again(self) -> None:
+    def _hold_next(self) -> None:
         """Reserve for the next response of the server's own, or let the session end with this one."""
         try:
-            self._stand(self._conversation.waiting_ms + _ROOM_MS)
+            self._next_response.hold(self._state.conversation.waiting_ms)
         except BudgetGuardError as error:
             self._refuse(error)
         else:
@@ -467,17 +364,17 @@ class Session:
 
     def _go_on(self) -> None:
         """See whether a session that was refused more has it now, or needs no more."""
-        if self._needs_standing():
-            self._stand_again()
+        if self._lacks_response:
+            self._hold_next()
         else:
             self.refusal = None
 
     def _refuse(self, error: BudgetGuardError) -> None:
-        with self._lock:
+        with self._state.lock:
             if self.refusal is None:
                 self.refusal = error
                 logger.warning("budgetguard: a realtime session ends: %s", error)
-            self.ending = self.stops or not (self._responses or self._asked)
+            self.ending = self.stops or not self._under_way.any_response
 
     def _check(self) -> None:
         if self.refusal is not None:
@@ -489,37 +386,6 @@ class Session:
         except UnknownModelError:
             if self._keeper.settings.unknown_model == "error":
                 raise
-
-    def _renew_at(self) -> int:
-        return self._keeper.now() + duration_ms(self._keeper.settings.hold_ttl) // 2
-
-    def _answers_unasked(self) -> bool:
-        return self._config.answers_unasked or self._asked_config.answers_unasked
-
-    def _needs_standing(self) -> bool:
-        silent = self._config.answers_silence or self._asked_config.answers_silence
-        tools = any(field(tool, "type") == "mcp" for tool in items(self._asked_config.tools))
-        return self._standing is None and self._answers_unasked() and (self._spoken_to or silent or tools)
-
-    def _transcriber(self) -> str | None:
-        return self._asked_config.transcribes_with or self._config.transcribes_with
-
-    def _response_request(self, asked: Mapping[str, Any], more_ms: int = 0) -> ResponseRequest:
-        # What the session was asked to become may be refused: the dearer of both counts.
-        configs = self._config, self._asked_config
-        caps = [config.cap for config in configs]
-        own = response_cap(asked)
-        if own is not None or count(asked.get("max_output_tokens")) is not None:
-            caps = [own]
-        sizes = [self._conversation.size(config, asked, more_ms) for config in configs]
-        return ResponseRequest(
-            self._tariff.model_of(self._conversation.model or self._asked_config.model or ""),
-            self._tariff,
-            size=max(sizes, key=lambda size: size.total),
-            cap=None if None in caps else max(cap for cap in caps if cap is not None),
-            spoken=speaks(asked, any(config.speaks for config in configs)),
-            apart=isinstance(asked.get("input"), list),
-        )
 
 
 _Taken = Callable[[Session, Mapping[str, Any]], "Job | None"]
@@ -540,12 +406,3 @@ _INCOMING: Final[Mapping[str, _Taken]] = {
     "response.created": Session._began,
     "response.done": Session._ended,
 }
-
-
-def _is_short(standing: _Standing | None, now: int, waiting_ms: int) -> bool:
-    return standing is None or now >= standing.renew_at or waiting_ms > standing.room_ms
-
-
-def _of_response(request: Request) -> ResponseRequest:
-    assert isinstance(request, ResponseRequest)
-    return request

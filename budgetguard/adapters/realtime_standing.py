@@ -1,0 +1,94 @@
+"""Hold money in advance for what the server of a realtime session does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from budgetguard.adapters.realtime_state import SessionState
+from budgetguard.bookkeeping import Bookkeeper
+from budgetguard.calls import Call
+from budgetguard.context import surroundings, within
+from budgetguard.request import NotCharged, Request
+from budgetguard.windows import duration_ms
+
+
+class Opener:
+    """Pay for what nobody asked for. Made where the session is opened: whoever is current there pays.
+
+    Args:
+        keeper: whose books.
+        state: the session.
+    """
+
+    def __init__(self, keeper: Bookkeeper, state: SessionState) -> None:
+        self.keeper = keeper
+        self._state = state
+        self._opened_in = surroundings()
+
+    def call(self, request: Callable[[], Request]) -> Call:
+        """Return a call that whoever opened the session pays."""
+        call: Call = within(self._opened_in, lambda: Call(self.keeper, request()))
+        return call
+
+    def keep(self, call: Call, keep: Callable[[], None]) -> None:
+        """Do what keeps a reserved call, the state's lock held; give it back if the session is over."""
+        with self._state.lock:
+            if not self._state.over:
+                keep()
+                return
+        call.finish(NotCharged("the session is over"))
+
+
+class Standing:
+    """Keep one call held in advance, with room for the sound that it will be about.
+
+    Args:
+        opener: who pays.
+        room: milliseconds of sound that wait -> those to hold for.
+        request: milliseconds of sound -> the call.
+    """
+
+    def __init__(self, opener: Opener, room: Callable[[int], int], request: Callable[[int], Request]) -> None:
+        self._opener = opener
+        self._room = room
+        self._request = request
+        self._held: Call | None = None
+        self._held_ms = 0
+        self._renew_at = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return self._held is None
+
+    def is_short(self, waiting_ms: int) -> bool:
+        """Whether nothing is held, too little for sound that waits, or what soon lapses."""
+        late = self._opener.keeper.now() >= self._renew_at
+        return self._held is None or late or waiting_ms > self._held_ms
+
+    def hold(self, waiting_ms: int) -> None:
+        """Reserve for sound that waits and some more, in place of what is held.
+
+        Raises:
+            BudgetGuardError: refused; what was held stays.
+        """
+        room = self._room(waiting_ms)
+        call = self._opener.call(lambda: self._request(room))
+        call.reserve()
+        keeper = self._opener.keeper
+        former: Call | None = None
+
+        def keep() -> None:
+            nonlocal former
+            former, self._held = self._held, call
+            self._held_ms = room
+            self._renew_at = keeper.now() + duration_ms(keeper.settings.hold_ttl) // 2
+
+        self._opener.keep(call, keep)
+        if former is not None:
+            former.finish(NotCharged("another hold stands for it"))
+
+    def take(self) -> Call | None:
+        """Return what is held, for its taker to finish; called with the state's lock held."""
+        taken, self._held = self._held, None
+        return taken
