@@ -24,6 +24,7 @@ from budgetguard.holds import Hold, Reservation, Settled, Settlement, UnknownAcc
 from budgetguard.learning import Observations
 from budgetguard.rows import AccountRow, HoldRow
 from budgetguard.stores import disk_tables as tables
+from budgetguard.stores import disk_verbs
 from budgetguard.stores.disk_fast import FastPath
 from budgetguard.stores.disk_file import StoreFile
 from budgetguard.stores.disk_rows import TableRows, sweep
@@ -276,7 +277,7 @@ def _open_file(folder: Path, timeout: float) -> StoreFile:
     give_up = time.monotonic() + timeout
     while True:
         try:
-            return StoreFile(folder, timeout, tables.SCHEMA)
+            return StoreFile(folder, timeout, (*tables.SCHEMA, *disk_verbs.SCHEMA))
         except sqlite3.OperationalError as error:
             # Several processes making one database at once meet locks that SQLite does not wait for.
             if error.sqlite_errorcode & 0xFF not in _LOCKS or time.monotonic() >= give_up:

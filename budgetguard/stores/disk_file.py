@@ -24,6 +24,9 @@ _PAGE_SIZE: Final = 2_048
 _CHECKPOINT_AT: Final = 4_000
 
 
+_IS_MADE = "SELECT 1 FROM sqlite_master WHERE name NOT IN ('Settings', 'Cache') AND type = 'table'"
+
+
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
     """Store text as text, inside the database; refuse all else, and pickle above all (CVE-2025-69872)."""
 
@@ -62,7 +65,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
     Args:
         folder: an existing folder.
         timeout: seconds that a transaction waits for another process's.
-        schema: statements that make the tables where they do not exist yet.
+        schema: statements that make what the database has beside diskcache's own tables.
 
     Raises:
         sqlite3.Error: the database cannot be opened.
@@ -87,10 +90,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
                 tag_index=0,
                 sqlite_auto_vacuum=0,
             )
-            with self.connection as con:
-                con.execute("BEGIN IMMEDIATE")
-                for statement in schema:
-                    con.execute(statement)
+            self._make(schema)
         except BaseException:
             self.close()
             raise
@@ -116,6 +116,14 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
     def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
         """Execute what diskcache does as it opens, waiting as long as asked, not 60 s whatever the error."""
         return self._con.execute
+
+    def _make(self, schema: Sequence[str]) -> None:
+        with self.connection as con:
+            con.execute("BEGIN IMMEDIATE")
+            # All are made in one transaction, so where one is there all are.
+            if con.execute(_IS_MADE).fetchone() is None:
+                for statement in schema:
+                    con.execute(statement)
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

@@ -103,24 +103,24 @@ def _columns(table: str, names: tuple[str, ...]) -> str:
 
 
 SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE IF NOT EXISTS account "
+    "CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE account "
     "(id INTEGER PRIMARY KEY, project INTEGER NOT NULL, name TEXT NOT NULL, "
     f"{_columns('account', ACCOUNT)})",
-    "CREATE UNIQUE INDEX IF NOT EXISTS account_name ON account (project, name)",
-    "CREATE INDEX IF NOT EXISTS account_idle ON account (project, created) WHERE ephemeral = 1",
-    "CREATE TABLE IF NOT EXISTS spend (account INTEGER NOT NULL, model NOT NULL, cost INTEGER NOT NULL, "
+    "CREATE UNIQUE INDEX account_name ON account (project, name)",
+    "CREATE INDEX account_idle ON account (project, created) WHERE ephemeral = 1",
+    "CREATE TABLE spend (account INTEGER NOT NULL, model NOT NULL, cost INTEGER NOT NULL, "
     "PRIMARY KEY (account, model)) WITHOUT ROWID",
     # Apart from those that ended, so that the open ones are few and need no index that every call writes.
     *(
-        f"CREATE TABLE IF NOT EXISTS {table} (project INTEGER NOT NULL, id TEXT NOT NULL, "
+        f"CREATE TABLE {table} (project INTEGER NOT NULL, id TEXT NOT NULL, "
         f"{_columns('hold', HOLD)}, PRIMARY KEY (project, id)) WITHOUT ROWID"
         for table in ("open_hold", "ended_hold")
     ),
-    "CREATE TABLE IF NOT EXISTS answer (project INTEGER NOT NULL, request_id NOT NULL, hold TEXT NOT NULL, "
+    "CREATE TABLE answer (project INTEGER NOT NULL, request_id NOT NULL, hold TEXT NOT NULL, "
     "PRIMARY KEY (project, request_id)) WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS answer_hold ON answer (project, hold)",
-    "CREATE TABLE IF NOT EXISTS observation "
+    "CREATE INDEX answer_hold ON answer (project, hold)",
+    "CREATE TABLE observation "
     "(project INTEGER NOT NULL, model NOT NULL, bucket INTEGER NOT NULL, count INTEGER NOT NULL, "
     "PRIMARY KEY (project, model, bucket)) WITHOUT ROWID",
 )

@@ -7,7 +7,11 @@ condition does not hold, the verb fails with an IntegrityError and has changed n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Final
+
+MOST_ACCOUNTS: Final = 3
+"""A hold on more accounts than this is the ledger's: every process reads the verbs as it opens the store."""
 
 # What is known of an account still holds, and time has changed nothing on it.
 _SAME = (
@@ -66,13 +70,14 @@ _SETTLE_TAKES = (
 )  # fmt: skip
 
 
-def _verb(name: str, takes: Iterable[str], body: str) -> tuple[str, str]:
-    """Return the statements that make a verb."""
+def _verb(name: str, takes: Sequence[str], body: str) -> tuple[str, tuple[str, ...]]:
+    """Return the statement that runs a verb, and those that make it."""
     columns = ", ".join(f"NULL AS {column}" for column in takes)
-    return (
-        f"CREATE TEMP VIEW {name} AS SELECT {columns}",
-        f"CREATE TEMP TRIGGER {name}_runs INSTEAD OF INSERT ON {name} BEGIN {body} END",
+    making = (
+        f"CREATE VIEW {name} AS SELECT {columns}",
+        f"CREATE TRIGGER {name}_runs INSTEAD OF INSERT ON {name} BEGIN {body} END",
     )
+    return f"INSERT INTO {name} VALUES ({', '.join('?' * len(takes))})", making
 
 
 def _repeated(template: str, count: int) -> str:
@@ -83,24 +88,29 @@ def _numbered(names: Sequence[str], count: int) -> list[str]:
     return [f"{name}{i}" for i in range(count) for name in names]
 
 
-def reserve_verb(present: int, absent: int) -> tuple[str, ...]:
-    """Return the statements that make reserving on so many accounts, and the one that does it.
-
-    It passes over so many others, which do not exist.
-    """
+def _reserve(present: int, absent: int) -> tuple[str, tuple[str, ...]]:
     takes = [
         *_RESERVE_TAKES,
         *_numbered(("number", "window", "pinned", "pin"), present),
         *_numbered(("absent",), absent),
     ]
     body = _repeated(_TAKE, present) + _repeated(_STILL_ABSENT, absent) + _HOLD
-    name = f"reserve_{present}_{absent}"
-    return (*_verb(name, takes, body), f"INSERT INTO {name} VALUES ({', '.join('?' * len(takes))})")
+    return _verb(f"reserve_{present}_{absent}", takes, body)
 
 
-def settle_verb(accounts: int) -> tuple[str, ...]:
-    """Return the statements that make settling on so many accounts, and the one that does it."""
+def _settle(accounts: int) -> tuple[str, tuple[str, ...]]:
     takes = [*_SETTLE_TAKES, *_numbered(("number", "window", "other", "crossed", "ahead"), accounts)]
-    name = f"settle_{accounts}"
-    made = _verb(name, takes, _END + _repeated(_BOOK, accounts))
-    return (*made, f"INSERT INTO {name} VALUES ({', '.join('?' * len(takes))})")
+    return _verb(f"settle_{accounts}", takes, _END + _repeated(_BOOK, accounts))
+
+
+_reserves = {(n, absent): _reserve(n, absent) for n in range(1, MOST_ACCOUNTS + 1) for absent in range(3)}
+_settles = {n: _settle(n) for n in range(MOST_ACCOUNTS + 1)}
+
+RESERVE: Final = {key: statement for key, (statement, _) in _reserves.items()}
+"""Statements that reserve, by how many accounts the hold is on, and how many it passes over."""
+
+SETTLE: Final = {key: statement for key, (statement, _) in _settles.items()}
+"""Statements that settle, by how many accounts the hold is on."""
+
+SCHEMA: Final = tuple(made for _, making in (*_reserves.values(), *_settles.values()) for made in making)
+"""Statements that make the verbs. Whoever changes one changes the schema, and its number."""

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import diskcache
@@ -24,7 +25,7 @@ import pytest
 
 from budgetguard.accounts import Budget
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
 from budgetguard.rows import new_account
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.disk import DiskStore
@@ -406,6 +407,57 @@ def test_a_lock_held_too_long_is_a_store_error_and_never_a_refusal(folder: Path)
     store.close()
 
 
+# What another process has done since
+
+
+def test_a_threshold_is_announced_again_though_it_was_another_process_that_reset_the_account(
+    folder: Path,
+) -> None:
+    store, other = opened(folder), opened(folder)
+
+    def reached(cost: int) -> list[int]:
+        hold = make_hold(0)
+        store.reserve(hold)
+        answer = store.settle(hold, Settlement(cost, thresholds=(50, 80)))
+        assert isinstance(answer, Settled)
+        return [crossing.threshold for crossing in answer.crossings]
+
+    assert reached(600) == [50]
+    assert reached(1) == []
+    other.reset("user:1")
+    assert reached(600) == [50]
+    store.close()
+    other.close()
+
+
+def test_an_account_that_another_process_made_is_charged_from_then_on(folder: Path) -> None:
+    store, other = opened(folder), opened(folder)
+    charges = (Charge("user:1", required=True), Charge("project:p"))
+    for expected in (("user:1",), ("user:1", "project:p"), ("user:1",)):
+        now = system_clock()
+        assert store.reserve(Hold(new_hold_id(now), charges, 1, 1, 600_000, now)) == Granted(expected)
+        if expected == ("user:1",):
+            other.set_budget("project:p", Budget(5))
+        else:
+            other.delete("project:p")
+    store.close()
+    other.close()
+
+
+def test_a_settle_in_another_process_than_the_reserve_books_as_much(folder: Path) -> None:
+    store, other = opened(folder), opened(folder)
+    for model in ("a", "b"):
+        hold = replace(make_hold(10), model=model)
+        store.reserve(hold)
+        assert other.settle(hold, Settlement(7)) == Settled(7)
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (19, 0, 0)
+    assert balance.models == {"m": 5, "a": 7, "b": 7}
+    store.close()
+    other.close()
+
+
 # Forks
 
 
@@ -716,6 +768,27 @@ def test_verbs_touch_no_more_of_an_account_with_many_open_holds(
     balance = store.read("user:1")
     assert balance is not None
     assert balance.open_holds >= 1_000
+    store.close()
+
+
+def test_open_holds_are_searched_for_lapsed_ones_once_and_not_again_before_the_next_can_lapse(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    store = open_store(f"disk://{tmp_path}", project="p", clock=clock)
+    store.set_budget("user:1", Budget(1_000))
+
+    def hold(amount: int, ttl: int) -> Hold:
+        return Hold(new_hold_id(clock()), (Charge("user:1"),), amount, 1, ttl, clock(), "1", "m", "chat")
+
+    first = hold(1, 1_000)
+    store.reserve(first)
+    store.settle(first, Settlement(1))
+    for _ in range(300):
+        store.reserve(hold(1, 600_000))
+    clock.advance(2)  # when the first would have lapsed
+    steps = [count_steps(store, lambda: store.reserve(hold(5_000, 1_000))) for _ in range(3)]
+    assert steps[1] == steps[2] < steps[0] / 2
     store.close()
 
 
