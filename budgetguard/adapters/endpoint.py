@@ -17,7 +17,6 @@ Body: TypeAlias = Mapping[str, Any]
 Projector: TypeAlias = Callable[..., Projection]
 
 
-
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Hold a request with what was fetched for it.
