@@ -1,0 +1,213 @@
+"""The service as an ASGI application: routes in, JSON out, every error a JSON object of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from budgetguard.accounts import check_id
+from budgetguard.errors import BudgetGuardError, StoreError
+from budgetguard.server import litellm, v1
+from budgetguard.server.access import Access, check_key_project, check_role
+from budgetguard.server.bodies import read_json
+from budgetguard.server.keys import Keyring
+from budgetguard.server.metrics import CONTENT_TYPE, Metrics
+from budgetguard.server.openapi import document
+from budgetguard.server.options import Options
+from budgetguard.server.problems import (
+    BadRequest,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    StoreUnavailable,
+)
+from budgetguard.server.projects import Projects
+from budgetguard.server.routes import Call, Route
+from budgetguard.windows import Clock, system_clock
+
+ROUTES: Final[tuple[Route, ...]] = (*litellm.ROUTES, *v1.ROUTES)
+"""Every route that touches budgets. The other four are /healthz, /readyz, /metrics and /v1/openapi.json."""
+
+_log = logging.getLogger("budgetguard.server")
+_THREADS: Final = 64
+T = TypeVar("T")
+
+
+def create_app(options: Options, clock: Clock = system_clock) -> ASGIApp:
+    """Return the application.
+
+    Args:
+        options: what it is started with.
+        clock: what tells embedded stores the time.
+
+    Raises:
+        ConfigurationError: a bad option.
+        StoreError: the store cannot be opened.
+    """
+    return Service(options, clock).app
+
+
+def app_from_environment() -> ASGIApp:
+    """Return the application that `BUDGETGUARD_*` variables describe: what each worker runs."""
+    return create_app(Options.from_environment())
+
+
+class Service:
+    """Hold what the requests of one process share."""
+
+    def __init__(self, options: Options, clock: Clock = system_clock) -> None:
+        self._projects = Projects(options.store, options.retention, clock)
+        self._keyring = Keyring(self._projects.keys, options.given)
+        self._access = Access(self._keyring, private=options.is_private, rate=options.limit)
+        self._metrics = Metrics()
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        by_path: defaultdict[str, dict[str, Callable[[Request], Any]]] = defaultdict(dict)
+        for route in ROUTES:
+            by_path[route.path][route.method] = self._endpoint(route)
+        by_path["/healthz"]["GET"] = self._healthz
+        by_path["/readyz"]["GET"] = self._readyz
+        by_path["/metrics"]["GET"] = self._show_metrics
+        by_path["/v1/openapi.json"]["GET"] = self._openapi
+        routes: list[BaseRoute] = [
+            StarletteRoute(path, _Endpoint(self._metrics, path, methods)) for path, methods in by_path.items()
+        ]
+        self.app: ASGIApp = _RawPaths(
+            Starlette(
+                routes=routes,
+                lifespan=self._lifespan,
+                exception_handlers={404: _not_found, Exception: _failed},
+            )
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._projects.close)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    def _endpoint(self, route: Route) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            key = await self._access.key_of(request)
+            check_role(key, route.role)
+            project = ""
+            if "project" in request.path_params:
+                project = check_id(_unquoted(request.path_params["project"]), name="project")
+                check_key_project(key, project)
+            query = route.read_query(request.query_params.multi_items())
+            body = None if route.body is None else await read_json(request, route.most)
+            call = Call(key, project, self._projects, body, query, dict(request.cookies))
+            answer = await self._in_thread(lambda: route.answer(call))
+            self._metrics.count(route.name, answer)
+            return json_response(answer, headers=call.headers)
+
+        return endpoint
+
+    async def _healthz(self, request: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    async def _readyz(self, request: Request) -> Response:
+        await self._in_thread(lambda: self._projects.keys.read("service:ready"))
+        return json_response({"status": "ok"})
+
+    async def _show_metrics(self, request: Request) -> Response:
+        await self._access.key_of(request)
+        return Response(await self._in_thread(self._metrics.text), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        return json_response(document(ROUTES))
+
+
+class _Endpoint:
+    """Answer one path: choose by method, count, and turn errors into answers."""
+
+    def __init__(self, metrics: Metrics, path: str, methods: Mapping[str, Callable[[Request], Any]]) -> None:
+        self._metrics = metrics
+        self._path = path
+        self._methods = {**methods, **({"HEAD": methods["GET"]} if "GET" in methods else {})}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        started = time.perf_counter()
+        response = await self._respond(request)
+        method = request.method if request.method in self._methods else "other"
+        self._metrics.observe(self._path, method, response.status_code, time.perf_counter() - started)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            answer = self._methods.get(request.method)
+            if answer is None:
+                allowed = ", ".join(sorted(self._methods))
+                return error_response(MethodNotAllowed(f"this takes {allowed}"), {"Allow": allowed})
+            response = await answer(request)
+            assert isinstance(response, Response)
+            return response
+        except StoreError as error:
+            _log.error("the store failed: %s", error)
+            return error_response(
+                StoreUnavailable("the store cannot be read or written now: send the same request again")
+            )
+        except BudgetGuardError as error:
+            return error_response(error)
+        except Exception:
+            _log.exception("%s %s failed", request.method, self._path)
+            return error_response(InternalError("the service failed; its log says more"))
+
+
+class _RawPaths:
+    """Route by the path as it was sent, so that an encoded slash does not end a project's name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("raw_path"):
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
+
+
+def json_response(
+    value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return JSON, in ASCII: names may hold what UTF-8 cannot."""
+    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    return Response(body, status, headers, "application/json")
+
+
+def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error as its status and its JSON."""
+    return json_response(error.to_dict(), error.status, {**getattr(error, "headers", {}), **(headers or {})})
+
+
+async def _not_found(request: Request, _error: Exception) -> Response:
+    return error_response(NotFound("there is nothing here: see /v1/openapi.json"))
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    return error_response(InternalError("the service failed; its log says more"))
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"the project's name in the path is not UTF-8: {unquote(text)[:60]!r}") from None

@@ -1,0 +1,211 @@
+"""API keys: who may ask the service for what, kept in the service's own store.
+
+A key is `bg_`, an id, `_` and 256 random bits. Kept are its id, role, project and SHA-256. A slow hash such
+as scrypt protects what people choose, from somebody who tries a dictionary; of 256 random bits there is no
+dictionary, and it would cost every request tens of milliseconds.
+
+Keys are accounts without a limit in a project of their own, which the service lets nobody name: so every
+engine keeps them, and all servers on one store see a key, or that it was revoked, within `FRESH` seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+from budgetguard.accounts import Budget, account_name, check_id
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.stores.base import Store
+from budgetguard.windows import Milliseconds
+
+Role: TypeAlias = Literal["read", "spend", "admin"]
+ROLES: Final[tuple[str, ...]] = get_args(Role)
+
+KEYS_PROJECT: Final = "budgetguard:keys"
+"""The project in which keys are kept. No key is of it, and no route opens it."""
+
+FRESH: Final = 1.0
+"""Seconds for which a reading of the keys is used."""
+
+STALE: Final = 10.0
+"""Seconds for which it is used while the store does not answer; after that nobody is let in."""
+
+_KIND: Final = "key"
+# Stays when the last key is revoked, so that revoking it does not open the service to everybody.
+_KEYED: Final = "service:keyed"
+_SHORTEST: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Hold what is known of a key: never the key.
+
+    Attributes:
+        id: its public part.
+        role: `read`, `spend` (which may read) or `admin` (which may do everything).
+        project: the one project it is for; None is every project (only a key from the environment).
+        digest: SHA-256 of the key, hexadecimal.
+        created_ms: when it was made.
+    """
+
+    id: str
+    role: Role
+    project: str | None
+    digest: str
+    created_ms: Milliseconds = 0
+
+    def may(self, role: Role) -> bool:
+        """Tell whether this key's role includes another."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+EVERYBODY: Final = Key("none", "admin", None, "")
+"""Who asks where no key is needed: a service on loopback without any key."""
+
+
+def given_key(text: str, project: str | None) -> Key:
+    """Return the administrator's key that `BUDGETGUARD_API_KEY` gives.
+
+    Raises:
+        ConfigurationError: it is too short to be a secret.
+    """
+    if len(text) < _SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(
+            f"BUDGETGUARD_API_KEY must be at least {_SHORTEST} printable ASCII characters without spaces: make "
+            "one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        )
+    return Key("environment", "admin", project, _digest(text))
+
+
+def create_key(store: Store, project: str, role: str) -> tuple[Key, str]:
+    """Make a key; return what is kept of it, and the key itself, which cannot be shown again.
+
+    Args:
+        store: opened for `KEYS_PROJECT`.
+        project: the one project that it is for.
+        role: one of `ROLES`.
+
+    Raises:
+        ConfigurationError: a bad role or project.
+        StoreError: the store failed.
+    """
+    if role not in ROLES:
+        raise ConfigurationError(f"a key's role is {', '.join(ROLES)}, not {role!r}")
+    check_project(project)
+    ident = secrets.token_hex(6)
+    text = f"bg_{ident}_{secrets.token_urlsafe(32)}"
+    store.set_budget(_KEYED, Budget(None))
+    account = account_name(_KIND, f"{ident}:{role}:{_digest(text)}:{project}")
+    created = store.set_budget(account, Budget(None)).created_ms
+    return _read(account, created), text
+
+
+def list_keys(store: Store) -> list[Key]:
+    """Return what is kept of all keys, in order of their ids.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    return [_read(one.account, one.created_ms) for one in store.list(_KIND)]
+
+
+def revoke_key(store: Store, ident: str) -> Key:
+    """Revoke a key by its id.
+
+    Raises:
+        ConfigurationError: there is none.
+        StoreError: the store failed.
+    """
+    for one in store.list(_KIND):
+        if one.account.split(":")[1] == ident:
+            store.delete(one.account)
+            return _read(one.account, one.created_ms)
+    raise ConfigurationError(f"there is no key {ident!r}: see `budgetguard keys list`")
+
+
+def check_project(project: object) -> str:
+    """Return a project's name if it can be one that is served.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    name = check_id(project, name="project")
+    if name == KEYS_PROJECT:
+        raise ConfigurationError(f"the project {name!r} is where keys are kept: choose another name")
+    return name
+
+
+class Keyring:
+    """Know which keys there are, as of at most `FRESH` seconds ago.
+
+    Args:
+        store: opened for `KEYS_PROJECT`.
+        given: a key that is not in the store.
+    """
+
+    def __init__(self, store: Store, given: Key | None = None) -> None:
+        self._store = store
+        self._given = given
+        self._lock = threading.Lock()
+        self._keys: dict[str, Key] = {}
+        self._keyed = given is not None
+        self._read_at = float("-inf")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the keys need not be read again now."""
+        return time.monotonic() - self._read_at < FRESH
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there ever was a key: then nobody is let in without one."""
+        return self._keyed
+
+    def refresh(self) -> None:
+        """Read the keys if they are not fresh; blocks.
+
+        Raises:
+            StoreError: the store has not answered for `STALE` seconds.
+        """
+        with self._lock:
+            if self.is_fresh:
+                return
+            started = time.monotonic()
+            try:
+                found = {key.id: key for key in list_keys(self._store)}
+                keyed = self._store.read(_KEYED) is not None
+            except StoreError:
+                if started - self._read_at > STALE:
+                    raise
+                return
+            self._keys = found
+            self._keyed = self._keyed or keyed or bool(found)
+            self._read_at = started
+
+    def find(self, text: str) -> Key | None:
+        """Return the key that a text is, or None. Takes as long whatever is wrong with it."""
+        digest = _digest(text)
+        given = self._given
+        if given is not None and hmac.compare_digest(given.digest, digest):
+            return given
+        parts = text.split("_", 2)
+        key = self._keys.get(parts[1]) if len(parts) == 3 else None
+        matches = hmac.compare_digest(_NOBODY if key is None else key.digest, digest)
+        return key if matches else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_NOBODY: Final = "0" * 64
+
+
+def _read(account: str, created: Milliseconds) -> Key:
+    _, ident, role, digest, project = account.split(":", 4)
+    return Key(ident, role, project, digest, created)  # type: ignore[arg-type]  # as `create_key` wrote it

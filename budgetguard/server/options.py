@@ -1,0 +1,97 @@
+"""What the service is started with, passed to its workers through the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from limits import RateLimitItem
+from limits import parse as parse_rate
+
+from budgetguard.accounts import check_id
+from budgetguard.config import from_environment
+from budgetguard.errors import ConfigurationError
+from budgetguard.server.keys import Key, check_project, given_key
+
+API_KEY: Final = "BUDGETGUARD_API_KEY"
+HOST: Final = "BUDGETGUARD_SERVE_HOST"
+RATE: Final = "BUDGETGUARD_SERVE_RATE"
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_RATE: Final = "1000/second"
+"""Requests that one key may send to one worker; of those that are not let in, an address may send a tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Hold what the service is started with.
+
+    Attributes:
+        store: URL of the store.
+        host: the address that it listens on.
+        retention: how long records of ended calls are kept.
+        given: the administrator's key that the environment gives, if it does.
+        rate: requests that one key may send to one worker, such as `1000/second`, or `none`.
+    """
+
+    store: str
+    host: str = DEFAULT_HOST
+    retention: str = "90d"
+    given: Key | None = None
+    rate: str = DEFAULT_RATE
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the service: only then may it go without a key."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def limit(self) -> RateLimitItem | None:
+        """The rate, or None for none.
+
+        Raises:
+            ConfigurationError: it is no rate.
+        """
+        if self.rate == "none":
+            return None
+        try:
+            return parse_rate(self.rate)
+        except ValueError:
+            raise ConfigurationError(
+                f"the rate must be such as 1000/second or 600/minute, or none, not {self.rate!r}"
+            ) from None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Options:
+        """Return what `BUDGETGUARD_*` variables say.
+
+        Raises:
+            ConfigurationError: a bad value, or a store that cannot be served.
+        """
+        settings = from_environment(environ)
+        assert isinstance(settings.store, str)
+        if settings.store.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                "a service keeps its budgets itself: give serve a store such as disk:///var/lib/budgetguard "
+                "or postgresql://, not another service"
+            )
+        if settings.project is not None:
+            check_project(check_id(settings.project, name="project"))
+        text = environ.get(API_KEY)
+        made = cls(
+            store=settings.store,
+            host=environ.get(HOST) or DEFAULT_HOST,
+            retention=settings.retention,
+            given=given_key(text, settings.project) if text else None,
+            rate=environ.get(RATE) or DEFAULT_RATE,
+        )
+        _ = made.limit
+        return made

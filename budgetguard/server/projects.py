@@ -1,0 +1,62 @@
+"""The stores of the projects that are asked for, opened when they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from budgetguard.server.keys import KEYS_PROJECT
+from budgetguard.stores.base import Store, open_store
+from budgetguard.windows import Clock, system_clock
+
+_OPEN_AT_MOST: Final = 128
+
+
+class Projects:
+    """Open each project's store once, and let go of those that were not asked for longest.
+
+    Args:
+        url: where budgets are kept.
+        retention: how long records of ended calls are kept.
+        clock: what tells the time.
+    """
+
+    def __init__(self, url: str, retention: str, clock: Clock = system_clock) -> None:
+        self.url = url
+        self.clock = clock
+        self._retention = retention
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, Store] = OrderedDict()
+        self.keys = self._new(KEYS_PROJECT)
+
+    def store(self, project: str) -> Store:
+        """Return a project's store; blocks.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        idle: Store | None = None
+        with self._lock:
+            found = self._open.get(project)
+            if found is None:
+                found = self._open[project] = self._new(project)
+                # A store of the memory's would be forgotten with its connection.
+                if len(self._open) > _OPEN_AT_MOST and found.blocking:
+                    idle = self._open.popitem(last=False)[1]
+            else:
+                self._open.move_to_end(project)
+        if idle is not None:
+            idle.close()  # should somebody still be using it, its next verb opens it again
+        return found
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        with self._lock:
+            stores = [*self._open.values(), self.keys]
+            self._open.clear()
+        for store in stores:
+            store.close()
+
+    def _new(self, project: str) -> Store:
+        return open_store(self.url, project=project, clock=self.clock, retention=self._retention)

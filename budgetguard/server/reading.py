@@ -1,0 +1,131 @@
+"""Read what requests name: accounts, ids, pages, spans. Each refusal says which value is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from budgetguard.accounts import check_id
+from budgetguard.errors import ConfigurationError
+from budgetguard.holds import Hold
+from budgetguard.windows import Milliseconds
+from budgetguard.wire.fields import LATEST, Fields, read_text
+from budgetguard.wire.requests import hold_from_json
+
+PAGE: Final = 500
+"""Rows of a page unless the request says how many."""
+
+LONGEST_PAGE: Final = 5_000
+
+VIEW: Final = "view"
+"""The kind of the accounts in which the service keeps what clients of LiteLLM's have reported."""
+
+_KIND = re.compile(r"[a-z]{1,20}")
+# The store sorts and sweeps holds by the time that their ids begin with.
+_HOLD_ID = re.compile(r"[0-9a-f]{12}[!-~]{8,100}")
+
+
+def account(value: object, name: str) -> str:
+    """Return an account's name, such as `user:1234`.
+
+    Raises:
+        ConfigurationError: it is none, or one of the service's own.
+    """
+    text = read_text(value, name)
+    kind, colon, ident = text.partition(":")
+    if not colon or not _KIND.fullmatch(kind):
+        raise ConfigurationError(f"{name} must be a kind and an id such as 'user:1234', not {text[:60]!r}")
+    if kind == VIEW:
+        raise ConfigurationError(f"{name}: accounts of the kind {VIEW!r} are the service's own")
+    check_id(ident, name=f"the id of {name}")
+    return text
+
+
+def hold(value: object) -> Hold:
+    """Return the hold that a body tells of, its id and accounts checked.
+
+    Raises:
+        ConfigurationError: what is wrong, by name.
+    """
+    found = hold_from_json(value)
+    hold_id(found.id, "hold.id")
+    names = [account(charge.account, "charge.account") for charge in found.charges]
+    if len(set(names)) < len(names):
+        raise ConfigurationError("hold.charges names an account twice")
+    if len(names) > _MOST_CHARGES:
+        raise ConfigurationError(
+            f"hold.charges has {len(names)} accounts: at most {_MOST_CHARGES} share a hold"
+        )
+    if len(found.tags) > _MOST_TAGS:
+        raise ConfigurationError(f"hold.tags has {len(found.tags)} tags: at most {_MOST_TAGS} label a call")
+    return found
+
+
+_MOST_CHARGES: Final = 100
+_MOST_TAGS: Final = 100
+
+
+def hold_id(value: object, name: str) -> str:
+    """Return a hold's id: 12 hexadecimal digits of time, then at least 8 printable ASCII characters.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    text = read_text(value, name)
+    if not _HOLD_ID.fullmatch(text):
+        raise ConfigurationError(
+            f"{name} must be 12 hexadecimal digits of time and 8 to 100 more characters, not {text[:60]!r}"
+        )
+    return text
+
+
+def one_field(body: object, name: str) -> object:
+    """Return the only field of a body.
+
+    Raises:
+        ConfigurationError: it is missing, or there are others.
+    """
+    fields = Fields(body, "body")
+    value = fields.take(name)
+    fields.end()
+    return value
+
+
+def page_size(query: Mapping[str, str]) -> int:
+    """Return how many rows a page is to have.
+
+    Raises:
+        ConfigurationError: `limit` is no number from 1 to `LONGEST_PAGE`.
+    """
+    return _number(query.get("limit", str(PAGE)), "limit", 1, LONGEST_PAGE)
+
+
+def instant(query: Mapping[str, str], name: str) -> Milliseconds | None:
+    """Return a point in time, given as milliseconds since 1970 or as an ISO date or time (UTC).
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    if text.isdecimal():
+        return _number(text, name, 0, LATEST)
+    try:
+        found = datetime.fromisoformat(text)
+        stamp = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigurationError(
+            f"{name} must be milliseconds since 1970, or a date or time such as 2026-11-01 or "
+            f"2026-11-01T14:30Z, not {text[:60]!r}"
+        ) from None
+    return max(0, round(stamp * 1000))
+
+
+def _number(text: str, name: str, least: int, most: int) -> int:
+    # Digits of other scripts are decimal, too, and a long text would be slow to read.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and least <= int(text) <= most):
+        raise ConfigurationError(f"{name} must be a whole number from {least} to {most}, not {text[:60]!r}")
+    return int(text)

@@ -1,0 +1,281 @@
+"""The service's own protocol: every verb of a store, over HTTP. Money is integer Nanos."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from itertools import islice
+from typing import Any, Final, cast
+
+from budgetguard.errors import ConfigurationError
+from budgetguard.report import Dimension, summarize
+from budgetguard.server import reading, schemas
+from budgetguard.server.routes import Call, Parameter, Route
+from budgetguard.wire.answers import balance_to_json, record_to_json, reservation_to_json, settled_to_json
+from budgetguard.wire.fields import Fields, read_text
+from budgetguard.wire.requests import budget_from_json, settlement_from_json
+
+
+def reserve(call: Call) -> dict[str, Any]:
+    """Answer POST …/reserve."""
+    return reservation_to_json(call.store.reserve(reading.hold(call.body)))
+
+
+def settle(call: Call) -> dict[str, Any]:
+    """Answer POST …/settle."""
+    fields = Fields(call.body, "body")
+    hold = reading.hold(fields.take("hold"))
+    settlement = settlement_from_json(fields.take("settlement"))
+    fields.end()
+    if settlement.state == "voided" and settlement.cost:
+        raise ConfigurationError("settlement.cost must be 0 where settlement.state is 'voided'")
+    return settled_to_json(call.store.settle(hold, settlement))
+
+
+def attach(call: Call) -> dict[str, Any]:
+    """Answer POST …/attach."""
+    fields = Fields(call.body, "body")
+    hold_id = reading.hold_id(fields.take("hold_id"), "hold_id")
+    request_id = fields.text("request_id")
+    fields.end()
+    return {"attached": call.store.attach(hold_id, request_id)}
+
+
+def attached(call: Call) -> dict[str, Any]:
+    """Answer GET …/attached."""
+    found = call.store.attached(read_text(call.query["request_id"], "request_id"))
+    return {"record": None if found is None else record_to_json(found)}
+
+
+def balance(call: Call) -> dict[str, Any]:
+    """Answer GET …/balance."""
+    found = call.store.read(reading.account(call.query["account"], "account"))
+    return {"balance": None if found is None else balance_to_json(found)}
+
+
+def balances(call: Call) -> dict[str, Any]:
+    """Answer GET …/balances."""
+    kind, after = call.query.get("kind", ""), call.query.get("after", "")
+    most = reading.page_size(call.query)
+    rows = (one for one in call.store.list(kind) if one.account > after and not _is_own(one.account))
+    page = list(islice(rows, most + 1))
+    return {
+        "balances": [balance_to_json(one) for one in page[:most]],
+        "next": page[most - 1].account if len(page) > most else None,
+    }
+
+
+def set_budget(call: Call) -> dict[str, Any]:
+    """Answer PUT …/budget."""
+    fields = Fields(call.body, "body")
+    account = reading.account(fields.take("account"), "account")
+    budget = budget_from_json(fields.take("budget"))
+    ephemeral = fields.flag("ephemeral")
+    fields.end()
+    return {"balance": balance_to_json(call.store.set_budget(account, budget, ephemeral=ephemeral))}
+
+
+def reset(call: Call) -> dict[str, Any]:
+    """Answer POST …/reset."""
+    found = call.store.reset(reading.account(reading.one_field(call.body, "account"), "account"))
+    return {"balance": None if found is None else balance_to_json(found)}
+
+
+def delete(call: Call) -> dict[str, Any]:
+    """Answer DELETE …/budget."""
+    return {"deleted": call.store.delete(reading.account(call.query["account"], "account"))}
+
+
+def holds(call: Call) -> dict[str, Any]:
+    """Answer GET …/holds: sorted here, since stores yield those of one account by when they lapse."""
+    name = call.query.get("account")
+    account = None if name is None else reading.account(name, "account")
+    most, after = reading.page_size(call.query), call.query.get("after", "")
+    found = sorted((one for one in call.store.holds(account) if one.id > after), key=lambda one: one.id)
+    return _records(found[: most + 1], most)
+
+
+def calls(call: Call) -> dict[str, Any]:
+    """Answer GET …/calls."""
+    since, until = _span(call)
+    most, after = reading.page_size(call.query), call.query.get("after")
+    if after is not None:
+        # Ids begin with the time by which the store finds them.
+        since = max(since, int(reading.hold_id(after, "after")[:12], 16))
+    rows = (one for one in call.store.calls(since, until) if after is None or one.id > after)
+    return _records(list(islice(rows, most + 1)), most)
+
+
+def observations(call: Call) -> dict[str, Any]:
+    """Answer GET …/observations."""
+    return {"observations": call.store.observations(read_text(call.query["model"], "model"))}
+
+
+def report(call: Call) -> dict[str, Any]:
+    """Answer GET …/report. Days are UTC's."""
+    since, until = _span(call)
+    by = [one for one in call.query.get("by", "user").split(",") if one]
+    return summarize(call.store.calls(since, until), cast(list[Dimension], by), zone=UTC).to_dict()
+
+
+def _records(found: list[Any], most: int) -> dict[str, Any]:
+    page = found[:most]
+    return {
+        "records": [record_to_json(one) for one in page],
+        "next": page[-1].id if len(found) > most else None,
+    }
+
+
+def _span(call: Call) -> tuple[int, int | None]:
+    since, until = reading.instant(call.query, "since") or 0, reading.instant(call.query, "until")
+    if until is not None and until < since:
+        raise ConfigurationError("since must not be after until")
+    return since, until
+
+
+def _is_own(account: str) -> bool:
+    return account.startswith(f"{reading.VIEW}:")
+
+
+_PROJECT: Final = "/v1/projects/{project}"
+_ACCOUNT: Final = Parameter("account", schemas.ACCOUNT, "Such as `user:1234`.", required=True)
+_PAGE: Final = (
+    Parameter("after", schemas.TEXT, "The `next` of the page before."),
+    Parameter("limit", schemas.PAGE, f"Rows of a page; {reading.PAGE} by default."),
+)
+_SPAN: Final = (
+    Parameter("since", schemas.INSTANT, "Made from: milliseconds since 1970, or an ISO date or time."),
+    Parameter("until", schemas.INSTANT, "Made before, likewise."),
+)
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        f"{_PROJECT}/reserve",
+        "spend",
+        reserve,
+        "Set a hold's amount aside on all of its accounts that exist, or on none.",
+        schemas.RESERVATION,
+        body=schemas.HOLD,
+        name="reserve",
+    ),
+    Route(
+        "POST",
+        f"{_PROJECT}/settle",
+        "spend",
+        settle,
+        "Book what a call cost, once per hold id; with state `voided`, nothing.",
+        schemas.SETTLED,
+        body=schemas.record(hold=schemas.HOLD, settlement=schemas.SETTLEMENT),
+        name="settle",
+    ),
+    Route(
+        "POST",
+        f"{_PROJECT}/attach",
+        "spend",
+        attach,
+        "Note on a hold which answer of the provider's it waits for.",
+        schemas.record(attached=schemas.FLAG),
+        body=schemas.record(hold_id=schemas.HOLD_ID, request_id=schemas.TEXT),
+        name="attach",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/attached",
+        "read",
+        attached,
+        "Return the hold that an answer was attached to last.",
+        schemas.record(record=schemas.maybe(schemas.RECORD)),
+        parameters=(Parameter("request_id", schemas.TEXT, "The answer's id.", required=True),),
+        name="attached",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/balance",
+        "read",
+        balance,
+        "Return how an account stands now, null if it does not exist.",
+        schemas.record(balance=schemas.maybe(schemas.BALANCE)),
+        parameters=(_ACCOUNT,),
+        name="balance",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/balances",
+        "read",
+        balances,
+        "List accounts in order of their names.",
+        schemas.record(balances=schemas.many(schemas.BALANCE), next=schemas.maybe(schemas.TEXT)),
+        parameters=(Parameter("kind", schemas.TEXT, "Only this kind, such as `user`."), *_PAGE),
+        name="balances",
+    ),
+    Route(
+        "PUT",
+        f"{_PROJECT}/budget",
+        "spend",
+        set_budget,
+        "Make an account, or change the limit and window of one that exists and keep its spend.",
+        schemas.record(balance=schemas.BALANCE),
+        body=schemas.record(account=schemas.ACCOUNT, budget=schemas.BUDGET, ephemeral=schemas.FLAG),
+        name="set_budget",
+    ),
+    Route(
+        "POST",
+        f"{_PROJECT}/reset",
+        "admin",
+        reset,
+        "Set what an account has spent to nothing.",
+        schemas.record(balance=schemas.maybe(schemas.BALANCE)),
+        body=schemas.record(account=schemas.ACCOUNT),
+        name="reset",
+    ),
+    Route(
+        "DELETE",
+        f"{_PROJECT}/budget",
+        "admin",
+        delete,
+        "Forget an account, and tell whether it existed.",
+        schemas.record(deleted=schemas.FLAG),
+        parameters=(_ACCOUNT,),
+        name="delete",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/holds",
+        "read",
+        holds,
+        "List open holds, oldest first.",
+        schemas.record(records=schemas.many(schemas.RECORD), next=schemas.maybe(schemas.HOLD_ID)),
+        parameters=(Parameter("account", schemas.ACCOUNT, "Only this account's."), *_PAGE),
+        name="holds",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/calls",
+        "read",
+        calls,
+        "List calls, ended or open, oldest first.",
+        schemas.record(records=schemas.many(schemas.RECORD), next=schemas.maybe(schemas.HOLD_ID)),
+        parameters=(*_SPAN, Parameter("after", schemas.HOLD_ID, _PAGE[0].description), _PAGE[1]),
+        name="calls",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/observations",
+        "read",
+        observations,
+        "Return what has been observed of a model's answers: counts by bucket.",
+        schemas.record(observations=schemas.COUNTS),
+        parameters=(Parameter("model", schemas.TEXT, "The model's name.", required=True),),
+        name="observations",
+    ),
+    Route(
+        "GET",
+        f"{_PROJECT}/report",
+        "read",
+        report,
+        "Add up calls; money as USD text, days of UTC.",
+        schemas.REPORT,
+        parameters=(Parameter("by", schemas.BY, "Dimensions, separated by commas."), *_SPAN),
+        name="report",
+    ),
+)

@@ -1,0 +1,82 @@
+"""Services to test against: uvicorn over real sockets, in a thread of this process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from budgetguard.server.app import create_app
+from budgetguard.server.keys import FRESH, KEYS_PROJECT, create_key, revoke_key
+from budgetguard.server.options import Options
+from budgetguard.stores.base import Store, open_store
+from budgetguard.windows import Clock, system_clock
+
+
+@dataclass(slots=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        url: where it listens, such as `http://127.0.0.1:40123`.
+        store_url: the store that it is on.
+    """
+
+    url: str
+    store_url: str
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def key(self, project: str = "p", role: str = "admin") -> str:
+        """Make a key and return it; the service knows it when this returns."""
+        store = self.open(KEYS_PROJECT)
+        made, text = create_key(store, project, role)
+        store.close()
+        self._ids[text] = made.id
+        time.sleep(FRESH * 1.1)
+        return text
+
+    def revoke(self, key: str) -> None:
+        """Revoke a key; the service knows it when this returns."""
+        store = self.open(KEYS_PROJECT)
+        revoke_key(store, self._ids[key])
+        store.close()
+        time.sleep(FRESH * 1.1)
+
+    def open(self, project: str = "p") -> Store:
+        """Open the service's store beside it."""
+        return open_store(self.store_url, project=project)
+
+    def client(self, key: str | None = None, **options: Any) -> httpx2.Client:
+        """Return a client with a key, on connections of its own."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, **options)
+
+
+@contextmanager
+def running(
+    store_url: str, *, clock: Clock = system_clock, port: int = 0, **options: Any
+) -> Iterator[Service]:
+    """Run a service in a thread until the block ends."""
+    listening = socket.create_server(("127.0.0.1", port))
+    app = create_app(Options(store=store_url, **options), clock)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the service did not start"
+        time.sleep(0.01)
+    try:
+        yield Service(f"http://127.0.0.1:{listening.getsockname()[1]}", store_url)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listening.close()
+        assert not thread.is_alive(), "the service did not stop"
