@@ -45,9 +45,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="in each process")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     given = parser.parse_args()
-    print(
-        f"{'store':<9} {'account':<7} {'processes':>9} {'calls/s':>9} {'share':>6} {'p50 ms':>8} {'p99 ms':>8}"
-    )
+    figures = f"{'calls/s':>9} {'share':>6} {'p50 ms':>8} {'p99 ms':>8}"
+    print(f"{'store':<9} {'account':<7} {'processes':>9} {figures}")
     for name in given.store:
         with _served(name) as url:
             _make_users(url)
