@@ -108,7 +108,6 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
             )
             self._connections.append(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA mmap_size = {1 << 26}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
         return self._connections[0]
 

@@ -446,14 +446,14 @@ def test_an_account_that_another_process_made_is_charged_from_then_on(folder: Pa
 
 def test_a_settle_in_another_process_than_the_reserve_books_as_much(folder: Path) -> None:
     store, other = opened(folder), opened(folder)
-    for model in ("a", "b"):
+    for model in ("a", "b", "b", "b"):
         hold = replace(make_hold(10), model=model)
         store.reserve(hold)
         assert other.settle(hold, Settlement(7)) == Settled(7)
     balance = store.read("user:1")
     assert balance is not None
-    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (19, 0, 0)
-    assert balance.models == {"m": 5, "a": 7, "b": 7}
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (33, 0, 0)
+    assert balance.models == {"m": 5, "a": 7, "b": 21}
     store.close()
     other.close()
 
