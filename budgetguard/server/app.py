@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 import anyio
 from starlette.applications import Starlette
@@ -38,12 +38,14 @@ from budgetguard.server.problems import (
 from budgetguard.server.projects import Projects
 from budgetguard.server.routes import Call, Route
 from budgetguard.windows import Clock, system_clock
+from budgetguard.wire.answers import lapses_to_json
 
 ROUTES: Final[tuple[Route, ...]] = (*litellm.ROUTES, *v1.ROUTES)
 """Every route that touches budgets. The other four are /healthz, /readyz, /metrics and /v1/openapi.json."""
 
 _log = logging.getLogger("budgetguard.server")
 _THREADS: Final = 64
+_MOST_PARAMETERS: Final = 20
 T = TypeVar("T")
 
 
@@ -109,17 +111,22 @@ class Service:
             key = await self._access.key_of(request)
             check_role(key, route.role)
             project = ""
-            if "project" in request.path_params:
+            if route.project:
                 project = check_id(_unquoted(request.path_params["project"]), name="project")
                 check_key_project(key, project)
-            query = route.read_query(request.query_params.multi_items())
+            query = route.read_query(_query(request))
             body = None if route.body is None else await read_json(request, route.most)
             call = Call(key, project, self._projects, body, query, dict(request.cookies))
-            answer = await self._in_thread(lambda: route.answer(call))
+            answer = await self._in_thread(lambda: self._answer(route, call))
             self._metrics.count(route.name, answer)
             return json_response(answer, headers=call.headers)
 
         return endpoint
+
+    def _answer(self, route: Route, call: Call) -> dict[str, Any]:
+        with self._projects.listening() as told:
+            answer = route.answer(call)
+        return {**answer, "told": lapses_to_json(told)} if told and route.project else dict(answer)
 
     async def _healthz(self, request: Request) -> Response:
         return json_response({"status": "ok"})
@@ -168,7 +175,7 @@ class _Endpoint:
             )
         except BudgetGuardError as error:
             return error_response(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # whatever it is, strangers are told nothing of it
             _log.exception("%s %s failed", request.method, self._path)
             return error_response(InternalError("the service failed; its log says more"))
 
@@ -211,3 +218,15 @@ def _unquoted(text: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise BadRequest(f"the project's name in the path is not UTF-8: {unquote(text)[:60]!r}") from None
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    try:
+        # Names of models may hold lone surrogates, which clients encode as what they would be.
+        return parse_qsl(
+            request.url.query, keep_blank_values=True, errors="surrogatepass", max_num_fields=_MOST_PARAMETERS
+        )
+    except UnicodeDecodeError:
+        raise BadRequest("the query is not UTF-8") from None
+    except ValueError:
+        raise BadRequest(f"the query has more than {_MOST_PARAMETERS} parameters") from None

@@ -76,8 +76,8 @@ def given_key(text: str, project: str | None) -> Key:
     """
     if len(text) < _SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(
-            f"BUDGETGUARD_API_KEY must be at least {_SHORTEST} printable ASCII characters without spaces: make "
-            "one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+            f"BUDGETGUARD_API_KEY must be at least {_SHORTEST} printable ASCII characters without spaces: "
+            "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
     return Key("environment", "admin", project, _digest(text))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [{"key": []}],
         "parameters": list(_parameters(route)),
         "responses": {
-            "200": {"description": "Done.", "content": _json(route.result)},
+            "200": {"description": "Done.", "content": _json(_telling(route))},
             **{code: _refusal(text) for code, text in _REFUSALS.items() if code not in left_out},
         },
     }
@@ -64,7 +64,7 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _parameters(route: Route) -> Iterable[dict[str, Any]]:
-    if "{project}" in route.path:
+    if route.project:
         name = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
         yield {"name": "project", "in": "path", "required": True, "schema": name}
     for one in route.parameters:
@@ -75,6 +75,17 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
             "schema": one.schema,
             "description": one.description,
         }
+
+
+def _telling(route: Route) -> Any:
+    """Return the schema of a route's answer, with the lapses that were found on the way."""
+    if not route.project:
+        return route.result
+    shapes = [
+        {**one, "properties": {**one["properties"], "told": schemas.LAPSES}}
+        for one in route.result.get("oneOf", (route.result,))
+    ]
+    return shapes[0] if len(shapes) == 1 else {"oneOf": shapes}
 
 
 def _probe(name: str, summary: str, *codes: str) -> dict[str, Any]:

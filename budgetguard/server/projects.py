@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
+from budgetguard.holds import Lapse
 from budgetguard.server.keys import KEYS_PROJECT
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import Clock, system_clock
@@ -28,6 +31,7 @@ class Projects:
         self._retention = retention
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Store] = OrderedDict()
+        self._here = threading.local()
         self.keys = self._new(KEYS_PROJECT)
 
     def store(self, project: str) -> Store:
@@ -50,6 +54,16 @@ class Projects:
             idle.close()  # should somebody still be using it, its next verb opens it again
         return found
 
+    @contextmanager
+    def listening(self) -> Iterator[list[Lapse]]:
+        """Collect the holds that stores find lapsed in this thread and do not answer with."""
+        told: list[Lapse] = []
+        self._here.told = told
+        try:
+            yield told
+        finally:
+            del self._here.told
+
     def close(self) -> None:
         """Let go of files and connections."""
         with self._lock:
@@ -59,4 +73,11 @@ class Projects:
             store.close()
 
     def _new(self, project: str) -> Store:
-        return open_store(self.url, project=project, clock=self.clock, retention=self._retention)
+        store = open_store(self.url, project=project, clock=self.clock, retention=self._retention)
+        store.on_lapse(self._hear)
+        return store
+
+    def _hear(self, lapse: Lapse) -> None:
+        told: list[Lapse] | None = getattr(self._here, "told", None)
+        if told is not None:
+            told.append(lapse)

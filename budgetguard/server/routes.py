@@ -81,6 +81,11 @@ class Route:
     most: int = 2**20
     name: str = field(default="")
 
+    @property
+    def project(self) -> bool:
+        """Whether the path names the project."""
+        return "{project}" in self.path
+
     def read_query(self, pairs: list[tuple[str, str]]) -> dict[str, str]:
         """Return the query's parameters.
 

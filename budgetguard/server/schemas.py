@@ -143,7 +143,7 @@ RECORD: Final = record(
     usage=COUNTS,
     tags=many({"type": "string"}),
 )
-_LAPSES: Final = many(
+LAPSES: Final = many(
     record(
         hold_id={"type": "string"},
         accounts=many({"type": "string"}),
@@ -162,8 +162,8 @@ def _answer(name: str, **fields: Schema) -> Schema:
 _UNKNOWN: Final = _answer("unknown", account={"type": "string"})
 RESERVATION: Final[Schema] = {
     "oneOf": [
-        _answer("granted", accounts=many({"type": "string"}), repeated=FLAG, lapsed=_LAPSES),
-        _answer("refused", balance=BALANCE, lapsed=_LAPSES),
+        _answer("granted", accounts=many({"type": "string"}), repeated=FLAG, lapsed=LAPSES),
+        _answer("refused", balance=BALANCE, lapsed=LAPSES),
         _UNKNOWN,
         _answer("unlimited"),
     ]
@@ -178,16 +178,22 @@ SETTLED: Final[Schema] = {
             crossings=many(
                 record(account={"type": "string"}, threshold={"type": "integer"}, balance=BALANCE)
             ),
-            lapsed=_LAPSES,
+            lapsed=LAPSES,
         ),
         _UNKNOWN,
     ]
 }
+_COUNT: Final[Schema] = {"type": "integer"}
+_USD: Final[Schema] = {"type": "string", "description": "USD, every digit."}
 _TOTALS: Final[dict[str, Schema]] = {
-    **dict.fromkeys(
-        ("calls", "open", "voided", "lapses", "input_tokens", "output_tokens"), {"type": "integer"}
-    ),
-    **dict.fromkeys(("spent", "held"), {"type": "string", "description": "USD, every digit."}),
+    "calls": _COUNT,
+    "open": _COUNT,
+    "voided": _COUNT,
+    "lapses": _COUNT,
+    "input_tokens": _COUNT,
+    "output_tokens": _COUNT,
+    "spent": _USD,
+    "held": _USD,
 }
 REPORT: Final = record(
     by=many(choice(*DIMENSIONS)),
