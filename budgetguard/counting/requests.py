@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from budgetguard.counting.documents import MAX_BYTES, read_pdf
 from budgetguard.counting.images import ImageSizes, image_tokens
+from budgetguard.counting.office import read_office
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.counting.tool_text import billed_schema, compact_json, namespace
 from budgetguard.errors import ConfigurationError
@@ -41,6 +42,8 @@ _BYTES_PER_PDF_TOKEN = 2
 # An image of a page: chat bills about 213 beside its text, whatever the model; responses have billed none.
 _PDF_PAGE_TOKENS = 256
 _PDF = "JVBERi"
+# A zip archive, in which text has about a byte a token.
+_ARCHIVE = "UEsDB"
 # Pages are drawn in detail where asked, and by default from gpt-5.6 on; letter paper at 200 dots an inch:
 # https://developers.openai.com/api/docs/guides/file-inputs
 _DRAWS_PAGES_IN_DETAIL = re.compile(r"gpt-(5\.[6-9]|[6-9])")
@@ -291,7 +294,8 @@ def _wav_byte_rate(data: str | bytes) -> int | None:
 def file_tokens(file: Mapping[str, Any], model: str) -> int:
     """Return a bound on what a file is billed as, if it is here: 0 if it is named by its id or URL.
 
-    A PDF is billed for its text, and for an image of each page; anything else for a quarter of its bytes.
+    A PDF is billed for its text, and for an image of each page; an office file for its text. Of what cannot
+    be scanned, every byte counts as a token where it is an archive, and a quarter of its bytes else.
 
     Args:
         file: the part of the request, with `file_data`.
@@ -300,20 +304,34 @@ def file_tokens(file: Mapping[str, Any], model: str) -> int:
     data = given(file, "file_data")
     if not isinstance(data, str | bytes):
         return 0
-    document = None
-    coded = data[data.find(",", 0, 256) + 1 :] if isinstance(data, str) else None
-    if coded is not None and coded.startswith(_PDF) and len(coded) <= MAX_BYTES * 4 // 3:
+    coded = data[data.find(",", 0, 256) + 1 :] if isinstance(data, str) else ""
+    size = len(data) * 3 // 4
+    tokens = None
+    if coded.startswith((_PDF, _ARCHIVE)) and size <= MAX_BYTES:
         try:
-            document = read_pdf(base64.b64decode(coded))
+            raw = base64.b64decode(coded)
         except (binascii.Error, ValueError):
-            document = None
+            raw = b""
+        tokens = _pdf_tokens(raw, file, model) if coded.startswith(_PDF) else _office_tokens(raw, model)
+    if tokens is not None:
+        return tokens
+    return size // (1 if coded.startswith(_ARCHIVE) else _BYTES_PER_FILE_TOKEN) + 1
+
+
+def _pdf_tokens(data: bytes, file: Mapping[str, Any], model: str) -> int | None:
+    document = read_pdf(data)
     if document is None:
-        return len(data) * 3 // 4 // _BYTES_PER_FILE_TOKEN + 1
+        return None
     page = _PDF_PAGE_TOKENS
     detail = given(file, "detail")
     if detail == "high" or (detail != "low" and _DRAWS_PAGES_IN_DETAIL.match(model)):
         page = max(page, image_tokens("page", "high", model, {"page": _PAGE_SIZE}))
     return document.pages * page + -(-document.text // _BYTES_PER_PDF_TOKEN)
+
+
+def _office_tokens(data: bytes, model: str) -> int | None:
+    text = read_office(data)
+    return None if text is None else count_text(text, encoding_for(model))
 
 
 def given(mapping: Mapping[str, Any], key: str) -> Any:
