@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -117,6 +118,25 @@ def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store,
         assert balance is not None
         assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (7, 0, 0)
         store.delete("user:1")
+
+
+def test_a_settle_that_waited_while_its_account_was_made_gives_back_what_that_holds(
+    store: Store, url: str
+) -> None:
+    store.set_budget("user:2", Budget(1_000))
+    alone = make_hold(10, budget=Budget(1_000))
+    both = replace(alone, charges=(*alone.charges, Charge("user:2")))
+    with psycopg.connect(shared_server().url) as con, ThreadPoolExecutor(1) as pool:
+        con.execute(f"SELECT 1 FROM {url.partition('schema=')[2]}.accounts FOR UPDATE")
+        settling = pool.submit(store.settle, both, Settlement(7))
+        while not con.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            assert not settling.done(), settling.result()
+        assert store.reserve(alone) == Granted(("user:1",))
+        con.rollback()
+        assert settling.result() == Settled(7)
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (7, 0, 0)
 
 
 def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: Store) -> None:

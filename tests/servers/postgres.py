@@ -31,6 +31,7 @@ shared_buffers = 64MB
 autovacuum_naptime = 5s
 log_min_messages = warning
 lc_messages = 'C'
+deadlock_timeout = 20ms
 """
 _FAST = """
 fsync = off
