@@ -276,16 +276,11 @@ def project_response(
         shown, hidden, more = counted, None, 0
         if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
             hidden, more = _beyond("counted responses", body, model, [], found, shown, learned_input)
-    fees = projected_fees(body, model)
-    drawn = fees.pop("output_image_tokens", 0)
-    input_units = {"input_tokens": shown + more, **fees}
-    # Images that a tool draws are output of another model, whose tokens are billed beside the answer's.
-    output_units = {"output_tokens": cap + drawn, "output_image_tokens": drawn}
     return projected(
         model,
         rates,
-        input_units,
-        output_units,
+        {"input_tokens": shown + more, **projected_fees(body, model)},
+        {"output_tokens": cap},
         cap_assumed=assumed,
         output_cap=cap,
         asked_tier=given(body, "service_tier"),

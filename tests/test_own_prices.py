@@ -10,7 +10,7 @@ import pytest
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing import own as own_prices
 from budgetguard.pricing.book import PriceBook, Rates
-from budgetguard.pricing.own import OWN_PRICES, OwnPrice, own_unit
+from budgetguard.pricing.own import OWN_PRICES, OwnPrice, drawn_unit, own_unit
 from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
 from budgetguard.usage import Usage
 
@@ -53,7 +53,17 @@ def test_our_units_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["images_", "images_1024", "images_HD_1x1", "video_seconds_hd", "imagesx", ""]
+    "name",
+    [
+        "images_",
+        "images_1024",
+        "images_HD_1x1",
+        "video_seconds_hd",
+        "imagesx",
+        "drawn_tokens_",
+        "drawn_mtok",
+        "",
+    ],
 )
 def test_what_is_merely_like_a_unit_is_none(name: str) -> None:
     assert own_unit(name) is None
@@ -202,11 +212,37 @@ def test_a_text_in_two_measures_without_a_price_is_refused(book: PriceBook) -> N
         book.rates("dall-e-3").cost(Usage.of(input_characters=5, input_tokens=5))
 
 
+@pytest.mark.parametrize(
+    ("painter", "cost"),
+    [
+        ("gpt-image-1", 40),
+        ("gpt-image-1-mini", 8),
+        ("GPT-Image-1.5", 32),
+        ("chatgpt-image-latest", 32),
+        ("gpt-image-2", 30),
+        ("gpt-image-2.5-flare", 30),
+    ],
+)
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5.6-sol", "gpt-4o", "gpt-4.1-mini-2025-04-14", "o3"])
-def test_what_the_image_tool_draws_costs_what_its_default_model_draws_for(
-    book: PriceBook, model: str
+def test_what_the_image_tool_draws_costs_what_its_image_model_does(
+    book: PriceBook, model: str, painter: str, cost: int
 ) -> None:
-    drawn = {"output_tokens": 1_000_000, "output_image_tokens": 1_000_000}
-    assert usd(book.rates(model), **drawn) == 40
+    drawn = {drawn_unit(painter): 1_000_000}
+    assert usd(book.rates(model), **drawn) == cost
+    if "latest" not in painter:
+        image = {"output_tokens": 1_000_000, "output_image_tokens": 1_000_000}
+        assert usd(book.rates(painter.lower()), **image) == cost
+    assert drawn_unit(f"{painter}-2026-09-01") == drawn_unit(painter)
     with pytest.raises(UnknownModelError):
         book.rates(model, provider="azure").cost(Usage.of(**drawn))
+
+
+def test_what_an_image_model_without_a_price_draws_is_refused_until_it_has_one(book: PriceBook) -> None:
+    drawn = {drawn_unit("gpt-image-99"): 1_000_000}
+    with pytest.raises(UnknownModelError, match=r"register_price\('gpt-5', drawn_mtok_gpt_image_99=<USD>\)"):
+        book.rates("gpt-5").cost(Usage.of(**drawn))
+    book.register("gpt-5", drawn_mtok_gpt_image_99=50)
+    book.register("gpt-4o", drawn_mtok=60)
+    assert usd(book.rates("gpt-5"), **drawn) == 50
+    assert usd(book.rates("gpt-4o"), **drawn) == 60
+    assert usd(book.rates("gpt-4o"), **{drawn_unit("gpt-image-1"): 1_000_000}) == 60

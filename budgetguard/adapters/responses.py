@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from budgetguard.adapters.answers import StreamTally, reported
 from budgetguard.adapters.fields import count, field, items, parsed, text
-from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, search_unit
+from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, drawn_by, search_unit
 from budgetguard.counting.requests import as_mapping
 from budgetguard.usage import Reported, Usage
 
@@ -50,19 +50,17 @@ def _with_fees(usage: Usage, answer: object) -> Usage:
         calls[kind] = calls.get(kind, 0) + 1
     counted = field(answer, "tool_usage")
     searches = count(field(field(counted, "web_search"), "num_requests"))
-    drawn = _drawn(field(counted, "image_gen"), calls.get("image_generation_call", 0))
     offered = {"tools": field(answer, "tools")}
     fees = {
         search_unit(offered): calls.get("web_search_call", 0) if searches is None else searches,
         "storage_searches": calls.get("file_search_call", 0),
+        drawn_by(offered): _drawn(field(counted, "image_gen"), calls.get("image_generation_call", 0)),
     }
     if (session := container_unit(offered)) is not None:
         fees[session] = len(containers)
     return Usage.of(
         **{
             **usage.units,
-            "output_tokens": usage.output_tokens + drawn,
-            "output_image_tokens": drawn,
             **fees,
         }
     )

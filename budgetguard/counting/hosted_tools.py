@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from budgetguard.counting.requests import as_mapping, given, is_reasoning
 from budgetguard.counting.responses import offered_tools
+from budgetguard.pricing.own import drawn_unit
 
 # Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
 # seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the
@@ -46,6 +47,8 @@ _SEARCHES_REASONING: Final = 3
 # Output tokens of one image: 1 024 x 1 536 in high quality, the dearest that is listed:
 # https://platform.openai.com/docs/guides/image-generation
 IMAGE_TOKENS: Final = 6_240
+# The image model of a tool that names none: the API's default, and the dearest that is listed.
+_DRAWS: Final = "gpt-image-1"
 
 
 def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
@@ -73,7 +76,8 @@ def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
     """Return the units that the hosted tools of a request will bill apart from its tokens.
 
     `web_searches` or `web_search_previews`, `storage_searches` (file search), `container_sessions_<memory>`
-    (code interpreter) and `output_image_tokens`. Each tool is taken to be used; `max_tool_calls` is heeded.
+    (code interpreter) and `drawn_tokens_<image model>`. Each tool is taken to be used; `max_tool_calls` is
+    heeded.
     """
     hosted = _hosted(body)
     most = given(body, "max_tool_calls")
@@ -86,13 +90,21 @@ def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
     if "code_interpreter" in hosted and (session := container_unit(body)) is not None:
         units[session] = 1
     if "image_generation" in hosted:
-        units["output_image_tokens"] = IMAGE_TOKENS
+        units[drawn_by(body)] = IMAGE_TOKENS
     if most is not None:
         units = {
             unit: min(count, most) if unit.endswith("searches") else count for unit, count in units.items()
         }
         units = units if most else {}
     return units
+
+
+def drawn_by(body: Mapping[str, Any]) -> str:
+    """Return the unit of what a request's image generation tool draws; `body` may be an answer too."""
+    named = (
+        given(tool, "model") for tool in offered_tools(body) if given(tool, "type") == "image_generation"
+    )
+    return drawn_unit(next((model for model in named if isinstance(model, str) and model), _DRAWS))
 
 
 def search_unit(body: Mapping[str, Any]) -> str:

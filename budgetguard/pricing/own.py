@@ -38,6 +38,9 @@ class OwnUnit:
 _COUNTED: Final = (
     OwnUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
 )
+# What the image generation tool draws, by the image model that it uses; a keyword needs plain names.
+_DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
+_DRAWN_PRICE: Final = "drawn_mtok"
 # `images` and `images_<quality>_<width>x<height>`; `video_seconds` and `video_seconds_<width>x<height>`,
 # the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each.
 _GRADED: Final = re.compile(
@@ -47,7 +50,13 @@ _GRADED: Final = re.compile(
 )
 
 # Names to suggest where one is misspelled.
-OWN_PRICE_KEYS: Final = ("images", "video_seconds", "container_sessions", "web_search_previews_kcount")
+OWN_PRICE_KEYS: Final = (
+    "images",
+    "video_seconds",
+    "container_sessions",
+    "web_search_previews_kcount",
+    _DRAWN_PRICE,
+)
 
 
 def own_unit(name: str) -> OwnUnit | None:
@@ -55,6 +64,10 @@ def own_unit(name: str) -> OwnUnit | None:
     for unit in _COUNTED:
         if unit.usage_key == name:
             return unit
+    if (drawn := _DRAWN.fullmatch(name)) is not None:
+        by = {key: value for key, value in drawn.groupdict().items() if value is not None}
+        price_key = _DRAWN_PRICE + name.removeprefix("drawn_tokens")
+        return OwnUnit(name, price_key, 1_000_000, {"family": "drawn_tokens", **by})
     found = _GRADED.fullmatch(name)
     if found is None:
         return None
@@ -65,9 +78,19 @@ def own_unit(name: str) -> OwnUnit | None:
 
 def own_unit_of_price_key(key: str) -> OwnUnit | None:
     """Return the unit of ours that this price is for, or None."""
-    return next((unit for unit in _COUNTED if unit.price_key == key), None) or (
-        None if any(unit.usage_key == key for unit in _COUNTED) else own_unit(key)
-    )
+    for unit in _COUNTED:
+        if unit.price_key == key:
+            return unit
+    if key.startswith(_DRAWN_PRICE):
+        return own_unit("drawn_tokens" + key.removeprefix(_DRAWN_PRICE))
+    found = own_unit(key)
+    return found if found is not None and found.price_key == key else None
+
+
+def drawn_unit(model: str) -> str:
+    """Return the unit of what the image generation tool draws with an image model: tokens of its output."""
+    bare = _DATE.sub("", model.lower())
+    return "drawn_tokens_" + re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
 
 
 def less_graded(unit: OwnUnit) -> tuple[str, ...]:
@@ -113,7 +136,6 @@ def _usd(**prices: str) -> Mapping[str, Decimal]:
 _FEBRUARY: Final = date(2026, 2, 7)
 _SEPTEMBER: Final = date(2026, 9, 8)
 _NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
-_CALLS_TOOLS: Final = r"gpt-4(?:o|\.1)(?:-(?:mini|nano))?|o\d.*|gpt-[5-9](?!.*image).*"
 
 OWN_PRICES: Final = (
     # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
@@ -162,13 +184,24 @@ OWN_PRICES: Final = (
             container_sessions_4g="0.12",
             container_sessions_16g="0.48",
             container_sessions_64g="1.92",
+            drawn_mtok_gpt_image_1="40",
+            drawn_mtok_gpt_image_1_mini="8",
+            drawn_mtok_gpt_image_1_5="32",
+            drawn_mtok_chatgpt_image_latest="32",
         ),
         _FEBRUARY,
         tool=True,
     ),
-    # What the image generation tool draws, with whichever model: the price of the one that is its default,
-    # which no other listed model's exceeds (gpt-image-1.5 is 32, -2 and -2.5 are 30, -1-mini is 8).
-    OwnPrice(_CALLS_TOOLS, _usd(output_image_mtok="40"), _FEBRUARY, tool=True),
+    OwnPrice(
+        None,
+        _usd(
+            drawn_mtok_gpt_image_2="30",
+            drawn_mtok_gpt_image_2_5_sunburst="30",
+            drawn_mtok_gpt_image_2_5_flare="30",
+        ),
+        _SEPTEMBER,
+        tool=True,
+    ),
 )
 
 # Half in a batch: https://platform.openai.com/docs/guides/batch ("50% cost discount compared to synchronous

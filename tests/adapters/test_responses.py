@@ -101,12 +101,32 @@ def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set_or_is_lis
         books.client() as client,
     ):
         if price is not None:
-            books.keeper.prices.register("gpt-5", output_image_mtok=price)
+            books.keeper.prices.register("gpt-5", drawn_mtok_gpt_image_1=price)
         client.responses.create(model="gpt-5", input="Draw.", tools=[{"type": "image_generation"}])
         (billed,) = server.billed
         words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
         assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 4_210 * (price or 40) * 1_000
         assert books.held == 0
+
+
+def test_an_image_model_of_a_tool_has_its_own_price_and_one_without_is_refused(tmp_path: Path) -> None:
+    image: Any = {"type": "image_generation_call", "status": "completed", "result": ""}
+    counted = {"image_gen": {"input_tokens": 0, "output_tokens": 1_000, "total_tokens": 1_000}}
+    tool: Any = {"type": "image_generation", "model": "gpt-image-1-mini"}
+    with (
+        OpenAIServer(Reply(hosted=[image], tool_usage=counted)) as server,
+        open_books(server, "memory", tmp_path) as books,
+        books.client() as client,
+    ):
+        client.responses.create(model="gpt-5", input="Draw.", tools=[tool])
+        (settled,) = books.of("Settled")
+        assert settled.usage.units["drawn_tokens_gpt_image_1_mini"] == 1_000
+        (billed,) = server.billed
+        words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
+        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 1_000 * 8 * 1_000
+        with pytest.raises(UnknownModelError, match="drawn_mtok_gpt_image_99"):
+            client.responses.create(model="gpt-5", input="Draw.", tools=[tool | {"model": "gpt-image-99"}])
+        assert server.count() == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

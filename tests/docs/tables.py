@@ -110,7 +110,7 @@ _FEES: Final[Mapping[str, str]] = {
     "web_search_previews": "a search",
     "storage_searches": "a search",
     "container_sessions_1g": "a container of 1 GB, 20 minutes",
-    "output_image_tokens": "an image, in tokens",
+    "drawn_tokens_gpt_image_1": "an image, in tokens",
 }
 _REASONS, _REASONS_NOT = "gpt-5", "gpt-4.1"
 
@@ -119,7 +119,6 @@ _MODELS: Final[Mapping[str, str]] = {
     r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)": "`gpt-image-2`, `gpt-image-2.5-sunburst`, `-flare`",
     r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
-    r"gpt-4(?:o|\.1)(?:-(?:mini|nano))?|o\d.*|gpt-[5-9](?!.*image).*": "models that call tools",
 }
 
 
@@ -235,7 +234,7 @@ def _notes(row: Endpoint) -> str:
 
 def _fee(unit: str, count: int) -> str:
     per = _FEES[unit]
-    if unit == "output_image_tokens":
+    if unit.startswith("drawn_tokens"):
         return f"{per} ({_number(count)})"
     return per if count == 1 else f"{count} {per.removeprefix('a ')}es"
 
