@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from budgetguard.stores.base import public_url
 from budgetguard.usage import Reported
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def is_charged(keeper: Bookkeeper, user: str, answer: object, reported: Reported
 
 def _payer(keeper: Bookkeeper, user: str) -> Payer:
     store = keeper.settings.store
+    url = store if isinstance(store, str) else getattr(store, "url", "")
+    if url.startswith(("https:", "http:")):
+        # A hosted manager has a store of its own, and perhaps another key, for the same balances.
+        return public_url(url), keeper.project, user
     if isinstance(store, str) and store != "memory://":
         return store, keeper.project, user
     # What is in memory is somewhere else for every keeper, or for every store that was opened by hand.

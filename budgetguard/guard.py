@@ -99,12 +99,20 @@ class Guard:
             if project == self.project:
                 return self
             if project not in self._siblings:
-                sibling = Guard(**{**_values(self.settings), "project": project})
-                sibling.keeper.prices = self.keeper.prices
-                sibling.keeper.hooks = self.keeper.hooks
-                sibling.keeper.process = self.keeper.process
-                self._siblings[project] = sibling
+                self._siblings[project] = self.beside(project=project)
             return self._siblings[project]
+
+    def beside(self, **settings: Any) -> Guard:
+        """Return another guard of other settings, with this one's prices, hooks and process cap.
+
+        Raises:
+            ConfigurationError: an unknown setting or a bad value.
+        """
+        other = Guard(**{**_values(self.settings), **settings})
+        other.keeper.prices = self.keeper.prices
+        other.keeper.hooks = self.keeper.hooks
+        other.keeper.process = self.keeper.process
+        return other
 
     # Who pays
 

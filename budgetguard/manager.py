@@ -32,7 +32,7 @@ _LAST_SECOND: Final = 253_402_300_800
 
 
 class BudgetManager:
-    """Keep users' budgets as LiteLLM's `BudgetManager` does, over a guard's store.
+    """Keep users' budgets as LiteLLM's `BudgetManager` does, over a guard's store or at a hosted service.
 
     Amounts in and out are USD as float. A record is a dict with `total_budget`, `duration`, `created_at`,
     `last_updated_at`, `current_cost` and `model_cost`; see `record`. Nothing is kept in the manager itself:
@@ -40,13 +40,16 @@ class BudgetManager:
 
     Args:
         project_name: whose users; projects share nothing.
-        client_type: `local`.
-        api_base: of a hosted service; unused while local.
-        headers: for a hosted service; unused while local.
-        guard: whose store, prices and hooks; the default guard's by default, looked up at each call.
+        client_type: `local`, or `hosted`: at a service, which is first asked by the first method.
+        api_base: the service's address, such as `https://budgets.example.com`; unused while local. It may be
+            `budgetguard serve`, or any server of LiteLLM's hosted protocol (see `stores.hosted_litellm` for
+            what that can keep).
+        headers: sent to the service in place of the default ones, a bearer key included; unused while local.
+        guard: whose store (if local), prices, settings and hooks; the default guard's by default, looked up
+            at each call.
 
     Raises:
-        ConfigurationError: a bad project name or client type.
+        ConfigurationError: a bad project name, client type, address or header.
     """
 
     def __init__(
@@ -58,26 +61,30 @@ class BudgetManager:
         *,
         guard: Guard | None = None,
     ) -> None:
-        if client_type == "hosted":
-            raise ConfigurationError(
-                "client_type='hosted' is not built yet: use client_type='local'. Processes of one machine "
-                "share budgets through a folder: configure(store='disk:///var/lib/my-app/budgets')"
-            )
-        if client_type != "local":
-            raise ConfigurationError(f"client_type must be 'local', not {client_type!r}")
+        if client_type not in ("local", "hosted"):
+            raise ConfigurationError(f"client_type must be 'local' or 'hosted', not {client_type!r}")
         self.project_name = check_id(project_name, name="project_name")
         self.client_type = client_type
         self.api_base = api_base
         self.headers = headers
         self._given = guard
+        self._service = None
+        if client_type == "hosted":
+            from budgetguard.manager_hosted import HostedGuard
+
+            self._service = HostedGuard(api_base, headers, project_name)
         # The first manager's project becomes that of a guard which has none; see `Settings.project`.
-        _ = self._guard
+        _ = self._local
 
     def __repr__(self) -> str:
         return f"BudgetManager({self.project_name!r})"
 
     @property
     def _guard(self) -> Guard:
+        return self._local if self._service is None else self._service.beside(self._local)
+
+    @property
+    def _local(self) -> Guard:
         if self._given is not None:
             return self._given.in_project(self.project_name)
         import budgetguard

@@ -18,6 +18,8 @@ from budgetguard.stores.base import public_url
         ("postgresql://secret@[::1]:5432/db", "postgresql://[::1]:5432/db"),
         ("postgresql://u:secret@h/db?schema=a&password=secret&prepare=0", "postgresql://h/db?schema=a"),
         ("postgresql:///db?host=/run/pg&user=secret", "postgresql:///db?host=/run/pg"),
+        ("https://secret@budgets.example.com/?timeout=3", "https://budgets.example.com"),
+        ("http://:secret@host:8080/team/a/", "http://host:8080/team/a"),
         ("redis://:secret@[bad", "redis://…"),
         ("disk:///var/lib/app?timeout=5", "disk:///var/lib/app"),
         ("memory://", "memory://"),

@@ -150,6 +150,7 @@ def public_url(url: str) -> str:
         return f"{url.partition('://')[0]}://…"
     if parts.scheme == "disk":
         return f"disk://{Path(parts.netloc + parts.path).expanduser().absolute()}"
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    path = parts.path.rstrip("/") if parts.scheme in ("http", "https") else parts.path
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
     options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] in _PLACES], safe="/")
     return f"{place}?{options}" if options else place

@@ -17,8 +17,8 @@ _UNSURE: Final = " It may have been carried out all the same: look before you se
 _REMEDIES: Final = {
     401: f"it wants a key that it knows: set {KEY_VARIABLE}, or write https://KEY@HOST, or name it in the "
     "headers that a manager is given; who runs the service makes keys with `budgetguard keys`",
-    403: "the key may not do that: calls need the role spend and budgets the role admin, in this very "
-    "project; who runs the service makes keys with `budgetguard keys`",
+    403: "the key may not do that: it is of another project, or its role is too low (calls and budgets need "
+    "spend, resets and deletions admin); who runs the service makes keys with `budgetguard keys`",
     404: "no such service is at that address: check host, port and path; `budgetguard serve` starts one",
     413: "it takes no request of that size; nothing was changed",
     422: "it does not take what was asked; nothing was changed. If the text does not say why, upgrade both",
@@ -54,11 +54,20 @@ def explain(error: OSError | HTTPException, target: Target, *, unsure: bool = Fa
     return f"cannot use the service at {target}: {remedy} ({type(cause).__name__}: {cause}){end}"
 
 
-def explain_answer(answer: Answer, target: Target, wrong: str = "") -> str:
-    """Say what an answer means that is not the one asked for; `wrong` is what cannot be read in it."""
+def explain_answer(answer: Answer, target: Target, wrong: str = "", *, protocol: str = "") -> str:
+    """Say what an answer means that is not the one asked for.
+
+    Args:
+        answer: what came.
+        target: who was asked.
+        wrong: what cannot be read in it.
+        protocol: what was asked in, other than budgetguard's own.
+    """
     status = answer.status
     if 300 <= status < 400:
         remedy = f"it sends whoever asks to {answer.location.partition('?')[0]}: name that address itself"
+    elif protocol and (status < 300 or status in (404, 405)):
+        remedy = f"what answers there does not speak {protocol}: check the address"
     elif status < 300:
         remedy = (
             "its answer is not that of a budget service of this version: check the address, and upgrade both"

@@ -229,14 +229,9 @@ def test_without_a_guard_it_is_the_default_guards_at_each_call(
     assert manager.get_users() == []
 
 
-def test_a_hosted_service_is_refused_in_words() -> None:
-    with pytest.raises(ConfigurationError, match=r"client_type='hosted' is not built yet: use .*local"):
-        BudgetManager("app", "hosted", "https://example.com", {"Authorization": "Bearer x"})
-
-
 @pytest.mark.parametrize("client_type", ["cloud", "", None])
 def test_an_unknown_client_type_is_refused_at_once(client_type: Any) -> None:
-    with pytest.raises(ConfigurationError, match="client_type must be 'local', not"):
+    with pytest.raises(ConfigurationError, match="client_type must be 'local' or 'hosted', not"):
         BudgetManager("app", client_type)
 
 

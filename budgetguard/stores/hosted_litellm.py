@@ -1,0 +1,287 @@
+"""LiteLLM's hosted protocol, spoken to a server that has no other: users' budgets, without holds.
+
+Such a server keeps one object of all users and answers two requests: read it whole, replace it whole. So
+every change here reads first, changes one user, and writes the others back as they were read. What another
+client writes between that read and that write (one round trip) is overwritten, or overwrites this: the
+protocol has no way to tell. Threads of one process wait for each other, so they lose nothing among them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn
+
+from budgetguard.accounts import USER, Balance, Budget, account_name, check_id
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import (
+    VOID,
+    Charge,
+    Hold,
+    HoldRecord,
+    Lapse,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+)
+from budgetguard.learning import Observations
+from budgetguard.money import MAX_NANOS, Nanos, to_nanos, to_usd
+from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.hosted_errors import explain_answer
+from budgetguard.stores.hosted_link import Link
+from budgetguard.windows import Clock, Milliseconds, parse_duration, window_at
+
+_PROTOCOL: Final = "LiteLLM's hosted protocol, nor budgetguard's own"
+
+_DAYS: Final = {"mo": 28, "y": 365}
+"""Days that LiteLLM takes a month and a year for, and that its clients read the numbers back as."""
+
+
+class LiteLLMStore:
+    """Keep users' budgets of one project at a server of LiteLLM's hosted protocol.
+
+    It has the verbs of a store for what `BudgetManager` does, and refuses the others: there are no holds,
+    accounts are users' alone, a settlement counts as often as it is sent, and this side's clock counts.
+
+    Args:
+        link: to the server.
+        url: of the server.
+        project: whose users.
+        clock: what tells the time.
+    """
+
+    blocking = True
+
+    def __init__(self, link: Link, url: str, project: str, clock: Clock) -> None:
+        self.url = url
+        self.project = check_id(project, name="project")
+        self._link = link
+        self._clock = clock
+        self._lock = threading.Lock()
+        survive_forks(self)
+
+    def read(self, account: str) -> Balance | None:
+        user = _user(account)
+        record = None if user is None else self._fetch().get(user)
+        return None if record is None else self._balance(account, record)
+
+    def list(self, kind: str = "") -> Iterator[Balance]:
+        if kind in ("", USER):
+            for user, record in sorted(self._fetch().items()):
+                yield self._balance(account_name(USER, user), record)
+
+    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+        user = _user(account)
+        if user is None:
+            self._refuse("budgets of users alone")
+        if budget.limit is None:
+            self._refuse("no budget without a limit")
+        days = self._days(budget)
+        with self._lock:
+            users = self._fetch()
+            now = self._clock()
+            start = (now if budget.starts_at is None else budget.starts_at) / 1000
+            former = self._sound(account, users.get(user))
+            kept = {} if former is None else self._rolled(former, now)
+            record = {"created_at": start, "current_cost": 0, "model_cost": {}, **kept}
+            if former is None or former.get("duration") != days or budget.starts_at is not None:
+                record["last_updated_at"] = start
+            record["total_budget"] = float(to_usd(budget.limit))
+            record.pop("duration", None)
+            if days is not None:
+                record["duration"] = days
+            users[user] = record
+            self._store(users)
+        return self._balance(account, record)
+
+    def reset(self, account: str) -> Balance | None:
+        with self._lock:
+            users = self._fetch()
+            user = _user(account)
+            if user is None or user not in users:
+                return None
+            self._balance(account, users[user])
+            record = {**self._rolled(users[user], self._clock()), "current_cost": 0, "model_cost": {}}
+            users[user] = record
+            self._store(users)
+        return self._balance(account, record)
+
+    def delete(self, account: str) -> bool:
+        with self._lock:
+            users = self._fetch()
+            user = _user(account)
+            if user is None or user not in users:
+                return False
+            del users[user]
+            self._store(users)
+        return True
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        """Add a cost to its user's; the other accounts that it is charged to do not exist here."""
+        with self._lock:
+            users = self._fetch()
+            changed = False
+            for charge in hold.charges:
+                user = _user(charge.account)
+                record = None if user is None else users.get(user)
+                if user is None or record is None:
+                    if charge.required:
+                        return UnknownAccount(charge.account)
+                    continue
+                users[user] = self._charged(charge, record, hold.model, settlement.cost)
+                changed = True
+            if changed and settlement.cost:
+                self._store(users)
+        return Settled(settlement.cost)
+
+    def void(self, hold: Hold) -> Settled | UnknownAccount:
+        return self.settle(hold, VOID)
+
+    def reserve(self, hold: Hold) -> Reservation:
+        self._refuse("no holds, so no call can be guarded by it")
+
+    def attach(self, hold_id: str, request_id: str) -> bool:
+        return False
+
+    def attached(self, request_id: str) -> HoldRecord | None:
+        return None
+
+    def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
+        return iter(())
+
+    def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
+        self._refuse("no records of calls")
+
+    def observations(self, model: str) -> Observations:
+        return {}
+
+    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
+        """Do nothing: without holds there are no lapses."""
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _fetch(self) -> dict[str, Any]:
+        answer = self._link.ask("POST", "/get_budget", {"project_name": self.project})
+        value = answer.value
+        if isinstance(value, Mapping) and answer.status not in (401, 403):
+            if value.get("status") == "error":
+                return {}  # nothing is stored yet
+            data = value.get("data")
+            if value.get("status") == "success" and isinstance(data, dict):
+                return data
+        raise StoreError(explain_answer(answer, self._link.target, protocol=_PROTOCOL))
+
+    def _store(self, users: Mapping[str, Any]) -> None:
+        body = {"project_name": self.project, "user_dict": users}
+        # Sent twice, it would overwrite what others have written in between.
+        answer = self._link.ask("POST", "/set_budget", body, repeat=False)
+        if not isinstance(answer.value, Mapping) or answer.value.get("status") != "success":
+            raise StoreError(explain_answer(answer, self._link.target, protocol=_PROTOCOL))
+
+    def _sound(self, account: str, record: Any) -> Any:
+        """Return a record if it can be read; else None, so that another takes its place."""
+        try:
+            if record is not None:
+                self._balance(account, record)
+        except StoreError:
+            return None
+        return record
+
+    def _rolled(self, record: Any, now: Milliseconds) -> dict[str, Any]:
+        """Return a record as of now: LiteLLM's clients only look at windows when they are told to."""
+        days, anchor = _span(record)
+        if days is None:
+            return dict(record)
+        window = window_at(f"{days}d", anchor, "UTC", now)
+        if window.start <= anchor:
+            return dict(record)
+        fresh = {"current_cost": 0, "model_cost": {}, "last_updated_at": window.start / 1000}
+        return {**record, **fresh}
+
+    def _charged(self, charge: Charge, record: Any, model: str, cost: Nanos) -> dict[str, Any]:
+        before = self._balance(charge.account, record)
+        rolled = self._rolled(record, self._clock())
+        models = {**before.models, model: min(before.models.get(model, 0) + cost, MAX_NANOS)}
+        rolled["current_cost"] = float(to_usd(min(before.spent_nanos + cost, MAX_NANOS)))
+        rolled["model_cost"] = {name: float(to_usd(spent)) for name, spent in models.items()}
+        return rolled
+
+    def _balance(self, account: str, record: Any) -> Balance:
+        try:
+            return _read(account, self._rolled(record, self._clock()), self._clock())
+        except (ConfigurationError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+            raise StoreError(
+                f"the record of {account!r} at {self._link.target} is not as LiteLLM writes it ({error}): "
+                "mend it there, or create the budget again"
+            ) from error
+
+    def _days(self, budget: Budget) -> int | None:
+        if budget.duration is None:
+            return None
+        count, unit = parse_duration(budget.duration)
+        if unit in ("mo", "y") and count > 1:
+            self._refuse(
+                f"whole days alone, and {budget.duration!r} is no number of them: write such as '84d'"
+            )
+        if unit in ("s", "m", "h"):
+            self._refuse(f"whole days alone, and {budget.duration!r} is shorter")
+        if budget.timezone != "UTC":
+            self._refuse(f"no time zones, so windows cannot follow {budget.timezone}: leave timezone at UTC")
+        return count * {"d": 1, "w": 7, **_DAYS}[unit]
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ConfigurationError(
+            f"the server at {self._link.target} speaks LiteLLM's hosted protocol alone, which keeps {what}; "
+            "`budgetguard serve` keeps more. Nothing was changed"
+        )
+
+    def _before_fork(self) -> None:
+        """Do nothing: the link sees by itself that it is in a child."""
+
+    def _after_fork_in_child(self) -> None:
+        """Do nothing."""
+
+
+def _user(account: str) -> str | None:
+    kind, _, user = account.partition(":")
+    return user if kind == USER else None
+
+
+def _span(record: Mapping[str, Any]) -> tuple[int | None, Milliseconds]:
+    """Return how many days a record's windows have, and when its present one begins."""
+    days = record.get("duration")
+    began = record.get("last_updated_at")
+    if began is None:
+        began = record.get("created_at") or 0
+    anchor = round(began * 1000)
+    if days is None:
+        return None, anchor
+    if isinstance(days, bool) or days != int(days) or days < 1:
+        raise ConfigurationError(f"duration must be a whole number of days, not {days!r}")
+    return int(days), anchor
+
+
+def _read(account: str, record: Mapping[str, Any], now: Milliseconds) -> Balance:
+    days, anchor = _span(record)
+    created = record.get("created_at")
+    window = window_at(None if days is None else f"{days}d", anchor, "UTC", now)
+    total = record["total_budget"]
+    return Balance(
+        account=account,
+        limit_nanos=None if total == math.inf else to_nanos(max(total, 0), name="total_budget"),
+        spent_nanos=to_nanos(max(record.get("current_cost") or 0, 0), name="current_cost"),
+        held_nanos=0,
+        duration=None if days is None else f"{days}d",
+        timezone="UTC",
+        starts_ms=window.start,
+        resets_ms=window.end,
+        created_ms=anchor if created is None else round(created * 1000),
+        updated_ms=anchor,
+        models={
+            model: to_nanos(max(cost, 0), name=f"model_cost of {model}")
+            for model, cost in (record.get("model_cost") or {}).items()
+        },
+    )
