@@ -5,9 +5,11 @@ transaction a verb; a store that must speak another language (Lua, SQL) is teste
 
 Two counters keep spend where it belongs. An account's `window` grows at each window's end: a hold
 remembers the window that granted it, and one from an earlier window no longer counts here. Its
-`epoch` grows at each window's end and each reset: a late settle takes back what its lapse booked
-only if that booking is still in the sum. Both begin at random, so that an account deleted and made
-again, be it within the same millisecond, never shares a window with holds of its former life.
+`epoch` grows at each window's end and each reset, and a hold that ended remembers the epoch in which
+each account booked it: a late settle takes back what its lapse booked only if that booking is still in
+the sum, and what an account has spent can be added up again from its holds. Both begin at random, so
+that an account deleted and made again, be it within the same millisecond, never shares a window with
+holds of its former life.
 """
 
 from __future__ import annotations
@@ -109,6 +111,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
                 account["lapsed"] -= row["on_lapse"]
                 account["lapses"] -= 1
             _book_cost(account, row["model"], settlement.cost)
+            row["epochs"][name] = account["epoch"]
             crossings += _cross(name, account, settlement.thresholds)
         account["updated"] = now
         book.put_account(name, account)

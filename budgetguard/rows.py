@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol, TypedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypedDict
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.holds import HoldRecord, HoldState
@@ -37,7 +39,11 @@ class AccountRow(TypedDict):
 
 
 class HoldRow(TypedDict):
-    """The stored form of a hold: JSON values only, and no text of the call."""
+    """The stored form of a hold: JSON values only, and no text of the call.
+
+    `accounts` are its accounts, with the window of each that granted it; `epochs` the accounts that booked
+    what it cost, with the epoch of each in which they did.
+    """
 
     state: HoldState
     accounts: dict[str, int]
@@ -55,6 +61,54 @@ class HoldRow(TypedDict):
     request_id: str | None
     usage: dict[str, int]
     tags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """Hold an account as a store has it.
+
+    Attributes:
+        row: None removes the account from the store that takes it.
+        open_holds: how many open holds the store counts on it.
+    """
+
+    name: str
+    row: AccountRow | None
+    open_holds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHold:
+    """Hold a hold as a store has it, with the provider's answers that were attached to it last."""
+
+    id: str
+    row: HoldRow
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObservations:
+    """Hold what a store has observed of a model."""
+
+    model: str
+    counts: Observations
+
+
+Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Hold what a store has of a project.
+
+    Attributes:
+        at: when it was begun, by the store's clock.
+        rows: holds, then accounts in order of their names, then observations. A hold may come more than once:
+            the last of it counts. An account agrees with the holds that came before it.
+    """
+
+    at: Milliseconds
+    rows: Iterator[Stored]
 
 
 class Rows(Protocol):
@@ -114,6 +168,11 @@ def is_due(row: AccountRow, now: Milliseconds) -> bool:
 def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:
     """Tell whether a hold has lapsed and is not yet stored so."""
     return row["state"] == "held" and row["expires"] <= now
+
+
+def came_since(row: HoldRow, since: Milliseconds) -> bool:
+    """Tell whether a hold may have changed since a time: it ended after it, or may yet be settled."""
+    return row["state"] in ("held", "lapsed") or (row["ended"] or 0) >= since
 
 
 def gone_since(row: HoldRow) -> Milliseconds | None:

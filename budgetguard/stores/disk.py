@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from errno import ENOSPC
 from pathlib import Path
 from typing import Final
@@ -22,11 +22,12 @@ from urllib.parse import parse_qsl
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow
+from budgetguard.rows import AccountRow, Export, HoldRow, Stored
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores import disk_verbs
+from budgetguard.stores.disk_export import exported
 from budgetguard.stores.disk_fast import FastPath
-from budgetguard.stores.disk_file import StoreFile
+from budgetguard.stores.disk_file import StoreFile, connect
 from budgetguard.stores.disk_rows import TableRows, sweep
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
@@ -100,6 +101,24 @@ class DiskStore(EmbeddedStore):
         with self._reading() as rows:
             return rows.load_observations(model)
 
+    def retired(self) -> str | None:
+        with self._reading() as rows:
+            return rows.moved_to
+
+    def export(self, since: Milliseconds = 0) -> Export:
+        with self._use("read"):
+            number = self._number
+        return Export(self._clock(), self._exported(number, since))
+
+    def _exported(self, project: int, since: Milliseconds) -> Iterator[Stored]:
+        # On a connection of its own, since all of it is one state of the store: one long transaction.
+        try:
+            with closing(connect(self._folder, self._timeout)) as con:
+                con.execute("BEGIN")
+                yield from exported(con, project, since)
+        except (sqlite3.Error, OSError) as error:
+            raise self._error(error, "read") from error
+
     def close(self) -> None:
         with self._lock:
             file, self._file = self._file, None
@@ -123,7 +142,8 @@ class DiskStore(EmbeddedStore):
     def _sweep(self, con: sqlite3.Connection) -> None:
         self._since_sweep = 0
         with writing(con):
-            sweep(con, self._number, max(0, self._clock() - self._retention))
+            if TableRows(con, self._number, self._clock()).moved_to is None:
+                sweep(con, self._number, max(0, self._clock() - self.retention_ms))
 
     @contextmanager
     def _transaction(self, *, whole: bool = False) -> Iterator[TableRows]:

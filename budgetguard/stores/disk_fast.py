@@ -26,7 +26,7 @@ _MOST_CHARGES: Final = 6
 
 _FIND_HOLD: Final = "SELECT accounts, amount, model FROM open_hold WHERE project = ? AND id = ?"
 _FIND_ACCOUNTS = (
-    'SELECT name, id, "window", model, crossed, spent, held, "limit" FROM account '
+    'SELECT name, id, "window", epoch, model, crossed, spent, held, "limit" FROM account '
     "WHERE project = ? AND name IN ({})"
 )
 _FIND: Final = [_FIND_ACCOUNTS.format(", ".join("?" * count)) for count in range(_MOST_CHARGES + 1)]
@@ -37,6 +37,7 @@ class _Known(NamedTuple):
 
     number: int
     window: int
+    epoch: int
     model: str | None
     crossed: str
     quoted: str
@@ -86,7 +87,7 @@ class FastPath:
                     return None
                 absent.append(charge.account)
                 continue
-            number, window, _, _, quoted = account
+            number, window, _, _, _, quoted = account
             if charge.pinned and charge.budget is not None:
                 present += (number, window, 1, charge.budget.limit)
             else:
@@ -137,13 +138,15 @@ class FastPath:
             return None
         known = self._find(project, accounts)
         each: list[Any] = []
+        epochs: list[str] = []
         for name, window in accounts.items():
             account = known[name]
             if account is None:
                 return None
-            number, _, first, crossed, _ = account
+            number, _, epoch, first, crossed, quoted = account
             other = first is not None and first != model
-            each += (number, window, other, crossed, _next_threshold(settlement.thresholds, crossed))
+            epochs.append(f"{quoted}:{epoch}")
+            each += (number, window, epoch, other, crossed, _next_threshold(settlement.thresholds, crossed))
         usage = settlement.usage
         values = (
             project,
@@ -156,6 +159,7 @@ class FastPath:
             text_out(settlement.request_id) if settlement.request_id else None,
             counts(usage.units) if usage else "{}",
             text_out(model),
+            f"{{{','.join(epochs)}}}",
             *each,
         )
         try:
@@ -182,10 +186,10 @@ class FastPath:
                 missing = list(names)
             known |= dict.fromkeys(missing)
             found = self._execute(_FIND[len(missing)], (project, *missing)).fetchall()
-            for name, number, window, model, crossed, *sums in found:
-                check_sums(name, sums)
+            for name, number, window, epoch, model, crossed, *sums in found:
+                check_sums(name, (epoch, *sums))
                 first = None if model is None else text_in(model, f"of account {name!r}")
-                known[name] = _Known(number, window, first, crossed, dump(name))
+                known[name] = _Known(number, window, epoch, first, crossed, dump(name))
         return known
 
     def _find_hold(self, project: int, hold_id: str) -> _Open | None:

@@ -15,7 +15,7 @@ from budgetguard.errors import StoreError
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 3
+_SCHEMA: Final = 4
 
 # Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
 _PAGE_SIZE: Final = 2_048
@@ -103,12 +103,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
     @property
     def _con(self) -> sqlite3.Connection:
         if not self._connections:
-            connection = sqlite3.connect(
-                self._path, timeout=self._wait, isolation_level=None, check_same_thread=False
-            )
-            self._connections.append(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
+            self._connections.append(connect(self._path.parent, self._wait))
         return self._connections[0]
 
     @property
@@ -135,6 +130,19 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
     def abandon(self) -> None:
         """Never touch the connection again, not even to close it: it is another process's."""
         self._finalizer.detach()
+
+
+def connect(folder: Path, timeout: float) -> sqlite3.Connection:
+    """Open a connection to the database in a folder, of which each statement is a transaction of its own.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    path = folder / diskcache.core.DBNAME
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
+    return connection
 
 
 def _claim(path: Path, timeout: float) -> None:

@@ -57,6 +57,19 @@ class TableRows:
         self._stored_open: dict[str, bool] = {}
         self._observed: dict[str, Observations] = {}
 
+    @property
+    def moved_to(self) -> str | None:
+        """Where the project has moved, None if it has not."""
+        found = self._execute(tables.FIND_MOVED, (self._project,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def move(self, moved_to: str | None) -> None:
+        """Note where the project has moved."""
+        if moved_to is None:
+            self._execute(tables.REMOVE_MOVED, (self._project,))
+        else:
+            self._execute(tables.SAVE_MOVED, (self._project, moved_to))
+
     def load_account(self, name: str) -> AccountRow | None:
         found = self._execute(tables.LOAD_ACCOUNT, (self._project, name)).fetchone()
         if found is None:

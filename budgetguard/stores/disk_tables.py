@@ -104,6 +104,8 @@ def _columns(table: str, names: tuple[str, ...]) -> str:
 
 SCHEMA: Final = (
     "CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    # Projects that have left: whereto.
+    "CREATE TABLE moved (project INTEGER PRIMARY KEY, moved_to TEXT NOT NULL)",
     "CREATE TABLE account "
     "(id INTEGER PRIMARY KEY, project INTEGER NOT NULL, name TEXT NOT NULL, "
     f"{_columns('account', ACCOUNT)})",
@@ -140,6 +142,9 @@ def _sets(names: tuple[str, ...]) -> str:
 
 FIND_PROJECT: Final = "SELECT id FROM project WHERE name = ?"
 ADD_PROJECT: Final = "INSERT OR IGNORE INTO project (name) VALUES (?)"
+FIND_MOVED: Final = "SELECT moved_to FROM moved WHERE project = ?"
+SAVE_MOVED: Final = "INSERT OR REPLACE INTO moved (project, moved_to) VALUES (?, ?)"
+REMOVE_MOVED: Final = "DELETE FROM moved WHERE project = ?"
 
 LOAD_ACCOUNT: Final = f"SELECT id, {_list(ACCOUNT)} FROM account WHERE project = ? AND name = ?"
 INSERT_ACCOUNT: Final = (
@@ -173,6 +178,11 @@ _PAGE_OF_HOLDS = (
 )
 FIRST_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.replace("{}", ">=")
 NEXT_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.replace("{}", ">")
+_CHANGED = _HOLDS.format(first="id", which="project = ? AND id > ?{since}")
+PAGE_OF_CHANGED: Final = (
+    _CHANGED.replace("{since}", "", 1).replace("{since}", " AND (ended >= ? OR state = 'lapsed')")
+    + " ORDER BY id LIMIT ?"
+)
 INSERT_HOLD: Final = {
     open_: f"INSERT INTO {table} (project, id, {_list(HOLD)}) VALUES (?, ?, {_marks(HOLD)})"
     for open_, table in ((True, "open_hold"), (False, "ended_hold"))
@@ -182,6 +192,7 @@ UPDATE_HOLD: Final = {
     for open_, table in ((True, "open_hold"), (False, "ended_hold"))
 }
 REMOVE_OPEN: Final = "DELETE FROM open_hold WHERE project = ? AND id = ?"
+ALL_OPEN: Final = "SELECT id, expires, accounts FROM open_hold WHERE project = ?"
 OPEN_OF_ACCOUNT: Final = (
     "SELECT id, expires, accounts FROM open_hold WHERE project = ? AND instr(accounts, ?)"
 )
@@ -192,6 +203,14 @@ PAGE_OF_OPEN: Final = (
 
 LOAD_ANSWER: Final = "SELECT hold FROM answer WHERE project = ? AND request_id = ?"
 SAVE_ANSWER: Final = "INSERT OR REPLACE INTO answer (project, request_id, hold) VALUES (?, ?, ?)"
+ANSWERS_OF_PAGE: Final = (
+    "SELECT hold, request_id FROM answer INDEXED BY answer_hold "
+    "WHERE project = ? AND hold >= ? AND hold <= ? ORDER BY hold, request_id"
+)
+PAGE_OF_MODELS: Final = (
+    "SELECT DISTINCT model FROM observation WHERE project = ? AND (? IS NULL OR model > ?) "
+    f"ORDER BY model LIMIT {PAGE}"
+)
 LOAD_OBSERVED: Final = "SELECT bucket, count FROM observation WHERE project = ? AND model = ?"
 SAVE_OBSERVED: Final = (
     "INSERT OR REPLACE INTO observation (project, model, bucket, count) VALUES (?, ?, ?, ?)"
@@ -233,6 +252,8 @@ STATEMENTS: Final = {
     "update open hold": UPDATE_HOLD[True],
     "first page of holds": FIRST_PAGE_OF_HOLDS,
     "next page of holds": NEXT_PAGE_OF_HOLDS,
+    "page of changed holds": PAGE_OF_CHANGED,
+    "answers of page": ANSWERS_OF_PAGE,
     "open of account": OPEN_OF_ACCOUNT,
     "page of open": PAGE_OF_OPEN,
     "load answer": LOAD_ANSWER,

@@ -19,6 +19,7 @@ _SAME = (
 )
 _LIMIT = 'CASE WHEN NEW.pinned{i} THEN NEW.pin{i} ELSE "limit" END'
 _CHECKED = "SELECT RAISE(ABORT, 'uncommon') WHERE changes() <> 1;"
+_STAYS = "SELECT RAISE(ABORT, 'uncommon') FROM moved WHERE project = NEW.project;"
 
 _TAKE = f"""
 UPDATE account SET held = held + NEW.amount, opened = opened + 1, due = min(due, NEW.expires),
@@ -30,18 +31,20 @@ _STILL_ABSENT = """
 SELECT RAISE(ABORT, 'uncommon') WHERE EXISTS
   (SELECT 1 FROM account WHERE project = NEW.project AND name = NEW.absent{i});
 """
-_HOLD = """
+_HOLD = f"""
+{_STAYS}
 SELECT RAISE(ABORT, 'uncommon') WHERE EXISTS
   (SELECT 1 FROM ended_hold WHERE project = NEW.project AND id = NEW.id);
 INSERT INTO open_hold (project, id, state, accounts, epochs, amount, on_lapse, cost, created, expires, ended,
   user, model, endpoint, outcome, request_id, usage, tags)
-VALUES (NEW.project, NEW.id, 'held', NEW.accounts, '{}', NEW.amount, NEW.on_lapse, 0, NEW.created,
-  NEW.expires, NULL, NEW.user, NEW.model, NEW.endpoint, NULL, NULL, '{}', NEW.tags);
+VALUES (NEW.project, NEW.id, 'held', NEW.accounts, '{{}}', NEW.amount, NEW.on_lapse, 0, NEW.created,
+  NEW.expires, NULL, NEW.user, NEW.model, NEW.endpoint, NULL, NULL, '{{}}', NEW.tags);
 """
 _END = f"""
+{_STAYS}
 INSERT INTO ended_hold (project, id, state, accounts, epochs, amount, on_lapse, cost, created, expires, ended,
   user, model, endpoint, outcome, request_id, usage, tags)
-SELECT project, id, NEW.state, accounts, epochs, amount, on_lapse, NEW.cost, created, expires, NEW.now,
+SELECT project, id, NEW.state, accounts, NEW.epochs, amount, on_lapse, NEW.cost, created, expires, NEW.now,
   user, model, endpoint, NEW.outcome, coalesce(NEW.request_id, request_id), NEW.usage, tags
 FROM open_hold WHERE project = NEW.project AND id = NEW.id;
 {_CHECKED}
@@ -52,7 +55,7 @@ _BOOK = f"""
 UPDATE account SET held = held - NEW.amount, spent = spent + NEW.cost, opened = opened - 1, updated = NEW.now,
   model = CASE WHEN NEW.cost AND model IS NULL THEN NEW.model ELSE model END,
   model_spent = model_spent + CASE WHEN NEW.other{{i}} THEN 0 ELSE NEW.cost END
-WHERE {_SAME} AND (NEW.cost = 0 OR ifnull(model = NEW.model, 1) <> NEW.other{{i}})
+WHERE {_SAME} AND epoch = NEW.epoch{{i}} AND (NEW.cost = 0 OR ifnull(model = NEW.model, 1) <> NEW.other{{i}})
   AND crossed = NEW.crossed{{i}} AND (NEW.ahead{{i}} IS NULL OR "limit" IS NULL OR "limit" = 0 OR ("limit" > 0
     AND (spent + NEW.cost) * 100 < NEW.ahead{{i}} * "limit"));
 {_CHECKED}
@@ -67,6 +70,7 @@ _RESERVE_TAKES = (
 )  # fmt: skip
 _SETTLE_TAKES = (
     "project", "id", "now", "amount", "cost", "state", "outcome", "request_id", "usage", "model",
+    "epochs",
 )  # fmt: skip
 
 
@@ -99,7 +103,8 @@ def _reserve(present: int, absent: int) -> tuple[str, tuple[str, ...]]:
 
 
 def _settle(accounts: int) -> tuple[str, tuple[str, ...]]:
-    takes = [*_SETTLE_TAKES, *_numbered(("number", "window", "other", "crossed", "ahead"), accounts)]
+    each = ("number", "window", "epoch", "other", "crossed", "ahead")
+    takes = [*_SETTLE_TAKES, *_numbered(each, accounts)]
     return _verb(f"settle_{accounts}", takes, _END + _repeated(_BOOK, accounts))
 
 

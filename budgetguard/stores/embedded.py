@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from budgetguard import ledger
@@ -21,7 +21,21 @@ from budgetguard.holds import (
     UnknownAccount,
 )
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, record
+from budgetguard.rows import (
+    AccountRow,
+    Export,
+    HoldRow,
+    Rows,
+    Stored,
+    StoredAccount,
+    StoredHold,
+    balance,
+    is_due,
+    is_hold_due,
+    record,
+)
+from budgetguard.stores.base import public_url
+from budgetguard.stores.movable import batches, moved
 from budgetguard.windows import Clock, Milliseconds, duration_ms
 
 
@@ -31,6 +45,13 @@ class TimedRows(Rows, Protocol):
     @property
     def now(self) -> Milliseconds:
         """When the transaction takes place: after it was waited for."""
+
+    @property
+    def moved_to(self) -> str | None:
+        """Where the project has moved, None if it has not."""
+
+    def move(self, moved_to: str | None) -> None:
+        """Note where the project has moved."""
 
 
 class EmbeddedStore(ABC):
@@ -43,7 +64,7 @@ class EmbeddedStore(ABC):
     def __init__(self, *, project: str, clock: Clock, retention: str) -> None:
         self.project = check_id(project, name="project")
         self._clock = clock
-        self._retention = duration_ms(retention)
+        self.retention_ms = duration_ms(retention)
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
 
     @abstractmethod
@@ -71,21 +92,21 @@ class EmbeddedStore(ABC):
         """Yield holds stored as open on an account, or on any, without holding a lock between pages."""
 
     def reserve(self, hold: Hold) -> Reservation:
-        with self._transaction() as rows:
+        with self._writing() as rows:
             return ledger.reserve(rows, hold, rows.now)
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._transaction() as rows:
+        with self._writing() as rows:
             return ledger.settle(rows, hold, settlement, rows.now)
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        with self._transaction() as rows:
+        with self._writing() as rows:
             return ledger.attach(rows, hold_id, request_id)
 
     def attached(self, request_id: str) -> HoldRecord | None:
         with self._transaction() as rows:
             hold_id = rows.load_answer(request_id)
-            row, lapses = (None, ()) if hold_id is None else ledger.present_hold(rows, hold_id, rows.now)
+            row, lapses = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
         self._announce(lapses)
         return None if row is None or hold_id is None else record(hold_id, row)
 
@@ -97,13 +118,13 @@ class EmbeddedStore(ABC):
         return None if row is None else self._present(account, row)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        with self._transaction() as rows:
+        with self._writing() as rows:
             found, lapses = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
         self._announce(lapses)
         return found
 
     def delete(self, account: str) -> bool:
-        with self._transaction(whole=True) as rows:
+        with self._writing(whole=True) as rows:
             existed, lapses = ledger.delete(rows, account, rows.now)
         self._announce(lapses)
         return existed
@@ -115,7 +136,7 @@ class EmbeddedStore(ABC):
                 yield balance
 
     def reset(self, account: str) -> Balance | None:
-        with self._transaction() as rows:
+        with self._writing() as rows:
             found, lapses = ledger.reset(rows, account, rows.now)
         self._announce(lapses)
         return found
@@ -135,7 +156,7 @@ class EmbeddedStore(ABC):
                 yield hold_id, row
                 continue
             with self._transaction() as rows:
-                current, lapses = ledger.present_hold(rows, hold_id, rows.now)
+                current, lapses = _present_hold(rows, hold_id)
             self._announce(lapses)
             if current is not None:
                 yield hold_id, current
@@ -148,14 +169,46 @@ class EmbeddedStore(ABC):
         if not is_due(row, self._clock()):
             return balance(account, row)
         with self._transaction() as rows:
+            if rows.moved_to is not None:
+                return balance(account, row)
             found, lapses = ledger.read(rows, account, rows.now)
         self._announce(lapses)
         return found
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        for batch in batches(rows):
+            with self._writing(whole=True) as here:
+                for one in batch:
+                    _put(here, one)
+
+    def retire(self, moved_to: str | None) -> None:
+        with self._transaction() as rows:
+            rows.move(None if moved_to is None else public_url(moved_to))
+
+    @contextmanager
+    def _writing(self, *, whole: bool = False) -> Iterator[TimedRows]:
+        """Open a transaction for a verb that writes.
+
+        Raises:
+            StoreError: the project has moved.
+        """
+        with self._transaction(whole=whole) as rows:
+            if rows.moved_to is not None:
+                raise moved(self, rows.moved_to)
+            yield rows
 
     def _announce(self, lapses: builtins.list[Lapse] | tuple[Lapse, ...]) -> None:
         for lapse in lapses:
             for hook in self._lapse_hooks:
                 hook(lapse)
+
+    @abstractmethod
+    def retired(self) -> str | None:
+        """Return where the project has moved, None if it has not."""
+
+    @abstractmethod
+    def export(self, since: Milliseconds = 0) -> Export:
+        """Return all that is stored of the project, as it is stored."""
 
     @abstractmethod
     def observations(self, model: str) -> Observations:
@@ -164,3 +217,24 @@ class EmbeddedStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the next verb opens them again."""
+
+
+def _present_hold(rows: TimedRows, hold_id: str) -> tuple[HoldRow | None, tuple[Lapse, ...]]:
+    if rows.moved_to is not None:
+        return rows.load_hold(hold_id), ()
+    return ledger.present_hold(rows, hold_id, rows.now)
+
+
+def _put(rows: TimedRows, one: Stored) -> None:
+    if isinstance(one, StoredHold):
+        rows.load_hold(one.id)  # so that rows know whether, and where, there is one
+        rows.save_hold(one.id, one.row)
+        for request_id in one.answers:
+            rows.save_answer(request_id, one.id)
+    elif not isinstance(one, StoredAccount):
+        rows.save_observations(one.model, one.counts)
+    elif one.row is None:
+        rows.remove_account(one.name)
+    else:
+        rows.load_account(one.name)
+        rows.save_account(one.name, one.row)

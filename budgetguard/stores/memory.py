@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
+from budgetguard.rows import (
+    AccountRow,
+    Export,
+    HoldRow,
+    Stored,
+    StoredAccount,
+    StoredHold,
+    StoredObservations,
+    came_since,
+    copy_account,
+    copy_hold,
+    gone_since,
+)
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.windows import Clock, Milliseconds
@@ -40,6 +52,7 @@ class MemoryStore(EmbeddedStore):
         self._holds: dict[str, HoldRow] = {}
         self._answers: dict[str, str] = {}
         self._observed: dict[str, Observations] = {}
+        self._moved_to: str | None = None
         self._lock = threading.Lock()
         self._since_sweep = 0
         survive_forks(self)
@@ -47,17 +60,31 @@ class MemoryStore(EmbeddedStore):
     def observations(self, model: str) -> Observations:
         return dict(self._observed.get(model, {}))
 
+    def retired(self) -> str | None:
+        return self._moved_to
+
+    def export(self, since: Milliseconds = 0) -> Export:
+        with self._lock:
+            # Rows are replaced when they change, so these stay as they are.
+            holds = sorted(item for item in self._holds.items() if came_since(item[1], since))
+            accounts, observed = sorted(self._accounts.items()), sorted(self._observed.items())
+            answers = list(self._answers.items())
+            at = self._clock()
+        return Export(at, _exported(holds, accounts, observed, answers))
+
     def close(self) -> None:
         """Do nothing: there is nothing to let go of but the balances themselves."""
 
     @contextmanager
     def _transaction(self, *, whole: bool = False) -> Iterator[_MemoryRows]:
         with self._lock:
-            yield self._rows()
+            rows = self._rows()
+            yield rows
+            self._moved_to = rows.moved_to
             self._since_sweep += 1
-            if self._since_sweep >= _SWEEP_EVERY:
+            if self._since_sweep >= _SWEEP_EVERY and self._moved_to is None:
                 self._since_sweep = 0
-                self._sweep(self._clock() - self._retention)
+                self._sweep(self._clock() - self.retention_ms)
 
     def _peek(self, account: str) -> AccountRow | None:
         with self._lock:
@@ -93,7 +120,9 @@ class MemoryStore(EmbeddedStore):
                 yield hold_id, row
 
     def _rows(self) -> _MemoryRows:
-        return _MemoryRows(self._clock(), self._accounts, self._holds, self._answers, self._observed)
+        return _MemoryRows(
+            self._clock(), self._accounts, self._holds, self._answers, self._observed, self._moved_to
+        )
 
     def _before_fork(self) -> None:
         """Do nothing: a copy of the balances is as good as the balances."""
@@ -128,12 +157,17 @@ class _MemoryRows:
         holds: dict[str, HoldRow],
         answers: dict[str, str],
         observed: dict[str, Observations],
+        moved_to: str | None,
     ) -> None:
         self.now = now
+        self.moved_to = moved_to
         self._accounts = accounts
         self._holds = holds
         self._answers = answers
         self._observed = observed
+
+    def move(self, moved_to: str | None) -> None:
+        self.moved_to = moved_to
 
     def load_account(self, name: str) -> AccountRow | None:
         row = self._accounts.get(name)
@@ -163,3 +197,20 @@ class _MemoryRows:
 
     def save_observations(self, model: str, counts: Observations) -> None:
         self._observed[model] = counts
+
+
+def _exported(
+    holds: Iterable[tuple[str, HoldRow]],
+    accounts: Iterable[tuple[str, AccountRow]],
+    observed: Iterable[tuple[str, Observations]],
+    answers: Iterable[tuple[str, str]],
+) -> Iterator[Stored]:
+    attached: dict[str, list[str]] = {}
+    for request_id, hold_id in answers:
+        attached.setdefault(hold_id, []).append(request_id)
+    for hold_id, hold in holds:
+        yield StoredHold(hold_id, copy_hold(hold), tuple(attached.get(hold_id, ())))
+    for name, account in accounts:
+        yield StoredAccount(name, copy_account(account), len(account["open"]))
+    for model, counts in observed:
+        yield StoredObservations(model, dict(counts))

@@ -6,10 +6,10 @@ import pytest
 
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.contract import MakeStore, StoreContract
+from budgetguard.testing.contract import MakeStore, MovableContract
 
 
-class TestMemory(StoreContract):
+class TestMemory(MovableContract):
     shared = False
 
     @pytest.fixture
@@ -20,7 +20,7 @@ class TestMemory(StoreContract):
         return make
 
 
-class TestDisk(StoreContract):
+class TestDisk(MovableContract):
     @pytest.fixture
     def make_store(self, tmp_path: Path) -> MakeStore:
         def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:

@@ -1,0 +1,329 @@
+"""Laws of moving: what is exported and restored, what a store answers that its project has left, and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import StoreError
+from budgetguard.holds import Charge, Settlement
+from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations
+from budgetguard.stores.base import Store
+from budgetguard.stores.movable import Movable
+from budgetguard.testing._contract_base import (
+    PROJECT,
+    TTL,
+    USER,
+    ContractBase,
+    MakeStore,
+    budget,
+    granted,
+    hold,
+    money,
+    now,
+    settled,
+)
+from budgetguard.testing.clock import FakeClock
+from budgetguard.usage import Usage
+from budgetguard.verifying import verify
+
+DAY = 86_400
+AWKWARD = "m\udcff\x00\x1a"
+ELSEWHERE = "postgresql://owner:secret@db.internal/budgets"
+
+
+class MovingLaws(ContractBase):
+    """Export, restore, retire, and balances that can be added up again."""
+
+    @pytest.fixture
+    def copy(self, make_store: MakeStore, clock: FakeClock, store: Store) -> Iterator[Movable]:
+        """Open another project of the same store, empty, to copy to."""
+        made = make_store(clock, project="copy")
+        yield cast(Movable, made)
+        made.close()
+
+    @pytest.fixture
+    def lived(self, store: Store, clock: FakeClock) -> Movable:
+        """Return the store after a life with everything in it that a project may have."""
+        live(store, clock)
+        return cast(Movable, store)
+
+    # Export and restore
+
+    def test_what_was_exported_and_restored_is_the_same(
+        self, lived: Movable, copy: Movable, clock: FakeClock
+    ) -> None:
+        copy.restore(exported(lived))
+        assert sorted_rows(exported(copy)) == sorted_rows(exported(lived))
+        assert list(copy.list()) == list(lived.list())
+        assert list(copy.calls()) == list(lived.calls())
+        assert list(copy.holds()) == list(lived.holds())
+        for model in ("gpt-4o", AWKWARD):
+            assert copy.observations(model) == lived.observations(model) != {}
+
+    def test_a_copy_goes_on_as_the_first_would(self, lived: Movable, copy: Movable, clock: FakeClock) -> None:
+        open_hold = granted(lived, hold(clock, 7, USER, PROJECT))
+        lapsing = granted(lived, hold(clock, 5, USER))
+        assert lived.attach(lapsing.id, "resp_late")
+        copy.restore(exported(lived))
+        for store in (lived, copy):
+            settled(store, open_hold, 3)
+            assert store.settle(open_hold, Settlement(3)).repeated  # type: ignore[union-attr]  # it is known
+            record = store.attached("resp_late")
+            assert record is not None
+            assert (record.id, record.state) == (lapsing.id, "held")
+        clock.advance(TTL / 1000)
+        assert list(copy.list()) == list(lived.list())
+        for store in (lived, copy):
+            assert store.settle(lapsing, Settlement(2)).late  # type: ignore[union-attr]  # it is known
+            clock.advance(0.001)
+        assert [money(copy, name) for name in (USER, PROJECT)] == [
+            money(lived, name) for name in (USER, PROJECT)
+        ]
+        clock.advance(40 * DAY)
+        assert [b.spent_nanos for b in copy.list()] == [b.spent_nanos for b in lived.list()]
+
+    def test_restoring_again_what_has_changed_meanwhile_makes_it_the_same_again(
+        self, lived: Movable, copy: Movable, clock: FakeClock
+    ) -> None:
+        gone = granted(lived, hold(clock, 4, USER, "user:gone"))
+        ending = granted(lived, hold(clock, 4, USER, PROJECT))
+        first = lived.export()
+        rows = list(first.rows)
+        copy.restore(rows)
+        copy.restore(rows)
+        lapsed = [record.id for record in lived.calls() if record.state == "lapsed"]
+        assert lived.attach(lapsed[0], "resp_of_lapsed")
+        settled(lived, ending, 6)
+        settled(lived, granted(lived, hold(clock, 9, model="another")), 9)
+        lived.delete("user:gone")
+        lived.reset(PROJECT)
+        copy.restore([StoredAccount("user:gone", None)])
+        changed = list(lived.export(first.at).rows)
+        copy.restore(changed)
+        assert gone.id in {one.id for one in changed if isinstance(one, StoredHold)}
+        assert sorted_rows(exported(copy)) == sorted_rows(exported(lived))
+        assert list(copy.list()) == list(lived.list())
+        assert verify(copy)
+
+    def test_an_export_since_a_time_leaves_out_what_ended_before(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        movable = cast(Movable, store)
+        budget(store, 1_000)
+        old = granted(store, hold(clock, 1))
+        settled(store, old, 1)
+        still_open = granted(store, hold(clock, 1, ttl=DAY * 1_000))
+        clock.advance(3_600)
+        since = movable.export().at
+        late = granted(store, hold(clock, 1))
+        settled(store, late, 1)
+        everything = {one.id for one in exported(movable) if isinstance(one, StoredHold)}
+        changed = {one.id for one in movable.export(since).rows if isinstance(one, StoredHold)}
+        assert everything == {old.id, still_open.id, late.id}
+        assert changed == {still_open.id, late.id}
+
+    def test_an_export_goes_over_more_rows_than_a_page(
+        self, store: Store, copy: Movable, clock: FakeClock
+    ) -> None:
+        names = [f"user:{number:04}" for number in range(1_100)]
+        movable = cast(Movable, store)
+        for name in names:
+            budget(store, 100, name)
+        for name in names:
+            call = granted(store, hold(clock, 3, name))
+            if name < "user:0600":
+                settled(store, call, 2)
+        copy.restore(exported(movable))
+        assert [balance.account for balance in copy.list()] == names
+        assert sorted_rows(exported(copy)) == sorted_rows(exported(movable))
+        assert verify(copy)
+
+    def test_projects_are_exported_apart(self, lived: Movable, copy: Movable) -> None:
+        assert list(exported(copy)) == []
+
+    # Retire
+
+    def test_a_project_that_has_moved_takes_no_writes_and_says_whereto(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        call, lapsing = granted(store, hold(clock, 10)), granted(store, hold(clock, 20))
+        before = list(exported(cast(Movable, store)))
+        cast(Movable, store).retire(ELSEWHERE)
+        for verb in writes(other, clock, call.id):
+            with pytest.raises(
+                StoreError, match=r"moved from .* to postgresql://db\.internal/budgets"
+            ) as told:
+                verb()
+            assert "secret" not in str(told.value)
+        with pytest.raises(StoreError, match="moved"):
+            other.settle(call, Settlement(10))
+        with pytest.raises(StoreError, match="moved"):
+            other.void(lapsing)
+        with pytest.raises(StoreError, match="moved"):
+            cast(Movable, other).restore(before)
+        assert list(exported(cast(Movable, store))) == before
+        assert cast(Movable, other).retired() == "postgresql://db.internal/budgets"
+
+    def test_a_project_that_has_moved_stands_still_for_reads(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100, duration="daily")
+        settled(store, granted(store, hold(clock, 10)), 10)
+        lapsing = granted(store, hold(clock, 20))
+        assert store.attach(lapsing.id, "resp_1")
+        cast(Movable, other).retire(ELSEWHERE)
+        then = now(store)
+        told: list[object] = []
+        store.on_lapse(told.append)
+        clock.advance(2 * DAY)
+        assert now(store) == then
+        assert list(store.list()) == [then]
+        assert [record.id for record in store.holds()] == [lapsing.id]
+        assert [record.id for record in store.holds(USER)] == [lapsing.id]
+        assert sorted(record.state for record in store.calls()) == ["held", "settled"]
+        attached = store.attached("resp_1")
+        assert attached is not None
+        assert attached.state == "held"
+        assert told == []
+        assert verify(cast(Movable, store))
+
+    def test_a_move_that_is_taken_back_goes_on_where_it_stood(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        call = granted(store, hold(clock, 10))
+        cast(Movable, store).retire(ELSEWHERE)
+        clock.advance(TTL / 1000)
+        cast(Movable, other).retire(None)
+        assert cast(Movable, store).retired() is None
+        assert money(store) == (100, 10, 0)
+        assert store.settle(call, Settlement(4)).late  # type: ignore[union-attr]  # it is known
+        granted(store, hold(clock, 96))
+
+    def test_a_move_leaves_other_projects_alone(
+        self, store: Store, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        neighbour = make_store(clock, project="neighbour")
+        cast(Movable, store).retire(ELSEWHERE)
+        budget(neighbour, 10)
+        settled(neighbour, granted(neighbour, hold(clock, 10)), 10)
+        neighbour.close()
+
+    # Sums
+
+    def test_every_balance_is_what_its_records_come_to(
+        self, lived: Movable, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        found = verify(lived)
+        assert found.differences == ()
+        assert (found.accounts, found.partial) == (len(list(lived.list())), ())
+        assert found.records == len(list(lived.calls()))
+        clock.advance(3_600)
+        list(lived.list())  # windows end, and holds lapse
+        assert verify(lived)
+
+    def test_a_balance_that_its_records_do_not_come_to_is_told(
+        self, lived: Movable, copy: Movable, clock: FakeClock
+    ) -> None:
+        granted(lived, hold(clock, 5, USER))
+        for number in ("spent", "held", "lapsed", "lapses"):
+            rows = list(exported(lived))
+            for one in rows:
+                if isinstance(one, StoredAccount) and one.name == USER and one.row is not None:
+                    one.row[number] += 1
+            copy.restore(rows)
+            (difference,) = verify(copy).differences
+            assert (difference.account, difference.what) == (USER, number)
+            assert difference.stored == difference.records + 1
+
+    def test_what_retention_has_removed_is_not_taken_for_a_difference(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        store = make_store(clock, retention="7d")
+        movable = cast(Movable, store)
+        budget(store, 10_000)
+        budget(store, 10_000, PROJECT, duration="daily")
+        for _ in range(3):
+            settled(store, granted(store, hold(clock, 10, USER, PROJECT)), 10)
+        clock.advance(8 * DAY)
+        for _ in range(1_500):  # until the old ones are swept
+            settled(store, granted(store, hold(clock, 1, USER, PROJECT)), 1)
+        assert money(store) == (10_000, 1_530, 0)
+        found = verify(movable)
+        assert found.records == 1_500
+        assert found.differences == ()
+        assert found.partial == (USER,)
+        store.close()
+
+
+def live(store: Store, clock: FakeClock) -> None:
+    """Make calls of every fate, over windows, resets, deletions and names that are hard to store."""
+    budget(store, 10_000, duration="hourly")
+    budget(store, 100_000, PROJECT)
+    budget(store, None, "user:gone")
+    budget(store, 0, "user:🎈 a")
+    for _ in range(3):
+        call = granted(store, hold(clock, 10, USER, PROJECT, tags=("b", "ü,")))
+        usage = Usage.of(input_tokens=5, output_tokens=6)
+        seen = (("gpt-4o", 6), (AWKWARD, 9))
+        store.settle(call, Settlement(12, usage=usage, request_id="r", thresholds=(1,), observed=seen))
+    settled(store, granted(store, hold(clock, 9, model=AWKWARD)), 9)
+    lapsed = [granted(store, hold(clock, 20, USER, PROJECT, on_lapse=15)) for _ in range(3)]
+    store.reset(PROJECT)
+    clock.advance(TTL / 1000)
+    assert money(store)[2] == 0
+    settled(store, lapsed[0], 4)
+    store.reset(USER)
+    settled(store, lapsed[1], 4)
+    store.void(granted(store, hold(clock, 30, USER, PROJECT)))
+    clock.advance(3_600)
+    granted(store, hold(clock, 30, USER, PROJECT, ttl=7_200_000))
+    clock.advance(3_600)
+    settled(store, hold(clock, 6, USER, PROJECT), 6)  # never reserved
+    open_hold = granted(store, hold(clock, 3, USER, "user:gone", ttl=7_200_000))
+    for answer in ("resp_a", "resp_b\udcff"):
+        assert store.attach(open_hold.id, answer)
+    run = Charge("run:1", budget=Budget(50), ephemeral=True)
+    settled(store, granted(store, hold(clock, 3, run, model="z")), 2)
+    granted(store, hold(clock, 1, PROJECT))
+    alone = granted(store, hold(clock, 2, "user:gone"))
+    store.delete("user:gone")
+    budget(store, 5, "user:gone")
+    assert alone.id in {record.id for record in store.calls()}
+
+
+def writes(store: Store, clock: FakeClock, hold_id: str) -> list[Callable[[], object]]:
+    """Return verbs that write, each of which would change something."""
+    return [
+        lambda: store.reserve(hold(clock, 1)),
+        lambda: store.reserve(hold(clock, 1, Charge("user:new", budget=Budget(5)))),
+        lambda: store.settle(hold(clock, 1), Settlement(1)),
+        lambda: store.attach(hold_id, "resp_2"),
+        lambda: store.set_budget("user:2", Budget(1)),
+        lambda: store.set_budget(USER, Budget(1)),
+        lambda: store.reset(USER),
+        lambda: store.delete(USER),
+    ]
+
+
+def exported(store: Movable) -> Iterator[Stored]:
+    """Return everything that a store exports."""
+    return store.export().rows
+
+
+def sorted_rows(rows: Iterator[Stored]) -> list[Stored]:
+    """Return the last of each row, in an order of its own."""
+    found: dict[tuple[str, str], Stored] = {}
+    for one in rows:
+        if isinstance(one, StoredHold):
+            found["hold", one.id] = StoredHold(one.id, one.row, tuple(sorted(one.answers)))
+        elif isinstance(one, StoredObservations):
+            found["model", one.model] = one
+        else:
+            found["account", one.name] = one
+    return [found[key] for key in sorted(found)]
