@@ -17,11 +17,11 @@ from budgetguard.accounts import Budget
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import Granted
 from budgetguard.stores import open_store
+from tests.servers.proxy import Proxy
 from tests.servers.valkey import ValkeyServer, free_port
 
 from .conftest import Start
 from .helpers import USER, at_most, budget, granted, make_hold, money, now, settled
-from .proxy import Proxy
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 

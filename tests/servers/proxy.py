@@ -11,15 +11,20 @@ import threading
 class Proxy:
     """Pass bytes on to a port of this machine, until told otherwise.
 
+    Args:
+        target: that port.
+        tls: speaks TLS to whoever connects.
+        address: where it listens; `0.0.0.0` for other hosts, too.
+
     Attributes:
         port: where it listens.
         stalled: while cleared, the server's answers wait.
     """
 
-    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1") -> None:
         self._target = target
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
         self.flowing = threading.Event()
         self.flowing.set()
