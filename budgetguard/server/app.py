@@ -73,7 +73,7 @@ class Service:
 
     def __init__(self, options: Options, clock: Clock = system_clock) -> None:
         self._projects = Projects(options.store, options.retention, clock)
-        self._keyring = Keyring(self._projects.keys, options.given)
+        self._keyring = Keyring(self._projects.keys, options.given, options.fresh)
         self._access = Access(self._keyring, private=options.is_private, rate=options.limit)
         self._metrics = Metrics()
         self._threads = anyio.CapacityLimiter(_THREADS)

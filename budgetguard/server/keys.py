@@ -30,7 +30,7 @@ KEYS_PROJECT: Final = "budgetguard:keys"
 """The project in which keys are kept. No key is of it, and no route opens it."""
 
 FRESH: Final = 1.0
-"""Seconds for which a reading of the keys is used."""
+"""Seconds for which a reading of the keys is used, unless a service is made with another."""
 
 STALE: Final = 10.0
 """Seconds for which it is used while the store does not answer; after that nobody is let in."""
@@ -141,16 +141,18 @@ def check_project(project: object) -> str:
 
 
 class Keyring:
-    """Know which keys there are, as of at most `FRESH` seconds ago.
+    """Know which keys there are, as of at most a second ago.
 
     Args:
         store: opened for `KEYS_PROJECT`.
         given: a key that is not in the store.
+        fresh: seconds for which a reading is used.
     """
 
-    def __init__(self, store: Store, given: Key | None = None) -> None:
+    def __init__(self, store: Store, given: Key | None = None, fresh: float = FRESH) -> None:
         self._store = store
         self._given = given
+        self._fresh = fresh
         self._lock = threading.Lock()
         self._keys: dict[str, Key] = {}
         self._keyed = given is not None
@@ -159,7 +161,7 @@ class Keyring:
     @property
     def is_fresh(self) -> bool:
         """Whether the keys need not be read again now."""
-        return time.monotonic() - self._read_at < FRESH
+        return time.monotonic() - self._read_at < self._fresh
 
     @property
     def keyed(self) -> bool:

@@ -65,8 +65,7 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _parameters(route: Route) -> Iterable[dict[str, Any]]:
     if route.project:
-        name = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
-        yield {"name": "project", "in": "path", "required": True, "schema": name}
+        yield {"name": "project", "in": "path", "required": True, "schema": schemas.PROJECT}
     for one in route.parameters:
         yield {
             "name": one.name,

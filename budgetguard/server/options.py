@@ -14,7 +14,7 @@ from limits import parse as parse_rate
 from budgetguard.accounts import check_id
 from budgetguard.config import from_environment
 from budgetguard.errors import ConfigurationError
-from budgetguard.server.keys import Key, check_project, given_key
+from budgetguard.server.keys import FRESH, Key, check_project, given_key
 
 API_KEY: Final = "BUDGETGUARD_API_KEY"
 HOST: Final = "BUDGETGUARD_SERVE_HOST"
@@ -35,6 +35,7 @@ class Options:
         retention: how long records of ended calls are kept.
         given: the administrator's key that the environment gives, if it does.
         rate: requests that one key may send to one worker, such as `1000/second`, or `none`.
+        fresh: seconds for which a reading of the keys is used.
     """
 
     store: str
@@ -42,6 +43,7 @@ class Options:
     retention: str = "90d"
     given: Key | None = None
     rate: str = DEFAULT_RATE
+    fresh: float = FRESH
 
     @property
     def is_private(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 
 from budgetguard.holds import Lapse
 from budgetguard.server.keys import KEYS_PROJECT
+from budgetguard.server.views import Recent
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import Clock, system_clock
 
@@ -28,6 +29,7 @@ class Projects:
     def __init__(self, url: str, retention: str, clock: Clock = system_clock) -> None:
         self.url = url
         self.clock = clock
+        self.recent = Recent()
         self._retention = retention
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Store] = OrderedDict()

@@ -55,6 +55,12 @@ ACCOUNT: Final[Schema] = {
     "description": "A kind and an id, such as `user:1234`; not of the kind `view`.",
     "examples": ["user:1234"],
 }
+PROJECT: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 256,
+    "pattern": r"^[^\u0000-\u001f\u007f]+$",
+}
 HOLD_ID: Final[Schema] = {
     "type": "string",
     "pattern": r"^[0-9a-f]{12}[!-~]{8,100}$",

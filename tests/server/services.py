@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 
 from budgetguard.server.app import create_app
-from budgetguard.server.keys import FRESH, KEYS_PROJECT, create_key, revoke_key
+from budgetguard.server.keys import KEYS_PROJECT, create_key, revoke_key
 from budgetguard.server.options import Options
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import Clock, system_clock
@@ -39,7 +39,6 @@ class Service:
         made, text = create_key(store, project, role)
         store.close()
         self._ids[text] = made.id
-        time.sleep(FRESH * 1.1)
         return text
 
     def revoke(self, key: str) -> None:
@@ -47,7 +46,6 @@ class Service:
         store = self.open(KEYS_PROJECT)
         revoke_key(store, self._ids[key])
         store.close()
-        time.sleep(FRESH * 1.1)
 
     def open(self, project: str = "p") -> Store:
         """Open the service's store beside it."""
@@ -63,9 +61,9 @@ class Service:
 def running(
     store_url: str, *, clock: Clock = system_clock, port: int = 0, **options: Any
 ) -> Iterator[Service]:
-    """Run a service in a thread until the block ends."""
+    """Run a service in a thread until the block ends; it reads the keys anew for each request."""
     listening = socket.create_server(("127.0.0.1", port))
-    app = create_app(Options(store=store_url, **options), clock)
+    app = create_app(Options(store=store_url, **{"fresh": 0.0, **options}), clock)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

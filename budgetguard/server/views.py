@@ -1,0 +1,241 @@
+"""What clients of LiteLLM's report, turned into what is to be booked.
+
+Such a client keeps each user's record itself, adds what its calls cost, and sends all records in full at each
+change: `current_cost` is the sum that *it* knows of. What it adds since that sum was last heard of is booked.
+So the service has to know whose sum it is. A client is told apart, for each user, by
+
+1. its API key;
+2. `view`, a field that `/get_budget` puts into every record and that clients send back with it;
+3. where `create_budget` has replaced that record: a cookie, which `/get_budget` sets and LiteLLM's HTTP
+   client keeps as long as its process lives, and the record's `created_at`: when LiteLLM was imported;
+4. `last_updated_at`, which only `reset_on_duration` changes, when it sets the sum to nothing.
+
+Together they name a view. What it has reported so far is the spend of an account of its own, `view:…`: each
+increment is one settlement that charges user and view alike, in one transaction of the store, so nothing is
+kept beside it and nothing is lost with a process. The settlement's hold id is made from the state of that
+account (what was reported before, and when); a store counts a hold id once, so of two requests that find the
+same state, on whatever servers, one books and the other reads again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name
+from budgetguard.errors import StoreError
+from budgetguard.holds import VOID, Charge, Hold, Settled, Settlement
+from budgetguard.money import Nanos
+from budgetguard.server.reading import VIEW
+from budgetguard.stores.base import Store
+from budgetguard.windows import Clock, Milliseconds
+
+UNKNOWN_MODEL: Final = "unknown"
+LATE: Final[Milliseconds] = 60_000
+"""How long after a sum a smaller one may still be an older request that came late."""
+
+# Records are dated by when the view was heard of last, which all who book next agree on: at most this long
+# ago. Servers' clocks must agree with the store's to within this.
+_DATED: Final[Milliseconds] = 600_000
+_STARTS: Final = 8
+_TRIES: Final = 100
+_REMEMBERED: Final = 200_000
+_ENDPOINT: Final = "set_budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Hold what one client has sent of one user.
+
+    Attributes:
+        user: whose record.
+        view: names the client's view of the user; see above.
+        since: when that client was first told apart.
+        base: Nanos that its sum started from.
+        base_models: those of each model.
+        cost: Nanos that its sum has come to.
+        models: those of each model.
+    """
+
+    user: str
+    view: str
+    since: Milliseconds
+    base: Nanos
+    base_models: Mapping[str, Nanos]
+    cost: Nanos
+    models: Mapping[str, Nanos]
+
+
+class Views:
+    """Book what clients report on one project's store.
+
+    Args:
+        store: the project's.
+        clock: what tells the time; of one machine, good enough to date records.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def is_known(self, view: str) -> bool:
+        """Tell whether something was heard of a view."""
+        return self._store.read(_account(view, 0)) is not None
+
+    def open(self, report: Report) -> None:
+        """Note that something was heard of a view, and nothing reported."""
+        self._touch(_account(report.view, 0), None, report)
+
+    def post(self, report: Report, *, may_lower: bool) -> bool:
+        """Book what a report adds.
+
+        Args:
+            report: what was sent.
+            may_lower: a client that has set its sum to nothing sets the user's spend to nothing, too.
+
+        Returns:
+            Whether the same report need not be looked at again: all of it is booked.
+
+        Raises:
+            StoreError: the store failed, or others book on this view all the time.
+        """
+        lost = 0
+        while lost < _TRIES:
+            starts = list(self._starts(report))
+            index = self._continued(report, starts)
+            if index is None:
+                return report.cost == report.base and not starts
+            account = _account(report.view, index)
+            if index == len(starts):
+                is_first = self._touch(account, None, report)
+                if is_first and may_lower and index and report.cost < report.base:
+                    self._store.reset(account_name(USER, report.user))
+                continue
+            balance = starts[index]
+            added = report.cost - _total(report, index, balance)
+            if not added:
+                return True
+            if self._clock() - balance.updated_ms >= _DATED:
+                self._touch(account, balance, report)
+                balance = self._store.read(account) or balance
+            model, cost = _next_of(report, index, balance, added)
+            lost += not self._settle(account, balance, report, model, cost)
+        raise StoreError(f"user {report.user!r}: others report the same sum all the time; send it again")
+
+    def _starts(self, report: Report) -> Iterator[Balance]:
+        for index in range(_STARTS):
+            balance = self._store.read(_account(report.view, index))
+            if balance is None:
+                return
+            yield balance
+
+    def _continued(self, report: Report, starts: list[Balance]) -> int | None:
+        """Return which of a view's sums a report continues, the next number for a new one, None for none.
+
+        A view has one sum, until it is heard of a smaller one. That may be a request that came late (LiteLLM
+        sends each from a thread of its own), or a sum that was started anew (`reset_cost`, or a client that
+        cannot be told from another). Below what the client was handed it is surely the second; else it is,
+        if nothing was heard of the view for `LATE`. Sums are kept side by side, and a report continues the
+        nearest that is not larger.
+        """
+        if not starts:
+            return None if report.cost == report.base else 0
+        sums = [(_total(report, index, one), index) for index, one in enumerate(starts)]
+        fitting = [one for one in sums if one[0] <= report.cost]
+        if fitting:
+            return max(fitting)[1]
+        heard = max(one.updated_ms for one in starts)
+        is_anew = report.cost < report.base or (report.cost > 0 and self._clock() - heard > LATE)
+        return len(starts) if is_anew and len(starts) < _STARTS else None
+
+    def _touch(self, account: str, balance: Balance | None, report: Report) -> bool:
+        """Bring the time at which a view was heard of up to the present; return whether this did it."""
+        hold = _hold(account, balance, report, "", (_view(account),))
+        answer = self._store.settle(hold, VOID)
+        return isinstance(answer, Settled) and not answer.repeated
+
+    def _settle(self, account: str, balance: Balance, report: Report, model: str, cost: Nanos) -> bool:
+        charges = (
+            _view(account),
+            Charge(account_name(USER, report.user)),
+            Charge(account_name(PROJECT, self._store.project)),
+        )
+        hold = _hold(account, balance, report, model, charges)
+        answer = self._store.settle(hold, Settlement(cost, outcome="posted"))
+        return isinstance(answer, Settled) and not answer.repeated
+
+
+class Recent:
+    """Remember which reports are booked, so that what a client sends again and again costs no reading.
+
+    Losing it loses time, never money.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, digest: bytes) -> bool:
+        with self._lock:
+            return digest in self._known
+
+    def add(self, digest: bytes) -> None:
+        """Remember one."""
+        with self._lock:
+            self._known[digest] = None
+            self._known.move_to_end(digest)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+
+
+def view_id(*parts: object) -> str:
+    """Return the name of a view from what tells it apart."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+
+
+def _account(view: str, index: int) -> str:
+    return account_name(VIEW, f"{view}.{index}" if index else view)
+
+
+def _view(account: str) -> Charge:
+    return Charge(account, budget=Budget(None), ephemeral=True)
+
+
+def _total(report: Report, index: int, balance: Balance) -> Nanos:
+    return balance.spent_nanos + (report.base if index == 0 else 0)
+
+
+def _next_of(report: Report, index: int, balance: Balance, added: Nanos) -> tuple[str, Nanos]:
+    """Return one model and what of the increment is its own; what no model explains is `unknown`'s."""
+    for model in sorted(report.models):
+        base = report.base_models.get(model, 0) if index == 0 else 0
+        grown = report.models[model] - base - balance.models.get(model, 0)
+        if grown > 0:
+            return model, min(grown, added)
+    if report.models and added <= len(report.models):  # each was rounded on its own
+        return max(report.models, key=lambda model: report.models[model]), added
+    return UNKNOWN_MODEL, added
+
+
+def _hold(
+    account: str, balance: Balance | None, report: Report, model: str, charges: tuple[Charge, ...]
+) -> Hold:
+    """Make the one hold with which a view's account may leave its present state, whatever is done to it."""
+    when = report.since if balance is None else balance.updated_ms
+    state = f"{account} {when} {'new' if balance is None else balance.spent_nanos}"
+    return Hold(
+        id=f"{when:012x}{hashlib.sha256(state.encode()).hexdigest()[:20]}",
+        charges=charges,
+        amount=0,
+        on_lapse=0,
+        ttl=1,
+        created=when,
+        user=report.user,
+        model=model,
+        endpoint=_ENDPOINT,
+    )
