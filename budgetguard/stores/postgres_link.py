@@ -20,7 +20,7 @@ from budgetguard.stores.postgres_errors import TooLate, error_of, explain, is_co
 from budgetguard.stores.postgres_target import Target
 
 import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
-from psycopg import pq  # isort: skip
+from psycopg import capabilities, pq  # isort: skip
 
 Value = bytes | None
 """A parameter or an answer, as PostgreSQL writes it as text; None is NULL."""
@@ -199,7 +199,8 @@ class Link:
         if con.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             self._idle.append(con)
             return
-        if isinstance(error, TooLate) and not self._target.prepare:  # else the server has a limit of its own
+        # With settings in the session the server has a limit of its own. An older libpq cancels without one.
+        if isinstance(error, TooLate) and not self._target.prepare and capabilities.has_cancel_safe():
             with suppress(psycopg.Error):
                 con.cancel_safe(timeout=_CANCEL_SECONDS)
         con.close()

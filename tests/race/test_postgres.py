@@ -139,6 +139,28 @@ def test_a_settle_that_waited_while_its_account_was_made_gives_back_what_that_ho
     assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (7, 0, 0)
 
 
+def test_of_two_holds_with_one_id_on_different_accounts_the_first_counts(store: Store, url: str) -> None:
+    for account in ("user:1", "user:2"):
+        store.set_budget(account, Budget(1_000))
+    schema = url.partition("schema=")[2]
+    first = replace(make_hold(10), charges=(Charge("user:2"),))
+    store.reserve(first)
+    second = make_hold(10)
+    with psycopg.connect(shared_server().url) as con, ThreadPoolExecutor(1) as pool:
+        # As if the same id had been reserved on the other account, a moment before that is committed.
+        con.execute(f"CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT * FROM {schema}.holds")
+        con.execute("UPDATE mine SET id = %s", [second.id])
+        con.execute(f"INSERT INTO {schema}.holds SELECT * FROM mine")
+        asked = pool.submit(store.reserve, second)
+        while not con.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            assert not asked.done(), asked.result()
+        con.commit()
+        assert asked.result() == Granted(("user:2",), repeated=True)
+    balance = store.read("user:1")
+    assert balance is not None
+    assert (balance.held_nanos, balance.open_holds) == (0, 0)
+
+
 def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: Store) -> None:
     for number in range(8):
         store.set_budget(f"user:{number}", Budget(None))

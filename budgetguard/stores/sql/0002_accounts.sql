@@ -112,7 +112,7 @@ $$;
 -- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked`, which are
 -- those that this verb has locked indeed, are written.
 -- `p_windows` are the next windows as the client computed them; one counts if it was computed from the
--- window that is stored, and if it is the present one.
+-- span that is stored, and if it is the present one.
 CREATE FUNCTION @schema@.catch_up(
     p_project text, p_names text[], p_locked text[], p_now bigint, p_sparing text, p_roll boolean,
     p_windows jsonb, OUT again jsonb, OUT lapsed jsonb
@@ -134,10 +134,10 @@ BEGIN
     SELECT array_agg(n) INTO v_lock FROM unnest(v_touched) n WHERE NOT n = ANY (p_locked);
     IF p_roll THEN
         SELECT jsonb_agg(jsonb_build_object('account', a.name, 'duration', a.duration,
-            'timezone', a.timezone, 'anchor', a.anchor_ms, 'ended', a.ends_ms, 'now', p_now)) INTO v_over
+            'timezone', a.timezone, 'anchor', a.anchor_ms, 'now', p_now)) INTO v_over
         FROM @schema@.accounts a LEFT JOIN @schema@.windows(p_windows) w ON w.account = a.name
-            AND w.ended = a.ends_ms AND w.duration = a.duration AND w.timezone = a.timezone
-            AND w.anchor = a.anchor_ms AND w.start <= p_now AND p_now < w."end"
+            AND w.duration = a.duration AND w.timezone = a.timezone AND w.anchor = a.anchor_ms
+            AND w.start <= p_now AND p_now < w."end"
         WHERE a.project = p_project AND a.name = ANY (p_names) AND a.ends_ms <= p_now AND w.account IS NULL;
     END IF;
     IF v_lock IS NOT NULL OR v_over IS NOT NULL THEN
@@ -161,10 +161,10 @@ END
 $$;
 
 CREATE FUNCTION @schema@.windows(p_windows jsonb) RETURNS TABLE (
-    account text, duration text, timezone text, anchor bigint, ended bigint, start bigint, "end" bigint
+    account text, duration text, timezone text, anchor bigint, start bigint, "end" bigint
 ) LANGUAGE sql IMMUTABLE AS $$
     SELECT * FROM jsonb_to_recordset(p_windows) AS w(
-        account text, duration text, timezone text, anchor bigint, ended bigint, start bigint, "end" bigint)
+        account text, duration text, timezone text, anchor bigint, start bigint, "end" bigint)
 $$;
 
 -- End holds that nobody ended, on all of their accounts, and tell of them.
