@@ -72,9 +72,13 @@ def get_budget(call: Call) -> dict[str, Any]:
     ident = secrets.token_hex(16)
     data = {}
     for balance in store.list(USER):
+        user = balance.account.partition(":")[2]
         handed = _plain(balance)
+        # Within its millisecond, so that it tells what was handed out once from what was at another time.
+        handed["last_updated_at"] += secrets.randbelow(1_000) / 1_000_000
         view = {"id": ident, "at": now, "handed": handed}
-        data[balance.account.partition(":")[2]] = {**handed, VIEW_FIELD: view}
+        call.projects.handed.put((store.project, user, handed["last_updated_at"]), view)
+        data[user] = {**handed, VIEW_FIELD: view}
     _greet(call, now)
     return {"status": "success", "data": data}
 
@@ -90,18 +94,20 @@ def set_budget(call: Call) -> dict[str, Any]:
     now = call.projects.clock()
     found = _COOKIE.fullmatch(call.cookies.get(COOKIE, ""))
     cookie = found[0] if found else ""
-    recent = call.projects.recent
+    booked = call.projects.booked
     sent: list[tuple[_Sent, bytes]] = []
     for user, value in users.items():
         digest = _digest(call, cookie, user, value)
-        if digest not in recent:
-            sent.append((_sent(user, value, now), digest))
+        if not booked.get(digest):
+            sent.append((_sent(user, _with_view(call, store, user, value), now), digest))
     views = Views(store, call.projects.clock)
+    for one, _ in sent:
+        _check_view(call, cookie, store, views, one)
     for one, digest in sent:
         report = _report(call, cookie, one, now)
         _apply_terms(store, views, report, one)
         if views.post(report, may_lower=call.key.may("admin")):
-            recent.add(digest)
+            booked.put(digest, True)
     _greet(call, now)
     return {"status": "success"}
 
@@ -182,8 +188,40 @@ def _apply_terms(store: Store, views: Views, report: Report, one: _Sent) -> None
     views.open(terms)
 
 
-def _sent(user: str, value: object, now: Milliseconds) -> _Sent:
+def _with_view(call: Call, store: Store, user: str, value: object) -> object:
+    """Return a record with the view that it was handed out with, should the client have dropped that."""
     check_id(user, name="a user of user_dict")
+    if not isinstance(value, Mapping) or VIEW_FIELD in value:
+        return value
+    view = call.projects.handed.get((store.project, user, _hashable(value.get("last_updated_at"))))
+    return value if view is None else {**value, VIEW_FIELD: view}
+
+
+def _check_view(call: Call, cookie: str, store: Store, views: Views, one: _Sent) -> None:
+    """Refuse a record that was handed out, if nobody here knows how it was.
+
+    Raises:
+        ConfigurationError: its sum cannot be told from what others have added.
+    """
+    mine = one.record
+    if one.handed is not None or mine.created in (None, mine.updated):
+        return  # the latter is as `create_budget` writes it
+    present = store.read(account_name(USER, one.user))
+    if present is None or _plain(present)["created_at"] != mine.created:
+        return
+    made = view_id(call.key.id, cookie, one.user, mine.created, mine.created, *mine.terms)
+    if not views.is_known(made):
+        raise ConfigurationError(
+            f"user {one.user!r}: a record that /get_budget has handed out must be sent with its "
+            f"{VIEW_FIELD!r} as it was; get it again; nothing was changed"
+        )
+
+
+def _hashable(value: object) -> object:
+    return value if isinstance(value, int | float | str) else None
+
+
+def _sent(user: str, value: object, now: Milliseconds) -> _Sent:
     try:
         mine = _record(value)
         assert isinstance(value, Mapping)

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from budgetguard.holds import Lapse
 from budgetguard.server.keys import KEYS_PROJECT
@@ -29,7 +29,10 @@ class Projects:
     def __init__(self, url: str, retention: str, clock: Clock = system_clock) -> None:
         self.url = url
         self.clock = clock
-        self.recent = Recent()
+        self.booked: Recent[bool] = Recent()
+        """Records of LiteLLM's clients of which nothing is left to book, by digest."""
+        self.handed: Recent[dict[str, Any]] = Recent()
+        """Views that /get_budget has handed out, by project, user and `last_updated_at`."""
         self._retention = retention
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Store] = OrderedDict()

@@ -6,8 +6,8 @@ So the service has to know whose sum it is. A client is told apart, for each use
 
 1. its API key;
 2. `view`, a field that `/get_budget` puts into every record and that clients send back with it;
-3. where `create_budget` has replaced that record: a cookie, which `/get_budget` sets and LiteLLM's HTTP
-   client keeps as long as its process lives, and the record's `created_at`: when LiteLLM was imported;
+3. where `create_budget` has replaced that record: its `created_at`, which is when LiteLLM was imported (only
+   records with a duration have one), and a cookie (LiteLLM 1.106 keeps none; older ones, and others, do);
 4. `last_updated_at`, which only `reset_on_duration` changes, when it sets the sum to nothing.
 
 Together they name a view. What it has reported so far is the spend of an account of its own, `view:…`: each
@@ -25,7 +25,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name
 from budgetguard.errors import StoreError
@@ -46,6 +46,7 @@ _STARTS: Final = 8
 _TRIES: Final = 100
 _REMEMBERED: Final = 200_000
 _ENDPOINT: Final = "set_budget"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,25 +171,23 @@ class Views:
         return isinstance(answer, Settled) and not answer.repeated
 
 
-class Recent:
-    """Remember which reports are booked, so that what a client sends again and again costs no reading.
-
-    Losing it loses time, never money.
-    """
+class Recent(Generic[T]):
+    """Remember some thousands of things, the latest; losing one may cost time, never money."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[object, T] = OrderedDict()
 
-    def __contains__(self, digest: bytes) -> bool:
+    def get(self, name: object) -> T | None:
+        """Return what is remembered under a name."""
         with self._lock:
-            return digest in self._known
+            return self._known.get(name)
 
-    def add(self, digest: bytes) -> None:
-        """Remember one."""
+    def put(self, name: object, value: T) -> None:
+        """Remember something."""
         with self._lock:
-            self._known[digest] = None
-            self._known.move_to_end(digest)
+            self._known[name] = value
+            self._known.move_to_end(name)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 

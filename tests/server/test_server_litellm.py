@@ -123,6 +123,29 @@ def test_a_client_whose_http_keeps_no_cookies_is_told_by_what_it_was_handed(
     assert spent(service) == 2 * CENT
 
 
+def test_a_client_that_drops_what_it_does_not_know_is_told_by_the_record_s_time_while_the_service_runs(
+    tmp_path: Path,
+) -> None:
+    url = f"disk://{tmp_path}/budgets"
+    with running(url) as service:
+        first = LiteLLMClient(service.url)
+        first.create_budget(10, "u", 1)
+        first.update_cost("u", 0.05)
+        both = [LiteLLMClient(service.url, cookies=False) for _ in range(2)]
+        for one in both:
+            del one.user_dict["u"]["view"]
+            for _ in range(3):
+                one.update_cost("u", 0.01)
+        assert spent(service) == 11 * CENT
+    with running(url) as service, httpx2.Client() as http:
+        refused = http.post(f"{service.url}/set_budget", json=both[0].body())
+        assert refused.status_code == 422
+        assert "'view'" in refused.json()["message"]
+        assert spent(service) == 11 * CENT
+    for one in (first, *both):
+        one.close()
+
+
 def test_a_process_that_starts_again_and_makes_its_budget_again_goes_on(
     service: Service, client: MakeClient
 ) -> None:
@@ -173,14 +196,17 @@ def test_only_an_administrator_s_reset_takes_back_what_is_booked(
 def test_a_client_s_own_reset_when_its_time_is_over_lets_it_go_on_from_nothing(
     service: Service, client: MakeClient
 ) -> None:
-    for role in ("spend", "admin"):
-        client(role).create_budget(10, role, 1)
-        one = client(role)
-        one.update_cost(role, 0.05)
-        one.reset_on_duration(role)
-        assert spent(service, role) == 5 * CENT  # windows are the service's, whoever asks
-        one.update_cost(role, 0.02)
-        assert spent(service, role) == 7 * CENT
+    for kind, is_handed in (("spend", True), ("admin", True), ("spend", False)):
+        one = client(kind, imported_at=1_790_000_000)
+        user = f"{kind} {is_handed}"
+        one.create_budget(10, user, 1)
+        if is_handed:
+            one = client(kind)
+        one.update_cost(user, 0.05)
+        one.reset_on_duration(user)
+        assert spent(service, user) == 5 * CENT  # windows are the service's, whoever asks
+        one.update_cost(user, 0.02)
+        assert spent(service, user) == 7 * CENT
 
 
 def test_a_smaller_sum_is_late_at_first_and_new_after_a_minute(tmp_path: Path) -> None:
