@@ -8,7 +8,7 @@ window that `windows.window_at` makes of the server's time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from itertools import count
@@ -32,6 +32,9 @@ from budgetguard.holds import (
     Unlimited,
 )
 from budgetguard.learning import FADE_AT, Observations, observe
+from budgetguard.rows import Export, Stored
+from budgetguard.stores.base import public_url
+from budgetguard.stores.movable import batches, moved
 from budgetguard.stores.redis_target import parse_url
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 
@@ -39,6 +42,7 @@ try:
     from redis.exceptions import NoPermissionError
 
     from budgetguard.stores import redis_link
+    from budgetguard.stores.redis_rows import Exporting, words_of
     from budgetguard.stores.redis_wire import (
         balance_of,
         budget_words,
@@ -49,6 +53,7 @@ try:
         hold_words,
         lapses_of,
         number,
+        pairs,
         record_of,
     )
 except ImportError as error:
@@ -58,6 +63,7 @@ except ImportError as error:
 
 SCHEMA: Final = 1
 _PAGE: Final = b"200"
+_RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
 _SWEEP_AT_MOST: Final = b"200"
 _Hint: TypeAlias = tuple[bytes, ...]
@@ -83,7 +89,7 @@ class RedisStore:
         self.url = url
         self.project = check_id(project, name="project")
         self._clock = None if clock is system_clock else clock
-        self._retention = number(duration_ms(retention))
+        self.retention_ms = duration_ms(retention)
         self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
@@ -228,11 +234,39 @@ class RedisStore:
         counts = dict(zip(found[::2], found[1::2], strict=True))
         return {decode(bucket): int(seen) for bucket, seen in counts.items() if bucket != b"sum"}
 
+    def export(self, since: Milliseconds = 0) -> Export:
+        def ask(what: bytes, low: bytes = b"", size: bytes = b"", *more: bytes) -> Any:
+            return self._run("export", [what, low, size, *more])[0]
+
+        return Exporting(ask, self._answers, self._models, self.observations).export(since)
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        for batch in batches(rows, _RESTORED_AT_ONCE):
+            self._run("restore", [word for one in batch for word in words_of(one)])
+
+    def retire(self, moved_to: str | None) -> None:
+        self._run("retire", [b"" if moved_to is None else encode(public_url(moved_to))])
+
+    def retired(self) -> str | None:
+        (_, moved_to), _ = self._run("export", [b"now", b"", b""])
+        return decode(moved_to) or None
+
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
 
     def close(self) -> None:
         self._link.close()
+
+    def _answers(self) -> Iterator[tuple[bytes, bytes]]:
+        cursor = b"0"
+        while True:
+            cursor, found = self._link.ask(b"HSCAN", self._prefix + b"answers", cursor, b"COUNT", _PAGE)
+            yield from pairs(found).items()
+            if cursor == b"0":
+                return
+
+    def _models(self) -> set[bytes]:
+        return set(self._link.ask(b"SMEMBERS", self._prefix + b"models"))
 
     def _balance(self, account: str, *, reset: bool) -> Balance | None:
         answer, found = self._run("read", [encode(account), b"1" if reset else b"0"])
@@ -280,8 +314,10 @@ class RedisStore:
         try:
             while True:
                 stamp = b"" if self._clock is None else number(self._clock())
-                head = [self._prefix, stamp, self._retention, swept, *hints]
+                head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
+                if isinstance(answer, list) and answer[0] == b"moved":
+                    raise moved(self, decode(answer[1]))
                 if isinstance(answer, list) and answer[0] == b"more":
                     lapses += lapses_of(answer[1])
                 elif isinstance(answer, list) and answer[0] == b"need":

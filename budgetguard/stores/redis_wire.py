@@ -88,7 +88,7 @@ def hold_words(hold: Hold) -> list[bytes]:
 def balance_of(answer: Sequence[Any]) -> Balance:
     """Return the account that a script described."""
     name, fields, models, open_holds = answer
-    row = _pairs(fields)
+    row = pairs(fields)
     return Balance(
         account=decode(name),
         limit_nanos=optional(row[b"limit"]),
@@ -100,7 +100,7 @@ def balance_of(answer: Sequence[Any]) -> Balance:
         resets_ms=optional(row[b"end"]),
         created_ms=int(row[b"created"]),
         updated_ms=int(row[b"updated"]),
-        models={decode(model): int(cost) for model, cost in _pairs(models).items()},
+        models={decode(model): int(cost) for model, cost in pairs(models).items()},
         lapsed_nanos=int(row[b"lapsed"]),
         lapses=int(row[b"lapses"]),
         open_holds=open_holds,
@@ -109,7 +109,7 @@ def balance_of(answer: Sequence[Any]) -> Balance:
 
 def hold_of(fields: Sequence[bytes], on: Sequence[bytes]) -> HoldRow:
     """Return the row of a hold: its fields, and its accounts with window and epoch each."""
-    row = _pairs(fields)
+    row = pairs(fields)
     user, request, outcome, usage = (row.get(name) for name in (b"user", b"request_id", b"outcome", b"usage"))
     return {
         "state": decode(row[b"state"]),  # type: ignore[typeddict-item]  # the scripts write states only
@@ -151,5 +151,6 @@ def lapses_of(answer: Sequence[Any]) -> tuple[Lapse, ...]:
     )
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return names and values in turn as a dictionary."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,5 +1,8 @@
 -- ledger.attach: note which answer of the provider's a hold waits for.
 
+if moved then
+  return {'moved', moved}
+end
 local id, request = take(), take()
 local hold = load(id)
 if not hold or hold.state == 'settled' or hold.state == 'voided' then

@@ -6,6 +6,8 @@
 --   accounts, holds, open               names and ids in order, for listings
 --   ended, idle, waiting                what may be forgotten, by the time since when
 --   answers                             a provider's answer -> the hold that waits for it
+--   models                              whose answers have buckets
+--   moved                               where the project has moved, if it has: then nothing changes any more
 -- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
 -- redis.call() may write it with an exponent, so it goes out through int().
 
@@ -46,6 +48,7 @@ for _ = 1, tonumber(take()) do
   hints[hint.name] = hint
 end
 
+local moved = call('GET', P .. 'moved')
 local cache, holds = {}, {}
 local needs, lapses = {}, {}
 local left = BATCH
@@ -186,7 +189,7 @@ end
 
 -- Notes what the client must work out before anything may be changed.
 local function foresee(acc)
-  if acc.fresh or not is_over(acc) then
+  if acc.fresh or moved or not is_over(acc) then
     return
   end
   local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor')
@@ -200,7 +203,7 @@ end
 
 -- Brings an account up to the present, windows after lapses. Tells whether all is done, as lapse_due does.
 local function present(acc, sparing)
-  if acc.fresh then
+  if acc.fresh or moved then
     return true
   end
   if not lapse_due(acc, sparing) then

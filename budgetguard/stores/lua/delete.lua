@@ -1,5 +1,8 @@
 -- ledger.delete: forget an account; holds under way stay with their other accounts, or end on nobody.
 
+if moved then
+  return {'moved', moved}
+end
 local acc = account(take())
 if not acc then
   return {'none'}

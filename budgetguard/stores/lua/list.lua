@@ -6,7 +6,7 @@ local page = {}
 for _, name in ipairs(names) do
   local acc = account(name)
   if acc then
-    local due = is_over(acc) or call('ZCOUNT', P .. 'o:' .. name, '-inf', stamp) > 0
+    local due = not moved and (is_over(acc) or call('ZCOUNT', P .. 'o:' .. name, '-inf', stamp) > 0)
     page[#page + 1] = {due and 1 or 0, describe(acc)}
   end
 end

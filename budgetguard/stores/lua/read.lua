@@ -1,6 +1,9 @@
 -- ledger.read and ledger.reset: how an account stands now; a reset forgets what it has spent.
 
 local acc, resetting = account(take()), take() == '1'
+if moved and resetting then
+  return {'moved', moved}
+end
 if not acc then
   return {'none'}
 end

@@ -1,5 +1,8 @@
 -- ledger.reserve: grant a hold on all of its accounts that exist, or change nothing and say why not.
 
+if moved then
+  return {'moved', moved}
+end
 local id, amount, on_lapse, expires = take(), take(), take(), int(now + tonumber(take()))
 local first = at + 2
 at = first + tonumber(take()) - 1

@@ -3,6 +3,9 @@
 -- The new window depends on the row, so the client works it out from what this says, and the row must
 -- still be as it was when the answer comes.
 
+if moved then
+  return {'moved', moved}
+end
 local name, budget, ephemeral = take(), take_budget(), take() == '1'
 local given, seen = take() == '1', {duration = take(), timezone = take(), anchor = take()}
 local window = {anchor = take(), start = take(), finish = take()}

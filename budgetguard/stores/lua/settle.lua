@@ -1,5 +1,8 @@
 -- ledger.settle: book what a call cost, once per hold id.
 
+if moved then
+  return {'moved', moved}
+end
 local id, cost, state, outcome, usage, request = take(), take(), take(), take(), take(), take()
 local thresholds, observed = {}, {}
 for i = 1, tonumber(take()) do
@@ -19,7 +22,7 @@ if hold then
   for i = 1, #hold.on, 3 do
     local acc = account(hold.on[i])
     if acc then
-      acc.held_in, acc.lapsed_in = hold.on[i + 1], hold.on[i + 2]
+      acc.place, acc.held_in, acc.lapsed_in = i, hold.on[i + 1], hold.on[i + 2]
       order[#order + 1] = acc
     end
   end
@@ -82,7 +85,7 @@ for _, acc in ipairs(order) do
     create(acc)
   end
   if hold.lost then
-    acc.held_in = acc.window
+    acc.held_in, acc.place = acc.window, #hold.on + 1
     hold.on[#hold.on + 1] = acc.name
     hold.on[#hold.on + 1] = acc.window
     hold.on[#hold.on + 1] = ''
@@ -95,6 +98,7 @@ for _, acc in ipairs(order) do
       call('HINCRBY', acc.key, 'lapses', -1)
     end
     book(acc, hold.model, cost)
+    hold.on[acc.place + 2] = acc.epoch
     local reached = crossed(acc)
     if #reached > 0 then
       crossings[#crossings + 1] = {describe(acc), reached}
@@ -105,19 +109,24 @@ for _, acc in ipairs(order) do
   keep(acc)
 end
 if hold.lost then
-  call('HSET', hold.key, 'on', cmsgpack.pack(hold.on), 'amount', hold.amount, 'on_lapse', hold.on_lapse,
-    'expires', hold.expires, unpack(ARGV, first, last))
+  call('HSET', hold.key, 'amount', hold.amount, 'on_lapse', hold.on_lapse, 'expires', hold.expires,
+    unpack(ARGV, first, last))
   call('ZADD', P .. 'holds', 0, id)
 end
 if request ~= '' then
   call('HSET', hold.key, 'request_id', request)
 end
-call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage)
+call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage,
+  'on', cmsgpack.pack(hold.on))
 gone(hold, stamp)
 for _, seen in ipairs(observed) do
   local key = P .. 'b:' .. seen[1]
   call('HINCRBY', key, seen[2], 1)
-  if call('HINCRBY', key, 'sum', 1) >= fade then
+  local count = call('HINCRBY', key, 'sum', 1)
+  if count == 1 then
+    call('SADD', P .. 'models', seen[1])
+  end
+  if count >= fade then
     local counts, sum = call('HGETALL', key), 0
     call('DEL', key)
     for i = 1, #counts, 2 do
