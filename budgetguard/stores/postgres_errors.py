@@ -32,6 +32,7 @@ _SAID: Final = (
     ("SSL", "TLS failed: check sslmode= and sslrootcert="),
     ("certificate", "TLS failed: check sslmode= and sslrootcert="),
     ("resolve host", "there is no host of that name: check the URL"),
+    ("not known", "there is no host of that name: check the URL"),
     ("Connection refused", "nobody answers there: is it running, and at that address?"),
     ("No such file", "nobody answers there: is it running, and at that address?"),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
@@ -37,7 +37,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     deadline = float("inf")
 
-    def ask(self, statement: bytes, values: Sequence[Value], *, prepare: bool) -> Value:
+    def ask(self, statement: bytes, values: list[Value], *, prepare: bool) -> Value:
         """Run a statement that answers with one value, or none, and return it.
 
         Raises:
@@ -113,7 +113,7 @@ class Link:
         """Return until when a verb that begins now may take (time.monotonic())."""
         return time.monotonic() + self._target.timeout
 
-    def run(self, statement: bytes, values: Sequence[Value], deadline: float) -> Value:
+    def run(self, statement: bytes, values: list[Value], deadline: float) -> Value:
         """Run a statement that answers with one value, or none, and return it.
 
         It may run twice if the connection breaks or the database asks for that, so it must count once.
@@ -151,7 +151,7 @@ class Link:
             with suppress(IndexError):  # another thread took the last one
                 self._idle.pop().close()
 
-    def _run(self, statement: bytes, values: Sequence[Value], deadline: float) -> Value:
+    def _run(self, statement: bytes, values: list[Value], deadline: float) -> Value:
         may_break = True
         while True:
             con: Connection | None = None

@@ -175,7 +175,7 @@ def test_threads_that_wait_for_a_connection_are_told_within_the_time(url: str) -
     store.set_budget("user:1", Budget(100))
     link = store._link
     with ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(link.run, b"SELECT pg_sleep(2)", (), time.monotonic() + 60)
+        taken = pool.submit(link.run, b"SELECT pg_sleep(2)", [], time.monotonic() + 60)
         while not _is_asleep():
             assert not taken.done(), taken.result()
             time.sleep(0.005)
@@ -206,7 +206,7 @@ def test_a_statement_that_takes_too_long_is_told_by_the_server(url: str) -> None
     store = PostgresStore(f"{url}&timeout=1", project="p", clock=system_clock, retention="90d")
     store.set_budget("user:1", Budget(100))
     with pytest.raises(StoreError, match=r"could not do it in time.*57014"):
-        store._link.run(b"SELECT pg_sleep(30)", (), store._link.deadline())
+        store._link.run(b"SELECT pg_sleep(30)", [], store._link.deadline())
     assert store.read("user:1") is not None
     store.close()
 
