@@ -110,6 +110,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Say why some endpoints are refused.
+
+    Attributes:
+        why: what they do, as an error says it after the endpoint's name.
+        paths: without `/v1`; `{}` is an id.
+    """
+
+    why: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Polled:
     """Say how a request is read that costs nothing, but asks for answers which earlier calls may wait for.
 

@@ -1,6 +1,7 @@
-"""OpenAI's endpoints: what costs money and how it is read, what is free. All else is refused by name.
+"""OpenAI's endpoints: what costs money and how it is read, what is free, what is refused and why.
 
-To teach an endpoint, add a row to `PRICED`; its functions get the request's JSON body.
+All else is refused by name. To teach an endpoint, add a row to `PRICED`; its functions get the request's
+JSON body.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.assistants import RunTally, prepare_run, project_run, read_run, read_runs
 from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
-from budgetguard.adapters.endpoint import Body, Endpoint, Polled
+from budgetguard.adapters.endpoint import Body, Endpoint, Polled, Refused
 from budgetguard.adapters.input_counts import CountedBody, prepare_count
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
@@ -154,6 +155,35 @@ POLLED: Final = (
     Polled("GET", "/threads/{}/runs/{}", _one_run),
     Polled("POST", "/threads/{}/runs/{}/cancel", _one_run),
     Polled("POST", "/threads/{}/runs/{}/submit_tool_outputs", _one_run, RunTally),
+)
+
+# What costs money that nobody can project; a path that is in no table is refused as well, without a reason.
+REFUSED: Final = (
+    Refused(
+        "trains a model, for which there is no price here",
+        ("/fine_tuning/jobs", "/fine_tuning/jobs/{}/resume", "/fine_tuning/alpha/graders/run"),
+    ),
+    Refused("has models called that it does not tell of", ("/evals/{}/runs",)),
+    Refused(
+        "opens a session over WebRTC, a telephone line or in a browser, which spends where budgetguard does "
+        "not see it",
+        (
+            "/realtime/calls",
+            "/realtime/calls/{}/accept",
+            "/realtime/calls/{}/refer",
+            "/realtime/client_secrets",
+            "/realtime/sessions",
+            "/realtime/transcription_sessions",
+            "/realtime/translations/client_secrets",
+            "/chatkit/sessions",
+        ),
+    ),
+    Refused(
+        "names no model and no size, since those of the video that it starts from count, so that its price "
+        "is not known before",
+        ("/videos/{}/remix", "/videos/edits", "/videos/extensions"),
+    ),
+    Refused("rents by time and size, which no answer tells", ("/vector_stores", "/containers")),
 )
 
 # POST, PUT and PATCH here cost nothing; `{}` is one path segment. What runs a model, stores by the gigabyte,

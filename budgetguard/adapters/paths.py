@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from budgetguard.adapters.endpoint import Endpoint, Polled
-from budgetguard.adapters.endpoints import FREE, FREE_METHODS, POLLED, PRICED
+from budgetguard.adapters.endpoints import FREE, FREE_METHODS, POLLED, PRICED, REFUSED
 from budgetguard.errors import UnknownEndpointError
 from budgetguard.events import logger
 
@@ -17,14 +17,6 @@ _BY_PATH: Final = {row.path: row for row in PRICED}
 _WITH_IDS: Final = tuple(row for row in PRICED if "{}" in row.path)
 _POLLING: Final = frozenset(row.method for row in POLLED)
 _warned: set[str] = set()
-# What these open goes on over WebRTC or a telephone line, or in a browser that holds its own key.
-_ELSEWHERE: Final = (
-    "/realtime/calls",
-    "/realtime/client_secrets",
-    "/realtime/sessions",
-    "/realtime/transcription_sessions",
-    "/realtime?call_id",
-)
 _AZURE_DEPLOYMENT: Final = re.compile(r"^(?:/openai)?/deployments/([^/]+)(?=/)")
 # Gateways put a path of their own before it.
 _DEPLOYMENT_ANYWHERE: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
@@ -68,8 +60,14 @@ def polled(method: str, url: str, *, base_url: str) -> Polled | None:
     return next((row for row in POLLED if row.method == method and _matches(row.path, path)), None)
 
 
-def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:
+def check_allowed(method: str, path: str, allowed: Iterable[str], why: str | None = None) -> None:
     """Let a request of unknown cost pass if the user allows its path; warn of it once.
+
+    Args:
+        method: such as `POST`.
+        path: as the table has it.
+        allowed: path patterns from the settings.
+        why: what it does, where the table does not say.
 
     Raises:
         UnknownEndpointError: it is not allowed.
@@ -80,23 +78,29 @@ def check_allowed(method: str, path: str, allowed: Iterable[str]) -> None:
             _warned.add(name)
             logger.warning("budgetguard: %s is allowed by allow_endpoints, and charged to nobody", name)
         return
-    why = "opens a session that spends where budgetguard does not see it"
-    if not path.startswith(_ELSEWHERE):
-        why = "may cost money, and budgetguard does not know how much"
     raise UnknownEndpointError(
-        f"{name} {why}, so it was not sent. Allow it unpriced with configure(allow_endpoints=[{path!r}])",
+        f"{name} {why or _why(path)}, so it was not sent. "
+        f"Allow it unpriced with configure(allow_endpoints=[{path!r}])",
         endpoint=name,
     )
+
+
+def _why(path: str) -> str:
+    for row in REFUSED:
+        if any(_matches(pattern, path) for pattern in row.paths):
+            return row.why
+    return "may cost money, and budgetguard does not know how much"
 
 
 def plain_path(url: str, base_url: str) -> str:
     """Return a request's path as the table has it: no host, query, `/v1` or Azure deployment.
 
-    Dots and escapes are resolved first, so that `/files/../chat/completions` is what it is.
+    Dots and escapes are resolved first, so that `/files/../chat/completions` is what it is. What follows two
+    slashes is a host, which the client leaves out: `//chat/completions` is sent to `/completions`.
     """
     if url.startswith(base_url):
         url = "/" + url[len(base_url) :]
-    parts = urlsplit(url) if "://" in url else urlsplit("//host/" + url.lstrip("/"))
+    parts = urlsplit(url) if "://" in url or url.startswith("//") else urlsplit("//host/" + url.lstrip("/"))
     path = posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
     return _AZURE_DEPLOYMENT.sub("", _VERSION.sub("", path))
 

@@ -33,6 +33,7 @@ from budgetguard.refusals import missing_user, unknown_account
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
+_JOINS: Final = "joins a call that goes on, and spends, where budgetguard does not see it"
 
 
 def guarded_manager(keeper: Bookkeeper, client: Any, manager: Any, arguments: Mapping[str, Any]) -> Any:
@@ -54,7 +55,7 @@ def guarded_manager(keeper: Bookkeeper, client: Any, manager: Any, arguments: Ma
     query = query if isinstance(query, Mapping) else {}
     if not is_absent(arguments.get("call_id")) or "call_id" in query:
         # What is said in that call costs, and passes elsewhere.
-        check_allowed("WEBSOCKET", f"{PATH}?call_id", keeper.settings.allow_endpoints)
+        check_allowed("WEBSOCKET", f"{PATH}?call_id", keeper.settings.allow_endpoints, _JOINS)
         return manager
     model = query.get("model", arguments.get("model"))
     settings = keeper.settings

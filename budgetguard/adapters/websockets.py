@@ -19,6 +19,7 @@ from budgetguard.adapters.realtime import PATH, guarded_manager
 from budgetguard.bookkeeping import Bookkeeper
 
 _MODULE: Final = "openai._resource"
+_UNREAD: Final = "does not pass the method at which the client is guarded, and is not read yet"
 _RESOURCES: Final = ("SyncAPIResource", "AsyncAPIResource")
 
 
@@ -90,7 +91,7 @@ class Websockets:
         path = _path(type(resource))
         if path == PATH:
             return guarded_manager(keeper, resource._client, wrapped(*args, **kwargs), kwargs)
-        check_allowed("WEBSOCKET", path, keeper.settings.allow_endpoints)
+        check_allowed("WEBSOCKET", path, keeper.settings.allow_endpoints, _UNREAD)
         return wrapped(*args, **kwargs)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from budgetguard.adapters.endpoints import FREE, PRICED
+from budgetguard.adapters.endpoint import Refused
+from budgetguard.adapters.endpoints import FREE, PRICED, REFUSED
 from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
 from budgetguard.errors import UnknownEndpointError
 
@@ -21,7 +22,6 @@ BASE = "https://api.openai.com/v1/"
         "/chat/completions",
         "chat/completions",
         "/chat/completions/",
-        "//chat//completions",
         "/chat/completions?beta=true#x",
         "/v1/chat/completions",
         "https://api.openai.com/v1/chat/completions",
@@ -37,6 +37,14 @@ def test_chat_is_found_however_it_is_written(url: str) -> None:
     row = endpoint_of("post", url, base_url=BASE)
     assert row is not None
     assert row.name == "chat"
+
+
+@pytest.mark.parametrize(
+    "url", ["//chat/completions", "//chat//completions", "//files/embeddings", "///chat/completions", "/a//b"]
+)
+def test_a_path_is_the_one_that_the_client_sends_to(url: str) -> None:
+    client = openai.OpenAI(api_key="test", base_url=BASE)
+    assert plain_path(url, BASE) == plain_path(str(client._prepare_url(url)), BASE)
 
 
 def test_an_azure_deployment_is_read_from_the_path() -> None:
@@ -80,6 +88,13 @@ def test_everything_else_is_refused_by_name(method: str, path: str) -> None:
     assert repr(path) in str(error.value)
 
 
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.paths[0])
+def test_what_is_known_to_cost_is_refused_with_the_reason(row: Refused) -> None:
+    for path in row.paths:
+        with pytest.raises(UnknownEndpointError, match=re.escape(row.why)):
+            endpoint_of("POST", path.replace("{}", "id_1"), base_url=BASE)
+
+
 @pytest.mark.parametrize("pattern", ["/made/up", "made/up", "/made/{}", "/made/*", "/v1/made/{kind}"])
 def test_the_user_may_allow_a_path(pattern: str) -> None:
     assert endpoint_of("POST", "/made/up", base_url=BASE, allowed=[pattern]) is None
@@ -100,7 +115,8 @@ def test_the_table_names_paths_of_the_sdk() -> None:
     resources = Path(openai.__file__).parent / "resources"
     source = "\n".join(path.read_text() for path in resources.rglob("*.py"))
     known = {re.sub(r"\{\w+\}", "{}", path) for path in re.findall(r'"(/[\w/{}]+)[?"]', source)}
-    assert {row.path for row in PRICED} | set(FREE) <= known
+    refused = {path for row in REFUSED for path in row.paths}
+    assert {row.path for row in PRICED} | set(FREE) | refused <= known
 
 
 def test_a_path_is_plain_whatever_its_base() -> None:

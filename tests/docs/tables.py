@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from budgetguard.adapters.endpoint import Endpoint
-from budgetguard.adapters.endpoints import PRICED
+from budgetguard.adapters.endpoints import PRICED, REFUSED
 from budgetguard.adapters.uploads import with_files
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.pricing.book import PriceBook
@@ -68,11 +68,11 @@ _BY_WORD: Final[Mapping[str, str]] = {
 _NOTES: Final[Mapping[str, str]] = {
     "responses": "[hosted tools](projection.md#hosted-tools)",
     "completions": "at most 16 tokens if `max_tokens` does not say",
-    "transcriptions": "[the length of the upload](#images-audio-video)",
-    "translations": "[the length of the upload](#images-audio-video); booked as projected",
+    "transcriptions": "[the length of the upload](media.md)",
+    "translations": "[the length of the upload](media.md); booked as projected",
     "videos": "booked when the job is taken on",
-    "batches": "[its file is read](#batches)",
-    "runs": "[assistant and thread are read](#assistants-runs)",
+    "batches": "[its file is read](batches.md)",
+    "runs": "[assistant and thread are read](assistants.md)",
 }
 # These share a row's readers with others, and are never asked for as a stream.
 _NO_STREAM: Final = frozenset({"image variations"})
@@ -130,6 +130,13 @@ def endpoints() -> Iterator[str]:
         yield _row(f"`POST {row.path}`", f"`{row.name}`", _priced_by(row), streams, _notes(row))
 
 
+def refused() -> Iterator[str]:
+    """Yield the table of what is refused, and why."""
+    yield from _head("endpoint", "what it does")
+    for row in REFUSED:
+        yield _row(", ".join(f"`POST {path}`" for path in row.paths), row.why)
+
+
 def hosted_tools() -> Iterator[str]:
     """Yield the table of hosted tools: what is allowed for them before a call, and what they bill."""
     yield from _head("tool", "input tokens at first", "fee projected", "a reasoning model")
@@ -174,6 +181,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "hosted tools": hosted_tools,
     "own prices": own_prices,
+    "refused": refused,
     "ways": ways,
 }
 
@@ -228,7 +236,7 @@ def _notes(row: Endpoint) -> str:
         days = ttl // 86_400_000
         notes.append(f"held for {days} days" if days > 1 else "held for 24 hours")
     elif ttl := row.least_ttl({"background": True}):
-        notes.append(f"[in the background](#background-responses) held for {ttl // 3_600_000} hours")
+        notes.append(f"[in the background](responses.md#in-the-background) held for {ttl // 3_600_000} hours")
     return "; ".join([*notes, *([_NOTES[row.name]] if row.name in _NOTES else [])])
 
 
