@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from budgetguard.cli import budgets, demo, importing, listing, migrating, options, running, spending
+from budgetguard.cli import (
+    budgets,
+    demo,
+    importing,
+    keys,
+    listing,
+    migrating,
+    options,
+    running,
+    serving,
+    spending,
+)
 from budgetguard.cli.session import error_object, tell, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 
@@ -47,7 +58,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for module in (demo, running, listing, budgets, spending, importing, migrating):
+for module in (demo, running, listing, budgets, spending, importing, migrating, serving, keys):
     module.register(app)
 
 

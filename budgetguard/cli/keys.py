@@ -1,0 +1,115 @@
+"""`keys`: who may ask the hosted service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import printable
+from budgetguard.cli.session import Session, session
+from budgetguard.errors import ConfigurationError
+from budgetguard.server.keys import KEYS_PROJECT, ROLES, Key, create_key, list_keys, revoke_key
+from budgetguard.windows import to_datetime
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    keys = typer.Typer(
+        name="keys",
+        help="Make, list and revoke the keys of the hosted service; see `budgetguard serve`.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    keys.callback()(_pass_on)
+    keys.command()(create)
+    keys.command("list")(list_all)
+    keys.command()(revoke)
+    app.add_typer(keys)
+
+
+def _pass_on(context: typer.Context) -> None:
+    # What stood before `keys` is meant for the command after it.
+    if context.invoked_subcommand is not None:
+        context.default_map = {context.invoked_subcommand: context.default_map or {}}
+
+
+def create(
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="The one project that the key is for.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(ROLES),
+            help="read sees; spend also reserves, settles and sets budgets; admin also resets and deletes.",
+        ),
+    ] = "spend",
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Make a key and show it, this once: the store keeps its SHA-256.
+
+    A service that runs knows it within seconds.
+
+    \b
+    Examples:
+      budgetguard keys create my-app
+      budgetguard keys create my-app --role read --json
+    """
+    with _keys(store, json) as here:
+        made, text = create_key(here.guard.store, project, role)
+        if json:
+            here.write({"key": text, **_object(made)})
+            return
+        sys.stdout.write(text + "\n")
+        sys.stderr.write(
+            f"Key {made.id} of project {printable(project)!r}, role {role}. It is not shown again: keep it.\n"
+        )
+
+
+def list_all(store: options.Store = None, json: options.Json = False) -> None:
+    """List the keys that are not revoked: id, role, when made, project."""
+    with _keys(store, json) as here:
+        found = list_keys(here.guard.store)
+        if json:
+            here.write({"keys": [_object(one) for one in found]})
+            return
+        for one in found:
+            made = to_datetime(one.created_ms)
+            here.say(f"{one.id}  {one.role:5}  {made:%Y-%m-%d %H:%M} UTC  {printable(one.project or '')}")
+        if not found:
+            here.say("There are no keys.")
+
+
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Revoke a key: a service that runs refuses it within seconds."""
+    with _keys(store, json) as here:
+        revoked = revoke_key(here.guard.store, key)
+        if json:
+            here.write({"revoked": _object(revoked)})
+        else:
+            here.say(f"Revoked key {revoked.id} of project {printable(revoked.project or '')!r}.")
+
+
+@contextmanager
+def _keys(store: str | None, json: bool) -> Iterator[Session]:
+    with session(store, KEYS_PROJECT, json=json, may_make=True) as here:
+        if here.guard.store.url.startswith(("http://", "https://")):
+            raise ConfigurationError("keys are made where the service keeps its budgets: name that store")
+        yield here
+
+
+def _object(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "project": key.project,
+        "role": key.role,
+        "created_at": to_datetime(key.created_ms).isoformat(),
+    }

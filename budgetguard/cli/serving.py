@@ -1,0 +1,141 @@
+"""`serve`: the hosted budget service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import count, printable
+from budgetguard.errors import ConfigurationError
+from budgetguard.server.keys import KEYS_PROJECT, Keyring
+from budgetguard.stores.base import open_store, public_url
+
+if TYPE_CHECKING:
+    from budgetguard.server.options import Options
+
+DEFAULT_PORT: Final = 8642
+_APPLICATION: Final = "budgetguard.server.app:app_from_environment"
+# Clients keep connections open between calls, which may be a minute apart.
+_KEEP_ALIVE_S: Final = 75
+_STOPPING_S: Final = 15
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is everywhere, and needs keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535)] = DEFAULT_PORT,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Processes that answer.")] = 1,
+    store: options.Store = None,
+    project: options.Project = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE",
+            show_default=False,
+            help="Requests that a key may send to a worker, such as 1000/second (the default), or none.",
+        ),
+    ] = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate chain, PEM.")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Its private key, PEM.")
+    ] = None,
+) -> None:
+    """Serve budgets over HTTP: LiteLLM's hosted protocol, and budgetguard's own under /v1.
+
+    Who may ask is said by keys, see `budgetguard keys`, or by one in BUDGETGUARD_API_KEY, which may do
+    everything (with --project, to that project only). Without any key it answers to this machine alone.
+
+    \b
+    Examples:
+      budgetguard serve
+      budgetguard serve --store postgresql://budgets@db.internal/budgets --host 0.0.0.0 --workers 4
+    """
+    variables = {"BUDGETGUARD_STORE": store, "BUDGETGUARD_PROJECT": project, "BUDGETGUARD_SERVE_RATE": rate}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    os.environ["BUDGETGUARD_SERVE_HOST"] = host
+    try:
+        import uvicorn
+
+        import budgetguard.server.app  # noqa: F401  # all that the workers need
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: `pip install 'budgetguard[server]'` brings all that serve needs"
+        ) from error
+    from budgetguard.server.options import Options
+
+    chosen = Options.from_environment()
+    _check_tls(ssl_certfile, ssl_keyfile)
+    if workers > 1 and chosen.store.startswith("memory:"):
+        raise ConfigurationError("a memory:// store is one process's own: serve it with one worker")
+    keyed = _is_keyed(chosen)
+    scheme = "https" if ssl_certfile else "http"
+    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    _say(f"Serving {printable(public_url(chosen.store))} on {place} with {count(workers, 'worker')}.")
+    if not keyed:
+        _say(
+            "There is no key: this machine is let in, and nobody else. Make one with "
+            "`budgetguard keys create PROJECT`."
+        )
+    with ExitStack() as stack:
+        if workers > 1:
+            # Read when prometheus_client is imported, which the workers do.
+            folder = stack.enter_context(TemporaryDirectory(prefix="budgetguard-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            _APPLICATION,
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            lifespan="on",
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_STOPPING_S,
+        )
+
+
+def _is_keyed(chosen: Options) -> bool:
+    store = open_store(chosen.store, project=KEYS_PROJECT, retention=chosen.retention)
+    try:
+        keyring = Keyring(store, chosen.given)
+        keyring.refresh()
+    finally:
+        store.close()
+    if not keyring.keyed and not chosen.is_private:
+        raise ConfigurationError(
+            f"there is no key, and {chosen.host} can be reached by others: make one with "
+            "`budgetguard keys create PROJECT`, or set BUDGETGUARD_API_KEY, or listen on 127.0.0.1"
+        )
+    return keyring.keyed
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise ConfigurationError("TLS needs both --ssl-certfile and --ssl-keyfile")
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            raise ConfigurationError(f"there is no file {file}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
