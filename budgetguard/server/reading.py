@@ -52,8 +52,6 @@ def hold(value: object) -> Hold:
     found = hold_from_json(value)
     hold_id(found.id, "hold.id")
     names = [account(charge.account, "charge.account") for charge in found.charges]
-    if len(set(names)) < len(names):
-        raise ConfigurationError("hold.charges names an account twice")
     if len(names) > _MOST_CHARGES:
         raise ConfigurationError(
             f"hold.charges has {len(names)} accounts: at most {_MOST_CHARGES} share a hold"
