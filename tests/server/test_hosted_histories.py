@@ -1,0 +1,72 @@
+"""Random histories once more: the memory store, a service opened twice, and the naive model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import initialize
+
+from budgetguard.accounts import Budget
+from budgetguard.stores import open_store
+from budgetguard.testing.clock import FakeClock
+from tests.model.naive import Model
+from tests.model.test_histories import Histories
+
+from .services import running
+
+CLOCK = FakeClock()
+SERVICES: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service() -> Iterator[None]:
+    """Run a service for the machines, which hypothesis makes without asking for a fixture."""
+    with tempfile.TemporaryDirectory() as folder, running(f"disk://{folder}/store", clock=CLOCK) as made:
+        SERVICES.append(made.url)
+        yield
+        SERVICES.remove(made.url)
+
+
+class HostedHistories(Histories):
+    _projects = count()
+
+    @initialize()
+    def begin(self) -> None:
+        (url,) = SERVICES
+        self.clock = CLOCK
+        self.clock.set(FakeClock()())
+        project = f"p{next(self._projects)}"
+        self.disk = [open_store(f"{url}?timeout=60", project=project, clock=self.clock) for _ in range(2)]
+        self.memory = open_store("memory://", project=project, clock=self.clock)
+        self.told = {0: [], 1: []}
+        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        for store in self.disk:
+            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+        self.model = Model()
+        self.holds = []
+        for account in ("user:1", "project:p"):
+            self._set_budget(account, Budget(30, "hourly"), 0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "disk"):
+            for store in (*self.disk, self.memory):
+                store.close()
+
+
+_MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")
+
+TestHostedHistories = HostedHistories.TestCase
+TestHostedHistories.settings = settings(
+    max_examples=int(_MORE or 10),
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=_MORE is None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
