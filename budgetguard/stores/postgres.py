@@ -7,11 +7,12 @@ A verb is one call of a function in the database, which locks what it changes in
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -32,8 +33,12 @@ from budgetguard.holds import (
     Unlimited,
 )
 from budgetguard.learning import FADE_AT, Observations, observe
+from budgetguard.rows import Export, Stored
+from budgetguard.stores.base import public_url
 from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.movable import batches, moved
 from budgetguard.stores.postgres_link import Link
+from budgetguard.stores.postgres_rows import exported, rows_value
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
 from budgetguard.stores.postgres_target import parse_url
 from budgetguard.stores.postgres_wire import (
@@ -76,7 +81,7 @@ class PostgresStore:
         self.url = url
         self.project = check_id(project, name="project")
         self._clock = clock
-        self._retention = duration_ms(retention)
+        self.retention_ms = duration_ms(retention)
         self._target = parse_url(url)
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
         self._since_sweep = 0
@@ -110,7 +115,7 @@ class PostgresStore:
             encode(settlement.request_id) if settlement.request_id else None,
             dump({encode(unit): count for unit, count in units.items()}),
             list(settlement.thresholds),
-            [digest(model) for model, _ in settlement.observed],
+            [encode(model) for model, _ in settlement.observed],
             [bucket for _, tokens in settlement.observed for bucket in observe({}, tokens)],
             FADE_AT,
         )
@@ -196,6 +201,32 @@ class PostgresStore:
         counts: Observations = self._call("observed", (digest(model),), self._link.deadline())
         return counts
 
+    def export(self, since: Milliseconds = 0) -> Export:
+        at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())
+        return Export(at, self._exported(since))
+
+    def _exported(self, since: Milliseconds) -> Iterator[Stored]:
+        # All of it is one state of the database: one long transaction, on a connection of its own.
+        with self._link.snapshot() as con:
+
+            def ask(function: str, *arguments: Any) -> Any:
+                statement, values = self._asking(function, arguments)
+                return self._read(con.ask(statement, values, prepare=False))
+
+            yield from exported(ask, since)
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        for batch in batches(rows):
+            self._call("restore", (dump(rows_value(batch)),), self._link.deadline())
+
+    def retire(self, moved_to: str | None) -> None:
+        whereto = None if moved_to is None else encode(public_url(moved_to))
+        self._call("retire", (whereto,), self._link.deadline())
+
+    def retired(self) -> str | None:
+        found: str | None = self._call("moved_to", (), self._link.deadline())
+        return None if found is None else decode(found)
+
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
 
@@ -247,11 +278,18 @@ class PostgresStore:
             found.learn(answer)
 
     def _call(self, name: str, arguments: Sequence[Any], deadline: float) -> Any:
+        return self._read(self._link.run(*self._asking(name, arguments), deadline))
+
+    def _asking(self, name: str, arguments: Sequence[Any]) -> tuple[bytes, builtins.list[bytes | None]]:
         places = ",".join([f"${number}" for number in range(1, len(arguments) + 2)])
         statement = f"SELECT {self._target.schema}.{name}({places})".encode()
-        values = [sql_value(encode(self.project)), *map(sql_value, arguments)]
-        answer = self._link.run(statement, values, deadline)
-        return json.loads(answer) if answer else None
+        return statement, [sql_value(encode(self.project)), *map(sql_value, arguments)]
+
+    def _read(self, answer: bytes | None) -> Any:
+        value = json.loads(answer) if answer else None
+        if isinstance(value, dict) and "moved" in value:
+            raise moved(self, decode(value["moved"]))
+        return value
 
     def _accounts(self, prefix: str, *, with_open_holds: bool = False) -> Iterator[Mapping[str, Any]]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None
@@ -285,7 +323,7 @@ class PostgresStore:
             return
         self._since_sweep = 0
         with suppress(StoreError):  # the verb is done; what is left now will be swept another time
-            values = (self._now(), self._retention, _SWEPT_AT_MOST)
+            values = (self._now(), self.retention_ms, _SWEPT_AT_MOST)
             self._call("sweep", values, self._link.deadline())
 
     def _now(self) -> Milliseconds | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Final
 
@@ -142,6 +142,21 @@ class Link:
                 con.execute("SET statement_timeout = 0")
                 con.execute("SET lock_timeout = 0")
                 return work(con)
+        except psycopg.Error as error:
+            raise StoreError(explain(error, self._target)) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection of its own that sees one state of the database throughout, and writes nothing.
+
+        Raises:
+            StoreError: the database could not be asked, or said no.
+        """
+        try:
+            with self._connect(self.deadline()) as con:
+                con.execute("SET statement_timeout = 0")
+                con.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                yield con
         except psycopg.Error as error:
             raise StoreError(explain(error, self._target)) from error
 

@@ -60,7 +60,7 @@ def decode(text: str) -> str:
 
 def digest(name: str) -> bytes:
     """Return a key of fixed length for a name of any length."""
-    return sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return sha256(encode(name).encode()).digest()
 
 
 def charge_values(charges: Sequence[Charge]) -> tuple[list[str], list[int], list[int | None]]:

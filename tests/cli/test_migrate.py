@@ -38,9 +38,10 @@ def test_migrate_goes_on_from_the_version_that_it_finds(url: str) -> None:
     schema = url.partition("schema=")[2]
     with psycopg.connect(shared_server().url) as con:
         # As an installation of long ago left it: without the last step.
-        found = con.execute(f"DELETE FROM {schema}.versions WHERE version = 7 RETURNING version").fetchall()
-        assert found == [(7,)]
-        for function in ("accounts_page", "holds_page", "open_page", "observed"):
+        found = con.execute(f"DELETE FROM {schema}.versions WHERE version = 8 RETURNING version").fetchall()
+        assert found == [(8,)]
+        functions = ("instant", "moved_to", "retire", "restore")
+        for function in (*functions, "export_holds", "export_accounts", "export_models"):
             con.execute(f"DROP FUNCTION {schema}.{function}")
     assert run("migrate", "--store", url).out.startswith("Migrated the schema of postgresql://")
     store = open_store(url, project="p")

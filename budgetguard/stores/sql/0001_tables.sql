@@ -29,8 +29,15 @@ CREATE TABLE @schema@.accounts (
 
 CREATE INDEX accounts_ephemeral ON @schema@.accounts (project, created_ms) WHERE ephemeral;
 
+-- Projects that have left, and whereto. Whoever is about to write looks here after its first lock: to add a
+-- row, the tables are locked against those who have begun.
+CREATE TABLE @schema@.moved (
+    project text COLLATE "C" PRIMARY KEY,
+    moved_to text NOT NULL
+);
+
 -- accounts, windows and epochs belong together, place by place: who is charged, the window that granted
--- the hold, and the epoch in which its lapse was booked, if it was.
+-- the hold, and the epoch in which what it cost was booked, if it was.
 CREATE TABLE @schema@.holds (
     project text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -68,6 +75,7 @@ CREATE TABLE @schema@.answers (
     project text COLLATE "C" NOT NULL,
     answer bytea NOT NULL,
     hold_id text COLLATE "C" NOT NULL,
+    request_id text NOT NULL,
     PRIMARY KEY (project, answer)
 );
 
@@ -80,5 +88,6 @@ CREATE TABLE @schema@.observations (
     model bytea NOT NULL,
     shard uuid NOT NULL DEFAULT gen_random_uuid(),
     counts jsonb NOT NULL,
+    name text COLLATE "C" NOT NULL,
     PRIMARY KEY (project, model, shard)
 ) WITH (fillfactor = 50);

@@ -1,17 +1,18 @@
 -- Count an answer of a model in the first shard that nobody else is writing to, or in a new one. `p_fade_at`
 -- answers in one shard halve it.
-CREATE FUNCTION @schema@.observe(p_project text, p_model bytea, p_bucket text, p_fade_at bigint)
+CREATE FUNCTION @schema@.observe(p_project text, p_name text, p_bucket text, p_fade_at bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    v_model bytea := sha256(convert_to(p_name, 'UTF8'));
     v_shard uuid;
     v_counts jsonb;
 BEGIN
     SELECT o.shard, @schema@.book(o.counts, p_bucket, 1) INTO v_shard, v_counts
-    FROM @schema@.observations o WHERE o.project = p_project AND o.model = p_model
+    FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
     ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
-        INSERT INTO @schema@.observations (project, model, counts)
-        VALUES (p_project, p_model, jsonb_build_object(p_bucket, 1));
+        INSERT INTO @schema@.observations (project, model, counts, name)
+        VALUES (p_project, v_model, jsonb_build_object(p_bucket, 1), p_name);
         RETURN;
     END IF;
     IF (SELECT sum(c.value::bigint) FROM jsonb_each_text(v_counts) c) >= p_fade_at THEN
@@ -19,7 +20,7 @@ BEGIN
         FROM jsonb_each_text(v_counts) c WHERE c.value::bigint > 1;
     END IF;
     UPDATE @schema@.observations SET counts = v_counts
-    WHERE project = p_project AND model = p_model AND shard = v_shard;
+    WHERE project = p_project AND model = v_model AND shard = v_shard;
 END
 $$;
 
@@ -30,10 +31,12 @@ CREATE FUNCTION @schema@.settle(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_lapse bigint,
     p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
     p_state text, p_cost bigint, p_outcome text, p_request_id text, p_usage jsonb, p_thresholds bigint[],
-    p_observed bytea[], p_buckets text[], p_fade_at bigint,
+    p_observed text[], p_buckets text[], p_fade_at bigint,
     p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
+    v_moved text;
+    v_epochs bigint[];
     v_now bigint;
     v_rows @schema@.accounts[];
     v_row @schema@.accounts;
@@ -63,6 +66,11 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF v_moved IS NOT NULL THEN
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF FOUND AND (v_hold.state <> 'held' OR v_hold.accounts = '{}') THEN
         -- Else whoever ends it has locked one of its accounts, which are all there.
@@ -127,6 +135,7 @@ BEGIN
     END IF;
     v_open := v_known AND v_hold.state = 'held';
     v_late := v_hold.state = 'lapsed';
+    v_epochs := coalesce(v_hold.epochs, array_fill(NULL::bigint, ARRAY[cardinality(v_taken)]));
     FOR i IN 1 .. cardinality(v_taken) LOOP
         v_place := array_position(v_found, v_taken[i]);
         CONTINUE WHEN v_place IS NULL;
@@ -144,6 +153,7 @@ BEGIN
             END IF;
             v_row.spent_nanos := v_row.spent_nanos + p_cost;
             v_row.models := @schema@.book(v_row.models, v_hold.model, p_cost);
+            v_epochs[i] := v_row.epoch_no;
             IF v_row.limit_nanos <> 0 THEN
                 FOREACH v_percent IN ARRAY p_thresholds LOOP
                     IF v_row.spent_nanos::numeric * 100 >= v_percent::numeric * v_row.limit_nanos
@@ -168,7 +178,8 @@ BEGIN
             AND expires_ms = v_hold.expires_ms AND hold_id = p_id
     )
     UPDATE @schema@.holds SET state = p_state, cost_nanos = p_cost, ended_ms = v_now, outcome = p_outcome,
-        request_id = coalesce(p_request_id, request_id), usage = p_usage
+        request_id = coalesce(p_request_id, request_id), usage = p_usage,
+        epochs = v_epochs
     WHERE project = p_project AND id = p_id;
     FOR i IN 1 .. cardinality(p_observed) LOOP
         PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);

@@ -12,8 +12,10 @@ BEGIN
     SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
     IF v_row.next_due_ms <= v_now OR v_row.ends_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', true, p_windows);
+        IF NOT EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
+            SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+                p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', true, p_windows);
+        END IF;
         IF v_again IS NOT NULL THEN
             RETURN v_again;
         END IF;
@@ -32,6 +34,7 @@ CREATE FUNCTION @schema@.set_budget(
     p_ephemeral boolean, p_life bigint, p_now bigint, p_also text[], p_window jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
+    v_moved text;
     v_now bigint;
     v_instant bigint;
     v_anchor bigint;
@@ -44,6 +47,10 @@ DECLARE
     v_lapsed jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF v_moved IS NOT NULL THEN
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
     SELECT * INTO v_row FROM @schema@.accounts
     WHERE project = p_project AND name = p_name AND p_name = ANY (v_locked);
     v_exists := FOUND;
@@ -105,6 +112,7 @@ $$;
 CREATE FUNCTION @schema@.reset(p_project text, p_name text, p_now bigint, p_also text[], p_windows jsonb)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
+    v_moved text;
     v_now bigint;
     v_row @schema@.accounts;
     v_locked text[];
@@ -112,6 +120,10 @@ DECLARE
     v_lapsed jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF v_moved IS NOT NULL THEN
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
     IF NOT p_name = ANY (v_locked) THEN
         RETURN jsonb_build_object('balance', NULL, 'lapsed', v_lapsed);
     END IF;
@@ -132,11 +144,16 @@ $$;
 CREATE FUNCTION @schema@.delete(p_project text, p_name text, p_now bigint, p_also text[]) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_moved text;
     v_locked text[];
     v_again jsonb;
     v_lapsed jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF v_moved IS NOT NULL THEN
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
     IF NOT p_name = ANY (v_locked) THEN
         RETURN jsonb_build_object('existed', false, 'lapsed', v_lapsed);
     END IF;

@@ -14,6 +14,7 @@ CREATE FUNCTION @schema@.present(p_project text, p_id text, p_now bigint, p_also
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
+    v_moved boolean;
     v_hold @schema@.holds;
     v_locked text[];
     v_again jsonb;
@@ -22,13 +23,16 @@ BEGIN
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF v_hold.state = 'held' AND v_hold.expires_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || v_hold.accounts);
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
-            p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
+        v_moved := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
+        IF NOT v_moved THEN
+            SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+                p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
+        END IF;
         IF v_again IS NOT NULL THEN
             RETURN v_again;
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-        IF v_hold.state = 'held' AND v_hold.accounts = '{}' THEN  -- no account is left that would have ended it
+        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN  -- no account is left that would have ended it
             v_lapsed := v_lapsed || @schema@.lapse(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;
@@ -47,13 +51,20 @@ $$;
 
 CREATE FUNCTION @schema@.attach(p_project text, p_id text, p_answer bytea, p_request_id text)
 RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_moved text;
 BEGIN
+    PERFORM 1 FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF v_moved IS NOT NULL THEN
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
     UPDATE @schema@.holds SET request_id = p_request_id
     WHERE project = p_project AND id = p_id AND state NOT IN ('settled', 'voided');
     IF NOT FOUND THEN
         RETURN to_jsonb(false);
     END IF;
-    INSERT INTO @schema@.answers VALUES (p_project, p_answer, p_id)
+    INSERT INTO @schema@.answers VALUES (p_project, p_answer, p_id, p_request_id)
     ON CONFLICT (project, answer) DO UPDATE SET hold_id = excluded.hold_id;
     RETURN to_jsonb(true);
 END
@@ -66,6 +77,9 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_before bigint := greatest(@schema@.present_ms(p_now) - p_retention, 0);
 BEGIN
+    IF EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
+        RETURN;
+    END IF;
     DELETE FROM @schema@.accounts a USING (
         SELECT o.name FROM @schema@.accounts o
         WHERE o.project = p_project AND o.ephemeral AND o.created_ms < v_before AND o.updated_ms < v_before

@@ -7,11 +7,12 @@ CREATE FUNCTION @schema@.accounts_page(
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
+    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
             'value', @schema@.balance(a), 'key', a.name,
-            'due', coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false))
+            'due', NOT v_moved AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
             ORDER BY a.name)
         FROM (
             SELECT * FROM @schema@.accounts o
@@ -27,10 +28,11 @@ CREATE FUNCTION @schema@.holds_page(p_project text, p_start text, p_end text, p_
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
+    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
-            'value', @schema@.record(h), 'key', h.id, 'due', h.state = 'held' AND h.expires_ms <= v_now)
+            'value', @schema@.record(h), 'key', h.id, 'due', NOT v_moved AND h.state = 'held' AND h.expires_ms <= v_now)
             ORDER BY h.id)
         FROM (
             SELECT * FROM @schema@.holds o
