@@ -93,10 +93,13 @@ def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_
 
 
 def _until_it_is_back(verb: Any) -> Any:
+    give_up = time.monotonic() + 60
     while True:
         try:
             return verb()
         except StoreError:
+            if time.monotonic() > give_up:
+                raise
             time.sleep(0.05)
 
 

@@ -125,16 +125,20 @@ class PostgresServer:
 
     def kill(self) -> None:
         """Kill it and all of its processes at once: nothing is tidied up."""
-        self.signal(signal.SIGSTOP)
-        self.signal(signal.SIGKILL)
+        self.signal(signal.SIGSTOP)  # so that none is started meanwhile
+        pids = self.signal(signal.SIGKILL)
         self._end(signal.SIGKILL)
+        while any(map(_is_running, pids)):  # one that lives on keeps the next server from starting
+            time.sleep(0.001)
 
-    def signal(self, what: signal.Signals) -> None:
+    def signal(self, what: signal.Signals) -> list[int]:
         """Send a signal to it and to all of its processes, each of which is a session of its own."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for pid in (self.pid, *map(int, children)):
+        pids = [self.pid, *map(int, children)]
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, what)
+        return pids
 
     def stop(self) -> None:
         """Break all connections and shut down in good order."""
@@ -203,6 +207,14 @@ def running(*, fsync: bool = False) -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _free_port() -> int:
