@@ -74,11 +74,14 @@ class Wire:
         if (response.length or 0) > _LONGEST_ANSWER:
             raise HTTPException(f"an answer of {response.length} bytes")
         # Without a length nothing but this bounds it; with one, only this tells that it was cut short.
+        bounded = response.length is not None or response.chunked
         content = response.read() if response.length is not None else response.read(_LONGEST_ANSWER)
         self.reusable = not response.will_close and response.isclosed()
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
+            if response.status == 200 and not bounded:
+                raise HTTPException("the answer was cut short") from None
             value = None
         after = response.headers.get("retry-after", "")
         return Answer(
