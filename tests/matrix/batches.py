@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-import openai
 from openai.types import Batch
 
 from budgetguard.testing.openai_server import OpenAIServer
@@ -103,11 +102,6 @@ def _serve() -> OpenAIServer:
     return server
 
 
-def _read_the_file(base_url: str) -> None:
-    with openai.OpenAI(base_url=base_url, api_key="test") as client:
-        client.files.content(BODY["input_file_id"])
-
-
 def _billed(server: OpenAIServer) -> int:
     return sum(batch_nanos(usage) for usage in server.billed)
 
@@ -119,5 +113,4 @@ CASE = Case(
     _billed,
     tuple(_ways()),
     sent=lambda server: server.count("/v1/batches"),
-    asks_first=_read_the_file,
 )

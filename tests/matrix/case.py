@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +23,7 @@ CLIENTS: Final = ("OpenAI", "AsyncOpenAI")
 # USD: more than any of the calls costs, and less than any of them is projected at.
 RICH: Final = 100
 POOR: Final = 0.0000001
+_NUMBERED: Final = re.compile(r"\b([a-z_]+[_-])\d{6}\b")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,6 @@ class Case:
         billed: prices the server's own log, with no code that reads answers: Nanos.
         ways: every way in which the SDK makes the call. Each makes one paid request.
         sent: how many paid requests arrived; by default all are. What is free may go out before a refusal.
-        asks_first: does what a guard asks of its own before the call, so that requests have the same numbers
-            with nobody between.
         options: base URL of the server -> what brings a client there.
     """
 
@@ -46,7 +46,6 @@ class Case:
     billed: Callable[[Any], int]
     ways: tuple[Way, ...]
     sent: Callable[[Any], int] = OpenAIServer.count
-    asks_first: Callable[[str], None] = lambda _base_url: None
     options: Callable[[str], Mapping[str, Any]] = lambda base_url: {"base_url": base_url}
 
 
@@ -130,8 +129,21 @@ def once_guarded(case: Case, client: str, way: Way) -> Made:
 def unguarded(case: Case, client: str, way: Way) -> list[Any]:
     """Make a call with nobody between."""
     with case.serve() as server:
-        case.asks_first(server.base_url)
         return make(case.options(server.base_url), client, way)
+
+
+def seen(answers: list[Any]) -> str:
+    """Write what a caller saw, such that what is equal for it is equal text.
+
+    The server numbers its ids by requests, and a guard may make some of its own before a call (a batch's file
+    is read): so ids count by the order in which they are seen.
+    """
+    ids: dict[str, str] = {}
+
+    def renumbered(found: re.Match[str]) -> str:
+        return ids.setdefault(found[0], f"{found[1]}<{len(ids)}>")
+
+    return _NUMBERED.sub(renumbered, repr(plain(answers)))
 
 
 def plain(value: Any) -> Any:

@@ -11,12 +11,10 @@ from budgetguard.usage import Usage
 from tests.adapters.books import MESSAGES, MODEL
 
 from .case import Case
-from .ways import BOOKED, CALL, HELPER, POLLED, RAW, REFUSED, STREAM, STREAMING, Way, done, every, of, within
+from .ways import CALL, HELPER, POLLED, RAW, STREAM, STREAMING, Way, done, every, of, within
 
 RUNS: Final = "beta.threads.runs"
 THREADS: Final = "beta.threads"
-# A guard reads the assistant and the thread first, so that the server's later ids have other numbers.
-_LAWS: Final = (BOOKED, REFUSED)
 
 
 async def _asked(client: Any, method: str) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def _way(column: str, method: str, finish: Callable[[Any, Any], Any], face: str 
         asked = await _asked(client, method)
         return await finish(client, of(client, method, face)(**asked, **more))
 
-    return Way(column, method, method, make, laws=_LAWS)
+    return Way(column, method, method, make)
 
 
 async def _created(client: Any, made: Any) -> Any:

@@ -25,12 +25,6 @@ POLLED: Final = "polled"
 CONNECT: Final = "connect"
 COLUMNS: Final = (CALL, STREAM, HELPER, PARSE, RAW, STREAMING, POST, POLLED, CONNECT)
 
-# What is proven of each way, in the order of the table's marks.
-BOOKED: Final = "booked"
-REFUSED: Final = "refused"
-UNNOTICED: Final = "unnoticed"
-LAWS: Final = (BOOKED, REFUSED, UNNOTICED)
-
 Make = Callable[[Any], Awaitable[Any]]
 
 
@@ -44,7 +38,6 @@ class Way:
         name: what sets it apart from other ways of the column.
         make: takes a client, `OpenAI` or `AsyncOpenAI`, and returns what came of the call.
         estimated: the answer does not report what it cost, and the books go by the request.
-        laws: what is proven of it; a mark is missing in README for any that is not.
     """
 
     column: str
@@ -52,7 +45,6 @@ class Way:
     name: str
     make: Make
     estimated: bool = False
-    laws: tuple[str, ...] = LAWS
 
     @property
     def there(self) -> bool:
