@@ -228,7 +228,9 @@ class Session:
     def _committed(self, event: Mapping[str, Any]) -> None:
         ident = text(event.get("item_id"))
         length = self._state.conversation.committed(ident)
-        if ident is not None and (call := self._next_transcript.take()) is not None:
+        if ident is None or self._under_way.is_transcribed(ident):
+            return
+        if (call := self._next_transcript.take()) is not None:
             self._under_way.transcribes(ident, call, length)
 
     def _transcribed(self, event: Mapping[str, Any]) -> Job:
@@ -249,6 +251,8 @@ class Session:
     def _began(self, event: Mapping[str, Any]) -> Job | None:
         response = as_mapping(event.get("response"))
         ident = text(response.get("id")) or ""
+        if self._under_way.response(ident) is not None:
+            return None  # told twice: a second call would take the place of the first
         self._state.conversation.began(ident)
         call = self._under_way.take_asked() or self._next_response.take()
         if call is not None:

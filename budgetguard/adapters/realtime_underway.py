@@ -94,6 +94,10 @@ class CallsUnderWay:
         """Return a response that was begun, and forget it."""
         return self._responses.pop(ident, None)
 
+    def is_transcribed(self, ident: str) -> bool:
+        """Whether an item gets a transcript."""
+        return ident in self._transcripts
+
     def transcribes(self, ident: str, call: Call, milliseconds: int) -> None:
         """Take note of a transcript that an item gets, of so much sound."""
         self._transcripts[ident] = call, milliseconds
