@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from budgetguard.money import Nanos
-from budgetguard.rows import AccountRow, HoldRow, StoredAccount, StoredHold
+from budgetguard.rows import AccountRow, Export, HoldRow, StoredAccount, StoredHold
 from budgetguard.stores.movable import Movable
 
 What: TypeAlias = Literal["spent", "held", "lapsed", "lapses", "open holds", "open holds listed"]
@@ -73,7 +73,7 @@ def verify(store: Movable) -> Verification:
     """
     export = store.export()
     horizon = export.at - store.retention_ms
-    sums = _Sums(export.at - _AGAIN_WITHIN)
+    sums = _Sums(export)
     differences: list[Difference] = []
     partial: list[str] = []
     accounts = 0
@@ -102,24 +102,42 @@ class _Booked:
     models: Counter[str] = field(default_factory=Counter)
 
 
+class Latest:
+    """Records of which one that comes again replaces what came before.
+
+    Only those are remembered that may come again: the others are as they will always be.
+
+    Args:
+        export: where they come from.
+    """
+
+    def __init__(self, export: Export) -> None:
+        self._final_before = export.at - _AGAIN_WITHIN
+        self._last: dict[str, HoldRow] = {}
+
+    def replaced(self, hold_id: str, row: HoldRow) -> HoldRow | None:
+        """Return what came of a hold before, None if nothing did; remember what comes now."""
+        before = self._last.pop(hold_id, None)
+        if row["state"] in ("held", "lapsed") or (row["ended"] or 0) >= self._final_before:
+            self._last[hold_id] = row
+        return before
+
+
 class _Sums:
     """What the records come to so far, by account and epoch, and by account and window."""
 
-    def __init__(self, final_before: int) -> None:
+    def __init__(self, export: Export) -> None:
         self.records = 0
         self.booked: defaultdict[tuple[str, int], _Booked] = defaultdict(_Booked)
         self.held: Counter[tuple[str, int]] = Counter()
         self.open: Counter[str] = Counter()
-        self._final_before = final_before
-        self._last: dict[str, HoldRow] = {}
+        self._latest = Latest(export)
 
     def add(self, hold_id: str, row: HoldRow) -> None:
-        before = self._last.pop(hold_id, None)
+        before = self._latest.replaced(hold_id, row)
         if before is not None:
             self._count(before, -1)
         self._count(row, 1)
-        if row["state"] in ("held", "lapsed") or (row["ended"] or 0) >= self._final_before:
-            self._last[hold_id] = row
 
     def _count(self, row: HoldRow, sign: int) -> None:
         self.records += sign

@@ -34,8 +34,7 @@ from budgetguard.rows import (
     is_hold_due,
     record,
 )
-from budgetguard.stores.base import public_url
-from budgetguard.stores.movable import batches, moved
+from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.windows import Clock, Milliseconds, duration_ms
 
 
@@ -177,13 +176,15 @@ class EmbeddedStore(ABC):
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            with self._writing(whole=True) as here:
+            with self._transaction(whole=True) as here:
+                if here.moved_to is not None and not here.moved_to.startswith(COPY):
+                    raise moved(self, here.moved_to)
                 for one in batch:
                     _put(here, one)
 
     def retire(self, moved_to: str | None) -> None:
         with self._transaction() as rows:
-            rows.move(None if moved_to is None else public_url(moved_to))
+            rows.move(None if moved_to is None else note_of(moved_to))
 
     @contextmanager
     def _writing(self, *, whole: bool = False) -> Iterator[TimedRows]:

@@ -11,6 +11,9 @@ from budgetguard.rows import Export, Stored
 from budgetguard.stores.base import Store, public_url
 from budgetguard.windows import Milliseconds
 
+COPY: Final = "copy of "
+"""What the note of a copy in the making begins with."""
+
 BATCH: Final = 500
 """Rows that a store takes in one transaction."""
 
@@ -44,7 +47,8 @@ class Movable(Store, Protocol):
         again change nothing, so what was interrupted can be repeated.
 
         Raises:
-            StoreError: the store cannot be written, or the project has left it.
+            StoreError: the store cannot be written, or the project has left it. A copy in the making
+                (`retire`) takes them.
         """
 
     def retire(self, moved_to: str | None) -> None:
@@ -54,7 +58,8 @@ class Movable(Store, Protocol):
         go on, and show it as it was, whatever time would have changed. None takes it back.
 
         Args:
-            moved_to: the URL of the store where the project is now. It is kept and shown without credentials.
+            moved_to: the URL of the store where the project is now, kept and shown without credentials; or
+                `COPY` and what the project is a copy of, while that copy is made.
 
         Raises:
             StoreError: the store cannot be written.
@@ -68,9 +73,19 @@ class Movable(Store, Protocol):
         """
 
 
+def note_of(moved_to: str) -> str:
+    """Return what a store keeps of where its project has moved, and shows."""
+    return moved_to if moved_to.startswith(COPY) else public_url(moved_to)
+
+
 def moved(store: Store, moved_to: str) -> StoreError:
     """Return the error of a verb that would write to a store that the project has left."""
     old = public_url(store.url)
+    if moved_to.startswith(COPY):
+        return StoreError(
+            f"project {store.project!r} of {old} is a {moved_to}, and not opened yet: programs write to that "
+            "one until `budgetguard copy` says that all has moved. Nothing was changed here"
+        )
     return StoreError(
         f"project {store.project!r} has moved from {old} to {moved_to}: name that store "
         "(BUDGETGUARD_STORE, or the argument store) and start the program again. Nothing was changed here. "

@@ -34,9 +34,8 @@ from budgetguard.holds import (
 )
 from budgetguard.learning import FADE_AT, Observations, observe
 from budgetguard.rows import Export, Stored
-from budgetguard.stores.base import public_url
 from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.movable import batches, moved
+from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.postgres_link import Link
 from budgetguard.stores.postgres_rows import exported, rows_value
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
@@ -217,10 +216,10 @@ class PostgresStore:
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            self._call("restore", (dump(rows_value(batch)),), self._link.deadline())
+            self._call("restore", (dump(rows_value(batch)), COPY), self._link.deadline())
 
     def retire(self, moved_to: str | None) -> None:
-        whereto = None if moved_to is None else encode(public_url(moved_to))
+        whereto = None if moved_to is None else encode(note_of(moved_to))
         self._call("retire", (whereto,), self._link.deadline())
 
     def retired(self) -> str | None:

@@ -33,8 +33,7 @@ from budgetguard.holds import (
 )
 from budgetguard.learning import FADE_AT, Observations, observe
 from budgetguard.rows import Export, Stored
-from budgetguard.stores.base import public_url
-from budgetguard.stores.movable import batches, moved
+from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.redis_target import parse_url
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 
@@ -242,10 +241,10 @@ class RedisStore:
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows, _RESTORED_AT_ONCE):
-            self._run("restore", [word for one in batch for word in words_of(one)])
+            self._run("restore", [encode(COPY), *(word for one in batch for word in words_of(one))])
 
     def retire(self, moved_to: str | None) -> None:
-        self._run("retire", [b"" if moved_to is None else encode(public_url(moved_to))])
+        self._run("retire", [b"" if moved_to is None else encode(note_of(moved_to))])
 
     def retired(self) -> str | None:
         (_, moved_to), _ = self._run("export", [b"now", b"", b""])

@@ -1,6 +1,7 @@
 -- Insert or replace rows as another store exported them, each after a letter for its kind.
 
-if moved then
+local copy = take()
+if moved and string.sub(moved, 1, #copy) ~= copy then
   return {'moved', moved}
 end
 

@@ -56,8 +56,9 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
     ) o
 $$;
 
--- Insert or replace rows: {holds, accounts, removed, models}, each key in them once.
-CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- Insert or replace rows: {holds, accounts, removed, models}, each key in them once. A project that
+-- has moved takes none, but a copy in the making does: its note begins with `p_copy`.
+CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb, p_copy text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_moved text;
     v_names text[];
@@ -68,7 +69,7 @@ BEGIN
     ) s;
     PERFORM @schema@.lock_accounts(p_project, v_names);
     v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
+    IF NOT starts_with(v_moved, p_copy) THEN
         RETURN jsonb_build_object('moved', v_moved);
     END IF;
     DELETE FROM @schema@.holds h USING jsonb_array_elements(p_rows -> 'holds') r
