@@ -135,6 +135,8 @@ def check_project(project: object) -> str:
         ConfigurationError: it cannot.
     """
     name = check_id(project, name="project")
+    if name in (".", ".."):
+        raise ConfigurationError(f"the project {name!r} can be no part of an address: choose another name")
     if name == KEYS_PROJECT:
         raise ConfigurationError(f"the project {name!r} is where keys are kept: choose another name")
     return name

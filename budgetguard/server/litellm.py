@@ -245,7 +245,7 @@ def _sent(user: str, value: object, now: Milliseconds) -> _Sent:
 def _record(value: object) -> _Record:
     if not isinstance(value, Mapping) or "total_budget" not in value:
         raise ConfigurationError(f"a record must be an object with total_budget, not {shown(value)}")
-    models = value.get("model_cost") or {}
+    models = value.get("model_cost", {})
     if not isinstance(models, Mapping) or len(models) > LONGEST:
         raise ConfigurationError(f"model_cost must be an object of models, not {shown(models)}")
     for model in models:

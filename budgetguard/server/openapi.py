@@ -54,7 +54,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [{"key": []}],
         "parameters": list(_parameters(route)),
         "responses": {
-            "200": {"description": "Done.", "content": _json(_telling(route))},
+            "200": {"description": "Done.", "content": _json(result_of(route))},
             **{code: _refusal(text) for code, text in _REFUSALS.items() if code not in left_out},
         },
     }
@@ -76,7 +76,7 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
         }
 
 
-def _telling(route: Route) -> Any:
+def result_of(route: Route) -> Any:
     """Return the schema of a route's answer, with the lapses that were found on the way."""
     if not route.project:
         return route.result

@@ -232,7 +232,9 @@ LITELLM_RECORD: Final[Schema] = {
             "type": "object",
             "additionalProperties": {"type": "number", "minimum": 0, "maximum": 9_007_199},
         },
-        "view": {"type": "object", "description": "As /get_budget handed it out; sent back unchanged."},
+        "view": maybe(
+            {"type": "object", "description": "As /get_budget handed it out; sent back unchanged."}
+        ),
     },
     "required": ["total_budget"],
 }

@@ -54,7 +54,8 @@ def balance(call: Call) -> dict[str, Any]:
 
 def balances(call: Call) -> dict[str, Any]:
     """Answer GET …/balances."""
-    kind, after = call.query.get("kind", ""), call.query.get("after", "")
+    kind = read_text(call.query.get("kind", ""), "kind")
+    after = read_text(call.query.get("after", ""), "after")
     most = reading.page_size(call.query)
     rows = (one for one in call.store.list(kind) if one.account > after and not _is_own(one.account))
     page = list(islice(rows, most + 1))
@@ -89,7 +90,7 @@ def holds(call: Call) -> dict[str, Any]:
     """Answer GET …/holds: sorted here, since stores yield those of one account by when they lapse."""
     name = call.query.get("account")
     account = None if name is None else reading.account(name, "account")
-    most, after = reading.page_size(call.query), call.query.get("after", "")
+    most, after = reading.page_size(call.query), read_text(call.query.get("after", ""), "after")
     found = sorted((one for one in call.store.holds(account) if one.id > after), key=lambda one: one.id)
     return _records(found[: most + 1], most)
 
