@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from budgetguard.config import Settings
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
+from budgetguard.stores.base import public_url
 from budgetguard.stores.hosted_service import Service, open_service
 from budgetguard.stores.hosted_target import parse_url
 
@@ -42,11 +43,13 @@ class HostedGuard:
         self._made: tuple[Guard, Settings, Guard] | None = None
 
     def beside(self, base: Guard) -> Guard:
-        """Return a guard with the prices, hooks and settings of another.
+        """Return a guard with the prices, hooks and settings of another: itself, if it is there already.
 
         Raises:
             StoreError: the service does not answer.
         """
+        if self._headers is None and base.keeper.place == public_url(self._api_base):
+            return base
         with self._lock:
             if self._store is None:
                 self._store = open_service(

@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
@@ -53,6 +54,9 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.reusable = True
         self._socket = sock
+        # Few programs close their stores; an idle connection that is forgotten is nothing to warn of.
+        self._hang_up = weakref.finalize(self, sock.close)
+        self._hang_up.atexit = False
         self._deadline = 0.0
 
     def exchange(self, method: str, request: bytes, deadline: float) -> Answer:
@@ -105,11 +109,7 @@ class Wire:
     def close(self) -> None:
         """Hang up."""
         with suppress(OSError):
-            self._socket.close()
-
-    def __del__(self) -> None:
-        # Few programs close their stores; an idle connection is nothing to warn of.
-        self.close()
+            self._hang_up()
 
 
 class _Reading(RawIOBase):
