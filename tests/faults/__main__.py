@@ -16,7 +16,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="repeat this run; by default a new one")
     parser.add_argument("--steps", type=int, default=20_000, help="how many (default %(default)s)")
-    parser.add_argument("--store", default="memory://", help="URL, valkey or postgres (default %(default)s)")
+    parser.add_argument(
+        "--store", default="memory://", help="URL, valkey, postgres or hosted (default %(default)s)"
+    )
     parser.add_argument("--episode", type=int, default=0, help=f"begin with this one; each has {STEPS} steps")
     given = parser.parse_args()
     logging.getLogger("budgetguard").setLevel(logging.CRITICAL)

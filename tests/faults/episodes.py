@@ -11,6 +11,7 @@ from pathlib import Path
 
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
+from budgetguard.windows import Milliseconds
 
 from .world import Broken, OpenStore, World
 
@@ -97,7 +98,7 @@ def _opener(url: str, folder: Path) -> Iterator[OpenStore]:
 
 @contextmanager
 def served(store: str) -> Iterator[str]:
-    """Yield the URL of a store; `valkey` and `postgres` start a server of that kind and stop it again."""
+    """Yield the URL of a store; `valkey`, `postgres` and `hosted` start such a server and stop it again."""
     if store == "postgres":
         from tests.servers.postgres import running
 
@@ -112,9 +113,28 @@ def served(store: str) -> Iterator[str]:
                 yield valkey.url
             finally:
                 valkey.kill()
+    elif store == "hosted":
+        from tests.server.services import running as running_service
+
+        with tempfile.TemporaryDirectory() as folder:
+            disk = f"disk://{folder}/store"
+            with running_service(disk, clock=_world_clock, rate="none") as service:
+                yield f"{service.url}?timeout=60"
     else:
         yield store
 
 
+_clocks: list[FakeClock] = []
+
+
+def _world_clock() -> Milliseconds:
+    """Tell the time of the world that opened a store last: a service, whose clock counts, outlives worlds."""
+    return _clocks[-1]() if _clocks else FakeClock()()
+
+
 def _opening(url: str, project: str) -> Callable[[FakeClock], Store]:
-    return lambda clock: open_store(url, project=project, clock=clock)
+    def opening(clock: FakeClock) -> Store:
+        _clocks[:] = [clock]
+        return open_store(url, project=project, clock=clock)
+
+    return opening

@@ -23,7 +23,7 @@ def test_the_laws_hold_whatever_fails(store: str, steps: int, seed: int) -> None
         assert not isinstance(outcome, Failure), f"{outcome}"
 
 
-@pytest.mark.parametrize("store", ["valkey", "postgres"])
+@pytest.mark.parametrize("store", ["valkey", "postgres", "hosted"])
 def test_the_laws_hold_on_servers_whatever_fails(store: str) -> None:
     with served(store) as url:
         for outcome in run(1, 600, url):
