@@ -20,7 +20,7 @@ from typing import Final, Protocol, cast
 
 from budgetguard.stores import Store
 
-NAMES: Final = ("disk", "redis", "postgres")
+NAMES: Final = ("disk", "redis", "postgres", "hosted")
 
 PROJECT: Final = "p"
 LIMIT: Final = 10**15
