@@ -98,7 +98,7 @@ def read_run(answer: object) -> Reported:
     """
     answer = parsed(answer)
     said = reported(answer)
-    if field(answer, "status") not in _OVER:
+    if text(field(answer, "status")) not in _OVER:
         return Reported(usage=None, request_id=said.request_id, pending=True)
     usage = said.usage
     if usage is None:

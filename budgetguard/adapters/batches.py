@@ -201,7 +201,7 @@ def read_batch(answer: object) -> Reported:
     """
     answer = parsed(answer)
     said = reported(answer)
-    if field_of(answer, "status") not in _OVER:
+    if text(field_of(answer, "status")) not in _OVER:
         return Reported(usage=None, request_id=said.request_id, pending=True)
     counts = field_of(answer, "request_counts")
     completed, total = count(field_of(counts, "completed")), count(field_of(counts, "total"))

@@ -29,7 +29,7 @@ def read_response(answer: object) -> Reported:
     """
     answer = parsed(answer)
     said = reported(answer)
-    status = field(answer, "status")
+    status = text(field(answer, "status"))
     if said.usage is None:
         if status == "failed":
             return replace(said, usage=Usage())
@@ -101,7 +101,7 @@ class ResponseTally(StreamTally):
         response = field(chunk, "response")
         if response is not None:
             said = read_response(response)
-            over = field(response, "status") in _OVER
+            over = text(field(response, "status")) in _OVER
             if said.pending or said.usage is not None or (over and field(response, "background") is True):
                 self._said = said
         elif kind.endswith(".delta") and kind not in _NOT_OUTPUT:
