@@ -5,8 +5,8 @@
 A call is one reserve and one settle through the `http://` store, of one of 1 000 users, from as many threads
 as `clients` says in two processes (one thread in one process for 1). `/healthz` is asked by the same threads
 over the same kind of connections, right before. p50 and p99 are milliseconds of a whole call, or of one
-`/healthz`. `share` is requests a second of the calls (two each) beside those of `/healthz`. Service, its store
-and the clients share this machine's processors.
+`/healthz`. `share` is requests a second of the calls (two each) beside those of `/healthz`. Service, store
+and clients share this machine's processors.
 """
 
 from __future__ import annotations
