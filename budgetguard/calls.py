@@ -90,7 +90,7 @@ class Call:
         if projection.cost > MAX_NANOS:
             raise ConfigurationError(
                 f"this call to {self.request.model} is projected at {format_usd(projection.cost)}, "
-                f"more than a budget can hold (${MAX_USD})"
+                f"more than a budget can hold (${MAX_USD}): cap its output lower"
             )
         now = keeper.now()
         self._hold = hold = Hold(

@@ -121,9 +121,11 @@ def wrap(client: C, keeper: Bookkeeper, model_map: Mapping[str, str] | None = No
         _checked(sys.modules[_MODULE], "AsyncAPIClient")
         request = _async_request(kind)
     else:
+        what = f"{kind.__module__}.{kind.__qualname__}"
+        if isinstance(client, type):
+            what = f"the class {client.__qualname__} itself: make a client of it"
         raise ConfigurationError(
-            f"wrap() guards clients of the openai package, not {kind.__module__}.{kind.__qualname__}; "
-            "guard other functions with @budgeted"
+            f"wrap() guards clients of the openai package, not {what}; guard other functions with @budgeted"
         )
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     with _lock:

@@ -91,6 +91,10 @@ def _text(name: object) -> str:
 
 
 def _unreadable(content: object) -> ConfigurationError:
+    if getattr(content, "closed", False) is True:
+        return ConfigurationError(
+            f"the {type(content).__name__} to upload is closed, so the call was not made; open it anew"
+        )
     return ConfigurationError(
         f"a {type(content).__name__} cannot be read without consuming it, so the cost of what it uploads is "
         "unknown and the call was not made; pass bytes, or a file opened with open(path, 'rb')"

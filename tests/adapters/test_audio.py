@@ -326,3 +326,12 @@ def test_words_are_counted_as_the_provider_counts_them(books: Books) -> None:
     with books.client() as client:
         client.audio.speech.create(**SPEECH, model="gpt-4o-mini-tts", instructions="Whisper.")
     assert media(books).billed[0]["input_tokens"] == o200k(TEXT) + o200k("Whisper.")
+
+
+def test_a_closed_upload_is_called_closed(tmp_path: Path) -> None:
+    sound = tmp_path / "a.wav"
+    sound.write_bytes(b"RIFF")
+    with sound.open("rb") as file:
+        pass
+    with pytest.raises(ConfigurationError, match=r"BufferedReader to upload is closed.* open it anew"):
+        look_into(file, lambda content, _size, _name: content.read())

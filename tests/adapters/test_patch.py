@@ -432,3 +432,8 @@ def test_websockets_connect_where_they_are_allowed_and_nowhere_else(
         for other in WEBSOCKETS.keys() - {allowed}:
             with pytest.raises(UnknownEndpointError):
                 WEBSOCKETS[other](client)
+
+
+def test_a_class_is_not_taken_for_its_client(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not the class OpenAI itself: make a client of it"):
+        wrap(openai.OpenAI, keeper_on("memory", tmp_path))
