@@ -56,7 +56,6 @@ class Wire:
         self._socket = sock
         # Few programs close their stores; an idle connection that is forgotten is nothing to warn of.
         self._hang_up = weakref.finalize(self, sock.close)
-        self._hang_up.atexit = False
         self._deadline = 0.0
 
     def exchange(self, method: str, request: bytes, deadline: float) -> Answer:
