@@ -169,9 +169,12 @@ def test_limits_that_clients_change_are_changed_and_those_that_they_only_repeat_
     two = client()
     two.update_cost("u", 0.01)
     assert balance(service).limit_nanos == 77
+    store.set_budget("user:u", Budget(88))
+    two.update_cost("u", 0.01)
+    assert balance(service).limit_nanos == 88
     two.create_budget(20, "u", 7)
     after = balance(service)
-    assert (after.limit_nanos, after.duration, after.spent_nanos) == (2_000 * CENT, "7d", 2 * CENT)
+    assert (after.limit_nanos, after.duration, after.spent_nanos) == (2_000 * CENT, "7d", 3 * CENT)
     three = client()
     three.user_dict["u"]["total_budget"] = 30
     three.save()
