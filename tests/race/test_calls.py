@@ -67,9 +67,15 @@ STORES = ("memory", "disk")
 
 @contextmanager
 def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Bookkeeper]:
-    """Patch openai for a keeper that gives each new user the budget; nobody made the user before."""
-    url = "memory://" if store == "memory" else f"disk://{folder / 'books'}"
-    keeper = Bookkeeper(Settings(store=url, default_budget=to_usd(limit)))
+    """Patch openai for a keeper that gives each new user the budget; nobody made the user before.
+
+    Args:
+        store: `memory`, `disk`, or a URL.
+        folder: where a disk store's is made.
+        limit: the budget.
+    """
+    urls = {"memory": "memory://", "disk": f"disk://{folder / 'books'}"}
+    keeper = Bookkeeper(Settings(store=urls.get(store, store), default_budget=to_usd(limit)))
     patch(keeper)
     try:
         with budget_user("1234"):
@@ -201,14 +207,19 @@ def test_of_thirty_two_calls_at_once_ten_go_out(store: str, crowd: str, case: Ca
         check(keeper, server, case, in_flight)
 
 
-def _process(folder: Path, limit: Nanos, base_url: str, told: Any) -> None:
-    with keeping("disk", folder, limit):
+def _process(store: str, folder: Path, limit: Nanos, base_url: str, told: Any) -> None:
+    with keeping(store, folder, limit):
         threads(base_url, told.put, count=8)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_of_four_processes_with_eight_threads_ten_calls_go_out(case: Case, tmp_path: Path) -> None:
     """All begin on an empty folder, so they also race to make the store and the user's budget."""
+    processes_let_ten_out("disk", case, tmp_path)
+
+
+def processes_let_ten_out(store: str, case: Case, tmp_path: Path) -> None:
+    """Call from four processes of eight threads at once, on a store without the user."""
     gate = threading.Event()
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
@@ -223,7 +234,7 @@ def test_of_four_processes_with_eight_threads_ten_calls_go_out(case: Case, tmp_p
 
     with OpenAIServer(reply(case, gate)) as server:
         processes = [
-            context.Process(target=_process, args=(tmp_path, case.limit, server.base_url, told))
+            context.Process(target=_process, args=(store, tmp_path, case.limit, server.base_url, told))
             for _ in range(4)
         ]
         for process in processes:
@@ -239,5 +250,5 @@ def test_of_four_processes_with_eight_threads_ten_calls_go_out(case: Case, tmp_p
                 process.join(PATIENCE)
         assert [process.exitcode for process in processes] == [0] * 4
         assert sum(answers) == in_flight
-        with keeping("disk", tmp_path, case.limit) as keeper:
+        with keeping(store, tmp_path, case.limit) as keeper:
             check(keeper, server, case, in_flight)
