@@ -8,7 +8,7 @@ rest, compares the two to the last Nano, and opens the second. What it is interr
 rows that come again change nothing. Until the end the second store takes no calls, and if the two are not
 the same, the first goes on as if nothing had been.
 
-Settlements that were under way are refused like all else, and wait in the spool: `deliver` brings them.
+Settlements that were under way are refused like all else, and wait in the spool: see `delivering`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import UnknownAccount
 from budgetguard.money import Nanos, format_usd
 from budgetguard.rows import AccountRow, Export, HoldRow, Stored, StoredAccount, StoredHold, gone_since
-from budgetguard.spool import Spool, spools
-from budgetguard.stores.base import Store, public_url
+from budgetguard.stores.base import public_url
 from budgetguard.stores.movable import BATCH, COPY, Movable
 from budgetguard.verifying import Latest
 from budgetguard.windows import Milliseconds
@@ -327,79 +324,3 @@ def _said(sums: Sums) -> str:
         f"{sums.accounts} accounts with {format_usd(sums.spent)} spent and {format_usd(sums.held)} held, "
         f"{sums.records} calls of {format_usd(sums.cost)}"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Hold what waits in the spool for one project of one store.
-
-    Attributes:
-        store: the store's URL, without credentials.
-        project: whose calls.
-        settlements: how many wait.
-        cost: Nanos that they come to.
-        oldest: when the oldest of their calls was made (milliseconds).
-    """
-
-    store: str
-    project: str
-    settlements: int
-    cost: Nanos
-    oldest: Milliseconds
-
-
-def waiting(folder: Path) -> Iterator[Waiting]:
-    """Yield what waits in a folder of spools, by store and project."""
-    for spool in spools(folder):
-        number, cost, oldest = 0, 0, None
-        for one in spool.waiting():
-            number += 1
-            cost += one.settlement.cost
-            oldest = one.hold.created if oldest is None else min(oldest, one.hold.created)
-        if oldest is not None:
-            yield Waiting(spool.url, spool.project, number, cost, oldest)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Hold what a delivery did.
-
-    Attributes:
-        settlements: how many were sent.
-        booked: Nanos that the store booked for them.
-        repeated: how many it had had before.
-        unknown: accounts that it does not know, whose calls were booked on nobody.
-    """
-
-    settlements: int
-    booked: Nanos
-    repeated: int
-    unknown: tuple[str, ...]
-
-
-def deliver(folder: Path, old_url: str, target: Store) -> Delivered:
-    """Send what waits in the spool under an old store's name to the store where the project is now.
-
-    Each counts once, however often it is sent, and whoever else sends it.
-
-    Args:
-        folder: of the spools.
-        old_url: the store that did not take them.
-        target: the store that shall; its project is theirs.
-
-    Raises:
-        StoreError: it does not take them; those that it has not taken stay.
-    """
-    spool = Spool(folder, old_url, target.project)
-    number = booked = repeated = 0
-    unknown: dict[str, None] = {}
-    for one in spool.waiting():
-        answer = target.settle(one.hold, one.settlement)
-        number += 1
-        if isinstance(answer, UnknownAccount):
-            unknown[answer.account] = None
-        else:
-            booked += answer.booked
-            repeated += answer.repeated
-        spool.remove(one.hold.id)
-    return Delivered(number, booked, repeated, tuple(unknown))

@@ -19,6 +19,9 @@ from budgetguard.stores.movable import Movable
 
 What: TypeAlias = Literal["spent", "held", "lapsed", "lapses", "open holds", "open holds listed"]
 
+COUNTS: Final = ("lapses", "open holds", "open holds listed")
+"""Numbers that are counts; the others are Nanos."""
+
 _AGAIN_WITHIN: Final = 60_000
 """Milliseconds before an export began whose records may come twice in it."""
 

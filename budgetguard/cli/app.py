@@ -17,10 +17,13 @@ from budgetguard.cli import (
     keys,
     listing,
     migrating,
+    moving,
     options,
     running,
     serving,
     spending,
+    spooling,
+    verifying,
 )
 from budgetguard.cli.session import error_object, tell, write_json
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
@@ -58,7 +61,20 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for module in (demo, running, listing, budgets, spending, importing, migrating, serving, keys):
+for module in (
+    demo,
+    running,
+    listing,
+    budgets,
+    spending,
+    importing,
+    migrating,
+    moving,
+    spooling,
+    verifying,
+    serving,
+    keys,
+):
     module.register(app)
 
 

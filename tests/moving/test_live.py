@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from budgetguard.accounts import Budget
-from budgetguard.moving import copy, deliver
+from budgetguard.delivering import deliver
+from budgetguard.moving import copy
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store, public_url
 from budgetguard.stores.movable import Movable

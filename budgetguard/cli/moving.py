@@ -1,0 +1,148 @@
+"""`copy`: move a project to another store, or look at it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import count, printable
+from budgetguard.cli.session import Session, new_console, session
+from budgetguard.cli.tables import Column, new_table, text_column
+from budgetguard.errors import ConfigurationError
+from budgetguard.money import format_usd, to_usd
+from budgetguard.moving import Copied, Progress, Sums
+from budgetguard.moving import copy as copy_project
+from budgetguard.stores.base import Store, open_store, public_url
+from budgetguard.stores.movable import Movable
+
+From = Annotated[str, typer.Option("--from", metavar="URL", help="The store where the project is.")]
+To = Annotated[str, typer.Option("--to", metavar="URL", help="The store where it shall be.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(copy)
+
+
+def copy(
+    source: From,
+    target: To,
+    project: options.Project = None,
+    keep_open: Annotated[
+        bool,
+        typer.Option("--keep-open", help="Only copy what there is now; the project stays where it is."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Move a project to another store, while programs still write to the first.
+
+    At the end the first store takes no more writes and says whereto the project has moved, the rest is
+    copied, and the sums of the two are compared. If they differ, the project stays. Interrupted, it can be
+    repeated. Start the programs again with the new store then, and run `budgetguard deliver`.
+
+    \b
+    Example:
+      budgetguard copy --from disk:///var/lib/app/budgets --to postgresql://db.internal/budgets
+    """
+    with session(source, project, json=json) as here, opened(here, target) as there:
+        console = new_console(stderr=True)
+        with console.status("Looking at both stores ...") as status:
+
+            def tell(progress: Progress) -> None:
+                standing = ", writes are refused" if progress.retired else ""
+                rows = count(progress.rows, "row")
+                status.update(f"{progress.step.capitalize()}, pass {progress.number}: {rows}{standing}")
+
+            done = copy_project(movable(here.guard.store), movable(there), keep_open=keep_open, tell=tell)
+        if json:
+            here.write(_object(here, there, done))
+        else:
+            _show(here, there, done)
+
+
+def movable(store: Store) -> Movable:
+    """Return a store as one whose rows can be read and written.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(store, Movable):
+        raise ConfigurationError(
+            f"{public_url(store.url)} is a service, which keeps its rows to itself: "
+            "run this where the service runs, with --store URL of the store behind it"
+        )
+    return store
+
+
+@contextmanager
+def opened(here: Session, url: str) -> Iterator[Store]:
+    """Open another store of the same project, for as long as a command takes.
+
+    Raises:
+        ConfigurationError: a bad URL, or one of a store that ends with the command.
+    """
+    if url.startswith("memory:"):
+        raise ConfigurationError("a memory:// store is gone when the command ends: name one that lasts")
+    settings = here.guard.settings
+    store = open_store(url, project=here.guard.project, clock=settings.clock, retention=settings.retention)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _show(here: Session, there: Store, done: Copied) -> None:
+    old, new = printable(public_url(here.guard.store.url)), printable(public_url(there.url))
+    project = f"project {here.guard.project!r}"
+    passes = f"{count(done.rows, 'row')} in {done.passes} pass{'' if done.passes == 1 else 'es'}"
+    if done.action == "none":
+        here.say(f"Nothing to do: {project} has moved to {new} before.")
+    elif done.action == "copied":
+        here.say(f"Copied {project} to {new}: {passes}. It stays at {old}; the copy takes no calls.")
+    else:
+        here.say(
+            f"Moved {project} to {new}: {passes}. The sums agree. "
+            f"Writes were refused for {done.stood_still:.1f} s."
+        )
+    here.console.print(new_table([text_column("There"), Column("")], _rows(done.sums)))
+    if done.action != "copied":
+        here.say(
+            f"Start the programs with BUDGETGUARD_STORE={new} now. What they could not settle meanwhile:"
+        )
+        here.say(f"  budgetguard deliver --from {old} --to {new} --project {here.guard.project}")
+
+
+def _rows(sums: Sums) -> list[list[str]]:
+    return [
+        ["accounts", f"{sums.accounts:,}"],
+        ["limits", format_usd(sums.limit)],
+        ["spent", format_usd(sums.spent)],
+        ["held", format_usd(sums.held)],
+        ["calls", f"{sums.records:,}"],
+        ["calls under way", f"{sums.open:,}"],
+        ["cost of calls", format_usd(sums.cost)],
+    ]
+
+
+def _object(here: Session, there: Store, done: Copied) -> dict[str, Any]:
+    sums = done.sums
+    return {
+        "action": done.action,
+        "project": here.guard.project,
+        "from": public_url(here.guard.store.url),
+        "to": public_url(there.url),
+        "passes": done.passes,
+        "rows": done.rows,
+        "refused_seconds": round(done.stood_still, 3),
+        "accounts": sums.accounts,
+        "limits": format(to_usd(sums.limit), "f"),
+        "spent": format(to_usd(sums.spent), "f"),
+        "held": format(to_usd(sums.held), "f"),
+        "calls": sums.records,
+        "open": sums.open,
+        "cost": format(to_usd(sums.cost), "f"),
+    }

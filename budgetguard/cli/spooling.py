@@ -1,0 +1,125 @@
+"""`spool` and `deliver`: settlements that a store did not take, and bringing them to where they count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from budgetguard.cli import options
+from budgetguard.cli.display import count, money, printable, when, zone_name
+from budgetguard.cli.moving import From, To
+from budgetguard.cli.session import session
+from budgetguard.cli.tables import Column, new_table, text_column
+from budgetguard.delivering import deliver as deliver_settlements
+from budgetguard.delivering import waiting
+from budgetguard.errors import ConfigurationError
+from budgetguard.guard import Guard
+from budgetguard.money import format_usd, to_usd
+from budgetguard.stores.base import public_url
+from budgetguard.windows import to_datetime
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(spool)
+    app.command()(deliver)
+
+
+def spool(timezone: options.Timezone = None, json: options.Json = False) -> None:
+    """List the settlements that wait on this machine for a store to take them.
+
+    They lie in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
+    delivers them; `budgetguard deliver` brings them to another.
+
+    \b
+    Example:
+      budgetguard spool
+    """
+    with session(timezone=timezone, json=json, may_make=True) as here:
+        found = list(waiting(_folder(here.guard)))
+        if json:
+            for one in found:
+                here.write(
+                    {
+                        "store": one.store,
+                        "project": one.project,
+                        "settlements": one.settlements,
+                        "cost": format(to_usd(one.cost), "f"),
+                        "oldest": to_datetime(one.oldest).isoformat(),
+                    }
+                )
+            return
+        if not found:
+            here.say("Nothing waits.")
+            return
+        costs = money([one.cost for one in found])
+        columns = [
+            text_column("Store"),
+            text_column("Project"),
+            Column("Settlements"),
+            Column("Cost"),
+            Column("Oldest", "left"),
+        ]
+        rows = [
+            [
+                printable(one.store),
+                printable(one.project),
+                f"{one.settlements:,}",
+                cost,
+                when(to_datetime(one.oldest), here.timezone),
+            ]
+            for one, cost in zip(found, costs, strict=True)
+        ]
+        here.console.print(new_table(columns, rows))
+        here.say(f"Times are in {zone_name(here.timezone)}.")
+
+
+def deliver(
+    source: From,
+    target: To,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """Send what waits on this machine for a store that a project has left to the one where it is now.
+
+    Each settlement counts once, however often it is sent. Run it on every machine whose programs wrote to
+    the first store, once they have ended.
+
+    \b
+    Example:
+      budgetguard deliver --from disk:///var/lib/app/budgets --to postgresql://db.internal/budgets
+    """
+    with session(target, project, json=json) as here:
+        done = deliver_settlements(_folder(here.guard), source, here.guard.store)
+        if json:
+            here.write(
+                {
+                    "action": "delivered",
+                    "project": here.guard.project,
+                    "from": public_url(source),
+                    "to": public_url(here.guard.store.url),
+                    "settlements": done.settlements,
+                    "booked": format(to_usd(done.booked), "f"),
+                    "repeated": done.repeated,
+                    "unknown": list(done.unknown),
+                }
+            )
+            return
+        if not done.settlements:
+            here.say(f"Nothing waits for project {here.guard.project!r} of {printable(public_url(source))}.")
+            return
+        here.say(
+            f"Delivered {count(done.settlements, 'settlement')} to {printable(here.place)}: "
+            f"{format_usd(done.booked)} booked"
+            + (f", {done.repeated:,} were booked before" if done.repeated else "")
+            + "."
+        )
+        for account in done.unknown:
+            here.say(f"Nobody was charged for calls of {printable(account)}, who has no budget any more.")
+
+
+def _folder(guard: Guard) -> Path:
+    if guard.settings.spool is None:
+        raise ConfigurationError("there is no spool: BUDGETGUARD_SPOOL is none, what waits is in memory")
+    return Path(guard.settings.spool).expanduser()

@@ -1,0 +1,89 @@
+"""What waits in the spool: show it, and bring it to the store where a project has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from budgetguard.holds import UnknownAccount
+from budgetguard.money import Nanos
+from budgetguard.spool import Spool, spools
+from budgetguard.stores.base import Store
+from budgetguard.windows import Milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Hold what waits in the spool for one project of one store.
+
+    Attributes:
+        store: the store's URL, without credentials.
+        project: whose calls.
+        settlements: how many wait.
+        cost: Nanos that they come to.
+        oldest: when the oldest of their calls was made (milliseconds).
+    """
+
+    store: str
+    project: str
+    settlements: int
+    cost: Nanos
+    oldest: Milliseconds
+
+
+def waiting(folder: Path) -> Iterator[Waiting]:
+    """Yield what waits in a folder of spools, by store and project."""
+    for spool in spools(folder):
+        number, cost, oldest = 0, 0, None
+        for one in spool.waiting():
+            number += 1
+            cost += one.settlement.cost
+            oldest = one.hold.created if oldest is None else min(oldest, one.hold.created)
+        if oldest is not None:
+            yield Waiting(spool.url, spool.project, number, cost, oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Hold what a delivery did.
+
+    Attributes:
+        settlements: how many were sent.
+        booked: Nanos that the store booked for them.
+        repeated: how many it had had before.
+        unknown: accounts that it does not know, whose calls were booked on nobody.
+    """
+
+    settlements: int
+    booked: Nanos
+    repeated: int
+    unknown: tuple[str, ...]
+
+
+def deliver(folder: Path, old_url: str, target: Store) -> Delivered:
+    """Send what waits in the spool under an old store's name to the store where the project is now.
+
+    Each counts once, however often it is sent, and whoever else sends it.
+
+    Args:
+        folder: of the spools.
+        old_url: the store that did not take them.
+        target: the store that shall; its project is theirs.
+
+    Raises:
+        StoreError: it does not take them; those that it has not taken stay.
+    """
+    spool = Spool(folder, old_url, target.project)
+    number = booked = repeated = 0
+    unknown: dict[str, None] = {}
+    for one in spool.waiting():
+        answer = target.settle(one.hold, one.settlement)
+        number += 1
+        if isinstance(answer, UnknownAccount):
+            unknown[answer.account] = None
+        else:
+            booked += answer.booked
+            repeated += answer.repeated
+        spool.remove(one.hold.id)
+    return Delivered(number, booked, repeated, tuple(unknown))

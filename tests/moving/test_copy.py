@@ -1,0 +1,237 @@
+"""Copying between stores of different kinds: what is the same, what is refused, what is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import Settlement
+from budgetguard.moving import Progress, copy
+from budgetguard.rows import Export, Stored, StoredAccount, StoredHold
+from budgetguard.stores import open_store
+from budgetguard.stores.base import public_url
+from budgetguard.stores.movable import COPY, Movable
+from budgetguard.testing._contract_base import USER, budget, granted, hold, money, settled
+from budgetguard.testing._contract_moving import exported, live, sorted_rows
+from budgetguard.testing.clock import FakeClock
+from budgetguard.verifying import verify
+
+from .conftest import NewUrl
+
+KINDS = ("disk", "redis", "postgresql")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+class Pair:
+    """Two stores, of which the first has lived."""
+
+    def __init__(self, old: str, new: str, clock: FakeClock) -> None:
+        self.clock = clock
+        self.source = cast(Movable, open_store(old, project="p", clock=clock))
+        self.target = cast(Movable, open_store(new, project="p", clock=clock))
+        live(self.source, clock)
+
+    def close(self) -> None:
+        self.source.close()
+        self.target.close()
+
+
+@pytest.fixture
+def pair(new_url: NewUrl, clock: FakeClock) -> Iterator[Pair]:
+    made = Pair(new_url("disk"), new_url("disk"), clock)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize("old", KINDS)
+def test_a_copy_has_every_row_whatever_the_two_stores_are(
+    old: str, new: str, new_url: NewUrl, clock: FakeClock
+) -> None:
+    pair = Pair(new_url(old), new_url(new), clock)
+    call = granted(pair.source, hold(clock, 5))
+    before = sorted_rows(exported(pair.source))
+    told: list[Progress] = []
+    done = copy(pair.source, pair.target, tell=told.append)
+    assert done.action == "moved"
+    assert sorted_rows(exported(pair.target)) == before
+    assert verify(pair.target)
+    assert (done.sums.accounts, done.sums.records) == (
+        len(list(pair.target.list())),
+        verify(pair.target).records,
+    )
+    assert done.sums.spent == sum(balance.spent_nanos for balance in pair.source.list())
+    assert done.sums.cost == sum(record.cost_nanos for record in pair.source.calls())
+    assert {progress.step for progress in told} == {"copying", "comparing"}
+    with pytest.raises(StoreError, match="has moved from"):
+        settled(pair.source, call, 5)
+    settled(pair.target, call, 5)
+    pair.close()
+
+
+def test_a_copy_that_was_finished_is_not_done_again(pair: Pair) -> None:
+    copy(pair.source, pair.target)
+    settled(pair.target, granted(pair.target, hold(pair.clock, 5)), 5)
+    before = sorted_rows(exported(pair.target))
+    assert copy(pair.source, pair.target).action == "none"
+    assert sorted_rows(exported(pair.target)) == before
+
+
+def test_a_copy_writes_over_nobody_elses_project(pair: Pair) -> None:
+    budget(pair.target, 5, "user:theirs")
+    with pytest.raises(ConfigurationError, match="has a project 'p' already, with account user:theirs"):
+        copy(pair.source, pair.target)
+    assert [balance.account for balance in pair.target.list()] == ["user:theirs"]
+    assert (pair.source.retired(), pair.target.retired()) == (None, None)
+
+
+def test_a_copy_of_another_store_is_not_gone_on_with(pair: Pair, new_url: NewUrl) -> None:
+    other = cast(Movable, open_store(new_url("disk"), project="p", clock=pair.clock))
+    copy(pair.source, pair.target, keep_open=True)
+    with pytest.raises(ConfigurationError, match="has a copy of project 'p' of"):
+        copy(other, pair.target)
+    other.close()
+
+
+def test_a_project_is_copied_neither_to_itself_nor_from_where_it_is_no_more(
+    pair: Pair, new_url: NewUrl
+) -> None:
+    with pytest.raises(ConfigurationError, match="to itself"):
+        copy(pair.source, pair.source)
+    copy(pair.source, pair.target)
+    third = cast(Movable, open_store(new_url("disk"), project="p", clock=pair.clock))
+    with pytest.raises(ConfigurationError, match="copy it from there"):
+        copy(pair.source, third)
+    third.close()
+
+
+def test_a_copy_for_a_look_leaves_the_project_where_it_is(pair: Pair) -> None:
+    before = sorted_rows(exported(pair.source))
+    assert copy(pair.source, pair.target, keep_open=True).action == "copied"
+    assert sorted_rows(exported(pair.target)) == before
+    with pytest.raises(StoreError, match=r"is a copy of project 'p' of .*, and not opened yet"):
+        budget(pair.target, 5)
+    settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
+    assert copy(pair.source, pair.target).action == "moved"
+    assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
+
+
+class Interrupted(Exception):
+    """Stands for a killed program, a store that is away, a key that was pressed."""
+
+
+class Fragile:
+    """A store of which a verb fails once it has been asked so often."""
+
+    def __init__(self, store: Movable, verb: str, after: int) -> None:
+        self._store, self._verb, self._left = store, verb, after
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._verb:
+            self._left -= 1
+            if self._left < 0:
+                raise Interrupted
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize(
+    ("verb", "after"),
+    [("retire", 0), ("restore", 0), ("restore", 1), ("restore", 2), ("export", 1), ("export", 2)],
+)
+def test_a_copy_that_was_interrupted_can_be_repeated(pair: Pair, verb: str, after: int) -> None:
+    fragile = cast(Movable, Fragile(pair.target, verb, after))
+    with pytest.raises(Interrupted):
+        copy(pair.source, fragile)
+    assert pair.source.retired() is None
+    # Meanwhile the project lives on where it is: calls, budgets, accounts that go.
+    settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
+    pair.source.delete("user:gone")
+    budget(pair.source, 77, "user:later")
+    assert copy(pair.source, pair.target).action == "moved"
+    assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
+    assert money(pair.target, "user:later") == (77, 0, 0)
+
+
+def test_a_copy_that_ended_between_two_steps_goes_on_where_both_stores_say(pair: Pair) -> None:
+    whereto = public_url(pair.target.url)
+    pair.target.retire(f"{COPY}project 'p' of {public_url(pair.source.url)}")
+    pair.source.retire(whereto)  # as a program does that is killed right after it
+    assert copy(pair.source, pair.target).action == "moved"
+    assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
+    assert (pair.source.retired(), pair.target.retired()) == (whereto, None)
+
+
+class Forgetful:
+    """A store that loses a row of each copy: a comparison must find it."""
+
+    def __init__(self, store: Movable, lose: str) -> None:
+        self._store, self._lose = store, lose
+
+    def export(self, since: int = 0) -> Export:
+        export = self._store.export(since)
+        return Export(export.at, (changed(one, self._lose) for one in export.rows))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def changed(one: Stored, what: str) -> Stored:
+    if what == "spent" and isinstance(one, StoredAccount) and one.name == USER and one.row is not None:
+        one.row["spent"] += 1
+    if what == "cost" and isinstance(one, StoredHold) and one.row["state"] == "lapsed":
+        one.row["cost"] += 1
+    return one
+
+
+@pytest.mark.parametrize("what", ["spent", "cost"])
+def test_a_copy_that_is_not_the_same_to_the_nano_leaves_the_project_where_it_is(
+    pair: Pair, what: str
+) -> None:
+    told = "accounts that differ: user:1" if what == "spent" else "accounts that differ: none"
+    with pytest.raises(StoreError, match=rf"is not the same: .*{told}\. Nothing has moved"):
+        copy(pair.source, cast(Movable, Forgetful(pair.target, what)))
+    assert pair.source.retired() is None
+    settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
+    with pytest.raises(StoreError, match="not opened yet"):
+        pair.target.settle(hold(pair.clock, 5), Settlement(5))
+
+
+def test_what_each_pass_takes_is_what_changed_since_the_one_before(pair: Pair) -> None:
+    for _ in range(20):
+        settled(pair.source, granted(pair.source, hold(pair.clock, 1)), 1)
+    pair.clock.advance(3_600)
+    everything = len(list(pair.source.calls()))
+    passes: dict[int, int] = {}
+
+    def tell(progress: Progress) -> None:
+        if progress.step == "copying":
+            passes[progress.number] = progress.rows
+
+    copy(pair.source, pair.target, tell=tell)
+    first, last = islice(passes.values(), 2)
+    assert first > everything
+    assert last < first - 20
+
+
+def test_what_retention_has_removed_from_one_of_the_stores_is_not_missed(
+    new_url: NewUrl, clock: FakeClock
+) -> None:
+    source = cast(Movable, open_store(new_url("disk"), project="p", clock=clock, retention="30d"))
+    target = cast(Movable, open_store(new_url("postgresql"), project="p", clock=clock, retention="7d"))
+    source.set_budget(USER, Budget(None))
+    settled(source, granted(source, hold(clock, 5)), 5)
+    clock.advance(20 * 86_400)
+    settled(source, granted(source, hold(clock, 5)), 5)
+    done = copy(source, target)
+    assert (done.sums.records, done.sums.cost, done.sums.spent) == (1, 5, 10)
+    source.close()
+    target.close()
