@@ -148,8 +148,13 @@ def connect(folder: Path, timeout: float) -> sqlite3.Connection:
 def _claim(path: Path, timeout: float) -> None:
     """Make the database ours if it is empty; refuse it, unchanged, if it is somebody else's."""
     with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as con:
-        if _is_ours(con, path):
-            return
+        # In one snapshot: between two looks another process may make the database, which then seems a stranger's.
+        con.execute("BEGIN")
+        try:
+            if _is_ours(con, path):
+                return
+        finally:
+            con.execute("ROLLBACK")
         # Before anything else is written: SQLite switches only while nobody else is in the database.
         con.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         con.execute("PRAGMA journal_mode = WAL")

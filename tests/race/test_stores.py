@@ -102,6 +102,25 @@ def test_four_processes_of_eight_threads_on_a_folder_that_does_not_exist_yet_get
     store.close()
 
 
+def test_stores_opened_at_once_on_a_folder_that_does_not_exist_yet_are_one_store(tmp_path: Path) -> None:
+    for number in range(60):
+        url = f"disk://{tmp_path}/{number}"
+        together = threading.Barrier(8)
+
+        def make(name: int, url: str = url, together: threading.Barrier = together) -> None:
+            together.wait(30)
+            store = open_store(url, project="p")
+            store.set_budget(f"user:{name}", Budget(1))
+            store.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            for made in [pool.submit(make, name) for name in range(8)]:
+                made.result(60)
+        store = open_store(url, project="p")
+        assert len(list(store.list())) == 8
+        store.close()
+
+
 def test_four_processes_that_settle_500_calls_each_book_exactly_2000(tmp_path: Path) -> None:
     url = f"disk://{tmp_path}/store"
     store = open_store(url, project="p")
