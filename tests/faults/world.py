@@ -26,8 +26,10 @@ from budgetguard.flow import Flow, Step, Work, guarded
 from budgetguard.holds import Granted, Hold, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.request import Abandoned, Answered, Ending
 from budgetguard.stores import Store
+from budgetguard.stores.movable import Movable
 from budgetguard.testing.clock import FakeClock
 from budgetguard.usage import Reported, Usage
+from budgetguard.verifying import verify
 from tests.guarded_calls import MODEL, StatusError
 from tests.model.answers import ended, said, shown
 from tests.model.naive import Model
@@ -357,9 +359,16 @@ class World:
         if listed != records:
             wrong = {i: (listed.get(i), records.get(i)) for i in listed.keys() | records.keys()}
             raise Broken(f"records differ: { ({i: w for i, w in wrong.items() if w[0] != w[1]}) }")
+        # Not each time, since all records are added up.
+        if len(self.happened) % 16 == 0:
+            self._verify()
         twice = {one for one in self._ended if self._ended.count(one) > 1}
         if twice:
             raise Broken(f"told twice that they have ended: {twice}")
+
+    def _verify(self) -> None:
+        if isinstance(self._eyes, Movable) and (differences := verify(self._eyes).differences):
+            raise Broken(f"balances are not what their records come to: {differences}")
 
     # The end
 
@@ -389,6 +398,7 @@ class World:
                 raise Broken(f"{process.name} still keeps settlements, though the store takes them")
         self.clock.advance(TTL / 1000)
         self.check()
+        self._verify()
         left = [path for path in self._spool.rglob("*") if path.is_file() and path.name != "store.json"]
         if left:
             raise Broken(f"files stay in the spool: {left}")

@@ -33,8 +33,10 @@ from budgetguard.holds import (
 )
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.disk_fast import FastPath
+from budgetguard.stores.movable import Movable
 from budgetguard.testing.clock import FakeClock
 from budgetguard.usage import Usage
+from budgetguard.verifying import verify
 
 from .naive import Model, Standing
 
@@ -184,6 +186,12 @@ class Histories(RuleBasedStateMachine):
         self._settle(data.draw(st.sampled_from(self.holds)), VOID, by)
 
     # What every verb comes down to
+
+    @rule(by=st.integers(0, 1))
+    def balances_are_added_up_again(self, by: int) -> None:
+        for store in self._both(by):
+            assert isinstance(store, Movable)
+            assert verify(store).differences == ()
 
     def _hold(self, charges: list[Charge], amount: int, on_lapse: int, ttl: int, model: str) -> Hold:
         unique = f"{self.clock():012x}{len(self.holds):020x}"
