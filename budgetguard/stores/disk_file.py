@@ -148,7 +148,7 @@ def connect(folder: Path, timeout: float) -> sqlite3.Connection:
 def _claim(path: Path, timeout: float) -> None:
     """Make the database ours if it is empty; refuse it, unchanged, if it is somebody else's."""
     with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as con:
-        # In one snapshot: between two looks another process may make the database, which then seems a stranger's.
+        # In one snapshot: between two looks another process may make the database, a stranger's it seems.
         con.execute("BEGIN")
         try:
             if _is_ours(con, path):
