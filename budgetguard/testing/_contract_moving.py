@@ -227,6 +227,17 @@ class MovingLaws(ContractBase):
         list(lived.list())  # windows end, and holds lapse
         assert verify(lived)
 
+    def test_what_is_settled_after_another_process_has_reset_the_account_counts_from_there(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, 1_000)
+        settled(store, granted(store, hold(clock, 10)), 10)
+        call = granted(store, hold(clock, 10))
+        other.reset(USER)
+        settled(store, call, 5)
+        assert money(store) == (1_000, 5, 0)
+        assert verify(cast(Movable, store)).differences == ()
+
     def test_a_balance_that_its_records_do_not_come_to_is_told(
         self, lived: Movable, copy: Movable, clock: FakeClock
     ) -> None:
