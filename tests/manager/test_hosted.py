@@ -87,8 +87,8 @@ def test_nothing_is_asked_before_the_first_method(server: LiteLLMServer, theirs:
 def test_a_service_that_is_away_is_a_store_error_and_asked_again_next_time(
     server: LiteLLMServer, elsewhere: Guard
 ) -> None:
-    manager = BudgetManager("app", "hosted", f"{server.url}?timeout=0.2", guard=elsewhere)
-    (project,) = ("/v1/projects/app/balances?limit=1",)
+    manager = BudgetManager("app", "hosted", f"{server.url}?timeout=1", guard=elsewhere)
+    project = "/v1/projects/app/balances?limit=1"
     server.answer[project] = (503, b"{}")
     with pytest.raises(StoreError, match="cannot use its own store, or is starting"):
         manager.get_users()

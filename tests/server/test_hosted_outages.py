@@ -57,7 +57,9 @@ def money(store: Store) -> tuple[int, int]:
 def test_a_service_killed_again_and_again_under_load_loses_no_call_and_books_none_twice(
     process: ServeProcess, tmp_path: Path
 ) -> None:
-    guard = make_guard(f"{process.url}?timeout=0.4", spool=str(tmp_path / "spool"), user="u")
+    patient = make_guard(f"{process.url}?timeout=60")
+    guard = Guard(store=f"{process.url}?timeout=0.4", project="p", spool=str(tmp_path / "spool"), user="u")
+    guard.register_price(MODEL, input=1, output=2)
     made: list[None] = []
     spooled: list[int] = []
     done = threading.Event()
@@ -91,11 +93,12 @@ def test_a_service_killed_again_and_again_under_load_loses_no_call_and_books_non
     assert max(spooled) > 0, "no call ended while the service was away"
     while guard.keeper._outbox.flush() is not None or guard.keeper._outbox:
         time.sleep(0.05)
-    balance = guard.balance("u")
+    balance = patient.balance("u")
     assert (balance.spent_nanos, balance.held_nanos, balance.lapses) == (len(made) * COST, 0, 0)
-    assert sum(call.state == "settled" for call in guard.calls()) == len(made)
+    assert sum(call.state == "settled" for call in patient.calls()) == len(made)
     assert list((tmp_path / "spool").glob("*/0*.json")) == []
     guard.close()
+    patient.close()
 
 
 def test_a_verb_waits_for_a_service_that_comes_back_within_its_time(process: ServeProcess) -> None:
@@ -137,7 +140,9 @@ def test_connections_that_were_cut_while_idle_are_made_again_unnoticed(proxy: Pr
 def test_a_call_is_not_made_while_the_service_is_away_and_the_error_says_so(
     process: ServeProcess, tmp_path: Path
 ) -> None:
-    guard = make_guard(f"{process.url}?timeout=0.3", spool=str(tmp_path / "spool"), user="u")
+    make_guard(process.url).close()
+    guard = Guard(store=f"{process.url}?timeout=0.3", project="p", spool=str(tmp_path / "spool"), user="u")
+    guard.register_price(MODEL, input=1, output=2)
     process.kill()
 
     @guard.budgeted
