@@ -101,8 +101,13 @@ class Wire:
     def is_stale(self) -> bool:
         """Tell whether something came that nobody asked for: mostly, that the other side has hung up."""
         try:
-            return bool(select.select([self._socket], [], [], 0)[0])
-        except (OSError, ValueError):  # closed, or numbered too high for `select`
+            if not hasattr(select, "poll"):  # on Windows
+                return bool(select.select([self._socket], [], [], 0)[0])
+            # `select` takes no descriptors from 1024 on, which busy programs have.
+            asked = select.poll()
+            asked.register(self._socket, select.POLLIN)
+            return bool(asked.poll(0))
+        except (OSError, ValueError):  # closed
             return True
 
     def close(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +241,26 @@ def test_what_must_not_happen_twice_never_goes_out_on_a_connection_that_may_be_d
         store.close()
         assert len(set(addresses[:3])) == 1
         assert addresses[3] != addresses[0]
+
+
+def test_one_connection_serves_one_verb_after_another_whatever_its_number_is() -> None:
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1_400:
+        pytest.skip("this shell lets nobody open so many files")
+    addresses: set[object] = set()
+
+    def act(connection: Connection, request: HTTPRequest) -> None:
+        addresses.add(connection._socket.getpeername())
+        UNLIMITED(connection, request)
+
+    with Scripted(act) as service, ExitStack() as stack:
+        for _ in range(1_100):
+            stack.enter_context(Path(os.devnull).open("rb"))
+        store = opened(service.url)
+        for _ in range(3):
+            store.reserve(make_hold())
+        store.close()
+    assert len(addresses) == 1
 
 
 # In time
