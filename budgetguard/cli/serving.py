@@ -108,6 +108,7 @@ def serve(
             log_level="warning",
             server_header=False,
             lifespan="on",
+            ws="none",
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_STOPPING_S,
         )

@@ -64,7 +64,7 @@ def running(
     """Run a service in a thread until the block ends; it reads the keys anew for each request."""
     listening = socket.create_server(("127.0.0.1", port))
     app = create_app(Options(store=store_url, **{"fresh": 0.0, **options}), clock)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
