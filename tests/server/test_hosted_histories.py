@@ -9,39 +9,45 @@ from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import initialize
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
 
 from budgetguard.accounts import Budget
 from budgetguard.stores import open_store
+from budgetguard.stores.movable import Movable
 from budgetguard.testing.clock import FakeClock
+from budgetguard.verifying import verify
 from tests.model.naive import Model
 from tests.model.test_histories import Histories
 
-from .services import running
+from .services import Service, running
 
 CLOCK = FakeClock()
-SERVICES: list[str] = []
+SERVICES: list[Service] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def service() -> Iterator[None]:
     """Run a service for the machines, which hypothesis makes without asking for a fixture."""
     with tempfile.TemporaryDirectory() as folder, running(f"disk://{folder}/store", clock=CLOCK) as made:
-        SERVICES.append(made.url)
+        SERVICES.append(made)
         yield
-        SERVICES.remove(made.url)
+        SERVICES.remove(made)
 
 
 class HostedHistories(Histories):
+    in_full = True
     _projects = count()
 
     @initialize()
     def begin(self) -> None:
-        (url,) = SERVICES
+        (service,) = SERVICES
         self.clock = CLOCK
         self.clock.set(FakeClock()())
         project = f"p{next(self._projects)}"
-        self.disk = [open_store(f"{url}?timeout=60", project=project, clock=self.clock) for _ in range(2)]
+        self.disk = [
+            open_store(f"{service.url}?timeout=60", project=project, clock=self.clock) for _ in range(2)
+        ]
         self.memory = open_store("memory://", project=project, clock=self.clock)
         self.told = {0: [], 1: []}
         self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
@@ -51,6 +57,18 @@ class HostedHistories(Histories):
         self.holds = []
         for account in ("user:1", "project:p"):
             self._set_budget(account, Budget(30, "hourly"), 0)
+
+    @rule(by=st.just(0))
+    def balances_are_added_up_again(self, by: int) -> None:
+        """Look at the service's own store beside it: rows do not cross the wire."""
+        (service,) = SERVICES
+        beneath = open_store(service.store_url, project=self.memory.project, clock=self.clock)
+        try:
+            for store in (self.memory, beneath):
+                assert isinstance(store, Movable)
+                assert verify(store).differences == ()
+        finally:
+            beneath.close()
 
     def teardown(self) -> None:
         if hasattr(self, "disk"):
