@@ -20,6 +20,7 @@ from .ways import Way
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Sora.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:use `stream` instead:DeprecationWarning"),
 ]
 
 
