@@ -37,6 +37,9 @@ _SHORT: Final = 1.0
 _LEEWAY: Final = 3_600_000
 """Milliseconds before the end of the retention at which either store may have removed a row, or not yet."""
 
+_NEVER: Final = 2**53 - 1
+"""A time after which no hold has ended: an export since then is of accounts, and what is under way."""
+
 _MASK: Final = 2**128 - 1
 
 
@@ -184,11 +187,15 @@ class _Copying:
     def _catch_up(self) -> Milliseconds:
         """Copy until little changes while it is copied; return since when the rest has changed."""
         since: Milliseconds = 0
-        for _ in range(_PASSES):
-            began = time.monotonic()
+        before = 0
+        for number in range(_PASSES):
+            began, rows = time.monotonic(), self._rows
             since = self._pass(since)
-            if time.monotonic() - began < _SHORT:
+            rows = self._rows - rows
+            # Where as much changes as is copied, another pass would not make the rest any less.
+            if time.monotonic() - began < _SHORT or (number and rows > before // 2):
                 break
+            before = rows
         return since
 
     def _retire(self, whereto: str) -> None:
@@ -232,9 +239,10 @@ class _Copying:
 
     def _remove_stale(self) -> None:
         """Remove accounts from the copy that were deleted since an earlier pass."""
-        ours, theirs = _accounts(self._source.export()), _accounts(self._target.export())
         self._target.restore(
-            StoredAccount(name, None) for name, here, there in _side_by_side(ours, theirs) if here is None
+            StoredAccount(name, None)
+            for name, here, _ in _side_by_side(_accounts(self._source), _accounts(self._target))
+            if here is None
         )
 
     def _compare(self) -> tuple[Sums, Sums, list[str]]:
@@ -245,7 +253,7 @@ class _Copying:
         theirs = _sums_of(Export(there.at, self._counted("comparing", there.rows)), horizon)
         differing: list[str] = []
         if ours != theirs:
-            pairs = _side_by_side(_accounts(self._source.export()), _accounts(self._target.export()))
+            pairs = _side_by_side(_accounts(self._source), _accounts(self._target))
             differing = [name for name, mine, other in pairs if mine != other]
         return ours, theirs, differing
 
@@ -291,8 +299,8 @@ def _hash(kind: str, name: str, row: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
 
 
-def _accounts(export: Export) -> Iterator[tuple[str, AccountRow]]:
-    for one in export.rows:
+def _accounts(store: Movable) -> Iterator[tuple[str, AccountRow]]:
+    for one in store.export(_NEVER).rows:
         if isinstance(one, StoredAccount) and one.row is not None:
             yield one.name, one.row
 
