@@ -71,6 +71,8 @@ class PostgresServer:
             group = grp.getgrgid(nobody.pw_gid).gr_name
             self._as = {"user": "nobody", "group": group, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+            if not all(parent.stat().st_mode & 0o001 for parent in found.parents):
+                self._binaries = _copied(found)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._make(fsync)
@@ -182,6 +184,16 @@ class PostgresServer:
         (data / "pg_hba.conf").write_text(
             "host all with_password 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
         )
+
+
+@cache
+def _copied(binaries: Path) -> Path:
+    """Return a copy of an installation that others than root can reach, until this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="budgetguard-pg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    shutil.copytree(binaries.parent, folder / "install", symlinks=True)
+    return folder / "install" / binaries.name
 
 
 @cache
