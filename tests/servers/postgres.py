@@ -192,8 +192,15 @@ def _copied(binaries: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="budgetguard-pg-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.chmod(0o755)
-    shutil.copytree(binaries.parent, folder / "install", symlinks=True)
-    return folder / "install" / binaries.name
+    installation = binaries.parent
+    package = installation.parent
+    copy = folder / package.name / installation.name
+    shutil.copytree(installation, copy, symlinks=True)
+    # A wheel has the libraries that its programs load beside its package.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return copy / binaries.name
 
 
 @cache
