@@ -48,6 +48,19 @@ def serve(
             help="Requests that a key may send to a worker, such as 1000/second (the default), or none.",
         ),
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="Send what happens to budgets here."),
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="The secret that signs it.")
+    ] = None,
+    refresh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS", show_default=False, help="Go over all accounts this often (60 by default)."
+        ),
+    ] = None,
     ssl_certfile: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate chain, PEM.")
     ] = None,
@@ -65,7 +78,14 @@ def serve(
       budgetguard serve
       budgetguard serve --store postgresql://budgets@db.internal/budgets --host 0.0.0.0 --workers 4
     """
-    variables = {"BUDGETGUARD_STORE": store, "BUDGETGUARD_PROJECT": project, "BUDGETGUARD_SERVE_RATE": rate}
+    variables = {
+        "BUDGETGUARD_STORE": store,
+        "BUDGETGUARD_PROJECT": project,
+        "BUDGETGUARD_SERVE_RATE": rate,
+        "BUDGETGUARD_SERVE_REFRESH": refresh,
+        "BUDGETGUARD_WEBHOOK": webhook,
+        "BUDGETGUARD_WEBHOOK_SECRET": _secret(webhook_secret_file),
+    }
     os.environ.update({name: value for name, value in variables.items() if value is not None})
     os.environ["BUDGETGUARD_SERVE_HOST"] = host
     try:
@@ -127,6 +147,15 @@ def _is_keyed(chosen: Options) -> bool:
             "`budgetguard keys create PROJECT`, or set BUDGETGUARD_API_KEY, or listen on 127.0.0.1"
         )
     return keyring.keyed
+
+
+def _secret(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the secret in {file} cannot be read: {error}") from error
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:

@@ -11,7 +11,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.requests import Request
 
-from budgetguard.server.keys import EVERYBODY, KEYS_PROJECT, Key, Keyring, Role
+from budgetguard.server.keys import EVERYBODY, OWN_PROJECTS, Key, Keyring, Role
 from budgetguard.server.problems import Forbidden, TooManyRequests, Unauthorized
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -86,7 +86,7 @@ def check_key_project(key: Key, project: str) -> None:
     Raises:
         Forbidden: it is of another, or nobody may name the project.
     """
-    if project == KEYS_PROJECT or key.project not in (None, project):
+    if project in OWN_PROJECTS or key.project not in (None, project):
         raise Forbidden("this key is not for that project")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,6 +26,7 @@ from budgetguard.errors import BudgetGuardError, StoreError
 from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role
 from budgetguard.server.bodies import read_json
+from budgetguard.server.events import Events, watched
 from budgetguard.server.keys import Keyring
 from budgetguard.server.metrics import CONTENT_TYPE, Metrics
 from budgetguard.server.openapi import document
@@ -37,6 +40,7 @@ from budgetguard.server.problems import (
 )
 from budgetguard.server.projects import Projects
 from budgetguard.server.routes import Call, Route
+from budgetguard.server.schedule import Delivery, Lease, Schedule
 from budgetguard.windows import Clock, system_clock
 from budgetguard.wire.answers import lapses_to_json
 
@@ -77,6 +81,7 @@ class Service:
         self._access = Access(self._keyring, private=options.is_private, rate=options.limit)
         self._metrics = Metrics()
         self._threads = anyio.CapacityLimiter(_THREADS)
+        self._schedule = _schedule(options, self._projects) if options.refresh else None
         by_path: defaultdict[str, dict[str, Callable[[Request], Any]]] = defaultdict(dict)
         for route in ROUTES:
             by_path[route.path][route.method] = self._endpoint(route)
@@ -97,10 +102,14 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        if self._schedule is not None:
+            self._schedule.start()
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
+                if self._schedule is not None:
+                    await anyio.to_thread.run_sync(self._schedule.stop)
                 await anyio.to_thread.run_sync(self._projects.close)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -203,6 +212,19 @@ def json_response(
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error as its status and its JSON."""
     return json_response(error.to_dict(), error.status, {**getattr(error, "headers", {}), **(headers or {})})
+
+
+def _schedule(options: Options, projects: Projects) -> Schedule:
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    lease = Lease(projects.leader, projects.clock, name, options.lease)
+    if options.webhook is None:
+        projects.note()
+        return Schedule(projects, lease, options.refresh)
+    events = Events(projects.own, options.thresholds, projects.clock)
+    projects.note(lambda store: watched(store, events))
+    return Schedule(
+        projects, lease, options.refresh, events, Delivery(events, options.webhook, options.retry)
+    )
 
 
 async def _not_found(request: Request, _error: Exception) -> Response:

@@ -29,6 +29,14 @@ ROLES: Final[tuple[str, ...]] = get_args(Role)
 KEYS_PROJECT: Final = "budgetguard:keys"
 """The project in which keys are kept. No key is of it, and no route opens it."""
 
+EVENTS_PROJECT: Final = "budgetguard:events"
+"""The project in which the service keeps events that are to be delivered, and which projects it serves."""
+
+LEADER_PROJECT: Final = "budgetguard:leader"
+"""The project in which it keeps which server is the one that does what is done unasked."""
+
+OWN_PROJECTS: Final = frozenset({KEYS_PROJECT, EVENTS_PROJECT, LEADER_PROJECT})
+
 FRESH: Final = 1.0
 """Seconds for which a reading of the keys is used, unless a service is made with another."""
 
@@ -137,8 +145,8 @@ def check_project(project: object) -> str:
     name = check_id(project, name="project")
     if name in (".", ".."):
         raise ConfigurationError(f"the project {name!r} can be no part of an address: choose another name")
-    if name == KEYS_PROJECT:
-        raise ConfigurationError(f"the project {name!r} is where keys are kept: choose another name")
+    if name in OWN_PROJECTS:
+        raise ConfigurationError(f"the project {name!r} is the service's own: choose another name")
     return name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
@@ -12,17 +12,25 @@ from limits import RateLimitItem
 from limits import parse as parse_rate
 
 from budgetguard.accounts import check_id
-from budgetguard.config import from_environment
+from budgetguard.config import DEFAULT_THRESHOLDS, from_environment
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import FRESH, Key, check_project, given_key
+from budgetguard.server.schedule import DEFAULT_LEASE, DEFAULT_RETRY
+from budgetguard.server.webhooks import Webhook
 
 API_KEY: Final = "BUDGETGUARD_API_KEY"
 HOST: Final = "BUDGETGUARD_SERVE_HOST"
 RATE: Final = "BUDGETGUARD_SERVE_RATE"
+REFRESH: Final = "BUDGETGUARD_SERVE_REFRESH"
+WEBHOOK: Final = "BUDGETGUARD_WEBHOOK"
+WEBHOOK_SECRET: Final = "BUDGETGUARD_WEBHOOK_SECRET"  # noqa: S105  # the name of a variable
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_RATE: Final = "1000/second"
 """Requests that one key may send to one worker; of those that are not let in, an address may send a tenth."""
+
+DEFAULT_REFRESH: Final = "60"
+"""Seconds from one pass over all accounts to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,11 @@ class Options:
         given: the administrator's key that the environment gives, if it does.
         rate: requests that one key may send to one worker, such as `1000/second`, or `none`.
         fresh: seconds for which a reading of the keys is used.
+        refresh: seconds from one pass over all accounts to the next; 0 for none, and no events.
+        webhook: where events go, if anywhere.
+        thresholds: percentages of a limit that are told of.
+        lease: seconds after which another server takes over from one that is not heard of.
+        retry: seconds until an event that was not taken is sent again, twice as long each time.
     """
 
     store: str
@@ -44,6 +57,11 @@ class Options:
     given: Key | None = None
     rate: str = DEFAULT_RATE
     fresh: float = FRESH
+    refresh: float = 0.0
+    webhook: Webhook | None = field(default=None, repr=False)
+    thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    lease: float = DEFAULT_LEASE
+    retry: float = DEFAULT_RETRY
 
     @property
     def is_private(self) -> bool:
@@ -94,6 +112,36 @@ class Options:
             retention=settings.retention,
             given=given_key(text, settings.project) if text else None,
             rate=environ.get(RATE) or DEFAULT_RATE,
+            refresh=_seconds(environ.get(REFRESH) or DEFAULT_REFRESH),
+            webhook=_webhook(environ),
+            thresholds=settings.thresholds,
         )
         _ = made.limit
         return made
+
+
+def _webhook(environ: Mapping[str, str]) -> Webhook | None:
+    url, secret = environ.get(WEBHOOK), environ.get(WEBHOOK_SECRET)
+    if not url:
+        return None
+    if not secret:
+        raise ConfigurationError(
+            f"a webhook needs a secret that signs what is sent: --webhook-secret-file, or {WEBHOOK_SECRET}"
+        )
+    return Webhook(url, secret)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= _LONGEST_REFRESH:
+        raise ConfigurationError(
+            f"refresh must be seconds from 1 to {_LONGEST_REFRESH}, such as {DEFAULT_REFRESH}, "
+            f"not {text[:60]!r}"
+        )
+    return value
+
+
+_LONGEST_REFRESH: Final = 86_400

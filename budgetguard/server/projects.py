@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from budgetguard.accounts import Budget, account_name
 from budgetguard.holds import Lapse
-from budgetguard.server.keys import KEYS_PROJECT
+from budgetguard.server.events import REMEMBERED
+from budgetguard.server.keys import EVENTS_PROJECT, KEYS_PROJECT, LEADER_PROJECT, list_keys
 from budgetguard.server.views import Recent
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import Clock, system_clock
 
 _OPEN_AT_MOST: Final = 128
+_LEADERS_KEPT: Final = "1h"
+_SERVED: Final = "served"
 
 
 class Projects:
@@ -37,7 +41,27 @@ class Projects:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._here = threading.local()
+        self._noted: set[str] | None = None
+        self._watch: Callable[[Store], Store] = lambda store: store
         self.keys = self._new(KEYS_PROJECT)
+        self.own = open_store(url, project=EVENTS_PROJECT, clock=clock, retention=REMEMBERED)
+        self.leader = open_store(url, project=LEADER_PROJECT, clock=clock, retention=_LEADERS_KEPT)
+
+    def note(self, watch: Callable[[Store], Store] | None = None) -> None:
+        """Keep from now on which projects are asked for, and have what their stores do watched."""
+        self._noted = set()
+        if watch is not None:
+            self._watch = watch
+
+    def known(self) -> list[str]:
+        """Return the projects that have keys, or that were asked for; blocks.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        keyed = {key.project for key in list_keys(self.keys) if key.project is not None}
+        asked = {one.account.partition(":")[2] for one in self.own.list(_SERVED)}
+        return sorted(keyed | asked)
 
     def store(self, project: str) -> Store:
         """Return a project's store; blocks.
@@ -46,10 +70,15 @@ class Projects:
             StoreError: it cannot be opened.
         """
         idle: Store | None = None
+        if self._noted is not None and project not in self._noted:
+            account = account_name(_SERVED, project)
+            if self.own.read(account) is None:
+                self.own.set_budget(account, Budget(None))
+            self._noted.add(project)
         with self._lock:
             found = self._open.get(project)
             if found is None:
-                found = self._open[project] = self._new(project)
+                found = self._open[project] = self._watch(self._new(project))
                 # A store of the memory's would be forgotten with its connection.
                 if len(self._open) > _OPEN_AT_MOST and found.blocking:
                     idle = self._open.popitem(last=False)[1]
@@ -72,7 +101,7 @@ class Projects:
     def close(self) -> None:
         """Let go of files and connections."""
         with self._lock:
-            stores = [*self._open.values(), self.keys]
+            stores = [*self._open.values(), self.keys, self.own, self.leader]
             self._open.clear()
         for store in stores:
             store.close()

@@ -1,0 +1,182 @@
+"""Events for webhooks, and the outbox in which they wait: in the service's store, until they are taken.
+
+The outbox is one account of a project of the service's own. Each event is a hold of nothing on it, whose tag
+is the event's JSON: reserved when it happens, given back when the receiver has taken it, and lapsed if nobody
+does for `KEPT`. So every engine keeps it, it outlives any server, every server sees it, and an event that is
+put twice under one id is there once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.errors import StoreError
+from budgetguard.holds import (
+    VOID,
+    Charge,
+    Hold,
+    Lapse,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    new_hold_id,
+)
+from budgetguard.stores.base import Store
+from budgetguard.windows import Clock, Milliseconds, to_datetime
+from budgetguard.wire.answers import balance_to_json, lapses_to_json
+
+KEPT: Final[Milliseconds] = 3 * 86_400_000
+"""How long an event waits for a receiver that does not take it."""
+
+REMEMBERED: Final = "400d"
+"""How long it is known which events there were: longer than any window but the longest of years."""
+
+CROSSED: Final = "threshold.crossed"
+LAPSED: Final = "hold.lapsed"
+STARTED: Final = "window.started"
+
+_OUTBOX: Final = "outbox:events"
+_log = logging.getLogger("budgetguard.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Hold one event that is to be delivered: its id, and its JSON."""
+
+    id: str
+    body: bytes
+
+
+class Events:
+    """Note what happens, and keep it until it is delivered.
+
+    Args:
+        store: opened for `EVENTS_PROJECT`, with the retention `REMEMBERED`.
+        thresholds: percentages of a limit that are told of when a window first reaches them.
+        clock: what tells the time.
+    """
+
+    def __init__(self, store: Store, thresholds: tuple[int, ...], clock: Clock) -> None:
+        self.thresholds = thresholds
+        self.clock = clock
+        self.noted: Callable[[], object] = lambda: None
+        """Called when an event waits."""
+        self._store = store
+        self._unsaved: deque[Hold] = deque()
+        self._saving = threading.Lock()
+        store.on_lapse(_give_up)
+
+    def crossed(self, project: str, account: str, threshold: int, balance: Balance) -> None:
+        """Note that an account's window has reached a threshold; a settlement tells that once."""
+        now = self.clock()
+        about = {"account": account, "threshold": threshold, "balance": balance_to_json(balance)}
+        self._note(new_hold_id(now), CROSSED, project, now, about)
+
+    def lapsed(self, project: str, lapse: Lapse) -> None:
+        """Note that a hold has lapsed, which the verb that found it tells once."""
+        now = self.clock()
+        self._note(new_hold_id(now), LAPSED, project, now, {"hold": lapses_to_json((lapse,))[0]})
+
+    def started(self, project: str, balance: Balance) -> None:
+        """Note that an account's window began; once, however often it is noted."""
+        state = json.dumps([project, balance.account, balance.starts_ms]).encode()
+        ident = f"{balance.starts_ms:012x}{hashlib.sha256(state).hexdigest()[:20]}"
+        about = {"account": balance.account, "balance": balance_to_json(balance)}
+        self._note(ident, STARTED, project, balance.starts_ms, about)
+
+    def save(self) -> None:
+        """Put what the store did not take into it, if it takes it now.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with self._saving:
+            while self._unsaved:
+                self._store.reserve(self._unsaved[0])
+                self._unsaved.popleft()
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Yield what is to be delivered, oldest first.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        for one in sorted(self._store.holds(_OUTBOX), key=lambda one: one.id):
+            yield Waiting(one.id, one.tags[0].encode("ascii"))
+
+    def delivered(self, ident: str) -> None:
+        """Forget an event that was taken.
+
+        Raises:
+            StoreError: the store failed; the event may be delivered again.
+        """
+        self._store.settle(_hold(ident, self.clock(), ""), VOID)
+
+    def _note(self, ident: str, kind: str, project: str, at: Milliseconds, about: dict[str, Any]) -> None:
+        body = {"type": kind, "timestamp": to_datetime(at).isoformat(), "data": {"project": project, **about}}
+        self._unsaved.append(_hold(ident, self.clock(), json.dumps(body, separators=(",", ":"))))
+        try:
+            self.save()
+        except StoreError as error:
+            _log.error("an event waits in memory until the store takes it: %s", error)
+        self.noted()
+
+
+class _Watched:
+    """A project's store, whose crossings and lapses are noted whoever asked for them."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self._store = store
+        self._events = events
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def reserve(self, hold: Hold) -> Reservation:
+        answer: Reservation = self._store.reserve(hold)
+        for lapse in getattr(answer, "lapsed", ()):
+            self._events.lapsed(self._store.project, lapse)
+        return answer
+
+    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+        events, project = self._events, self._store.project
+        asked = settlement.thresholds
+        if settlement.state == "settled":
+            settlement = replace(settlement, thresholds=tuple(sorted({*asked, *events.thresholds})))
+        answer: Settled | UnknownAccount = self._store.settle(hold, settlement)
+        if isinstance(answer, UnknownAccount):
+            return answer
+        for lapse in answer.lapsed:
+            events.lapsed(project, lapse)
+        for one in answer.crossings:
+            if one.threshold in events.thresholds:
+                events.crossed(project, one.account, one.threshold, one.balance)
+        return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
+
+    def void(self, hold: Hold) -> Settled | UnknownAccount:
+        return self.settle(hold, VOID)
+
+
+def watched(store: Store, events: Events) -> Store:
+    """Return a store that does the same, and notes what happens."""
+    store.on_lapse(lambda lapse: events.lapsed(store.project, lapse))
+    return cast(Store, _Watched(store, events))
+
+
+def _hold(ident: str, now: Milliseconds, text: str) -> Hold:
+    charge = Charge(_OUTBOX, budget=Budget(None))
+    return Hold(ident, (charge,), 0, 0, KEPT, now, endpoint="webhook", tags=(text,) if text else ())
+
+
+def _give_up(lapse: Lapse) -> None:
+    days = KEPT // 86_400_000
+    _log.error("the webhook has not taken event %s in %d days: it is dropped", lapse.hold_id, days)

@@ -1,0 +1,268 @@
+"""What the service does unasked: go over all accounts now and then, and deliver events.
+
+It takes one thread of each process and no library: there is one job, of one interval, and what a scheduler's
+job store would add, that one of many servers does it and another takes over, the budgets' own store gives. A
+lease is a hold on an account whose limit is one hold: reserved by one, and lapsed when that one falls silent.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import StoreError
+from budgetguard.holds import VOID, Charge, Granted, Hold, new_hold_id
+from budgetguard.server.events import Events
+from budgetguard.server.projects import Projects
+from budgetguard.server.views import Recent
+from budgetguard.server.webhooks import NO_ANSWER, Webhook
+from budgetguard.stores.base import Store
+from budgetguard.windows import Clock, Milliseconds
+
+DEFAULT_LEASE: Final = 30.0
+DEFAULT_RETRY: Final = 1.0
+
+LEASE: Final = "lease:leader"
+_PASSED: Final = "service:passed"
+_LONGEST_RETRY: Final = 300_000
+_POLL_S: Final = 1.0
+# Servers' clocks must agree with the store's to within this.
+_SKEW: Final[Milliseconds] = 600_000
+_CHECK_EVERY: Final = 500
+_STOPPING_S: Final = 12.0
+_log = logging.getLogger("budgetguard.server")
+
+
+def monotonic() -> Milliseconds:
+    """Return milliseconds of a clock that is never set."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Lease:
+    """Be the one of several that share a store, for a time.
+
+    Args:
+        store: opened for `LEADER_PROJECT`.
+        clock: what tells the time, good enough to date holds.
+        name: of who asks, for people.
+        length: seconds after which another may take over from one that is not heard of.
+        ticks: milliseconds that only ever grow.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, name: str, length: float, ticks: Clock = monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._name = name
+        self._length: Milliseconds = max(3, round(length * 1000))
+        self._ticks = ticks
+        self._mine: Hold | None = None
+        self._next = ticks()
+
+    def held(self) -> bool:
+        """Tell whether it is ours now; take or renew it when that is due.
+
+        Raises:
+            StoreError: the store failed, and it is not ours.
+        """
+        now = self._ticks()  # before it is asked for: the store's time begins later
+        if now < self._next:
+            return self._mine is not None
+        self.release()
+        self._next = now + self._length // 3
+        dated = self._clock()
+        charge = Charge(LEASE, budget=Budget(1))
+        asked = Hold(new_hold_id(dated), (charge,), 1, 0, self._length, dated, user=self._name)
+        if isinstance(self._store.reserve(asked), Granted):
+            self._mine = asked
+        return self._mine is not None
+
+    def release(self) -> None:
+        """Give it back, if it is ours, so that another need not wait.
+
+        Raises:
+            StoreError: the store failed; it lapses.
+        """
+        mine, self._mine = self._mine, None
+        if mine is not None:
+            self._store.settle(mine, VOID)
+
+
+class Delivery:
+    """Send what waits, in order, as long as one may; again, after longer and longer, what was not taken.
+
+    Args:
+        events: the outbox.
+        webhook: where they go.
+        retry: seconds until the first repetition; each after that waits twice as long, at most five minutes.
+        ticks: milliseconds that only ever grow.
+    """
+
+    def __init__(self, events: Events, webhook: Webhook, retry: float, ticks: Clock = monotonic) -> None:
+        self._events = events
+        self._webhook = webhook
+        self._retry: Milliseconds = max(1, round(retry * 1000))
+        self._ticks = ticks
+        self._tries: dict[str, tuple[int, Milliseconds]] = {}
+        self._failures = 0
+        self._resumes = ticks()
+
+    def send(self, may: Callable[[], bool]) -> None:
+        """Send what is due while `may()`.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        if self._ticks() < self._resumes:
+            return
+        tries, self._tries = self._tries, {}
+        waiting = list(self._events.waiting())
+        self._tries = {one.id: tries[one.id] for one in waiting if one.id in tries}
+        for one in waiting:
+            if not may() or self._ticks() < self._resumes:
+                return
+            failed, due = self._tries.get(one.id, (0, 0))
+            if self._ticks() < due:
+                continue
+            problem, is_general = self._problem(one.id, one.body)
+            if not problem:
+                self._failures = 0
+                self._tries.pop(one.id, None)
+                self._events.delivered(one.id)
+                continue
+            wait = self._wait(failed)
+            if is_general:  # one try tells as much as a thousand; and order is kept
+                wait = self._wait(self._failures)
+                self._failures += 1
+                self._resumes = self._ticks() + wait
+            self._tries[one.id] = failed + 1, self._ticks() + wait
+            _log.warning(
+                "the webhook at %s did not take event %s: %s; it is sent again in %.1f s",
+                self._webhook.host,
+                one.id,
+                problem,
+                wait / 1000,
+            )
+
+    def _problem(self, ident: str, body: bytes) -> tuple[str, bool]:
+        """Post; return why it was not taken, empty if it was, and whether others would fare alike."""
+        try:
+            status = self._webhook.post(ident, body, self._events.clock() // 1000)
+        except NO_ANSWER as error:
+            return f"no answer ({type(error).__name__})", True
+        if 200 <= status < 300:
+            return "", False
+        return f"status {status}", status >= 500 or status in (401, 403, 404, 408, 410, 425, 429)
+
+    def _wait(self, failures: int) -> Milliseconds:
+        return min(self._retry << min(failures, 20), _LONGEST_RETRY)
+
+
+class Schedule:
+    """Run in a thread of its own from `start` to `stop`.
+
+    Args:
+        projects: all stores.
+        own: the store opened for `EVENTS_PROJECT`.
+        lease: who does it.
+        refresh: seconds from one pass over all accounts to the next.
+        delivery: what sends events; None for no webhook.
+        events: the outbox, if there is a webhook.
+        ticks: milliseconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        projects: Projects,
+        lease: Lease,
+        refresh: float,
+        events: Events | None = None,
+        delivery: Delivery | None = None,
+        ticks: Clock = monotonic,
+    ) -> None:
+        self._projects = projects
+        self._lease = lease
+        self._refresh: Milliseconds = round(refresh * 1000)
+        self._events = events
+        self._delivery = delivery
+        self._ticks = ticks
+        self._told: Recent[bool] = Recent()
+        self._due = ticks()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        if events is not None:
+            events.noted = self._wake.set
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="budgetguard-schedule", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; waits for a delivery under way, some seconds at most."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(_STOPPING_S)
+
+    def step(self) -> None:
+        """Do what is due, if this is who does it.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        if self._events is not None:
+            self._events.save()
+        if not self._may():
+            return
+        if self._ticks() >= self._due and self._pass():
+            self._due = self._ticks() + self._refresh
+        if self._delivery is not None:
+            self._delivery.send(self._may)
+
+    def _may(self) -> bool:
+        return not self._stopping and self._lease.held()
+
+    def _pass(self) -> bool:
+        """Read all accounts, which ends windows and lapses holds; return whether all were read."""
+        own, began = self._projects.own, self._projects.clock()
+        passed = own.read(_PASSED)
+        count = 0
+        for project in self._projects.known():
+            for balance in self._projects.store(project).list():
+                count += 1
+                if count % _CHECK_EVERY == 0 and not self._may():
+                    return False
+                if self._events is None or passed is None or balance.resets_ms is None:
+                    continue
+                # Windows begin when accounts are made, too, which is nothing to tell of.
+                if max(balance.created_ms + 1, passed.starts_ms - _SKEW) <= balance.starts_ms:
+                    window = (project, balance.account, balance.starts_ms)
+                    if not self._told.get(window):
+                        self._events.started(project, balance)
+                        self._told.put(window, True)
+        # An account's window can begin at any time: this one keeps when the last pass began.
+        own.set_budget(_PASSED, Budget(None, starts_at=began))
+        return True
+
+    def _run(self) -> None:
+        poll = min(_POLL_S, self._refresh / 1000)
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                self.step()
+            except StoreError as error:
+                _log.error("the store failed: %s", error)
+            except Exception:  # noqa: BLE001  # whatever one step met, the next may do
+                _log.exception("the schedule failed; it goes on")
+            self._wake.wait(poll)
+        try:
+            self._lease.release()
+        except StoreError as error:
+            _log.warning("the store failed, so others take over late: %s", error)
