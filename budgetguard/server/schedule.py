@@ -34,6 +34,7 @@ _POLL_S: Final = 1.0
 _SKEW: Final[Milliseconds] = 600_000
 _CHECK_EVERY: Final = 500
 _STOPPING_S: Final = 12.0
+_OUTAGE_S: Final = 5.0
 _log = logging.getLogger("budgetguard.server")
 
 
@@ -230,38 +231,51 @@ class Schedule:
         return not self._stopping and self._lease.held()
 
     def _pass(self) -> bool:
-        """Read all accounts, which ends windows and lapses holds; return whether all were read."""
+        """Read all accounts, which ends windows and lapses holds; return whether this server still may."""
         own, began = self._projects.own, self._projects.clock()
         passed = own.read(_PASSED)
-        count = 0
+        since = None if passed is None else passed.starts_ms - _SKEW
+        is_whole = True
         for project in self._projects.known():
-            for balance in self._projects.store(project).list():
-                count += 1
-                if count % _CHECK_EVERY == 0 and not self._may():
+            try:
+                if not self._go_over(project, since):
                     return False
-                if self._events is None or passed is None or balance.resets_ms is None:
-                    continue
-                # Windows begin when accounts are made, too, which is nothing to tell of.
-                if max(balance.created_ms + 1, passed.starts_ms - _SKEW) <= balance.starts_ms:
-                    window = (project, balance.account, balance.starts_ms)
-                    if not self._told.get(window):
-                        self._events.started(project, balance)
-                        self._told.put(window, True)
-        # An account's window can begin at any time: this one keeps when the last pass began.
-        own.set_budget(_PASSED, Budget(None, starts_at=began))
+            except StoreError as error:
+                is_whole = False
+                _log.error("the accounts of a project cannot be read: %s", error)
+        if is_whole:
+            # An account's window can begin at any time: this one keeps when the last whole pass began.
+            own.set_budget(_PASSED, Budget(None, starts_at=began))
+        return True
+
+    def _go_over(self, project: str, since: Milliseconds | None) -> bool:
+        for count, balance in enumerate(self._projects.store(project).list(), start=1):
+            if count % _CHECK_EVERY == 0 and not self._may():
+                return False
+            if self._events is None or since is None or balance.resets_ms is None:
+                continue
+            # Windows begin when accounts are made, too, which is nothing to tell of.
+            if balance.starts_ms < since or balance.starts_ms <= balance.created_ms:
+                continue
+            window = (project, balance.account, balance.starts_ms)
+            if not self._told.get(window):
+                self._events.started(project, balance)
+                self._told.put(window, True)
         return True
 
     def _run(self) -> None:
         poll = min(_POLL_S, self._refresh / 1000)
         while not self._stopping:
             self._wake.clear()
+            wait = poll
             try:
                 self.step()
             except StoreError as error:
+                wait = max(poll, _OUTAGE_S)
                 _log.error("the store failed: %s", error)
             except Exception:  # noqa: BLE001  # whatever one step met, the next may do
                 _log.exception("the schedule failed; it goes on")
-            self._wake.wait(poll)
+            self._wake.wait(wait)
         try:
             self._lease.release()
         except StoreError as error:

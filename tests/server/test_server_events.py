@@ -11,19 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 
 from budgetguard.accounts import Budget
-from budgetguard.errors import ConfigurationError
-from budgetguard.holds import HoldRecord, Settlement
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settlement
 from budgetguard.server.events import Events
 from budgetguard.server.keys import EVENTS_PROJECT, LEADER_PROJECT
-from budgetguard.server.schedule import Delivery, Lease
+from budgetguard.server.projects import Projects
+from budgetguard.server.schedule import Delivery, Lease, Schedule
 from budgetguard.server.webhooks import Webhook, sign
 from budgetguard.stores import open_store
+from budgetguard.stores.base import Store
 from budgetguard.testing.clock import DEFAULT_START, FakeClock
 from budgetguard.wire.requests import hold_to_json, settlement_to_json
 from tests.servers.postgres import fresh_url, shared_server
@@ -338,6 +340,64 @@ def test_what_nobody_takes_for_days_is_dropped_and_said(caplog: pytest.LogCaptur
     clock.advance(3 * 86_400 + 1)
     assert list(events.waiting()) == []
     assert f"event {ident} in 3 days" in caplog.text
+
+
+class Failing:
+    """A store that fails as often as it is told to, and then is the store that it stands before."""
+
+    def __init__(self, store: Store, failures: int) -> None:
+        self.store, self.failures = store, failures
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def reserve(self, hold: Hold) -> Reservation:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("away")
+        return self.store.reserve(hold)
+
+
+def test_an_event_that_the_store_does_not_take_waits_until_it_does() -> None:
+    clock = FakeClock()
+    store = open_store("memory://", project="budgetguard:events", clock=clock)
+    account = store.set_budget("user:1", Budget(100))
+    events = Events(cast(Store, Failing(store, 2)), (80,), clock)
+    events.crossed("p", "user:1", 80, account)
+    with pytest.raises(StoreError):
+        events.save()
+    assert list(events.waiting()) == []
+    events.save()
+    events.save()
+    assert len(list(events.waiting())) == 1
+
+
+def test_a_project_that_cannot_be_read_keeps_no_other_from_being_gone_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    projects = Projects(f"disk://{tmp_path}/b", "90d", clock)
+    projects.note()
+    for name in ("a", "b"):
+        projects.store(name).set_budget("user:1", Budget(100, "1h"))
+    asked = replace(hold(30), created=clock(), ttl=60_000)
+    projects.store("b").reserve(asked)
+    events = Events(projects.own, (), clock)
+    found = Projects.store
+
+    def store(self: Projects, project: str) -> Store:
+        if project == "a":
+            raise StoreError("this one is broken")
+        return found(self, project)
+
+    monkeypatch.setattr(Projects, "store", store)
+    lapses: list[Lapse] = []
+    projects.store("b").on_lapse(lapses.append)
+    clock.advance(61)
+    Schedule(projects, Lease(projects.leader, clock, "one", 30.0, clock), 60.0, events, ticks=clock).step()
+    assert [one.hold_id for one in lapses] == [asked.id]
+    assert projects.own.read("service:passed") is None
+    projects.close()
 
 
 @pytest.mark.parametrize(
