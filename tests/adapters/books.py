@@ -56,6 +56,7 @@ class Books:
     keeper: Bookkeeper
     server: OpenAIServer
     events: list[Event] = field(default_factory=list)
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keeper.hooks.add(self.events.append, ())
@@ -86,7 +87,10 @@ class Books:
         return [event for event in self.events if type(event).__name__ == kind]
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.server.base_url, api_key="test", **options)
+        client = openai.OpenAI(base_url=self.server.base_url, api_key="test", **options)
+        # Closed in the end: left to the garbage collector, their sockets are at times collected first.
+        self.clients.append(client)
+        return client
 
     def aclient(self, **options: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=self.server.base_url, api_key="test", **options)
@@ -110,4 +114,6 @@ def open_books(
             yield books
     finally:
         unpatch()
+        for client in books.clients:
+            client.close()
         keeper.store.close()

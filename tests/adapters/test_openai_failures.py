@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +80,17 @@ def test_the_caller_s_number_of_retries_is_kept(retries: int, store: str, tmp_pa
         assert (books.spent, books.held) == (0, 0)
 
 
+@contextmanager
+def unheard() -> Iterator[str]:
+    """Yield the URL of a port that nobody listens on, nor anybody else can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+
+
 def test_a_refused_connection_costs_nothing(books: Books) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/v1"
     with (
+        unheard() as url,
         openai.OpenAI(base_url=url, api_key="test", max_retries=1) as client,
         pytest.raises(openai.APIConnectionError),
     ):
@@ -92,12 +100,10 @@ def test_a_refused_connection_costs_nothing(books: Books) -> None:
 
 
 async def test_a_refused_connection_costs_an_async_client_nothing(books: Books) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/v1"
-    async with openai.AsyncOpenAI(base_url=url, api_key="test", max_retries=0) as client:
-        with pytest.raises(openai.APIConnectionError):
-            await client.chat.completions.create(**CHAT)
+    with unheard() as url:
+        async with openai.AsyncOpenAI(base_url=url, api_key="test", max_retries=0) as client:
+            with pytest.raises(openai.APIConnectionError):
+                await client.chat.completions.create(**CHAT)
     assert (books.spent, books.held) == (0, 0)
 
 
