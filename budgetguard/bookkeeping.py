@@ -13,14 +13,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 from budgetguard import events, runlog
 from budgetguard.accounts import PROJECT, RUN, USER, Balance, account_name
 from budgetguard.background import background
 from budgetguard.config import DEFAULT_PROJECT, Settings
-from budgetguard.errors import BudgetExceededError, StoreError
+from budgetguard.errors import BudgetExceededError, ConfigurationError, StoreError
 from budgetguard.holds import (
     VOID,
     Charge,
@@ -39,7 +39,7 @@ from budgetguard.outbox import Outbox
 from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
-from budgetguard.spool import Spool
+from budgetguard.spool import Spool, spool_folder
 from budgetguard.stores.base import Store, open_store, public_url
 from budgetguard.windows import to_datetime
 
@@ -71,7 +71,7 @@ class Bookkeeper:
         self._observe_now = False
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, Store] = {}
-        self._outbox = Outbox(lambda: self.store, self._tell_delivered)
+        self._outbox = Outbox(lambda: self.store, partial(self._tell_settled, estimated=False))
         _keepers.add(self)
 
     @property
@@ -288,14 +288,17 @@ class Bookkeeper:
         return store.reserve(hold)
 
     def _spool(self, store: Store | None) -> Spool | None:
-        given = self.settings.store
-        url = given if isinstance(given, str) else getattr(given, "url", None)
-        if store is not None:
-            url = getattr(store, "url", None)
-        if self.settings.spool is None or not isinstance(url, str) or url.startswith("memory:"):
+        """Return the spool of a store (None: of the one that could not be opened), or None if it has none."""
+        where = self.settings.store if store is None else store
+        url = where if isinstance(where, str) else where.url
+        if self.settings.spool is None or url.startswith("memory:"):
             return None
-        project = self.project if store is None else store.project
-        return Spool(Path(self.settings.spool).expanduser(), url, project)
+        try:
+            folder = spool_folder(self.settings.spool)
+        except ConfigurationError as error:
+            logger.warning("budgetguard: settlements that the store does not take wait in memory: %s", error)
+            return None
+        return Spool(folder, url, self.project if store is None else store.project)
 
     def _open_store(self) -> Store:
         given = self.settings.store
@@ -405,9 +408,6 @@ class Bookkeeper:
             self._outbox.keep(store, hold, settlement, self._spool(store))
             raise
         return None
-
-    def _tell_delivered(self, hold: Hold, settlement: Settlement, answer: Settled | UnknownAccount) -> None:
-        self._tell_settled(hold, settlement, answer, estimated=False)
 
 
 _keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -69,7 +68,7 @@ class Settings:
         ConfigurationError: a bad value, named with its setting.
     """
 
-    store: str | Store = field(default_factory=lambda: f"disk://{Path.home() / '.budgetguard'}")
+    store: str | Store = "disk://~/.budgetguard"
     project: str | None = None
     user: str | None = None
     runs: tuple[str, ...] = ()
@@ -86,7 +85,7 @@ class Settings:
     strict: bool = False
     strict_floor: int = 16
     strict_ceiling: int | None = None
-    spool: str | None = field(default_factory=lambda: str(Path.home() / ".budgetguard" / "spool"))
+    spool: str | None = "~/.budgetguard/spool"
     hold_ttl: str = "15m"
     retention: str = DEFAULT_RETENTION
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
@@ -107,12 +106,11 @@ class Settings:
                 )
         if self.user is not None:
             check_id(self.user, name="user")
-        if not isinstance(self.runs, tuple):
-            raise ConfigurationError(f"runs is a list of ids of runs, not {self.runs!r}")
+        for name, what in _LISTS.items():
+            if not isinstance(getattr(self, name), tuple):
+                raise ConfigurationError(f"{name} is a list of {what}, not {getattr(self, name)!r}")
         for run in self.runs:
             check_id(run, name="each of runs")
-        if not isinstance(self.tags, tuple):
-            raise ConfigurationError(f"tags is a list of labels such as ['checkout'], not {self.tags!r}")
         for tag in self.tags:
             check_id(tag, name="each of tags")
         if self.default_budget is not None:
@@ -134,29 +132,19 @@ class Settings:
                     f"strict_ceiling must be at least strict_floor ({self.strict_floor}), "
                     f"not {self.strict_ceiling}"
                 )
-        if self.spool is not None and not (isinstance(self.spool, str) and self.spool.strip("\0 ")):
+        if self.spool is not None and (
+            not isinstance(self.spool, str) or not self.spool.strip() or "\0" in self.spool
+        ):
             raise ConfigurationError(f"spool must be a folder's name, or None for none, not {self.spool!r}")
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
-        if not isinstance(self.thresholds, tuple):
-            raise ConfigurationError(
-                f"thresholds is a list of percentages such as [50, 80], not {self.thresholds!r}"
-            )
         for percent in self.thresholds:
             if isinstance(percent, bool) or not isinstance(percent, int) or not 0 < percent <= 1000:
                 raise ConfigurationError(f"thresholds are whole percentages from 1 to 1000, not {percent!r}")
-        if not isinstance(self.allow_endpoints, tuple) or not all(
-            isinstance(path, str) for path in self.allow_endpoints
-        ):
-            raise ConfigurationError(
-                f"allow_endpoints is a list of paths such as ['/batches'], not {self.allow_endpoints!r}"
-            )
+        if not all(isinstance(path, str) for path in self.allow_endpoints):
+            what = _LISTS["allow_endpoints"]
+            raise ConfigurationError(f"allow_endpoints is a list of {what}, not {self.allow_endpoints!r}")
         _check_model_map(self.model_map)
-        if not isinstance(self.free_base_urls, tuple):
-            raise ConfigurationError(
-                "free_base_urls is a list of addresses such as ['http://localhost:11434/v1'], "
-                f"not {self.free_base_urls!r}"
-            )
         for url in self.free_base_urls:
             _check_base_url(url)
         if not callable(self.clock):
@@ -235,15 +223,19 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "on_stream_exceeded": get_args(OnStreamExceeded),
     "count": get_args(Count),
 }
+_LISTS: Final = {
+    "runs": "ids of runs",
+    "tags": "labels such as ['checkout']",
+    "thresholds": "percentages such as [50, 80]",
+    "allow_endpoints": "paths such as ['/batches']",
+    "free_base_urls": "addresses such as ['http://localhost:11434/v1']",
+}
 _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
+    **dict.fromkeys(_LISTS, lambda text: _list(text)),
     "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
     "thresholds": lambda text: tuple(_percentages(text)),
-    "allow_endpoints": lambda text: _list(text),
-    "free_base_urls": lambda text: _list(text),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
-    "runs": lambda text: _list(text),
-    "tags": lambda text: _list(text),
     "spool": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
@@ -278,7 +270,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             known = ", ".join(sorted(_SETTING_NAMES))
             raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
     values = dict(changes)
-    for name in ("thresholds", "allow_endpoints", "free_base_urls", "runs", "tags"):
+    for name in _LISTS:
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
     if isinstance(values.get("model_map"), Mapping):

@@ -57,7 +57,7 @@ class Outbox:
         if spool is not None:
             try:
                 spool.put(hold, settlement)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 logger.warning(
                     "budgetguard: the settlement of hold %s waits in memory only, since %s cannot be written "
                     "(%s): give the setting spool a folder that can",
@@ -83,18 +83,18 @@ class Outbox:
             background.start()
             background.put(self.flush)
 
-    def flush(self) -> StoreError | None:
-        """Send everything; what is refused stays. Return why the present store refused, if it did."""
-        refused: dict[int, StoreError] = {}
+    def flush(self) -> None:
+        """Send everything; what is refused stays."""
+        away: set[int] = set()
         # Several threads may send the same one: it counts once.
         for ident, unsent in list(self._unsent.items()):
-            if id(unsent.store) in refused:
-                continue  # its store is away: asking once is enough
+            if id(unsent.store) in away:
+                continue  # asking once is enough
             try:
                 store = unsent.store or self._present()
                 answer = store.settle(unsent.hold, unsent.settlement)
-            except StoreError as error:
-                refused[id(unsent.store)] = error
+            except StoreError:
+                away.add(id(unsent.store))
                 # To the back, so that one which never goes through does not hold up the others.
                 if self._unsent.pop(ident, None) is not None:
                     self._unsent[ident] = unsent
@@ -102,9 +102,8 @@ class Outbox:
             self._unsent.pop(ident, None)
             _forget(unsent)
             self._tell(unsent.hold, unsent.settlement, answer)
-        if not refused:
+        if not away:
             self._retry_in = _FIRST_RETRY
-        return next(iter(refused.values()), None)
 
     def _retry(self) -> None:
         self._retrying_in = 0

@@ -25,6 +25,18 @@ from budgetguard.wire.requests import hold_from_json, hold_to_json, settlement_f
 _ABOUT: Final = "store.json"
 
 
+def spool_folder(setting: str) -> Path:
+    """Return the folder that the setting `spool` names.
+
+    Raises:
+        ConfigurationError: it is in a home, and there is none.
+    """
+    try:
+        return Path(setting).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"spool {setting!r}: {error}; name an absolute folder") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Spooled:
     """Hold one settlement that waits.

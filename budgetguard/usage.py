@@ -48,6 +48,9 @@ class Reported:
         pending: the provider works on: what it costs is said when it is asked for later, by that id.
         measured: units of the usage that the answer does not count, so that they were measured in it.
         done: how much was done of what was projected, as (part, whole), where there is no usage.
+        unsaid: totals (`input_tokens`, `output_tokens`) that the answer leaves out, or gives an impossible
+            number for: the projection's part stands for them.
+        billed: Nanos that the provider says it billed for the whole call, or None. It is what is booked.
     """
 
     usage: Usage | None
@@ -57,6 +60,8 @@ class Reported:
     pending: bool = False
     measured: frozenset[str] = frozenset()
     done: tuple[int, int] = (1, 1)
+    unsaid: frozenset[str] = frozenset()
+    billed: int | None = None
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""

@@ -13,7 +13,7 @@ from budgetguard.config import Settings, changed, from_environment
 def test_without_any_variable_the_defaults_hold() -> None:
     settings = from_environment({})
     assert settings == Settings()
-    assert settings.store == f"disk://{Path.home() / '.budgetguard'}"
+    assert settings.store == "disk://~/.budgetguard"
     assert (settings.project, settings.user, settings.default) == (None, None, None)
     assert (settings.missing_user, settings.unknown_model, settings.on_store_error) == (
         "error",

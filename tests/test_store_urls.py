@@ -22,6 +22,7 @@ from budgetguard.stores.base import public_url
         ("http://:secret@host:8080/team/a/", "http://host:8080/team/a"),
         ("redis://:secret@[bad", "redis://…"),
         ("disk:///var/lib/app?timeout=5", "disk:///var/lib/app"),
+        ("disk:///var/lib/app#2?timeout=5", "disk:///var/lib/app#2"),
         ("memory://", "memory://"),
     ],
 )

@@ -16,6 +16,7 @@ from budgetguard.delivering import waiting
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.money import format_usd, to_usd
+from budgetguard.spool import spool_folder
 from budgetguard.stores.base import public_url
 from budgetguard.windows import to_datetime
 
@@ -122,4 +123,4 @@ def deliver(
 def _folder(guard: Guard) -> Path:
     if guard.settings.spool is None:
         raise ConfigurationError("there is no spool: BUDGETGUARD_SPOOL is none, what waits is in memory")
-    return Path(guard.settings.spool).expanduser()
+    return spool_folder(guard.settings.spool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -144,12 +145,15 @@ def public_url(url: str) -> str:
 
     Of its options only those are left that tell stores apart.
     """
+    if url.startswith("disk://"):
+        folder = Path(url.removeprefix("disk://").partition("?")[0])
+        with suppress(RuntimeError):  # there is no home, which opening it will say
+            folder = folder.expanduser()
+        return f"disk://{folder.absolute()}"
     try:
         parts = urlsplit(url)
     except ValueError:  # no URL at all, which opening it will say
         return f"{url.partition('://')[0]}://…"
-    if parts.scheme == "disk":
-        return f"disk://{Path(parts.netloc + parts.path).expanduser().absolute()}"
     path = parts.path.rstrip("/") if parts.scheme in ("http", "https") else parts.path
     place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
     options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] in _PLACES], safe="/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import sqlite3
 import stat
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,6 +236,34 @@ def test_a_spool_is_private_and_holds_no_text_and_no_password(folder: Path, spoo
     assert "Hello" not in path.read_text()
 
 
+def test_who_has_no_home_needs_none_and_loses_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container whose user has no name."""
+
+    def nobody(_: int) -> Any:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(ConfigurationError, match="write an absolute folder"):
+        Guard().balance("u")
+    guard = make_guard(f"disk://{folder}?timeout=0.05", user="u")
+    aways: list[Outage] = []
+
+    @guard.budgeted
+    def ask(messages: object, model: str = MODEL) -> object:
+        aways.append(Outage(folder))
+        return completion()
+
+    assert ask(HELLO) == completion()
+    aways.pop().end()
+    guard.flush()
+    assert guard.balance("u").spent_nanos == COST
+    assert "name an absolute folder" in caplog.text
+    guard.close()
+
+
 def test_without_a_spool_or_where_it_cannot_be_written_the_settlement_waits_in_memory(
     folder: Path, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,7 +286,7 @@ def test_without_a_spool_or_where_it_cannot_be_written_the_settlement_waits_in_m
     assert "waits in memory only" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", ["", 3, b"x", "\0"])
+@pytest.mark.parametrize("wrong", ["", " ", 3, b"x", "\0", "a\0b"])
 def test_a_spool_that_is_no_folder_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match="spool must be a folder's name, or None"):
         Guard(store="memory://", spool=wrong)
