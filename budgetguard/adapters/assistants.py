@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
 from budgetguard.adapters.endpoint import Body, Prepared, Preparing
 from budgetguard.adapters.fields import count, field, items, parsed, text
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.counting.requests import as_mapping, chat_input_tokens, given, listed
 from budgetguard.errors import ConfigurationError

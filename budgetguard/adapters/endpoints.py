@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.assistants import RunTally, prepare_run, project_run, read_run, read_runs
 from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
 from budgetguard.adapters.endpoint import Body, Endpoint, Polled, Refused
 from budgetguard.adapters.input_counts import CountedBody, prepare_count
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.requests import given
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import (

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
 from budgetguard.adapters.fields import count, field, items, parsed, text
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, drawn_by, search_unit
 from budgetguard.counting.requests import as_mapping
 from budgetguard.usage import Reported, Usage

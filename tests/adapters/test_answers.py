@@ -12,7 +12,8 @@ from openai import NOT_GIVEN
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.tokens import SLICE, count_text
 from budgetguard.usage import Reported, Usage
 

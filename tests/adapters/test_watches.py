@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.adapters.watches import BodyWatch, EventWatch
 from budgetguard.counting.tokens import count_text
 from budgetguard.request import Abandoned, Answered, Unknown
