@@ -300,31 +300,35 @@ class Call:
             cost = hold.on_lapse if isinstance(ending, Unknown) else 0
             return Settlement(cost, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
-            usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
+            said = ending.reported
+            usage = ending.usage or self._projection.abandoned(ending.seen, said)
             if ending.part is not None:
-                usage = Usage.of(**{**usage.units, ending.part: ending.seen})
-            cost = self._cost(usage, None)
+                usage = usage.merged(Usage.of(**{ending.part: ending.seen}))
+            cost = self._cost(usage, None if said is None else said.tier)
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
         reported = ending.reported
-        if reported.usage is None:
+        completed = self._projection.completed(reported)
+        if completed is None:
             cost, estimated = reported.part_of(self._projection.cost), True
+        elif completed != reported.usage:
+            cost, estimated = self._cost(completed, reported.tier), True
         else:
-            cost = self._cost(reported.usage, reported.tier)
-            told = {unit: n for unit, n in reported.usage.units.items() if unit not in reported.measured}
+            cost = self._cost(completed, reported.tier)
+            told = {unit: n for unit, n in completed.units.items() if unit not in reported.measured}
             # What was measured makes an estimate only where it is billed.
             estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
             if (hidden := self._projection.hidden) is not None:
-                self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
+                self.keeper.observe(hidden.key, hidden.observed(completed.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
-            if reported.usage.output_tokens and self._projection.cap_assumed:
-                each = -(-reported.usage.output_tokens // self.request.choices)
+            if completed.output_tokens and self._projection.cap_assumed:
+                each = -(-completed.output_tokens // self.request.choices)
                 if not self._projection.cap_written or each < (self._projection.output_cap or 0):
                     self.keeper.observe(self.request.model, each)
         return (
             Settlement(
                 cost,
-                usage=reported.usage,
+                usage=completed,
                 request_id=reported.request_id,
                 thresholds=thresholds,
             ),

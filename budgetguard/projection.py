@@ -25,7 +25,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.learning import HiddenInput
 from budgetguard.money import Nanos
 from budgetguard.pricing.rates import Rates
-from budgetguard.usage import Usage
+from budgetguard.usage import Reported, Usage
 
 __all__ = [
     "HiddenInput",
@@ -127,14 +127,55 @@ class Projection:
             input_cost=max((one.cost(read) for one in self.served), default=self.input_cost),
         )
 
-    def abandoned(self, seen: int) -> Usage:
+    def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
         """Return what a call is taken to have used that was given up after `seen` output tokens.
 
-        All of its input, fees of hosted tools too, and of its output what was seen.
+        All of its input, fees of hosted tools too, and of its output what was seen; of a model that thinks,
+        which does not show, as much as was projected.
+
+        Args:
+            seen: output tokens.
+            said: what it had reported until then. No less is taken, and its input is.
         """
         units = {name: count for name, count in self.usage.units.items() if not name.startswith("output")}
-        read = max(0, self.input_tokens - self.reserve)
-        return Usage.of(**{**units, "input_tokens": read, "output_tokens": seen})
+        units["input_tokens"] = self._read
+        written = self._written(seen)
+        if said is not None and said.usage is not None:
+            told = said.usage.units
+            if "input_tokens" not in said.unsaid:
+                # Its parts are told with it; fees are not.
+                units = {name: count for name, count in units.items() if not name.endswith("_tokens")}
+            units.update(told)
+            if "input_tokens" in said.unsaid:
+                units["input_tokens"] = max(self._read, told.get("input_tokens", 0))
+            written = max(written, said.usage.output_tokens)
+        return Usage.of(**{**units, "output_tokens": written})
+
+    def completed(self, said: Reported) -> Usage | None:
+        """Return what an answer used by its own report, the projection's part in place of what it leaves out.
+
+        None if it reports nothing, and shows no more than was projected: then the projection stands.
+        """
+        seen_as = {} if said.seen_as is None else {said.seen_as: said.seen}
+        if said.usage is None:
+            if said.seen <= self.output_tokens:
+                return None
+            return self.abandoned(said.seen).merged(Usage.of(**seen_as))
+        units = dict(said.usage.units)
+        if "input_tokens" in said.unsaid:
+            units["input_tokens"] = max(self._read, said.usage.input_tokens)
+        if said.seen > said.usage.output_tokens:
+            units.update(seen_as, output_tokens=self._written(said.seen))
+        elif "output_tokens" in said.unsaid:
+            units["output_tokens"] = max(self.output_tokens, said.usage.output_tokens)
+        return Usage.of(**units)
+
+    @property
+    def _read(self) -> int:
+        return max(0, self.input_tokens - self.reserve)
+
+    def _written(self, seen: int) -> int:
+        return max(seen, self.output_tokens) if is_reasoning(self.model) else seen
 
 
 def with_margin(tokens: int) -> int:

@@ -28,12 +28,14 @@ class Abandoned:
     """Say that a stream ended early: the input and the `seen` output tokens are settled.
 
     Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
-    that are no text, such as `output_image_tokens`.
+    that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
+    less is settled, and its input stands for the projected one.
     """
 
     seen: int
     usage: Usage | None = None
     part: str | None = None
+    reported: Reported | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,18 +26,28 @@ def reported(answer: object) -> Reported:
 
     Chat, completions and embeddings count `prompt_tokens` and `completion_tokens`, responses count
     `input_tokens` and `output_tokens`; both are read. What is missing, null or no number counts as absent,
-    and fields that nobody knows yet are passed over.
+    and fields that nobody knows yet are passed over. A total that is absent is `unsaid`, and so is an input
+    of 0 tokens: nobody asks without a prompt.
 
     Args:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
     answer = parsed(answer)
+    usage = _usage(field(answer, "usage"))
     return Reported(
-        usage=_usage(field(answer, "usage")),
+        usage=usage,
         model=text(field(answer, "model")),
         tier=text(field(answer, "service_tier")),
         request_id=text(field(answer, "id")),
+        unsaid=frozenset() if usage is None else _unsaid(field(answer, "usage"), usage),
     )
+
+
+def _unsaid(told: object, usage: Usage) -> frozenset[str]:
+    unsaid = set() if usage.input_tokens else {"input_tokens"}
+    if not usage.output_tokens and _first_count(told, "completion_tokens", "output_tokens") is None:
+        unsaid.add("output_tokens")
+    return frozenset(unsaid)
 
 
 def _usage(usage: object) -> Usage | None:

@@ -120,17 +120,22 @@ class RunTally(StreamTally):
 
     def __init__(self, model: str = "") -> None:
         super().__init__(model)
-        self._said: Reported | None = None
+        self._run: Reported | None = None
 
     @property
     def reported(self) -> Reported | None:
         """What the last event of the run said."""
-        return self._said
+        return self._run
+
+    @property
+    def told(self) -> bool:
+        """Whether what it reported is of the whole answer: a run says nothing before."""
+        return True
 
     def feed(self, chunk: object) -> None:
         """Take one event's JSON."""
         if text(field(chunk, "object")) == "thread.run":
-            self._said = read_run(chunk)
+            self._run = read_run(chunk)
 
 
 def _messages(preparing: Preparing, thread: str, most: int | None) -> Generator[Fetch, Any, list[Any]]:

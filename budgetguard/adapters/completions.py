@@ -12,6 +12,7 @@ from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.adapters.responses import AnyTally, read_any
+from budgetguard.adapters.tally import with_seen
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given
 from budgetguard.counting.responses import offered_tools
@@ -114,7 +115,11 @@ class FunctionRequest(Request):
             return Answered(Reported(usage=self._read_usage(self._usage, answer)))
         if isinstance(answer, str):
             return self.text_ending(count_text(answer, encoding_for(self.model)))
-        found = read_any(answer)
+        from budgetguard.adapters.streams import ending_of_stream
+
+        if (streamed := ending_of_stream(answer, self.model)) is not None:
+            return streamed
+        found = with_seen(read_any(answer), answer, self.model)
         if found.usage is None and not found.pending:
             raise UnpricedAnswerError(
                 f"{self._name}() answered with {type(answer).__name__}, from which no cost can be read, "
@@ -220,11 +225,12 @@ class ItemReader:
         return self._request.text_ending(seen)
 
     def ending_early(self, error: BaseException | None) -> Ending:
-        if (said := self._request.tally_ending(self._tally)) is not None:
+        said = self._request.tally_ending(self._tally)
+        if said is not None and self._tally.told:
             return said
         if error is not None and not self._any:
             return self._request.ending_of_error(error)
-        return Abandoned(self._seen())
+        return Abandoned(self._seen(), reported=self._tally.reported)
 
     def _seen(self) -> int:
         written = count_text("".join(self._text), encoding_for(self._request.model)) if self._text else 0
