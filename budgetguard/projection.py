@@ -168,7 +168,7 @@ class Projection:
             units.update(seen_as, output_tokens=self._written(said.seen))
         elif "output_tokens" in said.unsaid:
             units["output_tokens"] = max(self.output_tokens, said.usage.output_tokens)
-        return Usage.of(**units)
+        return Usage(units)
 
     @property
     def _read(self) -> int:

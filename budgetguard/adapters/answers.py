@@ -39,13 +39,16 @@ def reported(answer: object) -> Reported:
         model=text(field(answer, "model")),
         tier=text(field(answer, "service_tier")),
         request_id=text(field(answer, "id")),
-        unsaid=frozenset() if usage is None else _unsaid(field(answer, "usage"), usage),
+        unsaid=frozenset() if usage is None else _unsaid(answer, usage),
     )
 
 
-def _unsaid(told: object, usage: Usage) -> frozenset[str]:
+def _unsaid(answer: object, usage: Usage) -> frozenset[str]:
+    told = field(answer, "usage")
     unsaid = set() if usage.input_tokens else {"input_tokens"}
-    if not usage.output_tokens and _first_count(told, "completion_tokens", "output_tokens") is None:
+    names = ("completion_tokens", "output_tokens", "total_tokens")
+    # Embeddings have no output.
+    if not usage.output_tokens and _first_count(told, *names) is None and field(answer, "data") is None:
         unsaid.add("output_tokens")
     return frozenset(unsaid)
 

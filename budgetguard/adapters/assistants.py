@@ -101,6 +101,8 @@ def read_run(answer: object) -> Reported:
     said = reported(answer)
     if text(field(answer, "status")) not in _OVER:
         return Reported(usage=None, request_id=said.request_id, pending=True)
+    if field(answer, "status") != "completed":
+        said = replace(said, unsaid=frozenset())  # it may have ended before it read anything
     usage = said.usage
     if usage is None:
         return replace(said, usage=Usage() if field(answer, "status") == "failed" else None)

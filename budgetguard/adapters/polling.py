@@ -169,7 +169,9 @@ class Poll:
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            return min(rates.cost(said.usage), MAX_NANOS), False
+            cost = min(rates.cost(said.usage), MAX_NANOS)
+            # Of the projection no more is known than what it cost.
+            return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
         except UnknownModelError as error:
             if not record.amount_nanos:
                 return 0, True  # a model without a price, allowed by the user's word

@@ -36,7 +36,9 @@ def read_response(answer: object) -> Reported:
             return replace(said, usage=Usage())
         waiting = status == "queued" or (status in _PENDING and field(answer, "background") is True)
         return replace(said, pending=waiting)
-    return replace(said, usage=_with_fees(said.usage, answer))
+    # One that was broken off may have ended before it read anything.
+    unsaid = frozenset() if status in ("failed", "cancelled") else said.unsaid
+    return replace(said, usage=_with_fees(said.usage, answer), unsaid=unsaid)
 
 
 def _with_fees(usage: Usage, answer: object) -> Usage:
@@ -136,7 +138,7 @@ class ResponseTally(StreamTally):
         if over:
             self._finished.add(0)
         in_background = field(response, "background") is True
-        costs_nothing = said.usage is not None and not said.usage.units and text(status) == "failed"
+        costs_nothing = text(status) == "failed" and said.usage == Usage()
         if said.pending or (over and in_background) or costs_nothing:
             self._final = said
         else:

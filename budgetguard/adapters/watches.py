@@ -114,8 +114,6 @@ class EventWatch(Watch):
         self.over = True
         rest, self._pending = self._pending, b""
         kept = self._event(rest)
-        if not self._is_stream:
-            self._no_stream += rest
         if not self._hide:
             return b""  # it was handed on as it came
         return kept if self._coding is None else self._coding.encode(kept) + self._coding.finish()
