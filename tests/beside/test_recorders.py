@@ -65,10 +65,11 @@ def answer(request: Any) -> Any:
 
 
 @WAYS
-def test_respx(guard: Guard, ask: Ask) -> None:
+@pytest.mark.parametrize("using", ["httpx", "httpcore"])
+def test_respx(guard: Guard, ask: Ask, using: str) -> None:
     respx = pytest.importorskip("respx")
-    with respx.mock:
-        respx.post(f"{URL}/chat/completions").mock(side_effect=answer)
+    with respx.mock(using=using) as router:
+        router.post(f"{URL}/chat/completions").mock(side_effect=answer)
         ask(guard, URL)
     check(guard, 2)
 
