@@ -303,17 +303,19 @@ class Call:
             usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
             if ending.part is not None:
                 usage = Usage.of(**{**usage.units, ending.part: ending.seen})
-            cost = self._cost(usage, None)
+            cost = self._cost(Reported(usage))
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
-        reported = ending.reported
+        reported = self._with_fees(ending.reported)
         if reported.usage is None:
             cost, estimated = reported.part_of(self._projection.cost), True
+            if reported.billed:
+                cost, estimated = self._cost(reported), False
         else:
-            cost = self._cost(reported.usage, reported.tier)
+            cost = self._cost(reported)
             told = {unit: n for unit, n in reported.usage.units.items() if unit not in reported.measured}
             # What was measured makes an estimate only where it is billed.
-            estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
+            estimated = bool(reported.measured) and cost != self._cost(replace(reported, usage=Usage(told)))
             if (hidden := self._projection.hidden) is not None:
                 self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
@@ -331,11 +333,20 @@ class Call:
             estimated,
         )
 
-    def _cost(self, usage: Usage, tier: str | None) -> Nanos:
+    def _with_fees(self, reported: Reported) -> Reported:
+        """Add what the call is billed beside its tokens, where the answer does not count it."""
+        fees = self._projection.fees
+        if reported.usage is None or not fees:
+            return reported
+        return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
+
+    def _cost(self, reported: Reported) -> Nanos:
         if self._rates is None:
             return 0  # a model without a price, allowed by the user's word
+        if reported.model is not None:
+            reported = replace(reported, model=self.request.model_named(reported.model))
         try:
-            return min(self._rates.with_tier(tier).cost(usage), MAX_NANOS)
+            return min(self._rates.cost_of(reported), MAX_NANOS)
         except UnknownModelError as error:
             # The money is spent; the projection is the best that is known of how much.
             events.logger.error("budgetguard: booked as projected, because %s", error)

@@ -169,7 +169,7 @@ class Poll:
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            return min(rates.cost(said.usage), MAX_NANOS), False
+            return min(rates.cost_of(said), MAX_NANOS), False
         except UnknownModelError as error:
             if not record.amount_nanos:
                 return 0, True  # a model without a price, allowed by the user's word

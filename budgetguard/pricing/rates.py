@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from budgetguard.errors import UnknownModelError
 from budgetguard.money import NANOS_PER_USD, Nanos
 from budgetguard.pricing.own import OwnUnit, less_graded, own_unit, own_unit_of_price_key
-from budgetguard.usage import Usage
+from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices
@@ -55,6 +55,11 @@ _TIER_CONTEXTS = {BATCH: ("processing", "batch")}
 _OTHER_MEASURES = ("input_characters", "images")
 
 _TIERS_REMEMBERED = 16
+
+# Providers whose answers say in USD what they billed. Other servers write fields of the same names.
+_TELL_WHAT_THEY_BILLED = frozenset({"openrouter", "perplexity", "x-ai"})
+# Whose models write a prompt that is new into their cache, asked or not. Others do where a request says so.
+_CACHE_UNASKED = frozenset({"openai", "azure"})
 
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -217,6 +222,7 @@ class Rates:
     tier: str | None
     _tables: tuple[PriceTable, ...] = field(repr=False, hash=False)
     _source: Source = field(repr=False, compare=False)
+    _others: Callable[[str], Rates | None] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def free(cls, model: str, provider: str) -> Rates:
@@ -239,6 +245,48 @@ class Rates:
             return 0
         return max(table.nanos(usage.units, self._unpriced) for table in self._tables)
 
+    def cost_of(self, reported: Reported) -> Nanos:
+        """Return what an answer cost in Nanos, rounded up to a whole Nano.
+
+        It is what the provider says it billed, where it is one that is known to say so; else the usage at
+        the price of the model and of the tier that the answer names. An answer without usage costs nothing.
+
+        Raises:
+            UnknownModelError: as `cost`.
+        """
+        served = self.served_as(reported.model).with_tier(reported.tier)
+        billed, usage = reported.billed, reported.usage
+        # Nobody gives away what has a price: a bill of nothing is one that is not written yet.
+        told = bool(billed) or served.is_free or usage is None
+        if billed is not None and told and self._tells_what_it_billed(served):
+            return billed
+        return 0 if usage is None else served.cost(usage)
+
+    def served_as(self, model: str | None) -> Rates:
+        """Return the rates of the model that an answer names: at the same provider and instant, same lists.
+
+        It is these rates for another name of the same model, for a model that has no price, and where the
+        user's word is what the model costs.
+        """
+        if model is None or self._others is None:
+            return self
+        return self._others(model) or self
+
+    def _tells_what_it_billed(self, served: Rates) -> bool:
+        # Free by the user's word is free.
+        said_free = self._source.free and isinstance(self._source, FixedSource)
+        return not said_free and served.provider in _TELL_WHAT_THEY_BILLED
+
+    def cache_write(self, marked: str | None) -> str | None:
+        """Return the unit that a prompt may be billed by when it is new to the cache, if that is dearer.
+
+        Args:
+            marked: the unit by which a request asks for its prompt to be kept, if it does.
+        """
+        unasked = self.provider in _CACHE_UNASKED or self.model.lower().startswith("openai/")
+        unit = marked or ("cache_write_tokens" if unasked else None)
+        return unit if unit is not None and self.prices(unit) else None
+
     def prices(self, unit: str) -> bool:
         """Whether a unit has a price, by itself or as a part of what has one."""
         return self._source.free or all(table.priced_as(unit) is not None for table in self._tables)
@@ -252,7 +300,7 @@ class Rates:
         wanted = None if tier in STANDARD_TIERS else tier
         if wanted == self.tier:
             return self
-        return Rates(self.model, self.provider, wanted, self._source.tables(wanted), self._source)
+        return replace(self, tier=wanted, _tables=self._source.tables(wanted))
 
     def _unpriced(self, unit: str) -> UnknownModelError:
         return UnknownModelError(
@@ -293,6 +341,7 @@ class ListedSource(Source):
         free: it is listed without a price, since it has none.
         added: USD by price key.
         half_in_batch: batches cost half, where the list does not say what they cost.
+        factor: what tokens cost where they are processed, as a multiple of the list; not of what was added.
     """
 
     def __init__(
@@ -303,8 +352,10 @@ class ListedSource(Source):
         free: bool,
         added: Mapping[str, Decimal] | None = None,
         half_in_batch: bool = False,
+        factor: Decimal = Decimal(1),
     ) -> None:
         self._half_in_batch = half_in_batch
+        self._factor = factor
         self.free = free and not added
         self._variants = tuple(model.price_variants or ())
         self._at = at
@@ -315,7 +366,7 @@ class ListedSource(Source):
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
         made = self._made.get(tier)
         if made is None:
-            sets = self._price_sets(tier)
+            sets = (self._scaled(prices) for prices in self._price_sets(tier))
             made = tuple(PriceTable.compile({**prices, **self._added}) for prices in sets)
             # Tiers come from requests too, so what is remembered of them has an end.
             if len(self._made) < _TIERS_REMEMBERED:
@@ -336,18 +387,29 @@ class ListedSource(Source):
                 prices.update(_present(variant.prices))
             return [prices]
         if tier == BATCH and self._half_in_batch:
-            return [{key: _half(price) for key, price in self._standard.items()}]
+            return [{key: _times(price, _HALF) for key, price in self._standard.items()}]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
+
+    def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
+        if self._factor == 1:
+            return prices
+        return {
+            key: _times(price, self._factor) if key.endswith("_mtok") else price
+            for key, price in prices.items()
+        }
 
     def _is_active(self, variant: PriceVariant) -> bool:
         return variant.constraint is None or variant.constraint.active(self._at)
 
 
-def _half(price: Decimal | TieredPrices) -> Decimal | TieredPrices:
+_HALF = Decimal("0.5")
+
+
+def _times(price: Decimal | TieredPrices, factor: Decimal) -> Decimal | TieredPrices:
     if isinstance(price, Decimal):
-        return price / 2
-    tiers = [replace(tier, price=tier.price / 2) for tier in price.tiers]
-    return replace(price, base=price.base / 2, tiers=tiers)
+        return price * factor
+    tiers = [replace(tier, price=tier.price * factor) for tier in price.tiers]
+    return replace(price, base=price.base * factor, tiers=tiers)
 
 
 def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:
