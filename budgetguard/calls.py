@@ -239,13 +239,18 @@ class Call:
     def _charges(self) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
         charges = self.keeper.charges(self._user, self._runs)
-        if self._rates is None or not self._rates.is_free:
+        if self._rates is None or not self._is_free:
             return charges
         return tuple(replace(charge, required=False) for charge in charges)
 
+    @property
+    def _is_free(self) -> bool:
+        """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
+        return self._rates is not None and self._rates.is_free and not self._projection.cost
+
     def _may_be_capped(self) -> bool:
         projection = self._projection
-        free = self._rates is None or self._rates.is_free
+        free = self._rates is None or self._is_free
         return self.request.strict and projection.cap_assumed and self.request.takes_cap and not free
 
     def _ceiling(self) -> int:

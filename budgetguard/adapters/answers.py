@@ -46,9 +46,9 @@ def reported(answer: object) -> Reported:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
     answer = parsed(answer)
-    usage = field(answer, "usage")
+    usage = _plain(field(answer, "usage"))
     if usage is None:
-        usage = field(field(answer, "x_groq"), "usage")
+        usage = _plain(field(field(answer, "x_groq"), "usage"))
     return Reported(
         usage=_usage(usage),
         model=text(field(answer, "model")),
@@ -56,6 +56,13 @@ def reported(answer: object) -> Reported:
         request_id=text(field(answer, "id")),
         billed=_billed(usage),
     )
+
+
+def _plain(usage: object) -> object:
+    """Return an SDK object's fields as a mapping, in which it is cheap to look for one that is not there."""
+    if not isinstance(usage, Mapping) and (more := getattr(usage, "__pydantic_extra__", None)) is not None:
+        return {**vars(usage), **more}
+    return usage
 
 
 def _usage(usage: object) -> Usage | None:
@@ -115,14 +122,14 @@ def _outside(
 
 def _add_research(units: dict[str, int], usage: object) -> None:
     """Add what Perplexity's research reads and thinks: it is counted at the top, and in no total."""
+    if field(usage, "citation_tokens") is None:
+        return
     for name, unit in (
         ("citation_tokens", "output_citation_tokens"),
         ("reasoning_tokens", "output_reasoning_tokens"),
     ):
-        tokens = count(field(usage, name))
-        if tokens and field(usage, "citation_tokens") is not None:
-            units["output_tokens"] += tokens
-            units[unit] = tokens
+        units[unit] = tokens = count(field(usage, name)) or 0
+        units["output_tokens"] += tokens
 
 
 def _billed(usage: object) -> Nanos | None:

@@ -243,7 +243,7 @@ class _Lists:
             return FixedSource({**ours, **said}, free=False) if known or said else None
         at = self.at
         if not _has_prices(listed, at):
-            return ListedSource(listed, at, free=True, added=said)
+            return ListedSource(listed, at, free=True, added=said, beside=ours)
         half = is_half_in_batch(provider_id, names)
         factor = regional_factor(provider_id, self.base_url, listed.id)
         more = {**_lacking(ours, listed, at), **said}
@@ -327,9 +327,14 @@ class _Served:
         """Return the providers that may have served it, each with the names that it may have there."""
         snapshot = self._lists.snapshot
         places = [_meant(snapshot, name, self._provider_id, None)]
-        if self._fixed:
-            return places
         meant = _meant(snapshot, name, None, None)
+        if self._fixed:
+            # A router may serve a model that its list has lost: its maker's price is nearer than another's.
+            return (
+                [*places, meant]
+                if "/" in name and meant[0] not in (self._provider_id, DEFAULT_PROVIDER)
+                else places
+            )
         makers = (one.id for one in snapshot.providers if one.model_match and one.model_match.is_match(name))
         return [*dict.fromkeys((*places, meant, *((maker, (name,)) for maker in makers)))]
 

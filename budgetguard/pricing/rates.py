@@ -193,6 +193,10 @@ class PriceTable:
             return {name: n for name, n in units.items() if name not in others}
         return units
 
+    def priced_of(self, units: Mapping[str, int]) -> Mapping[str, int]:
+        """Return those of the units that have a price of their own."""
+        return {name: count for name, count in units.items() if name in self.rates}
+
     def priced_as(self, name: str) -> str | None:
         """Return the unit whose price a unit has: itself, or a whole that stands for it; None if none."""
         if name in self.rates:
@@ -232,7 +236,7 @@ class Rates:
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing that a call uses costs anything."""
+        """Whether no tokens cost anything; tools that run at the provider may."""
         return self._source.free or all(table.is_free for table in self._tables)
 
     def cost(self, usage: Usage) -> Nanos:
@@ -241,9 +245,12 @@ class Rates:
         Raises:
             UnknownModelError: a unit that was used has no price, and no whole whose price is a bound for it.
         """
+        units = usage.units
         if self._source.free:
-            return 0
-        return max(table.nanos(usage.units, self._unpriced) for table in self._tables)
+            # What is billed beside the tokens is not free with them.
+            tables = [table for table in self._tables if not table.rates.keys().isdisjoint(units)]
+            return max((table.nanos(table.priced_of(units), self._unpriced) for table in tables), default=0)
+        return max(table.nanos(units, self._unpriced) for table in self._tables)
 
     def cost_of(self, reported: Reported) -> Nanos:
         """Return what an answer cost in Nanos, rounded up to a whole Nano.
@@ -284,8 +291,10 @@ class Rates:
             marked: the unit by which a request asks for its prompt to be kept, if it does.
         """
         unasked = self.provider in _CACHE_UNASKED or self.model.lower().startswith("openai/")
-        unit = marked or ("cache_write_tokens" if unasked else None)
-        return unit if unit is not None and self.prices(unit) else None
+        if marked is None and not unasked:
+            return None
+        units = ("cache_write_tokens",) if marked is None else (marked, "cache_write_tokens")
+        return next((unit for unit in units if all(unit in table.rates for table in self._tables)), None)
 
     def prices(self, unit: str) -> bool:
         """Whether a unit has a price, by itself or as a part of what has one."""
@@ -340,6 +349,7 @@ class ListedSource(Source):
         at: the instant.
         free: it is listed without a price, since it has none.
         added: USD by price key.
+        beside: the same, of what is billed beside the tokens, also by a model that is free.
         half_in_batch: batches cost half, where the list does not say what they cost.
         factor: what tokens cost where they are processed, as a multiple of the list; not of what was added.
     """
@@ -351,6 +361,7 @@ class ListedSource(Source):
         *,
         free: bool,
         added: Mapping[str, Decimal] | None = None,
+        beside: Mapping[str, Decimal] | None = None,
         half_in_batch: bool = False,
         factor: Decimal = Decimal(1),
     ) -> None:
@@ -359,7 +370,7 @@ class ListedSource(Source):
         self.free = free and not added
         self._variants = tuple(model.price_variants or ())
         self._at = at
-        self._added = added or {}
+        self._added = {**(beside or {}), **(added or {})}
         self._standard = _present(model.get_prices(at))
         self._made: dict[str | None, tuple[PriceTable, ...]] = {}
 
