@@ -243,7 +243,9 @@ class _Lists:
             return FixedSource({**ours, **said}, free=False) if known or said else None
         at = self.at
         if not _has_prices(listed, at):
-            return ListedSource(listed, at, free=True, added=said, beside=ours)
+            # A router gives such a model away, and bills what its own tools do for it.
+            beside = ours if names[-1].endswith(":free") else {}
+            return ListedSource(listed, at, free=True, added=said, beside=beside)
         half = is_half_in_batch(provider_id, names)
         factor = regional_factor(provider_id, self.base_url, listed.id)
         more = {**_lacking(ours, listed, at), **said}
