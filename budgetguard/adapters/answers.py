@@ -60,9 +60,8 @@ def reported(answer: object) -> Reported:
 
 def _plain(usage: object) -> object:
     """Return an SDK object's fields as a mapping, in which it is cheap to look for one that is not there."""
-    if not isinstance(usage, Mapping) and (more := getattr(usage, "__pydantic_extra__", None)) is not None:
-        return {**vars(usage), **more}
-    return usage
+    more = None if isinstance(usage, Mapping) else getattr(usage, "__pydantic_extra__", None)
+    return {**vars(usage), **more} if isinstance(more, dict) else usage
 
 
 def _usage(usage: object) -> Usage | None:

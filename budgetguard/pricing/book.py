@@ -248,7 +248,9 @@ class _Lists:
             return ListedSource(listed, at, free=True, added=said, beside=beside)
         half = is_half_in_batch(provider_id, names)
         factor = regional_factor(provider_id, self.base_url, listed.id)
-        more = {**_lacking(ours, listed, at), **said}
+        lacking = _lacking(ours, listed, at).items()
+        more = {key: price * factor if key.endswith("_mtok") else price for key, price in lacking}
+        more.update(said)
         return ListedSource(listed, at, free=False, added=more, half_in_batch=half, factor=factor)
 
     def listed(self, provider_id: str, names: Iterable[str]) -> ModelInfo | None:

@@ -351,7 +351,7 @@ class ListedSource(Source):
         added: USD by price key.
         beside: the same, of what is billed beside the tokens, also by a model that is free.
         half_in_batch: batches cost half, where the list does not say what they cost.
-        factor: what tokens cost where they are processed, as a multiple of the list; not of what was added.
+        factor: what is billed where the model runs, as a multiple of the list; not of what was added.
     """
 
     def __init__(
@@ -404,8 +404,9 @@ class ListedSource(Source):
     def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
         if self._factor == 1:
             return prices
+        # Tools are billed by the use, and the same everywhere.
         return {
-            key: _times(price, self._factor) if key.endswith("_mtok") else price
+            key: price if key.endswith("_kcount") else _times(price, self._factor)
             for key, price in prices.items()
         }
 
