@@ -239,13 +239,18 @@ class Call:
     def _charges(self) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
         charges = self.keeper.charges(self._user, self._runs)
-        if self._rates is None or not self._rates.is_free:
+        if self._rates is None or not self._is_free:
             return charges
         return tuple(replace(charge, required=False) for charge in charges)
 
+    @property
+    def _is_free(self) -> bool:
+        """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
+        return self._rates is not None and self._rates.is_free and not self._projection.cost
+
     def _may_be_capped(self) -> bool:
         projection = self._projection
-        free = self._rates is None or self._rates.is_free
+        free = self._rates is None or self._is_free
         return self.request.strict and projection.cap_assumed and self.request.takes_cap and not free
 
     def _ceiling(self) -> int:
@@ -304,20 +309,23 @@ class Call:
             usage = ending.usage or self._projection.abandoned(ending.seen, said)
             if ending.part is not None:
                 usage = usage.merged(Usage.of(**{ending.part: ending.seen}))
-            cost = self._cost(usage, None if said is None else said.tier)
+            # What was billed until then is not all of it.
+            cost = self._cost(Reported(usage) if said is None else replace(said, usage=usage, billed=None))
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
-        reported = ending.reported
+        reported = self._with_fees(ending.reported)
         completed = self._projection.completed(reported)
         if completed is None:
             cost, estimated = reported.part_of(self._projection.cost), True
+            if reported.billed:
+                cost, estimated = self._cost(reported), False
         elif completed != reported.usage:
-            cost, estimated = self._cost(completed, reported.tier), True
+            cost, estimated = self._cost(replace(reported, usage=completed)), True
         else:
-            cost = self._cost(completed, reported.tier)
+            cost = self._cost(reported)
             told = {unit: n for unit, n in completed.units.items() if unit not in reported.measured}
             # What was measured makes an estimate only where it is billed.
-            estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
+            estimated = bool(reported.measured) and cost != self._cost(replace(reported, usage=Usage(told)))
             if (hidden := self._projection.hidden) is not None:
                 self.keeper.observe(hidden.key, hidden.observed(completed.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
@@ -335,11 +343,20 @@ class Call:
             estimated,
         )
 
-    def _cost(self, usage: Usage, tier: str | None) -> Nanos:
+    def _with_fees(self, reported: Reported) -> Reported:
+        """Add what the call is billed beside its tokens, where the answer does not count it."""
+        fees = self._projection.fees
+        if reported.usage is None or not fees:
+            return reported
+        return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
+
+    def _cost(self, reported: Reported) -> Nanos:
         if self._rates is None:
             return 0  # a model without a price, allowed by the user's word
+        if reported.model is not None:
+            reported = replace(reported, model=self.request.model_named(reported.model))
         try:
-            return min(self._rates.with_tier(tier).cost(usage), MAX_NANOS)
+            return min(self._rates.cost_of(reported), MAX_NANOS)
         except UnknownModelError as error:
             # The money is spent; the projection is the best that is known of how much.
             events.logger.error("budgetguard: booked as projected, because %s", error)

@@ -96,6 +96,10 @@ class Request(ABC):
         """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
         raise NotImplementedError
 
+    def model_named(self, name: str) -> str:
+        """Return the model that a name stands for where the call goes: an answer may give a name, too."""
+        return name
+
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         """Return the steps to take before it can be projected, None if there are none.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from budgetguard.adapters.alternatives import with_alternatives
 from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
@@ -97,6 +98,14 @@ class FunctionRequest(Request):
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        if not self._free:
+            projection = with_alternatives(
+                projection,
+                self._body,
+                rates,
+                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url),
+                learned_cap,
+            )
         self._hides = projection.hidden is not None and projection.hidden.hides
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))

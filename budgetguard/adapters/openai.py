@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
+from budgetguard.adapters.alternatives import first_model, with_alternatives
 from budgetguard.adapters.endpoint import Endpoint, Prepare, Preparing
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.fetching import Fetcher
@@ -32,7 +33,7 @@ from budgetguard.usage import Reported, Usage
 # The attribute of a client's type that has its own names for models.
 MODEL_MAP: Final = "_budgetguard_model_map"
 # Where a name is the model's own, a map of other servers' names has no say.
-NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
+NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:/]")
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
 _SOUND_KEPT: Final = 1_048_576
@@ -75,7 +76,8 @@ class OpenAIRequest(Request):
         self.options = copy.copy(options)
         self.endpoint = endpoint.name
         # Azure answers with the deployment that the address names, whatever model the body names.
-        model = deployment(address) or given(body, "model") or ""
+        self._written = first_model(body)
+        model = deployment(address) or self._written
         self._model_of = str if NAMES_ARE_MODELS.match(address) else model_of
         self.model = self._named(model)
         self.choices = 1
@@ -133,7 +135,16 @@ class OpenAIRequest(Request):
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         if self._free:
             return self._project_free(learned_cap)
-        return self._project_at(self._rates or self._rates_of(book, self.model), learned_cap)
+        body = self._body if self._shown is None else self._shown
+        rates = self._rates or self._rates_of(book, self.model)
+        rates, projection = self._project_at(rates, learned_cap)
+        return rates, with_alternatives(
+            projection, body, rates, lambda name: self._rates_of(book, self._named(name)), learned_cap
+        )
+
+    def model_named(self, name: str) -> str:
+        # A server that repeats what the body says, and does not look at it, names nothing.
+        return str(self.model) if name == self._written else self._model_of(name)
 
     def _named(self, model: Any) -> Any:
         return self._model_of(model) if isinstance(model, str) else model

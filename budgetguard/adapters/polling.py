@@ -169,7 +169,7 @@ class Poll:
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            cost = min(rates.cost(said.usage), MAX_NANOS)
+            cost = min(rates.cost_of(said), MAX_NANOS)
             # Of the projection no more is known than what it cost.
             return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
         except UnknownModelError as error:
