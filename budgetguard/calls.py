@@ -346,7 +346,7 @@ class Call:
     def _with_fees(self, reported: Reported) -> Reported:
         """Add what the call is billed beside its tokens, where the answer does not count it."""
         fees = self._projection.fees
-        if reported.usage is None or not fees:
+        if reported.usage is None or not (fees or 0 in reported.usage.units.values()):
             return reported
         return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
 

@@ -82,7 +82,9 @@ class FunctionRequest(Request):
         self._cap = cap
         self._name = name
         self._row = row
-        self._body = body
+        # What clients write into the request beside its own parameters.
+        extra = given(body, "extra_body")
+        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
         self._usage = usage
         self._provider = provider
         self._base_url = base_url

@@ -250,6 +250,24 @@ def test_fallbacks_of_a_function_are_held_for(place: Place) -> None:
     assert place.projected >= place.guard.balance(USER).spent == Decimal("0.0063")
 
 
+def test_what_a_function_writes_into_the_request_is_held_for(place: Place) -> None:
+    @place.guard.budgeted(provider="openrouter")
+    def ask(messages: Any, model: str = MODELS[0], extra_body: Any = None, tools: Any = None) -> Any:
+        return answer(model, {**THOUSAND, "cost": 0.02})
+
+    with place.guard.budget_user(USER):
+        ask(MESSAGES)
+        plain = place.projected
+        ask(MESSAGES, extra_body={"models": MODELS})
+        assert place.projected > 10 * plain
+        for more in (
+            {"extra_body": {"plugins": [{"id": "web"}]}},
+            {"tools": [{"type": "openrouter:web_search"}]},
+        ):
+            ask(MESSAGES, **more)
+            assert place.projected > plain + Decimal("0.02")
+
+
 # --- what the provider says it billed ---
 
 
@@ -369,6 +387,8 @@ def counts(prompt: int, completion: int, total: int | None, **more: Any) -> dict
         pytest.param(
             counts(11, 15, 401, **details({"audio_tokens": 375, "cached_tokens": 9})), 386, 15, 9, id="heard"
         ),
+        # A last chunk that leaves out what an earlier one has said.
+        pytest.param(counts(0, 50, 60), 10, 50, 0, id="no prompt"),
         pytest.param(
             counts(100, 10, 110, prompt_cache_hit_tokens=90, prompt_cache_miss_tokens=10),
             100,
