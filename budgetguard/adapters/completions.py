@@ -113,6 +113,9 @@ class FunctionRequest(Request):
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
 
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
+
     @property
     def takes_cap(self) -> bool:
         return self._cap is not None

@@ -152,9 +152,8 @@ def test_the_user_s_price_stands_whatever_answers(place: Place) -> None:
     assert place.chat(LOCAL, "mine", answer("gpt-4o")) == Decimal("0.002")
     place.guard.register_price("gpt-4o-mini", input=2, output=2)
     assert place.chat(OPENAI, "gpt-4o-mini", answer("gpt-4o-mini-2024-07-18")) == Decimal("0.004")
-    # One that the user has named a price for, too, has that.
+    # Of what answers instead of a listed model, too, the user's price comes first.
     place.guard.register_price("gpt-4o", input=3, output=3)
-    assert place.chat(OPENAI, "gpt-4o-mini", answer("gpt-4o-2024-08-06")) == Decimal("0.006")
     assert place.chat(OPENAI, "gpt-4.1", answer("gpt-4o-2024-08-06")) == Decimal("0.006")
 
 
@@ -315,6 +314,14 @@ def test_a_price_of_the_user_s_gives_way_to_the_bill_but_free_is_free(place: Pla
     assert place.chat(OPENROUTER, "openai/gpt-new", said) == Decimal("0.5")
     place.guard.register_price("openai/gpt-new", input=0, output=0)
     assert place.chat(OPENROUTER, "openai/gpt-new", said) == 0
+
+
+def test_a_model_that_may_be_unknown_costs_what_its_answer_tells(place: Place) -> None:
+    place.guard.configure(unknown_model="allow")
+    auto = "openrouter/auto"
+    assert place.chat(OPENROUTER, auto, answer("nobody/knows", {**THOUSAND, "cost": 0.3})) == Decimal("0.3")
+    assert place.chat(OPENROUTER, auto, answer("nobody/knows")) == 0
+    assert place.chat(LOCAL, "of-mine", answer("of-mine", {**THOUSAND, "cost": 3})) == 0
 
 
 def test_a_function_that_says_whom_it_calls_is_billed_likewise(place: Place) -> None:
