@@ -45,7 +45,7 @@ class Call:
         self._charged = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
-        self._rates: Rates | None
+        self._rates: Rates
         self._projection: Projection
         self._hold: Hold | None = None
         self._refused: Hold | None = None
@@ -228,30 +228,30 @@ class Call:
             self._given_back = True
             self.keeper.void(self._hold, "a call inside it pays")
 
-    def _project(self) -> tuple[Rates | None, Projection]:
+    def _project(self) -> tuple[Rates, Projection]:
         try:
             return self.request.project(self.keeper.prices, self.keeper.learned_cap)
         except UnknownModelError:
             if self.keeper.settings.unknown_model == "error":
                 raise
-            return None, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+            rates = self.request.rates_if_known(self.keeper.prices)
+            return rates, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
     def _charges(self) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
         charges = self.keeper.charges(self._user, self._runs)
-        if self._rates is None or not self._is_free:
+        if not self._is_free or self._rates.is_unknown:
             return charges
         return tuple(replace(charge, required=False) for charge in charges)
 
     @property
     def _is_free(self) -> bool:
         """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
-        return self._rates is not None and self._rates.is_free and not self._projection.cost
+        return self._rates.is_free and not self._projection.cost
 
     def _may_be_capped(self) -> bool:
         projection = self._projection
-        free = self._rates is None or self._is_free
-        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not free
+        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not self._is_free
 
     def _ceiling(self) -> int:
         settings = self.keeper.settings
@@ -346,13 +346,11 @@ class Call:
     def _with_fees(self, reported: Reported) -> Reported:
         """Add what the call is billed beside its tokens, where the answer does not count it."""
         fees = self._projection.fees
-        if reported.usage is None or not fees:
+        if reported.usage is None or not (fees or 0 in reported.usage.units.values()):
             return reported
         return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
 
     def _cost(self, reported: Reported) -> Nanos:
-        if self._rates is None:
-            return 0  # a model without a price, allowed by the user's word
         if reported.model is not None:
             reported = replace(reported, model=self.request.model_named(reported.model))
         try:

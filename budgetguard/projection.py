@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from budgetguard.counting.fees import Fees, add_chat_tools, fees_beside, marked_for_cache
+from budgetguard.counting.fees import Fees, add_tools, fees_beside, marked_for_cache
 from budgetguard.counting.hosted_tools import KEPT, hidden_input, projected_fees
 from budgetguard.counting.images import ImageSizes
 from budgetguard.counting.output_limits import is_counted_exactly
@@ -172,8 +172,8 @@ class Projection:
                 units["input_tokens"] = max(self._read, told.get("input_tokens", 0))
             written = max(written, said.usage.output_tokens)
         usage = Usage.of(**{**units, "output_tokens": written})
-        says = said is not None and said.usage is not None and "input_tokens" not in said.unsaid
-        return usage if says else self._cold(usage)
+        is_told = said is not None and said.usage is not None and "input_tokens" not in said.unsaid
+        return usage if is_told else self._cold(usage)
 
     def completed(self, said: Reported) -> Usage | None:
         """Return what an answer used by its own report, the projection's part in place of what it leaves out.
@@ -289,7 +289,7 @@ def project_chat(
     if heard := audio_input_tokens(body):
         input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
     fees = fees_beside(body, model, rates.provider)
-    add_chat_tools(fees, body, rates.provider)
+    add_tools(fees, body, rates.provider, chat=True)
     input_units = _with_fees(input_units, fees)
     output_units = {"output_tokens": output}
     for part, count in fees.output.items():
@@ -373,6 +373,7 @@ def project_response(
         if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
             hidden, more = _beyond("counted responses", body, model, [], found, shown, learned_input)
     fees = fees_beside(body, model, rates.provider)
+    add_tools(fees, body, rates.provider, chat=False)
     input_units = {"input_tokens": shown + more, **projected_fees(body, model, rates.provider)}
     return projected(
         model,

@@ -96,6 +96,10 @@ class Request(ABC):
         """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
         raise NotImplementedError
 
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        """Return what the call costs by the unit, where it may be made without a price."""
+        return book.rates_if_known(self.model)
+
     def model_named(self, name: str) -> str:
         """Return the model that a name stands for where the call goes: an answer may give a name, too."""
         return name

@@ -118,6 +118,8 @@ def _outside(
     them: input if it is exactly one of its parts, else output, some of which is hidden everywhere.
     """
     beyond = None if total is None else max(0, total - total_in - total_out)
+    if beyond and not total_in:
+        return beyond, 0  # nothing is answered that was not asked
     more_in = more_out = 0
     for part in sorted(read.values(), reverse=True):
         if part and (part > total_in + more_in or part == beyond):

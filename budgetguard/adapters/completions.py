@@ -82,7 +82,9 @@ class FunctionRequest(Request):
         self._cap = cap
         self._name = name
         self._row = row
-        self._body = body
+        # What clients write into the request beside its own parameters.
+        extra = given(body, "extra_body")
+        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
         self._usage = usage
         self._provider = provider
         self._base_url = base_url
@@ -110,6 +112,9 @@ class FunctionRequest(Request):
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
 
     @property
     def takes_cap(self) -> bool:

@@ -142,6 +142,9 @@ class OpenAIRequest(Request):
             projection, body, rates, lambda name: self._rates_of(book, self._named(name)), learned_cap
         )
 
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
+
     def model_named(self, name: str) -> str:
         # A server that repeats what the body says, and does not look at it, names nothing.
         return str(self.model) if name == self._written else self._model_of(name)

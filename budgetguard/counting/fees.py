@@ -86,9 +86,11 @@ def fees_beside(body: Mapping[str, Any], model: str, provider: str) -> Fees:
     return fees
 
 
-def add_chat_tools(fees: Fees, body: Mapping[str, Any], provider: str) -> None:
-    """Add what the tools of a chat completion may cost that run at the provider."""
+def add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool) -> None:
+    """Add what tools may cost that run at the provider: any of a chat's, of a response those of no table."""
     for kind, tool in _hosted(body):
+        if not chat and not kind.startswith(("openrouter:", "live_search")):
+            continue
         if provider == "openrouter" and kind == "openrouter:web_search":
             parameters = as_mapping(given(tool, "parameters"))
             searches = _whole(parameters, "max_uses") or _whole(parameters, "max_total_results") or 1

@@ -22,6 +22,7 @@ from budgetguard.pricing.rates import (
     ListedSource,
     Rates,
     Source,
+    UnknownSource,
     at_or_now,
     priced_unit,
     units_by_price_key,
@@ -192,6 +193,23 @@ class PriceBook:
             cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
+    def rates_if_known(
+        self, model: str, *, provider: str | None = None, base_url: str | None = None
+    ) -> Rates:
+        """Return what a model costs that may be called without a price, as `rates` does.
+
+        Where nobody knows, an answer costs what its provider says it billed for it, or nothing.
+        """
+        try:
+            return self.rates(model, provider=provider, base_url=base_url)
+        except UnknownModelError:
+            from genai_prices.data_snapshot import get_snapshot
+
+            name = str(model)
+            provider_id, _ = _meant(get_snapshot(), name.strip().lower(), provider, base_url)
+            source = UnknownSource()
+            return Rates(name, provider_id, None, source.tables(None), source)
+
     def _find(
         self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
     ) -> Rates:
@@ -200,13 +218,11 @@ class PriceBook:
         override = lists.registered(provider_id, names)
         source = lists.source(provider_id, names, override)
         if source is not None:
-            others = _Served(
-                lists,
-                provider_id,
-                names,
-                fixed=provider is not None or _by_address(snapshot, base_url) is not None,
-                pinned=override is not None and override.is_whole,
-            )
+            others = None
+            # Where the user says what the asked one costs, that is what it costs.
+            if override is None or not override.is_whole:
+                fixed = provider is not None or _by_address(snapshot, base_url) is not None
+                others = _Served(lists, provider_id, names, fixed=fixed)
             return Rates(model, provider_id, None, source.tables(None), source, others)
         raise UnknownModelError(
             f"no price is known for the model {model!r} ({provider_id}), so the call was not made. "
@@ -282,17 +298,13 @@ class _Served:
         provider_id: whose price it has.
         asked: its possible names.
         fixed: that provider is certain: the call's address or the caller says so.
-        pinned: the user says what the asked one costs.
     """
 
-    def __init__(
-        self, lists: _Lists, provider_id: str, asked: tuple[str, ...], *, fixed: bool, pinned: bool
-    ) -> None:
+    def __init__(self, lists: _Lists, provider_id: str, asked: tuple[str, ...], *, fixed: bool) -> None:
         self._lists = lists
         self._provider_id = provider_id
         self._asked = asked
         self._fixed = fixed
-        self._pinned = pinned
         self._found: dict[str, Rates | None] = {}
 
     def __call__(self, served: str) -> Rates | None:
@@ -315,8 +327,6 @@ class _Served:
             override = self._lists.registered(provider_id, (*names, *(_DATED.sub("", one) for one in names)))
             if override is not None and override.is_whole:
                 return self._rates(served, provider_id, names, override)
-        if self._pinned:
-            return None
         asked = self._lists.listed(self._provider_id, (_base(one) for one in self._asked))
         for provider_id, names in places:
             found = self._lists.listed(provider_id, names)

@@ -239,6 +239,11 @@ class Rates:
         """Whether no tokens cost anything; tools that run at the provider may."""
         return self._source.free or all(table.is_free for table in self._tables)
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows what it costs, so that its answers tell, or it is booked at nothing."""
+        return isinstance(self._source, UnknownSource)
+
     def cost(self, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos, rounded up to a whole Nano.
 
@@ -280,8 +285,8 @@ class Rates:
         return self._others(model) or self
 
     def _tells_what_it_billed(self, served: Rates) -> bool:
-        # Free by the user's word is free.
-        said_free = self._source.free and isinstance(self._source, FixedSource)
+        # Free by the user's word is free; what nobody knows the price of is not.
+        said_free = self._source.free and isinstance(self._source, FixedSource) and not self.is_unknown
         return not said_free and served.provider in _TELL_WHAT_THEY_BILLED
 
     def cache_write(self, marked: str | None) -> str | None:
@@ -339,6 +344,13 @@ class FixedSource(Source):
 
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
         return self._tables
+
+
+class UnknownSource(FixedSource):
+    """No price at all, of a model that may be called all the same."""
+
+    def __init__(self) -> None:
+        super().__init__({}, free=True)
 
 
 class ListedSource(Source):

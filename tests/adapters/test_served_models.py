@@ -152,9 +152,8 @@ def test_the_user_s_price_stands_whatever_answers(place: Place) -> None:
     assert place.chat(LOCAL, "mine", answer("gpt-4o")) == Decimal("0.002")
     place.guard.register_price("gpt-4o-mini", input=2, output=2)
     assert place.chat(OPENAI, "gpt-4o-mini", answer("gpt-4o-mini-2024-07-18")) == Decimal("0.004")
-    # One that the user has named a price for, too, has that.
+    # Of what answers instead of a listed model, too, the user's price comes first.
     place.guard.register_price("gpt-4o", input=3, output=3)
-    assert place.chat(OPENAI, "gpt-4o-mini", answer("gpt-4o-2024-08-06")) == Decimal("0.006")
     assert place.chat(OPENAI, "gpt-4.1", answer("gpt-4o-2024-08-06")) == Decimal("0.006")
 
 
@@ -250,6 +249,24 @@ def test_fallbacks_of_a_function_are_held_for(place: Place) -> None:
     assert place.projected >= place.guard.balance(USER).spent == Decimal("0.0063")
 
 
+def test_what_a_function_writes_into_the_request_is_held_for(place: Place) -> None:
+    @place.guard.budgeted(provider="openrouter")
+    def ask(messages: Any, model: str = MODELS[0], extra_body: Any = None, tools: Any = None) -> Any:
+        return answer(model, {**THOUSAND, "cost": 0.02})
+
+    with place.guard.budget_user(USER):
+        ask(MESSAGES)
+        plain = place.projected
+        ask(MESSAGES, extra_body={"models": MODELS})
+        assert place.projected > 10 * plain
+        for more in (
+            {"extra_body": {"plugins": [{"id": "web"}]}},
+            {"tools": [{"type": "openrouter:web_search"}]},
+        ):
+            ask(MESSAGES, **more)
+            assert place.projected > plain + Decimal("0.02")
+
+
 # --- what the provider says it billed ---
 
 
@@ -297,6 +314,14 @@ def test_a_price_of_the_user_s_gives_way_to_the_bill_but_free_is_free(place: Pla
     assert place.chat(OPENROUTER, "openai/gpt-new", said) == Decimal("0.5")
     place.guard.register_price("openai/gpt-new", input=0, output=0)
     assert place.chat(OPENROUTER, "openai/gpt-new", said) == 0
+
+
+def test_a_model_that_may_be_unknown_costs_what_its_answer_tells(place: Place) -> None:
+    place.guard.configure(unknown_model="allow")
+    auto = "openrouter/auto"
+    assert place.chat(OPENROUTER, auto, answer("nobody/knows", {**THOUSAND, "cost": 0.3})) == Decimal("0.3")
+    assert place.chat(OPENROUTER, auto, answer("nobody/knows")) == 0
+    assert place.chat(LOCAL, "of-mine", answer("of-mine", {**THOUSAND, "cost": 3})) == 0
 
 
 def test_a_function_that_says_whom_it_calls_is_billed_likewise(place: Place) -> None:
@@ -369,6 +394,8 @@ def counts(prompt: int, completion: int, total: int | None, **more: Any) -> dict
         pytest.param(
             counts(11, 15, 401, **details({"audio_tokens": 375, "cached_tokens": 9})), 386, 15, 9, id="heard"
         ),
+        # A last chunk that leaves out what an earlier one has said.
+        pytest.param(counts(0, 50, 60), 10, 50, 0, id="no prompt"),
         pytest.param(
             counts(100, 10, 110, prompt_cache_hit_tokens=90, prompt_cache_miss_tokens=10),
             100,
