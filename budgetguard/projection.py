@@ -172,8 +172,8 @@ class Projection:
                 units["input_tokens"] = max(self._read, told.get("input_tokens", 0))
             written = max(written, said.usage.output_tokens)
         usage = Usage.of(**{**units, "output_tokens": written})
-        told = said is not None and said.usage is not None and "input_tokens" not in said.unsaid
-        return usage if told else self._cold(usage)
+        knows_input = said is not None and said.usage is not None and "input_tokens" not in said.unsaid
+        return usage if knows_input else self._cold(usage)
 
     def completed(self, said: Reported) -> Usage | None:
         """Return what an answer used by its own report, the projection's part in place of what it leaves out.
