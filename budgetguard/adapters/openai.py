@@ -16,7 +16,7 @@ from budgetguard.adapters.endpoint import Endpoint, Prepare, Preparing
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.fetching import Fetcher
 from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
-from budgetguard.adapters.streams import follow, http_response, is_event_stream, read_before
+from budgetguard.adapters.streams import follow, http_response, is_event_stream, is_read, read_before
 from budgetguard.adapters.tally import is_only_an_error, with_seen
 from budgetguard.adapters.uploads import with_files
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
@@ -216,7 +216,7 @@ class OpenAIRequest(Request):
         if response is None:
             self._received = received
             return None
-        if response.is_closed:
+        if is_read(response):
             self._received = received
             if self._stream or is_event_stream(response):
                 self._ending = read_before(response, self._watch(response, encoding=""))
@@ -245,7 +245,7 @@ class OpenAIRequest(Request):
     def _read(self, answer: object) -> Reported | NotCharged:
         response = http_response(answer)
         if response is not None and not hasattr(answer, "usage"):
-            answer = response.content if response.is_closed else None
+            answer = getattr(response, "_content", None)
         if is_only_an_error(answer):
             return NotCharged("the answer was an error")
         return self._complete(with_seen(self._endpoint.read(answer), answer, self.model))

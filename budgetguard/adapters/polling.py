@@ -14,7 +14,7 @@ from budgetguard.adapters.batches import PARTLY_TOLD
 from budgetguard.adapters.endpoint import Polled
 from budgetguard.adapters.openai import is_azure
 from budgetguard.adapters.paths import polled
-from budgetguard.adapters.streams import follow, http_response, is_event_stream, read_before
+from budgetguard.adapters.streams import follow, http_response, is_event_stream, is_read, read_before
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
@@ -103,7 +103,7 @@ class Poll:
     def _look(self, answer: Any) -> Ending | None:
         try:
             response = http_response(answer)
-            if response is not None and not response.is_closed:
+            if response is not None and not is_read(response):
                 follow(response, self._watch(response, response.headers.get("content-encoding", "")), self)
                 return None
             if response is not None and self._row.tally is not None and is_event_stream(response):

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
-# Seconds, for all of what is to come.
+# Seconds, for each stream in all.
 _PATIENCE: Final = 1.0
 _MOST_BYTES: Final = 65_536
 
@@ -34,11 +34,13 @@ class SyncReader:
         self._source = source
         self._stream = stream
         self._network = network
-        self.error: BaseException | None = None
+        self._left = _PATIENCE
+        self.error: Exception | None = None
 
     def read_on(self, feed: Callable[[bytes], bytes], wanted: Callable[[], bool]) -> bytes:
         """Feed what comes as long as it is wanted, and return what `feed` returned."""
-        kept, read, until = b"", 0, time.monotonic() + _PATIENCE
+        kept, read, began = b"", 0, time.monotonic()
+        until = began + self._left
         try:
             while wanted() and read < _MOST_BYTES and self._is_ready(until):
                 data = next(self._source, None)
@@ -46,8 +48,9 @@ class SyncReader:
                     break
                 read += len(data)
                 kept += feed(data)
-        except BaseException as error:  # noqa: BLE001 - it is raised after what came before it
+        except Exception as error:  # noqa: BLE001 - it is raised after what came before it
             self.error = error
+        self._left -= time.monotonic() - began
         return kept
 
     def _is_ready(self, until: float) -> bool:
@@ -105,6 +108,7 @@ class AsyncReader:
     def __init__(self, source: AsyncIterator[bytes]) -> None:
         self._source = source
         self._ahead: asyncio.Task[bytes | None] | None = None
+        self._left = _PATIENCE
 
     def __aiter__(self) -> AsyncReader:
         return self
@@ -125,7 +129,8 @@ class AsyncReader:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return b""
-        kept, read, until = b"", 0, loop.time() + _PATIENCE
+        kept, read, began = b"", 0, loop.time()
+        until = began + self._left
         while wanted() and read < _MOST_BYTES:
             if self._ahead is None:
                 self._ahead = loop.create_task(_next(self._source))
@@ -138,6 +143,7 @@ class AsyncReader:
             self._ahead = None
             read += len(data)
             kept += feed(data)
+        self._left -= loop.time() - began
         return kept
 
     async def stop(self) -> None:
@@ -146,9 +152,16 @@ class AsyncReader:
         if ahead is None:
             return
         ahead.cancel()
-        await asyncio.wait([ahead])
+        cancelled: asyncio.CancelledError | None = None
+        while not ahead.done():  # what it reads cannot be closed before
+            try:
+                await asyncio.wait([ahead])
+            except asyncio.CancelledError as error:
+                cancelled = error
         if not ahead.cancelled():
             ahead.exception()  # retrieved: nobody reads any more
+        if cancelled is not None:
+            raise cancelled
 
 
 async def _next(source: AsyncIterator[bytes]) -> bytes | None:

@@ -54,11 +54,10 @@ def follow(response: Any, watch: Watch, call: Finisher) -> None:
         watch: reads along.
         call: finished once: when the body is over, breaks off, is closed, or is forgotten.
     """
-    for base in type(response.stream).__mro__:
-        if base.__name__ in _TEES:
-            response.stream = _tee_of(base)(response, watch, call)
-            return
-    raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
+    bases = tuple(base for base in type(response.stream).__mro__ if base.__name__ in _TEES)
+    if not bases:
+        raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
+    response.stream = _tee_of(bases)(response, watch, call)
 
 
 def attach_stream(answer: Any, call: Call) -> Any | None:
@@ -67,7 +66,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     None if it is no such stream, if it is over already, or if calls inside paid for it.
     """
     response = http_response(answer)
-    if response is None or response.is_closed or call.delegated or not is_event_stream(response):
+    if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
     encoding = response.headers.get("content-encoding", "")
     watch = EventWatch(AnyTally(call.request.model), hide_usage=False, encoding=encoding)
@@ -78,9 +77,14 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
 def ending_of_stream(answer: object, model: str) -> Ending | None:
     """Say how a call ended whose stream, of an unguarded client, was read before; None if it is none."""
     response = http_response(answer)
-    if response is None or not response.is_closed or not is_event_stream(response):
+    if response is None or not is_read(response) or not is_event_stream(response):
         return None
     return read_before(response, EventWatch(AnyTally(model), hide_usage=False))
+
+
+def is_read(response: Any) -> bool:
+    """Whether nothing more comes of a response: what it iterates over, if anything, it has already."""
+    return bool(response.is_closed) or hasattr(response, "_content")
 
 
 def is_event_stream(response: Any) -> bool:
@@ -191,12 +195,12 @@ class _SyncTee(_Tee):
 
 
 class _AsyncTee(_Tee):
-    _reader: AsyncReader | None = None
+    _areader: AsyncReader | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watch = self._watch
         source = self._source.__aiter__()
-        self._reader = reader = AsyncReader(source)
+        self._areader = reader = AsyncReader(source)
         try:
             async for data in reader:
                 kept = watch.feed(data)
@@ -206,26 +210,26 @@ class _AsyncTee(_Tee):
                     kept += await reader.read_on(watch.feed, lambda: watch.awaits_usage)
                 if kept:
                     if watch.over:
-                        await self._finish(None)
+                        await self._afinish(None)
                     yield kept
         except GeneratorExit:
             raise  # aclose() follows
         except BaseException as error:
             if isinstance(error, BudgetExceededError):
                 await self._source.aclose()
-            await self._finish(error)
+            await self._afinish(error)
             raise
         finally:
             await reader.stop()
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
         kept = watch.end()
-        await self._finish(None)
+        await self._afinish(None)
         if kept:
             yield kept
 
     async def aclose(self) -> None:
-        watch, reader = self._watch, self._reader
+        watch, reader = self._watch, self._areader
         try:
             if reader is not None:
                 if watch.nears_end and _may_wait():
@@ -235,9 +239,9 @@ class _AsyncTee(_Tee):
             try:
                 await self._source.aclose()
             finally:
-                await self._finish(None)
+                await self._afinish(None)
 
-    async def _finish(self, error: BaseException | None) -> None:
+    async def _afinish(self, error: BaseException | None) -> None:
         if not self._take():
             return
         finish = partial(_finish, self._watch, self._call, error)
@@ -252,9 +256,10 @@ _TEES: Final[dict[str, type[_Tee]]] = {"SyncByteStream": _SyncTee, "AsyncByteStr
 
 
 @cache
-def _tee_of(base: type) -> type[_Tee]:
-    tee = _TEES[base.__name__]
-    return type(tee.__name__, (tee, base), {})
+def _tee_of(bases: tuple[type, ...]) -> type[_Tee]:
+    # Bytes in memory are a stream for both kinds of clients, so theirs is both.
+    tees = tuple(_TEES[base.__name__] for base in bases)
+    return type(tees[0].__name__, (*tees, *bases), {})
 
 
 def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:

@@ -177,6 +177,8 @@ def _texts_of(answer: object) -> Iterator[tuple[Slot, object]]:
     for choice in items(field(answer, "choices")):
         yield from _texts_of_choice(choice, "message")
     for number, item in enumerate(items(field(answer, "output"))):
+        if field(item, "role") not in (None, "assistant"):
+            continue  # a compaction keeps what was asked
         for name in ("name", "arguments", "input", "code"):
             yield (number, name), field(item, name)
         for name in ("content", "summary"):

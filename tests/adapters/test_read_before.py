@@ -33,6 +33,8 @@ PLAIN = json.dumps(answer(usage(10, LONG))).encode()
 KIND = "text/event-stream"
 ASK: Any = {"model": WRITER, "messages": HELLO}
 
+WAYS = ["hook", "memory", "recorder", "unread", "fresh"]
+
 Body = tuple[bytes, dict[str, str]]
 
 
@@ -101,6 +103,9 @@ def options_of(way: str, body: Body, *, asynchronous: bool) -> dict[str, Any]:
     if way == "memory":
         mock = HTTP.MockTransport(lambda _: HTTP.Response(200, headers=body[1], content=body[0]))
         return {"transport": mock}
+    if way == "unread":  # such a stream is one for both kinds of clients
+        play = lambda _: HTTP.Response(200, headers=body[1], stream=HTTP.ByteStream(body[0]))  # noqa: E731
+        return {"transport": HTTP.MockTransport(play)}
     return {"transport": Recorder(inner) if way == "recorder" else inner}
 
 
@@ -124,7 +129,7 @@ def sync_client(guard: Guard, way: str, body: Body) -> Any:
 
 
 @pytest.mark.parametrize("coded", [False, True])
-@pytest.mark.parametrize("way", ["hook", "memory", "recorder", "fresh"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_stream_that_was_read_before_costs_what_it_says_and_hides_its_usage(
     guard: Guard, way: str, coded: bool
 ) -> None:
@@ -144,7 +149,7 @@ def test_a_stream_that_was_read_before_costs_what_it_says_and_hides_its_usage(
 
 
 @pytest.mark.parametrize("coded", [False, True])
-@pytest.mark.parametrize("way", ["hook", "memory", "recorder", "fresh"])
+@pytest.mark.parametrize("way", WAYS)
 async def test_an_async_stream_that_was_read_before_costs_what_it_says_and_hides_its_usage(
     guard: Guard, way: str, coded: bool
 ) -> None:
@@ -159,7 +164,7 @@ async def test_an_async_stream_that_was_read_before_costs_what_it_says_and_hides
 
 
 @pytest.mark.parametrize("coded", [False, True])
-@pytest.mark.parametrize("way", ["hook", "memory", "recorder", "fresh"])
+@pytest.mark.parametrize("way", WAYS)
 def test_an_answer_that_was_read_before_costs_what_it_says(guard: Guard, way: str, coded: bool) -> None:
     with sync_client(guard, way, body_of(stream=False, coded=coded)) as client:
         client.chat.completions.create(**ASK)
@@ -198,7 +203,7 @@ def test_an_answer_in_one_piece_for_a_stream_that_was_asked_for_costs_what_it_sa
     check(guard)
 
 
-@pytest.mark.parametrize("way", ["hook", "memory", "recorder", "fresh"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_decorated_function_s_stream_that_was_read_before_costs_as_it_says(guard: Guard, way: str) -> None:
     http = HTTP.Client(**options_of(way, body_of(stream=True, coded=False), asynchronous=False))
     with openai.OpenAI(api_key="k", http_client=http) as client:
