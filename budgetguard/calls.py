@@ -310,7 +310,8 @@ class Call:
             if ending.part is not None:
                 usage = usage.merged(Usage.of(**{ending.part: ending.seen}))
             # What was billed until then is not all of it.
-            cost = self._cost(Reported(usage) if said is None else replace(said, usage=usage, billed=None))
+            so_far = said or Reported(usage=None, model=ending.model)
+            cost = self._cost(replace(so_far, usage=usage, billed=None))
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
         reported = self._with_fees(ending.reported)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from budgetguard.pricing.book import PriceBook
@@ -29,13 +29,14 @@ class Abandoned:
 
     Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
     that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
-    less is settled, and its input stands for the projected one.
+    less is settled, and its input stands for the projected one. `model` is the one that it said it is.
     """
 
     seen: int
     usage: Usage | None = None
     part: str | None = None
     reported: Reported | None = None
+    model: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

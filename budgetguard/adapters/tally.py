@@ -55,6 +55,11 @@ class StreamTally:
         return None if self._said.usage is None else self._checked(self._said)
 
     @property
+    def model(self) -> str | None:
+        """The model that answers, as it says, or None as long as it has not."""
+        return self._said.model
+
+    @property
     def ended(self) -> bool:
         """Whether every choice has said why it ended, so that nothing but usage is to come."""
         return bool(self._finished) and self._finished >= self._begun

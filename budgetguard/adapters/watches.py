@@ -144,7 +144,7 @@ class EventWatch(Watch):
         if self.over and not failed:
             # Whole: where it reports no usage, the projection stands in, unless more was seen.
             return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
-        return Abandoned(seen, part=part, reported=said)
+        return Abandoned(seen, part=part, reported=said, model=getattr(tally, "model", None))
 
     def _tally_says(self, name: str, *, default: bool = False) -> bool:
         return bool(getattr(self._tally, name, default))

@@ -138,6 +138,21 @@ def test_an_answer_costs_what_the_model_costs_that_it_names(
     assert place.chat(url, asked, chunks(served, THOUSAND)) == Decimal(usd)
 
 
+def test_a_stream_that_is_left_costs_what_the_model_costs_that_it_names(place: Place) -> None:
+    def left(served: str) -> Decimal:
+        before = place.guard.balance(USER).spent
+        client = place.client(OPENAI, lambda: chunks(served, THOUSAND))
+        with (
+            place.guard.budget_user(USER),
+            client,
+            client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True) as stream,
+        ):
+            next(stream)
+        return place.guard.balance(USER).spent - before
+
+    assert left("gpt-4-0613") > 50 * left("gpt-4o-mini-2024-07-18") > 0
+
+
 def test_a_router_s_deployment_costs_what_its_answer_names(place: Place) -> None:
     azure = "https://mine.openai.azure.com/openai/v1/"
     place.guard.configure(model_map={"model-router": "gpt-4.1-nano", "gpt-5": "gpt-4.1-nano"})
