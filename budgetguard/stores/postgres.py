@@ -281,7 +281,7 @@ class PostgresStore:
 
     def _asking(self, name: str, arguments: Sequence[Any]) -> tuple[bytes, builtins.list[bytes | None]]:
         places = ",".join([f"${number}" for number in range(1, len(arguments) + 2)])
-        statement = f"SELECT {self._target.schema}.{name}({places})".encode()
+        statement = f'SELECT "{self._target.schema}".{name}({places})'.encode()
         return statement, [sql_value(encode(self.project)), *map(sql_value, arguments)]
 
     def _read(self, answer: bytes | None) -> Any:

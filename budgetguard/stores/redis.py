@@ -8,6 +8,10 @@ window that `windows.window_at` makes of the server's time.
 
 from __future__ import annotations
 
+import builtins
+import math
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -65,6 +69,8 @@ _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
 _SWEEP_AT_MOST: Final = b"200"
+_ASK_EVERY: Final = 1.0
+"""Seconds after which a server is asked again whether it evicts."""
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
@@ -91,12 +97,18 @@ class RedisStore:
         self.retention_ms = duration_ms(retention)
         self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._token = b""
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         target = parse_url(url)
+        self._where = str(target)
         self._link = redis_link.Link(target)
-        _check_eviction(self._link, str(target))
+        self._eviction = _Eviction(self._link, self._where)
+        if told := self._eviction.told():
+            raise ConfigurationError(told)
 
     def reserve(self, hold: Hold) -> Reservation:
+        if told := self._eviction.told():
+            raise StoreError(f"{told}; nothing was changed")
         words = [
             encode(hold.id),
             number(hold.amount),
@@ -140,7 +152,7 @@ class RedisStore:
             words += (encode(model), encode(bucket))
         words.append(number(FADE_AT))
         answer, found = self._run("settle", [*words, b"known"], sweep=True)
-        if answer == b"lost":
+        if answer == b"whole":
             # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
             whole = [number(hold.amount), number(hold.on_lapse), number(hold.ttl), encode(hold.model)]
             words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges))
@@ -211,10 +223,14 @@ class RedisStore:
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         low, high = (b"-", b"+") if not kind else (b"[" + encode(f"{kind}:"), b"(" + encode(f"{kind};"))
-        for due, account in self._pages("list", [], low, high):
+        failed: builtins.list[Any] = []
+        for due, account in self._pages("list", [], low, high, failed):
             balance = self.read(decode(account[0])) if due else balance_of(account)
             if balance is not None:
                 yield balance
+        # The others are listed all the same; but a list that lacks some must not pass for a whole one.
+        for kind_of_failure, name in failed:
+            raise self._failure(kind_of_failure, name)
 
     def reset(self, account: str) -> Balance | None:
         return self._balance(account, reset=True)
@@ -290,10 +306,19 @@ class RedisStore:
             if found is not None:
                 yield found
 
-    def _pages(self, script: str, words: Sequence[bytes], low: bytes, high: bytes) -> Iterator[Any]:
+    def _pages(
+        self,
+        script: str,
+        words: Sequence[bytes],
+        low: bytes,
+        high: bytes,
+        failed: builtins.list[Any] | None = None,
+    ) -> Iterator[Any]:
         while True:
-            (seen, last, page), _ = self._run(script, [*words, low, high, _PAGE])
+            (seen, last, page, *more), _ = self._run(script, [*words, low, high, _PAGE])
             yield from page
+            if failed is not None:
+                failed += more[0]
             if seen < int(_PAGE):
                 return
             low = b"(" + last
@@ -313,10 +338,16 @@ class RedisStore:
         try:
             while True:
                 stamp = b"" if self._clock is None else number(self._clock())
-                head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
+                # A token is made for a project that has none; whoever has seen one notices that it is gone.
+                tokens = (self._token, b"" if self._token else os.urandom(8).hex().encode())
+                head = [self._prefix, stamp, number(self.retention_ms), swept, *tokens, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
                 if isinstance(answer, list) and answer[0] == b"moved":
                     raise moved(self, decode(answer[1]))
+                if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
+                    raise self._failure(*answer)
+                if not self._token:
+                    self._token = self._link.ask(b"HGET", self._prefix + b"meta", b"token") or b""
                 if isinstance(answer, list) and answer[0] == b"more":
                     lapses += lapses_of(answer[1])
                 elif isinstance(answer, list) and answer[0] == b"need":
@@ -327,6 +358,25 @@ class RedisStore:
         except StoreError:
             self._announce(lapses)
             raise
+
+    def _failure(self, kind: bytes, name: bytes) -> StoreError:
+        """Return the error of a verb that met what the server has lost, or what is no number."""
+        place = f"project {self.project!r} of the store at {self._where}"
+        if kind == b"damaged":
+            return StoreError(
+                f"what {place} has of account {decode(name)!r} is damaged: reset the account, or delete it and "
+                "make it again; nothing was changed"
+            )
+        if name:
+            return StoreError(
+                f"{place} has lost account {decode(name)!r}, which was there: the server evicts, or was changed "
+                "by hand. Restore it from a backup, or delete the account and make it again; nothing was changed"
+            )
+        return StoreError(
+            f"{place} has lost accounts that were there: the server was flushed, came back without its data, or "
+            "evicts. Restore it from a backup; or, if it is to begin anew, delete what is left of the project "
+            f"(keys that begin with {decode(self._prefix)}) and start the programs again; nothing was changed"
+        )
 
     def _announce(self, lapses: Sequence[Lapse]) -> None:
         for lapse in lapses:
@@ -352,22 +402,44 @@ def _script(name: str) -> redis_link.Script:
     return redis_link.Script("\n".join(parts))
 
 
-def _check_eviction(link: redis_link.Link, where: str) -> None:
-    """Refuse a server that deletes budgets when its memory is full.
+class _Eviction:
+    """Ask a server, every so often, whether it deletes budgets when its memory is full.
 
-    Raises:
-        ConfigurationError: it would.
+    Args:
+        link: to the server.
+        where: how errors name it.
     """
-    try:
-        text = link.ask(b"INFO", b"memory")
-    except StoreError as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return  # it may not be asked, and most such servers are somebody's who knows
-        raise
-    fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
-    policy = fields.get("maxmemory_policy", "noeviction")
-    if int(fields.get("maxmemory", 0)) and policy != "noeviction":
-        raise ConfigurationError(
-            f"the store at {where} would delete budgets when its memory is full (maxmemory-policy {policy}): "
-            "set maxmemory-policy noeviction, or give budgetguard a server of its own"
+
+    def __init__(self, link: redis_link.Link, where: str) -> None:
+        self._link = link
+        self._where = where
+        self._told: str | None = None
+        self._ask_at = 0.0
+
+    def told(self) -> str | None:
+        """Return what is wrong, in words, or None.
+
+        Raises:
+            StoreError: the server cannot be asked.
+        """
+        if self._told is not None or time.monotonic() >= self._ask_at:
+            self._told = self._ask()
+        return self._told
+
+    def _ask(self) -> str | None:
+        try:
+            text = self._link.ask(b"INFO", b"memory")
+        except StoreError as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                self._ask_at = math.inf  # it may not be asked, and most such servers are somebody's who knows
+                return None
+            raise
+        self._ask_at = time.monotonic() + _ASK_EVERY
+        fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
+        policy = fields.get("maxmemory_policy", "noeviction")
+        if not int(fields.get("maxmemory", 0)) or policy == "noeviction":
+            return None
+        return (
+            f"the store at {self._where} would delete budgets when its memory is full (maxmemory-policy "
+            f"{policy}): set maxmemory-policy noeviction, or give budgetguard a server of its own"
         )

@@ -7,14 +7,22 @@
 --   ended, idle, waiting                what may be forgotten, by the time since when
 --   answers                             a provider's answer -> the hold that waits for it
 --   models                              whose answers have buckets
+--   meta                                how many accounts there are, and a token of this life of the project
+--   swept                               the greatest id of a hold whose record was swept
 --   moved                               where the project has moved, if it has: then nothing changes any more
 -- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
--- redis.call() may write it with an exponent, so it goes out through int().
+-- redis.call() may write it with an exponent, so it goes out through int(). Sums stop at MOST, and stay there
+-- (money.add_bounded).
+--
+-- A server may lose keys: it evicts, is flushed, comes back empty. What is known to have been there and is not
+-- makes the verb fail, and nothing is changed: {'lost', what}. So does what is no number: {'damaged', what}.
 
 local call = redis.call
 local P = KEYS[1]
 local at = 0
 local BATCH = 200
+local MOST = 9007199254740991
+local MOST_MODELS = 2000
 
 local function take()
   at = at + 1
@@ -39,6 +47,7 @@ end
 local now = tonumber(stamp)
 local retention = tonumber(take())
 local sweeping = tonumber(take())
+local token, fresh_token = take(), take()
 
 -- Windows that the client has worked out, since calendars and time zones are unknown here.
 local hints = {}
@@ -49,6 +58,39 @@ for _ = 1, tonumber(take()) do
 end
 
 local moved = call('GET', P .. 'moved')
+-- The first failure that was found; nothing may have been changed by then.
+local failure = false
+local meta = call('HMGET', P .. 'meta', 'token', 'accounts')
+local counted = call('ZCARD', P .. 'accounts')
+if (token ~= '' and meta[1] ~= token) or (meta[2] and counted < tonumber(meta[2])) then
+  failure = {'lost', ''}
+end
+
+-- Notes how many accounts there are, before that changes.
+local function count_accounts(change)
+  if not meta[1] then
+    call('HSET', P .. 'meta', 'token', fresh_token, 'accounts', counted)
+    meta[1] = fresh_token
+  end
+  if change ~= 0 then
+    call('HINCRBY', P .. 'meta', 'accounts', change)
+  end
+end
+
+local function list_account(name)
+  count_accounts(0)
+  count_accounts(call('ZADD', P .. 'accounts', 0, name))
+end
+
+local function unlist_account(name)
+  count_accounts(0)
+  count_accounts(-call('ZREM', P .. 'accounts', name))
+end
+
+local function is_whole(text)
+  return #text <= 20 and string.find(text, '^-?%d+$') ~= nil
+end
+
 local cache, holds = {}, {}
 local needs, lapses = {}, {}
 local left = BATCH
@@ -64,7 +106,22 @@ local function account(name)
   if found == nil then
     local key = P .. 'a:' .. name
     local row = call('HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
-    found = row[5] and {
+    if not row[5] and call('ZSCORE', P .. 'accounts', name) then
+      local idle = call('ZSCORE', P .. 'idle', name)
+      -- The server forgets an idle account by itself, and the list only when it is swept.
+      if not (idle and tonumber(idle) + retention <= now) then
+        failure = failure or {'lost', name}
+      end
+    end
+    local sound = row[5]
+    for i = 1, sound and 7 or 0 do
+      local may_be_empty = i == 1 or i == 4
+      if not row[i] or not (is_whole(row[i]) or (may_be_empty and row[i] == '')) then
+        failure = failure or {'damaged', name}
+        sound = false
+      end
+    end
+    found = sound and {
       name = name, key = key, limit = row[1], spent = tonumber(row[2]), held = tonumber(row[3]),
       finish = row[4], window = row[5], epoch = row[6], updated = row[7], ephemeral = row[8] == '1',
     }
@@ -113,12 +170,22 @@ local function gone(hold, since)
   end
 end
 
+-- Returns the sum that a field then has.
+local function add(key, field, amount)
+  local before = tonumber(call('HGET', key, field) or '0')
+  if before >= MOST or before + tonumber(amount) > MOST then
+    call('HSET', key, field, int(MOST))
+    return MOST
+  end
+  return call('HINCRBY', key, field, amount)
+end
+
 local function book(acc, model, cost)
   if cost == '0' then
     return
   end
-  acc.spent = call('HINCRBY', acc.key, 'spent', cost)
-  if call('HINCRBY', P .. 'm:' .. acc.name, model, cost) == 0 then
+  acc.spent = add(acc.key, 'spent', cost)
+  if add(P .. 'm:' .. acc.name, model, cost) == 0 then
     call('HDEL', P .. 'm:' .. acc.name, model)
   end
 end
@@ -138,7 +205,7 @@ local function lapse(hold)
       release(acc, hold, window)
       if acc.window == window then
         book(acc, hold.model, hold.on_lapse)
-        call('HINCRBY', acc.key, 'lapsed', hold.on_lapse)
+        add(acc.key, 'lapsed', hold.on_lapse)
         call('HINCRBY', acc.key, 'lapses', 1)
         hold.on[i + 2] = acc.epoch
       end
@@ -246,7 +313,7 @@ end
 
 local function create(acc)
   call('HSET', acc.key, unpack(acc.fresh))
-  call('ZADD', P .. 'accounts', 0, acc.name)
+  list_account(acc.name)
   call('ZREM', P .. 'idle', acc.name)
   acc.fresh = nil
 end
@@ -299,11 +366,22 @@ local function sweep()
   if sweeping == 0 then
     return
   end
+  if counted > 0 then
+    count_accounts(0)
+  end
   local horizon = '(' .. int(now - retention)
+  local swept, made_before = call('GET', P .. 'swept') or '', string.format('%012x', math.max(now - retention, 0))
+  local before = swept
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', horizon, 'LIMIT', 0, sweeping)) do
     call('DEL', P .. 'h:' .. id)
     call('ZREM', P .. 'holds', id)
     call('ZREM', P .. 'ended', id)
+    if id > swept and id < made_before then
+      swept = id
+    end
+  end
+  if swept ~= before then
+    call('SET', P .. 'swept', swept)
   end
   for _, answer in ipairs(call('ZRANGEBYSCORE', P .. 'waiting', '-inf', horizon, 'LIMIT', 0, sweeping)) do
     call('HDEL', P .. 'answers', answer)
@@ -314,8 +392,17 @@ local function sweep()
     local stays = acc and (not acc.ephemeral or tonumber(acc.updated) >= now - retention)
     if not stays then
       call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-      call('ZREM', P .. 'accounts', name)
+      unlist_account(name)
     end
     call('ZREM', P .. 'idle', name)
+  end
+  if call('SCARD', P .. 'models') > MOST_MODELS then
+    -- Of some that are taken by chance, those seen seldom.
+    for _, model in ipairs(call('SRANDMEMBER', P .. 'models', sweeping)) do
+      if tonumber(call('HGET', P .. 'b:' .. model, 'sum') or '0') < 30 then
+        call('DEL', P .. 'b:' .. model)
+        call('SREM', P .. 'models', model)
+      end
+    end
   end
 end

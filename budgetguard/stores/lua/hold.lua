@@ -5,6 +5,9 @@ if by == 'answer' then
   id = call('HGET', P .. 'answers', id)
 end
 local hold = id and load(id)
+if failure then
+  return failure
+end
 if not hold then
   return {'none'}
 end
@@ -16,6 +19,9 @@ if not moved and hold.state == 'held' and tonumber(hold.expires) <= now then
       order[#order + 1] = acc
       foresee(acc)
     end
+  end
+  if failure then
+    return failure
   end
   if #needs > 0 then
     return {'need', stamp, needs}

@@ -5,6 +5,10 @@ if moved and string.sub(moved, 1, #copy) ~= copy then
   return {'moved', moved}
 end
 
+if failure then
+  return failure
+end
+
 local function pairs_into(key)
   for _ = 1, tonumber(take()) do
     call('HSET', key, take(), take())
@@ -47,14 +51,14 @@ function put.account()
     local id = take()
     call('ZADD', P .. 'o:' .. acc.name, take(), id)
   end
-  call('ZADD', P .. 'accounts', 0, acc.name)
+  list_account(acc.name)
   keep(acc)
 end
 
 function put.removed()
   local name = take()
   call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-  call('ZREM', P .. 'accounts', name)
+  unlist_account(name)
   call('ZREM', P .. 'idle', name)
 end
 
