@@ -11,9 +11,9 @@ the sum, and what an account has spent can be added up again from its holds. Bot
 that an account deleted and made again, be it within the same millisecond, never shares a window with
 holds of its former life.
 
-Sums have a bound, `MAX_NANOS`, which every store can count to. Nothing is granted beyond it, on an account
-without a limit neither. What was spent beyond it cannot be kept from being spent: the sum stays at the
-bound, so that the account is full until its window ends or it is reset, and can be read, reset and deleted.
+Sums have a bound, `MAX_SUM`, which every store can count to. Nothing is granted beyond it, not on an account
+without a limit either. What is spent beyond it cannot be kept from being spent: the sum stays at the bound,
+so that the account is full until its window ends or it is reset, and can be read, reset and deleted.
 
 A record of a call is swept some time after it ended. A settlement that names a hold as old as those that
 were swept (`Rows.swept_to`) and that is not there may have been booked: it counts as repeated. So a clock
@@ -39,7 +39,7 @@ from budgetguard.holds import (
     Unlimited,
 )
 from budgetguard.learning import observe
-from budgetguard.money import MAX_NANOS, Nanos, add_bounded
+from budgetguard.money import MAX_SUM, Nanos, add_bounded
 from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
 from budgetguard.windows import Milliseconds, window_at
 
@@ -69,7 +69,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     # Copies, made when nothing more is loaded: a refusal must not keep a limit that it pinned.
     accounts |= {name: {**accounts[name], "limit": limit} for name, limit in limits.items()}
     for name, row in accounts.items():
-        limit = MAX_NANOS if row["limit"] is None else min(row["limit"], MAX_NANOS)
+        limit = MAX_SUM if row["limit"] is None else min(row["limit"], MAX_SUM)
         if hold.amount and row["spent"] + row["held"] + hold.amount > limit:
             book.save()  # what time alone brought about: windows that ended, holds that lapsed
             return Refused(balance(name, {**row, "limit": limit}), tuple(book.lapses))

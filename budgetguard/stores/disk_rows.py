@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from budgetguard.learning import Observations
-from budgetguard.money import MAX_NANOS, Nanos
+from budgetguard.money import MAX_SUM, Nanos
 from budgetguard.rows import AccountRow, HoldRow
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores.disk_tables import (
@@ -91,7 +91,7 @@ class TableRows:
             return
         held = sum(hold["amount"] for _, hold in self._open_of(name))
         self._execute(tables.REMOVE_ALL_SPEND, found)
-        self._execute(tables.MEND_ACCOUNT, (min(held, MAX_NANOS), *found))
+        self._execute(tables.MEND_ACCOUNT, (min(held, MAX_SUM), *found))
 
     def drop_account(self, name: str) -> bool:
         """Delete an account, whatever stands there, and tell whether it existed; its holds are nobody's."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from budgetguard.money import MAX_NANOS
+from budgetguard.money import MAX_SUM
 
 MOST_ACCOUNTS: Final = 3
 """A hold on more accounts than this is the ledger's: every process reads the verbs as it opens the store."""
@@ -27,7 +27,7 @@ _TAKE = f"""
 UPDATE account SET held = held + NEW.amount, opened = opened + 1, due = min(due, NEW.expires),
   updated = NEW.now, "limit" = {_LIMIT}
 WHERE {_SAME} AND (NEW.amount = 0 OR
-  spent + held + NEW.amount <= min(ifnull({_LIMIT}, {MAX_NANOS}), {MAX_NANOS}));
+  spent + held + NEW.amount <= min(ifnull({_LIMIT}, {MAX_SUM}), {MAX_SUM}));
 {_CHECKED}
 """
 _STILL_ABSENT = """
@@ -58,7 +58,7 @@ _BOOK = f"""
 UPDATE account SET held = held - NEW.amount, spent = spent + NEW.cost, opened = opened - 1, updated = NEW.now,
   model = CASE WHEN NEW.cost AND model IS NULL THEN NEW.model ELSE model END,
   model_spent = model_spent + CASE WHEN NEW.other{{i}} THEN 0 ELSE NEW.cost END
-WHERE {_SAME} AND epoch = NEW.epoch{{i}} AND spent + NEW.cost < {MAX_NANOS}
+WHERE {_SAME} AND epoch = NEW.epoch{{i}} AND spent + NEW.cost < {MAX_SUM}
   AND (NEW.cost = 0 OR ifnull(model = NEW.model, 1) <> NEW.other{{i}})
   AND crossed = NEW.crossed{{i}} AND (NEW.ahead{{i}} IS NULL OR "limit" IS NULL OR "limit" = 0 OR ("limit" > 0
     AND (spent + NEW.cost) * 100 < NEW.ahead{{i}} * "limit"));

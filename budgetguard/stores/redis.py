@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -23,6 +22,7 @@ from budgetguard.accounts import Balance, Budget, check_id
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import (
     VOID,
+    Charge,
     Crossing,
     Granted,
     Hold,
@@ -69,6 +69,7 @@ _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
 _SWEEP_AT_MOST: Final = b"200"
+_SEEN_AT_MOST: Final = 100_000
 _ASK_EVERY: Final = 1.0
 """Seconds after which a server is asked again whether it evicts."""
 _Hint: TypeAlias = tuple[bytes, ...]
@@ -97,7 +98,7 @@ class RedisStore:
         self.retention_ms = duration_ms(retention)
         self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
-        self._token = b""
+        self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         target = parse_url(url)
         self._where = str(target)
@@ -115,7 +116,7 @@ class RedisStore:
             number(hold.on_lapse),
             number(hold.ttl),
             *hold_words(hold),
-            *charge_words(hold.charges),
+            *charge_words(hold.charges, self._seen),
         ]
         answer, found = self._run("reserve", words, sweep=True)
         if isinstance(answer, bytes):
@@ -123,8 +124,9 @@ class RedisStore:
         match answer:
             case [b"granted", mask, lapses]:
                 lapses = (*found, *lapses_of(lapses))
-                names = (c.account for c, on in zip(hold.charges, mask, strict=True) if on == _ONE)
-                return Granted(tuple(names), lapsed=lapses)
+                taken = [c for c, on in zip(hold.charges, mask, strict=True) if on == _ONE]
+                self._see(taken)
+                return Granted(tuple([charge.account for charge in taken]), lapsed=lapses)
             case [b"refused", account, lapses]:
                 return Refused(balance_of(account), (*found, *lapses_of(lapses)))
         self._announce(found)
@@ -155,7 +157,7 @@ class RedisStore:
         if answer == b"whole":
             # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
             whole = [number(hold.amount), number(hold.on_lapse), number(hold.ttl), encode(hold.model)]
-            words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges))
+            words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges, self._seen))
             answer, more = self._run("settle", words, sweep=True)
             found = (*found, *more)
         if isinstance(answer, bytes):
@@ -217,6 +219,7 @@ class RedisStore:
 
     def delete(self, account: str) -> bool:
         answer, found = self._run("delete", [encode(account)])
+        self._seen.discard(account)
         existed: bool = answer[0] == b"deleted"
         self._announce((*found, *lapses_of(answer[1])) if existed else found)
         return existed
@@ -338,16 +341,12 @@ class RedisStore:
         try:
             while True:
                 stamp = b"" if self._clock is None else number(self._clock())
-                # A token is made for a project that has none; whoever has seen one notices that it is gone.
-                tokens = (self._token, b"" if self._token else os.urandom(8).hex().encode())
-                head = [self._prefix, stamp, number(self.retention_ms), swept, *tokens, *hints]
+                head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
                 if isinstance(answer, list) and answer[0] == b"moved":
                     raise moved(self, decode(answer[1]))
                 if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
                     raise self._failure(*answer)
-                if not self._token:
-                    self._token = self._link.ask(b"HGET", self._prefix + b"meta", b"token") or b""
                 if isinstance(answer, list) and answer[0] == b"more":
                     lapses += lapses_of(answer[1])
                 elif isinstance(answer, list) and answer[0] == b"need":
@@ -361,22 +360,25 @@ class RedisStore:
 
     def _failure(self, kind: bytes, name: bytes) -> StoreError:
         """Return the error of a verb that met what the server has lost, or what is no number."""
-        place = f"project {self.project!r} of the store at {self._where}"
+        account = f"account {decode(name)!r} of project {self.project!r} in the store at {self._where}"
         if kind == b"damaged":
             return StoreError(
-                f"what {place} has of account {decode(name)!r} is damaged: reset the account, or delete it and "
-                "make it again; nothing was changed"
-            )
-        if name:
-            return StoreError(
-                f"{place} has lost account {decode(name)!r}, which was there: the server evicts, or was changed "
-                "by hand. Restore it from a backup, or delete the account and make it again; nothing was changed"
+                f"what is stored of {account} is damaged: reset the account, or delete it and make it again; "
+                "nothing was changed"
             )
         return StoreError(
-            f"{place} has lost accounts that were there: the server was flushed, came back without its data, or "
-            "evicts. Restore it from a backup; or, if it is to begin anew, delete what is left of the project "
-            f"(keys that begin with {decode(self._prefix)}) and start the programs again; nothing was changed"
+            f"{account} was there and is lost: the server evicts, was flushed, or came back without its "
+            "data. Restore it from a backup, or give the account its budget anew; nothing was changed"
         )
+
+    def _see(self, charges: Sequence[Charge]) -> None:
+        """Remember accounts that are there, and that the server does not forget by itself."""
+        seen = self._seen
+        for charge in charges:
+            if not charge.ephemeral and charge.account not in seen:
+                if len(seen) >= _SEEN_AT_MOST:
+                    seen.clear()
+                seen.add(charge.account)
 
     def _announce(self, lapses: Sequence[Lapse]) -> None:
         for lapse in lapses:

@@ -3,9 +3,6 @@
 if moved then
   return {'moved', moved}
 end
-if failure then
-  return failure
-end
 local id, request = take(), take()
 local hold = load(id)
 if not hold or hold.state == 'settled' or hold.state == 'voided' then

@@ -7,21 +7,22 @@
 --   ended, idle, waiting                what may be forgotten, by the time since when
 --   answers                             a provider's answer -> the hold that waits for it
 --   models                              whose answers have buckets
---   meta                                how many accounts there are, and a token of this life of the project
+--   gone                                names of accounts that were deleted or forgotten, by the time since when
 --   swept                               the greatest id of a hold whose record was swept
 --   moved                               where the project has moved, if it has: then nothing changes any more
 -- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
 -- redis.call() may write it with an exponent, so it goes out through int(). Sums stop at MOST, and stay there
--- (money.add_bounded).
+-- (money.add_bounded), to within the hundred Nanos that a double can tell there.
 --
--- A server may lose keys: it evicts, is flushed, comes back empty. What is known to have been there and is not
--- makes the verb fail, and nothing is changed: {'lost', what}. So does what is no number: {'damaged', what}.
+-- A server may lose keys: it evicts, is flushed, comes back empty. An account that is listed, or that the client
+-- has seen and nobody deleted, makes the verb fail where it is not there: {'lost', name}. So does one with what is
+-- no number: {'damaged', name}. Nothing is changed then.
 
 local call = redis.call
 local P = KEYS[1]
 local at = 0
 local BATCH = 200
-local MOST = 9007199254740991
+local MOST = 1152921504606846976
 local MOST_MODELS = 2000
 
 local function take()
@@ -47,7 +48,6 @@ end
 local now = tonumber(stamp)
 local retention = tonumber(take())
 local sweeping = tonumber(take())
-local token, fresh_token = take(), take()
 
 -- Windows that the client has worked out, since calendars and time zones are unknown here.
 local hints = {}
@@ -60,32 +60,6 @@ end
 local moved = call('GET', P .. 'moved')
 -- The first failure that was found; nothing may have been changed by then.
 local failure = false
-local meta = call('HMGET', P .. 'meta', 'token', 'accounts')
-local counted = call('ZCARD', P .. 'accounts')
-if (token ~= '' and meta[1] ~= token) or (meta[2] and counted < tonumber(meta[2])) then
-  failure = {'lost', ''}
-end
-
--- Notes how many accounts there are, before that changes.
-local function count_accounts(change)
-  if not meta[1] then
-    call('HSET', P .. 'meta', 'token', fresh_token, 'accounts', counted)
-    meta[1] = fresh_token
-  end
-  if change ~= 0 then
-    call('HINCRBY', P .. 'meta', 'accounts', change)
-  end
-end
-
-local function list_account(name)
-  count_accounts(0)
-  count_accounts(call('ZADD', P .. 'accounts', 0, name))
-end
-
-local function unlist_account(name)
-  count_accounts(0)
-  count_accounts(-call('ZREM', P .. 'accounts', name))
-end
 
 local function is_whole(text)
   return #text <= 20 and string.find(text, '^-?%d+$') ~= nil
@@ -106,12 +80,9 @@ local function account(name)
   if found == nil then
     local key = P .. 'a:' .. name
     local row = call('HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
-    if not row[5] and call('ZSCORE', P .. 'accounts', name) then
-      local idle = call('ZSCORE', P .. 'idle', name)
-      -- The server forgets an idle account by itself, and the list only when it is swept.
-      if not (idle and tonumber(idle) + retention <= now) then
-        failure = failure or {'lost', name}
-      end
+    -- The server forgets an idle account by itself; the list and `idle` have it until they are swept.
+    if not row[5] and call('ZSCORE', P .. 'accounts', name) and not call('ZSCORE', P .. 'idle', name) then
+      failure = failure or {'lost', name}
     end
     local sound = row[5]
     for i = 1, sound and 7 or 0 do
@@ -313,9 +284,17 @@ end
 
 local function create(acc)
   call('HSET', acc.key, unpack(acc.fresh))
-  list_account(acc.name)
+  call('ZADD', P .. 'accounts', 0, acc.name)
+  call('ZREM', P .. 'gone', acc.name)
   call('ZREM', P .. 'idle', acc.name)
   acc.fresh = nil
+end
+
+local function forget(name)
+  call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
+  call('ZREM', P .. 'accounts', name)
+  call('ZREM', P .. 'idle', name)
+  call('ZADD', P .. 'gone', stamp, name)
 end
 
 local function take_budget()
@@ -332,6 +311,10 @@ local function charged()
     mask[i] = '0'
     if not unknown then
       local acc = account(name)
+      if not acc and string.find(flags, 's') and not call('ZSCORE', P .. 'gone', name)
+        and not call('ZSCORE', P .. 'idle', name) then
+        failure = failure or {'lost', name}
+      end
       if not acc and budget then
         acc = new_account(name, budget, string.find(flags, 'e') ~= nil)
         cache[name] = acc
@@ -366,9 +349,6 @@ local function sweep()
   if sweeping == 0 then
     return
   end
-  if counted > 0 then
-    count_accounts(0)
-  end
   local horizon = '(' .. int(now - retention)
   local swept, made_before = call('GET', P .. 'swept') or '', string.format('%012x', math.max(now - retention, 0))
   local before = swept
@@ -391,11 +371,11 @@ local function sweep()
     local acc = account(name)
     local stays = acc and (not acc.ephemeral or tonumber(acc.updated) >= now - retention)
     if not stays then
-      call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-      unlist_account(name)
+      forget(name)
     end
     call('ZREM', P .. 'idle', name)
   end
+  call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', horizon)
   if call('SCARD', P .. 'models') > MOST_MODELS then
     -- Of some that are taken by chance, those seen seldom.
     for _, model in ipairs(call('SRANDMEMBER', P .. 'models', sweeping)) do

@@ -5,9 +5,8 @@ if moved then
 end
 local name = take()
 local acc = account(name)
-if failure and failure[2] == '' then
-  return failure
-elseif not acc and not failure then
+if not acc and not failure then
+  call('ZADD', P .. 'gone', stamp, name)
   return {'none'}
 end
 -- One that is lost or damaged is forgotten all the same.
@@ -31,7 +30,5 @@ for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
     end
   end
 end
-call('DEL', acc.key, P .. 'm:' .. acc.name, P .. 'o:' .. acc.name)
-unlist_account(acc.name)
-call('ZREM', P .. 'idle', acc.name)
+forget(name)
 return {'deleted', lapses}

@@ -3,9 +3,6 @@
 
 local what, low, size = take(), take(), take()
 
-if failure then
-  return failure
-end
 
 local function stored(id)
   local hold = load(id)

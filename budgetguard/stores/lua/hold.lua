@@ -5,9 +5,6 @@ if by == 'answer' then
   id = call('HGET', P .. 'answers', id)
 end
 local hold = id and load(id)
-if failure then
-  return failure
-end
 if not hold then
   return {'none'}
 end

@@ -2,9 +2,6 @@
 
 local low, high, size = take(), take(), take()
 local names = call('ZRANGEBYLEX', P .. 'accounts', low, high, 'LIMIT', 0, size)
-if failure then
-  return failure
-end
 local page, failed = {}, {}
 for _, name in ipairs(names) do
   local acc = account(name)

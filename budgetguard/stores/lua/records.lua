@@ -1,9 +1,6 @@
 -- A page of holds in order of their ids, as stored, and whether each has lapsed since.
 
 local index, low, high, size = take(), take(), take(), take()
-if failure then
-  return failure
-end
 local ids = call('ZRANGEBYLEX', P .. index, low, high, 'LIMIT', 0, size)
 local page = {}
 for _, id in ipairs(ids) do

@@ -5,10 +5,6 @@ if moved and string.sub(moved, 1, #copy) ~= copy then
   return {'moved', moved}
 end
 
-if failure then
-  return failure
-end
-
 local function pairs_into(key)
   for _ = 1, tonumber(take()) do
     call('HSET', key, take(), take())
@@ -51,15 +47,13 @@ function put.account()
     local id = take()
     call('ZADD', P .. 'o:' .. acc.name, take(), id)
   end
-  list_account(acc.name)
+  call('ZADD', P .. 'accounts', 0, acc.name)
+  call('ZREM', P .. 'gone', acc.name)
   keep(acc)
 end
 
 function put.removed()
-  local name = take()
-  call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-  unlist_account(name)
-  call('ZREM', P .. 'idle', name)
+  forget(take())
 end
 
 function put.model()

@@ -1,4 +1,4 @@
--- Sums have a bound, 9007199254740991 (money.MAX_NANOS). What was swept is not booked again. And functions look for
+-- Sums have a bound, 1152921504606846976 (money.MAX_SUM). What was swept is not booked again. And functions look for
 -- what they use in this schema alone: whoever may make functions elsewhere cannot have them run in here. This
 -- step may be made twice.
 
@@ -24,7 +24,7 @@ $do$;
 -- A sum with an amount added to it, which may be negative. At the bound it stays, since what it would be
 -- beyond it is not known any more.
 CREATE OR REPLACE FUNCTION @schema@.plus(p_sum bigint, p_nanos bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN p_sum >= 9007199254740991 THEN 9007199254740991 ELSE least(p_sum + p_nanos, 9007199254740991) END
+    SELECT CASE WHEN p_sum >= 1152921504606846976 THEN 1152921504606846976 ELSE least(p_sum + p_nanos, 1152921504606846976) END
 $$;
 
 -- The spend by model with a cost added to one; a model that cost nothing in the end is not listed.
@@ -59,7 +59,7 @@ BEGIN
         WHERE a.project = p_project AND a.name = c.account
     ), models AS (
         SELECT s.name, jsonb_object_agg(s.model, s.nanos) AS nanos FROM (
-            SELECT t.name, t.model, least(sum(t.nanos), 9007199254740991) AS nanos FROM (
+            SELECT t.name, t.model, least(sum(t.nanos), 1152921504606846976) AS nanos FROM (
                 SELECT s.name, s.model, s.on_lapse_nanos AS nanos FROM shares s WHERE s.counts
                 UNION ALL
                 SELECT a.name, m.key, m.value::bigint FROM @schema@.accounts a, jsonb_each_text(a.models) m
@@ -73,8 +73,8 @@ BEGIN
         FROM shares s GROUP BY s.name
     ), booked AS (
         UPDATE @schema@.accounts a SET open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
-            spent_nanos = least(a.spent_nanos + s.booked, 9007199254740991),
-            lapsed_nanos = least(a.lapsed_nanos + s.booked, 9007199254740991),
+            spent_nanos = least(a.spent_nanos + s.booked, 1152921504606846976),
+            lapsed_nanos = least(a.lapsed_nanos + s.booked, 1152921504606846976),
             lapses = a.lapses + s.lapses, models = coalesce(m.nanos, '{}')
         FROM sums s LEFT JOIN models m ON m.name = s.name WHERE a.project = p_project AND a.name = s.name
     ), closed AS (
@@ -166,8 +166,8 @@ BEGIN
             v_row.limit_nanos := p_limits[v_place];
         END IF;
         IF p_amount <> 0
-            AND p_amount > least(v_row.limit_nanos, 9007199254740991) - v_row.spent_nanos - v_row.held_nanos THEN
-            v_row.limit_nanos := least(v_row.limit_nanos, 9007199254740991);
+            AND p_amount > least(v_row.limit_nanos, 1152921504606846976) - v_row.spent_nanos - v_row.held_nanos THEN
+            v_row.limit_nanos := least(v_row.limit_nanos, 1152921504606846976);
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'lapsed', v_lapsed);
         END IF;
