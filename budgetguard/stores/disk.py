@@ -40,6 +40,7 @@ from budgetguard.stores.disk_tables import MalformedAccount
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.urls import shown_url, shown_word
+from budgetguard.stores.waiting import take
 from budgetguard.windows import Clock, Milliseconds
 
 DEFAULT_LOCK_TIMEOUT: Final = 60.0
@@ -248,7 +249,7 @@ class DiskStore(EmbeddedStore):
         waits = self._timeout
         if until is not None or not self._lock.acquire(blocking=False):
             until = self._deadline() if until is None else until
-            if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            if not take(self._lock, until):
                 raise StoreError(
                     f"cannot {doing} the store in {self._folder}: other threads of this process kept it busy "
                     f"for {self._timeout:g} s, as where another process holds its lock; try again, or raise "
