@@ -65,6 +65,12 @@ def parse_url(url: str) -> Target:
     """
     shown = shown_url(url)
     address, _, query = url.partition("?")
+    authority, _, path = address.partition("://")[2].partition("/")
+    if "@" in path or authority.count("@") > 1:
+        raise ConfigurationError(
+            f"store {shown!r} has an @ in the wrong place: write postgresql://USER:PASSWORD@HOST/DATABASE, with "
+            "%2F and %40 for / and @ in a name or a password"
+        )
     given = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in given if name in _OURS}
     rest = urlencode([pair for pair in given if pair[0] not in _OURS], quote_via=quote)
@@ -80,6 +86,10 @@ def parse_url(url: str) -> Target:
             f"store {shown!r} has {kind}: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE{hint}; "
             f"options are {', '.join(_OURS)} and those of libpq"
         ) from None
+    if not re.fullmatch("[0-9]*(?:,[0-9]*)*", str(parameters.get("port", ""))):
+        raise ConfigurationError(
+            f"store {shown!r} has a port that is no number: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
     schema = own.get("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
         raise ConfigurationError(
