@@ -68,8 +68,8 @@ def parse_url(url: str) -> Target:
     authority, _, path = address.partition("://")[2].partition("/")
     if "@" in path or authority.count("@") > 1:
         raise ConfigurationError(
-            f"store {shown!r} has an @ in the wrong place: write postgresql://USER:PASSWORD@HOST/DATABASE, with "
-            "%2F and %40 for / and @ in a name or a password"
+            f"store {shown!r} has an @ in the wrong place: write "
+            "postgresql://USER:PASSWORD@HOST/DATABASE, with %2F and %40 for / and @ in a name or a password"
         )
     given = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in given if name in _OURS}
