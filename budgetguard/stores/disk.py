@@ -39,7 +39,8 @@ from budgetguard.stores.disk_rows import TableRows, sweep
 from budgetguard.stores.disk_tables import MalformedAccount
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.urls import shown_url, shown_word
+from budgetguard.stores.nested import nested
+from budgetguard.stores.urls import public_url, shown_url, shown_word
 from budgetguard.stores.waiting import take
 from budgetguard.windows import Clock, Milliseconds
 
@@ -71,7 +72,9 @@ class DiskStore(EmbeddedStore):
         self.url = url
         self._folder, self._timeout = parse_url(url)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
+        self._close_after = False
         self._since_sweep = 0
         self._file: StoreFile | None = None
         self._identity: _Identity | None = None
@@ -161,6 +164,9 @@ class DiskStore(EmbeddedStore):
 
     def close(self) -> None:
         with self._lock:
+            if self._inside:  # a signal handler must not take the connection from the verb that it interrupts
+                self._close_after = True
+                return
             self._let_go()
 
     def _ready(self) -> sqlite3.Connection:
@@ -193,12 +199,27 @@ class DiskStore(EmbeddedStore):
     @contextmanager
     def _reading(self) -> Iterator[TableRows]:
         """See one state of the store throughout; waits for nobody."""
-        with self._use("read") as con:
+        with self._use("read") if not self._is_nested() else self._apart() as con:
             try:
                 con.execute("BEGIN")
                 yield TableRows(con, self._number, self._clock())
             finally:
                 roll_back(con)
+
+    def _is_nested(self) -> bool:
+        """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._inside and self._file is not None
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _apart(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection of its own: what the verb that was interrupted has written is not committed."""
+        with self._explained("read"), closing(connect(self._folder, self._timeout)) as con:
+            yield con
 
     def _peek(self, account: str) -> AccountRow | None:
         with self._reading() as rows:
@@ -265,7 +286,7 @@ class DiskStore(EmbeddedStore):
                 )
             waits = max(0.0, until - time.monotonic())
         try:
-            with self._explained(doing):
+            with self._alone(), self._explained(doing):
                 con = self._open(waits).connection
                 # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
                 if waits < self._waits * 0.9 or waits > self._waits * 1.1 + 0.01:
@@ -274,6 +295,24 @@ class DiskStore(EmbeddedStore):
                 yield con
         finally:
             self._lock.release()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have the connection to this verb alone.
+
+        Raises:
+            StoreError: this very thread is in the middle of another verb.
+        """
+        if self._inside:
+            raise nested(public_url(self.url))
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            if self._close_after:
+                self._close_after = False
+                self._let_go()
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
