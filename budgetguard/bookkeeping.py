@@ -42,6 +42,7 @@ from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
 from budgetguard.spool import Spool, spool_folder
 from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
+from budgetguard.stores.waiting import taken
 from budgetguard.windows import to_datetime
 
 logger = logging.getLogger("budgetguard")
@@ -98,7 +99,7 @@ class Bookkeeper:
             StoreError: it cannot be opened.
         """
         if self._store is None:
-            with self._opening:
+            with taken(self._opening):
                 if self._store is None:
                     self._store = self._open_store()
                     if (spool := self._spool(self._store)) is not None:

@@ -15,6 +15,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.money import Nanos, parse_usd, to_nanos
 from budgetguard.pricing.addresses import Address
 from budgetguard.stores.base import DEFAULT_RETENTION, Store
+from budgetguard.stores.urls import public_url, shown_url
 from budgetguard.windows import Clock, duration_ms, system_clock, zone
 
 MissingUser: TypeAlias = Literal["error", "allow"]
@@ -93,6 +94,13 @@ class Settings:
     model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()
     clock: Clock = system_clock
+
+    def __repr__(self) -> str:
+        """Show all settings; of the store's URL only what is no secret."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        if isinstance(self.store, str):
+            given["store"] = public_url(self.store)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def __post_init__(self) -> None:
         _check_store(self.store)
@@ -207,7 +215,8 @@ def _check_store(store: object) -> None:
     if isinstance(store, str):
         if "://" not in store:
             raise ConfigurationError(
-                f"store {store!r} is not a URL: write disk://{store or '~/budgets'} for a folder, or memory://"
+                f"store {shown_url(store)!r} is not a URL: write "
+                f"disk://{shown_url(store) or '~/budgets'} for a folder, or memory://"
             )
     elif not hasattr(store, "reserve"):
         raise ConfigurationError(

@@ -66,9 +66,14 @@ def system_clock() -> Milliseconds:
     return time_ns() // 1_000_000
 
 
+# What a datetime can say: from the year 1 to the year 9999.
+_FIRST: Final = -62_135_596_800_000
+_LAST: Final = 253_402_300_799_999
+
+
 def to_datetime(instant: Milliseconds) -> datetime:
-    """Convert an instant to an aware UTC datetime."""
-    return datetime.fromtimestamp(instant / 1000, UTC)
+    """Convert an instant to an aware UTC datetime, the nearest that there is."""
+    return datetime.fromtimestamp(min(max(instant, _FIRST), _LAST) / 1000, UTC)
 
 
 @lru_cache(maxsize=256)

@@ -257,3 +257,9 @@ def test_a_calendar_unit_never_starts_after_the_instant(
 
 def test_the_system_clock_counts_milliseconds_of_this_age() -> None:
     assert abs(to_datetime(system_clock()) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_an_instant_that_no_datetime_can_say_is_the_nearest_that_it_can() -> None:
+    assert to_datetime(10**15).year == 9_999
+    assert to_datetime(2**62) == to_datetime(253_402_300_799_999)
+    assert to_datetime(-(2**62)).year == 1

@@ -97,7 +97,7 @@ class PostgresStore:
         self._target = parse_url(url)
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
         self._since_sweep = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._link = self._new_link()
         survive_forks(self)
 
@@ -215,7 +215,7 @@ class PostgresStore:
 
     def projects(self, account: str | None = None) -> Iterator[str]:
         name = None if account is None else encode(account)
-        statement = _PROJECTS.replace("@schema@", self._target.schema).encode()
+        statement = _PROJECTS.replace("@schema@", f'"{self._target.schema}"').encode()
         found = self._link.run(statement, [sql_value(name)], self._link.deadline())
         yield from map(decode, json.loads(found or b"[]"))
 
@@ -300,7 +300,7 @@ class PostgresStore:
 
     def _asking(self, name: str, arguments: Sequence[Any]) -> tuple[bytes, builtins.list[bytes | None]]:
         places = ",".join([f"${number}" for number in range(1, len(arguments) + 2)])
-        statement = f"SELECT {self._target.schema}.{name}({places})".encode()
+        statement = f'SELECT "{self._target.schema}".{name}({places})'.encode()
         return statement, [sql_value(encode(self.project)), *map(sql_value, arguments)]
 
     def _read(self, answer: bytes | None) -> Any:

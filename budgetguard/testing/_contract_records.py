@@ -395,6 +395,26 @@ class RecordLaws(ContractBase):
         assert settled(store, late, 5).repeated
         store.close()
 
+    def test_a_clock_that_jumps_ahead_and_back_has_no_call_booked_twice(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        store = make_store(clock, retention="1d")
+        budget(store, 10**9)
+        call = granted(store, hold(clock, 10))
+        settled(store, call, 5)
+        clock.advance(3 * DAY)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 1)
+        assert call.id not in {c.id for c in store.calls()}
+        clock.advance(-3 * DAY + 1)
+        before = money(store)
+        assert settled(store, call, 5).repeated
+        assert money(store) == before
+        # One that was never reserved, and is not as old, is booked.
+        assert not settled(store, hold(clock, 10), 7).repeated
+        assert money(store)[1] == before[1] + 7
+        store.close()
+
     # Projects share nothing
 
     def test_projects_share_nothing(self, make_store: MakeStore, clock: FakeClock) -> None:
