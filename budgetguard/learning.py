@@ -20,6 +20,9 @@ ENOUGH = 30
 """Answers needed before a quantile is trusted: below this one outlier in a hundred has hardly been seen."""
 
 _STEPS_PER_OCTAVE = 4
+MOST_MODELS = 2_000
+"""Models, or models and shapes of requests, of which one project's store keeps observations."""
+
 FADE_AT = 4_000
 """Answers counted at which the old ones fade."""
 

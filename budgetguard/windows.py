@@ -51,6 +51,7 @@ _ROUGH_SECONDS: Final[dict[str, float]] = {
     "y": 31_556_952,
 }
 _LONGEST_SECONDS = 100 * 31_556_952
+_LATEST: Final = 253_402_300_799_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def system_clock() -> Milliseconds:
 
 
 def to_datetime(instant: Milliseconds) -> datetime:
-    """Convert an instant to an aware UTC datetime."""
-    return datetime.fromtimestamp(instant / 1000, UTC)
+    """Convert an instant to an aware UTC datetime; what comes after the year 9999 is its end."""
+    return datetime.fromtimestamp(min(instant, _LATEST) / 1000, UTC)
 
 
 @lru_cache(maxsize=256)

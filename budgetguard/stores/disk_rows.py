@@ -239,6 +239,11 @@ class TableRows:
         self._observed[model] = counts
         return counts.copy()
 
+    def count_models(self) -> int:
+        """Return of how many models something was observed."""
+        found: int = self._execute(tables.COUNT_MODELS, (self._project,)).fetchone()[0]
+        return found
+
     def save_observations(self, model: str, counts: Observations) -> None:
         before = self._observed.get(model)
         if before is None:

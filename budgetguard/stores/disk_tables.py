@@ -219,6 +219,7 @@ PAGE_OF_MODELS: Final = (
     "SELECT DISTINCT model FROM observation WHERE project = ? AND (? IS NULL OR model > ?) "
     f"ORDER BY model LIMIT {PAGE}"
 )
+COUNT_MODELS: Final = "SELECT count(DISTINCT model) FROM observation WHERE project = ?"
 LOAD_OBSERVED: Final = "SELECT bucket, count FROM observation WHERE project = ? AND model = ?"
 SAVE_OBSERVED: Final = (
     "INSERT OR REPLACE INTO observation (project, model, bucket, count) VALUES (?, ?, ?, ?)"

@@ -199,6 +199,9 @@ class _MemoryRows:
     def load_observations(self, model: str) -> Observations:
         return self._observed.get(model, {})
 
+    def count_models(self) -> int:
+        return len(self._observed)
+
     def save_observations(self, model: str, counts: Observations) -> None:
         self._observed[model] = counts
 
