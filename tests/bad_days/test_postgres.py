@@ -480,3 +480,23 @@ def _end_all_sessions(schema: str) -> None:
             "WHERE pid <> pg_backend_pid() AND application_name = 'budgetguard' AND query LIKE %s",
             [f"%{schema}%"],
         )
+
+
+def test_projects_of_one_process_share_their_connections(url: str) -> None:
+    stores = [open_store(f"{url}&pool=3", project=f"p{number}") for number in range(20)]
+    for store in stores:
+        store.set_budget("user:1", Budget(1_000))
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda store: [store.reserve(hold(1)) for _ in range(5)], stores))
+    assert all(isinstance(one, Granted) for answers in done for one in answers)
+    with psycopg.connect(shared_server().url) as con:
+        ((count,),) = con.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'budgetguard' AND query LIKE %s",
+            [f"%{schema_of(url)}.%"],
+        ).fetchall()
+    assert 1 <= count <= 3
+    stores[0].close()
+    assert money(stores[1]) == (0, 5)
+    assert money(stores[0]) == (0, 5)
+    for store in stores:
+        store.close()
