@@ -21,7 +21,8 @@ ENOUGH = 30
 
 _STEPS_PER_OCTAVE = 4
 MOST_MODELS = 2_000
-"""Models of one project that a store keeps observations of: beyond it, those seen least are forgotten."""
+"""Models, or models and shapes of requests, of which one project's store keeps observations."""
+
 FADE_AT = 4_000
 """Answers counted at which the old ones fade."""
 

@@ -38,7 +38,7 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.learning import observe
+from budgetguard.learning import MOST_MODELS, observe
 from budgetguard.money import MAX_SUM, Nanos, add_bounded
 from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
 from budgetguard.windows import Milliseconds, window_at
@@ -134,9 +134,16 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     row["usage"] = dict(settlement.usage.units) if settlement.usage else {}
     book.put_hold(hold.id, row)
     book.save()
-    for model, tokens in settlement.observed:
-        rows.save_observations(model, observe(rows.load_observations(model), tokens))
+    learn(rows, settlement.observed)
     return Settled(settlement.cost, late=late, crossings=tuple(crossings), lapsed=tuple(book.lapses))
+
+
+def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
+    """Count answers of models; of a model too many, nothing is learned."""
+    for model, tokens in observed:
+        known = rows.load_observations(model)
+        if known or rows.count_models() < MOST_MODELS:
+            rows.save_observations(model, observe(known, tokens))
 
 
 def attach(rows: Rows, hold_id: str, request_id: str) -> bool:

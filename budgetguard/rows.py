@@ -142,6 +142,9 @@ class Rows(Protocol):
     def load_observations(self, model: str) -> Observations:
         """Return what has been observed of a model; empty if nothing."""
 
+    def count_models(self) -> int:
+        """Return of how many models something was observed."""
+
     def save_observations(self, model: str, counts: Observations) -> None:
         """Insert or replace what has been observed of a model."""
 

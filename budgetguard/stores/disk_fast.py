@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from budgetguard.holds import Granted, Hold, Settled, Settlement
-from budgetguard.learning import observe
+from budgetguard.ledger import learn
 from budgetguard.money import Nanos
 from budgetguard.stores.disk_rows import TableRows
 from budgetguard.stores.disk_tables import check_sums, counts, dump, parse, text_in, text_out
@@ -169,9 +169,7 @@ class FastPath:
         except sqlite3.IntegrityError:
             return None
         if settlement.observed:
-            rows = TableRows(con, project, now)
-            for seen, tokens in settlement.observed:
-                rows.save_observations(seen, observe(rows.load_observations(seen), tokens))
+            learn(TableRows(con, project, now), settlement.observed)
             self._execute("COMMIT")
         self._open.pop(hold.id, None)
         return Settled(settlement.cost)

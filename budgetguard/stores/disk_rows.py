@@ -285,6 +285,11 @@ class TableRows:
         self._observed[model] = counts
         return counts.copy()
 
+    def count_models(self) -> int:
+        """Return of how many models something was observed."""
+        found: int = self._execute(tables.COUNT_MODELS, (self._project,)).fetchone()[0]
+        return found
+
     def save_observations(self, model: str, counts: Observations) -> None:
         before = self._observed.get(model)
         if before is None:
@@ -432,8 +437,6 @@ def sweep(con: sqlite3.Connection, project: int, horizon: Milliseconds) -> None:
     rows = TableRows(con, project, horizon)
     for (name,) in con.execute(tables.IDLE_ACCOUNTS, (project, horizon, horizon)).fetchall():
         rows.remove_account(name)
-    for (model,) in con.execute(tables.SELDOM_OBSERVED, (project,)).fetchall():
-        con.execute(tables.REMOVE_ALL_OBSERVED, (project, model))
 
 
 def _quoted(name: str) -> str:

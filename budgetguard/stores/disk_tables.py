@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from budgetguard.learning import MOST_MODELS
-
 NEVER: Final = 2**62
 """What `due` is where no hold is open."""
 
@@ -234,6 +232,7 @@ PAGE_OF_MODELS: Final = (
     "SELECT DISTINCT model FROM observation WHERE project = ? AND (? IS NULL OR model > ?) "
     f"ORDER BY model LIMIT {PAGE}"
 )
+COUNT_MODELS: Final = "SELECT count(DISTINCT model) FROM observation WHERE project = ?"
 LOAD_OBSERVED: Final = "SELECT bucket, count FROM observation WHERE project = ? AND model = ?"
 SAVE_OBSERVED: Final = (
     "INSERT OR REPLACE INTO observation (project, model, bucket, count) VALUES (?, ?, ?, ?)"
@@ -256,11 +255,6 @@ DELETE FROM answer WHERE project = ? AND request_id IN (
   LIMIT {SWEEP_AT_MOST}
 )
 """
-SELDOM_OBSERVED: Final = (
-    "SELECT model FROM observation WHERE project = ? GROUP BY model "
-    f"ORDER BY sum(count) DESC LIMIT -1 OFFSET {MOST_MODELS}"
-)
-REMOVE_ALL_OBSERVED: Final = "DELETE FROM observation WHERE project = ? AND model = ?"
 IDLE_ACCOUNTS: Final = (
     "SELECT name FROM account WHERE ephemeral = 1 AND project = ? AND created < ? AND updated < ? "
     f"AND opened = 0 LIMIT {SWEEP_AT_MOST}"
@@ -289,7 +283,6 @@ STATEMENTS: Final = {
     "sweep hold": SWEEP_HOLD,
     "find swept": FIND_SWEPT,
     "account number": ACCOUNT_NUMBER,
-    "remove all observed": REMOVE_ALL_OBSERVED,
     "sweep open on nothing": SWEEP_OPEN_ON_NOTHING,
     "sweep answers": SWEEP_ANSWERS,
     "idle accounts": IDLE_ACCOUNTS,

@@ -10,7 +10,7 @@ from heapq import nsmallest
 from typing import Final
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.learning import MOST_MODELS, Observations
+from budgetguard.learning import Observations
 from budgetguard.rows import (
     AccountRow,
     Export,
@@ -191,10 +191,6 @@ class MemoryStore(EmbeddedStore):
         ]
         for name in idle:
             del self._accounts[name]
-        surplus = len(self._observed) - MOST_MODELS
-        if surplus > 0:
-            for model in nsmallest(surplus, self._observed, key=lambda m: sum(self._observed[m].values())):
-                del self._observed[model]
 
 
 class _MemoryRows:
@@ -263,6 +259,9 @@ class _MemoryRows:
     def load_observations(self, model: str) -> Observations:
         found = self._new_observed.get(model)
         return self._observed.get(model, {}) if found is None else found
+
+    def count_models(self) -> int:
+        return len(self._observed)
 
     def save_observations(self, model: str, counts: Observations) -> None:
         self._new_observed[model] = counts

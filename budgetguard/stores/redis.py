@@ -36,7 +36,7 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.learning import FADE_AT, Observations, observe
+from budgetguard.learning import FADE_AT, MOST_MODELS, Observations, observe
 from budgetguard.rows import Export, Stored
 from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.redis_target import parse_url
@@ -157,7 +157,7 @@ class RedisStore:
         for model, tokens in settlement.observed:
             (bucket,) = observe({}, tokens)
             words += (encode(model), encode(bucket))
-        words.append(number(FADE_AT))
+        words += (number(FADE_AT), number(MOST_MODELS))
         answer, found = self._run("settle", [*words, b"known"], sweep=True)
         if answer == b"whole":
             # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from budgetguard.accounts import Budget
 from budgetguard.holds import Charge, Granted, Refused, Settlement, Unlimited
+from budgetguard.learning import MOST_MODELS
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -475,6 +476,18 @@ class RecordLaws(ContractBase):
         assert sum(other.observations("a").values()) == 2
         assert sum(store.observations("b").values()) == 1
         assert store.observations("c") == {}
+
+    def test_of_models_too_many_nothing_is_learned(self, store: Store, clock: FakeClock) -> None:
+        budget(store, 100)
+        names = [f"m{number}" for number in range(MOST_MODELS)]
+        for start in range(0, MOST_MODELS, 1_000):
+            seen = tuple((name, 8) for name in names[start : start + 1_000])
+            store.settle(granted(store, hold(clock, 1)), Settlement(1, observed=seen))
+        last = (("one more", 8), (names[0], 8))
+        store.settle(granted(store, hold(clock, 1)), Settlement(1, observed=last))
+        assert store.observations("one more") == {}
+        assert sum(store.observations(names[0]).values()) == 2
+        assert sum(store.observations(names[-1]).values()) == 1
 
     def test_a_store_works_again_after_it_is_closed(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)

@@ -23,7 +23,6 @@ local P = KEYS[1]
 local at = 0
 local BATCH = 200
 local MOST = 1152921504606846976
-local MOST_MODELS = 2000
 
 local function take()
   at = at + 1
@@ -376,13 +375,4 @@ local function sweep()
     call('ZREM', P .. 'idle', name)
   end
   call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', horizon)
-  if call('SCARD', P .. 'models') > MOST_MODELS then
-    -- Of some that are taken by chance, those seen seldom.
-    for _, model in ipairs(call('SRANDMEMBER', P .. 'models', sweeping)) do
-      if tonumber(call('HGET', P .. 'b:' .. model, 'sum') or '0') < 30 then
-        call('DEL', P .. 'b:' .. model)
-        call('SREM', P .. 'models', model)
-      end
-    end
-  end
 end

@@ -11,7 +11,7 @@ end
 for i = 1, tonumber(take()) do
   observed[i] = {take(), take()}
 end
-local fade = tonumber(take())
+local fade, most = tonumber(take()), tonumber(take())
 
 local hold = load(id)
 if hold and (hold.state == 'settled' or hold.state == 'voided') then
@@ -127,12 +127,12 @@ end
 call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage,
   'on', cmsgpack.pack(hold.on))
 gone(hold, stamp)
-for _, seen in ipairs(observed) do
-  local key = P .. 'b:' .. seen[1]
-  call('HINCRBY', key, seen[2], 1)
+local function learn(model, bucket)
+  local key = P .. 'b:' .. model
+  call('HINCRBY', key, bucket, 1)
   local count = call('HINCRBY', key, 'sum', 1)
   if count == 1 then
-    call('SADD', P .. 'models', seen[1])
+    call('SADD', P .. 'models', model)
   end
   if count >= fade then
     local counts, sum = call('HGETALL', key), 0
@@ -145,6 +145,12 @@ for _, seen in ipairs(observed) do
       end
     end
     call('HSET', key, 'sum', sum)
+  end
+end
+for _, seen in ipairs(observed) do
+  -- Of a model too many, nothing is learned.
+  if call('SCARD', P .. 'models') < most or call('SISMEMBER', P .. 'models', seen[1]) == 1 then
+    learn(seen[1], seen[2])
   end
 end
 sweep()
