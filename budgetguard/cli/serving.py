@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -64,6 +65,35 @@ def serve(
             metavar="SECONDS", show_default=False, help="Go over all accounts this often (60 by default)."
         ),
     ] = None,
+    max_connections: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Connections that a worker keeps (half of its file descriptors by default).",
+        ),
+    ] = None,
+    max_accounts: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Accounts of one project (100000 by default)."
+        ),
+    ] = None,
+    max_holds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Open holds of one project (100000 by default)."
+        ),
+    ] = None,
+    trust_proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESSES",
+            show_default=False,
+            help="Believe X-Forwarded-For of these proxies, such as 10.0.0.5 or 10.0.0.0/24,127.0.0.1.",
+        ),
+    ] = None,
     ssl_certfile: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate chain, PEM.")
     ] = None,
@@ -86,6 +116,9 @@ def serve(
         "BUDGETGUARD_PROJECT": project,
         "BUDGETGUARD_SERVE_RATE": rate,
         "BUDGETGUARD_SERVE_REFRESH": refresh,
+        "BUDGETGUARD_SERVE_CONNECTIONS": None if max_connections is None else str(max_connections),
+        "BUDGETGUARD_SERVE_ACCOUNTS": None if max_accounts is None else str(max_accounts),
+        "BUDGETGUARD_SERVE_HOLDS": None if max_holds is None else str(max_holds),
         "BUDGETGUARD_WEBHOOK": webhook,
         "BUDGETGUARD_WEBHOOK_SECRET": _secret(webhook_secret_file),
     }
@@ -99,9 +132,11 @@ def serve(
         raise ConfigurationError(
             f"{error.name} is not installed: pip install 'budgetguard-ai[server]' brings all that serve needs"
         ) from error
+    from budgetguard.server.connections import BACKLOG, GuardedProtocol
     from budgetguard.server.options import Options
 
     chosen = Options.from_environment()
+    _check_proxies(trust_proxy)
     _check_tls(ssl_certfile, ssl_keyfile)
     if workers > 1 and chosen.store.startswith("memory:"):
         raise ConfigurationError("a memory:// store is one process's own: serve it with one worker")
@@ -129,6 +164,10 @@ def serve(
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
             access_log=False,
+            http=GuardedProtocol,
+            backlog=BACKLOG,
+            proxy_headers=trust_proxy is not None,
+            forwarded_allow_ips=trust_proxy,
             log_level="warning",
             server_header=False,
             lifespan="on",
@@ -168,6 +207,16 @@ def _secret(file: Path | None) -> str | None:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the secret in {file} cannot be read: {error}") from error
+
+
+def _check_proxies(text: str | None) -> None:
+    for one in () if text is None else text.split(","):
+        try:
+            ip_network(one.strip(), strict=False)
+        except ValueError:
+            raise ConfigurationError(
+                f"--trust-proxy must be addresses or networks of proxies, such as 10.0.0.5, not {one[:60]!r}"
+            ) from None
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +17,8 @@ from budgetguard.server.keys import EVERYBODY, OWN_PROJECTS, Key, Keyring, Role
 from budgetguard.server.problems import Forbidden, TooManyRequests, Unauthorized
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_PATIENCE_S: Final = 1.0
+_OWN_PAGES: Final = frozenset({"same-origin", "none"})
 _STRANGERS: Final = 10
 
 
@@ -51,7 +55,7 @@ class Access:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         key = self._keyring.find(text.strip()) if scheme.lower() == "bearer" else None
         if key is None:
-            self._count(f"from {request.client.host if request.client else ''}", _STRANGERS)
+            self._count(f"from {_network(request)}", _STRANGERS)
             raise Unauthorized(
                 "this needs a key that is known and not revoked: send `Authorization: Bearer KEY` "
                 "(make one with `budgetguard keys create PROJECT`)"
@@ -62,12 +66,24 @@ class Access:
     async def _refresh(self) -> None:
         if self._keyring.is_fresh:
             return
-        async with self._refreshing:
-            await anyio.to_thread.run_sync(self._keyring.refresh)
+        # A reading that takes long is waited for only where the last one may not be used any more.
+        with anyio.move_on_after(_PATIENCE_S if self._keyring.is_usable else math.inf):
+            async with self._refreshing:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._keyring.refresh)
 
     def _count(self, who: str, weight: int) -> None:
         if self._rate is not None and not self._limiter.hit(self._rate, who, cost=weight):
             raise TooManyRequests(f"more than {self._rate}: wait a moment, then go on more slowly")
+
+
+def _network(request: Request) -> str:
+    """Return where a request comes from, in a bounded text: who has one IPv6 address has 2^64."""
+    try:
+        address = ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return "elsewhere"
+    return str(ip_network((address, 64), strict=False) if address.version == 6 else address)
 
 
 def check_role(key: Key, role: Role) -> None:
@@ -92,7 +108,10 @@ def check_key_project(key: Key, project: str) -> None:
 
 def _check_local(request: Request) -> None:
     # Without keys, a page of some site in a browser of this machine is all that has to be kept out: it may
-    # send the site's name as Host (its name leading here by now), or its own as Origin.
+    # send the site's name as Host (its name leading here by now), or its own as Origin. What it asks by <img>
+    # has neither; browsers then say whose page asks, and "same-site" is another port of this machine.
+    if request.headers.get("sec-fetch-site", "none") not in _OWN_PAGES:
+        raise Forbidden("without keys, this service answers no pages of other sites")
     names = [request.headers.get("host", "")]
     if "origin" in request.headers:
         names.append(request.headers["origin"].partition("://")[2])

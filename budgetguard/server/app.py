@@ -25,9 +25,10 @@ from budgetguard.accounts import check_id
 from budgetguard.errors import BudgetGuardError, StoreError
 from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role
-from budgetguard.server.bodies import read_json
+from budgetguard.server.bodies import LARGE, announced, read_json
 from budgetguard.server.events import Events, watched
-from budgetguard.server.keys import Keyring
+from budgetguard.server.gates import Circuits, Gate, in_thread
+from budgetguard.server.keys import KEYS_PROJECT, Key, Keyring
 from budgetguard.server.metrics import CONTENT_TYPE, Metrics
 from budgetguard.server.openapi import document
 from budgetguard.server.options import Options
@@ -39,6 +40,7 @@ from budgetguard.server.problems import (
     StoreUnavailable,
 )
 from budgetguard.server.projects import Projects
+from budgetguard.server.quotas import Quotas
 from budgetguard.server.routes import Call, Route
 from budgetguard.server.schedule import Delivery, Lease, Schedule
 from budgetguard.windows import Clock, system_clock
@@ -48,7 +50,10 @@ ROUTES: Final[tuple[Route, ...]] = (*litellm.ROUTES, *v1.ROUTES)
 """Every route that touches budgets. The other four are /healthz, /readyz, /metrics and /v1/openapi.json."""
 
 _log = logging.getLogger("budgetguard.server")
-_THREADS: Final = 64
+_READY: Final = "service:ready"
+_METRICS: Final = "budgetguard:metrics"
+_LOG_EVERY_S: Final = 1.0
+_LONGEST_MESSAGE: Final = 2_000
 _MOST_PARAMETERS: Final = 20
 T = TypeVar("T")
 
@@ -76,11 +81,15 @@ class Service:
     """Hold what the requests of one process share."""
 
     def __init__(self, options: Options, clock: Clock = system_clock) -> None:
-        self._projects = Projects(options.store, options.retention, clock)
+        quotas = Quotas(options.accounts, options.holds)
+        self._projects = Projects(options.store, options.retention, clock, quotas)
         self._keyring = Keyring(self._projects.keys, options.given, options.fresh)
         self._access = Access(self._keyring, private=options.is_private, rate=options.limit)
         self._metrics = Metrics()
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._quick = Gate(total=64, each=8, waiting=512, longest=30)
+        self._heavy = Gate(total=4, each=2, waiting=32, longest=60)
+        self._bodies = Gate(total=8, each=2, waiting=8, longest=30)
+        self._circuits = Circuits()
         self._schedule = _schedule(options, self._projects) if options.refresh else None
         by_path: defaultdict[str, dict[str, Callable[[Request], Any]]] = defaultdict(dict)
         for route in ROUTES:
@@ -92,13 +101,13 @@ class Service:
         routes: list[BaseRoute] = [
             StarletteRoute(path, _Endpoint(self._metrics, path, methods)) for path, methods in by_path.items()
         ]
-        self.app: ASGIApp = _RawPaths(
-            Starlette(
-                routes=routes,
-                lifespan=self._lifespan,
-                exception_handlers={404: _not_found, Exception: _failed},
-            )
+        starlette = Starlette(
+            routes=routes,
+            lifespan=self._lifespan,
+            exception_handlers={404: _not_found, Exception: _failed},
         )
+        starlette.router.redirect_slashes = False  # it would lead to whatever the request's Host says
+        self.app: ASGIApp = _RawPaths(starlette)
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -112,8 +121,11 @@ class Service:
                     await anyio.to_thread.run_sync(self._schedule.stop)
                 await anyio.to_thread.run_sync(self._projects.close)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+    async def _asked(self, gate: Gate, project: str, request: Request, work: Callable[[], T]) -> T:
+        """Do something with a project's store in a thread, when it is this request's turn."""
+        self._circuits.check(project)
+        async with gate.enter(project, lambda: _left(request)):
+            return await in_thread(lambda: self._circuits.run(project, work))
 
     def _endpoint(self, route: Route) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
@@ -124,13 +136,25 @@ class Service:
                 project = check_id(_unquoted(request.path_params["project"]), name="project")
                 check_key_project(key, project)
             query = route.read_query(_query(request))
-            body = None if route.body is None else await read_json(request, route.most)
-            call = Call(key, project, self._projects, body, query, dict(request.cookies))
-            answer = await self._in_thread(lambda: self._answer(route, call))
+            body, length = await self._body(route, key, request)
+            to_write = route.role != "read"
+            call = Call(key, project, self._projects, body, query, dict(request.cookies), to_write)
+            gate = self._heavy if route.heavy or length > LARGE else self._quick
+            whose = project or _named(body)
+            answer = await self._asked(gate, whose, request, lambda: self._answer(route, call))
             self._metrics.count(route.name, answer)
             return json_response(answer, headers=call.headers)
 
         return endpoint
+
+    async def _body(self, route: Route, key: Key, request: Request) -> tuple[Any, int]:
+        """Return a request's body and how long it was; of large ones, one key may send a few at once."""
+        if route.body is None:
+            return None, 0
+        if route.most <= LARGE or announced(request) <= LARGE:
+            return await read_json(request, route.most)
+        async with self._bodies.enter(key.id, anyio.sleep_forever):
+            return await read_json(request, route.most)
 
     def _answer(self, route: Route, call: Call) -> dict[str, Any]:
         with self._projects.listening() as told:
@@ -141,12 +165,13 @@ class Service:
         return json_response({"status": "ok"})
 
     async def _readyz(self, request: Request) -> Response:
-        await self._in_thread(lambda: self._projects.keys.read("service:ready"))
+        await self._asked(self._quick, KEYS_PROJECT, request, lambda: self._projects.keys.read(_READY))
         return json_response({"status": "ok"})
 
     async def _show_metrics(self, request: Request) -> Response:
         await self._access.key_of(request)
-        return Response(await self._in_thread(self._metrics.text), media_type=CONTENT_TYPE)
+        async with self._heavy.enter(_METRICS, lambda: _left(request)):
+            return Response(await in_thread(self._metrics.text), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
         return json_response(document(ROUTES))
@@ -158,6 +183,7 @@ class _Endpoint:
     def __init__(self, metrics: Metrics, path: str, methods: Mapping[str, Callable[[Request], Any]]) -> None:
         self._metrics = metrics
         self._path = path
+        self._said = float("-inf")
         self._methods = {**methods, **({"HEAD": methods["GET"]} if "GET" in methods else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,6 +193,13 @@ class _Endpoint:
         method = request.method if request.method in self._methods else "other"
         self._metrics.observe(self._path, method, response.status_code, time.perf_counter() - started)
         await response(scope, receive, send)
+
+    def _say(self, failure: str) -> None:
+        # While a store is away each request meets the same failure, and anybody may send requests.
+        now = time.monotonic()
+        if now - self._said >= _LOG_EVERY_S:
+            self._said = now
+            _log.error("the store failed: %s", failure)
 
     async def _respond(self, request: Request) -> Response:
         try:
@@ -178,7 +211,7 @@ class _Endpoint:
             assert isinstance(response, Response)
             return response
         except StoreError as error:
-            _log.error("the store failed: %s", error)
+            self._say(str(error))
             return error_response(
                 StoreUnavailable("the store cannot be read or written now: send the same request again")
             )
@@ -211,7 +244,10 @@ def json_response(
 
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error as its status and its JSON."""
-    return json_response(error.to_dict(), error.status, {**getattr(error, "headers", {}), **(headers or {})})
+    told = error.to_dict()
+    if len(told["message"]) > _LONGEST_MESSAGE:
+        told["message"] = f"{told['message'][:_LONGEST_MESSAGE]}…"
+    return json_response(told, error.status, {**getattr(error, "headers", {}), **(headers or {})})
 
 
 def _schedule(options: Options, projects: Projects) -> Schedule:
@@ -233,6 +269,18 @@ async def _not_found(request: Request, _error: Exception) -> Response:
 
 async def _failed(request: Request, _error: Exception) -> Response:
     return error_response(InternalError("the service failed; its log says more"))
+
+
+async def _left(request: Request) -> None:
+    """Return when who asked has left; for requests whose body is read, or that have none."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _named(body: Any) -> str:
+    """Return which project a body of LiteLLM's names; whether it may is looked at later."""
+    name = body.get("project_name") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _unquoted(text: str) -> str:

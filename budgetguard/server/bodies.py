@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+import sys
+from typing import Any, Final, NoReturn
 
+from anyio import fail_after
+from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from budgetguard.server.problems import BadRequest, ContentTooLarge, UnsupportedMediaType
 
+LARGE: Final = 2**20
+"""Bytes from which on a body is a large one, whatever it asks."""
 
-async def read_json(request: Request, most: int) -> Any:
-    """Return the JSON value that a request's body is.
+MOST_VALUES: Final = 2**20
+"""Values that a body may hold: commas and opening brackets are counted, be they in texts."""
+
+_SHORT: Final = 2**16
+_LONGEST_S: Final = 60
+
+
+async def read_json(request: Request, most: int) -> tuple[Any, int]:
+    """Return the JSON value that a request's body is, and the body's length in bytes.
 
     A body without a content type is read as JSON; browsers send other sites' forms always with one.
 
@@ -21,15 +33,24 @@ async def read_json(request: Request, most: int) -> Any:
 
     Raises:
         UnsupportedMediaType: another content type than JSON.
-        ContentTooLarge: more than `most` bytes.
-        BadRequest: no JSON.
+        ContentTooLarge: more than `most` bytes, or `MOST_VALUES` values.
+        BadRequest: no JSON, or it does not come in time.
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaType("the body must be JSON: send Content-Type: application/json")
     if "content-encoding" in request.headers:
         raise UnsupportedMediaType("the body must not be compressed: send it without Content-Encoding")
-    return parse(await _read(request, most))
+    raw = await _read(request, most)
+    # To parse much takes long, and what waits for it is everybody, where it is not done in a thread.
+    parsed = parse(raw) if len(raw) <= _SHORT else await run_sync(parse, raw)
+    return parsed, len(raw)
+
+
+def announced(request: Request) -> int:
+    """Return how long a request says that its body is; the longest there is, if it says nothing."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else sys.maxsize
 
 
 def parse(raw: bytes) -> Any:
@@ -37,7 +58,11 @@ def parse(raw: bytes) -> Any:
 
     Raises:
         BadRequest: they are none, are nested too deeply, or hold NaN or an infinity.
+        ContentTooLarge: they are more than `MOST_VALUES` values.
     """
+    # Counted before they are made: a value may take thirty times as much memory as it takes bytes here.
+    if len(raw) > MOST_VALUES and sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ContentTooLarge(f"the body must hold at most {MOST_VALUES} values")
     try:
         return json.loads(raw.decode(), parse_constant=_refuse)
     except UnicodeDecodeError:
@@ -53,17 +78,19 @@ def parse(raw: bytes) -> Any:
 
 async def _read(request: Request, most: int) -> bytes:
     refusal = ContentTooLarge(f"the body must be at most {most} bytes")
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and len(length) < 20 and int(length) > most:
+    if "content-length" in request.headers and announced(request) > most:
         raise refusal
     read = bytearray()
     try:
-        async for part in request.stream():
-            read += part
-            if len(read) > most:
-                raise refusal
+        with fail_after(_LONGEST_S):
+            async for part in request.stream():
+                read += part
+                if len(read) > most:
+                    raise refusal
     except ClientDisconnect:
         raise BadRequest("the body ended early") from None
+    except TimeoutError:
+        raise BadRequest(f"the body did not come within {_LONGEST_S} seconds") from None
     return bytes(read)
 
 

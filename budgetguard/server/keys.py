@@ -43,6 +43,8 @@ FRESH: Final = 1.0
 STALE: Final = 10.0
 """Seconds for which it is used while the store does not answer; after that nobody is let in."""
 
+# Seconds after a reading that failed until the next is tried.
+_AGAIN: Final = 0.25
 _KIND: Final = "key"
 # Stays when the last key is revoked, so that revoking it does not open the service to everybody.
 _KEYED: Final = "service:keyed"
@@ -166,7 +168,13 @@ class Keyring:
         self._lock = threading.Lock()
         self._keys: dict[str, Key] = {}
         self._keyed = given is not None
-        self._read_at = float("-inf")
+        self._read_at = self._failed_at = float("-inf")
+        self._failure = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the last reading may still be used, should the store not answer."""
+        return time.monotonic() - self._read_at <= STALE
 
     @property
     def is_fresh(self) -> bool:
@@ -187,14 +195,19 @@ class Keyring:
         with self._lock:
             if self.is_fresh:
                 return
+            if time.monotonic() - self._failed_at < _AGAIN:
+                if self.is_usable:
+                    return
+                raise StoreError(self._failure)  # whoever waited for the same silence need not have his own
             started = time.monotonic()
             try:
                 found = {key.id: key for key in list_keys(self._store)}
                 keyed = self._store.read(_KEYED) is not None
-            except StoreError:
-                if started - self._read_at > STALE:
-                    raise
-                return
+            except StoreError as error:
+                self._failed_at, self._failure = time.monotonic(), str(error)
+                if self.is_usable:
+                    return
+                raise
             self._keys = found
             self._keyed = self._keyed or keyed or bool(found)
             self._read_at = started

@@ -8,7 +8,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from budgetguard.accounts import USER, Balance, Budget, account_name, check_id
@@ -18,7 +18,8 @@ from budgetguard.money import MAX_USD, Nanos, to_nanos
 from budgetguard.server import schemas
 from budgetguard.server.access import check_key_project
 from budgetguard.server.routes import Call, Route
-from budgetguard.server.views import Report, Views, view_id
+from budgetguard.server.terms import keeps_booked
+from budgetguard.server.views import Report, Views, account_of, view_id
 from budgetguard.stores.base import Store
 from budgetguard.windows import Milliseconds
 from budgetguard.wire.fields import LONGEST, Fields, shown
@@ -77,7 +78,7 @@ def get_budget(call: Call) -> dict[str, Any]:
         # Within its millisecond, so that it tells what was handed out once from what was at another time.
         handed["last_updated_at"] += secrets.randbelow(1_000) / 1_000_000
         view = {"id": ident, "at": now, "handed": handed}
-        call.projects.handed.put((store.project, user, handed["last_updated_at"]), view)
+        call.projects.handed.put(store.project, user, handed["last_updated_at"], view)
         data[user] = {**handed, VIEW_FIELD: view}
     _greet(call, now)
     return {"status": "success", "data": data}
@@ -103,10 +104,13 @@ def set_budget(call: Call) -> dict[str, Any]:
     views = Views(store, call.projects.clock)
     for one, _ in sent:
         _check_view(call, cookie, store, views, one)
-    for one, digest in sent:
-        report = _report(call, cookie, one, now)
-        _apply_terms(store, views, report, one)
-        if views.post(report, may_lower=call.key.may("admin")):
+    reports = [_report(call, cookie, one, now) for one, _ in sent]
+    made = (account_name(USER, one.user) for one, _ in sent)
+    call.projects.quotas.check_accounts(store, (*made, *(account_of(report.view) for report in reports)))
+    for (one, digest), report in zip(sent, reports, strict=True):
+        is_admin = call.key.may("admin")
+        _apply_terms(store, views, report, one, now, may_move_window=is_admin)
+        if views.post(report, may_lower=is_admin):
             booked.put(digest, True)
     _greet(call, now)
     return {"status": "success"}
@@ -115,7 +119,7 @@ def set_budget(call: Call) -> dict[str, Any]:
 def _store(call: Call, fields: Fields) -> Store:
     project = check_id(fields.take("project_name"), name="project_name")
     check_key_project(call.key, project)
-    return call.projects.store(project)
+    return call.store_of(project)
 
 
 def _greet(call: Call, now: Milliseconds) -> None:
@@ -164,8 +168,13 @@ def _report(call: Call, cookie: str, one: _Sent, now: Milliseconds) -> Report:
     )
 
 
-def _apply_terms(store: Store, views: Views, report: Report, one: _Sent) -> None:
-    """Give a user the limit and window that a record has, if that client has not said so before."""
+def _apply_terms(
+    store: Store, views: Views, report: Report, one: _Sent, now: Milliseconds, *, may_move_window: bool
+) -> None:
+    """Give a user the limit and window that a record has, if that client has not said so before.
+
+    A window that is there stays unless it may be moved: what is booked goes with its end.
+    """
     terms = report
     if one.handed is not None:
         if one.record.terms == one.handed.terms:
@@ -183,6 +192,10 @@ def _apply_terms(store: Store, views: Views, report: Report, one: _Sent) -> None
         days = None if mine.days is None else f"{mine.days}d"
         starts = None if mine.created is None else round(mine.created * 1000)
         budget = Budget(mine.limit, days, starts_at=starts)
+        if present is not None and not may_move_window:
+            budget = replace(budget, starts_at=None)
+            if not keeps_booked(present, budget, now):
+                budget = Budget(mine.limit, present.duration, present.timezone)
     if present is None or (present.limit_nanos, present.duration) != (budget.limit, budget.duration):
         store.set_budget(account, budget)
     views.open(terms)
@@ -193,7 +206,7 @@ def _with_view(call: Call, store: Store, user: str, value: object) -> object:
     check_id(user, name="a user of user_dict")
     if not isinstance(value, Mapping) or VIEW_FIELD in value:
         return value
-    view = call.projects.handed.get((store.project, user, _hashable(value.get("last_updated_at"))))
+    view = call.projects.handed.get(store.project, user, _hashable(value.get("last_updated_at")))
     return value if view is None else {**value, VIEW_FIELD: view}
 
 
@@ -299,6 +312,7 @@ ROUTES: Final = (
         "Return all users of a project, as LiteLLM's hosted client asks for them.",
         schemas.record(status=schemas.choice("success"), data=schemas.any_of(schemas.LITELLM_RECORD)),
         body=schemas.record(project_name=schemas.PROJECT),
+        heavy=True,
         name="litellm_get_budget",
     ),
     Route(

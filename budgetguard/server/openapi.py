@@ -13,6 +13,7 @@ _REFUSALS: Final = {
     "400": "The body is not JSON, or the request is not HTTP that is read here.",
     "401": "No key, or none that is known.",
     "403": "A key of another project, or of a lesser role.",
+    "409": "The project keeps as many accounts or open holds as it may. Nothing was changed.",
     "413": "The body is too long.",
     "415": "The body is not called JSON.",
     "422": "A value is wrong; the message names it. Nothing was changed.",

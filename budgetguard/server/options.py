@@ -15,6 +15,7 @@ from budgetguard.accounts import check_id
 from budgetguard.config import DEFAULT_THRESHOLDS, from_environment
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import FRESH, Key, check_project, given_key
+from budgetguard.server.quotas import DEFAULT_ACCOUNTS, DEFAULT_HOLDS
 from budgetguard.server.schedule import DEFAULT_LEASE, DEFAULT_RETRY
 from budgetguard.server.webhooks import Webhook
 
@@ -24,6 +25,9 @@ RATE: Final = "BUDGETGUARD_SERVE_RATE"
 REFRESH: Final = "BUDGETGUARD_SERVE_REFRESH"
 WEBHOOK: Final = "BUDGETGUARD_WEBHOOK"
 WEBHOOK_SECRET: Final = "BUDGETGUARD_WEBHOOK_SECRET"  # noqa: S105  # the name of a variable
+
+ACCOUNTS: Final = "BUDGETGUARD_SERVE_ACCOUNTS"
+HOLDS: Final = "BUDGETGUARD_SERVE_HOLDS"
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_RATE: Final = "1000/second"
@@ -49,6 +53,8 @@ class Options:
         thresholds: percentages of a limit that are told of.
         lease: seconds after which another server takes over from one that is not heard of.
         retry: seconds until an event that was not taken is sent again, twice as long each time.
+        accounts: how many one project may have.
+        holds: how many of one project's may be open, each counted once for each of its accounts.
     """
 
     store: str
@@ -62,6 +68,8 @@ class Options:
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
     lease: float = DEFAULT_LEASE
     retry: float = DEFAULT_RETRY
+    accounts: int = DEFAULT_ACCOUNTS
+    holds: int = DEFAULT_HOLDS
 
     @property
     def is_private(self) -> bool:
@@ -115,6 +123,8 @@ class Options:
             refresh=_seconds(environ.get(REFRESH) or DEFAULT_REFRESH),
             webhook=_webhook(environ),
             thresholds=settings.thresholds,
+            accounts=_count(environ, ACCOUNTS, DEFAULT_ACCOUNTS),
+            holds=_count(environ, HOLDS, DEFAULT_HOLDS),
         )
         _ = made.limit
         return made
@@ -129,6 +139,13 @@ def _webhook(environ: Mapping[str, str]) -> Webhook | None:
             f"a webhook needs a secret that signs what is sent: --webhook-secret-file, or {WEBHOOK_SECRET}"
         )
     return Webhook(url, secret)
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) < 12 and int(text) > 0):
+        raise ConfigurationError(f"{name} must be a whole number from 1, not {text[:60]!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

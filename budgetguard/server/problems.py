@@ -44,6 +44,12 @@ class MethodNotAllowed(Problem):
     status = 405
 
 
+class QuotaExceeded(Problem):
+    """A project that keeps as much as it may."""
+
+    status = 409
+
+
 class ContentTooLarge(Problem):
     """A body that is longer than the service reads."""
 

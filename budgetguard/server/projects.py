@@ -6,12 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from budgetguard.accounts import Budget, account_name
 from budgetguard.holds import Lapse
 from budgetguard.server.events import REMEMBERED
+from budgetguard.server.handed import Handed
 from budgetguard.server.keys import EVENTS_PROJECT, KEYS_PROJECT, LEADER_PROJECT, list_keys
+from budgetguard.server.quotas import Quotas
 from budgetguard.server.views import Recent
 from budgetguard.stores.base import Store, open_store
 from budgetguard.windows import Clock, system_clock
@@ -28,15 +30,19 @@ class Projects:
         url: where budgets are kept.
         retention: how long records of ended calls are kept.
         clock: what tells the time.
+        quotas: how much each may keep.
     """
 
-    def __init__(self, url: str, retention: str, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, url: str, retention: str, clock: Clock = system_clock, quotas: Quotas | None = None
+    ) -> None:
         self.url = url
         self.clock = clock
         self.booked: Recent[bool] = Recent()
         """Records of LiteLLM's clients of which nothing is left to book, by digest."""
-        self.handed: Recent[dict[str, Any]] = Recent()
+        self.handed = Handed()
         """Views that /get_budget has handed out, by project, user and `last_updated_at`."""
+        self.quotas = Quotas() if quotas is None else quotas
         self._retention = retention
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Store] = OrderedDict()
@@ -54,23 +60,29 @@ class Projects:
             self._watch = watch
 
     def known(self) -> list[str]:
-        """Return the projects that have keys, or that were asked for; blocks.
+        """Return the projects that have keys, that were written to, or that were asked for lately; blocks.
 
         Raises:
             StoreError: the store failed.
         """
         keyed = {key.project for key in list_keys(self.keys) if key.project is not None}
         asked = {one.account.partition(":")[2] for one in self.own.list(_SERVED)}
-        return sorted(keyed | asked)
+        with self._lock:
+            lately = set(self._open)
+        return sorted(keyed | asked | lately)
 
-    def store(self, project: str) -> Store:
+    def store(self, project: str, *, to_write: bool = False) -> Store:
         """Return a project's store; blocks.
+
+        Args:
+            project: whose accounts.
+            to_write: it is to be noted that there is such a project. What only reads leaves nothing behind.
 
         Raises:
             StoreError: it cannot be opened.
         """
         idle: Store | None = None
-        if self._noted is not None and project not in self._noted:
+        if to_write and self._noted is not None and project not in self._noted:
             account = account_name(_SERVED, project)
             if self.own.read(account) is None:
                 self.own.set_budget(account, Budget(None))

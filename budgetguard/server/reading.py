@@ -9,10 +9,10 @@ from typing import Final
 
 from budgetguard.accounts import check_id
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Hold
+from budgetguard.holds import Hold, Settlement
 from budgetguard.windows import Milliseconds
-from budgetguard.wire.fields import LATEST, Fields, read_text
-from budgetguard.wire.requests import hold_from_json
+from budgetguard.wire.fields import LATEST, Fields, read_number, read_text
+from budgetguard.wire.requests import hold_from_json, settlement_from_json
 
 PAGE: Final = 500
 """Rows of a page unless the request says how many."""
@@ -51,6 +51,8 @@ def hold(value: object) -> Hold:
     """
     found = hold_from_json(value)
     hold_id(found.id, "hold.id")
+    read_number(found.ttl, "hold.ttl", LONGEST_TTL)
+    read_number(found.created, "hold.created", LATEST - LONGEST_TTL)
     names = [account(charge.account, "charge.account") for charge in found.charges]
     if len(names) > _MOST_CHARGES:
         raise ConfigurationError(
@@ -58,9 +60,42 @@ def hold(value: object) -> Hold:
         )
     if len(found.tags) > _MOST_TAGS:
         raise ConfigurationError(f"hold.tags has {len(found.tags)} tags: at most {_MOST_TAGS} label a call")
+    length = sum(map(len, (*found.tags, *names, found.user or "", found.model, found.endpoint)))
+    if length > _MOST_TEXT:
+        raise ConfigurationError(
+            f"the names and tags of hold are {length} characters: at most {_MOST_TEXT} are kept of a call"
+        )
     return found
 
 
+def settlement(value: object) -> Settlement:
+    """Return the settlement that a body tells of.
+
+    Raises:
+        ConfigurationError: what is wrong, by name.
+    """
+    found = settlement_from_json(value)
+    if len(found.observed) > MOST_OBSERVED:
+        raise ConfigurationError(
+            f"settlement.observed has {len(found.observed)} pairs: at most {MOST_OBSERVED} are taken at once"
+        )
+    units = {} if found.usage is None else found.usage.units
+    if len(units) > _MOST_UNITS or any(len(unit) > _LONGEST_UNIT for unit in units):
+        raise ConfigurationError(
+            f"settlement.usage must be at most {_MOST_UNITS} units of at most {_LONGEST_UNIT} characters"
+        )
+    return found
+
+
+LONGEST_TTL: Final[Milliseconds] = 366 * 86_400_000
+"""How long a hold may live: a year, which is longer than any call, batch or queue takes."""
+
+MOST_OBSERVED: Final = 1_000
+"""Observations that one settlement may bring: clients send those of some calls at once."""
+
+_MOST_TEXT: Final = 100_000
+_MOST_UNITS: Final = 100
+_LONGEST_UNIT: Final = 100
 _MOST_CHARGES: Final = 100
 _MOST_TAGS: Final = 100
 

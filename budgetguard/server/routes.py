@@ -26,6 +26,7 @@ class Call:
         body: the JSON value that was sent, or None.
         query: the parameters, each known and given at most once.
         cookies: what the client was asked to send again.
+        to_write: what is asked may write.
         headers: of the answer; a route may add some.
     """
 
@@ -35,12 +36,17 @@ class Call:
     body: Any
     query: Mapping[str, str]
     cookies: Mapping[str, str]
+    to_write: bool
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
         """The project's store."""
-        return self.projects.store(self.project)
+        return self.store_of(self.project)
+
+    def store_of(self, project: str) -> Store:
+        """Return a project's store."""
+        return self.projects.store(project, to_write=self.to_write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Route:
         body: schema of the body, or None.
         result: schema of the answer.
         most: bytes of a body that are read.
+        heavy: its answer takes long to make; one project has few of those at once.
         name: identifies the operation.
     """
 
@@ -79,6 +86,7 @@ class Route:
     body: Schema | None = None
     parameters: tuple[Parameter, ...] = ()
     most: int = 2**20
+    heavy: bool = False
     name: str = field(default="")
 
     @property

@@ -28,6 +28,7 @@ DEFAULT_RETRY: Final = 1.0
 
 LEASE: Final = "lease:leader"
 _PASSED: Final = "service:passed"
+_TURN: Final[Milliseconds] = 5_000
 _LONGEST_RETRY: Final = 300_000
 _POLL_S: Final = 1.0
 # Servers' clocks must agree with the store's to within this.
@@ -122,11 +123,12 @@ class Delivery:
         if self._ticks() < self._resumes:
             return
         tries, self._tries = self._tries, {}
+        until = self._ticks() + _TURN
         waiting = list(self._events.waiting())
         self._tries = {one.id: tries[one.id] for one in waiting if one.id in tries}
         for one in waiting:
-            if not may() or self._ticks() < self._resumes:
-                return
+            if not may() or self._ticks() < self._resumes or self._ticks() >= until:
+                return  # the accounts have their turn, too
             failed, due = self._tries.get(one.id, (0, 0))
             if self._ticks() < due:
                 continue

@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 from budgetguard.holds import HoldState, Outcome
 from budgetguard.money import MAX_NANOS
 from budgetguard.report import DIMENSIONS
-from budgetguard.server.reading import LONGEST_PAGE
+from budgetguard.server.reading import LONGEST_PAGE, LONGEST_TTL, MOST_OBSERVED
 from budgetguard.server.routes import Schema
 from budgetguard.wire.fields import LATEST, LONGEST
 
@@ -92,8 +92,8 @@ HOLD: Final = record(
     charges={"type": "array", "items": _CHARGE, "maxItems": 100},
     amount=NANOS,
     on_lapse=NANOS,
-    ttl=MS,
-    created=MS,
+    ttl=_whole(LONGEST_TTL, "Milliseconds."),
+    created=_whole(LATEST - LONGEST_TTL, "Milliseconds, since 1970-01-01 UTC."),
     user=maybe(TEXT),
     model=TEXT,
     endpoint=TEXT,
@@ -106,14 +106,16 @@ SETTLEMENT: Final = record(
     usage=maybe(COUNTS),
     request_id=maybe(TEXT),
     thresholds=many(_whole(1000, "Percent of a limit.")),
-    observed=many(
-        {
+    observed={
+        "type": "array",
+        "maxItems": MOST_OBSERVED,
+        "items": {
             "type": "array",
             "prefixItems": [TEXT, _whole(MAX_NANOS, "Tokens.")],
             "minItems": 2,
             "maxItems": 2,
-        }
-    ),
+        },
+    },
 )
 BALANCE: Final = record(
     account={"type": "string"},

@@ -6,29 +6,50 @@ from datetime import UTC
 from itertools import islice
 from typing import Any, Final, cast
 
+from budgetguard.accounts import Budget
 from budgetguard.errors import ConfigurationError
+from budgetguard.holds import Granted, Settled
 from budgetguard.report import Dimension, summarize
 from budgetguard.server import reading, schemas
+from budgetguard.server.problems import Forbidden
 from budgetguard.server.routes import Call, Parameter, Route
+from budgetguard.server.terms import keeps_booked
+from budgetguard.stores.base import Store
 from budgetguard.wire.answers import balance_to_json, record_to_json, reservation_to_json, settled_to_json
 from budgetguard.wire.fields import Fields, read_text
-from budgetguard.wire.requests import budget_from_json, settlement_from_json
+from budgetguard.wire.requests import budget_from_json
 
 
 def reserve(call: Call) -> dict[str, Any]:
     """Answer POST …/reserve."""
-    return reservation_to_json(call.store.reserve(reading.hold(call.body)))
+    hold, quotas, store = reading.hold(call.body), call.projects.quotas, call.store
+    quotas.check_hold(store, hold)
+    answer = None
+    try:
+        answer = store.reserve(hold)
+        return reservation_to_json(answer)
+    finally:
+        if not isinstance(answer, Granted) or answer.repeated:
+            quotas.ended(store, hold)
 
 
 def settle(call: Call) -> dict[str, Any]:
     """Answer POST …/settle."""
     fields = Fields(call.body, "body")
     hold = reading.hold(fields.take("hold"))
-    settlement = settlement_from_json(fields.take("settlement"))
+    settlement = reading.settlement(fields.take("settlement"))
     fields.end()
     if settlement.state == "voided" and settlement.cost:
         raise ConfigurationError("settlement.cost must be 0 where settlement.state is 'voided'")
-    return settled_to_json(call.store.settle(hold, settlement))
+    if not settlement.cost and not call.key.may("admin") and _has_lapsed(call.store, hold.id):
+        # To give it back now would take away what its lapse has booked; what it really cost may still come.
+        return settled_to_json(Settled(booked=0, repeated=True))
+    quotas = call.projects.quotas
+    quotas.check_accounts(call.store, (one.account for one in hold.charges if one.budget is not None))
+    answer = call.store.settle(hold, settlement)
+    if isinstance(answer, Settled) and not answer.repeated:
+        quotas.ended(call.store, hold)
+    return settled_to_json(answer)
 
 
 def attach(call: Call) -> dict[str, Any]:
@@ -72,6 +93,9 @@ def set_budget(call: Call) -> dict[str, Any]:
     budget = budget_from_json(fields.take("budget"))
     ephemeral = fields.flag("ephemeral")
     fields.end()
+    if not call.key.may("admin"):
+        _check_window(call, account, budget)
+    call.projects.quotas.check_accounts(call.store, (account,))
     return {"balance": balance_to_json(call.store.set_budget(account, budget, ephemeral=ephemeral))}
 
 
@@ -83,7 +107,11 @@ def reset(call: Call) -> dict[str, Any]:
 
 def delete(call: Call) -> dict[str, Any]:
     """Answer DELETE …/budget."""
-    return {"deleted": call.store.delete(reading.account(call.query["account"], "account"))}
+    account = reading.account(call.query["account"], "account")
+    deleted = call.store.delete(account)
+    if deleted:
+        call.projects.quotas.forget(call.store, account)
+    return {"deleted": deleted}
 
 
 def holds(call: Call) -> dict[str, Any]:
@@ -116,6 +144,25 @@ def report(call: Call) -> dict[str, Any]:
     since, until = _span(call)
     by = [one for one in call.query.get("by", "user").split(",") if one]
     return summarize(call.store.calls(since, until), cast(list[Dimension], by), zone=UTC).to_dict()
+
+
+def _has_lapsed(store: Store, hold_id: str) -> bool:
+    made = int(hold_id[:12], 16)  # by which stores find it
+    return any(one.id == hold_id and one.state == "lapsed" for one in store.calls(made, made + 1))
+
+
+def _check_window(call: Call, account: str, budget: Budget) -> None:
+    """Refuse a budget that would end an account's window at another time: what is booked would go with it.
+
+    Raises:
+        Forbidden: it would.
+    """
+    present = call.store.read(account)
+    if present is not None and not keeps_booked(present, budget, call.projects.clock()):
+        raise Forbidden(
+            f"{account} has the duration {present.duration!r} in {present.timezone!r}; only a key of the "
+            "role admin may change a window or when it began, as what is booked goes with its end"
+        )
 
 
 def _records(found: list[Any], most: int) -> dict[str, Any]:
@@ -207,6 +254,7 @@ ROUTES: Final = (
         "List accounts in order of their names.",
         schemas.record(balances=schemas.many(schemas.BALANCE), next=schemas.maybe(schemas.TEXT)),
         parameters=(Parameter("kind", schemas.TEXT, "Only this kind, such as `user`."), *_PAGE),
+        heavy=True,
         name="balances",
     ),
     Route(
@@ -247,6 +295,7 @@ ROUTES: Final = (
         "List open holds, oldest first.",
         schemas.record(records=schemas.many(schemas.RECORD), next=schemas.maybe(schemas.HOLD_ID)),
         parameters=(Parameter("account", schemas.ACCOUNT, "Only this account's."), *_PAGE),
+        heavy=True,
         name="holds",
     ),
     Route(
@@ -257,6 +306,7 @@ ROUTES: Final = (
         "List calls, ended or open, oldest first.",
         schemas.record(records=schemas.many(schemas.RECORD), next=schemas.maybe(schemas.HOLD_ID)),
         parameters=(*_SPAN, Parameter("after", schemas.HOLD_ID, _PAGE[0].description), _PAGE[1]),
+        heavy=True,
         name="calls",
     ),
     Route(
@@ -277,6 +327,7 @@ ROUTES: Final = (
         "Add up calls; money as USD text, days of UTC.",
         schemas.REPORT,
         parameters=(Parameter("by", schemas.BY, "Dimensions, separated by commas."), *_SPAN),
+        heavy=True,
         name="report",
     ),
 )

@@ -86,11 +86,11 @@ class Views:
 
     def is_known(self, view: str) -> bool:
         """Tell whether something was heard of a view."""
-        return self._store.read(_account(view, 0)) is not None
+        return self._store.read(account_of(view)) is not None
 
     def open(self, report: Report) -> None:
         """Note that something was heard of a view, and nothing reported."""
-        self._touch(_account(report.view, 0), None, report)
+        self._touch(account_of(report.view), None, report)
 
     def post(self, report: Report, *, may_lower: bool) -> bool:
         """Book what a report adds.
@@ -111,7 +111,7 @@ class Views:
             index = self._continued(report, starts)
             if index is None:
                 return report.cost == report.base and not starts
-            account = _account(report.view, index)
+            account = account_of(report.view, index)
             if index == len(starts):
                 is_first = self._touch(account, None, report)
                 if is_first and may_lower and index and report.cost < report.base:
@@ -131,7 +131,7 @@ class Views:
 
     def _starts(self, report: Report) -> Iterator[Balance]:
         for index in range(_STARTS):
-            balance = self._store.read(_account(report.view, index))
+            balance = self._store.read(account_of(report.view, index))
             if balance is None:
                 return
             yield balance
@@ -198,7 +198,8 @@ def view_id(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
-def _account(view: str, index: int) -> str:
+def account_of(view: str, index: int = 0) -> str:
+    """Return the account that keeps what a view has reported, or its sum of that number."""
     return account_name(VIEW, f"{view}.{index}" if index else view)
 
 

@@ -10,9 +10,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import socket
 import ssl
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -68,24 +71,52 @@ class Webhook:
             "webhook-signature": sign(self.secret, ident, at, body),
         }
         assert place.hostname is not None
-        connection = (
-            HTTPSConnection(
-                place.hostname, place.port, timeout=_TIMEOUT_S, context=ssl.create_default_context()
-            )
-            if place.scheme == "https"
-            else HTTPConnection(place.hostname, place.port, timeout=_TIMEOUT_S)
-        )
+        connection = HTTPConnection(place.hostname, place.port)
+        connection.sock = _connected(place)
+        # A timeout of the socket's is one for each of its answer's bytes: this one is for all of them.
+        overdue = threading.Event()
+        watch = threading.Timer(_TIMEOUT_S, _end, (connection.sock, overdue))
+        watch.daemon = True
+        watch.start()
         try:
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
             target = (place.path or "/") + (f"?{place.query}" if place.query else "")
             connection.request("POST", target, body, headers)
             status: int = connection.getresponse().status  # what else it says is of no interest
-            return status
+        except NO_ANSWER:
+            if not overdue.is_set():
+                raise
         finally:
+            watch.cancel()
             connection.close()
+        if overdue.is_set():  # what was read until then may look like a whole answer
+            raise TimeoutError(f"the answer did not end within {_TIMEOUT_S:g} s")
+        return status
 
 
 NO_ANSWER: Final = (OSError, HTTPException)
 """What `post` raises."""
+
+
+def _connected(place: SplitResult) -> socket.socket:
+    assert place.hostname is not None
+    port = place.port or (443 if place.scheme == "https" else 80)
+    plain = socket.create_connection((place.hostname, port), timeout=_TIMEOUT_S)
+    if place.scheme != "https":
+        return plain
+    try:
+        context = ssl.create_default_context()
+        return context.wrap_socket(plain, server_hostname=place.hostname, do_handshake_on_connect=False)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _end(connection: socket.socket, overdue: threading.Event) -> None:
+    overdue.set()
+    with suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)  # wakes who reads from it, which closing does not
 
 
 def sign(secret: str, ident: str, at: int, body: bytes) -> str:

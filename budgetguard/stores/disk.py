@@ -27,7 +27,7 @@ from diskcache.core import DBNAME
 from budgetguard import ledger
 from budgetguard.accounts import Balance
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.holds import Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.learning import Observations
 from budgetguard.rows import AccountRow, Export, HoldRow, Stored
 from budgetguard.stores import disk_tables as tables
@@ -135,6 +135,11 @@ class DiskStore(EmbeddedStore):
         with self._transaction() as rows:
             return rows.moved_to is None and rows.drop_account(account)
 
+    def attached(self, request_id: str) -> HoldRecord | None:
+        with self._reading() as rows:
+            known = rows.load_answer(request_id) is not None
+        return super().attached(request_id) if known else None
+
     def observations(self, model: str) -> Observations:
         with self._reading() as rows:
             return rows.load_observations(model)
@@ -173,6 +178,8 @@ class DiskStore(EmbeddedStore):
         """Return the connection before a verb that writes; every so often, sweep first."""
         assert self._file is not None, "used outside of _use"
         con = self._file.connection
+        if not self._number:
+            self._number = _project_number(con, self.project)
         self._since_sweep += 1
         if self._since_sweep >= _SWEEP_EVERY:
             self._sweep(con)
@@ -335,9 +342,11 @@ class DiskStore(EmbeddedStore):
             _make_private(self._folder)
             file = _open_file(self._folder, waits)
             self._waits = waits
-            self._number = _project_number(file.connection, self.project)
+            self._number = 0
             self._identity = _identity(self._folder)
             self._file = file
+        if not self._number:  # until something is written, by this process or another
+            self._number = _find_project(self._file.connection, self.project)
         return self._file
 
     def _let_go(self) -> None:
@@ -461,13 +470,15 @@ def _open_file(folder: Path, timeout: float) -> StoreFile:
             time.sleep(0.01)
 
 
-def _project_number(con: sqlite3.Connection, project: str) -> int:
+def _find_project(con: sqlite3.Connection, project: str) -> int:
+    """Return a project's number, 0 if nothing was written of it yet."""
     found = con.execute(tables.FIND_PROJECT, (project,)).fetchone()
-    if found is None:
-        con.execute(tables.ADD_PROJECT, (project,))  # another process may be faster
-        found = con.execute(tables.FIND_PROJECT, (project,)).fetchone()
-    number: int = found[0]
-    return number
+    return 0 if found is None else int(found[0])
+
+
+def _project_number(con: sqlite3.Connection, project: str) -> int:
+    con.execute(tables.ADD_PROJECT, (project,))  # another process may be faster
+    return _find_project(con, project)
 
 
 def _after(prefix: str) -> str:

@@ -20,6 +20,7 @@ _REMEDIES: Final = {
     403: "the key may not do that: it is of another project, or its role is too low (calls and budgets need "
     "spend, resets and deletions admin); who runs the service makes keys with `budgetguard keys`",
     404: "no such service is at that address: check host, port and path; `budgetguard serve` starts one",
+    409: "this project keeps as much there as it may: delete what is not needed, or have its limits raised",
     413: "it takes no request of that size; nothing was changed",
     422: "it does not take what was asked; nothing was changed. If the text does not say why, upgrade both",
     429: "it has too much to do, or this key has: try again, or raise its limit; nothing was changed",

@@ -36,7 +36,7 @@ from budgetguard.learning import FADE_AT, Observations, observe
 from budgetguard.rows import Export, Stored
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.stores.postgres_link import Link
+from budgetguard.stores.postgres_link import Link, shared_link
 from budgetguard.stores.postgres_rows import exported, rows_value
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
 from budgetguard.stores.postgres_target import parse_url
@@ -249,7 +249,7 @@ class PostgresStore:
         self._lapse_hooks.append(hook)
 
     def close(self) -> None:
-        self._link.close()
+        self._link.left(self)
 
     def migrate(self) -> tuple[int, int]:
         """Make the tables and functions, or bring them up to date; return the version before and after.
@@ -296,6 +296,7 @@ class PostgresStore:
             found.learn(answer)
 
     def _call(self, name: str, arguments: Sequence[Any], deadline: float) -> Any:
+        self._link.opened(self)
         return self._read(self._link.run(*self._asking(name, arguments), deadline))
 
     def _asking(self, name: str, arguments: Sequence[Any]) -> tuple[bytes, builtins.list[bytes | None]]:
@@ -354,7 +355,8 @@ class PostgresStore:
                 hook(lapse)
 
     def _new_link(self) -> Link:
-        return Link(self._target, lambda con: ensure(con, self._target))
+        target = self._target
+        return shared_link(self.url, target, lambda con: ensure(con, target))
 
     def _before_fork(self) -> None:
         """Do nothing: the child gets connections of its own."""

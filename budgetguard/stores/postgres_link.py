@@ -7,6 +7,7 @@ convert twenty parameters with them takes as long as the database takes for the 
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, Final
+from weakref import WeakSet, WeakValueDictionary
 
 from budgetguard.errors import StoreError
 from budgetguard.stores.postgres_errors import TooLate, error_of, explain, is_conflict, is_passing
@@ -108,7 +110,18 @@ class Link:
         self._prepared = False
         self._preparing = threading.RLock()
         self._idle: list[Connection] = []
+        self._users: WeakSet[Any] = WeakSet()
         self._slots = threading.BoundedSemaphore(target.pool)
+
+    def opened(self, user: object) -> None:
+        """Note that somebody uses the connections."""
+        self._users.add(user)
+
+    def left(self, user: object) -> None:
+        """Note that somebody does not use them any more; the last one closes those that are idle."""
+        self._users.discard(user)
+        if not self._users:
+            self.close()
 
     def deadline(self) -> float:
         """Return until when a verb that begins now may take (time.monotonic())."""
@@ -233,6 +246,16 @@ class Link:
         con.prepare_threshold = None
         con.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return con
+
+
+def shared_link(url: str, target: Target, prepare: Callable[[Connection], None]) -> Link:
+    """Return the link of this process to a database: all projects that are opened by one URL share it."""
+    key = (url, os.getpid())  # a child must not use its parent's connections
+    # Without a lock, which a fork could find locked: two threads that are first at once have two links.
+    return _LINKS.get(key) or _LINKS.setdefault(key, Link(target, prepare))
+
+
+_LINKS: Final[WeakValueDictionary[tuple[str, int], Link]] = WeakValueDictionary()
 
 
 def _is_ready(socket: int, seconds: float, *, writing: bool) -> bool:

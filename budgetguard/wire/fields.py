@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
+from reprlib import Repr
 from typing import Any, Final, TypeVar
 
 from budgetguard.errors import ConfigurationError
@@ -94,7 +96,8 @@ class Fields:
     def end(self) -> None:
         """Refuse what is left over."""
         if self._left:
-            unknown = ", ".join(sorted(map(str, self._left)))
+            unknown = ", ".join(sorted(str(name)[:_SHOWN] for name in islice(self._left, _NAMED)))
+            unknown += f" and {len(self._left) - _NAMED} more" if len(self._left) > _NAMED else ""
             raise ConfigurationError(f"{self._name} has unknown fields: {unknown}")
 
 
@@ -114,5 +117,17 @@ def read_number(value: object, name: str, most: int) -> int:
 
 def shown(value: object) -> str:
     """Write a wrong value for people, shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    # A part of it: to write all of a long list for an error would take longer than to refuse it.
+    text = repr(value[:_SHOWN]) if isinstance(value, str) else _BRIEF.repr(value)
+    return (
+        text
+        if len(text) <= _SHOWN and (not isinstance(value, str) or len(value) <= _SHOWN)
+        else (f"{text[:_SHOWN]}…")
+    )
+
+
+_SHOWN: Final = 60
+_NAMED: Final = 10
+_BRIEF: Final = Repr()
+_BRIEF.maxlevel = 3
+_BRIEF.maxother = _BRIEF.maxlong = _BRIEF.maxstring = 2 * _SHOWN

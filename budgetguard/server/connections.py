@@ -1,0 +1,180 @@
+"""Connections of strangers: how many there may be, and how long one may say nothing.
+
+A connection costs a file descriptor before it has said who it is. So there are fewer of them than
+descriptors, a request's head must come within some seconds, and where all places are taken a newcomer gets
+that of the connection that has been silent for longest, at the address with the most of those. What is under
+way stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from functools import cache
+from typing import Any, Final, Protocol
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+MOST: Final = "BUDGETGUARD_SERVE_CONNECTIONS"
+"""The variable that says how many connections one process keeps."""
+
+BACKLOG: Final = 128
+"""Connections that are taken at once, before one can be let go of for another."""
+
+_HEAD_S: Final = 10.0
+_UNLIMITED: Final = 10_000
+_LOG_EVERY_S: Final = 60.0
+_log = logging.getLogger("budgetguard.server")
+
+
+class Droppable(Protocol):
+    """A connection."""
+
+    def drop(self) -> None:
+        """End it at once."""
+
+
+class Connections:
+    """Know all connections, and which of them can be let go of.
+
+    Args:
+        most: how many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        # Those that have asked nothing yet, then those between two requests: by address, the oldest first.
+        self._mute: dict[str, OrderedDict[Droppable, None]] = {}
+        self._idle: dict[str, OrderedDict[Droppable, None]] = {}
+        self._logged = float("-inf")
+
+    def add(self, one: Droppable, address: str) -> bool:
+        """Take a new connection, at the cost of another if need be; return whether there is a place."""
+        if self._count >= self._most:
+            self._say()
+            if not (self._drop(self._mute) or self._drop(self._idle)):
+                return False
+        self._count += 1
+        self._mute.setdefault(address, OrderedDict())[one] = None
+        return True
+
+    def busy(self, one: Droppable, address: str) -> None:
+        """Note that a request is under way."""
+        _take(self._mute, one, address)
+        _take(self._idle, one, address)
+
+    def idle(self, one: Droppable, address: str) -> None:
+        """Note that a request is answered."""
+        self._idle.setdefault(address, OrderedDict())[one] = None
+
+    def remove(self, one: Droppable, address: str) -> None:
+        """Forget a connection that was taken and has ended."""
+        self.busy(one, address)
+        self._count -= 1
+
+    def _drop(self, among: dict[str, OrderedDict[Droppable, None]]) -> bool:
+        if not among:
+            return False
+        address = max(among, key=lambda name: len(among[name]))
+        next(iter(among[address])).drop()
+        return True
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._logged >= _LOG_EVERY_S:
+            self._logged = now
+            _log.warning(
+                "there are %d connections, which is as many as are kept: silent ones are closed for others",
+                self._most,
+            )
+
+
+class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # httptools or h11
+    """uvicorn's HTTP, for a connection that is one of `Connections`."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _address = ""
+    _is_kept = False
+    _was_busy = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Take the connection if there is a place."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._is_kept = _connections().add(self, self._address)
+        if self._is_kept:
+            self._timer = self.loop.call_later(_HEAD_S, self.drop)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give its place back."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read, and see to it that a request's head which has begun ends soon."""
+        super().data_received(data)
+        self._look()
+        if not self._was_busy and self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_S, self.drop)
+
+    def on_response_complete(self) -> None:
+        """Note that the connection is idle, unless another request waits on it."""
+        super().on_response_complete()
+        self._look()
+
+    def drop(self) -> None:
+        """End the connection at once, whatever it has sent of a request."""
+        self._leave()
+        self.transport.abort()
+
+    def _look(self) -> None:
+        cycle: Any = self.cycle
+        is_busy = cycle is not None and not cycle.response_complete
+        if is_busy:
+            self._stop_timer()
+        if is_busy != self._was_busy and self._is_kept:
+            self._was_busy = is_busy
+            (_connections().busy if is_busy else _connections().idle)(self, self._address)
+
+    def _leave(self) -> None:
+        self._stop_timer()
+        if self._is_kept:
+            self._is_kept = False
+            _connections().remove(self, self._address)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@cache
+def _connections() -> Connections:
+    return Connections(int(os.environ.get(MOST) or most_connections()))
+
+
+def most_connections() -> int:
+    """Return how many connections this process can keep: half its descriptors, as stores take some, too."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise
+        return _UNLIMITED
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _UNLIMITED
+    return max(1, min(_UNLIMITED, soft // 2))
+
+
+def _take(among: dict[str, OrderedDict[Droppable, None]], one: Droppable, address: str) -> None:
+    here = among.get(address)
+    if here is not None and one in here:
+        del here[one]
+        if not here:
+            del among[address]

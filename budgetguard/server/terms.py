@@ -1,0 +1,28 @@
+"""What a key that spends may make of a budget that is there: nothing that takes away what is booked.
+
+What an account has spent goes with the end of its window. So a window is not moved, shortened or lengthened
+but by an administrator's key. A budget without a window may be given one, which begins now and takes at least
+a day: LiteLLM's clients know no other way, and no shorter one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from budgetguard.accounts import Balance, Budget
+from budgetguard.windows import Milliseconds, window_at
+
+_SHORTEST: Final[Milliseconds] = 86_400_000
+
+
+def keeps_booked(present: Balance, budget: Budget, now: Milliseconds) -> bool:
+    """Tell whether a budget leaves an account's window as it is, or gives it a first one from now on."""
+    if (present.duration, present.timezone) != (budget.duration, budget.timezone):
+        if present.duration is not None or budget.starts_at is not None:
+            return False
+        end = window_at(budget.duration, now, budget.timezone, now).end
+        return end is None or end - now >= _SHORTEST
+    if budget.starts_at is None:
+        return True
+    window = window_at(budget.duration, budget.starts_at, budget.timezone, now)
+    return (window.start, window.end) == (present.starts_ms, present.resets_ms)
