@@ -9,7 +9,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -136,30 +136,35 @@ class Service:
                 project = check_id(_unquoted(request.path_params["project"]), name="project")
                 check_key_project(key, project)
             query = route.read_query(_query(request))
-            body, length = await self._body(route, key, request)
-            to_write = route.role != "read"
-            call = Call(key, project, self._projects, body, query, dict(request.cookies), to_write)
-            gate = self._heavy if route.heavy or length > LARGE else self._quick
-            whose = project or _named(body)
-            answer = await self._asked(gate, whose, request, lambda: self._answer(route, call))
+            async with AsyncExitStack() as until_answered:
+                body, length = await self._body(route, key, request, until_answered)
+                to_write = route.role != "read"
+                call = Call(key, project, self._projects, body, query, dict(request.cookies), to_write)
+                gate = self._heavy if route.heavy or length > LARGE else self._quick
+                whose = project or key.project or _named(body)
+                answer, text = await self._asked(gate, whose, request, lambda: self._answer(route, call))
             self._metrics.count(route.name, answer)
-            return json_response(answer, headers=call.headers)
+            return Response(text, 200, call.headers, "application/json")
 
         return endpoint
 
-    async def _body(self, route: Route, key: Key, request: Request) -> tuple[Any, int]:
+    async def _body(
+        self, route: Route, key: Key, request: Request, until_answered: AsyncExitStack
+    ) -> tuple[Any, int]:
         """Return a request's body and how long it was; of large ones, one key may send a few at once."""
         if route.body is None:
             return None, 0
-        if route.most <= LARGE or announced(request) <= LARGE:
-            return await read_json(request, route.most)
-        async with self._bodies.enter(key.id, anyio.sleep_forever):
-            return await read_json(request, route.most)
+        if route.most > LARGE and announced(request) > LARGE:
+            await until_answered.enter_async_context(self._bodies.enter(key.id, anyio.sleep_forever))
+        return await read_json(request, route.most)
 
-    def _answer(self, route: Route, call: Call) -> dict[str, Any]:
+    def _answer(self, route: Route, call: Call) -> tuple[Mapping[str, Any], bytes]:
+        """Return what a call is answered with, and its JSON: many rows take long to write, too."""
         with self._projects.listening() as told:
             answer = route.answer(call)
-        return {**answer, "told": lapses_to_json(told)} if told and route.project else dict(answer)
+        if told and route.project:
+            answer = {**answer, "told": lapses_to_json(told)}
+        return answer, to_json(answer)
 
     async def _healthz(self, request: Request) -> Response:
         return json_response({"status": "ok"})
@@ -237,9 +242,13 @@ class _RawPaths:
 def json_response(
     value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return JSON, in ASCII: names may hold what UTF-8 cannot."""
-    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    return Response(body, status, headers, "application/json")
+    """Return a response of JSON."""
+    return Response(to_json(value), status, headers, "application/json")
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Write JSON in ASCII: names may hold what UTF-8 cannot."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
@@ -278,7 +287,7 @@ async def _left(request: Request) -> None:
 
 
 def _named(body: Any) -> str:
-    """Return which project a body of LiteLLM's names; whether it may is looked at later."""
+    """Return which project a body of LiteLLM's names, for a key that may name any."""
     name = body.get("project_name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else ""
 

@@ -30,6 +30,26 @@ _LOG_EVERY_S: Final = 60.0
 _log = logging.getLogger("budgetguard.server")
 
 
+class _Seldom(logging.Filter):
+    """Let each text through once a minute: anybody may send what uvicorn warns of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or not isinstance(record.msg, str):
+            return True
+        now = time.monotonic()
+        if now - self._said.get(record.msg, float("-inf")) < _LOG_EVERY_S:
+            return False
+        self._said[record.msg] = now  # the texts are a few: what varies stands in their arguments
+        return True
+
+
+logging.getLogger("uvicorn.error").addFilter(_Seldom())
+
+
 class Droppable(Protocol):
     """A connection."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -48,7 +49,7 @@ class Metrics:
         """Count one request."""
         self.seconds.labels(route, method, str(status)).observe(seconds)
 
-    def count(self, name: str, answer: dict[str, object]) -> None:
+    def count(self, name: str, answer: Mapping[str, object]) -> None:
         """Count what a verb answered, by its JSON."""
         if name == "reserve":
             self.reservations.labels(str(answer["answer"])).inc()

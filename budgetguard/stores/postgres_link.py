@@ -118,9 +118,13 @@ class Link:
         self._users.add(user)
 
     def left(self, user: object) -> None:
-        """Note that somebody does not use them any more; the last one closes those that are idle."""
+        """Note that somebody does not use them any more; the last one closes those that are idle.
+
+        Who comes after that may find another database there, and prepares it anew.
+        """
         self._users.discard(user)
         if not self._users:
+            self._prepared = False
             self.close()
 
     def deadline(self) -> float:

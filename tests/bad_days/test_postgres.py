@@ -548,3 +548,23 @@ def test_a_schema_may_have_the_name_of_a_word_of_sql(own_server: PostgresServer,
         con.execute(f"CREATE ROLE for_{schema} LOGIN")
         con.execute(store.grants().replace("ROLE_NAME", f"for_{schema}"))
     store.close()
+
+
+def test_projects_of_one_process_share_their_connections(url: str) -> None:
+    stores = [open_store(f"{url}&pool=3", project=f"p{number}") for number in range(20)]
+    for store in stores:
+        store.set_budget("user:1", Budget(1_000))
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda store: [store.reserve(hold(1)) for _ in range(5)], stores))
+    assert all(isinstance(one, Granted) for answers in done for one in answers)
+    with psycopg.connect(shared_server().url) as con:
+        ((count,),) = con.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'budgetguard' AND query LIKE %s",
+            [f"%{schema_of(url)}.%"],
+        ).fetchall()
+    assert 1 <= count <= 3
+    stores[0].close()
+    assert money(stores[1]) == (0, 5)
+    assert money(stores[0]) == (0, 5)
+    for store in stores:
+        store.close()

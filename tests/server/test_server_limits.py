@@ -1,0 +1,494 @@
+"""Against people who mean harm: what a key that spends cannot take away, nor one caller use up."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from budgetguard.accounts import Budget
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.holds import VOID, Charge, Settlement, new_hold_id
+from budgetguard.server import gates, webhooks
+from budgetguard.server.bodies import MOST_VALUES, parse
+from budgetguard.server.connections import Connections
+from budgetguard.server.gates import Circuits, Gate
+from budgetguard.server.handed import Handed
+from budgetguard.server.problems import (
+    BadRequest,
+    ContentTooLarge,
+    Problem,
+    StoreUnavailable,
+    TooManyRequests,
+)
+from budgetguard.server.webhooks import Webhook
+from budgetguard.windows import system_clock, to_datetime
+from budgetguard.wire.fields import LATEST, Fields, shown
+from budgetguard.wire.requests import hold_to_json, settlement_to_json
+
+from .requests_of import hold
+from .services import Service, running
+from .test_server_process import free_port, serving
+
+P = "/v1/projects/p"
+_DAY = 86_400_000
+
+
+@pytest.fixture
+def spender(service: Service) -> Iterator[httpx2.Client]:
+    """A key that spends; `user:1` has spent 40 of 100 this month, and `user:2` for good."""
+    store = service.open()
+    for account, duration in (("user:1", "monthly"), ("user:2", None)):
+        store.set_budget(account, Budget(100, duration))
+        store.settle(hold(40, account), Settlement(40))
+    store.close()
+    with service.client(service.key("p", "spend")) as client:
+        yield client
+
+
+def balance(client: httpx2.Client, account: str = "user:1") -> Any:
+    return client.get(f"{P}/balance", params={"account": account}).json()["balance"]
+
+
+def put(client: httpx2.Client, account: str = "user:1", **terms: Any) -> httpx2.Response:
+    budget = {"limit": 100, "duration": "monthly", "timezone": "UTC", "starts_at": None, **terms}
+    return client.put(f"{P}/budget", json={"account": account, "budget": budget, "ephemeral": False})
+
+
+# What a key that spends cannot take away
+
+
+@pytest.mark.parametrize(
+    ("account", "terms"),
+    [
+        ("user:1", {"duration": "1s"}),
+        ("user:1", {"duration": "yearly"}),
+        ("user:1", {"duration": None}),
+        ("user:1", {"timezone": "Asia/Tokyo"}),
+        ("user:1", {"starts_at": system_clock() - 29 * _DAY}),
+        ("user:1", {"starts_at": system_clock() + 1000}),
+        ("user:1", {"duration": "1s", "starts_at": 0}),
+        ("user:2", {"duration": "1s"}),
+        ("user:2", {"duration": "7d", "starts_at": system_clock() - 7 * _DAY + 1000}),
+    ],
+)
+def test_a_key_that_spends_ends_no_window_early(
+    service: Service, spender: httpx2.Client, account: str, terms: dict[str, Any]
+) -> None:
+    before = balance(spender, account)
+    refused = put(spender, account, **terms)
+    assert (refused.status_code, refused.json()["error"]) == (403, "Forbidden")
+    assert balance(spender, account) == before
+    with service.client(service.key("p", "admin")) as admin:
+        assert put(admin, account, **terms).status_code == 200
+
+
+def test_a_key_that_spends_makes_budgets_and_repeats_and_limits_them(spender: httpx2.Client) -> None:
+    started = balance(spender)["starts_ms"]
+    for terms in ({}, {"starts_at": started}, {"limit": 200}, {"limit": 50}):
+        answer = put(spender, **terms)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["balance"]["spent_nanos"] == 40
+    assert put(spender, "user:new", duration="1s").status_code == 200
+    assert put(spender, "user:2", duration="7d").json()["balance"]["spent_nanos"] == 40
+
+
+@pytest.mark.parametrize(
+    ("role", "settlement", "left"),
+    [
+        ("spend", VOID, 60),
+        ("spend", Settlement(0), 60),
+        ("spend", Settlement(25), 25),
+        ("admin", VOID, 0),
+    ],
+)
+def test_what_a_lapse_has_booked_stays_until_it_is_known_what_was_spent(
+    service: Service, role: str, settlement: Settlement, left: int
+) -> None:
+    one = replace(hold(60), ttl=1)
+    with service.client(service.key("p", role)) as client:
+        put(client)
+        client.post(f"{P}/reserve", json=hold_to_json(one))
+        while not balance(client)["lapses"]:
+            time.sleep(0.01)
+        body = {"hold": hold_to_json(one), "settlement": settlement_to_json(settlement)}
+        answer = client.post(f"{P}/settle", json=body)
+        assert answer.json()["answer"] == "settled"
+        assert balance(client)["spent_nanos"] == left
+        # What comes later still counts, once.
+        body["settlement"] = settlement_to_json(Settlement(30))
+        client.post(f"{P}/settle", json=body)
+        assert balance(client)["spent_nanos"] == (30 if left == 60 else left)
+
+
+def test_a_key_that_spends_gives_back_a_hold_that_is_open(spender: httpx2.Client) -> None:
+    one = hold(60)
+    spender.post(f"{P}/reserve", json=hold_to_json(one))
+    assert balance(spender)["held_nanos"] == 60
+    spender.post(f"{P}/settle", json={"hold": hold_to_json(one), "settlement": settlement_to_json(VOID)})
+    assert (balance(spender)["held_nanos"], balance(spender)["spent_nanos"]) == (0, 40)
+
+
+@pytest.mark.parametrize("days", [1, 30, None])
+def test_litellm_s_protocol_ends_no_window_early(spender: httpx2.Client, days: int | None) -> None:
+    before = balance(spender)
+    created = time.time() - 86_400 * (days or 1) + 2
+    record = {"total_budget": 1.0, "duration": days, "created_at": created, "current_cost": 0.0}
+    body = {"project_name": "p", "user_dict": {"1": record}}
+    assert spender.post("/set_budget", json=body).status_code == 200
+    after = balance(spender)
+    assert after["limit_nanos"] == 10**9  # that it may say
+    for name in ("spent_nanos", "duration", "starts_ms", "resets_ms"):
+        assert after[name] == before[name]
+
+
+# Without keys
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "whatever"])
+def test_without_keys_a_browser_asks_for_no_other_site(open_service: Service, site: str) -> None:
+    with open_service.client() as client:
+        for method, path in (("GET", f"{P}/balances"), ("POST", "/get_budget"), ("GET", "/metrics")):
+            answer = client.request(method, path, headers={"Sec-Fetch-Site": site})
+            assert (answer.status_code, answer.json()["error"]) == (403, "Forbidden")
+        for own in ("same-origin", "none"):
+            assert client.get(f"{P}/balances", headers={"Sec-Fetch-Site": own}).status_code == 200
+
+
+def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
+    def rows() -> list[Any]:
+        with sqlite3.connect(tmp_path / "b" / "cache.db") as con:
+            return [con.execute(f"SELECT * FROM {table}").fetchall() for table in ("project", "account")]
+
+    with running(f"disk://{tmp_path}/b", refresh=3600) as service, service.client() as client:
+        put(client)
+        time.sleep(0.2)
+        before = rows()
+        for query in (
+            "balances",
+            "balance?account=user:1",
+            "holds",
+            "calls",
+            "report",
+            "observations?model=m",
+            "attached?request_id=r",
+        ):
+            assert client.get(f"/v1/projects/new/{query}").status_code == 200
+        assert client.post("/get_budget", json={"project_name": "new"}).json()["data"] == {}
+        assert rows() == before
+
+
+@pytest.mark.parametrize("path", ["/healthz/", f"{P}/balances/", "//evil.example/"])
+def test_nobody_is_sent_to_whatever_host_says(open_service: Service, path: str) -> None:
+    with open_service.client() as client:
+        answer = client.request("GET", f"{open_service.url}{path}", headers={"Host": "localhost"})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
+# Gates
+
+
+def test_one_project_has_its_share_and_others_theirs() -> None:
+    async def main() -> None:
+        gate = Gate(total=3, each=2, waiting=1, longest=60)
+        inside, go_on = [], anyio.Event()
+
+        async def ask(project: str) -> None:
+            async with gate.enter(project, anyio.sleep_forever):
+                inside.append(project)
+                await go_on.wait()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(ask, "greedy")
+            await anyio.wait_all_tasks_blocked()
+            assert inside == ["greedy"] * 2
+            with pytest.raises(TooManyRequests):
+                await ask("greedy")
+            group.start_soon(ask, "other")
+            await anyio.wait_all_tasks_blocked()
+            assert inside[2:] == ["other"]
+            go_on.set()
+        assert inside[3:] == ["greedy"]
+        await ask("greedy")  # all places are free again
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(("longest", "kind"), [(60, BadRequest), (0, TooManyRequests)])
+def test_who_leaves_or_waits_too_long_is_not_let_in(longest: float, kind: type[Problem]) -> None:
+    async def main() -> None:
+        gate = Gate(total=1, each=1, waiting=5, longest=longest)
+
+        async def gone() -> None:
+            if not longest:
+                await anyio.sleep_forever()
+
+        async def ask() -> None:
+            with pytest.raises(kind):
+                async with gate.enter("p", gone):
+                    raise AssertionError("let in")
+
+        async with gate.enter("p", anyio.sleep_forever), anyio.create_task_group() as group:
+            group.start_soon(ask)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+        async with gate.enter("p", anyio.sleep_forever):
+            pass
+
+    anyio.run(main)
+
+
+def test_a_store_that_hangs_is_not_asked_by_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuits = Circuits()
+
+    def fail() -> None:
+        raise StoreError("no answer")
+
+    with pytest.raises(StoreError):
+        circuits.run("p", fail)
+    circuits.check("p")  # it said so at once
+    monkeypatch.setattr(gates, "_HUNG_S", 0.0)
+    with pytest.raises(StoreError):
+        circuits.run("p", fail)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            circuits.run("p", lambda: None)
+    with pytest.raises(StoreUnavailable):
+        circuits.check("p")
+    assert circuits.run("q", lambda: 1) == 1
+    monkeypatch.setattr(gates, "_PAUSE_S", 0.0)
+    circuits = Circuits()
+    with pytest.raises(StoreError):
+        circuits.run("p", fail)
+
+    def other_waits() -> int:
+        with pytest.raises(StoreUnavailable):
+            circuits.check("p")
+        return 1
+
+    assert circuits.run("p", other_waits) == 1
+    circuits.check("p")
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("item", [b"[],", b"{},", b"0,", b'"",'])
+def test_a_body_of_very_many_values_is_refused_before_they_are_made(item: bytes) -> None:
+    with pytest.raises(ContentTooLarge, match="values"):
+        parse(b"[" + item * (MOST_VALUES + 1) + b"0]")
+
+
+def test_errors_show_a_little_of_a_wrong_value() -> None:
+    wrong: list[Any] = [
+        [[]] * 1_000_000,
+        [["x" * 1_000_000]],
+        "x" * 1_000_000,
+        {"k" * 10_000: list(range(10_000))},
+    ]
+    for value in wrong:
+        assert len(shown(value)) <= 61
+    assert [shown(one) for one in (12, "abc", [1, 2], None)] == ["12", "'abc'", "[1, 2]", "None"]
+    with pytest.raises(ConfigurationError, match="and 99990 more") as caught:
+        Fields({f"{n:01000}": 0 for n in range(100_000)}, "body").end()
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_dense_body_is_answered_in_a_few_words(open_service: Service) -> None:
+    body = b'{"project_name":"p","user_dict":[' + b"[]," * 300_000 + b"[]]}"
+    with open_service.client() as client:
+        answer = client.post("/set_budget", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert len(answer.text) < 500
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ttl": 8_000 * 366 * _DAY},
+        {"tags": ["x" * 10_000] * 100},
+    ],
+)
+def test_a_hold_is_bounded_in_time_and_length(open_service: Service, change: dict[str, Any]) -> None:
+    with open_service.client() as client:
+        answer = client.post(f"{P}/reserve", json={**hold_to_json(hold()), **change})
+    assert answer.status_code == 422
+    assert len(answer.text) < 500
+
+
+def test_a_time_after_the_year_9999_is_shown_all_the_same() -> None:
+    assert to_datetime(LATEST + system_clock()).year == 9999
+
+
+def test_a_settlement_brings_some_observations_and_no_more(open_service: Service) -> None:
+    observed = tuple((f"m{n}", 5) for n in range(1_001))
+    body = {"hold": hold_to_json(hold()), "settlement": settlement_to_json(Settlement(0, observed=observed))}
+    with open_service.client() as client:
+        assert client.post(f"{P}/settle", json=body).status_code == 422
+
+
+def test_a_project_keeps_as_many_accounts_as_it_may(tmp_path: Path) -> None:
+    with running(f"disk://{tmp_path}/b", accounts=3) as service, service.client() as client:
+        assert [put(client, f"user:{n}").status_code for n in range(4)] == [200, 200, 200, 409]
+        assert put(client, "user:1", limit=50).status_code == 200
+        now = system_clock()
+        made = replace(hold(0), charges=(Charge("run:x", budget=Budget(5)),), id=new_hold_id(now))
+        refused = client.post(f"{P}/reserve", json=hold_to_json(made))
+        assert (refused.status_code, refused.json()["error"]) == (409, "QuotaExceeded")
+        body = {"hold": hold_to_json(made), "settlement": settlement_to_json(Settlement(1))}
+        assert client.post(f"{P}/settle", json=body).status_code == 409
+        users = {"project_name": "p", "user_dict": {"new": {"total_budget": 1}}}
+        assert client.post("/set_budget", json=users).status_code == 409
+        assert client.get(f"{P}/balance", params={"account": "user:new"}).json() == {"balance": None}
+        client.delete(f"{P}/budget", params={"account": "user:0"})
+        assert put(client, "user:9").status_code == 200
+        assert put(client, "user:1").status_code == 200
+        assert client.put(
+            "/v1/projects/q/budget",
+            json={
+                "account": "user:1",
+                "budget": {"limit": 1, "duration": None, "timezone": "UTC", "starts_at": None},
+                "ephemeral": False,
+            },
+        ).is_success
+
+
+def test_a_project_has_as_many_open_holds_as_it_may(tmp_path: Path) -> None:
+    with running(f"disk://{tmp_path}/b", holds=2) as service, service.client() as client:
+        put(client, limit=1_000)
+        holds = [hold(1) for _ in range(3)]
+        codes = [client.post(f"{P}/reserve", json=hold_to_json(one)).status_code for one in holds]
+        assert codes == [200, 200, 409]
+        settled = {"hold": hold_to_json(holds[0]), "settlement": settlement_to_json(Settlement(1))}
+        assert client.post(f"{P}/settle", json=settled).status_code == 200
+        assert client.post(f"{P}/reserve", json=hold_to_json(holds[2])).json()["answer"] == "granted"
+
+
+def test_what_was_handed_out_is_remembered_in_bounds() -> None:
+    handed = Handed(each=3_000, total=6_000)
+    for project in ("a", "b", "c"):
+        for number in range(50):
+            handed.put(project, "u", number, {"models": "m" * 300})
+    kept = {p: [n for n in range(50) if handed.get(p, "u", n)] for p in ("a", "b", "c")}
+    assert kept == {"a": [], "b": [47, 48, 49], "c": [47, 48, 49]}
+    handed.put("d", "u", 1, {"models": "m" * 10_000})
+    assert handed.get("d", "u", 1) is None
+
+
+# Connections
+
+
+class _Connection:
+    def __init__(self, all_of_them: Connections, address: str) -> None:
+        self.all, self.address, self.dropped = all_of_them, address, False
+
+    def drop(self) -> None:
+        self.dropped = True
+        self.all.remove(self, self.address)
+
+
+def test_a_newcomer_gets_the_place_of_who_is_silent_and_never_of_who_works() -> None:
+    places = Connections(4)
+    worker, resting = _Connection(places, "good"), _Connection(places, "good")
+    mute = [_Connection(places, "bad") for _ in range(2)]
+    for one in (worker, resting, *mute):
+        assert places.add(one, one.address)
+        if one in (worker, resting):
+            places.busy(one, one.address)
+    places.idle(resting, "good")
+    for _ in range(2):
+        new = _Connection(places, "bad")
+        assert places.add(new, "bad")
+        mute.append(new)
+    assert [one.dropped for one in mute] == [True, True, False, False]
+    assert not resting.dropped
+    for one in mute[2:]:
+        places.busy(one, "bad")
+    assert places.add(_Connection(places, "new"), "new")
+    assert resting.dropped
+    assert not worker.dropped
+    places = Connections(1)
+    assert places.add(worker, "good")
+    places.busy(worker, "good")
+    assert not places.add(_Connection(places, "new"), "new")
+
+
+def test_silent_connections_shut_nobody_out(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(f"disk://{tmp_path}/b", "--max-connections", "10", port=port) as process:
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(60)]
+        for one in silent[::2]:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        url = f"http://127.0.0.1:{port}{P}/balances"
+        with ThreadPoolExecutor(5) as pool:
+            answers = list(pool.map(lambda _: httpx2.get(url, timeout=30).status_code, range(40)))
+        assert answers == [200] * 40
+        for one in silent:
+            one.close()
+        process.terminate()
+        assert process.stdout is not None
+        said = process.stdout.read()
+        assert said.count("connections") == 1, said
+
+
+def test_forwarded_addresses_are_believed_of_proxies_that_are_named_alone(tmp_path: Path) -> None:
+    key = {"BUDGETGUARD_API_KEY": "k" * 20}
+
+    def strangers(*options: str, forwarded: Any) -> list[int]:
+        port = free_port()
+        rate = ("--rate", "10/hour")
+        with serving(f"disk://{tmp_path}/b", *rate, *options, port=port, **key):
+            url = f"http://127.0.0.1:{port}/metrics"
+            headers = [{"X-Forwarded-For": forwarded(number)} for number in range(3)]
+            return [httpx2.get(url, headers=one, timeout=30).status_code for one in headers]
+
+    assert strangers(forwarded=lambda n: f"10.0.0.{n}") == [401, 429, 429]
+    proxy = ("--trust-proxy", "127.0.0.1")
+    assert strangers(*proxy, forwarded=lambda n: f"10.0.0.{n}") == [401, 401, 401]
+    # What a stranger writes stands to the left of what the proxy has seen.
+    assert strangers(*proxy, forwarded=lambda n: f"10.0.0.{n}, 10.9.9.9") == [401, 429, 429]
+
+
+# Webhooks
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_receiver_that_drips_is_left(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    monkeypatch.setattr(webhooks, "_TIMEOUT_S", 0.5)
+    ended = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(begin)
+            while not ended.wait(0.1):
+                try:
+                    connection.sendall(b"a")
+                except OSError:
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        receiver = threading.Thread(target=drip, args=(listening,))
+        receiver.start()
+        webhook = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/", "s" * 16)
+        try:
+            with pytest.raises(TimeoutError):
+                webhook.post("1", json.dumps({}).encode(), 0)
+        finally:
+            ended.set()
+            receiver.join()
