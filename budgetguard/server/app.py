@@ -90,6 +90,8 @@ class Service:
         self._heavy = Gate(total=4, each=2, waiting=32, longest=60)
         self._bodies = Gate(total=8, each=2, waiting=8, longest=30)
         self._circuits = Circuits()
+        self._fresh = options.fresh
+        self._ready_at = float("-inf")
         self._schedule = _schedule(options, self._projects) if options.refresh else None
         by_path: defaultdict[str, dict[str, Callable[[Request], Any]]] = defaultdict(dict)
         for route in ROUTES:
@@ -170,7 +172,10 @@ class Service:
         return json_response({"status": "ok"})
 
     async def _readyz(self, request: Request) -> Response:
-        await self._asked(self._quick, KEYS_PROJECT, request, lambda: self._projects.keys.read(_READY))
+        # Anybody may ask: as often as keys are read, and no more, somebody has the store asked.
+        if time.monotonic() - self._ready_at >= self._fresh:
+            await self._asked(self._quick, KEYS_PROJECT, request, lambda: self._projects.keys.read(_READY))
+            self._ready_at = time.monotonic()
         return json_response({"status": "ok"})
 
     async def _show_metrics(self, request: Request) -> Response:

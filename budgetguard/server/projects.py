@@ -90,8 +90,11 @@ class Projects:
         with self._lock:
             found = self._open.get(project)
             if found is None:
-                found = self._open[project] = self._watch(self._new(project))
-                # A store of the memory's would be forgotten with its connection.
+                found = self._watch(self._new(project))
+                # A store of the memory's would be forgotten with its connection, so it is kept: if it is
+                # more than looked for.
+                if found.blocking or to_write:
+                    self._open[project] = found
                 if len(self._open) > _OPEN_AT_MOST and found.blocking:
                     idle = self._open.popitem(last=False)[1]
             else:

@@ -93,7 +93,7 @@ LONGEST_TTL: Final[Milliseconds] = 366 * 86_400_000
 MOST_OBSERVED: Final = 1_000
 """Observations that one settlement may bring: clients send those of some calls at once."""
 
-_MOST_TEXT: Final = 100_000
+_MOST_TEXT: Final = 20_000
 _MOST_UNITS: Final = 100
 _LONGEST_UNIT: Final = 100
 _MOST_CHARGES: Final = 100
