@@ -169,7 +169,7 @@ def test_without_keys_a_browser_asks_for_no_other_site(open_service: Service, si
 def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
     def rows() -> list[Any]:
         with sqlite3.connect(tmp_path / "b" / "cache.db") as con:
-            return [con.execute(f"SELECT * FROM {table}").fetchall() for table in ("project", "account")]
+            return [con.execute(f"SELECT name FROM {table}").fetchall() for table in ("project", "account")]
 
     with running(f"disk://{tmp_path}/b", refresh=3600) as service, service.client() as client:
         put(client)
@@ -443,7 +443,7 @@ def test_silent_connections_shut_nobody_out(tmp_path: Path) -> None:
         process.terminate()
         assert process.stdout is not None
         said = process.stdout.read()
-        assert said.count("connections") == 1, said
+        assert said.count("as many as are kept") == 1, said
 
 
 def test_forwarded_addresses_are_believed_of_proxies_that_are_named_alone(tmp_path: Path) -> None:
