@@ -118,12 +118,8 @@ def read_number(value: object, name: str, most: int) -> int:
 def shown(value: object) -> str:
     """Write a wrong value for people, shortened."""
     # A part of it: to write all of a long list for an error would take longer than to refuse it.
-    text = repr(value[:_SHOWN]) if isinstance(value, str) else _BRIEF.repr(value)
-    return (
-        text
-        if len(text) <= _SHOWN and (not isinstance(value, str) or len(value) <= _SHOWN)
-        else (f"{text[:_SHOWN]}…")
-    )
+    text = repr(value[: _SHOWN + 1]) if isinstance(value, str) else _BRIEF.repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 _SHOWN: Final = 60
