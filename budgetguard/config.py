@@ -269,6 +269,9 @@ _OTHER_VARIABLES: Final = frozenset(
         "BUDGETGUARD_SERVE_HOST",
         "BUDGETGUARD_SERVE_RATE",
         "BUDGETGUARD_SERVE_REFRESH",
+        "BUDGETGUARD_SERVE_CONNECTIONS",
+        "BUDGETGUARD_SERVE_ACCOUNTS",
+        "BUDGETGUARD_SERVE_HOLDS",
     )
 )
 # Kubernetes sets these in every container beside a service called budgetguard (or budgetguard-db), and they
