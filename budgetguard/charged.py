@@ -31,7 +31,7 @@ class _Charged:
     """Remember who paid for which answer."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ids: dict[Hashable, None] = {}
         self._objects: dict[int, tuple[weakref.ref[object], set[Payer]]] = {}
         self._kept: dict[int, tuple[object, set[Payer]]] = {}
@@ -127,7 +127,7 @@ def _name(payer: Payer, reported: Reported) -> Hashable | None:
 
 def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
-    _charged._lock = threading.Lock()
+    _charged._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

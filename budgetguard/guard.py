@@ -48,7 +48,7 @@ class Guard:
 
         self.keeper = Bookkeeper(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<Guard of project {self.project!r} on {self.keeper.place!r}>"

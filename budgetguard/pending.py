@@ -30,7 +30,7 @@ _MOST: Final = 8_192
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 60.0
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _calls: dict[Name, Call] = {}
 _over: weakref.WeakKeyDictionary[Bookkeeper, tuple[Store, dict[str, None]]] = weakref.WeakKeyDictionary()
 
@@ -120,7 +120,7 @@ def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
     # The parent's calls are the parent's: a child settles them by the store, as any other process does.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _calls.clear()
 
 

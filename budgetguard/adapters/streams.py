@@ -6,21 +6,20 @@ byte on and lets a `Watch` read along, whoever iterates: `Stream`, `iter_lines`,
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
-from types import FrameType
 from typing import Any, Final, Protocol
 
 from budgetguard.adapters.responses import AnyTally
 from budgetguard.adapters.watches import EventWatch, Watch
-from budgetguard.background import background
+from budgetguard.background import background, is_inside
 from budgetguard.calls import Call
 from budgetguard.errors import BudgetExceededError
 from budgetguard.flow import Work, finished
 from budgetguard.request import Ending
 
-# Code that may hold a lock which finishing a call needs.
+# Code that may hold a lock which finishing a call needs: the garbage collector closes forgotten streams there
+# too.
 _BOOKS: Final = (
     "budgetguard.bookkeeping",
     "budgetguard.calls",
@@ -144,7 +143,7 @@ class _SyncTee(_Tee):
     def _finish(self, error: BaseException | None) -> None:
         if not self._take():
             return
-        if _keeping_books():
+        if is_inside(*_BOOKS):
             background.put(partial(_finish, self._watch, self._call, error))
         else:
             _finish(self._watch, self._call, error)
@@ -206,17 +205,3 @@ def _tee_of(base: type) -> type[_Tee]:
 
 def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:
     call.finish(watch.ending(error))
-
-
-def _keeping_books() -> bool:
-    """Whether this thread is in the middle of our own books.
-
-    The garbage collector closes abandoned streams, and it runs anywhere: inside a store's lock too,
-    where waiting for that lock would be forever.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith(_BOOKS):
-            return True
-        frame = frame.f_back
-    return False

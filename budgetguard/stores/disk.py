@@ -31,6 +31,7 @@ from budgetguard.stores.disk_file import StoreFile, connect
 from budgetguard.stores.disk_rows import TableRows, sweep
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.nested import nested
 from budgetguard.windows import Clock, Milliseconds
 
 DEFAULT_LOCK_TIMEOUT: Final = 60.0
@@ -60,7 +61,9 @@ class DiskStore(EmbeddedStore):
         self.url = url
         self._folder, self._timeout = parse_url(url)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
+        self._close_after = False
         self._since_sweep = 0
         self._file: StoreFile | None = None
         self._number = 0
@@ -71,7 +74,7 @@ class DiskStore(EmbeddedStore):
 
     def reserve(self, hold: Hold) -> Reservation:
         granted = None
-        with self._lock:
+        with self._alone():
             try:
                 con = self._ready()
                 try:
@@ -85,7 +88,7 @@ class DiskStore(EmbeddedStore):
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
         settled = None
-        with self._lock:
+        with self._alone():
             try:
                 con = self._ready()
                 try:
@@ -121,9 +124,31 @@ class DiskStore(EmbeddedStore):
 
     def close(self) -> None:
         with self._lock:
+            if self._inside:  # a signal handler must not take the connection from the verb that it interrupts
+                self._close_after = True
+                return
             file, self._file = self._file, None
             if file is not None:
                 file.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have the connection to this verb alone.
+
+        Raises:
+            StoreError: this very thread is in the middle of another verb.
+        """
+        with self._lock:
+            if self._inside:
+                raise nested(self.url)
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+                if self._close_after:
+                    self._close_after = False
+                    self.close()
 
     def _ready(self) -> sqlite3.Connection:
         """Return the connection before a verb that writes; every so often, sweep first."""
@@ -155,13 +180,26 @@ class DiskStore(EmbeddedStore):
     @contextmanager
     def _reading(self) -> Iterator[TableRows]:
         """See one state of the store throughout; waits for nobody."""
-        with self._use("read") as con:
-            try:
+        with self._lock:
+            if self._inside and self._file is not None:
+                # What the verb that was interrupted has written is not committed yet.
+                yield from self._reading_apart()
+                return
+            with self._use("read") as con:
+                try:
+                    con.execute("BEGIN")
+                    yield TableRows(con, self._number, self._clock())
+                finally:
+                    if con.in_transaction:
+                        con.execute("ROLLBACK")
+
+    def _reading_apart(self) -> Iterator[TableRows]:
+        try:
+            with closing(connect(self._folder, self._timeout)) as con:
                 con.execute("BEGIN")
                 yield TableRows(con, self._number, self._clock())
-            finally:
-                if con.in_transaction:
-                    con.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            raise self._error(error, "read") from error
 
     def _peek(self, account: str) -> AccountRow | None:
         with self._reading() as rows:
@@ -203,7 +241,7 @@ class DiskStore(EmbeddedStore):
 
     @contextmanager
     def _use(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._alone():
             try:
                 yield self._open().connection
             except (sqlite3.Error, OSError) as error:

@@ -18,7 +18,7 @@ from weakref import WeakSet
 class Forkable(Protocol):
     """A store whose verbs all run under one lock."""
 
-    _lock: threading.Lock
+    _lock: threading.RLock
 
     def _before_fork(self) -> None:
         """Let go of what a child must not inherit; runs under the lock."""
@@ -28,8 +28,8 @@ class Forkable(Protocol):
 
 
 _STORES: WeakSet[Forkable] = WeakSet()
-_LOCKED: list[threading.Lock] = []
-_FORKING = threading.Lock()  # two threads that fork at once must not take the stores' locks crosswise
+_LOCKED: list[threading.RLock] = []
+_FORKING = threading.RLock()  # two threads that fork at once must not take the stores' locks crosswise
 
 
 def survive_forks(store: Forkable) -> None:
@@ -39,6 +39,7 @@ def survive_forks(store: Forkable) -> None:
 
 def _before() -> None:
     _FORKING.acquire()
+    _LOCKED.append(_FORKING)
     for store in list(_STORES):
         store._lock.acquire()
         _LOCKED.append(store._lock)
@@ -48,14 +49,12 @@ def _before() -> None:
 def _after() -> None:
     while _LOCKED:
         _LOCKED.pop().release()
-    _FORKING.release()
 
 
 def _after_in_child() -> None:
     for store in list(_STORES):
         store._after_fork_in_child()
-    if _FORKING.locked():  # not so where C code forked without running the hooks before
-        _after()
+    _after()  # nothing is locked where C code forked without running the hooks before
 
 
 if hasattr(os, "register_at_fork"):

@@ -59,7 +59,7 @@ class LiteLLMStore:
         self.project = check_id(project, name="project")
         self._link = link
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         survive_forks(self)
 
     def read(self, account: str) -> Balance | None:

@@ -24,6 +24,7 @@ from budgetguard.rows import (
 )
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.nested import nested
 from budgetguard.windows import Clock, Milliseconds
 
 _SWEEP_EVERY = 1_024
@@ -53,7 +54,9 @@ class MemoryStore(EmbeddedStore):
         self._answers: dict[str, str] = {}
         self._observed: dict[str, Observations] = {}
         self._moved_to: str | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
+        self._committed: _MemoryRows | None = None
         self._since_sweep = 0
         survive_forks(self)
 
@@ -64,7 +67,7 @@ class MemoryStore(EmbeddedStore):
         return self._moved_to
 
     def export(self, since: Milliseconds = 0) -> Export:
-        with self._lock:
+        with self._whole():
             # Rows are replaced when they change, so these stay as they are.
             holds = sorted(item for item in self._holds.items() if came_since(item[1], since))
             accounts, observed = sorted(self._accounts.items()), sorted(self._observed.items())
@@ -77,21 +80,43 @@ class MemoryStore(EmbeddedStore):
 
     @contextmanager
     def _transaction(self, *, whole: bool = False) -> Iterator[_MemoryRows]:
+        with self._whole():
+            if self._inside:
+                raise nested(self.url)
+            self._inside = True
+            try:
+                rows = self._rows()
+                yield rows
+                self._committed = rows
+                self._complete()
+                self._since_sweep += 1
+                if self._since_sweep >= _SWEEP_EVERY and self._moved_to is None:
+                    self._since_sweep = 0
+                    self._sweep(self._clock() - self.retention_ms)
+            finally:
+                self._inside = False
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Lock the rows, with all that is committed in its place."""
         with self._lock:
-            rows = self._rows()
-            yield rows
+            self._complete()
+            yield
+
+    def _complete(self) -> None:
+        # An interrupt may come between any two of these changes. Then whoever comes next makes them again.
+        rows = self._committed
+        if rows is not None:
+            rows.apply()
             self._moved_to = rows.moved_to
-            self._since_sweep += 1
-            if self._since_sweep >= _SWEEP_EVERY and self._moved_to is None:
-                self._since_sweep = 0
-                self._sweep(self._clock() - self.retention_ms)
+            self._committed = None
 
     def _peek(self, account: str) -> AccountRow | None:
-        with self._lock:
+        with self._whole():
             return self._rows().load_account(account)
 
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
-        with self._lock:
+        with self._whole():
             names = sorted(name for name in self._accounts if name.startswith(prefix))
         for name in names:
             row = self._peek(name)
@@ -99,22 +124,22 @@ class MemoryStore(EmbeddedStore):
                 yield name, row
 
     def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
-        with self._lock:
+        with self._whole():
             ids = sorted(self._holds)
         for hold_id in ids[bisect_left(ids, f"{since:012x}") :]:
             if until is not None and hold_id >= f"{until:012x}":
                 return
-            with self._lock:
+            with self._whole():
                 row = self._rows().load_hold(hold_id)
             if row is not None:
                 yield hold_id, row
 
     def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
-        with self._lock:
+        with self._whole():
             rows = self._accounts.values() if account is None else filter(None, [self._accounts.get(account)])
             ids = sorted({hold_id for row in rows for hold_id in row["open"]})
         for hold_id in ids:
-            with self._lock:
+            with self._whole():
                 row = self._rows().load_hold(hold_id)
             if row is not None:
                 yield hold_id, row
@@ -148,7 +173,7 @@ class MemoryStore(EmbeddedStore):
 
 
 class _MemoryRows:
-    """Rows copied on the way in and out, so that a verb that raises has changed nothing."""
+    """Rows copied on the way out and kept aside on the way in: a verb that raises has changed nothing."""
 
     def __init__(
         self,
@@ -165,38 +190,55 @@ class _MemoryRows:
         self._holds = holds
         self._answers = answers
         self._observed = observed
+        self._new_accounts: dict[str, AccountRow | None] = {}
+        self._new_holds: dict[str, HoldRow] = {}
+        self._new_answers: dict[str, str] = {}
+        self._new_observed: dict[str, Observations] = {}
+
+    def apply(self) -> None:
+        """Put what was saved in its place; doing it again changes nothing."""
+        for name, row in self._new_accounts.items():
+            if row is None:
+                self._accounts.pop(name, None)
+            else:
+                self._accounts[name] = row
+        self._holds.update(self._new_holds)
+        self._answers.update(self._new_answers)
+        self._observed.update(self._new_observed)
 
     def move(self, moved_to: str | None) -> None:
         self.moved_to = moved_to
 
     def load_account(self, name: str) -> AccountRow | None:
-        row = self._accounts.get(name)
+        new = self._new_accounts
+        row = new[name] if name in new else self._accounts.get(name)
         return None if row is None else copy_account(row)
 
     def save_account(self, name: str, row: AccountRow) -> None:
-        self._accounts[name] = row
+        self._new_accounts[name] = row
 
     def remove_account(self, name: str) -> None:
-        self._accounts.pop(name, None)
+        self._new_accounts[name] = None
 
     def load_hold(self, hold_id: str) -> HoldRow | None:
-        row = self._holds.get(hold_id)
+        row = self._new_holds.get(hold_id) or self._holds.get(hold_id)
         return None if row is None else copy_hold(row)
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        self._holds[hold_id] = row
+        self._new_holds[hold_id] = row
 
     def load_answer(self, request_id: str) -> str | None:
-        return self._answers.get(request_id)
+        return self._new_answers.get(request_id) or self._answers.get(request_id)
 
     def save_answer(self, request_id: str, hold_id: str) -> None:
-        self._answers[request_id] = hold_id
+        self._new_answers[request_id] = hold_id
 
     def load_observations(self, model: str) -> Observations:
-        return self._observed.get(model, {})
+        found = self._new_observed.get(model)
+        return self._observed.get(model, {}) if found is None else found
 
     def save_observations(self, model: str, counts: Observations) -> None:
-        self._observed[model] = counts
+        self._new_observed[model] = counts
 
 
 def _exported(

@@ -84,7 +84,7 @@ class PostgresStore:
         self._target = parse_url(url)
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
         self._since_sweep = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._link = self._new_link()
         survive_forks(self)
 

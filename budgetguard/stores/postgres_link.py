@@ -105,7 +105,7 @@ class Link:
         self._target = target
         self._prepare = prepare
         self._prepared = False
-        self._preparing = threading.Lock()
+        self._preparing = threading.RLock()
         self._idle: list[Connection] = []
         self._slots = threading.BoundedSemaphore(target.pool)
 
