@@ -68,6 +68,7 @@ class Background:
         self._looking = False
         # Keys below these were watched at the last look, and when garbage was collected last.
         self._known = self._surveyed = 0
+        self._newest_collected = -1
         self._again_in = self._again_at = 0.0
         self._collections = 0
         self._collected_at = 0.0
@@ -123,10 +124,14 @@ class Background:
     def collect(self) -> bool:
         """Have what is watched, and is garbage, done with; tell whether anything was looked for.
 
-        Not so again and again: who is refused in a loop must not collect garbage all the time.
+        Not again and again, while nothing new is watched: who is refused in a loop must not collect garbage
+        all the time.
         """
-        if time.monotonic() < self._collected_at + self._collecting_took / _SHARE:
+        newest = max(list(self._watched), default=-1)
+        again_at = self._collected_at + self._collecting_took / _SHARE
+        if newest <= self._newest_collected and time.monotonic() < again_at:
             return False
+        self._newest_collected = newest
         self._collect()
         self.finish(_SHORT_PATIENCE)
         return True

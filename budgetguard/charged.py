@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from budgetguard.newest import keep_newest
 from budgetguard.stores.base import public_url
 from budgetguard.usage import Reported
 
@@ -44,8 +45,7 @@ class _Charged:
         with self._lock:
             self._ids.pop(name, None)
             self._ids[name] = None
-            if len(self._ids) > _MOST_IDS:
-                del self._ids[next(iter(self._ids))]
+            keep_newest(self._ids, _MOST_IDS)
 
     def remember_object(self, payer: Payer, answer: object) -> None:
         """Remember an answer by being this object."""
@@ -60,8 +60,7 @@ class _Charged:
                 self._objects[key] = weakref.ref(answer, lambda _: self._objects.pop(key, None)), {payer}
             except TypeError:
                 self._kept[key] = answer, {payer}
-                if len(self._kept) > _MOST_KEPT:
-                    del self._kept[next(iter(self._kept))]
+                keep_newest(self._kept, _MOST_KEPT)
 
     def has(self, payer: Payer, answer: object, reported: Reported) -> bool:
         """Tell whether the payer has paid for an answer."""

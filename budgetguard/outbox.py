@@ -20,6 +20,7 @@ from budgetguard.errors import StoreError
 from budgetguard.events import logger
 from budgetguard.holds import Hold, Settled, Settlement, UnknownAccount
 from budgetguard.money import format_usd
+from budgetguard.newest import keep_newest
 from budgetguard.spool import Spool
 from budgetguard.stores.base import Store
 
@@ -141,8 +142,7 @@ class Outbox:
                 logger.warning("budgetguard: a settlement keeps its name in the spool: %s", error)
             where = f"in {unsent.spool.folder} (see `budgetguard spool`)"
         self._unknown[hold_id] = unsent
-        while len(self._unknown) > _MOST_UNKNOWN:  # those in the spool stay there
-            del self._unknown[next(iter(self._unknown))]
+        keep_newest(self._unknown, _MOST_UNKNOWN)  # those in the spool stay there
         logger.warning(
             "budgetguard: %s of hold %s is booked to nobody, since the store does not know %s: it is kept %s "
             "and sent again when the store is opened",

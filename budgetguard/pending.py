@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from budgetguard.background import background
 from budgetguard.errors import StoreError
 from budgetguard.events import logger
+from budgetguard.newest import keep_newest
 
 if TYPE_CHECKING:
     from budgetguard.bookkeeping import Bookkeeper
@@ -44,8 +45,7 @@ def remember(call: Call, request_id: str | None) -> None:
         if name in _calls:
             return
         _calls[name] = call
-        if len(_calls) > _MOST:
-            del _calls[next(iter(_calls))]
+        keep_newest(_calls, _MOST)
     _attach(call, request_id, _FIRST_RETRY)
 
 
@@ -92,8 +92,7 @@ def end(keeper: Bookkeeper, request_id: str) -> None:
         if found is not None:
             over = found[1]
             over[request_id] = None
-            if len(over) > _MOST:
-                del over[next(iter(over))]
+            keep_newest(over, _MOST)
 
 
 def _attach(call: Call, request_id: str, retry_in: float) -> None:

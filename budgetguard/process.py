@@ -9,6 +9,7 @@ from typing import Final
 from budgetguard.accounts import PROCESS, Budget, account_name
 from budgetguard.holds import Charge, Hold
 from budgetguard.money import Nanos
+from budgetguard.newest import keep_newest
 
 _MOST_COUNTED: Final = 1_024
 
@@ -62,8 +63,7 @@ class ProcessCap:
             self._spent += cost
             if capped:
                 self._on_account[project] = self._on_account.get(project, 0) + cost
-            while len(self._counted) > _MOST_COUNTED:
-                del self._counted[next(iter(self._counted))]
+            keep_newest(self._counted, _MOST_COUNTED)
 
     def begin_elsewhere(self) -> None:
         """Take new accounts, because the stores have changed; what is spent stays spent."""
