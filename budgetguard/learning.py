@@ -20,6 +20,8 @@ ENOUGH = 30
 """Answers needed before a quantile is trusted: below this one outlier in a hundred has hardly been seen."""
 
 _STEPS_PER_OCTAVE = 4
+MOST_MODELS = 2_000
+"""Models of one project that a store keeps observations of: beyond it, those seen least are forgotten."""
 FADE_AT = 4_000
 """Answers counted at which the old ones fade."""
 

@@ -10,6 +10,14 @@ each account booked it: a late settle takes back what its lapse booked only if t
 the sum, and what an account has spent can be added up again from its holds. Both begin at random, so
 that an account deleted and made again, be it within the same millisecond, never shares a window with
 holds of its former life.
+
+Sums have a bound, `MAX_SUM`, which every store can count to. Nothing is granted beyond it, not on an account
+without a limit either. What is spent beyond it cannot be kept from being spent: the sum stays at the bound,
+so that the account is full until its window ends or it is reset, and can be read, reset and deleted.
+
+A record of a call is swept some time after it ended. A settlement that names a hold as old as those that
+were swept (`Rows.swept_to`) and that is not there may have been booked: it counts as repeated. So a clock
+that jumps ahead and back, which has records swept too soon, has nothing booked twice.
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ from budgetguard.holds import (
     Unlimited,
 )
 from budgetguard.learning import observe
-from budgetguard.money import Nanos
+from budgetguard.money import MAX_SUM, Nanos, add_bounded
 from budgetguard.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
 from budgetguard.windows import Milliseconds, window_at
 
@@ -61,10 +69,10 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     # Copies, made when nothing more is loaded: a refusal must not keep a limit that it pinned.
     accounts |= {name: {**accounts[name], "limit": limit} for name, limit in limits.items()}
     for name, row in accounts.items():
-        limit = row["limit"]
-        if hold.amount and limit is not None and row["spent"] + row["held"] + hold.amount > limit:
+        limit = MAX_SUM if row["limit"] is None else min(row["limit"], MAX_SUM)
+        if hold.amount and row["spent"] + row["held"] + hold.amount > limit:
             book.save()  # what time alone brought about: windows that ended, holds that lapsed
-            return Refused(balance(name, row), tuple(book.lapses))
+            return Refused(balance(name, {**row, "limit": limit}), tuple(book.lapses))
     expires = now + hold.ttl
     for name, row in accounts.items():
         row["held"] += hold.amount
@@ -80,11 +88,14 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     """Book what a call cost, once per hold id; state `voided` books nothing.
 
     A hold that the rows do not know (it was never reserved, or the store lost it) is booked on the
-    charges it carries: the money is spent, whatever the store remembers.
+    charges it carries: the money is spent, whatever the store remembers. But for one so old that its record
+    may have been swept.
     """
     book = _Book(rows, now, sparing=hold.id)
     row = book.hold(hold.id)
     if row is None:
+        if hold.id <= rows.swept_to:
+            return Settled(booked=0, repeated=True)
         windows: dict[str, int] = {}
         for charge in hold.charges:
             account = book.account(charge.account)
@@ -108,7 +119,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
         if account["window"] == window:
             if late and row["epochs"].get(name) == account["epoch"]:
                 _book_cost(account, row["model"], -row["on_lapse"])
-                account["lapsed"] -= row["on_lapse"]
+                account["lapsed"] = add_bounded(account["lapsed"], -row["on_lapse"])
                 account["lapses"] -= 1
             _book_cost(account, row["model"], settlement.cost)
             row["epochs"][name] = account["epoch"]
@@ -303,7 +314,7 @@ class _Book:
             _release(account, hold_id, hold, window)
             if account["window"] == window:  # if that is over by now, what is booked goes with it
                 _book_cost(account, hold["model"], hold["on_lapse"])
-                account["lapsed"] += hold["on_lapse"]
+                account["lapsed"] = add_bounded(account["lapsed"], hold["on_lapse"])
                 account["lapses"] += 1
                 hold["epochs"][name] = account["epoch"]
             self._dirty_accounts[name] = account
@@ -348,9 +359,9 @@ def _release(account: AccountRow, hold_id: str, hold: HoldRow, window: int) -> N
 def _book_cost(account: AccountRow, model: str, cost: Nanos) -> None:
     if not cost:
         return
-    account["spent"] += cost
+    account["spent"] = add_bounded(account["spent"], cost)
     models = account["models"]
-    models[model] = models.get(model, 0) + cost
+    models[model] = add_bounded(models.get(model, 0), cost)
     if not models[model]:
         del models[model]
 

@@ -85,11 +85,13 @@ class BudgetManager:
 
     @property
     def _local(self) -> Guard:
-        if self._given is not None:
-            return self._given.in_project(self.project_name)
-        import budgetguard
+        base = self._given
+        if base is None:
+            import budgetguard
 
-        return budgetguard.default_guard().in_project(self.project_name)
+            base = budgetguard.default_guard()
+        # What is at a service limits none of the guard's own calls, whatever their project is called.
+        return (base.of_manager if self._service is None else base.in_project)(self.project_name)
 
     def create_budget(
         self,

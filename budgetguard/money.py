@@ -1,7 +1,7 @@
 """Money as integer Nanos: exact, ordered, and safe in every store.
 
-One Nano is 1e-9 USD, so a token at $0.15 per million costs 150 Nanos. Balances stop at
-`MAX_NANOS` because Redis Lua, one of the stores, computes in IEEE doubles.
+One Nano is 1e-9 USD, so a token at $0.15 per million costs 150 Nanos. Amounts stop at
+`MAX_NANOS` because Redis Lua, one of the stores, computes in IEEE doubles, and sums at `MAX_SUM`.
 """
 
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
@@ -13,10 +13,21 @@ Nanos: TypeAlias = int
 
 NANOS_PER_USD = 1_000_000_000
 MAX_NANOS: Nanos = 2**53 - 1
+"""The largest amount, be it a limit, a hold or a cost."""
+MAX_SUM: Nanos = 2**60
+"""The largest sum of amounts. No store has an integer that a few such sums are too large for."""
 MAX_USD = Decimal(MAX_NANOS) / NANOS_PER_USD
 
 # Wide enough that no product of a price and a count is rounded before `ceil_nanos` rounds it.
 _EXACT = Context(prec=60)
+
+
+def add_bounded(total: Nanos, nanos: Nanos) -> Nanos:
+    """Add to a sum of Nanos, which stops at `MAX_SUM` and then stays there, whatever is taken back.
+
+    What a sum would be beyond the bound is not known any more, so nothing may be taken from it.
+    """
+    return MAX_SUM if total >= MAX_SUM else min(total + nanos, MAX_SUM)
 
 
 def to_nanos(usd: int | float | Decimal, *, name: str = "amount") -> Nanos:

@@ -24,7 +24,7 @@ class ProcessCap:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self.limit: Nanos = 0
+        self.limit: Nanos | None = None
         self._spent: Nanos = 0
         self._on_account: dict[str, Nanos] = {}
         self._counted: dict[str, None] = {}
@@ -38,8 +38,8 @@ class ProcessCap:
         return self._spent
 
     def charge(self, project: str) -> Charge | None:
-        """Return the charge that caps a project's call, or None where nothing is capped (limit 0)."""
-        if not self.limit:
+        """Return the charge that caps a project's call, or None where nothing is capped (limit None)."""
+        if self.limit is None:
             return None
         self._mind_fork()
         with self._lock:

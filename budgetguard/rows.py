@@ -114,6 +114,10 @@ class Export:
 class Rows(Protocol):
     """Load and save rows inside one transaction. A loaded row is the caller's to change."""
 
+    @property
+    def swept_to(self) -> str:
+        """The greatest id of a hold whose record was swept; empty if none was."""
+
     def load_account(self, name: str) -> AccountRow | None:
         """Return an account's row, or None."""
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from budgetguard import Guard
+from budgetguard.config import Settings
+from budgetguard.errors import BudgetGuardError
+from budgetguard.stores import hosted_target, open_store, postgres_target, redis_target
 from budgetguard.stores.base import public_url
+from budgetguard.stores.urls import shown_url
 
 
 @pytest.mark.parametrize(
@@ -35,3 +43,69 @@ def test_a_folder_is_shown_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     assert public_url("disk://data/b") == f"disk://{tmp_path}/data/b"
     assert public_url("disk://~/b") == f"disk://{Path.home()}/b"
+
+
+SECRET = "hunter2"
+SCHEMES = ["redis", "rediss", "valkey", "redis+sentinel", "redis+cluster", "postgresql", "postgres"]
+FORMS = [
+    "{s}:/user:{p}@host/0",
+    "{s}:user:{p}@host/0",
+    "{s}//user:{p}@host/0",
+    "{s}:///user:{p}@host/0",
+    "{s}:// user:{p}@host",
+    " {s}://user:{p}@host",
+    "user:{p}@host",
+    "//user:{p}@host",
+    "{s}://user:{p}@host:port/0",
+    "{s}://user:{p}@host:99999/0",
+    "{s}://user:{p}@host name/0",
+    "{s}://user:{p}@[bad/0",
+    "{s}://user:{p}@/0",
+    "{s}://user:{p}",
+    "{s}://:{p}",
+    "{s}://user:{p}@host/0/1/2",
+    "{s}://user:{p}@host/0?timeout=soon",
+    "{s}://user:{p}@host/0?schema=A-B",
+    "{s}://user:{p}@host#x",
+    "{s}://host/0?passwd={p}",
+    "{s}://host/0?password={p}&timeout=x",
+    "{s}://host/0?sslpassword={p}",
+    "{s}://host/0?token={p}",
+    "{s}://host/0?timeout=3;password={p}",
+    "{s}://host/0?user:{p}@host",
+    "{s}://user:{p}@one,user:{p}@two/0",
+    "{s}://host@user:{p}",
+]
+PARSERS = {
+    **dict.fromkeys(redis_target.SCHEMES, redis_target.parse_url),
+    **dict.fromkeys(("postgresql", "postgres"), postgres_target.parse_url),
+    **dict.fromkeys(hosted_target.SCHEMES, hosted_target.parse_url),
+}
+AROUND = ["", "/", "@", "#", "?", ":", "%", "[", " ", "&", ";", "=", "\\", "é"]
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.sampled_from([*SCHEMES, "https", "http", "REDIS", "PostgreSQL", "rdis", "disk", "memory"]),
+    st.sampled_from(AROUND),
+    st.sampled_from(AROUND),
+)
+@settings(max_examples=400, deadline=None)
+@example("{s}://user:{p}@host/0", "redis", "a/", "")
+def test_a_secret_in_a_url_that_is_slightly_wrong_is_shown_nowhere(
+    form: str, scheme: str, before: str, after: str
+) -> None:
+    # Where nothing follows, what stands behind an @ or a / is a host's or a database's name.
+    assume(not before or form.partition("{p}")[2])
+    url = form.format(s=scheme, p=before + SECRET + after)
+    assume(not url.startswith("disk://"))  # a folder, which may be named so
+    shown = [public_url(url), shown_url(url)]
+    parse = PARSERS.get(url.partition("://")[0], partial(open_store, project="p"))
+    for opening in (partial(parse, url), lambda: Settings(store=url), lambda: Guard(store=url)):
+        try:
+            made = opening()
+        except BudgetGuardError as error:
+            shown += [str(error), repr(error), str(error.to_dict()), *traceback.format_exception(error)]
+        else:
+            shown += [repr(made), str(made)]
+    assert not [text for text in shown if SECRET in text]

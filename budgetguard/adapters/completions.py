@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from budgetguard.adapters.alternatives import with_alternatives
 from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.adapters.responses import AnyTally, read_any
+from budgetguard.adapters.tally import with_seen
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given
 from budgetguard.counting.responses import offered_tools
@@ -80,7 +82,9 @@ class FunctionRequest(Request):
         self._cap = cap
         self._name = name
         self._row = row
-        self._body = body
+        # What clients write into the request beside its own parameters.
+        extra = given(body, "extra_body")
+        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
         self._usage = usage
         self._provider = provider
         self._base_url = base_url
@@ -96,10 +100,21 @@ class FunctionRequest(Request):
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        if not self._free:
+            projection = with_alternatives(
+                projection,
+                self._body,
+                rates,
+                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url),
+                learned_cap,
+            )
         self._hides = projection.hidden is not None and projection.hidden.hides
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
 
     @property
     def takes_cap(self) -> bool:
@@ -114,7 +129,11 @@ class FunctionRequest(Request):
             return Answered(Reported(usage=self._read_usage(self._usage, answer)))
         if isinstance(answer, str):
             return self.text_ending(count_text(answer, encoding_for(self.model)))
-        found = read_any(answer)
+        from budgetguard.adapters.streams import ending_of_stream
+
+        if (streamed := ending_of_stream(answer, self.model)) is not None:
+            return streamed
+        found = with_seen(read_any(answer), answer, self.model)
         if found.usage is None and not found.pending:
             raise UnpricedAnswerError(
                 f"{self._name}() answered with {type(answer).__name__}, from which no cost can be read, "
@@ -220,11 +239,12 @@ class ItemReader:
         return self._request.text_ending(seen)
 
     def ending_early(self, error: BaseException | None) -> Ending:
-        if (said := self._request.tally_ending(self._tally)) is not None:
+        said = self._request.tally_ending(self._tally)
+        if said is not None and self._tally.told:
             return said
         if error is not None and not self._any:
             return self._request.ending_of_error(error)
-        return Abandoned(self._seen())
+        return Abandoned(self._seen(), reported=self._tally.reported)
 
     def _seen(self) -> int:
         written = count_text("".join(self._text), encoding_for(self._request.model)) if self._text else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from csv import DictWriter
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -16,6 +17,9 @@ from budgetguard.cli.tables import report_plot, report_table
 from budgetguard.errors import ConfigurationError
 from budgetguard.report import DIMENSIONS, Dimension, Report, matching, summarize
 from budgetguard.windows import duration_ms, to_datetime
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -151,7 +155,17 @@ def _write_csv(made: Report) -> None:
     names = [*made.by, *made.total.to_dict()]
     writer = DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(made.to_dict()["rows"])
+    for row in made.to_dict()["rows"]:
+        writer.writerow(
+            {name: _no_formula(value) if name in made.by else value for name, value in row.items()}
+        )
+
+
+def _no_formula(value: object) -> object:
+    """Return a cell so that a spreadsheet reads it as text: names may begin like formulas, numbers too."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _show(here: Session, made: Report, span: str, *, plot: bool) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from budgetguard.accounts import Balance, Budget
 from budgetguard.errors import ConfigurationError
 from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.learning import Observations
 from budgetguard.stores import redis_target
+from budgetguard.stores.urls import public_url, shown_url
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock
 
+__all__ = ["DEFAULT_RETENTION", "Migrating", "Store", "open_store", "public_url"]
+
 DEFAULT_RETENTION: Final = "90d"
+OWN_PROJECTS: Final = "budgetguard:"
+"""What the names of the projects begin with in which the hosted service keeps what is its own."""
 
 
 class Store(Protocol):
@@ -73,6 +75,12 @@ class Store(Protocol):
     def observations(self, model: str) -> Observations:
         """Return what has been observed of a model's answers."""
 
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        """Yield the projects beside this one, and this one, that have an account (or just this account).
+
+        In order of their names. A service tells a key of its own project only.
+        """
+
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         """Call `hook` for every hold that this store finds lapsed outside of reserve and settle.
 
@@ -128,33 +136,9 @@ def open_store(
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
     if scheme not in _STORES:
         known = ", ".join(f"{name}://" for name in _STORES if "+" not in name)
-        shown = public_url(url) if isinstance(url, str) and "@" in url else url
+        shown = shown_url(url) if isinstance(url, str) else url
         raise ConfigurationError(f"store {shown!r} is not a URL that budgetguard knows: use one of {known}")
     module, name = _STORES[scheme]
     kind = getattr(import_module(module), name)
     store: Store = kind(url, project=project, clock=clock, retention=retention)
     return store
-
-
-# Options that say which store is meant; the others say how to use it, and may be secret.
-_PLACES: Final = ("schema", "host", "hostaddr", "port", "dbname")
-
-
-def public_url(url: str) -> str:
-    """Return a store's URL as it may be shown and compared: whole paths, no credentials.
-
-    Of its options only those are left that tell stores apart.
-    """
-    if url.startswith("disk://"):
-        folder = Path(url.removeprefix("disk://").partition("?")[0])
-        with suppress(RuntimeError):  # there is no home, which opening it will say
-            folder = folder.expanduser()
-        return f"disk://{folder.absolute()}"
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # no URL at all, which opening it will say
-        return f"{url.partition('://')[0]}://…"
-    path = parts.path.rstrip("/") if parts.scheme in ("http", "https") else parts.path
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
-    options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] in _PLACES], safe="/")
-    return f"{place}?{options}" if options else place

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -24,6 +26,7 @@ _PAGE_SIZE: Final = 2_048
 _CHECKPOINT_AT: Final = 4_000
 
 
+_IS_NEW = "SELECT 1 FROM pragma_table_info('project') WHERE name = 'swept'"
 _IS_MADE = "SELECT 1 FROM sqlite_master WHERE name NOT IN ('Settings', 'Cache') AND type = 'table'"
 
 
@@ -66,18 +69,22 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
         folder: an existing folder.
         timeout: seconds that a transaction waits for another process's.
         schema: statements that make what the database has beside diskcache's own tables.
+        upgrade: those that make, of what an older budgetguard made, the same.
 
     Raises:
         sqlite3.Error: the database cannot be opened.
         StoreError: the database is not budgetguard's, or of another schema; it was not changed.
     """
 
-    def __init__(self, folder: Path, timeout: float, schema: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, timeout: float, schema: Sequence[str], upgrade: Sequence[str] = ()
+    ) -> None:
         self._path = folder / diskcache.core.DBNAME
         self._wait = timeout
         # The finalizer needs the connection without the cache.
         self._connections: list[sqlite3.Connection] = []
         self._finalizer = weakref.finalize(self, _close_all, self._connections)
+        _make_file(self._path)
         _claim(self._path, timeout)
         try:
             super().__init__(
@@ -90,7 +97,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
                 tag_index=0,
                 sqlite_auto_vacuum=0,
             )
-            self._make(schema)
+            self._make(schema, upgrade)
         except BaseException:
             self.close()
             raise
@@ -111,12 +118,15 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
         """Execute what diskcache does as it opens, waiting as long as asked, not 60 s whatever the error."""
         return self._con.execute
 
-    def _make(self, schema: Sequence[str]) -> None:
-        with self.connection as con:
+    def _make(self, schema: Sequence[str], upgrade: Sequence[str]) -> None:
+        con = self.connection
+        if con.execute(_IS_NEW).fetchone() is not None:
+            return
+        with con:
             con.execute("BEGIN IMMEDIATE")
             # All are made in one transaction, so where one is there all are.
-            if con.execute(_IS_MADE).fetchone() is None:
-                for statement in schema:
+            if con.execute(_IS_NEW).fetchone() is None:
+                for statement in schema if con.execute(_IS_MADE).fetchone() is None else upgrade:
                     con.execute(statement)
 
     def close(self) -> None:
@@ -143,6 +153,21 @@ def connect(folder: Path, timeout: float) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make the database's file for its owner alone, as SQLite then makes the files beside it.
+
+    Those of an older budgetguard, which others may read because the umask lets them, are closed to them.
+    Files that were opened to a group on purpose stay as they are.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(OSError):  # it is not there, or another user's
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & 0o007:
+                file.chmod(mode & 0o700)
 
 
 def _claim(path: Path, timeout: float) -> None:

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from budgetguard.learning import Observations
-from budgetguard.money import Nanos
+from budgetguard.money import MAX_SUM, Nanos
 from budgetguard.rows import AccountRow, HoldRow
 from budgetguard.stores import disk_tables as tables
-from budgetguard.stores.disk_tables import NEVER, dump, malformed, parse, text_in, text_out
+from budgetguard.stores.disk_tables import (
+    NEVER,
+    MalformedAccount,
+    dump,
+    malformed,
+    parse,
+    text_in,
+    text_out,
+)
 from budgetguard.windows import Milliseconds
 
 
@@ -70,6 +78,38 @@ class TableRows:
         else:
             self._execute(tables.SAVE_MOVED, (self._project, moved_to))
 
+    @property
+    def swept_to(self) -> str:
+        """The greatest id of a hold whose record was swept; empty if none was."""
+        found = self._execute(tables.FIND_SWEPT, (self._project,)).fetchone()
+        return "" if found is None else str(found[0])
+
+    def mend_account(self, name: str) -> None:
+        """Set what an account has spent to nothing, whatever stands there, and what it holds to its holds."""
+        found = self._execute(tables.ACCOUNT_NUMBER, (self._project, name)).fetchone()
+        if found is None:
+            return
+        held = sum(hold["amount"] for _, hold in self._open_of(name))
+        self._execute(tables.REMOVE_ALL_SPEND, found)
+        self._execute(tables.MEND_ACCOUNT, (min(held, MAX_SUM), *found))
+
+    def drop_account(self, name: str) -> bool:
+        """Delete an account, whatever stands there, and tell whether it existed; its holds are nobody's."""
+        found = self._execute(tables.ACCOUNT_NUMBER, (self._project, name)).fetchone()
+        if found is None:
+            return False
+        for hold_id, hold in self._open_of(name):
+            del hold["accounts"][name]
+            self.save_hold(hold_id, hold)
+        self._numbers[name] = found[0]
+        self.remove_account(name)
+        return True
+
+    def _open_of(self, name: str) -> list[tuple[str, HoldRow]]:
+        found = self._execute(tables.OPEN_OF_ACCOUNT, (self._project, _quoted(name))).fetchall()
+        holds = ((hold_id, self.load_hold(hold_id)) for hold_id, _ in _naming(name, found))
+        return [(hold_id, hold) for hold_id, hold in holds if hold is not None]
+
     def load_account(self, name: str) -> AccountRow | None:
         found = self._execute(tables.LOAD_ACCOUNT, (self._project, name)).fetchone()
         if found is None:
@@ -95,17 +135,23 @@ class TableRows:
 
     def page_of_accounts(
         self, start: str, end: str | bytes, after: str | None
-    ) -> list[tuple[str, AccountRow]]:
+    ) -> list[tuple[str, AccountRow | MalformedAccount]]:
         """Return up to a page of accounts, start <= name < end, by name, after one of them."""
         statement = tables.FIRST_PAGE_OF_ACCOUNTS if after is None else tables.NEXT_PAGE_OF_ACCOUNTS
-        page = (self._project, start if after is None else after, end, tables.PAGE)
-        found = self._execute(statement, page).fetchall()
+        span = (self._project, start if after is None else after, end, tables.PAGE)
+        found = self._execute(statement, span).fetchall()
         spend: dict[int, list[tuple[Any, Any]]] = {}
         if found:
-            span = (self._project, found[0][0], found[-1][0])
-            for number, model, cost in self._execute(tables.SPEND_OF_PAGE, span):
+            names = (self._project, found[0][0], found[-1][0])
+            for number, model, cost in self._execute(tables.SPEND_OF_PAGE, names):
                 spend.setdefault(number, []).append((model, cost))
-        return [(name, self._peeked(name, tuple(values), spend.get(n, ()))) for name, n, *values in found]
+        page: list[tuple[str, AccountRow | MalformedAccount]] = []
+        for name, number, *values in found:
+            try:
+                page.append((name, self._peeked(name, tuple(values), spend.get(number, ()))))
+            except MalformedAccount as error:
+                page.append((name, error))
+        return page
 
     def page_of_holds(self, start: str, end: str | bytes, after: str | None) -> list[tuple[str, HoldRow]]:
         """Return up to a page of holds, start <= id < end, in order of their ids, after one of them."""
@@ -299,8 +345,17 @@ def account_of(
     """Make an account's row of its columns; also return its first model, how many holds are open, and due.
 
     Raises:
-        sqlite3.DataError: a value that this did not write.
+        MalformedAccount: a value that this did not write.
     """
+    try:
+        return _account_of(name, values, spend)
+    except sqlite3.DataError as error:
+        raise MalformedAccount(name, str(error)) from error
+
+
+def _account_of(
+    name: str, values: tuple[Any, ...], spend: Iterable[tuple[Any, Any]]
+) -> tuple[AccountRow, str | None, int, Milliseconds]:
     what = f"of account {name!r}"
     tables.ACCOUNT_TYPES.check(values, what)
     *plain, ephemeral, stored_first, first_spent, opened, due = values
@@ -368,12 +423,17 @@ def hold_of(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
 def sweep(con: sqlite3.Connection, project: int, horizon: Milliseconds) -> None:
     """Delete some of what ended, or was used last, before the horizon; few enough not to hold up a call."""
     made_before = f"{horizon:012x}"
-    con.execute(tables.SWEEP_HOLDS, (project, project, made_before, horizon))
+    old = con.execute(tables.SWEPT_HOLDS, (project, made_before, horizon)).fetchall()
+    if old:
+        con.executemany(tables.SWEEP_HOLD, [(project, hold_id) for (hold_id,) in old])
+        con.execute(tables.SAVE_SWEPT, (old[-1][0], project))
     con.execute(tables.SWEEP_OPEN_ON_NOTHING, (project, made_before, horizon))
     con.execute(tables.SWEEP_ANSWERS, (project, project, made_before))
     rows = TableRows(con, project, horizon)
     for (name,) in con.execute(tables.IDLE_ACCOUNTS, (project, horizon, horizon)).fetchall():
         rows.remove_account(name)
+    for (model,) in con.execute(tables.SELDOM_OBSERVED, (project,)).fetchall():
+        con.execute(tables.REMOVE_ALL_OBSERVED, (project, model))
 
 
 def _quoted(name: str) -> str:

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from budgetguard.learning import MOST_MODELS
+
 NEVER: Final = 2**62
 """What `due` is where no hold is open."""
 
@@ -102,8 +104,13 @@ def _columns(table: str, names: tuple[str, ...]) -> str:
     return ", ".join(f'"{name}" {_types(table, name)[0].upper()}' for name in names)
 
 
+_SWEPT = "swept TEXT NOT NULL DEFAULT ''"
+UPGRADE: Final = (f"ALTER TABLE project ADD COLUMN {_SWEPT}",)
+"""Statements that make, of the tables that an older budgetguard made, these."""
+
 SCHEMA: Final = (
-    "CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    # `swept` is the greatest id of a hold whose record was swept. An older budgetguard made none.
+    f"CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, {_SWEPT})",
     # Projects that have left: whereto.
     "CREATE TABLE moved (project INTEGER PRIMARY KEY, moved_to TEXT NOT NULL)",
     "CREATE TABLE account "
@@ -142,9 +149,20 @@ def _sets(names: tuple[str, ...]) -> str:
 
 FIND_PROJECT: Final = "SELECT id FROM project WHERE name = ?"
 ADD_PROJECT: Final = "INSERT OR IGNORE INTO project (name) VALUES (?)"
+LIST_PROJECTS: Final = (
+    "SELECT name FROM project WHERE EXISTS (SELECT 1 FROM account WHERE account.project = project.id) "
+    "ORDER BY name"
+)
+LIST_PROJECTS_WITH: Final = (
+    "SELECT project.name FROM project JOIN account ON account.project = project.id AND account.name = ? "
+    "ORDER BY project.name"
+)
 FIND_MOVED: Final = "SELECT moved_to FROM moved WHERE project = ?"
 SAVE_MOVED: Final = "INSERT OR REPLACE INTO moved (project, moved_to) VALUES (?, ?)"
 REMOVE_MOVED: Final = "DELETE FROM moved WHERE project = ?"
+
+FIND_SWEPT: Final = "SELECT swept FROM project WHERE id = ?"
+SAVE_SWEPT: Final = "UPDATE project SET swept = max(swept, ?) WHERE id = ?"
 
 LOAD_ACCOUNT: Final = f"SELECT id, {_list(ACCOUNT)} FROM account WHERE project = ? AND name = ?"
 INSERT_ACCOUNT: Final = (
@@ -152,6 +170,11 @@ INSERT_ACCOUNT: Final = (
 )
 UPDATE_ACCOUNT: Final = f"UPDATE account SET {_sets(ACCOUNT)} WHERE id = ?"
 POSTPONE: Final = "UPDATE account SET due = ? WHERE id = ?"
+ACCOUNT_NUMBER: Final = "SELECT id FROM account WHERE project = ? AND name = ?"
+MEND_ACCOUNT: Final = """
+UPDATE account SET spent = 0, lapsed = 0, lapses = 0, model = NULL, model_spent = 0, held = ?
+WHERE id = ?
+"""
 REMOVE_ACCOUNT: Final = "DELETE FROM account WHERE project = ? AND name = ?"
 _PAGE_OF_ACCOUNTS = (
     f"SELECT name, id, {_list(ACCOUNT)} FROM account "
@@ -218,11 +241,10 @@ SAVE_OBSERVED: Final = (
 REMOVE_OBSERVED: Final = "DELETE FROM observation WHERE project = ? AND model = ? AND bucket = ?"
 
 # A hold's id begins with when it was made, which is before it ended.
-SWEEP_HOLDS: Final = f"""
-DELETE FROM ended_hold WHERE project = ? AND id IN (
-  SELECT id FROM ended_hold WHERE project = ? AND id < ? AND ended < ? LIMIT {SWEEP_AT_MOST}
-)
+SWEPT_HOLDS: Final = f"""
+SELECT id FROM ended_hold WHERE project = ? AND id < ? AND ended < ? ORDER BY id LIMIT {SWEEP_AT_MOST}
 """
+SWEEP_HOLD: Final = "DELETE FROM ended_hold WHERE project = ? AND id = ?"
 SWEEP_OPEN_ON_NOTHING: Final = (
     "DELETE FROM open_hold WHERE project = ? AND id < ? AND accounts = '{}' AND expires < ?"
 )
@@ -234,6 +256,11 @@ DELETE FROM answer WHERE project = ? AND request_id IN (
   LIMIT {SWEEP_AT_MOST}
 )
 """
+SELDOM_OBSERVED: Final = (
+    "SELECT model FROM observation WHERE project = ? GROUP BY model "
+    f"ORDER BY sum(count) DESC LIMIT -1 OFFSET {MOST_MODELS}"
+)
+REMOVE_ALL_OBSERVED: Final = "DELETE FROM observation WHERE project = ? AND model = ?"
 IDLE_ACCOUNTS: Final = (
     "SELECT name FROM account WHERE ephemeral = 1 AND project = ? AND created < ? AND updated < ? "
     f"AND opened = 0 LIMIT {SWEEP_AT_MOST}"
@@ -258,7 +285,11 @@ STATEMENTS: Final = {
     "page of open": PAGE_OF_OPEN,
     "load answer": LOAD_ANSWER,
     "load observed": LOAD_OBSERVED,
-    "sweep holds": SWEEP_HOLDS,
+    "swept holds": SWEPT_HOLDS,
+    "sweep hold": SWEEP_HOLD,
+    "find swept": FIND_SWEPT,
+    "account number": ACCOUNT_NUMBER,
+    "remove all observed": REMOVE_ALL_OBSERVED,
     "sweep open on nothing": SWEEP_OPEN_ON_NOTHING,
     "sweep answers": SWEEP_ANSWERS,
     "idle accounts": IDLE_ACCOUNTS,
@@ -326,6 +357,18 @@ def text_in(stored: str | bytes, what: str) -> str:
     return name
 
 
+class MalformedAccount(sqlite3.DataError):
+    """What is stored of an account is not what this wrote.
+
+    Attributes:
+        account: its name.
+    """
+
+    def __init__(self, account: str, text: str) -> None:
+        super().__init__(text)
+        self.account = account
+
+
 def malformed(what: str, why: str) -> sqlite3.DataError:
     """Return the error for a row that this did not write."""
     return sqlite3.DataError(f"malformed row {what}: {why}")
@@ -335,11 +378,12 @@ def check_sums(name: str, sums: Sequence[object]) -> None:
     """Refuse what an account has spent and holds, and its limit, if they are no integers.
 
     Raises:
-        sqlite3.DataError: they are none; the limit may be None.
+        MalformedAccount: they are none; the limit may be None.
     """
     for value in sums:
         if type(value) is not int and value is not None:
-            raise malformed(f"of account {name!r}", f"{type(value).__name__} where an integer should be")
+            error = malformed(f"of account {name!r}", f"{type(value).__name__} where an integer should be")
+            raise MalformedAccount(name, str(error))
 
 
 class Types:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from budgetguard.money import MAX_SUM
+
 MOST_ACCOUNTS: Final = 3
 """A hold on more accounts than this is the ledger's: every process reads the verbs as it opens the store."""
 
@@ -24,7 +26,8 @@ _STAYS = "SELECT RAISE(ABORT, 'uncommon') FROM moved WHERE project = NEW.project
 _TAKE = f"""
 UPDATE account SET held = held + NEW.amount, opened = opened + 1, due = min(due, NEW.expires),
   updated = NEW.now, "limit" = {_LIMIT}
-WHERE {_SAME} AND (NEW.amount = 0 OR {_LIMIT} IS NULL OR spent + held + NEW.amount <= {_LIMIT});
+WHERE {_SAME} AND (NEW.amount = 0 OR
+  spent + held + NEW.amount <= min(ifnull({_LIMIT}, {MAX_SUM}), {MAX_SUM}));
 {_CHECKED}
 """
 _STILL_ABSENT = """
@@ -55,7 +58,8 @@ _BOOK = f"""
 UPDATE account SET held = held - NEW.amount, spent = spent + NEW.cost, opened = opened - 1, updated = NEW.now,
   model = CASE WHEN NEW.cost AND model IS NULL THEN NEW.model ELSE model END,
   model_spent = model_spent + CASE WHEN NEW.other{{i}} THEN 0 ELSE NEW.cost END
-WHERE {_SAME} AND epoch = NEW.epoch{{i}} AND (NEW.cost = 0 OR ifnull(model = NEW.model, 1) <> NEW.other{{i}})
+WHERE {_SAME} AND epoch = NEW.epoch{{i}} AND spent + NEW.cost < {MAX_SUM}
+  AND (NEW.cost = 0 OR ifnull(model = NEW.model, 1) <> NEW.other{{i}})
   AND crossed = NEW.crossed{{i}} AND (NEW.ahead{{i}} IS NULL OR "limit" IS NULL OR "limit" = 0 OR ("limit" > 0
     AND (spent + NEW.cost) * 100 < NEW.ahead{{i}} * "limit"));
 {_CHECKED}
@@ -118,4 +122,11 @@ SETTLE: Final = {key: statement for key, (statement, _) in _settles.items()}
 """Statements that settle, by how many accounts the hold is on."""
 
 SCHEMA: Final = tuple(made for _, making in (*_reserves.values(), *_settles.values()) for made in making)
-"""Statements that make the verbs. Whoever changes one changes the schema, and its number."""
+"""Statements that make the verbs."""
+
+UPGRADE: Final = (
+    *(f"DROP VIEW reserve_{n}_{absent}" for n, absent in _reserves),
+    *(f"DROP VIEW settle_{n}" for n in _settles),
+    *SCHEMA,
+)
+"""Statements that make the verbs anew where an older budgetguard made them."""

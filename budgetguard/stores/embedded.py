@@ -67,8 +67,12 @@ class EmbeddedStore(ABC):
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
 
     @abstractmethod
-    def _transaction(self, *, whole: bool = False) -> AbstractContextManager[TimedRows]:
+    def _transaction(
+        self, *, whole: bool = False, until: float | None = None
+    ) -> AbstractContextManager[TimedRows]:
         """Open a write transaction: it commits on leaving, and rolls back on any exception.
+
+        It is waited for until a time (time.monotonic()), or for as long as the store waits.
 
         Accounts may be loaded with those of their open holds alone that are due, or that are loaded
         before; with all of them if `whole`. In either case `len` counts all.
@@ -187,13 +191,13 @@ class EmbeddedStore(ABC):
             rows.move(None if moved_to is None else note_of(moved_to))
 
     @contextmanager
-    def _writing(self, *, whole: bool = False) -> Iterator[TimedRows]:
-        """Open a transaction for a verb that writes.
+    def _writing(self, *, whole: bool = False, until: float | None = None) -> Iterator[TimedRows]:
+        """Open a transaction for a verb that writes: see `_transaction`.
 
         Raises:
             StoreError: the project has moved.
         """
-        with self._transaction(whole=whole) as rows:
+        with self._transaction(whole=whole, until=until) as rows:
             if rows.moved_to is not None:
                 raise moved(self, rows.moved_to)
             yield rows
@@ -214,6 +218,10 @@ class EmbeddedStore(ABC):
     @abstractmethod
     def observations(self, model: str) -> Observations:
         """Return what has been observed of a model's answers."""
+
+    @abstractmethod
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        """Yield the projects of this place that have an account (or just this account), in order."""
 
     @abstractmethod
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.stores.urls import shown_url, shown_word
 
 SCHEMES: Final = ("https", "http")
 KEY_VARIABLE: Final = "BUDGETGUARD_API_KEY"
@@ -67,7 +68,7 @@ def parse_url(url: str, headers: Mapping[str, str] | None = None) -> Target:
         ConfigurationError: anything else; its text shows no key.
     """
     scheme, _, rest = url.partition("://")
-    shown = f"{scheme}://{re.split('[?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"
+    shown = shown_url(url)
     if "@" in rest and "@" not in re.split("[/?#]", rest, maxsplit=1)[0]:
         raise ConfigurationError(
             f"a store's {scheme}:// URL has a key with / or ? or # in it: write %2F, %3F or %23 for them"
@@ -90,7 +91,7 @@ def parse_url(url: str, headers: Mapping[str, str] | None = None) -> Target:
         try:
             host = host.encode("idna").decode()
         except UnicodeError:
-            raise ConfigurationError(f"store {shown!r}: {host!r} is no host") from None
+            raise ConfigurationError(f"store {shown!r}: its host is none") from None
     timeout, ca_certs = _options(parts, shown)
     return Target(
         scheme=scheme,
@@ -108,8 +109,8 @@ def _options(parts: SplitResult, shown: str) -> tuple[float, str | None]:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _OPTIONS:
             raise ConfigurationError(
-                f"store {shown!r}: unknown option {name!r}; it takes {', '.join(_OPTIONS)}, and its key "
-                f"before an @ or in {KEY_VARIABLE}"
+                f"store {shown!r}: unknown option {shown_word(name)}; it takes "
+                f"{', '.join(_OPTIONS)}, and its key before an @ or in {KEY_VARIABLE}"
             )
         if name == "timeout":
             timeout = _seconds(value, shown)
@@ -126,7 +127,9 @@ def _seconds(value: str, shown: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
-        raise ConfigurationError(f"store {shown!r}: timeout must be a number of seconds, not {value!r}")
+        raise ConfigurationError(
+            f"store {shown!r}: timeout must be a number of seconds, not {shown_word(value)}"
+        )
     return seconds
 
 

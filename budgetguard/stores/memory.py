@@ -6,9 +6,11 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from heapq import nsmallest
+from typing import Final
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.learning import Observations
+from budgetguard.learning import MOST_MODELS, Observations
 from budgetguard.rows import (
     AccountRow,
     Export,
@@ -25,9 +27,12 @@ from budgetguard.rows import (
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
+from budgetguard.stores.urls import shown_url
 from budgetguard.windows import Clock, Milliseconds
 
 _SWEEP_EVERY = 1_024
+MOST_RECORDS: Final = 20_000
+"""Records of calls that ended, at most about so many: 1.5 kB each, in a process that may run for months."""
 
 
 class MemoryStore(EmbeddedStore):
@@ -45,7 +50,7 @@ class MemoryStore(EmbeddedStore):
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
         if url.removeprefix("memory://"):
             raise ConfigurationError(
-                f"store {url!r}: memory:// takes no name; each opening is a store of its own"
+                f"store {shown_url(url)!r}: memory:// takes no name; each opening is a store of its own"
             )
         super().__init__(project=project, clock=clock, retention=retention)
         self.url = url
@@ -54,6 +59,7 @@ class MemoryStore(EmbeddedStore):
         self._answers: dict[str, str] = {}
         self._observed: dict[str, Observations] = {}
         self._moved_to: str | None = None
+        self._swept_to = ""
         self._lock = threading.RLock()
         self._inside = False
         self._committed: _MemoryRows | None = None
@@ -62,6 +68,10 @@ class MemoryStore(EmbeddedStore):
 
     def observations(self, model: str) -> Observations:
         return dict(self._observed.get(model, {}))
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        if self._accounts if account is None else account in self._accounts:
+            yield self.project
 
     def retired(self) -> str | None:
         return self._moved_to
@@ -79,7 +89,7 @@ class MemoryStore(EmbeddedStore):
         """Do nothing: there is nothing to let go of but the balances themselves."""
 
     @contextmanager
-    def _transaction(self, *, whole: bool = False) -> Iterator[_MemoryRows]:
+    def _transaction(self, *, whole: bool = False, until: float | None = None) -> Iterator[_MemoryRows]:
         with self._whole():
             if self._inside:
                 raise nested(self.url)
@@ -146,7 +156,13 @@ class MemoryStore(EmbeddedStore):
 
     def _rows(self) -> _MemoryRows:
         return _MemoryRows(
-            self._clock(), self._accounts, self._holds, self._answers, self._observed, self._moved_to
+            self._clock(),
+            self._accounts,
+            self._holds,
+            self._answers,
+            self._observed,
+            self._moved_to,
+            self._swept_to,
         )
 
     def _before_fork(self) -> None:
@@ -156,11 +172,16 @@ class MemoryStore(EmbeddedStore):
         """Do nothing: see above."""
 
     def _sweep(self, horizon: Milliseconds) -> None:
-        old = [
-            i for i, row in self._holds.items() if (gone := gone_since(row)) is not None and gone < horizon
-        ]
+        ended = {i: gone for i, row in self._holds.items() if (gone := gone_since(row)) is not None}
+        old = [hold_id for hold_id, gone in ended.items() if gone < horizon]
+        surplus = len(ended) - len(old) - MOST_RECORDS
+        if surplus > 0:
+            old = nsmallest(len(old) + surplus, ended, key=lambda hold_id: (ended[hold_id], hold_id))
+        made_before = f"{self._clock():012x}"
         for hold_id in old:
             del self._holds[hold_id]
+            if self._swept_to < hold_id < made_before:
+                self._swept_to = hold_id
         for request_id in [answer for answer, of in self._answers.items() if of not in self._holds]:
             del self._answers[request_id]
         idle = [
@@ -170,6 +191,10 @@ class MemoryStore(EmbeddedStore):
         ]
         for name in idle:
             del self._accounts[name]
+        surplus = len(self._observed) - MOST_MODELS
+        if surplus > 0:
+            for model in nsmallest(surplus, self._observed, key=lambda m: sum(self._observed[m].values())):
+                del self._observed[model]
 
 
 class _MemoryRows:
@@ -183,9 +208,11 @@ class _MemoryRows:
         answers: dict[str, str],
         observed: dict[str, Observations],
         moved_to: str | None,
+        swept_to: str,
     ) -> None:
         self.now = now
         self.moved_to = moved_to
+        self.swept_to = swept_to
         self._accounts = accounts
         self._holds = holds
         self._answers = answers

@@ -58,6 +58,19 @@ _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
 _SWEPT_AT_MOST: Final = 2_048
 
+# From one project to the next by the index, so that not every account is read.
+_PROJECTS: Final = """
+WITH RECURSIVE found AS (
+    (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
+    UNION ALL
+    SELECT (SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1)
+    FROM found f WHERE f.project IS NOT NULL
+)
+SELECT jsonb_agg(f.project ORDER BY f.project) FROM found f
+WHERE f.project IS NOT NULL AND ($1::text IS NULL OR EXISTS (
+    SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = $1
+))
+"""
 _INHERITED: Final[list[Link]] = []
 """Connections of a parent process: to close them, be it by forgetting them, would end them for it too."""
 
@@ -200,6 +213,12 @@ class PostgresStore:
         counts: Observations = self._call("observed", (digest(model),), self._link.deadline())
         return counts
 
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        name = None if account is None else encode(account)
+        statement = _PROJECTS.replace("@schema@", f'"{self._target.schema}"').encode()
+        found = self._link.run(statement, [sql_value(name)], self._link.deadline())
+        yield from map(decode, json.loads(found or b"[]"))
+
     def export(self, since: Milliseconds = 0) -> Export:
         at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())
         return Export(at, self._exported(since))
@@ -281,7 +300,7 @@ class PostgresStore:
 
     def _asking(self, name: str, arguments: Sequence[Any]) -> tuple[bytes, builtins.list[bytes | None]]:
         places = ",".join([f"${number}" for number in range(1, len(arguments) + 2)])
-        statement = f"SELECT {self._target.schema}.{name}({places})".encode()
+        statement = f'SELECT "{self._target.schema}".{name}({places})'.encode()
         return statement, [sql_value(encode(self.project)), *map(sql_value, arguments)]
 
     def _read(self, answer: bytes | None) -> Any:

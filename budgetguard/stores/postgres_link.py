@@ -18,6 +18,7 @@ from typing import Any, Final
 from budgetguard.errors import StoreError
 from budgetguard.stores.postgres_errors import TooLate, error_of, explain, is_conflict, is_passing
 from budgetguard.stores.postgres_target import Target
+from budgetguard.stores.waiting import take, taken
 
 import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
 from psycopg import capabilities, pq  # isort: skip
@@ -122,7 +123,7 @@ class Link:
             StoreError: the database could not be asked in time, or said no.
         """
         try:
-            if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            if not take(self._slots, deadline):
                 raise TooLate(f"all {self._target.pool} connections were in use")
             try:
                 return self._run(statement, values, deadline)
@@ -198,7 +199,7 @@ class Link:
         con.deadline = deadline
         if not self._prepared:
             try:
-                with self._preparing:
+                with taken(self._preparing):
                     if not self._prepared:
                         self._prepare(con)
                         self._prepared = True

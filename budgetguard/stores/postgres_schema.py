@@ -35,6 +35,8 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
     """
     try:
         with con.transaction():
+            # Whatever others have made on this role's path, the steps mean what the server has.
+            con.execute("SET LOCAL search_path = pg_catalog, pg_temp")
             name = f"budgetguard {target.schema}"
             con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
             before = _version(con, target)
@@ -47,8 +49,11 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
                 _begin(con, target)
             for number, text in _steps():
                 if number > before:
-                    con.execute(text.replace("@schema@", target.schema).encode(), prepare=False)
-                    con.execute(_own("INSERT INTO {}.versions VALUES (%s, now())", target), [number])
+                    con.execute(text.replace("@schema@", f'"{target.schema}"').encode(), prepare=False)
+                    con.execute(
+                        _own("INSERT INTO {}.versions VALUES (%s, now()) ON CONFLICT DO NOTHING", target),
+                        [number],
+                    )
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreError(
             f"cannot make the schema {target.schema} at {target}: this role may not. Run `budgetguard "
@@ -60,7 +65,7 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
 
 def grants(target: Target) -> str:
     """Return the SQL with which the owner lets another role use the store."""
-    schema = target.schema
+    schema = f'"{target.schema}"'  # it may be a word of SQL, such as user
     return (
         f"GRANT USAGE ON SCHEMA {schema} TO ROLE_NAME; "
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO ROLE_NAME"
@@ -91,9 +96,11 @@ def _version(con: Connection, target: Target) -> int:
     ).fetchone()
     if there is None:
         return 0
-    query = _own("SELECT coalesce(max(version), 0) FROM {}.versions", target)
-    ((version,),) = con.execute(query).fetchall()
-    return int(version)
+    found = con.execute(_own("SELECT version FROM {}.versions", target)).fetchall()
+    versions = {version for (version,) in found}
+    # A step that is missing below others is made as well, and those after it again.
+    missing = [number for number, _ in _steps() if number not in versions]
+    return min(missing) - 1 if missing else max(versions)
 
 
 def _own(text: LiteralString, target: Target) -> sql.Composed:

@@ -8,13 +8,14 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.stores.urls import shown_url, shown_word
 
 try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as missing:
     raise ConfigurationError(
-        f"postgresql:// needs psycopg: pip install 'budgetguard[postgres]' ({missing})"
+        f"postgresql:// needs psycopg: pip install 'budgetguard-ai[postgres]' ({missing})"
     ) from missing
 
 DEFAULT_TIMEOUT: Final = 5.0
@@ -52,12 +53,6 @@ class Target:
         return f"{where}{port}, database {known.get('dbname') or known.get('user') or 'by default'!s}"
 
 
-def without_password(url: str) -> str:
-    """Return a URL as errors may show it."""
-    url = re.sub(r"(?<=://)([^/?#]*)@", lambda found: f"{found[1].partition(':')[0]}:***@", url, count=1)
-    return re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
-
-
 def parse_url(url: str) -> Target:
     """Read the URL of a PostgreSQL store.
 
@@ -68,8 +63,14 @@ def parse_url(url: str) -> Target:
     Raises:
         ConfigurationError: anything else; its text shows no password.
     """
-    shown = without_password(url)
+    shown = shown_url(url)
     address, _, query = url.partition("?")
+    authority, _, path = address.partition("://")[2].partition("/")
+    if "@" in path or authority.count("@") > 1:
+        raise ConfigurationError(
+            f"store {shown!r} has an @ in the wrong place: write "
+            "postgresql://USER:PASSWORD@HOST/DATABASE, with %2F and %40 for / and @ in a name or a password"
+        )
     given = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in given if name in _OURS}
     rest = urlencode([pair for pair in given if pair[0] not in _OURS], quote_via=quote)
@@ -85,17 +86,24 @@ def parse_url(url: str) -> Target:
             f"store {shown!r} has {kind}: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE{hint}; "
             f"options are {', '.join(_OURS)} and those of libpq"
         ) from None
+    if not re.fullmatch("[0-9]*(?:,[0-9]*)*", str(parameters.get("port", ""))):
+        raise ConfigurationError(
+            f"store {shown!r} has a port that is no number: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
     schema = own.get("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
         raise ConfigurationError(
-            f"store {shown!r}: schema must be small letters, digits and _, at most 63, not {schema!r}"
+            f"store {shown!r}: schema must be small letters, digits and _, at most 63, not "
+            f"{shown_word(schema)}"
         )
     prepare = own.get("prepare", "1")
     if prepare not in ("0", "1"):
-        raise ConfigurationError(f"store {shown!r}: prepare must be 0 or 1, not {prepare!r}")
+        raise ConfigurationError(f"store {shown!r}: prepare must be 0 or 1, not {shown_word(prepare)}")
     pool = own.get("pool", str(DEFAULT_POOL))
     if not re.fullmatch("[1-9][0-9]{0,3}", pool):
-        raise ConfigurationError(f"store {shown!r}: pool must be a number of connections, not {pool!r}")
+        raise ConfigurationError(
+            f"store {shown!r}: pool must be a number of connections, not {shown_word(pool)}"
+        )
     return Target(parameters, schema, _seconds(own, shown), prepare == "1", int(pool))
 
 
@@ -107,6 +115,6 @@ def _seconds(own: dict[str, str], shown: str) -> float:
         seconds = -1.0
     if not 0.1 <= seconds < 1e6:
         raise ConfigurationError(
-            f"store {shown!r}: timeout must be a number of seconds, at least 0.1, not {value!r}"
+            f"store {shown!r}: timeout must be a number of seconds, at least 0.1, not {shown_word(value)}"
         )
     return seconds

@@ -8,17 +8,22 @@ window that `windows.window_at` makes of the server's time.
 
 from __future__ import annotations
 
+import builtins
+import math
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from itertools import count
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from budgetguard.accounts import Balance, Budget, check_id
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import (
     VOID,
+    Charge,
     Crossing,
     Granted,
     Hold,
@@ -57,14 +62,21 @@ try:
     )
 except ImportError as error:
     raise ConfigurationError(
-        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard[redis]'"
+        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard-ai[redis]'"
     ) from error
 
 SCHEMA: Final = 1
 _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
+_SCANNED: Final = b"1000"
+# Who looks for an account is about to be refused, and must not wait for a walk over all keys.
+_SCANS_FOR_ACCOUNT: Final = 50
+_GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
+_SEEN_AT_MOST: Final = 100_000
+_ASK_EVERY: Final = 1.0
+"""Seconds after which a server is asked again whether it evicts."""
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
@@ -91,19 +103,25 @@ class RedisStore:
         self.retention_ms = duration_ms(retention)
         self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
         self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         target = parse_url(url)
+        self._where = str(target)
         self._link = redis_link.Link(target)
-        _check_eviction(self._link, str(target))
+        self._eviction = _Eviction(self._link, self._where)
+        if told := self._eviction.told():
+            raise ConfigurationError(told)
 
     def reserve(self, hold: Hold) -> Reservation:
+        if told := self._eviction.told():
+            raise StoreError(f"{told}; nothing was changed")
         words = [
             encode(hold.id),
             number(hold.amount),
             number(hold.on_lapse),
             number(hold.ttl),
             *hold_words(hold),
-            *charge_words(hold.charges),
+            *charge_words(hold.charges, self._seen),
         ]
         answer, found = self._run("reserve", words, sweep=True)
         if isinstance(answer, bytes):
@@ -111,8 +129,9 @@ class RedisStore:
         match answer:
             case [b"granted", mask, lapses]:
                 lapses = (*found, *lapses_of(lapses))
-                names = (c.account for c, on in zip(hold.charges, mask, strict=True) if on == _ONE)
-                return Granted(tuple(names), lapsed=lapses)
+                taken = [c for c, on in zip(hold.charges, mask, strict=True) if on == _ONE]
+                self._see(taken)
+                return Granted(tuple([charge.account for charge in taken]), lapsed=lapses)
             case [b"refused", account, lapses]:
                 return Refused(balance_of(account), (*found, *lapses_of(lapses)))
         self._announce(found)
@@ -140,10 +159,10 @@ class RedisStore:
             words += (encode(model), encode(bucket))
         words.append(number(FADE_AT))
         answer, found = self._run("settle", [*words, b"known"], sweep=True)
-        if answer == b"lost":
+        if answer == b"whole":
             # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
             whole = [number(hold.amount), number(hold.on_lapse), number(hold.ttl), encode(hold.model)]
-            words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges))
+            words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges, self._seen))
             answer, more = self._run("settle", words, sweep=True)
             found = (*found, *more)
         if isinstance(answer, bytes):
@@ -205,16 +224,21 @@ class RedisStore:
 
     def delete(self, account: str) -> bool:
         answer, found = self._run("delete", [encode(account)])
+        self._seen.discard(account)
         existed: bool = answer[0] == b"deleted"
         self._announce((*found, *lapses_of(answer[1])) if existed else found)
         return existed
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         low, high = (b"-", b"+") if not kind else (b"[" + encode(f"{kind}:"), b"(" + encode(f"{kind};"))
-        for due, account in self._pages("list", [], low, high):
+        failed: builtins.list[Any] = []
+        for due, account in self._pages("list", [], low, high, failed):
             balance = self.read(decode(account[0])) if due else balance_of(account)
             if balance is not None:
                 yield balance
+        # The others are listed all the same; but a list that lacks some must not pass for a whole one.
+        for kind_of_failure, name in failed:
+            raise self._failure(kind_of_failure, name)
 
     def reset(self, account: str) -> Balance | None:
         return self._balance(account, reset=True)
@@ -249,6 +273,22 @@ class RedisStore:
     def retired(self) -> str | None:
         (_, moved_to), _ = self._run("export", [b"now", b"", b""])
         return decode(moved_to) or None
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        # No key lists them: it might be on another node, and a role's rights may end at its project's keys.
+        # In a cluster those are found that share this project's node.
+        head, tail = b"bg:%d:{" % SCHEMA, b"}:accounts" if account is None else b"}:a:" + encode(account)
+        pattern = head + b"*" + _GLOB.sub(rb"\\\g<0>", tail)
+        found: set[str] = set()
+        cursor, passes = b"0", 0
+        while True:
+            cursor, keys = self._link.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCANNED)
+            names = (key.removeprefix(head).removesuffix(tail).decode() for key in keys)
+            found.update(unquote(name) for name in names if "}" not in name)
+            passes += 1
+            if cursor == b"0" or (account is not None and passes == _SCANS_FOR_ACCOUNT):
+                break
+        yield from sorted(found)
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
@@ -290,10 +330,19 @@ class RedisStore:
             if found is not None:
                 yield found
 
-    def _pages(self, script: str, words: Sequence[bytes], low: bytes, high: bytes) -> Iterator[Any]:
+    def _pages(
+        self,
+        script: str,
+        words: Sequence[bytes],
+        low: bytes,
+        high: bytes,
+        failed: builtins.list[Any] | None = None,
+    ) -> Iterator[Any]:
         while True:
-            (seen, last, page), _ = self._run(script, [*words, low, high, _PAGE])
+            (seen, last, page, *more), _ = self._run(script, [*words, low, high, _PAGE])
             yield from page
+            if failed is not None:
+                failed += more[0]
             if seen < int(_PAGE):
                 return
             low = b"(" + last
@@ -317,6 +366,8 @@ class RedisStore:
                 answer = self._link.run(_script(script), [*head, *words], deadline)
                 if isinstance(answer, list) and answer[0] == b"moved":
                     raise moved(self, decode(answer[1]))
+                if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
+                    raise self._failure(*answer)
                 if isinstance(answer, list) and answer[0] == b"more":
                     lapses += lapses_of(answer[1])
                 elif isinstance(answer, list) and answer[0] == b"need":
@@ -327,6 +378,28 @@ class RedisStore:
         except StoreError:
             self._announce(lapses)
             raise
+
+    def _failure(self, kind: bytes, name: bytes) -> StoreError:
+        """Return the error of a verb that met what the server has lost, or what is no number."""
+        account = f"account {decode(name)!r} of project {self.project!r} in the store at {self._where}"
+        if kind == b"damaged":
+            return StoreError(
+                f"what is stored of {account} is damaged: reset the account, or delete it and make it again; "
+                "nothing was changed"
+            )
+        return StoreError(
+            f"{account} was there and is lost: the server evicts, was flushed, or came back without its "
+            "data. Restore it from a backup, or give the account its budget anew; nothing was changed"
+        )
+
+    def _see(self, charges: Sequence[Charge]) -> None:
+        """Remember accounts that are there, and that the server does not forget by itself."""
+        seen = self._seen
+        for charge in charges:
+            if not charge.ephemeral and charge.account not in seen:
+                if len(seen) >= _SEEN_AT_MOST:
+                    seen.clear()
+                seen.add(charge.account)
 
     def _announce(self, lapses: Sequence[Lapse]) -> None:
         for lapse in lapses:
@@ -352,22 +425,44 @@ def _script(name: str) -> redis_link.Script:
     return redis_link.Script("\n".join(parts))
 
 
-def _check_eviction(link: redis_link.Link, where: str) -> None:
-    """Refuse a server that deletes budgets when its memory is full.
+class _Eviction:
+    """Ask a server, every so often, whether it deletes budgets when its memory is full.
 
-    Raises:
-        ConfigurationError: it would.
+    Args:
+        link: to the server.
+        where: how errors name it.
     """
-    try:
-        text = link.ask(b"INFO", b"memory")
-    except StoreError as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return  # it may not be asked, and most such servers are somebody's who knows
-        raise
-    fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
-    policy = fields.get("maxmemory_policy", "noeviction")
-    if int(fields.get("maxmemory", 0)) and policy != "noeviction":
-        raise ConfigurationError(
-            f"the store at {where} would delete budgets when its memory is full (maxmemory-policy {policy}): "
-            "set maxmemory-policy noeviction, or give budgetguard a server of its own"
+
+    def __init__(self, link: redis_link.Link, where: str) -> None:
+        self._link = link
+        self._where = where
+        self._told: str | None = None
+        self._ask_at = 0.0
+
+    def told(self) -> str | None:
+        """Return what is wrong, in words, or None.
+
+        Raises:
+            StoreError: the server cannot be asked.
+        """
+        if self._told is not None or time.monotonic() >= self._ask_at:
+            self._told = self._ask()
+        return self._told
+
+    def _ask(self) -> str | None:
+        try:
+            text = self._link.ask(b"INFO", b"memory")
+        except StoreError as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                self._ask_at = math.inf  # it may not be asked, and most such servers are somebody's who knows
+                return None
+            raise
+        self._ask_at = time.monotonic() + _ASK_EVERY
+        fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
+        policy = fields.get("maxmemory_policy", "noeviction")
+        if not int(fields.get("maxmemory", 0)) or policy == "noeviction":
+            return None
+        return (
+            f"the store at {self._where} would delete budgets when its memory is full (maxmemory-policy "
+            f"{policy}): set maxmemory-policy noeviction, or give budgetguard a server of its own"
         )

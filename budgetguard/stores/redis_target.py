@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.stores.urls import shown_url, shown_word
 
 Kind: TypeAlias = Literal["server", "sentinel", "cluster", "unix"]
 
@@ -48,9 +49,9 @@ class Target:
     service: str = ""
     path: str = ""
     database: int = 0
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    sentinel_username: str | None = None
+    sentinel_username: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
     tls: bool = False
     options: tuple[tuple[str, str | bool], ...] = ()
@@ -81,7 +82,7 @@ def parse_url(url: str) -> Target:
         raise ConfigurationError(
             f"a store's {scheme}:// URL has a user or password with / or ? in it: write %2F or %3F for them"
         )
-    shown = f"{scheme}://{re.split('[?]', rest, maxsplit=1)[0].rpartition('@')[2]}"
+    shown = shown_url(url)
     base, _, way = scheme.partition("+")
     kind: Kind = "sentinel" if way == "sentinel" else "cluster" if way == "cluster" else "server"
     tls = base in ("rediss", "valkeys")
@@ -131,13 +132,15 @@ def _options(query: str, shown: str, *, tls: bool) -> tuple[float, dict[str, str
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
             raise ConfigurationError(
-                f"store {shown!r}: unknown option {name!r}; it takes {', '.join(_OPTIONS)}"
+                f"store {shown!r}: unknown option {shown_word(name)}; it takes {', '.join(_OPTIONS)}"
             )
         if name == "timeout":
             timeout = _seconds(value, shown)
         elif name in _TLS_SWITCHES:
             if value not in ("yes", "no"):
-                raise ConfigurationError(f"store {shown!r}: {name} must be yes or no, not {value!r}")
+                raise ConfigurationError(
+                    f"store {shown!r}: {name} must be yes or no, not {shown_word(value)}"
+                )
             found[name] = value == "yes"
         else:
             found[name] = value
@@ -152,7 +155,9 @@ def _seconds(value: str, shown: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
-        raise ConfigurationError(f"store {shown!r}: timeout must be a number of seconds, not {value!r}")
+        raise ConfigurationError(
+            f"store {shown!r}: timeout must be a number of seconds, not {shown_word(value)}"
+        )
     return seconds
 
 
@@ -168,7 +173,7 @@ def _host(text: str, kind: Kind, shown: str) -> tuple[str, int]:
         port = int(match[2])
     if match is None or not 0 < port < 65_536:
         raise ConfigurationError(
-            f"store {shown!r}: {text!r} is no host: write HOST or HOST:PORT, with IPv6 in brackets"
+            f"store {shown!r}: {shown_word(text)} is no host: write HOST or HOST:PORT, with IPv6 in brackets"
         )
     return match[1].strip("[]"), port
 
@@ -178,7 +183,7 @@ def _database(parts: list[str], kind: Kind, shown: str) -> int:
         return 0
     if len(parts) > 1 or not re.fullmatch("[0-9]{1,6}", parts[0]):
         raise ConfigurationError(
-            f"store {shown!r}: {'/'.join(parts)!r} is no database: write its number, such as 0"
+            f"store {shown!r}: {shown_word('/'.join(parts))} is no database: write its number, such as 0"
         )
     if kind == "cluster" and int(parts[0]):
         raise ConfigurationError(f"store {shown!r}: a cluster has database 0 only: leave it out")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final
 
 from budgetguard.accounts import Balance, Budget
@@ -55,11 +55,11 @@ def budget_words(budget: Budget) -> list[bytes]:
     ]
 
 
-def charge_words(charges: Sequence[Charge]) -> list[bytes]:
-    """Return charges as the scripts read them."""
+def charge_words(charges: Sequence[Charge], seen: Container[str]) -> list[bytes]:
+    """Return charges as the scripts read them, with those of accounts that were seen here marked."""
     words = [number(len(charges))]
     for charge in charges:
-        flags = b"r" if charge.required else b""
+        flags = (b"r" if charge.required else b"") + (b"s" if charge.account in seen else b"")
         if charge.budget is None:
             words += (encode(charge.account), flags)
             continue

@@ -9,9 +9,11 @@ import pytest
 
 from budgetguard.accounts import Budget
 from budgetguard.holds import VOID, Charge, Granted, Refused, Settled, Settlement, UnknownAccount, Unlimited
+from budgetguard.money import MAX_NANOS, MAX_SUM
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
+    TTL,
     USER,
     ContractBase,
     budget,
@@ -325,3 +327,44 @@ class HoldLaws(ContractBase):
         budget(store, 100)
         settled(store, granted(store, hold(clock, 0)), 60, (50,))
         assert store.settle(granted(store, hold(clock, 1)), VOID) == Settled(0)
+
+    # Sums have a bound
+
+    def test_what_is_spent_stops_at_a_bound_where_it_can_be_read_reset_and_deleted(
+        self, store: Store, other: Store, clock: FakeClock
+    ) -> None:
+        budget(store, MAX_NANOS)
+        budget(store, None, "project:p")
+        for _ in range(MAX_SUM // MAX_NANOS + 2):
+            settled(store, hold(clock, 0, USER, "project:p"), MAX_NANOS)
+        for account in (USER, "project:p"):
+            assert now(other, account).spent_nanos == MAX_SUM
+            assert now(other, account).models == {"gpt-4o": MAX_SUM}
+            assert isinstance(store.reserve(hold(clock, 1, account)), Refused)
+            granted(store, hold(clock, 0, account))
+        assert [b.account for b in store.list()] == ["project:p", USER]
+        assert settled(store, hold(clock, 0), 1).booked == 1
+        assert now(store).spent_nanos == MAX_SUM
+        reset = store.reset(USER)
+        assert reset is not None
+        assert (reset.spent_nanos, reset.models) == (0, {})
+        settled(store, granted(store, hold(clock, 7)), 7)
+        assert money(other) == (MAX_NANOS, 7, 0)
+        assert store.delete("project:p")
+        assert other.read("project:p") is None
+
+    def test_no_more_is_held_than_can_be_counted_without_a_limit_either(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        budget(store, None)
+        count = MAX_SUM // MAX_NANOS
+        calls = [granted(store, hold(clock, MAX_NANOS)) for _ in range(count)]
+        answer = store.reserve(hold(clock, MAX_NANOS))
+        assert isinstance(answer, Refused)
+        assert answer.balance.limit_nanos == MAX_SUM
+        assert money(store) == (None, 0, count * MAX_NANOS)
+        clock.advance(TTL)
+        assert money(store) == (None, count * MAX_NANOS, 0)
+        for call in calls:
+            settled(store, call, 1)
+        assert money(store) == (None, count, 0)

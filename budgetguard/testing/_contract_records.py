@@ -46,6 +46,23 @@ AWKWARD = [
 class RecordLaws(ContractBase):
     """Budgets, listings and what is kept, and law 10 for text."""
 
+    # Projects
+
+    def test_projects_are_listed_in_order_and_only_if_they_have_an_account_or_just_this_one(
+        self, store: Store, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        """Which others a store knows of is its own affair; of itself it always knows."""
+        assert list(store.projects()) == []
+        beside = make_store(clock, project="a") if self.shared else store
+        budget(beside, 100)
+        assert list(beside.projects(USER)) == [beside.project]
+        assert list(store.projects("user:2")) == []
+        budget(store, 100)
+        listed = list(store.projects())
+        assert store.project in listed
+        assert listed == sorted({store.project, beside.project} & set(listed)) == list(store.projects(USER))
+        beside.close()
+
     # Budgets that change
 
     def test_a_limit_that_changes_takes_effect_at_once_and_keeps_what_is_spent_and_held(
@@ -376,6 +393,26 @@ class RecordLaws(ContractBase):
         assert orphan.id not in ids
         assert late.id in ids
         assert settled(store, late, 5).repeated
+        store.close()
+
+    def test_a_clock_that_jumps_ahead_and_back_has_no_call_booked_twice(
+        self, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        store = make_store(clock, retention="1d")
+        budget(store, 10**9)
+        call = granted(store, hold(clock, 10))
+        settled(store, call, 5)
+        clock.advance(3 * DAY)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 1)
+        assert call.id not in {c.id for c in store.calls()}
+        clock.advance(-3 * DAY + 1)
+        before = money(store)
+        assert settled(store, call, 5).repeated
+        assert money(store) == before
+        # One that was never reserved, and is not as old, is booked.
+        assert not settled(store, hold(clock, 10), 7).repeated
+        assert money(store)[1] == before[1] + 7
         store.close()
 
     # Projects share nothing

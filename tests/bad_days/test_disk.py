@@ -28,7 +28,7 @@ from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
 from budgetguard.rows import new_account
 from budgetguard.stores import Store, open_store
-from budgetguard.stores.disk import DiskStore
+from budgetguard.stores.disk import DiskStore, writing
 from budgetguard.stores.disk_file import PlainDisk
 from budgetguard.stores.disk_tables import STATEMENTS
 from budgetguard.testing.clock import FakeClock
@@ -802,4 +802,186 @@ def test_a_clock_that_jumps_back_leaves_records_and_accounts_usable(tmp_path: Pa
     store.settle(hold, Settlement(7))
     assert spent(store) == 7
     assert [(c.id, c.state, c.cost_nanos) for c in store.calls()] == [(hold.id, "settled", 7)]
+    store.close()
+
+
+# Sums beyond what a number can hold, and other damage to one account
+
+
+def test_an_account_that_was_ruined_can_be_reset_and_deleted_and_the_others_are_listed(folder: Path) -> None:
+    store = opened(folder)
+    for user in (0, 2):
+        store.set_budget(f"user:{user}", Budget(5))
+    held = make_hold(10)
+    assert isinstance(store.reserve(held), Granted)
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        # As sums past 2^63 became in the past.
+        con.execute("UPDATE account SET spent = 1.8e19, model_spent = 1.8e19 WHERE name = 'user:1'")
+        con.commit()
+    told = "what it has of account 'user:1' is damaged: reset the account, or delete it"
+    with pytest.raises(StoreError, match=told):
+        store.read("user:1")
+    listing = store.list()
+    assert [next(listing).account for _ in range(2)] == ["user:0", "user:2"]
+    with pytest.raises(StoreError, match=told):
+        next(listing)
+    mended = store.reset("user:1")
+    assert mended is not None
+    assert (mended.limit_nanos, mended.spent_nanos, mended.held_nanos) == (1_000, 0, 10)
+    store.settle(held, Settlement(7))
+    assert spent(store) == 7
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        con.execute("UPDATE account SET \"window\" = 'x', spent = 1e19 WHERE name = 'user:1'")
+        con.commit()
+    assert store.delete("user:1")
+    assert [balance.account for balance in store.list()] == ["user:0", "user:2"]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "verb"),
+    [
+        ("UPDATE account SET timezone = CAST(x'ff41' AS TEXT)", lambda s: s.read("user:1")),
+        ("UPDATE account SET duration = 'fortnightly', \"end\" = 5", lambda s: s.read("user:1")),
+        ("UPDATE account SET \"end\" = 5, duration = 'daily', anchor = -9e18", lambda s: s.read("user:1")),
+        ("UPDATE ended_hold SET usage = replace(hex(zeroblob(50000)), '00', '[')", lambda s: list(s.calls())),
+        ("UPDATE ended_hold SET accounts = '[1]'", lambda s: list(s.calls())),
+        ("UPDATE ended_hold SET model = CAST(x'ff41' AS TEXT)", lambda s: list(s.calls())),
+    ],
+)
+def test_whatever_python_raises_over_a_damaged_file_is_a_store_error(
+    folder: Path, statement: str, verb: Callable[[Store], object]
+) -> None:
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        con.execute(statement)
+        con.commit()
+    store = opened(folder)
+    with pytest.raises(StoreError, match="damaged"):
+        verb(store)
+    store.set_budget("user:2", Budget(5))
+    store.close()
+
+
+# Waiting, by threads
+
+
+def test_the_timeout_is_a_deadline_for_each_verb_and_not_for_each_thread_in_turn(folder: Path) -> None:
+    store = opened(folder, "?timeout=0.4")
+    waited: list[float] = []
+
+    def wait() -> None:
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match="timeout="):
+            store.set_budget("user:1", Budget(2))
+        waited.append(time.monotonic() - begun)
+
+    with locked(folder):
+        threads = [threading.Thread(target=wait) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(waited) == 12
+    assert max(waited) < 3  # one after the other: 4.8 s
+    store.set_budget("user:1", Budget(2))
+    store.close()
+
+
+# A folder that goes away
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted there")
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_folder_that_is_deleted_while_open_is_noticed(folder: Path, tmp_path: Path, anew: bool) -> None:
+    store = opened(folder)
+    kept = tmp_path / "kept"
+    folder.rename(kept)
+    if anew:
+        other = opened(folder)
+        other.set_budget("user:1", Budget(10**9))
+        other.close()
+    hold = make_hold()
+    for verb in (
+        lambda: store.reserve(hold),
+        lambda: store.settle(hold, Settlement(5)),
+        lambda: store.read("user:1"),
+        lambda: list(store.list()),
+    ):
+        with pytest.raises(StoreError, match="was deleted or replaced while this program used it"):
+            verb()
+    store.close()
+    with pytest.raises(StoreError, match="was deleted or replaced"):
+        store.read("user:1")
+    assert folder.exists() is anew
+    if not anew:
+        kept.rename(folder)
+        assert spent(store) == 5
+    store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+@pytest.mark.parametrize("umask", [0, 0o022])
+def test_the_databases_files_are_their_owners_alone_in_a_folder_that_others_may_read(
+    tmp_path: Path, umask: int
+) -> None:
+    tmp_path.chmod(0o755)
+    before = os.umask(umask)
+    try:
+        store = opened(tmp_path)
+        store.set_budget("user:1", Budget(1_000))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("cache.db*")}
+    assert set(modes.values()) == {0o600}, modes
+    store.close()
+    (tmp_path / "cache.db").chmod(0o644)  # as an older version made it
+    opened(tmp_path).close()
+    assert stat.S_IMODE((tmp_path / "cache.db").stat().st_mode) == 0o600
+
+
+def test_a_variable_in_the_url_is_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for url in ("disk://$PLACE/a", "disk://${PLACE}/a"):
+        open_store(url, project="p").close()
+    assert (tmp_path / "a" / "cache.db").exists()
+    with pytest.raises(ConfigurationError, match=r"no variable \$NO_SUCH_PLACE in the environment"):
+        open_store("disk://$NO_SUCH_PLACE/b", project="p")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two users")
+def test_another_users_store_says_whose_it_is(folder: Path) -> None:
+    for parent in folder.parents:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    answer = in_a_process(
+        """
+        import os, sys
+        from budgetguard.errors import StoreError
+        from budgetguard.stores import disk, open_store
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            open_store(f"disk://{sys.argv[1]}", project="p")
+        except StoreError as error:
+            print(error)
+        """,
+        folder,
+    )
+    assert "it belongs to another user (id 0, and this process runs as 65534)" in answer
+
+
+def test_a_transaction_that_sqlite_has_ended_by_itself_does_not_hide_why(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as con:
+        # A full disk does so; then there is nothing to roll back, which SQLite calls an error.
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"), writing(con):
+            con.execute("INSERT OR ROLLBACK INTO project (name) VALUES ('p')")
+        assert not con.in_transaction
+
+
+def test_a_store_of_an_older_version_is_brought_up_to_date(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "cache.db")) as con:
+        con.execute("ALTER TABLE project DROP COLUMN swept")
+        con.commit()
+    store = opened(folder)
+    spend(store, 5)
+    assert spent(store) == 10
     store.close()

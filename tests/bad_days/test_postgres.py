@@ -480,3 +480,71 @@ def _end_all_sessions(schema: str) -> None:
             "WHERE pid <> pg_backend_pid() AND application_name = 'budgetguard' AND query LIKE %s",
             [f"%{schema}%"],
         )
+
+
+# Functions of others
+
+
+def test_a_function_that_somebody_else_made_on_the_path_does_not_run_in_ours() -> None:
+    server = shared_server()
+    url = fresh_url(server)
+    schema = url.partition("schema=")[2]
+    with psycopg.connect(server.url, autocommit=True) as con:
+        con.execute(f"CREATE SCHEMA evil_{schema}")
+        con.execute(f"CREATE TABLE evil_{schema}.loot (who text)")
+        con.execute(
+            f"CREATE FUNCTION evil_{schema}.array_position(text[], text) RETURNS integer LANGUAGE plpgsql AS "
+            f"$$ BEGIN INSERT INTO evil_{schema}.loot VALUES (current_user); "
+            "RETURN pg_catalog.array_position($1, $2); END $$"
+        )
+        store = open_store(f"{url}&prepare=0&options=-csearch_path%3Devil_{schema}", project="p")
+        store.set_budget("user:1", Budget(100))
+        call = hold(10)
+        assert isinstance(store.reserve(call), Granted)
+        store.settle(call, Settlement(5))
+        store.close()
+        assert con.execute(f"SELECT count(*) FROM evil_{schema}.loot").fetchone() == (0,)
+        unset = con.execute(
+            "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace AND NOT coalesce("
+            "array_to_string(proconfig, ' ') LIKE '%%search_path=pg_catalog, %%, pg_temp%%', false)",
+            [schema],
+        ).fetchall()
+        assert unset == []
+        con.execute(f"DROP SCHEMA evil_{schema} CASCADE")
+
+
+def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_others_had(url: str) -> None:
+    store = open_store(url, project="p")
+    store.set_budget("user:1", Budget(100))
+    store.close()
+    schema = schema_of(url)
+    role = f"r{schema}"
+    with psycopg.connect(shared_server().url, autocommit=True) as con:
+        con.execute(f"CREATE ROLE {role} LOGIN")
+        con.execute(f"GRANT SELECT, INSERT ON {schema}.moved TO {role}")
+        con.execute(f"DELETE FROM {schema}.versions WHERE version = 9")
+        con.execute(f"DROP TABLE {schema}.swept")
+        con.execute(f"DROP FUNCTION {schema}.plus")
+        con.execute(f"ALTER FUNCTION {schema}.lapse RESET ALL")
+        store = open_store(url, project="p")
+        call = hold(10)
+        assert isinstance(store.reserve(call), Granted)
+        store.settle(call, Settlement(5))
+        store.close()
+        has = "SELECT has_table_privilege(%s, %s, 'INSERT'), has_table_privilege(%s, %s, 'DELETE')"
+        assert con.execute(has, [role, f"{schema}.swept"] * 2).fetchone() == (True, False)
+        con.execute(f"DROP OWNED BY {role}")
+        con.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("schema", ["user", "order", "select"])
+def test_a_schema_may_have_the_name_of_a_word_of_sql(own_server: PostgresServer, schema: str) -> None:
+    store = PostgresStore(
+        f"{own_server.url}?schema={schema}", project="p", clock=system_clock, retention="90d"
+    )
+    assert store.set_budget("user:1", Budget(100)).limit_nanos == 100
+    assert isinstance(store.reserve(hold(10)), Granted)
+    with psycopg.connect(own_server.url, autocommit=True) as con:
+        con.execute(f"CREATE ROLE for_{schema} LOGIN")
+        con.execute(store.grants().replace("ROLE_NAME", f"for_{schema}"))
+    store.close()

@@ -333,3 +333,15 @@ def test_litellm_users_are_imported_once(command: Command, tmp_path: Path) -> No
     assert "(imported)" in command("report", "--by", "day").out
     path.write_text("{")
     assert command("import-litellm", str(path)).code == 2
+
+
+def test_no_name_in_a_report_is_a_formula_to_a_spreadsheet(command: Command, guard: Guard) -> None:
+    names = ["=1+1", "+SUM(A1)", "-2+3", "@cmd", "\t=x", "\r=x", "-1.5", "+44", "a=b"]
+    users = [name for name in names if name.isprintable()]
+    for user in users:
+        guard.set_budget(100, user=user)
+        book(guard, user, 1_500_000_000, tokens=(7, 3))
+    shown = {
+        row["user"] for row in csv.DictReader(io.StringIO(command("report", "--by", "user", "--csv").out))
+    }
+    assert shown == {"'=1+1", "'+SUM(A1)", "'-2+3", "'@cmd", "-1.5", "+44", "a=b"}

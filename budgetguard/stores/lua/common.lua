@@ -7,14 +7,23 @@
 --   ended, idle, waiting                what may be forgotten, by the time since when
 --   answers                             a provider's answer -> the hold that waits for it
 --   models                              whose answers have buckets
+--   gone                                names of accounts that were deleted or forgotten, by the time since when
+--   swept                               the greatest id of a hold whose record was swept
 --   moved                               where the project has moved, if it has: then nothing changes any more
 -- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
--- redis.call() may write it with an exponent, so it goes out through int().
+-- redis.call() may write it with an exponent, so it goes out through int(). Sums stop at MOST, and stay there
+-- (money.add_bounded), to within the hundred Nanos that a double can tell there.
+--
+-- A server may lose keys: it evicts, is flushed, comes back empty. An account that is listed, or that the client
+-- has seen and nobody deleted, makes the verb fail where it is not there: {'lost', name}. So does one with what is
+-- no number: {'damaged', name}. Nothing is changed then.
 
 local call = redis.call
 local P = KEYS[1]
 local at = 0
 local BATCH = 200
+local MOST = 1152921504606846976
+local MOST_MODELS = 2000
 
 local function take()
   at = at + 1
@@ -49,6 +58,13 @@ for _ = 1, tonumber(take()) do
 end
 
 local moved = call('GET', P .. 'moved')
+-- The first failure that was found; nothing may have been changed by then.
+local failure = false
+
+local function is_whole(text)
+  return #text <= 20 and string.find(text, '^-?%d+$') ~= nil
+end
+
 local cache, holds = {}, {}
 local needs, lapses = {}, {}
 local left = BATCH
@@ -64,7 +80,19 @@ local function account(name)
   if found == nil then
     local key = P .. 'a:' .. name
     local row = call('HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
-    found = row[5] and {
+    -- The server forgets an idle account by itself; the list and `idle` have it until they are swept.
+    if not row[5] and call('ZSCORE', P .. 'accounts', name) and not call('ZSCORE', P .. 'idle', name) then
+      failure = failure or {'lost', name}
+    end
+    local sound = row[5]
+    for i = 1, sound and 7 or 0 do
+      local may_be_empty = i == 1 or i == 4
+      if not row[i] or not (is_whole(row[i]) or (may_be_empty and row[i] == '')) then
+        failure = failure or {'damaged', name}
+        sound = false
+      end
+    end
+    found = sound and {
       name = name, key = key, limit = row[1], spent = tonumber(row[2]), held = tonumber(row[3]),
       finish = row[4], window = row[5], epoch = row[6], updated = row[7], ephemeral = row[8] == '1',
     }
@@ -113,12 +141,22 @@ local function gone(hold, since)
   end
 end
 
+-- Returns the sum that a field then has.
+local function add(key, field, amount)
+  local before = tonumber(call('HGET', key, field) or '0')
+  if before >= MOST or before + tonumber(amount) > MOST then
+    call('HSET', key, field, int(MOST))
+    return MOST
+  end
+  return call('HINCRBY', key, field, amount)
+end
+
 local function book(acc, model, cost)
   if cost == '0' then
     return
   end
-  acc.spent = call('HINCRBY', acc.key, 'spent', cost)
-  if call('HINCRBY', P .. 'm:' .. acc.name, model, cost) == 0 then
+  acc.spent = add(acc.key, 'spent', cost)
+  if add(P .. 'm:' .. acc.name, model, cost) == 0 then
     call('HDEL', P .. 'm:' .. acc.name, model)
   end
 end
@@ -138,7 +176,7 @@ local function lapse(hold)
       release(acc, hold, window)
       if acc.window == window then
         book(acc, hold.model, hold.on_lapse)
-        call('HINCRBY', acc.key, 'lapsed', hold.on_lapse)
+        add(acc.key, 'lapsed', hold.on_lapse)
         call('HINCRBY', acc.key, 'lapses', 1)
         hold.on[i + 2] = acc.epoch
       end
@@ -247,8 +285,16 @@ end
 local function create(acc)
   call('HSET', acc.key, unpack(acc.fresh))
   call('ZADD', P .. 'accounts', 0, acc.name)
+  call('ZREM', P .. 'gone', acc.name)
   call('ZREM', P .. 'idle', acc.name)
   acc.fresh = nil
+end
+
+local function forget(name)
+  call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
+  call('ZREM', P .. 'accounts', name)
+  call('ZREM', P .. 'idle', name)
+  call('ZADD', P .. 'gone', stamp, name)
 end
 
 local function take_budget()
@@ -265,6 +311,10 @@ local function charged()
     mask[i] = '0'
     if not unknown then
       local acc = account(name)
+      if not acc and string.find(flags, 's') and not call('ZSCORE', P .. 'gone', name)
+        and not call('ZSCORE', P .. 'idle', name) then
+        failure = failure or {'lost', name}
+      end
       if not acc and budget then
         acc = new_account(name, budget, string.find(flags, 'e') ~= nil)
         cache[name] = acc
@@ -300,10 +350,18 @@ local function sweep()
     return
   end
   local horizon = '(' .. int(now - retention)
+  local swept, made_before = call('GET', P .. 'swept') or '', string.format('%012x', math.max(now - retention, 0))
+  local before = swept
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', horizon, 'LIMIT', 0, sweeping)) do
     call('DEL', P .. 'h:' .. id)
     call('ZREM', P .. 'holds', id)
     call('ZREM', P .. 'ended', id)
+    if id > swept and id < made_before then
+      swept = id
+    end
+  end
+  if swept ~= before then
+    call('SET', P .. 'swept', swept)
   end
   for _, answer in ipairs(call('ZRANGEBYSCORE', P .. 'waiting', '-inf', horizon, 'LIMIT', 0, sweeping)) do
     call('HDEL', P .. 'answers', answer)
@@ -313,9 +371,18 @@ local function sweep()
     local acc = account(name)
     local stays = acc and (not acc.ephemeral or tonumber(acc.updated) >= now - retention)
     if not stays then
-      call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-      call('ZREM', P .. 'accounts', name)
+      forget(name)
     end
     call('ZREM', P .. 'idle', name)
+  end
+  call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', horizon)
+  if call('SCARD', P .. 'models') > MOST_MODELS then
+    -- Of some that are taken by chance, those seen seldom.
+    for _, model in ipairs(call('SRANDMEMBER', P .. 'models', sweeping)) do
+      if tonumber(call('HGET', P .. 'b:' .. model, 'sum') or '0') < 30 then
+        call('DEL', P .. 'b:' .. model)
+        call('SREM', P .. 'models', model)
+      end
+    end
   end
 end

@@ -3,10 +3,15 @@
 if moved then
   return {'moved', moved}
 end
-local acc = account(take())
-if not acc then
+local name = take()
+local acc = account(name)
+if not acc and not failure then
+  call('ZADD', P .. 'gone', stamp, name)
   return {'none'}
 end
+-- One that is lost or damaged is forgotten all the same.
+acc = acc or {name = name, key = P .. 'a:' .. name}
+failure = false
 if not lapse_due(acc) then
   return {'more', lapses}
 end
@@ -25,7 +30,5 @@ for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
     end
   end
 end
-call('DEL', acc.key, P .. 'm:' .. acc.name, P .. 'o:' .. acc.name)
-call('ZREM', P .. 'accounts', acc.name)
-call('ZREM', P .. 'idle', acc.name)
+forget(name)
 return {'deleted', lapses}

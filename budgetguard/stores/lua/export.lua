@@ -3,6 +3,7 @@
 
 local what, low, size = take(), take(), take()
 
+
 local function stored(id)
   local hold = load(id)
   return hold and {id, call('HGETALL', hold.key), hold.on} or false
@@ -51,5 +52,8 @@ for _, name in ipairs(names) do
     end
     page[#page + 1] = {name, call('HGETALL', acc.key), call('HGETALL', P .. 'm:' .. name), open}
   end
+end
+if failure then
+  return failure
 end
 return {stamp, #names, names[#names] or '', changed, page}

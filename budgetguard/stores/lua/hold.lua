@@ -17,6 +17,9 @@ if not moved and hold.state == 'held' and tonumber(hold.expires) <= now then
       foresee(acc)
     end
   end
+  if failure then
+    return failure
+  end
   if #needs > 0 then
     return {'need', stamp, needs}
   end

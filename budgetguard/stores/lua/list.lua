@@ -2,12 +2,14 @@
 
 local low, high, size = take(), take(), take()
 local names = call('ZRANGEBYLEX', P .. 'accounts', low, high, 'LIMIT', 0, size)
-local page = {}
+local page, failed = {}, {}
 for _, name in ipairs(names) do
   local acc = account(name)
-  if acc then
+  if failure then
+    failed[#failed + 1], failure = failure, false
+  elseif acc then
     local due = not moved and (is_over(acc) or call('ZCOUNT', P .. 'o:' .. name, '-inf', stamp) > 0)
     page[#page + 1] = {due and 1 or 0, describe(acc)}
   end
 end
-return {#names, names[#names] or '', page}
+return {#names, names[#names] or '', page, failed}

@@ -1,8 +1,23 @@
 -- ledger.read and ledger.reset: how an account stands now; a reset forgets what it has spent.
 
-local acc, resetting = account(take()), take() == '1'
+local name, resetting = take(), take() == '1'
+local acc = account(name)
 if moved and resetting then
   return {'moved', moved}
+end
+if failure and resetting and failure[1] == 'damaged' then
+  -- What it has spent is forgotten anyway; what it holds is what its holds are.
+  local held = 0
+  for _, id in ipairs(call('ZRANGE', P .. 'o:' .. name, 0, -1)) do
+    local hold = load(id)
+    held = held + (hold and hold.state == 'held' and is_whole(hold.amount) and tonumber(hold.amount) or 0)
+  end
+  call('HSET', P .. 'a:' .. name, 'spent', '0', 'lapsed', '0', 'lapses', '0', 'held', int(math.min(held, MOST)))
+  cache, failure = {}, false
+  acc = account(name)
+end
+if failure then
+  return failure
 end
 if not acc then
   return {'none'}

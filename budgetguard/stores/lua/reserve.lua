@@ -17,6 +17,9 @@ if prior then
   return {'repeated', names}
 end
 local order, unknown, mask = charged()
+if failure then
+  return failure
+end
 if unknown then
   return {'unknown', unknown}
 end
@@ -37,9 +40,11 @@ end
 if amount ~= '0' then
   local wanted = tonumber(amount)
   for _, acc in ipairs(order) do
-    local limit = acc.pin or acc.limit
+    local given = acc.pin or acc.limit
+    local limit = given == '' and MOST or math.min(tonumber(given), MOST)
     -- Both differences are exact as doubles wherever the outcome hangs on a single Nano.
-    if limit ~= '' and wanted > tonumber(limit) - acc.spent - acc.held then
+    if wanted > limit - acc.spent - acc.held then
+      acc.pin = int(limit)
       return {'refused', describe(acc), lapses}
     end
   end

@@ -48,14 +48,12 @@ function put.account()
     call('ZADD', P .. 'o:' .. acc.name, take(), id)
   end
   call('ZADD', P .. 'accounts', 0, acc.name)
+  call('ZREM', P .. 'gone', acc.name)
   keep(acc)
 end
 
 function put.removed()
-  local name = take()
-  call('DEL', P .. 'a:' .. name, P .. 'm:' .. name, P .. 'o:' .. name)
-  call('ZREM', P .. 'accounts', name)
-  call('ZREM', P .. 'idle', name)
+  forget(take())
 end
 
 function put.model()

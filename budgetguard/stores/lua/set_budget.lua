@@ -11,6 +11,12 @@ local given, seen = take() == '1', {duration = take(), timezone = take(), anchor
 local window = {anchor = take(), start = take(), finish = take()}
 
 local acc = account(name)
+if failure and failure[1] == 'lost' then
+  forget(name)  -- what is left of it: it is made anew
+  failure = false
+elseif failure then
+  return failure
+end
 if not acc then
   acc = new_account(name, budget, ephemeral)
   if #needs > 0 then

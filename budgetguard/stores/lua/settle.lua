@@ -26,8 +26,11 @@ if hold then
       order[#order + 1] = acc
     end
   end
+elseif call('ZSCORE', P .. 'ended', id) or id <= (call('GET', P .. 'swept') or '') then
+  -- Its record is gone, and what it cost may have been booked.
+  return failure or 'repeated'
 elseif take() == 'known' then
-  return 'lost'
+  return failure or 'whole'
 else
   hold = {id = id, key = P .. 'h:' .. id, state = 'held', on = {}, amount = take(), on_lapse = take()}
   hold.expires = int(now + tonumber(take()))
@@ -37,10 +40,15 @@ else
   last = at
   local unknown
   order, unknown = charged()
-  if unknown then
+  if failure then
+    return failure
+  elseif unknown then
     return {'unknown', unknown}
   end
   hold.lost = true
+end
+if failure then
+  return failure
 end
 for _, acc in ipairs(order) do
   foresee(acc)
@@ -94,7 +102,7 @@ for _, acc in ipairs(order) do
   if acc.window == acc.held_in then
     if late and acc.lapsed_in == acc.epoch then
       book(acc, hold.model, minus(hold.on_lapse))
-      call('HINCRBY', acc.key, 'lapsed', minus(hold.on_lapse))
+      add(acc.key, 'lapsed', minus(hold.on_lapse))
       call('HINCRBY', acc.key, 'lapses', -1)
     end
     book(acc, hold.model, cost)
