@@ -80,7 +80,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
 
 _guard: Guard | None = None
-_making = threading.Lock()
+_making = threading.RLock()
 
 max_budget: int | float | Decimal
 """USD that this process may spend, 0 for no cap: `budgetguard.max_budget = 0.50`.

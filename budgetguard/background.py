@@ -2,19 +2,27 @@
 
 Putting a job is safe inside a finalizer, where taking an ordinary lock could deadlock; the thread is
 started beforehand, by whoever may need it. At exit the rest is done in the main thread.
+
+What is watched is mostly a stream, and a client's streams are reference cycles: one that a loop has left is
+there until the garbage collector comes by, which in an idle program is never. So the thread also collects
+garbage now and then, while something is watched for long and nothing else does.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Final, TypeAlias
 
 Job: TypeAlias = Callable[[], object]
@@ -22,33 +30,74 @@ Job: TypeAlias = Callable[[], object]
 logger = logging.getLogger("budgetguard")
 
 _PATIENCE: Final = 10.0
+_SHORT_PATIENCE: Final = 1.0
+_LOOK_EVERY: Final = 5.0
+_LOOK_AT_LEAST_EVERY: Final = 320.0
+# Collecting garbage may take at most this part of the time: where a call waits for it, and where none does.
+_SHARE: Final = 0.1
+_IDLE_SHARE: Final = 0.02
+
+
+class Dropped(weakref.ref[object]):
+    """Stand in the queue of jobs for a thing that has become garbage.
+
+    What puts it there is no Python code: a signal handler that raises inside a finalizer ends the finalizer,
+    and nothing else.
+
+    Attributes:
+        job: what is to be done then.
+        key: under which it is watched, None if whoever made this keeps it.
+    """
+
+    __slots__ = ("job", "key")
+
+    job: Job
+    key: int | None
 
 
 class Background:
     """Run jobs in order in a daemon thread of this process; a forked child begins with none."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._jobs: SimpleQueue[Job | Dropped] = SimpleQueue()
         self._pid = 0
-        self._starting = threading.Lock()
-        self._watched: dict[int, weakref.finalize[..., object]] = {}
+        self._starting = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._watched: dict[int, Dropped] = {}
         self._keys = count()
+        self._looking = False
+        # Keys below these were watched at the last look, and when garbage was collected last.
+        self._known = self._surveyed = 0
+        self._newest_collected = -1
+        self._again_in = self._again_at = 0.0
+        self._collections = 0
+        self._collected_at = 0.0
+        self._collecting_took = 0.0
 
     def start(self) -> None:
         """Start the thread if this process has none. Not for finalizers."""
-        if self._pid == os.getpid():
+        pid = os.getpid()
+        if self._pid == pid:
             return
         with self._starting:
-            if self._pid != os.getpid():
-                thread = threading.Thread(
+            if self._pid != pid:
+                former, self._pid = self._pid, pid  # before it runs: a signal handler must not start another
+                self._looking = False
+                self._thread = threading.Thread(
                     target=self._work, args=(self._jobs,), name="budgetguard", daemon=True
                 )
-                if _start(thread):
-                    self._pid = os.getpid()
+                if not _start(self._thread):
+                    self._pid = former
 
     def put(self, job: Job) -> None:
         """Have a job run soon; does nothing but put it in a queue."""
         self._jobs.put(job)
+
+    def watch(self, thing: object, job: Job, key: int | None = None) -> Dropped:
+        """Have a job run when a thing is garbage, unless what this returns is gone before."""
+        watching = Dropped(thing, self._jobs.put)
+        watching.job, watching.key = job, key
+        return watching
 
     def when_dropped(self, thing: object, job: Job) -> Callable[[], bool]:
         """Have a job run when a thing is garbage, or when the process ends.
@@ -57,19 +106,14 @@ class Background:
         """
         self.start()
         key = next(self._keys)
-        finalizer = weakref.finalize(thing, self._dropped, key, job)
-        finalizer.atexit = False  # `end` sees to it, while stores are still open
-        self._watched[key] = finalizer
+        self._watched[key] = self.watch(thing, job, key)
+        if not self._looking:
+            self.put(_look_from_now_on)
 
         def call_off() -> bool:
-            self._watched.pop(key, None)
-            return finalizer.detach() is not None
+            return self._watched.pop(key, None) is not None
 
         return call_off
-
-    def _dropped(self, key: int, job: Job) -> None:
-        self._watched.pop(key, None)
-        self._jobs.put(job)
 
     def after(self, seconds: float, job: Job) -> None:
         """Have a job run in some seconds, if the process lives that long."""
@@ -77,29 +121,105 @@ class Background:
         timer.daemon = True
         _start(timer)
 
-    def finish(self) -> None:
+    def collect(self) -> bool:
+        """Have what is watched, and is garbage, done with; tell whether anything was looked for.
+
+        Not again and again, while nothing new is watched: who is refused in a loop must not collect garbage
+        all the time.
+        """
+        newest = max(list(self._watched), default=-1)
+        again_at = self._collected_at + self._collecting_took / _SHARE
+        if newest <= self._newest_collected and time.monotonic() < again_at:
+            return False
+        self._newest_collected = newest
+        self._collect()
+        self.finish(_SHORT_PATIENCE)
+        return True
+
+    def finish(self, patience: float = _PATIENCE) -> None:
         """Do what is still waiting, and wait for the job under way, at most some seconds."""
+        if threading.current_thread() is self._thread or is_inside("budgetguard.stores"):
+            return  # a job cannot wait for itself, nor a signal handler for one that needs what it interrupts
         if self._pid == os.getpid():
             done = threading.Event()
             self.put(done.set)
-            done.wait(_PATIENCE)
+            done.wait(patience)
         while True:
             try:
                 job = self._jobs.get_nowait()
             except Empty:
                 return
-            _run(job)
+            self._run(job)
 
     def end(self) -> None:
         """Take what is watched for dropped, since the process ends, and finish."""
-        for finalizer in list(self._watched.values()):
-            finalizer()
+        for watching in list(self._watched.values()):
+            self._jobs.put(watching)
         self.finish()
 
-    @staticmethod
-    def _work(jobs: SimpleQueue[Job]) -> None:
+    def _work(self, jobs: SimpleQueue[Job | Dropped]) -> None:
         while True:
-            _run(jobs.get())
+            self._looking = False
+            if self._watched:
+                self._looking = True
+            try:
+                job = jobs.get(timeout=_LOOK_EVERY if self._looking else None)
+            except Empty:
+                self._look()
+            else:
+                self._run(job)
+                del job  # it may keep what it was about
+
+    def _run(self, job: Job | Dropped) -> None:
+        if isinstance(job, Dropped):
+            if job.key is not None and self._watched.pop(job.key, None) is None:
+                return  # called off
+            job = job.job
+        try:
+            job()
+        except Exception:
+            logger.exception("budgetguard: a job in the background failed")
+
+    def _look(self) -> None:
+        """Collect garbage if something is watched for long, and if nobody else has collected meanwhile."""
+        watched, now = list(self._watched), time.monotonic()
+        known, self._known = self._known, next(self._keys)
+        collections = gc.get_stats()[-1]["collections"]
+        idle, self._collections = collections == self._collections, collections
+        fresh = any(self._surveyed <= key < known for key in watched)
+        if not watched or not idle or not gc.isenabled() or not (fresh or now >= self._again_at):
+            return
+        if now < self._collected_at + self._collecting_took / _IDLE_SHARE:
+            return
+        self._collect()
+        self._collections = gc.get_stats()[-1]["collections"]
+        self._surveyed = known
+        # What is still there is in use: it is looked at less and less often.
+        self._again_in = _LOOK_EVERY if fresh else min(self._again_in * 2, _LOOK_AT_LEAST_EVERY)
+        self._again_at = now + self._again_in
+
+    def _collect(self) -> None:
+        began = time.monotonic()
+        gc.collect()
+        self._collected_at = time.monotonic()
+        self._collecting_took = self._collected_at - began
+
+
+def is_inside(*modules: str) -> bool:
+    """Whether this thread is in the middle of code of modules whose names begin so.
+
+    The garbage collector and signal handlers run anywhere: inside a store's lock too.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(modules):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _look_from_now_on() -> None:
+    """Wake the thread up, so that it sees that something is watched."""
 
 
 def _start(thread: threading.Thread) -> bool:
@@ -113,13 +233,6 @@ def _start(thread: threading.Thread) -> bool:
     return True
 
 
-def _run(job: Job) -> None:
-    try:
-        job()
-    except Exception:
-        logger.exception("budgetguard: a job in the background failed")
-
-
 background = Background()
 
 # At exit `weakref` calls finalizers, those that close a store's files among them, from a hook that the
@@ -129,8 +242,9 @@ atexit.register(background.end)
 
 
 def _renew() -> None:
-    background._starting = threading.Lock()
+    background._starting = threading.RLock()
     background._jobs = SimpleQueue()
+    background._looking = False
 
 
 if hasattr(os, "register_at_fork"):

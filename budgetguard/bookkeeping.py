@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -15,11 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from budgetguard import events, runlog
 from budgetguard.accounts import PROJECT, RUN, USER, Balance, account_name
-from budgetguard.background import background
+from budgetguard.background import Dropped, background
 from budgetguard.config import DEFAULT_PROJECT, Settings
 from budgetguard.errors import BudgetExceededError, BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.holds import (
@@ -54,6 +56,19 @@ _OBSERVE_EVERY: Final = 16
 _OBSERVE_EACH: Final = 4 * ENOUGH
 
 
+class UnderWay(Protocol):
+    """A call that may hold money; see `Call`."""
+
+    def is_left(self) -> bool:
+        """Whether nobody goes on with it, now that the process ends."""
+
+    def finish_left(self) -> None:
+        """Finish what was left undone."""
+
+    def may_be_forgotten(self, account: str) -> bool:
+        """Whether an account's money may be held for an answer that nobody reads any more."""
+
+
 class Bookkeeper:
     """Keep one guard's books.
 
@@ -69,12 +84,13 @@ class Bookkeeper:
             runlog.follow(self.hooks)
         self.process = ProcessCap()
         self._store: Store | None = None
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._learned: dict[str, Observations] = {}
         self._observed: deque[tuple[str, int]] = deque()
         self._observe_now = False
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, Store] = {}
+        self.under_way: dict[int, tuple[UnderWay, Dropped]] = {}
         self._outbox = Outbox(lambda: self.store, partial(self._tell_settled, estimated=False))
         _keepers.add(self)
 
@@ -101,7 +117,10 @@ class Bookkeeper:
         if self._store is None:
             with taken(self._opening):
                 if self._store is None:
-                    self._store = self._open_store()
+                    opened = self._open_store()
+                    if self._store is not None:  # a signal handler has opened it meanwhile
+                        return self._store
+                    self._store = opened
                     if (spool := self._spool(self._store)) is not None:
                         self._outbox.adopt(self._store, spool)
         return self._store
@@ -165,12 +184,15 @@ class Bookkeeper:
             UnknownUserError: the user has no budget.
             StoreError: the store failed; the call must not be made.
         """
+        _mind_end()
         store: Store | None = None
         try:
             store = self.store
             answer = store.reserve(hold)
             if self._outbox:
                 answer = self._after_outage(store, hold, answer)
+            if isinstance(answer, Refused) and self._gave_back(answer):
+                answer = store.reserve(hold)
             tries = 0
             # Each account may have less than the one before, and other calls take money meanwhile.
             while isinstance(answer, Refused) and smaller is not None and tries < _SMALLER_TRIES:
@@ -211,6 +233,8 @@ class Bookkeeper:
         try:
             store = self.store
             answer = store.reserve(hold)
+            if isinstance(answer, Refused) and self._gave_back(answer):
+                answer = store.reserve(hold)
         except StoreError as error:
             logger.warning("budgetguard: no more could be held for a stream: %s", error)
             return None
@@ -225,7 +249,7 @@ class Bookkeeper:
             settlement = replace(settlement, observed=self._take_observed())
         self.process.count(self.project, hold, settlement.cost)
         answer = self._send(hold, settlement)
-        if answer is not None:
+        if isinstance(answer, Settled):
             self._tell_settled(hold, settlement, answer, estimated=estimated)
 
     def void(self, hold: Hold, reason: str) -> None:
@@ -269,8 +293,15 @@ class Bookkeeper:
             return ()
 
     def flush(self) -> None:
-        """Send settlements that the store did not take before; those that it still refuses stay."""
+        """Finish what was left, and send what the store did not take before; what it still refuses stays."""
+        background.finish()
         self._outbox.flush()
+
+    def finish_left(self) -> None:
+        """Finish the calls that nobody goes on with, since the process ends."""
+        for call, _ in list(self.under_way.values()):
+            if call.is_left():
+                call.finish_left()
 
     def close(self) -> None:
         """Flush, and let go of the store's files and connections; the next use opens them again."""
@@ -304,11 +335,25 @@ class Bookkeeper:
     def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""
         if not isinstance(answer, Refused):
-            background.put(self._outbox.flush)
+            background.put(self._outbox.flush_unsent)
             return answer
         self._tell_lapses(answer.lapsed)
-        self._outbox.flush()
+        self._outbox.flush_unsent()
         return store.reserve(hold)
+
+    def _gave_back(self, refused: Refused) -> bool:
+        """Settle the streams that nobody reads any more, if they may hold what a call was refused for.
+
+        A client's streams are reference cycles: one that a loop has left keeps its money until the garbage
+        collector comes by.
+        """
+        account = refused.balance.account
+        if not any(call.may_be_forgotten(account) for call, _ in list(self.under_way.values())):
+            return False
+        if not background.collect():
+            return False
+        self._tell_lapses(refused.lapsed)
+        return True
 
     def _spool(self, store: Store | None) -> Spool | None:
         """Return the spool of a store (None: of the one that could not be opened), or None if it has none."""
@@ -351,17 +396,7 @@ class Bookkeeper:
         )
         return refusal(hold, balance, limit=limit, spent=spent)
 
-    def _tell_settled(
-        self, hold: Hold, settlement: Settlement, answer: Settled | UnknownAccount, *, estimated: bool
-    ) -> None:
-        if isinstance(answer, UnknownAccount):
-            logger.warning(
-                "budgetguard: %s of hold %s is booked to nobody: %s is gone",
-                format_usd(settlement.cost),
-                hold.id,
-                answer.account,
-            )
-            return
+    def _tell_settled(self, hold: Hold, settlement: Settlement, answer: Settled, *, estimated: bool) -> None:
         self._tell_lapses(answer.lapsed)
         if self.hooks and not answer.repeated and settlement.state == "settled":
             self._emit_call(
@@ -411,13 +446,13 @@ class Bookkeeper:
                 break
         return tuple(taken)
 
-    def _send(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount | None:
+    def _send(self, hold: Hold, settlement: Settlement) -> Settled | None:
         """Settle; None if the store did not take it, so that it is tried again later."""
-        store = self._granted_by.pop(hold.id, None)
+        store = self._granted_by.get(hold.id)
         try:
             if store is None:
                 store = self.store
-            return store.settle(hold, settlement)
+            answer = store.settle(hold, settlement)
         except StoreError as error:
             logger.warning(
                 "budgetguard: %s of hold %s is not booked yet, and will be tried again: %s",
@@ -431,6 +466,14 @@ class Bookkeeper:
         except BaseException:  # Ctrl-C, say, in the middle of it
             self._outbox.keep(store, hold, settlement, self._spool(store))
             raise
+        else:
+            self._granted_by.pop(hold.id, None)
+            if isinstance(answer, Settled):
+                return answer
+            if settlement.cost:
+                self._outbox.keep_unknown(store, hold, settlement, self._spool(store), answer.account)
+            return None
+        self._granted_by.pop(hold.id, None)
         return None
 
 
@@ -438,7 +481,32 @@ _keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()
 
 
 @atexit.register
-def _finish_at_exit() -> None:
+def finish_at_exit() -> None:
+    """Book what is left, in every bookkeeper's store, since the process ends."""
     background.end()
     for keeper in list(_keepers):
+        keeper.finish_left()
         keeper.flush()
+
+
+_minded_in = 0
+
+
+def _mind_end() -> None:
+    """Have this process finish at its end if it is one that ends without `atexit`."""
+    global _minded_in
+    if _minded_in == os.getpid():
+        return
+    _minded_in = os.getpid()
+    processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    billiard = sys.modules.get("billiard.process")  # Celery's multiprocessing, which shares the other's exits
+    is_child = processes is not None and processes.parent_process() is not None
+    if util is not None and (is_child or (billiard and billiard.current_process().name != "MainProcess")):
+        util.Finalize(None, finish_at_exit, exitpriority=0)
+    if (signals := sys.modules.get("celery.signals")) is not None:
+        # The children of Celery's pool end without any exits.
+        signals.worker_process_shutdown.connect(_finish_worker, weak=False)
+
+
+def _finish_worker(**_: object) -> None:
+    finish_at_exit()

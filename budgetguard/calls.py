@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from budgetguard import charged, events, pending
 from budgetguard.background import background
@@ -26,11 +28,17 @@ from budgetguard.windows import duration_ms
 class Call:
     """Take one call through reserve and finish. Made where the call is made: it looks at who is current.
 
+    An interrupt may come between any two instructions: Ctrl-C, a signal handler that raises. So whoever takes
+    a call through keeps its grip. Where that is let go before the call is booked, or is still there when the
+    process ends, the call is finished by what is known of it by then (`_left`).
+
     Args:
         keeper: whose books it goes into.
         request: the call, as its adapter reads it.
         user: who pays, if the caller says; else the current user, else the settings' user.
     """
+
+    _left: Callable[[], Ending] | None = None
 
     def __init__(self, keeper: Bookkeeper, request: Request, *, user: str | None = None) -> None:
         self.keeper = keeper
@@ -45,10 +53,13 @@ class Call:
         self._charged = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._rates: Rates
         self._projection: Projection
         self._hold: Hold | None = None
         self._refused: Hold | None = None
+        self._rebooked: Hold | None = None
+        self._followed = False
         self._extensions: list[Hold] = []
         self.output_held: int | None = None
 
@@ -112,6 +123,7 @@ class Call:
             granted = keeper.reserve(hold, smaller=self._smaller if fits else None)
         except BudgetGuardError:
             self._hold, self._refused = None, hold  # nothing is held, so there is nothing to give back
+            self._is_booked()
             raise
         for outer in self._around:
             outer._paid_inside.add(hold.id)
@@ -133,19 +145,77 @@ class Call:
             return error
         return None
 
+    def grip(self) -> object:
+        """Return what is to be kept, from before it reserves, by whoever goes on with it."""
+        grip = _Grip()
+        self._left = _never_sent
+        self._watch(grip)
+        return grip
+
+    def _watch(self, thing: object) -> None:
+        self.keeper.under_way[id(self)] = self, background.watch(thing, self.finish_left)
+
+    def sent(self) -> None:
+        """Take note that it may be sent from now on."""
+        if self._left is not None:
+            self._left = _interrupted
+
+    def answered(self, answer: object) -> None:
+        """Take note of what it was answered with."""
+        if self._left is not None:
+            self._left = partial(self.request.ending, answer)
+
     def finish(self, ending: Ending) -> None:
         """Book how the call ended. Counts once, whoever says it first; never raises.
 
         A call whose answer is pending has not ended: it keeps its hold, and whoever asks for the answer
         later finishes it (see `pending`).
         """
-        hold = self._hold
         if isinstance(ending, Answered) and ending.reported.pending:
             pending.remember(self, ending.reported.request_id)
             self._give_back_extensions()
+            self._is_booked()
             return
-        if not self._finished.acquire(blocking=False) or hold is None:
+        if not self._finished.acquire(blocking=False) or self._hold is None:
             return
+        self._left = lambda: ending
+        try:
+            self._book(ending, self._hold)
+        except BaseException:
+            background.start()
+            background.put(self.finish_left)
+            raise
+        self._is_booked()
+
+    def finish_left(self) -> None:
+        """Finish what an interrupt has left undone, if there is anything; what is booked counts once."""
+        left, hold = self._left, self._hold
+        if left is None or self._pid != os.getpid():  # a forked child has copies of its parent's calls
+            return
+        self._finished.acquire(blocking=False)  # whoever comes after this comes too late
+        if hold is not None:
+            try:
+                ending = left()
+            except Exception:  # noqa: BLE001 - as in the flow
+                ending = self.unreadable()
+            self._book(ending, hold)
+        self._is_booked()
+
+    def is_left(self) -> bool:
+        """Whether nobody goes on with it, now that the process ends."""
+        others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        return self._left is not None and self._thread not in others
+
+    def may_be_forgotten(self, account: str) -> bool:
+        """Whether an account's money may be held for an answer that nobody reads any more."""
+        hold = self._hold
+        return self._followed and hold is not None and any(one.account == account for one in hold.charges)
+
+    def _is_booked(self) -> None:
+        self._left = None
+        self.keeper.under_way.pop(id(self), None)
+
+    def _book(self, ending: Ending, hold: Hold) -> None:
         # Tries that were lost on the way cost what one of unknown outcome does, whatever the last one did.
         lost = min(self.request.lost_tries * hold.on_lapse, MAX_NANOS)
         if self.delegated or (isinstance(ending, NotCharged) and not lost):
@@ -162,8 +232,10 @@ class Call:
             estimated = True
         if self._given_back:
             # A call inside was refused, so what this one held went; but it was answered all the same.
-            now = self.keeper.now()
-            hold = replace(hold, id=new_hold_id(now), created=now)
+            if self._rebooked is None:
+                now = self.keeper.now()
+                self._rebooked = replace(hold, id=new_hold_id(now), created=now)
+            hold = self._rebooked
         self.keeper.settle(hold, settlement, estimated=estimated)
         self._give_back_extensions()
         self._charged = True
@@ -186,20 +258,24 @@ class Call:
         now = keeper.now()
         on_lapse = amount if keeper.settings.unknown_outcome == "charge" else 0
         more = replace(hold, id=new_hold_id(now), amount=amount, on_lapse=on_lapse, created=now)
+        self._extensions.append(more)  # before it is granted: an interrupt may come right after
         empty = keeper.extend(more)
         if empty is None:
             self.output_held = wanted
-            self._extensions.append(more)
             if self._finished.locked():  # another thread has closed the stream meanwhile
                 self._give_back_extensions()
             return
+        self._extensions.remove(more)
         self.output_held = None  # told once
         if keeper.settings.on_stream_exceeded == "stop":
             raise stopped(hold, empty, projection.with_output(seen).cost)
 
     def _give_back_extensions(self) -> None:
         while self._extensions:
-            self.keeper.void(self._extensions.pop(), "the call that it extended is settled")
+            more = self._extensions[-1]
+            self.keeper.void(more, "the call that it extended is settled")
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._extensions.remove(more)
 
     def remember(self, answer: object) -> None:
         """Take note that this very answer is paid for, if it is; see `charged`."""
@@ -217,6 +293,10 @@ class Call:
             if self._pid == os.getpid():
                 self.finish(ending())
 
+        self._followed = True
+        if self._left is not None:
+            self._left = ending
+            self._watch(thing)
         return background.when_dropped(thing, finish)
 
     def unreadable(self) -> Ending:
@@ -360,3 +440,17 @@ class Call:
             # The money is spent; the projection is the best that is known of how much.
             events.logger.error("budgetguard: booked as projected, because %s", error)
             return self._projection.cost
+
+
+class _Grip:
+    """Be there as long as somebody keeps it."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _never_sent() -> Ending:
+    return NotCharged("interrupted before the call")
+
+
+def _interrupted() -> Ending:
+    return Unknown("interrupted")

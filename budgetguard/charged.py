@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from budgetguard.newest import keep_newest
 from budgetguard.stores.base import public_url
 from budgetguard.usage import Reported
 
@@ -31,7 +32,7 @@ class _Charged:
     """Remember who paid for which answer."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ids: dict[Hashable, None] = {}
         self._objects: dict[int, tuple[weakref.ref[object], set[Payer]]] = {}
         self._kept: dict[int, tuple[object, set[Payer]]] = {}
@@ -44,8 +45,7 @@ class _Charged:
         with self._lock:
             self._ids.pop(name, None)
             self._ids[name] = None
-            if len(self._ids) > _MOST_IDS:
-                del self._ids[next(iter(self._ids))]
+            keep_newest(self._ids, _MOST_IDS)
 
     def remember_object(self, payer: Payer, answer: object) -> None:
         """Remember an answer by being this object."""
@@ -60,8 +60,7 @@ class _Charged:
                 self._objects[key] = weakref.ref(answer, lambda _: self._objects.pop(key, None)), {payer}
             except TypeError:
                 self._kept[key] = answer, {payer}
-                if len(self._kept) > _MOST_KEPT:
-                    del self._kept[next(iter(self._kept))]
+                keep_newest(self._kept, _MOST_KEPT)
 
     def has(self, payer: Payer, answer: object, reported: Reported) -> bool:
         """Tell whether the payer has paid for an answer."""
@@ -127,7 +126,7 @@ def _name(payer: Payer, reported: Reported) -> Hashable | None:
 
 def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
-    _charged._lock = threading.Lock()
+    _charged._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,6 +23,7 @@ class Waiting:
         settlements: how many wait.
         cost: Nanos that they come to.
         oldest: when the oldest of their calls was made (milliseconds).
+        unknown: how many of them the store has answered that it does not know who is charged.
     """
 
     store: str
@@ -30,18 +31,31 @@ class Waiting:
     settlements: int
     cost: Nanos
     oldest: Milliseconds
+    unknown: int
 
 
 def waiting(folder: Path) -> Iterator[Waiting]:
     """Yield what waits in a folder of spools, by store and project."""
     for spool in spools(folder):
-        number, cost, oldest = 0, 0, None
+        number, cost, oldest, unknown = 0, 0, None, 0
         for one in spool.waiting():
             number += 1
+            unknown += one.unknown
             cost += one.settlement.cost
             oldest = one.hold.created if oldest is None else min(oldest, one.hold.created)
         if oldest is not None:
-            yield Waiting(spool.url, spool.project, number, cost, oldest)
+            yield Waiting(spool.url, spool.project, number, cost, oldest, unknown)
+
+
+def drop_unknown(folder: Path) -> int:
+    """Forget what waits for accounts that their store has said not to know; return how many there were."""
+    dropped = 0
+    for spool in spools(folder):
+        for one in spool.waiting():
+            if one.unknown:
+                spool.remove(one.hold.id)
+                dropped += 1
+    return dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,10 @@ class Delivered:
     """Hold what a delivery did.
 
     Attributes:
-        settlements: how many were sent.
+        settlements: how many the store has taken.
         booked: Nanos that the store booked for them.
         repeated: how many it had had before.
-        unknown: accounts that it does not know, whose calls were booked on nobody.
+        unknown: accounts that it does not know; what is for them stays in the spool.
     """
 
     settlements: int
@@ -79,11 +93,12 @@ def deliver(folder: Path, old_url: str, target: Store) -> Delivered:
     unknown: dict[str, None] = {}
     for one in spool.waiting():
         answer = target.settle(one.hold, one.settlement)
-        number += 1
         if isinstance(answer, UnknownAccount):
             unknown[answer.account] = None
-        else:
-            booked += answer.booked
-            repeated += answer.repeated
+            spool.mark_unknown(one.hold.id)
+            continue
+        number += 1
+        booked += answer.booked
+        repeated += answer.repeated
         spool.remove(one.hold.id)
     return Delivered(number, booked, repeated, tuple(unknown))

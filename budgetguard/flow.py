@@ -7,6 +7,7 @@ is the same for sync and async callers, cancellation included, and a test can dr
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 from collections.abc import Awaitable, Callable, Generator
@@ -52,8 +53,11 @@ def guarded(call: Call) -> Flow:
 
     Returns the answer; raises what refused, or what the call raised.
     """
+    grip = call.grip()
     yield from reserving(call)
-    return (yield from invoking(call))
+    answer = yield from invoking(call)
+    del grip
+    return answer
 
 
 def reserving(call: Call) -> Flow:
@@ -73,6 +77,7 @@ def reserving(call: Call) -> Flow:
 def invoking(call: Call) -> Flow:
     """Call and settle."""
     frame = enter_frame(call)
+    call.sent()
     try:
         answer = yield Invoke()
     except BaseException as error:
@@ -80,6 +85,7 @@ def invoking(call: Call) -> Flow:
         yield _finish(call, call.request.ending_of_error(error))
         raise
     leave_frame(frame)
+    call.answered(answer)
     unpriced: UnpricedAnswerError | None = None
     try:
         attached = call.request.attach(answer, call)
@@ -113,21 +119,28 @@ class Closed(BaseException):
 
 
 def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
-    """Carry out a flow in this thread."""
+    """Carry out a flow in this thread.
+
+    An interrupt (Ctrl-C, a signal handler that raises) comes between any two instructions: also here, and
+    the flow hears of it as if its step had raised it.
+    """
     send: Callable[[], Step] = partial(next, flow)
     while True:
         try:
-            step = send()
-        except StopIteration as stop:
-            return stop.value
-        except Closed as closed:
-            raise closed.original from None
-        try:
+            try:
+                step = send()
+            except StopIteration as stop:
+                return stop.value
+            except Closed as closed:
+                raise closed.original from None
             value = invoke() if isinstance(step, Invoke) else step.run()
-        except BaseException as error:  # noqa: BLE001 - the flow decides
-            send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
-        else:
             send = partial(flow.send, value)
+        except BaseException as error:
+            if _is_over(flow):  # this is what it raised
+                if not isinstance(error, Exception):
+                    background.start()  # what an interrupt has left undone is done there; see `Call`
+                raise
+            send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
 
 
 async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
@@ -137,12 +150,12 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
     send: Callable[[], Step] = partial(next, flow)
     while True:
         try:
-            step = send()
-        except StopIteration as stop:
-            return stop.value
-        except Closed as closed:
-            raise closed.original from None
-        try:
+            try:
+                step = send()
+            except StopIteration as stop:
+                return stop.value
+            except Closed as closed:
+                raise closed.original from None
             if closing and isinstance(step, Work):
                 # A coroutine that is being closed may not wait for anything. Nor may it take locks: the
                 # garbage collector closes coroutines too, and it runs anywhere, inside a store as well.
@@ -150,11 +163,16 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
                 value = None
             else:
                 value = await (finished(step) if isinstance(step, Work) else _asked(step, invoke))
-        except BaseException as error:  # noqa: BLE001 - the flow decides
+            send = partial(flow.send, value)
+        except BaseException as error:
+            if _is_over(flow):
+                raise
             closing = closing or isinstance(error, GeneratorExit)
             send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
-        else:
-            send = partial(flow.send, value)
+
+
+def _is_over(flow: Flow) -> bool:
+    return inspect.getgeneratorstate(flow) == inspect.GEN_CLOSED
 
 
 def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:

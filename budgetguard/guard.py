@@ -51,7 +51,7 @@ class Guard:
 
         self.keeper = Bookkeeper(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if (limit := max_budget_of_environment()) is not None:
             self.keeper.process.limit = limit
 

@@ -38,7 +38,7 @@ class HostedGuard:
         self._api_base = api_base
         self._headers = None if headers is None else dict(headers)
         self._project = project
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._store: Service | None = None
         self._made: tuple[Guard, Settings, Guard] | None = None
 

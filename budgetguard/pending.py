@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from budgetguard.background import background
 from budgetguard.errors import StoreError
 from budgetguard.events import logger
+from budgetguard.newest import keep_newest
 
 if TYPE_CHECKING:
     from budgetguard.bookkeeping import Bookkeeper
@@ -30,7 +31,7 @@ _MOST: Final = 8_192
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 60.0
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _calls: dict[Name, Call] = {}
 _over: weakref.WeakKeyDictionary[Bookkeeper, tuple[Store, dict[str, None]]] = weakref.WeakKeyDictionary()
 
@@ -44,8 +45,7 @@ def remember(call: Call, request_id: str | None) -> None:
         if name in _calls:
             return
         _calls[name] = call
-        if len(_calls) > _MOST:
-            del _calls[next(iter(_calls))]
+        keep_newest(_calls, _MOST)
     _attach(call, request_id, _FIRST_RETRY)
 
 
@@ -92,8 +92,7 @@ def end(keeper: Bookkeeper, request_id: str) -> None:
         if found is not None:
             over = found[1]
             over[request_id] = None
-            if len(over) > _MOST:
-                del over[next(iter(over))]
+            keep_newest(over, _MOST)
 
 
 def _attach(call: Call, request_id: str, retry_in: float) -> None:
@@ -120,7 +119,7 @@ def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
     # The parent's calls are the parent's: a child settles them by the store, as any other process does.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _calls.clear()
 
 

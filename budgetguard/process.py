@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Final
 
 from budgetguard.accounts import PROCESS, Budget, account_name
 from budgetguard.holds import Charge, Hold
 from budgetguard.money import Nanos
+from budgetguard.newest import keep_newest
+
+_MOST_COUNTED: Final = 1_024
 
 
 class ProcessCap:
@@ -19,10 +23,11 @@ class ProcessCap:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.limit: Nanos | None = None
         self._spent: Nanos = 0
         self._on_account: dict[str, Nanos] = {}
+        self._counted: dict[str, None] = {}
         self._pid = 0
         self._mind_fork()
 
@@ -47,12 +52,18 @@ class ProcessCap:
         return account == self._account
 
     def count(self, project: str, hold: Hold, cost: Nanos) -> None:
-        """Count what a project's call cost."""
+        """Count what a project's call cost; once, also if an interrupted settlement is made again."""
         self._mind_fork()
+        capped = any(charge.account == self._account for charge in hold.charges)
         with self._lock:
+            if hold.id in self._counted:
+                return
+            # An interrupt comes at a call or a jump backwards, so not in here.
+            self._counted[hold.id] = None
             self._spent += cost
-            if any(charge.account == self._account for charge in hold.charges):
+            if capped:
                 self._on_account[project] = self._on_account.get(project, 0) + cost
+            keep_newest(self._counted, _MOST_COUNTED)
 
     def begin_elsewhere(self) -> None:
         """Take new accounts, because the stores have changed; what is spent stays spent."""
@@ -63,7 +74,7 @@ class ProcessCap:
 
     def _mind_fork(self) -> None:
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             self._account = self._new_account()
             self._spent = 0
             self._on_account = {}

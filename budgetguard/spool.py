@@ -3,6 +3,10 @@
 Each is one small file, written and synced under another name and then renamed, so that it is there as a
 whole or not at all. A process that is killed while its store is away leaves them to the next one, and
 whoever delivers one twice books it once: a settlement counts once per hold id.
+
+A store that has lost its accounts, or is not restored yet, takes a settlement for one of nobody. So such a
+settlement stays, under another name, and is sent again whenever the store is opened, until somebody says
+that it may go.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +28,8 @@ from budgetguard.stores.base import public_url
 from budgetguard.wire.requests import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
 
 _ABOUT: Final = "store.json"
+_UNKNOWN: Final = ".unknown.json"
+_LARGEST: Final = 1_048_576
 
 
 def spool_folder(setting: str) -> Path:
@@ -45,11 +52,13 @@ class Spooled:
         path: its file.
         hold: what it settles.
         settlement: how the call ended.
+        unknown: a store has answered that it does not know who is charged.
     """
 
     path: Path
     hold: Hold
     settlement: Settlement
+    unknown: bool
 
 
 class Spool:
@@ -88,21 +97,49 @@ class Spool:
         Raises:
             OSError: its file cannot be removed; delivering it again changes nothing.
         """
-        self._path(hold_id).unlink(missing_ok=True)
+        path = self._path(hold_id)
+        path.unlink(missing_ok=True)
+        path.with_suffix(_UNKNOWN).unlink(missing_ok=True)
+
+    def mark_unknown(self, hold_id: str) -> None:
+        """Note that the store does not know who is charged; idempotent.
+
+        Raises:
+            OSError: its file cannot be renamed; it waits like the others.
+        """
+        path = self._path(hold_id)
+        with contextlib.suppress(FileNotFoundError):  # noted before, or delivered meanwhile
+            path.replace(path.with_suffix(_UNKNOWN))
+
+    def set_aside(self, hold_id: str, error: Exception) -> None:
+        """Keep a settlement that no store can take where nobody tries again, and tell of it."""
+        path = self._path(hold_id)
+        _set_aside(path if path.exists() else path.with_suffix(_UNKNOWN), error)
 
     def waiting(self) -> Iterator[Spooled]:
-        """Yield what waits, oldest first. A file that cannot be read is set aside, and told of."""
+        """Yield what waits, oldest first.
+
+        A file that makes no sense is set aside, one that cannot be read is left, and either is told of.
+        """
         for path in _files(self.folder):
+            hold_id, _, rest = path.name.partition(".")
             try:
-                found = json.loads(path.read_text("ascii"))
+                found = json.loads(_text(path))
                 hold = hold_from_json(found["hold"])
                 settlement = settlement_from_json(found["settlement"])
+                if hold.id != hold_id:
+                    raise ValueError(f"it settles hold {hold.id!r}")
             except FileNotFoundError:  # another process has delivered it meanwhile
                 continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, MemoryError) as error:
+                logger.error(
+                    "budgetguard: a spooled settlement cannot be read, and waits: %s: %s", path, error
+                )
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be delivered
                 _set_aside(path, error)
                 continue
-            yield Spooled(path, hold, settlement)
+            yield Spooled(path, hold, settlement, unknown=rest == _UNKNOWN[1:])
 
     def _path(self, hold_id: str) -> Path:
         if not hold_id.isalnum() or not hold_id.isascii():
@@ -114,11 +151,14 @@ def spools(folder: Path) -> Iterator[Spool]:
     """Yield the spools in a folder that hold anything, in order of their stores."""
     found = []
     for about in folder.glob(f"*/{_ABOUT}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            said: dict[str, Any] = json.loads(about.read_text("ascii"))
+        try:
+            said: dict[str, Any] = json.loads(_text(about))
             spool = Spool(folder, said["store"], said["project"])
-            if spool.folder == about.parent and any(_files(spool.folder)):
-                found.append(spool)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be seen
+            logger.error("budgetguard: whose settlements are in %s cannot be read: %s", about.parent, error)
+            continue
+        if spool.folder == about.parent and any(_files(spool.folder)):
+            found.append(spool)
     yield from sorted(found, key=lambda spool: (spool.url, spool.project))
 
 
@@ -127,6 +167,18 @@ def _files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.name != _ABOUT)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        logger.error("budgetguard: what waits in the spool cannot be listed: %s", error)
+        return []
+
+
+def _text(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for whoever writes
+        raise OSError("it is no file")
+    if status.st_size > _LARGEST:
+        raise ValueError(f"it is {status.st_size:,} bytes long")
+    return path.read_text("ascii")
 
 
 def _write(path: Path, value: object) -> None:
@@ -155,10 +207,12 @@ def _sync(folder: Path) -> None:
 
 
 def _set_aside(path: Path, error: Exception) -> None:
-    with contextlib.suppress(OSError):
-        path.replace(path.with_suffix(".bad"))
-    logger.error(
-        "budgetguard: a spooled settlement cannot be read, and was set aside as %s: %s",
-        path.with_suffix(".bad"),
-        error,
-    )
+    aside = path.with_suffix(".bad")
+    try:
+        path.replace(aside)
+    except OSError as renaming:
+        logger.error("budgetguard: a spooled settlement makes no sense: %s (%r; %s)", path, error, renaming)
+        return
+    # Not the whole of it: what a parser says of a long text may be as long.
+    said = f"{type(error).__name__}: {error}"[:200]
+    logger.error("budgetguard: a spooled settlement makes no sense, and was set aside as %s: %s", aside, said)

@@ -15,7 +15,7 @@ import wrapt
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _installed = False
 
 

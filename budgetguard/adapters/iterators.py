@@ -102,8 +102,10 @@ class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
                 self._inner.close()
             return advance()
         if not self._begun:
+            grip = self._call.grip()
             drive(reserving(self._call), _nothing)
             self._begin()
+            del grip
         if self._inner is None:
             self._inner = self._make()
         try:
@@ -158,8 +160,10 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
                 await self._inner.aclose()
             return await advance()
         if not self._begun:
+            grip = self._call.grip()
             await adrive(reserving(self._call), _anothing)
             self._begin()
+            del grip
         if self._inner is None:
             self._inner = self._make()
         try:

@@ -28,7 +28,7 @@ class SessionState:
     """
 
     def __init__(self, model: str | None, tariff: Tariff) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.over = False
         self.config = SessionConfig({} if model is None else {"model": model})
         self.conversation = Conversation(model or "")

@@ -9,19 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
-from types import FrameType
 from typing import Any, Final, Protocol
 
 from budgetguard.adapters.reading_on import AsyncReader, SyncReader
 from budgetguard.adapters.responses import AnyTally
 from budgetguard.adapters.watches import EventWatch, Watch
-from budgetguard.background import background
+from budgetguard.background import background, is_inside
 from budgetguard.calls import Call
 from budgetguard.errors import BudgetExceededError
 from budgetguard.flow import Work, finished
 from budgetguard.request import Ending
 
-# Code that may hold a lock which finishing a call needs.
+# Code that may hold a lock which finishing a call needs: the garbage collector closes forgotten streams there
+# too.
 _BOOKS: Final = (
     "budgetguard.bookkeeping",
     "budgetguard.calls",
@@ -188,7 +188,7 @@ class _SyncTee(_Tee):
     def _finish(self, error: BaseException | None) -> None:
         if not self._take():
             return
-        if _keeping_books():
+        if is_inside(*_BOOKS):
             background.put(partial(_finish, self._watch, self._call, error))
         else:
             _finish(self._watch, self._call, error)
@@ -274,17 +274,3 @@ def _may_wait() -> bool:
     """
     error = sys.exception()
     return error is None or isinstance(error, Exception)
-
-
-def _keeping_books() -> bool:
-    """Whether this thread is in the middle of our own books.
-
-    The garbage collector closes abandoned streams, and it runs anywhere: inside a store's lock too,
-    where waiting for that lock would be forever.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith(_BOOKS):
-            return True
-        frame = frame.f_back
-    return False

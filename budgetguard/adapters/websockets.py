@@ -32,7 +32,7 @@ class Websockets:
 
     def __init__(self, keeper_of: Callable[[Any], Bookkeeper | None]) -> None:
         self._keeper_of = keeper_of
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._active = False
         self._hooked = False
         self._seen: set[type] = set()

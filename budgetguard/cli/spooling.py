@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import count, money, printable, when, zone_name
 from budgetguard.cli.moving import From, To
-from budgetguard.cli.session import session
+from budgetguard.cli.session import confirm, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.delivering import deliver as deliver_settlements
-from budgetguard.delivering import waiting
+from budgetguard.delivering import drop_unknown, waiting
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.money import format_usd, to_usd
@@ -27,18 +28,43 @@ def register(app: typer.Typer) -> None:
     app.command()(deliver)
 
 
-def spool(timezone: options.Timezone = None, json: options.Json = False) -> None:
+Drop = Annotated[
+    bool, typer.Option("--drop", help="Forget those for accounts that their store does not know, for good.")
+]
+
+
+def spool(
+    drop: Drop = False,
+    yes: options.Yes = False,
+    timezone: options.Timezone = None,
+    json: options.Json = False,
+) -> None:
     """List the settlements that wait on this machine for a store to take them.
 
     They lie in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
     delivers them; `budgetguard deliver` brings them to another.
+
+    Those that are "unknown" were sent, but the store does not know who is charged: it has lost the account,
+    is not restored yet, or the account was deleted for good. They stay, and are sent again whenever the store
+    is opened, until --drop forgets them.
 
     \b
     Example:
       budgetguard spool
     """
     with session(timezone=timezone, json=json, may_make=True) as here:
-        found = list(waiting(_folder(here.guard)))
+        folder = _folder(here.guard)
+        found = list(waiting(folder))
+        if drop:
+            unknown = sum(one.unknown for one in found)
+            if unknown and not yes:
+                confirm(f"Forget {count(unknown, 'settlement')} for good?")
+            dropped = drop_unknown(folder) if unknown else 0
+            if json:
+                here.write({"action": "dropped", "settlements": dropped})
+            else:
+                here.say(f"Forgot {count(dropped, 'settlement')}.")
+            return
         if json:
             for one in found:
                 here.write(
@@ -48,6 +74,7 @@ def spool(timezone: options.Timezone = None, json: options.Json = False) -> None
                         "settlements": one.settlements,
                         "cost": format(to_usd(one.cost), "f"),
                         "oldest": to_datetime(one.oldest).isoformat(),
+                        "unknown": one.unknown,
                     }
                 )
             return
@@ -59,6 +86,7 @@ def spool(timezone: options.Timezone = None, json: options.Json = False) -> None
             text_column("Store"),
             text_column("Project"),
             Column("Settlements"),
+            Column("Unknown"),
             Column("Cost"),
             Column("Oldest", "left"),
         ]
@@ -67,6 +95,7 @@ def spool(timezone: options.Timezone = None, json: options.Json = False) -> None
                 printable(one.store),
                 printable(one.project),
                 f"{one.settlements:,}",
+                f"{one.unknown:,}",
                 cost,
                 when(to_datetime(one.oldest), here.timezone),
             ]
@@ -107,7 +136,7 @@ def deliver(
                 }
             )
             return
-        if not done.settlements:
+        if not done.settlements and not done.unknown:
             here.say(f"Nothing waits for project {here.guard.project!r} of {printable(public_url(source))}.")
             return
         here.say(
@@ -117,7 +146,9 @@ def deliver(
             + "."
         )
         for account in done.unknown:
-            here.say(f"Nobody was charged for calls of {printable(account)}, who has no budget any more.")
+            here.say(
+                f"Calls of {printable(account)} wait on: it has no budget there. See `budgetguard spool`."
+            )
 
 
 def _folder(guard: Guard) -> Path:

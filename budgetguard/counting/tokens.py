@@ -41,7 +41,7 @@ _CL100K_MODEL = re.compile(
 )
 
 _loaded: dict[str, Encoding | None] = {}
-_loading = threading.Lock()
+_loading = threading.RLock()
 
 
 @lru_cache(maxsize=1_024)
@@ -160,7 +160,7 @@ def _from_tiktoken_cache(url: str) -> bytes | None:
 def _renew_lock() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
     global _loading
-    _loading = threading.Lock()
+    _loading = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -97,7 +97,7 @@ class PriceBook:
 
     def __init__(self) -> None:
         self._overrides: dict[tuple[str | None, str], list[_Override]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._cache: dict[tuple[Any, ...], tuple[DataSnapshot, Rates]] = {}
 
     def register(

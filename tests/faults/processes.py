@@ -100,6 +100,7 @@ class Process:
         """Have nothing of it act any more: no flow's `finally`, no flush at exit."""
         for attempt in self.attempts:
             attempt.may_lapse = True
+            attempt.call._left = None
             if attempt.stream is None:
                 attempt.context.run(_bury, attempt.flow)
         bookkeeping._keepers.discard(self.guard.keeper)
@@ -117,6 +118,13 @@ class Background:
     def put(self, job: Callable[[], object]) -> None:
         assert self.process is not None
         self.process.jobs.append(job)
+
+    def watch(self, thing: object, job: Callable[[], object]) -> object:
+        """Watch nothing: the world says what becomes of a call that nobody goes on with."""
+        return thing, job
+
+    def finish(self) -> None:
+        """Do nothing: the world runs what waits."""
 
     def after(self, _seconds: float, job: Callable[[], object]) -> None:
         self.put(job)
