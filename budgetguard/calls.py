@@ -10,7 +10,7 @@ from dataclasses import replace
 from budgetguard import charged, events, pending
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
-from budgetguard.context import calls_around, current_runs, current_tags, current_user
+from budgetguard.context import Payer, as_hook, calls_around, current_payer, current_tags, inside_hook
 from budgetguard.counting.output_limits import output_limit
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
@@ -36,8 +36,11 @@ class Call:
         self.keeper = keeper
         self.request = request
         request.strict = keeper.settings.strict
-        self._user = user or current_user() or keeper.settings.user
-        self._runs = current_runs(keeper)
+        payer = current_payer(keeper)
+        self._user = user or payer.user or keeper.settings.user
+        self._runs = payer.runs
+        self._payer = Payer(self._user, payer.runs, None if user else payer.lost)
+        self._by_hook = inside_hook()
         self._tags = tuple(dict.fromkeys((*keeper.settings.tags, *current_tags())))
         self._around = calls_around(keeper)
         self._paid_inside: set[str] = set()
@@ -84,6 +87,8 @@ class Call:
         """
         keeper = self.keeper
         self._rates, self._projection = self._project()
+        if not self._is_free or self._rates.is_unknown:
+            keeper.check_payer(self._payer, self.request.model)
         if fits := self._may_be_capped():
             self._cap(self._ceiling())
         projection = self._projection
@@ -139,6 +144,13 @@ class Call:
         A call whose answer is pending has not ended: it keeps its hold, and whoever asks for the answer
         later finishes it (see `pending`).
         """
+        if self._by_hook and not inside_hook():  # in the background, say
+            with as_hook():
+                self._finish(ending)
+        else:
+            self._finish(ending)
+
+    def _finish(self, ending: Ending) -> None:
         hold = self._hold
         if isinstance(ending, Answered) and ending.reported.pending:
             pending.remember(self, ending.reported.request_id)
