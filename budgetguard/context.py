@@ -97,6 +97,8 @@ class Link:
         keeper: whose run it is.
         tags: labels that begin here.
         hook: a hook runs from here inwards.
+        aside: a generator's, which was waiting for its next step when what is further inside was entered.
+        lent: a running generator's, put here for what is directly inside, because this context lacked it.
         border: what is outside of this was handed to a `thread` when it started, or to a `job`.
         lost: why this says no more who pays.
     """
@@ -109,6 +111,8 @@ class Link:
     keeper: object | None = None
     tags: tuple[str, ...] = ()
     hook: bool = False
+    aside: bool = False
+    lent: bool = False
     border: Literal["thread", "job"] | None = None
     lost: Lost | None = None
 
@@ -244,11 +248,7 @@ def enter_link(
     _follow()
     outer = _current.link
     if _of_generators:
-        # What is entered inside a generator is inside its links, also where this context lacks them.
-        for link in reversed(_missing(_on_stack(), outer)):
-            outer = replace(link, outer=outer)
-    while outer is not None and outer.scope.frame is not None and not outer.scope.open:
-        outer = outer.outer  # of a generator that was closed elsewhere
+        outer = _seen_from(_on_stack(), outer)
     link = Link(owner, Scope(frame), outer, user, run, keeper, tags, hook)
     _current.link = link
     if frame is not None:
@@ -267,7 +267,10 @@ def leave_link(owner: object) -> None:
             _of_generators[scope.frame] = left
         else:
             _of_generators.pop(scope.frame, None)
-    _current.link = _without(_current.link, scope)
+    link = _without(_current.link, scope)
+    while link is not None and link.lent:
+        link = link.outer
+    _current.link = link
 
 
 def _scope_of(owner: object) -> Scope | None:
@@ -288,16 +291,47 @@ def _scope_of(owner: object) -> Scope | None:
     return None
 
 
+def _seen_from(running: tuple[Link, ...], chain: Link | None) -> Link | None:
+    """Return a chain as what is entered now is inside it.
+
+    Of the generators' links, those are around it whose generators run, also where this context lacks them;
+    others are set aside.
+    """
+    inside = {link.scope for link in running}
+    found = _listed(chain)
+    kept: list[Link] = []
+    within_border = False
+    for link in found:
+        within_border = within_border or link.border is not None
+        if within_border or link.scope.frame is None or link.scope in inside:
+            kept.append(link)
+        elif all(one.scope is not link.scope for one in kept):
+            kept.append(link if link.aside else replace(link, aside=True))
+    lent = [replace(link, lent=True) for link in _missing(running, chain)]
+    return _chain([*lent, *kept], chain)
+
+
 def _without(link: Link | None, scope: Scope) -> Link | None:
-    above: list[Link] = []
-    here = link
-    while here is not None and here.scope is not scope:
-        above.append(here)
-        here = here.outer
-    if here is None:
-        return link
-    rest = here.outer
-    for one in reversed(above):
+    return _chain([one for one in _listed(link) if one.scope is not scope], link)
+
+
+def _listed(link: Link | None) -> list[Link]:
+    """Return the links of a chain, innermost first."""
+    found = []
+    while link is not None:
+        found.append(link)
+        link = link.outer
+    return found
+
+
+def _chain(links: list[Link], like: Link | None) -> Link | None:
+    """Return these links as a chain, innermost first; the outer part that is another chain's, as it is."""
+    found = _listed(like)
+    rest: Link | None = None
+    while links and found and links[-1] is found[-1]:
+        rest = found.pop()
+        links = links[:-1]
+    for one in reversed(links):
         rest = replace(one, outer=rest)
     return rest
 
@@ -347,12 +381,7 @@ def _on_stack() -> tuple[Link, ...]:
 
 def _missing(links: tuple[Link, ...], chain: Link | None) -> tuple[Link, ...]:
     """Return those links that a chain does not have."""
-    if not links:
-        return ()
-    there = set()
-    while chain is not None:
-        there.add(chain.scope)
-        chain = chain.outer
+    there = {link.scope for link in _listed(chain) if not link.aside} if links else set()
     return tuple(link for link in links if link.scope not in there)
 
 
@@ -366,9 +395,11 @@ def _judged() -> Iterator[tuple[Link, Lost | None]]:
             yield one, one.lost
     if link is None:
         return
-    task = _task()
+    task, thread = _task(), threading.get_ident()
+    inside = {one.scope for one in running}
     handed = False  # to this thread, when it started
     held: bool | None = None  # whether the job that we are in, or were started in, still runs
+    aside = _has_aside(link)
     while link is not None:
         scope = link.scope
         inherited = handed or (task is not None and not scope.is_of(task))
@@ -380,17 +411,28 @@ def _judged() -> Iterator[tuple[Link, Lost | None]]:
                 held = scope.open or not inherited
         elif held is not None:
             lost = lost or (None if held else "ended")
-        elif scope.frame is not None and not handed:
-            if all(one.scope is not scope for one in running):
-                if scope.is_of(task) and scope.thread == threading.get_ident():
-                    link = link.outer  # the generator waits for its next step, and we are its caller
-                    continue
-                # Its context was copied: by itself, or by its caller between two steps, nobody can tell.
-                lost = lost or "generator"
+        elif handed:
+            lost = lost or (None if scope.open else "ended")
+        elif scope.is_of(task) and scope.thread == thread:
+            if scope.frame is not None and (link.aside or scope not in inside):
+                link = link.outer  # the generator waits for its next step, and we are its caller
+                continue
+        elif scope not in inside and (scope.frame is not None or aside):
+            # The context was copied: by the generator, or by its caller between two steps, nobody can tell.
+            lost = lost or "generator"
         elif inherited and not scope.open:
             lost = lost or "ended"
         yield link, lost
         link = link.outer
+
+
+def _has_aside(link: Link | None) -> bool:
+    """Whether a chain has a link that was set aside, in what was not handed to a thread or a job."""
+    while link is not None and link.border is None:
+        if link.aside:
+            return True
+        link = link.outer
+    return False
 
 
 def inside_hook() -> bool:
@@ -431,10 +473,7 @@ def _as_judged() -> Link | None:
     else:
         if link is None:
             return _current.link
-    rest: Link | None = None
-    for one, lost in reversed(found):
-        rest = replace(one, outer=rest, lost=lost)
-    return rest
+    return _chain([replace(one, lost=lost) for one, lost in found], None)
 
 
 def within(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
@@ -471,10 +510,7 @@ def _follow() -> None:
 
 def _forget() -> None:
     """Mark what is current as lost: this process was forked to work for others than who forked it."""
-    rest: Link | None = None
-    for one, lost in reversed(tuple(_judged())):
-        rest = replace(one, outer=rest, lost=lost or "process")
-    _current.link = rest
+    _current.link = _chain([replace(one, lost=lost or "process") for one, lost in _judged()], None)
     _of_generators.clear()
 
 

@@ -31,6 +31,17 @@ class Decorated(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as above
 
     __bound_function_wrapper__ = _Bound
 
+    @property
+    def __code__(self) -> Any:
+        # cloudpickle takes anything that looks like a function apart, if its module is __main__, and sends
+        # the function inside: it would run, and be billed, with its budget gone.
+        if str(sys._getframe(1).f_globals.get("__name__")).endswith("cloudpickle"):
+            raise pickle.PicklingError(
+                f"{self.__qualname__}() cannot be sent to another process by its value, which would leave "
+                "its budget behind: define it in a module that the other process can import, not in __main__"
+            )
+        return self.__wrapped__.__code__
+
     def __reduce_ex__(self, protocol: Any) -> str:
         _check(self, self.__wrapped__)
         return str(self.__qualname__)

@@ -77,11 +77,12 @@ class _Carrier:
         own = vars(thread).get("run")  # another wrapper's, which it may have put there as we do
 
         def put_back() -> None:
-            if vars(thread).get("run") is run_within:  # else another has wrapped it since
-                if own is None:
-                    del vars(thread)["run"]
-                else:
-                    vars(thread)["run"] = own
+            if vars(thread).get("run", run_within) is not run_within:
+                return  # another has wrapped it since
+            if own is None:
+                vars(thread).pop("run", None)
+            else:
+                vars(thread)["run"] = own
 
         def call_within(_thread: object) -> None:
             put_back()
