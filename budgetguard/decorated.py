@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import sys
 from typing import Any
@@ -13,13 +14,26 @@ class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]  # generic o
     """Wrap a method; it is pickled as its object and its name there, as methods are."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if self._self_instance is not None:
-            return getattr, (self._self_instance, self.__name__)
+        if (owner := self._owner()) is not None:
+            return getattr, (owner, self.__name__)
         _check(self, self.__wrapped__)
         return _find, (self.__module__, self.__qualname__)
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
+
+    def __copy__(self) -> _Bound:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        owner = self._owner()
+        return self if owner is None else getattr(copy.deepcopy(owner, memo), self.__name__)
+
+    def _owner(self) -> Any:
+        """Return the object, or the class, whose method this is; None where it is bound to nothing."""
+        if self._self_instance is not None:
+            return self._self_instance
+        return getattr(self.__wrapped__, "__self__", None)
 
 
 class Decorated(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # as above

@@ -20,8 +20,9 @@ _LOST = {
         "and may be working for somebody else by now"
     ),
     "generator": (
-        "this thread or task was started around a generator with a `with budget_user(...)` in it, which "
-        "counts for what the generator calls itself"
+        "this thread or task was started in or around a generator with a `with budget_user(...)` in it, "
+        "which counts for what the generator calls itself (one that is decorated with budget_user is right "
+        "everywhere)"
     ),
     "process": (
         "this process was forked by multiprocessing inside a `with budget_user(...)` (or a run's), and its "

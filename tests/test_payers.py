@@ -32,7 +32,7 @@ def _nothing_stays_current() -> Iterator[None]:
 
 
 def limited_guard() -> Guard:
-    """Return one whose project may pay, so that a call without a user is booked to it unless it is refused."""
+    """Return one whose project may pay, so that a call without a user is booked unless it is refused."""
     guard = make_guard()
     guard.set_budget(1)
     for user in ("alice", "bob"):
