@@ -79,6 +79,12 @@ class Scope:
         self.frame: int | None = None if frame is None else id(frame)
         self.code: CodeType | None = None if frame is None else frame.f_code
 
+    def is_over_beside(self, other: Scope) -> bool:
+        """Whether it was a generator's that was closed elsewhere, and entered where the other was."""
+        if self.frame is None or self.open or self.thread != other.thread:
+            return False
+        return self.is_of(None if other.task is None else other.task())
+
     def is_of(self, task: object | None) -> bool:
         """Whether it was entered in this task; in none, if that is None."""
         return (None if self.task is None else self.task()) is task
@@ -133,6 +139,18 @@ class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras
 
 
 _current = _Current()
+
+
+class _Job(threading.local):
+    """Hold what was current when the job was submitted that runs in this thread; None outside of jobs.
+
+    Many jobs run in a context of their own (`asyncio.to_thread`), which does not say where it was copied.
+    """
+
+    seen: tuple[Link, ...] | None = None
+
+
+_job = _Job()
 
 # The links that generators have entered and not left, by the ids of their frames.
 _of_generators: dict[int, tuple[Link, ...]] = {}
@@ -249,7 +267,10 @@ def enter_link(
     outer = _current.link
     if _of_generators:
         outer = _seen_from(_on_stack(), outer)
-    link = Link(owner, Scope(frame), outer, user, run, keeper, tags, hook)
+    scope = Scope(frame)
+    while outer is not None and outer.scope.is_over_beside(scope):
+        outer = outer.outer
+    link = Link(owner, scope, outer, user, run, keeper, tags, hook)
     _current.link = link
     if frame is not None:
         _of_generators[id(frame)] = (link, *_of_generators.get(id(frame), ()))
@@ -257,6 +278,11 @@ def enter_link(
 
 def leave_link(owner: object) -> None:
     """Take out the innermost link of `owner`, wherever in the chain it now is."""
+    link = _current.link
+    if link is not None and link.owner is owner and link.scope.frame is None:  # nearly always
+        link.scope.open = False
+        _current.link = _not_lent(link.outer)
+        return
     scope = _scope_of(owner)
     if scope is None:
         return  # entered in another context
@@ -267,21 +293,20 @@ def leave_link(owner: object) -> None:
             _of_generators[scope.frame] = left
         else:
             _of_generators.pop(scope.frame, None)
-    link = _without(_current.link, scope)
+    _current.link = _not_lent(_without(_current.link, scope))
+
+
+def _not_lent(link: Link | None) -> Link | None:
     while link is not None and link.lent:
         link = link.outer
-    _current.link = link
+    return link
 
 
 def _scope_of(owner: object) -> Scope | None:
     """Return the innermost entering of an owner; others that go on in other generators are not meant."""
     running = _on_stack() if _of_generators else ()
     inside = {link.scope for link in running}
-    chain: list[Link] = []
-    link = _current.link
-    while link is not None:
-        chain.append(link)
-        link = link.outer
+    chain = _listed(_current.link)
     reachable = [one for one in chain if one.scope.frame is None or one.scope in inside]
     entered_by_generators = [one for links in tuple(_of_generators.values()) for one in links]
     for links in (reachable, running, chain, entered_by_generators):
@@ -396,31 +421,39 @@ def _judged() -> Iterator[tuple[Link, Lost | None]]:
     if link is None:
         return
     task, thread = _task(), threading.get_ident()
-    inside = {one.scope for one in running}
+    inside = {one.scope for one in running} if running else ()
+    job = _job.seen if task is None else None
     handed = False  # to this thread, when it started
     held: bool | None = None  # whether the job that we are in, or were started in, still runs
     aside = _has_aside(link)
     while link is not None:
         scope = link.scope
-        inherited = handed or (task is not None and not scope.is_of(task))
+        here = scope.is_of(task) and scope.thread == thread
         lost = link.lost
         if link.border == "thread":
             handed = True
         elif link.border == "job":
             if held is None:
-                held = scope.open or not inherited
+                held = scope.open or (not handed and (here or task is None))
         elif held is not None:
             lost = lost or (None if held else "ended")
         elif handed:
             lost = lost or (None if scope.open else "ended")
-        elif scope.is_of(task) and scope.thread == thread:
+        elif here:
             if scope.frame is not None and (link.aside or scope not in inside):
                 link = link.outer  # the generator waits for its next step, and we are its caller
                 continue
-        elif scope not in inside and (scope.frame is not None or aside):
+        elif scope in inside:
+            pass
+        elif job is not None and (scope.frame is not None or any(one.scope is scope for one in job)):
+            # This context was copied for a job (`asyncio.to_thread`): it was judged when that was submitted.
+            for one in job:
+                yield one, one.lost
+            return
+        elif scope.frame is not None or aside:
             # The context was copied: by the generator, or by its caller between two steps, nobody can tell.
             lost = lost or "generator"
-        elif inherited and not scope.open:
+        elif not scope.open:
             lost = lost or "ended"
         yield link, lost
         link = link.outer
@@ -488,16 +521,19 @@ def within_thread(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
 
 def _carried(carried: Surroundings | None, call: Callable[[], Any], border: Literal["thread", "job"]) -> Any:
     before = _current.link, _current.frame
+    outer_job = _job.seen
     scope = Scope()
     link = frame = None
     if carried is not None:
         frame = carried.frame
         link = carried.link and Link(None, scope, carried.link, border=border)
     _current.link, _current.frame = link, frame
+    _job.seen = tuple(_listed(link)) if border == "job" else None
     try:
         return call()
     finally:
         scope.open = False
+        _job.seen = outer_job
         _current.link, _current.frame = before
 
 

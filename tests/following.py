@@ -302,8 +302,8 @@ ROWS: Final = (
         (_thread_pool,),
     ),
     Row("`await asyncio.to_thread(f)`, `loop.run_in_executor(None, f)`", ALICE, ALICE, (_in_executor,)),
-    Row("`loop.call_soon(f)`, `loop.call_later(1, f)`", ALICE, ALICE, (_callback,)),
-    Row("`copy_context().run(f)`, wherever that is called", ALICE, ALICE, (_copied,)),
+    Row("`loop.call_soon(f)`, `loop.call_later(1, f)`", ALICE, REFUSED, (_callback,)),
+    Row("`copy_context().run(f)`, called by whoever copied it", ALICE, ALICE, (_copied,)),
     Row(
         'steps a generator, sync or async, that has a `with budget_user("alice")` in it',
         ALICE,

@@ -18,7 +18,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
+import trio
 
 from budgetguard import Guard, MissingUserError, budget_tags, budget_user, current_user
 from budgetguard.context import current_tags, surroundings
@@ -95,19 +98,43 @@ async def test_a_worker_task_does_not_keep_the_user_of_who_started_it(guard: Gua
 
     async def work() -> None:
         while (job := await jobs.get()) is not None:
-            answers.put_nowait(job())
+            answers.put_nowait([job(), *[await in_thread(job) for in_thread in in_threads]])
 
+    in_threads = (asyncio.to_thread, anyio.to_thread.run_sync)
     async with budget_user("alice"):
         task = asyncio.create_task(work())
         jobs.put_nowait(who)
-        assert await answers.get() == "alice"
+        assert await answers.get() == ["alice"] * 3
     async with budget_user("bob"):
         jobs.put_nowait(who)
-        assert await answers.get() == "refused"
+        assert await answers.get() == ["refused"] * 3
         jobs.put_nowait(budget_user("bob")(who))
-        assert await answers.get() == "bob"
+        assert await answers.get() == ["bob"] * 3
     jobs.put_nowait(None)
     await task
+
+
+def test_a_task_of_trio_does_not_keep_the_user_of_who_started_it(guard: Guard) -> None:
+    who, seen = asker(guard), []
+
+    async def main() -> None:
+        inside, left = trio.Event(), trio.Event()
+
+        async def work() -> None:
+            seen.append(who())
+            inside.set()
+            await left.wait()
+            seen.extend([who(), budget_user("bob")(who)()])
+
+        async with trio.open_nursery() as nursery:
+            with budget_user("alice"):
+                nursery.start_soon(work)
+                await inside.wait()
+                seen.append(await trio.to_thread.run_sync(who))
+            left.set()
+
+    trio.run(main)
+    assert seen == ["alice", "alice", "refused", "bob"]
 
 
 def test_a_worker_that_a_worker_starts_knows_no_more_than_it(guard: Guard) -> None:
@@ -505,6 +532,22 @@ async def test_a_task_that_may_be_a_generator_s_or_its_caller_s_is_refused(guard
     assert await anext(running) == "alice"
     await running.aclose()  # type: ignore[attr-defined]
     assert await asyncio.create_task(task()) == "nobody"
+
+
+async def test_a_job_in_a_thread_is_the_generator_s_or_its_caller_s(guard: Guard) -> None:
+    who = asker(guard)
+
+    async def steps() -> AsyncIterator[str]:
+        async with budget_user("alice"):
+            while True:
+                yield await asyncio.to_thread(who)
+
+    running = steps()
+    seen = [await anext(running), await asyncio.to_thread(who)]
+    with budget_user("bob"):
+        seen += [await asyncio.to_thread(who), await anext(running), await asyncio.to_thread(who)]
+    await running.aclose()  # type: ignore[attr-defined]
+    assert seen == ["alice", "nobody", "bob", "alice", "bob"]
 
 
 async def test_tasks_of_a_decorated_async_generator_are_its_user_s(guard: Guard) -> None:
