@@ -13,6 +13,7 @@ The functions of this module are those of one `Guard`, made from `BUDGETGUARD_*`
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -242,6 +243,10 @@ class _Module(ModuleType):
     @max_budget.setter
     def max_budget(self, usd: int | float | Decimal) -> None:
         default_guard().max_budget = usd
+
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        # Picklers that send functions by value send the modules that these use, by name, but only plain ones.
+        return importlib.import_module, (__name__,)
 
     def __setattr__(self, name: str, value: object) -> None:
         # A mistyped cap caps nothing. Modules are what importing one of ours sets here.

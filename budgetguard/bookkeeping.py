@@ -23,6 +23,7 @@ from budgetguard import events, runlog
 from budgetguard.accounts import PROJECT, RUN, USER, Balance, account_name
 from budgetguard.background import Dropped, background
 from budgetguard.config import DEFAULT_PROJECT, Settings
+from budgetguard.context import Payer, as_hook, inside_hook
 from budgetguard.errors import BudgetExceededError, BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.holds import (
     VOID,
@@ -41,7 +42,7 @@ from budgetguard.money import Nanos, format_usd, to_usd
 from budgetguard.outbox import Outbox
 from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
-from budgetguard.refusals import missing_user, refusal, unknown_account
+from budgetguard.refusals import lost_user, missing_user, refusal, required_user, unknown_account
 from budgetguard.spool import Spool, spool_folder
 from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
 from budgetguard.stores.waiting import taken
@@ -167,6 +168,17 @@ class Bookkeeper:
             found.append(cap)
         found.append(Charge(account_name(PROJECT, self.project)))
         return tuple(found)
+
+    def check_payer(self, payer: Payer, model: str) -> None:
+        """Refuse a call that nobody can say who pays for, or that has no user where each needs one.
+
+        Raises:
+            MissingUserError: so it is.
+        """
+        if payer.lost is not None:
+            raise lost_user(model, payer.lost)
+        if payer.user is None and self.settings.requires_user:
+            raise required_user(model)
 
     def reserve(self, hold: Hold, *, smaller: Callable[[Nanos], Hold | None] | None = None) -> bool:
         """Set a hold's money aside, and tell whether any account grants it.
@@ -327,10 +339,20 @@ class Bookkeeper:
         self._observe_now = self._observe_now or sum(counts.values()) <= _OBSERVE_EACH
 
     def emit(self, kind: type[events.Event], *, user: str | None, model: str, **values: Any) -> None:
-        """Hand an event to the hooks."""
-        if self.hooks:
-            at = to_datetime(self.now())
-            self.hooks.emit(kind(at=at, project=self.project, user=user, model=model, **values))
+        """Hand an event to the hooks; of calls that a hook makes itself, only those of a run's log hear."""
+        if not self.hooks:
+            return
+        event = kind(at=to_datetime(self.now()), project=self.project, user=user, model=model, **values)
+        if not inside_hook():
+            self._tell(event)
+        elif isinstance(event, events.Lapsed):  # of another call, which is to be heard of
+            background.put(partial(self._tell, event))
+        else:
+            self.hooks.emit(event, by_hook=True)
+
+    def _tell(self, event: events.Event) -> None:
+        with as_hook():
+            self.hooks.emit(event)
 
     def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""

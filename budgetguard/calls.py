@@ -6,13 +6,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from budgetguard import charged, events, pending
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
-from budgetguard.context import calls_around, current_runs, current_tags, current_user
+from budgetguard.context import Payer, as_hook, calls_around, current_payer, current_tags, inside_hook
 from budgetguard.counting.output_limits import output_limit
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
@@ -44,8 +45,11 @@ class Call:
         self.keeper = keeper
         self.request = request
         request.strict = keeper.settings.strict
-        self._user = user or current_user() or keeper.settings.user
-        self._runs = current_runs(keeper)
+        payer = current_payer(keeper)
+        self._user = user or payer.user or keeper.settings.user
+        self._runs = payer.runs
+        self._payer = Payer(self._user, payer.runs, None if user else payer.lost)
+        self._by_hook = inside_hook()
         self._tags = tuple(dict.fromkeys((*keeper.settings.tags, *current_tags())))
         self._around = calls_around(keeper)
         self._paid_inside: set[str] = set()
@@ -95,6 +99,8 @@ class Call:
         """
         keeper = self.keeper
         self._rates, self._projection = self._project()
+        if not self._is_free or self._rates.is_unknown:
+            keeper.check_payer(self._payer, self.request.model)
         if fits := self._may_be_capped():
             self._cap(self._ceiling())
         projection = self._projection
@@ -216,6 +222,11 @@ class Call:
         self.keeper.under_way.pop(id(self), None)
 
     def _book(self, ending: Ending, hold: Hold) -> None:
+        # What a hook's own call does tells no hooks, wherever it is booked: in the background, say.
+        with as_hook() if self._by_hook and not inside_hook() else nullcontext():
+            self._settle_or_void(ending, hold)
+
+    def _settle_or_void(self, ending: Ending, hold: Hold) -> None:
         # Tries that were lost on the way cost what one of unknown outcome does, whatever the last one did.
         lost = min(self.request.lost_tries * hold.on_lapse, MAX_NANOS)
         if self.delegated or (isinstance(ending, NotCharged) and not lost):

@@ -18,7 +18,7 @@ from budgetguard.stores.base import DEFAULT_RETENTION, Store
 from budgetguard.stores.urls import public_url, shown_url
 from budgetguard.windows import Clock, duration_ms, system_clock, zone
 
-MissingUser: TypeAlias = Literal["error", "allow"]
+MissingUser: TypeAlias = Literal["error", "allow", "require"]
 UnknownModel: TypeAlias = Literal["error", "allow"]
 UnknownOutcome: TypeAlias = Literal["charge", "input", "release"]
 OnStoreError: TypeAlias = Literal["block", "allow"]
@@ -42,7 +42,10 @@ class Settings:
         default_budget: USD for users who have no budget yet; None refuses them.
         default_duration: the window of such budgets.
         timezone: IANA name, for windows of days and longer.
-        missing_user: whether a call that nothing limits is an `error`, or allowed.
+        missing_user: whether a call that nothing limits is an `error`, or allowed; or `require`, which is
+            what `require_user` says.
+        require_user: refuse every call that has no user, whatever else limits it, unless it is known to
+            cost nothing.
         unknown_model: whether a model without a price is an `error`, or allowed and booked at $0.
         unknown_outcome: what a call of unknown outcome costs: `charge` the projection, its `input`, or
             `release` it all.
@@ -78,6 +81,7 @@ class Settings:
     default_duration: str | None = None
     timezone: str = "UTC"
     missing_user: MissingUser = "error"
+    require_user: bool = False
     unknown_model: UnknownModel = "error"
     unknown_outcome: UnknownOutcome = "charge"
     on_store_error: OnStoreError = "block"
@@ -130,8 +134,13 @@ class Settings:
             if getattr(self, name) not in choices:
                 known = ", ".join(map(repr, choices))
                 raise ConfigurationError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
-        if not isinstance(self.strict, bool):
-            raise ConfigurationError(f"strict must be True or False, not {self.strict!r}")
+        for name in ("strict", "require_user"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.require_user and self.missing_user == "allow":
+            raise ConfigurationError(
+                'require_user refuses the calls that missing_user="allow" lets through: set one of them'
+            )
         _check_tokens(self.strict_floor, name="strict_floor")
         if self.strict_ceiling is not None:
             _check_tokens(self.strict_ceiling, name="strict_ceiling")
@@ -157,6 +166,11 @@ class Settings:
             _check_base_url(url)
         if not callable(self.clock):
             raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")
+
+    @property
+    def requires_user(self) -> bool:
+        """Whether every call needs a user."""
+        return self.require_user or self.missing_user == "require"
 
     @property
     def default(self) -> Budget | None:
@@ -247,6 +261,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
     "spool": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
+    "require_user": lambda text: _flag(text, name="BUDGETGUARD_REQUIRE_USER"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
     "strict_ceiling": lambda text: _number(text, name="BUDGETGUARD_STRICT_CEILING"),
 }

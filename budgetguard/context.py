@@ -1,31 +1,93 @@
 """Who pays, and for what: the current user and tags, the runs around us, the call that we are inside.
 
-What is current lives in context variables, so tasks and `asyncio.to_thread` inherit it, and
-`threads.py` hands it to plain threads. Each `with` adds a link to a chain and takes that same link
-out again, so leaving in another context than one entered in (as async fixtures and frameworks do)
-cannot undo somebody else's.
+What is current lives in context variables, as a chain of links, one for each `with` around us. A `with`
+takes out its own link when it is left, so leaving in another context than one entered in (as async
+fixtures and frameworks do) cannot undo somebody else's.
+
+Python copies context variables further than a `with` reaches, and not as far as it should. So a link that
+is found is judged before it counts:
+
+- A thread or a task inherits what was current where it was started, for as long as that `with` is open.
+  After that it may be serving anybody: a worker that was started by the first request that needed one
+  must not charge the next request to it. What it inherited is *lost* then, and its calls are refused.
+- A job (`submit`, the methods of a thread pool, `asyncio.to_thread`) belongs to who submitted it, to its end.
+- A `with` inside a generator counts for what runs inside that generator: it is found by the generator's
+  frame on the stack, since a generator shares its caller's context, or is stepped in a new one each time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+import sys
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from types import CodeType, FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
-import wrapt
 from contextvars_extras import ContextVarsRegistry
 
 from budgetguard.accounts import check_id
+from budgetguard.decorated import Decorated
 from budgetguard.errors import ConfigurationError
-from budgetguard.threads import carry_into_threads
+from budgetguard.threads import follow
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call
     from budgetguard.holds import Charge
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Lost: TypeAlias = Literal["ended", "generator", "process"]
+"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's."""
+
+_GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_ENTERING: Final = frozenset({"__enter__", "__aenter__"})
+# Modules that step a generator once to enter what it enters, for whoever asked them to.
+_ENTERS_BY_STEPPING: Final = frozenset(
+    {
+        "contextlib",
+        "_pytest.fixtures",
+        "pytest_asyncio.plugin",
+        "anyio._backends._asyncio",
+        "anyio._backends._trio",
+    }
+)
+
+
+class Scope:
+    """Hold what is known of one entering: where, and whether it is over. Shared by all copies of its link.
+
+    Attributes:
+        open: whether it is still entered.
+        task: a reference to the task in which it was entered; None outside of tasks.
+        thread: the thread in which it was entered.
+        frame: the id of the frame of the generator that entered it, and that frame's code; None if it was
+            no generator. A frame that was kept would keep the generator from ending when it is dropped.
+    """
+
+    __slots__ = ("code", "frame", "open", "task", "thread")
+
+    def __init__(self, frame: FrameType | None = None) -> None:
+        task = _task()
+        self.open = True
+        self.task = None if task is None else weakref.ref(task)
+        self.thread = threading.get_ident()
+        self.frame: int | None = None if frame is None else id(frame)
+        self.code: CodeType | None = None if frame is None else frame.f_code
+
+    def is_over_beside(self, other: Scope) -> bool:
+        """Whether it was a generator's that was closed elsewhere, and entered where the other was."""
+        if self.frame is None or self.open or self.thread != other.thread:
+            return False
+        return self.is_of(None if other.task is None else other.task())
+
+    def is_of(self, task: object | None) -> bool:
+        """Whether it was entered in this task; in none, if that is None."""
+        return (None if self.task is None else self.task()) is task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,19 +96,31 @@ class Link:
 
     Attributes:
         owner: what was entered.
+        scope: its entering.
+        outer: the link around this one.
         user: who pays from here inwards; None leaves that as it is.
         run: the charge of the run that begins here, if one does.
         keeper: whose run it is.
         tags: labels that begin here.
-        outer: the link around this one.
+        hook: a hook runs from here inwards.
+        aside: a generator's, which was waiting for its next step when what is further inside was entered.
+        lent: a running generator's, put here for what is directly inside, because this context lacked it.
+        border: what is outside of this was handed to a `thread` when it started, or to a `job`.
+        lost: why this says no more who pays.
     """
 
     owner: object
-    user: str | None
-    run: Charge | None
-    keeper: object | None
-    tags: tuple[str, ...]
+    scope: Scope
     outer: Link | None
+    user: str | None = None
+    run: Charge | None = None
+    keeper: object | None = None
+    tags: tuple[str, ...] = ()
+    hook: bool = False
+    aside: bool = False
+    lent: bool = False
+    border: Literal["thread", "job"] | None = None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +141,21 @@ class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras
 _current = _Current()
 
 
+class _Job(threading.local):
+    """Hold what was current when the job was submitted that runs in this thread; None outside of jobs.
+
+    Many jobs run in a context of their own (`asyncio.to_thread`), which does not say where it was copied.
+    """
+
+    seen: tuple[Link, ...] | None = None
+
+
+_job = _Job()
+
+# The links that generators have entered and not left, by the ids of their frames.
+_of_generators: dict[int, tuple[Link, ...]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """Hold what is current at one moment, to be made current elsewhere."""
@@ -75,34 +164,57 @@ class Surroundings:
     frame: Frame | None
 
 
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Say who pays for a call that is made here.
+
+    Attributes:
+        user: the current user, or None.
+        runs: the charges of the runs around us, innermost first, each once.
+        lost: why nobody can say who pays, so that the call must be refused; None if that is not so.
+    """
+
+    user: str | None
+    runs: tuple[Charge, ...]
+    lost: Lost | None
+
+
 def current_user() -> str | None:
     """Return the user set by the innermost `budget_user` around us, or None."""
-    link = _current.link
-    while link is not None and link.user is None:
-        link = link.outer
-    return None if link is None else link.user
+    for link, lost in _judged():
+        if link.user is not None:
+            return None if lost else link.user
+    return None
 
 
 def current_tags() -> tuple[str, ...]:
     """Return the tags of every `budget_tags` around us, outermost first, each once."""
-    found: list[tuple[str, ...]] = []
-    link = _current.link
-    while link is not None:
-        if link.tags:
-            found.append(link.tags)
-        link = link.outer
-    return tuple(dict.fromkeys(tag for tags in reversed(found) for tag in tags)) if found else ()
+    found = [link.tags for link, lost in _judged() if link.tags and not lost]
+    return tuple(dict.fromkeys(tag for tags in reversed(found) for tag in tags))
 
 
 def current_runs(keeper: object) -> tuple[Charge, ...]:
     """Return the charges of a bookkeeper's runs around us, innermost first, each once."""
+    return current_payer(keeper).runs
+
+
+def current_payer(keeper: object) -> Payer:
+    """Return who pays for a bookkeeper's call that is made here."""
+    user: str | None = None
     runs: dict[str, Charge] = {}
-    link = _current.link
-    while link is not None:
+    unknown: Lost | None = None
+    for link, lost in _judged():
+        if lost:
+            # A user, or a run, that was set further inside says enough.
+            here = link.run is not None and link.keeper is keeper and not runs
+            if user is None and (link.user is not None or here):
+                unknown = unknown or lost
+            continue
+        if link.user is not None and user is None and unknown is None:
+            user = link.user
         if link.run is not None and link.keeper is keeper:
             runs.setdefault(link.run.account, link.run)
-        link = link.outer
-    return tuple(runs.values())
+    return Payer(user, tuple(runs.values()), unknown)
 
 
 def calls_around(keeper: object) -> tuple[Call, ...]:
@@ -118,7 +230,7 @@ def calls_around(keeper: object) -> tuple[Call, ...]:
 
 def enter_frame(call: Call) -> Frame:
     """Begin a guarded call: calls made from here on are inside it."""
-    carry_into_threads(surroundings, within)
+    _follow()
     frame = Frame(call, _current.frame)
     _current.frame = frame
     return frame
@@ -132,50 +244,310 @@ def leave_frame(frame: Frame) -> None:
 
 def enter_link(
     owner: object,
+    frame: FrameType | None = None,
     *,
     user: str | None = None,
     run: Charge | None = None,
     keeper: object = None,
     tags: tuple[str, ...] = (),
+    hook: bool = False,
 ) -> None:
-    """Add a link for `owner`; without a user it leaves the user as it is."""
-    carry_into_threads(surroundings, within)
-    _current.link = Link(owner, user, run, keeper, tags, _current.link)
+    """Add a link for `owner`; without a user it leaves the user as it is.
+
+    Args:
+        owner: what is entered.
+        frame: the frame of the generator in which it is; None if it is in none.
+        user: see `Link`, for this and for the others.
+        run: see `Link`.
+        keeper: see `Link`.
+        tags: see `Link`.
+        hook: see `Link`.
+    """
+    _follow()
+    outer = _current.link
+    if _of_generators:
+        outer = _seen_from(_on_stack(), outer)
+    scope = Scope(frame)
+    while outer is not None and outer.scope.is_over_beside(scope):
+        outer = outer.outer
+    link = Link(owner, scope, outer, user, run, keeper, tags, hook)
+    _current.link = link
+    if frame is not None:
+        _of_generators[id(frame)] = (link, *_of_generators.get(id(frame), ()))
 
 
 def leave_link(owner: object) -> None:
     """Take out the innermost link of `owner`, wherever in the chain it now is."""
-    _current.link = _without(_current.link, owner)
+    link = _current.link
+    if link is not None and link.owner is owner and link.scope.frame is None:  # nearly always
+        link.scope.open = False
+        _current.link = _not_lent(link.outer)
+        return
+    scope = _scope_of(owner)
+    if scope is None:
+        return  # entered in another context
+    scope.open = False
+    if scope.frame is not None:
+        left = tuple(one for one in _of_generators.get(scope.frame, ()) if one.scope is not scope)
+        if left:
+            _of_generators[scope.frame] = left
+        else:
+            _of_generators.pop(scope.frame, None)
+    _current.link = _not_lent(_without(_current.link, scope))
 
 
-def _without(link: Link | None, owner: object) -> Link | None:
-    above: list[Link] = []
-    here = link
-    while here is not None and here.owner is not owner:
-        above.append(here)
-        here = here.outer
-    if here is None:
-        return link
-    rest = here.outer
-    for one in reversed(above):
+def _not_lent(link: Link | None) -> Link | None:
+    while link is not None and link.lent:
+        link = link.outer
+    return link
+
+
+def _scope_of(owner: object) -> Scope | None:
+    """Return the innermost entering of an owner; others that go on in other generators are not meant."""
+    running = _on_stack() if _of_generators else ()
+    inside = {link.scope for link in running}
+    chain = _listed(_current.link)
+    reachable = [one for one in chain if one.scope.frame is None or one.scope in inside]
+    entered_by_generators = [one for links in tuple(_of_generators.values()) for one in links]
+    for links in (reachable, running, chain, entered_by_generators):
+        for one in links:
+            if one.owner is owner:
+                return one.scope
+    return None
+
+
+def _seen_from(running: tuple[Link, ...], chain: Link | None) -> Link | None:
+    """Return a chain as what is entered now is inside it.
+
+    Of the generators' links, those are around it whose generators run, also where this context lacks them;
+    others are set aside.
+    """
+    inside = {link.scope for link in running}
+    found = _listed(chain)
+    kept: list[Link] = []
+    within_border = False
+    for link in found:
+        within_border = within_border or link.border is not None
+        if within_border or link.scope.frame is None or link.scope in inside:
+            kept.append(link)
+        elif all(one.scope is not link.scope for one in kept):
+            kept.append(link if link.aside else replace(link, aside=True))
+    lent = [replace(link, lent=True) for link in _missing(running, chain)]
+    return _chain([*lent, *kept], chain)
+
+
+def _without(link: Link | None, scope: Scope) -> Link | None:
+    return _chain([one for one in _listed(link) if one.scope is not scope], link)
+
+
+def _listed(link: Link | None) -> list[Link]:
+    """Return the links of a chain, innermost first."""
+    found = []
+    while link is not None:
+        found.append(link)
+        link = link.outer
+    return found
+
+
+def _chain(links: list[Link], like: Link | None) -> Link | None:
+    """Return these links as a chain, innermost first; the outer part that is another chain's, as it is."""
+    found = _listed(like)
+    rest: Link | None = None
+    while links and found and links[-1] is found[-1]:
+        rest = found.pop()
+        links = links[:-1]
+    for one in reversed(links):
         rest = replace(one, outer=rest)
     return rest
+
+
+def _task() -> object | None:
+    """Return the task that runs here, of asyncio or trio, or None."""
+    if asyncio._get_running_loop() is not None:
+        return asyncio.current_task()
+    if (trio := sys.modules.get("trio")) is not None:
+        try:
+            task: object = trio.lowlevel.current_task()
+        except RuntimeError:
+            return None
+        return task
+    return None
+
+
+def _generator_of(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the generator in which a `with` stands, or None if it stands in none.
+
+    Context managers enter on behalf of who uses them, also those that are written as generators.
+    """
+    while frame is not None:
+        code, outer = frame.f_code, frame.f_back
+        if code.co_name in _ENTERING or frame.f_globals.get("__name__") == "contextlib":
+            frame = outer
+        elif not code.co_flags & _GENERATOR or code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            return None
+        elif outer is not None and outer.f_globals.get("__name__") in _ENTERS_BY_STEPPING:
+            frame = outer
+        else:
+            return frame
+    return None
+
+
+def _on_stack() -> tuple[Link, ...]:
+    """Return the links of the generators that we are inside, innermost first."""
+    found: list[Link] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _CARRIED_CODE:
+        links = _of_generators.get(id(frame))
+        if links is not None:
+            found += [link for link in links if link.scope.code is frame.f_code]
+        frame = frame.f_back
+    return tuple(found)
+
+
+def _missing(links: tuple[Link, ...], chain: Link | None) -> tuple[Link, ...]:
+    """Return those links that a chain does not have."""
+    there = {link.scope for link in _listed(chain) if not link.aside} if links else set()
+    return tuple(link for link in links if link.scope not in there)
+
+
+def _judged() -> Iterator[tuple[Link, Lost | None]]:
+    """Yield the links around us, innermost first, each with why it is lost, if it is; borders as well."""
+    link = _current.link
+    running: tuple[Link, ...] = ()
+    if _of_generators:
+        running = _on_stack()
+        for one in _missing(running, link):
+            yield one, one.lost
+    if link is None:
+        return
+    task, thread = _task(), threading.get_ident()
+    inside = {one.scope for one in running} if running else ()
+    job = _job.seen if task is None else None
+    handed = False  # to this thread, when it started
+    held: bool | None = None  # whether the job that we are in, or were started in, still runs
+    aside = _has_aside(link)
+    while link is not None:
+        scope = link.scope
+        here = scope.is_of(task) and scope.thread == thread
+        lost = link.lost
+        if link.border == "thread":
+            handed = True
+        elif link.border == "job":
+            if held is None:
+                held = scope.open or (not handed and (here or task is None))
+        elif held is not None:
+            lost = lost or (None if held else "ended")
+        elif handed:
+            lost = lost or (None if scope.open else "ended")
+        elif here:
+            if scope.frame is not None and (link.aside or scope not in inside):
+                link = link.outer  # the generator waits for its next step, and we are its caller
+                continue
+        elif scope in inside:
+            pass
+        elif job is not None and (scope.frame is not None or any(one.scope is scope for one in job)):
+            # This context was copied for a job (`asyncio.to_thread`): it was judged when that was submitted.
+            for one in job:
+                yield one, one.lost
+            return
+        elif scope.frame is not None or aside:
+            # The context was copied: by the generator, or by its caller between two steps, nobody can tell.
+            lost = lost or "generator"
+        elif not scope.open:
+            lost = lost or "ended"
+        yield link, lost
+        link = link.outer
+
+
+def _has_aside(link: Link | None) -> bool:
+    """Whether a chain has a link that was set aside, in what was not handed to a thread or a job."""
+    while link is not None and link.border is None:
+        if link.aside:
+            return True
+        link = link.outer
+    return False
+
+
+def inside_hook() -> bool:
+    """Whether a hook runs around us, or has started what runs here."""
+    link = _current.link
+    while link is not None and not link.hook:
+        link = link.outer
+    return link is not None
+
+
+@contextmanager
+def as_hook() -> Iterator[None]:
+    """Have what is called inside be a hook's."""
+    owner = object()
+    enter_link(owner, hook=True)
+    try:
+        yield
+    finally:
+        leave_link(owner)
 
 
 def surroundings() -> Surroundings | None:
     """Return what is current, or None if nothing is."""
     link, frame = _current.link, _current.frame
+    if link is not None or _of_generators:
+        link = _as_judged()
     return None if link is None and frame is None else Surroundings(link, frame)
 
 
+def _as_judged() -> Link | None:
+    """Return the chain as it counts here: with what is lost marked, without what does not concern us."""
+    found = tuple(_judged())
+    link = _current.link
+    for one, lost in found:
+        if link is None or one is not link or lost is not link.lost:
+            break
+        link = link.outer
+    else:
+        if link is None:
+            return _current.link
+    return _chain([replace(one, lost=lost) for one, lost in found], None)
+
+
 def within(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
-    """Call something with `carried` current (nothing, if None), and put back what was."""
+    """Call something with `carried` current (nothing, if None), as a job, and put back what was."""
+    return _carried(carried, call, "job")
+
+
+def within_thread(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
+    """Do as `within`, for all of a thread, which lives on when the `with` around its start is left."""
+    return _carried(carried, call, "thread")
+
+
+def _carried(carried: Surroundings | None, call: Callable[[], Any], border: Literal["thread", "job"]) -> Any:
     before = _current.link, _current.frame
-    _current.link, _current.frame = (None, None) if carried is None else (carried.link, carried.frame)
+    outer_job = _job.seen
+    scope = Scope()
+    link = frame = None
+    if carried is not None:
+        frame = carried.frame
+        link = carried.link and Link(None, scope, carried.link, border=border)
+    _current.link, _current.frame = link, frame
+    _job.seen = tuple(_listed(link)) if border == "job" else None
     try:
         return call()
     finally:
+        scope.open = False
+        _job.seen = outer_job
         _current.link, _current.frame = before
+
+
+_CARRIED_CODE: Final = _carried.__code__
+
+
+def _follow() -> None:
+    follow(surroundings, within, within_thread, _forget)
+
+
+def _forget() -> None:
+    """Mark what is current as lost: this process was forked to work for others than who forked it."""
+    _current.link = _chain([replace(one, lost=lost or "process") for one, lost in _judged()], None)
+    _of_generators.clear()
 
 
 class Surrounding:
@@ -184,7 +556,8 @@ class Surrounding:
     Subclasses say what entering and leaving does; one object may be entered many times, also at once.
     """
 
-    def _enter(self) -> None:
+    def _enter(self, frame: FrameType | None) -> None:
+        """Enter: in the generator whose frame this is, or in none."""
         raise NotImplementedError
 
     def _leave(self) -> None:
@@ -195,7 +568,7 @@ class Surrounding:
         return self
 
     def __enter__(self) -> Self:
-        self._enter()
+        self._enter(_generator_of(sys._getframe(1)))
         return self
 
     def __exit__(
@@ -204,7 +577,7 @@ class Surrounding:
         self._leave()
 
     async def __aenter__(self) -> Self:
-        self._enter()
+        self._enter(_generator_of(sys._getframe(1)))
         return self
 
     async def __aexit__(
@@ -215,7 +588,16 @@ class Surrounding:
     def __call__(self, function: F) -> F:
         if not callable(function) and not isinstance(function, classmethod | staticmethod):
             raise ConfigurationError(f"{type(self).__name__} decorates functions, and {function!r} is none")
-        return cast(F, wrapt.FunctionWrapper(function, self._around))
+        return cast(F, Decorated(function, self._around))
+
+    @contextmanager
+    def _for_a_step(self) -> Iterator[None]:
+        # Left before anybody else runs, so that it is no matter that a generator does this.
+        self._enter(None)
+        try:
+            yield
+        finally:
+            self._leave()
 
     def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
         entered = self._again()
@@ -244,7 +626,7 @@ class Surrounding:
         thrown: BaseException | None = None
         try:
             while True:
-                with self:
+                with self._for_a_step():
                     try:
                         item = generator.send(sent) if thrown is None else generator.throw(thrown)
                     except StopIteration as stop:
@@ -257,7 +639,7 @@ class Surrounding:
                 except BaseException as error:  # noqa: BLE001 - handed to the generator, which decides
                     thrown = error
         finally:
-            with self:
+            with self._for_a_step():
                 generator.close()
 
     async def _astep(self, generator: Any) -> AsyncIterator[Any]:
@@ -265,7 +647,7 @@ class Surrounding:
         thrown: BaseException | None = None
         try:
             while True:
-                with self:
+                with self._for_a_step():
                     try:
                         item = await (generator.asend(sent) if thrown is None else generator.athrow(thrown))
                     except StopAsyncIteration:
@@ -278,7 +660,7 @@ class Surrounding:
                 except BaseException as error:  # noqa: BLE001 - handed to the generator, which decides
                     thrown = error
         finally:
-            with self:
+            with self._for_a_step():
                 await generator.aclose()
 
 
@@ -301,8 +683,8 @@ class budget_user(Surrounding):
     def __repr__(self) -> str:
         return f"budget_user({self.user!r})"
 
-    def _enter(self) -> None:
-        enter_link(self, user=self.user)
+    def _enter(self, frame: FrameType | None) -> None:
+        enter_link(self, frame, user=self.user)
 
 
 class budget_tags(Surrounding):
@@ -326,5 +708,5 @@ class budget_tags(Surrounding):
     def __repr__(self) -> str:
         return f"budget_tags({', '.join(map(repr, self.tags))})"
 
-    def _enter(self) -> None:
-        enter_link(self, tags=self.tags)
+    def _enter(self, frame: FrameType | None) -> None:
+        enter_link(self, frame, tags=self.tags)

@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import wrapt
-
 from budgetguard.accounts import check_id
 from budgetguard.adapters.completions import CAPS, INPUTS, FunctionRequest, UsageReader, request_body
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
+from budgetguard.decorated import Decorated
 from budgetguard.errors import ConfigurationError
 from budgetguard.flow import adrive, drive, guarded
 
@@ -188,7 +187,7 @@ def budgeted(
             provider=provider,
             base_url=base_url,
         )
-        return wrapt.FunctionWrapper(function, around)
+        return Decorated(function, around)
 
     return guard if function is None else guard(function)
 

@@ -2,7 +2,7 @@
 
     BudgetGuardError
     ├── BudgetExceededError     the money is not there; the call was not made
-    ├── MissingUserError        nothing limits this call, and no user is set
+    ├── MissingUserError        no user is set, and nothing limits this call
     ├── UnknownUserError        the user has no budget             (also a KeyError)
     ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
     ├── UnknownEndpointError    a path that may cost money and that nobody taught
@@ -99,7 +99,7 @@ class BudgetExceededError(BudgetGuardError):
 
 
 class MissingUserError(BudgetGuardError):
-    """Refuse a call that no budget limits: no user is set, and no run, process or project has a limit."""
+    """Refuse a call that no budget limits, that has no user where each needs one, or whose user is lost."""
 
     status = 422
 

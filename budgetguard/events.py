@@ -152,11 +152,14 @@ class Hooks:
     """Hand events to hooks, none of which can touch the call."""
 
     def __init__(self) -> None:
-        self._hooks: tuple[tuple[Hook, tuple[type[Event], ...]], ...] = ()
+        self._hooks: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()
 
-    def add(self, hook: Hook, kinds: tuple[type[Event], ...]) -> Callable[[], None]:
-        """Call `hook` with each event of these kinds (all, if none is named), and return its remover."""
-        entry = (hook, kinds or (Event,))
+    def add(self, hook: Hook, kinds: tuple[type[Event], ...], *, all: bool = False) -> Callable[[], None]:
+        """Call `hook` with each event of these kinds (all, if none is named), and return its remover.
+
+        A hook may make calls of its own; only hooks that want `all` events hear of those.
+        """
+        entry = (hook, kinds or (Event,), all)
         self._hooks = (*self._hooks, entry)
 
         def remove() -> None:
@@ -167,10 +170,15 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
-    def emit(self, event: Event) -> None:
-        """Hand one event to the hooks that want it; what a hook raises is logged and goes no further."""
-        for hook, kinds in self._hooks:
-            if isinstance(event, kinds):
+    def emit(self, event: Event, *, by_hook: bool = False) -> None:
+        """Hand one event to the hooks that want it; what a hook raises is logged and goes no further.
+
+        Args:
+            event: what happened.
+            by_hook: it is of a call that a hook makes.
+        """
+        for hook, kinds, all in self._hooks:
+            if isinstance(event, kinds) and (all or not by_hook):
                 try:
                     hook(event)
                 except Exception:

@@ -14,6 +14,22 @@ from budgetguard.errors import (
 from budgetguard.holds import Hold
 from budgetguard.money import Nanos, format_usd, to_usd
 
+_LOST = {
+    "ended": (
+        "this thread or task was started inside a `with budget_user(...)` (or a run's) that has ended since, "
+        "and may be working for somebody else by now"
+    ),
+    "generator": (
+        "this thread or task was started in or around a generator with a `with budget_user(...)` in it, "
+        "which counts for what the generator calls itself (one that is decorated with budget_user is right "
+        "everywhere)"
+    ),
+    "process": (
+        "this process was forked by multiprocessing inside a `with budget_user(...)` (or a run's), and its "
+        "workers work for everybody"
+    ),
+}
+
 
 def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> BudgetExceededError:
     """Return the error that says which account has too little available for a hold.
@@ -132,4 +148,29 @@ def missing_user(model: str, project: str) -> MissingUserError:
         f"nor the project {project!r} has a limit. "
         'Call inside `with budget_user("1234"):` or `with budgetguard.budget(0.50):`, '
         'set budgetguard.max_budget, or allow it with configure(missing_user="allow")'
+    )
+
+
+def required_user(model: str) -> MissingUserError:
+    """Return the error that says a call has no user, where each needs one."""
+    return MissingUserError(
+        f"no user is set for this call to {model}, and require_user says that every call needs one: call "
+        'inside `with budget_user("1234"):`, in the same function or one that it is called from. A user that '
+        "is set in another thread or context, as in a web framework's sync dependency, does not reach the "
+        "call: see docs/web.md"
+    )
+
+
+def lost_user(model: str, why: str) -> MissingUserError:
+    """Return the error that says it cannot be known who pays for a call.
+
+    Args:
+        model: which model is called.
+        why: see `budgetguard.context.Lost`.
+    """
+    return MissingUserError(
+        f"who pays for this call to {model} cannot be known: {_LOST[why]}. The call was not made. Set the "
+        'user where the work is done: `with budget_user("1234"):` in the function that the thread, task or '
+        'process runs, or `budget_user("1234")(function)` in place of it. Jobs that are submitted to a '
+        "ThreadPoolExecutor, a ThreadPool or asyncio.to_thread keep their user: see docs/threads.md"
     )

@@ -42,7 +42,7 @@ def follow(hooks: Hooks) -> None:
             _append(name, line)
 
     if names:
-        hooks.add(write, (Refused,))
+        hooks.add(write, (Refused,), all=True)
 
 
 def read(path: Path) -> Iterator[Refusal]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from budgetguard.accounts import RUN, Balance, Budget, account_name
@@ -65,8 +66,8 @@ class Run(Surrounding):
     def _balance(self) -> Balance | None:
         return self._keeper.store.read(self.account)
 
-    def _enter(self) -> None:
-        enter_link(self, run=self._charge, keeper=self._keeper)
+    def _enter(self, frame: FrameType | None) -> None:
+        enter_link(self, frame, run=self._charge, keeper=self._keeper)
 
     def _again(self) -> Run:
         return Run(self._keeper, self.limit)

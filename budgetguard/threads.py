@@ -1,32 +1,45 @@
-"""Hand what is current to plain threads and thread pools, which start with an empty context.
+"""Hand what is current to plain threads and to the jobs of thread pools, which start with an empty context.
 
 Installed when something first becomes current, never by importing. Only our own variables travel;
-other libraries' context stays as Python leaves it.
+other libraries' context stays as Python leaves it. Others wrap the same methods (tracers, error
+reporters), before and after us: nothing here relies on being next to the original, or on top.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import wrapt
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+    from multiprocessing.pool import ThreadPool
+
+Surroundings: TypeAlias = Callable[[], Any]
+Within: TypeAlias = Callable[[Any, Callable[[], Any]], Any]
+
+# What takes a function and the iterable that its jobs are made of; some read that in a thread of the pool.
+_MAPS: Final = ("map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
+_CALLBACKS: Final = ("callback", "error_callback")
 
 _lock = threading.RLock()
 _installed = False
 
 
-def carry_into_threads(
-    surroundings: Callable[[], Any], within: Callable[[Any, Callable[[], Any]], Any]
+def follow(
+    surroundings: Surroundings, within: Within, within_thread: Within, forget: Callable[[], None]
 ) -> None:
-    """Make `Thread.start` and `ThreadPoolExecutor.submit` carry what is current; once is enough.
+    """Make threads and the jobs of thread pools carry what is current, and processes not; once is enough.
 
     Args:
         surroundings: returns what is current, or None.
-        within: calls something with that made current.
+        within: calls a job with that made current.
+        within_thread: calls all that a thread does with that made current.
+        forget: what a process that multiprocessing has forked does first. Its pools' processes work for
+            everybody, and those that are spawned begin with nothing.
     """
     global _installed
     if _installed:
@@ -36,31 +49,102 @@ def carry_into_threads(
             return
         _installed = True
     from concurrent.futures import ThreadPoolExecutor
+    from multiprocessing.pool import ThreadPool
+    from multiprocessing.util import register_after_fork
 
-    def start(wrapped: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
-        carried = surroundings()
-        if carried is not None:
-            run = thread.run
+    carrier = _Carrier(surroundings, within, within_thread)
+    wrapt.wrap_function_wrapper(threading.Thread, "start", carrier.start)
+    wrapt.wrap_function_wrapper(ThreadPoolExecutor, "submit", carrier.submit)
+    wrapt.wrap_function_wrapper(ThreadPool, "apply_async", carrier.apply_async)
+    for name in _MAPS:
+        wrapt.wrap_function_wrapper(ThreadPool, name, carrier.map)
+    register_after_fork(_Carrier, lambda _: forget())
 
-            def run_within() -> None:
-                del thread.run  # back to the class's own
-                within(carried, run)
 
-            thread.run = run_within  # type: ignore[method-assign]  # until it runs
-        wrapped(*args, **kwargs)
+class _Carrier:
+    """Hold the wrappers."""
 
-    def submit(wrapped: Callable[..., Any], _pool: ThreadPoolExecutor, args: Any, kwargs: Any) -> Any:
-        # Also when nothing is current: the pool's thread may have been started by somebody for whom
-        # something was.
+    def __init__(self, surroundings: Surroundings, within: Within, within_thread: Within) -> None:
+        self._surroundings = surroundings
+        self._within = within
+        self._within_thread = within_thread
+
+    def start(self, wrapped: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
+        carried = self._surroundings()
+        if carried is None:
+            return wrapped(*args, **kwargs)
+        run = thread.run
+        own = vars(thread).get("run")  # another wrapper's, which it may have put there as we do
+
+        def put_back() -> None:
+            if vars(thread).get("run", run_within) is not run_within:
+                return  # another has wrapped it since
+            if own is None:
+                vars(thread).pop("run", None)
+            else:
+                vars(thread)["run"] = own
+
+        def call_within(_thread: object) -> None:
+            put_back()
+            self._within_thread(carried, run)
+
+        # A method, as `run` always is: others take it apart into function and thread.
+        run_within = MethodType(call_within, thread)
+        thread.run = run_within  # type: ignore[method-assign]  # until it runs
+        try:
+            return wrapped(*args, **kwargs)
+        except BaseException:
+            put_back()
+            raise
+
+    # Jobs carry also that nothing is current: the pool's thread may have been started by somebody for whom
+    # something was.
+
+    def submit(self, wrapped: Callable[..., Any], _pool: ThreadPoolExecutor, args: Any, kwargs: Any) -> Any:
         if not args:
             return wrapped(*args, **kwargs)
-        carried = surroundings()
-        function, rest = args[0], args[1:]
+        return wrapped(self._job(args[0]), *args[1:], **kwargs)
 
-        def call_within(*a: Any, **k: Any) -> Any:
-            return within(carried, lambda: function(*a, **k))
+    def apply_async(self, wrapped: Callable[..., Any], _pool: ThreadPool, args: Any, kwargs: Any) -> Any:
+        # Callbacks run in a thread of the pool, and may submit more (joblib's do).
+        args = [self._job(one) if place in (0, 3, 4) else one for place, one in enumerate(args)]
+        return wrapped(*args, **self._named_jobs(kwargs, ("func", *_CALLBACKS)))
 
-        return wrapped(call_within, *rest, **kwargs)
+    def map(self, wrapped: Callable[..., Any], _pool: ThreadPool, args: Any, kwargs: Any) -> Any:
+        args = [self._job(one) if place in (0, 3, 4) else one for place, one in enumerate(args)]
+        kwargs = self._named_jobs(kwargs, ("func", *_CALLBACKS))
+        if len(args) > 1:
+            args[1] = self._items(args[1])
+        elif "iterable" in kwargs:
+            kwargs["iterable"] = self._items(kwargs["iterable"])
+        return wrapped(*args, **kwargs)
 
-    wrapt.wrap_function_wrapper(threading.Thread, "start", start)
-    wrapt.wrap_function_wrapper(ThreadPoolExecutor, "submit", submit)
+    def _named_jobs(self, kwargs: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self._job(one) if name in names else one for name, one in kwargs.items()}
+
+    def _job(self, function: Any) -> Any:
+        if not callable(function):
+            return function  # the pool says what is wrong with it
+        carried, within = self._surroundings(), self._within
+
+        def call_within(*args: Any, **kwargs: Any) -> Any:
+            return within(carried, lambda: function(*args, **kwargs))
+
+        return call_within
+
+    def _items(self, iterable: Any) -> Any:
+        if hasattr(iterable, "__len__") or not isinstance(iterable, Iterable):
+            return iterable
+        return _Items(iter(iterable), self._surroundings(), self._within)
+
+
+class _Items(Iterator[Any]):
+    """Step through an iterator, for whom it was given to a pool by."""
+
+    def __init__(self, items: Iterator[Any], carried: Any, within: Within) -> None:
+        self._items = items
+        self._carried = carried
+        self._within = within
+
+    def __next__(self) -> Any:
+        return self._within(self._carried, lambda: next(self._items))

@@ -71,7 +71,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
         ("THRESHOLDS", "0", "from 1 to 1000, not 0"),
         ("STORE", "/var/lib/budgets", r"not a URL: write disk:///var/lib/budgets"),
         ("TIMEZONE", "Mars/Base", "Mars/Base"),
-        ("MISSING_USER", "maybe", "missing_user must be one of 'error', 'allow', not 'maybe'"),
+        ("MISSING_USER", "maybe", "missing_user must be one of 'error', 'allow', 'require', not 'maybe'"),
         ("STRICT", "maybe", "BUDGETGUARD_STRICT must be true or false, not 'maybe'"),
         ("STRICT_FLOOR", "few", "BUDGETGUARD_STRICT_FLOOR must be a whole number, not 'few'"),
         ("HOLD_TTL", "soon", "unknown duration 'soon'"),

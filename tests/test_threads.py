@@ -50,22 +50,6 @@ def test_a_thread_leaves_the_threads_own_run_as_it_was() -> None:
     assert "run" not in vars(thread)
 
 
-def test_a_thread_keeps_the_user_after_its_starter_left_the_with() -> None:
-    left = threading.Event()
-    seen: list[str | None] = []
-
-    def look() -> None:
-        assert left.wait(30)
-        seen.append(current_user())
-
-    with budget_user("a"):
-        thread = threading.Thread(target=look)
-        thread.start()
-    left.set()
-    thread.join(30)
-    assert seen == ["a"]
-
-
 def test_a_pool_runs_each_job_for_whoever_submits_it() -> None:
     with ThreadPoolExecutor(max_workers=1) as pool:
         with budget_user("a"):

@@ -22,7 +22,7 @@ from budgetguard.adapters.realtime_session import Session
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.config import changed
-from budgetguard.context import current_runs, current_user
+from budgetguard.context import Payer, current_payer
 from budgetguard.counting.requests import is_absent
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
@@ -107,9 +107,11 @@ class _Guard:
                     raise
         if free:
             return
-        user = current_user() or settings.user
+        payer = current_payer(keeper)
+        user = payer.user or settings.user
+        keeper.check_payer(Payer(user, payer.runs, payer.lost), self._model or "a realtime session")
         try:
-            self._find_payer(user, keeper.charges(user, current_runs(keeper)))
+            self._find_payer(user, keeper.charges(user, payer.runs))
         except StoreError:
             if settings.on_store_error == "block":
                 raise
@@ -122,7 +124,7 @@ class _Guard:
                 raise keeper.unknown(charge.account, user)
             limit = charge.budget if balance is None else balance.limit_nanos
             limited = limited or limit is not None
-        if not limited and keeper.settings.missing_user == "error":
+        if not limited and keeper.settings.missing_user != "allow":
             raise missing_user(self._model or "a realtime session", keeper.project)
 
     def cover(self, socket: Any, *, asynchronous: bool) -> Any:

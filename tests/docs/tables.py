@@ -21,12 +21,13 @@ from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.own import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
 from budgetguard.projection import Projection
+from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
 
 from . import pages
 
-PAGES: Final = ("README.md", "docs/openai.md", "docs/projection.md")
+PAGES: Final = ("README.md", "docs/openai.md", "docs/projection.md", "docs/threads.md")
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
@@ -181,8 +182,17 @@ def ways() -> Iterator[str]:
         yield _row(case.title, *marks)
 
 
+def following() -> Iterator[str]:
+    """Yield the table of what the user follows: what `tests/test_following.py` proves."""
+    done = 'what is done inside `with budget_user("alice")`'
+    yield from _head(done, "while it is open", "after it has ended")
+    for row in ROWS:
+        yield _row(row.what, row.inside, row.after)
+
+
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
+    "following": following,
     "hosted tools": hosted_tools,
     "own prices": own_prices,
     "prices elsewhere": prices_elsewhere,

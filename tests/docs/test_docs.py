@@ -25,6 +25,8 @@ from .running import checked, environment, python, run
 
 DOCS = pages.ROOT / "docs"
 KINDS = ("python", "python no-run", "console", "console no-run", "text", "json", "toml", "")
+# What pages show beside us; tests/beside/test_pages.py runs them where these are.
+OF_OTHERS = {"docs/web.md": ("fastapi", "flask", "django")}
 page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
 
 
@@ -46,6 +48,8 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     path: Path, tmp_path: Path, openai_server: OpenAIServer, realtime_server: RealtimeServer
 ) -> None:
     text = path.read_text()
+    for package in OF_OTHERS.get(pages.name(path), ()):
+        pytest.importorskip(package, reason=f"the page shows {package}: tox -e beside has it")
     variables = environment(
         tmp_path,
         OPENAI_BASE_URL=openai_server.base_url,
