@@ -302,12 +302,52 @@ class _Look:
 
     def __init__(self, request: OpenAIRequest, theirs: Callable[[Any], Any] | None) -> None:
         self.request = request
+        self.sent = False
         self._theirs = theirs
 
     def __call__(self, parsed: Any) -> Any:
         # Before theirs, which may raise: by then the answer is paid for.
         self.request.look(parsed)
         return parsed if self._theirs is None else self._theirs(parsed)
+
+
+class _Passing:
+    """Stand as the parser in the options of a request that was looked at and may pass.
+
+    Args:
+        theirs: the caller's own parser.
+    """
+
+    def __init__(self, theirs: Callable[[Any], Any] | None) -> None:
+        self._theirs = theirs
+
+    def __call__(self, parsed: Any) -> Any:
+        return parsed if self._theirs is None else self._theirs(parsed)
+
+
+def passing(options: Any) -> Any:
+    """Return a copy of a request's options that every guard lets pass."""
+    marked = copy.copy(options)
+    theirs: Callable[[Any], Any] | None = options.post_parser
+    marked.post_parser = _Passing(None if is_absent(theirs) else theirs)
+    return marked
+
+
+def is_marked(options: Any) -> bool:
+    """Whether a guard has looked at a request already."""
+    return isinstance(getattr(options, "post_parser", None), _Look | _Passing)
+
+
+def sends_again(options: Any) -> bool:
+    """Take note that a guarded request reaches openai's own function, and say whether it did before.
+
+    Somebody between the guard and there has sent it, and sends it once more: that is another call.
+    """
+    look = getattr(options, "post_parser", None)
+    if not isinstance(look, _Look):
+        return False
+    before, look.sent = look.sent, True
+    return before
 
 
 def note_retry(options: Any, response: object) -> None:
