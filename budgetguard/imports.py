@@ -72,6 +72,11 @@ class _Watch:
         if self.seen is None or any(one is not other for one, other in zip(now, self.seen, strict=True)):
             self.imported(module)
 
+    def expect(self) -> None:
+        """Be told again: the module is about to be imported, and the hook was used up by an earlier import."""
+        if self.seen is not None and self.module not in sys.modules:
+            wrapt.register_post_import_hook(self.imported, self.module)
+
     def imported(self, module: ModuleType) -> None:
         """Act, unless another thread, or the action itself, is at it."""
         if not self._busy.acquire(blocking=False):
@@ -94,6 +99,8 @@ def _verify(event: str, args: tuple[Any, ...]) -> None:
         if package is None or one.package == package:
             try:
                 one.look()
+                if package is not None and args[0] == one.module:
+                    one.expect()
             except Exception:
                 # A bad openai is told of where openai is imported, not where something else is.
                 if package is None:

@@ -53,6 +53,15 @@ class _Finder:
         return None
 
 
+def _verify(event: str, args: "Any") -> None:
+    # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of openai's own parts.
+    if event == "import" and not _armed and args[0].startswith("openai."):
+        _arm()
+
+
+_armed: "list[bool]" = []
+
+
 def _arm() -> None:
     try:
         try:
@@ -72,6 +81,8 @@ def _arm() -> None:
         sys.stderr.write(message + "\n")
         raise ImportError(message, name="openai") from error
     arm()
+    _armed.append(True)
 
 
 sys.meta_path.insert(0, _Finder)
+sys.addaudithook(_verify)
