@@ -73,7 +73,7 @@ class _Watch:
             self.imported(module)
 
     def expect(self) -> None:
-        """Be told again: the module is about to be imported, and the hook was used up by an earlier import."""
+        """Be told again: the module is about to be imported anew, and the hook was used up."""
         if self.seen is not None and self.module not in sys.modules:
             wrapt.register_post_import_hook(self.imported, self.module)
 

@@ -35,6 +35,7 @@ from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.calls import Call
 from budgetguard.config import changed
 from budgetguard.errors import ConfigurationError
+from budgetguard.events import logger
 from budgetguard.flow import adrive, drive, guarded
 
 C = TypeVar("C")
@@ -62,6 +63,7 @@ _MOST: Final = 5_000
 _lock = threading.RLock()
 _patched: Bookkeeper | None = None
 _any_wrapped = False
+_warned = False
 # What we have put where: class, name, wrapper; and the functions of openai that dispatch to us.
 _wrappers: list[tuple[type, str, Any]] = []
 # Another one after each `unpatch`: what takes note of retries must not do so twice.
@@ -93,6 +95,7 @@ def patch(keeper: Bookkeeper) -> None:
             _patched = former
             raise
         _websockets.close()
+    imports.watch("litellm", (), _warn_of_litellm)
 
 
 def unpatch() -> None:
@@ -118,18 +121,13 @@ def is_patched() -> bool:
 
 
 def unguarded() -> str | None:
-    """Say in what a patched openai that is imported is not guarded all the same, or None."""
+    """Say in what an openai that was patched is not guarded all the same, or None."""
     module = sys.modules.get(_MODULE)
-    if module is None:
-        return None
-    for name in _CLASSES:
+    for name in _CLASSES if module is not None else ():
         base = module.__dict__.get(name)
-        function = _function_of(base)
-        if function is not None and _floors.get(function) is not None:
-            continue
         for kind in _own(base) if isinstance(base, type) else ():
-            if not _stands(kind, _REQUEST):
-                return f"{kind.__qualname__}.request was replaced after patch_openai()"
+            if not _leads_to_us(kind.__dict__[_REQUEST]):
+                return f"somebody has replaced {kind.__qualname__}.request since"
     return None
 
 
@@ -227,9 +225,31 @@ def _is_turn(turn: object) -> bool:
     return turn is _turn
 
 
+def _leads_to_us(method: Any) -> bool:
+    """Whether what stands as `request` is ours, or calls it as far as it tells."""
+    for _ in range(_MOST):
+        if isinstance(method, _OnTop) or (isinstance(method, FunctionType) and method in _floors):
+            return True
+        if not hasattr(method, "__wrapped__"):
+            break
+        method = method.__wrapped__
+    return False
+
+
 def _put(kind: type, name: str, wrapper: Any) -> None:
     setattr(kind, name, wrapper)
     _wrappers.append((kind, name, wrapper))
+
+
+def _warn_of_litellm(_module: ModuleType) -> None:
+    global _warned
+    if _patched is not None and not _warned:
+        _warned = True
+        logger.warning(
+            "budgetguard: litellm is imported, and not all of its calls pass the openai client. What it "
+            "sends over httpx is not seen and not guarded: openai's responses, gpt-5-codex and image edits, "
+            "and all other providers. Call it in functions decorated with @budgeted"
+        )
 
 
 def _lay_floor(base: type) -> None:

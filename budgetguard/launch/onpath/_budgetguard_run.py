@@ -4,6 +4,7 @@ It runs in programs that never call a model, so it imports nothing: what guards 
 `openai`. Where that cannot be, `openai` cannot be imported either, for its calls would be under no budget.
 """
 
+import atexit
 import os
 import sys
 
@@ -54,12 +55,56 @@ class _Finder:
 
 
 def _verify(event: str, args: "Any") -> None:
-    # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of openai's own parts.
-    if event == "import" and not _armed and args[0].startswith("openai."):
-        _arm()
+    if event == "import":
+        # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of all parts.
+        if not _armed and args[0].startswith("openai."):
+            _arm()
+        _look()
+
+
+def _look() -> None:
+    """Tell of SDKs that are imported and not guarded: now, for who is killed tells nothing at its end."""
+    for sdk in list(_unguarded):
+        if sdk in sys.modules and sdk in _unguarded:
+            _unguarded.remove(sdk)
+            _tell(sdk)
+
+
+def _tell(sdk: str) -> None:
+    """Tell whoever began the run, in the files of `budgetguard.runlog`."""
+    for path in os.environ.get("BUDGETGUARD_RUN_LOG", "").split(os.pathsep):
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError:
+            continue  # the run is over
+        try:
+            os.write(file, b'"%s"\n' % sdk.encode())
+        finally:
+            os.close(file)
 
 
 _armed: "list[bool]" = []
+# As `budgetguard.checking` has them, which is not imported here.
+_unguarded = [
+    "ai21",
+    "anthropic",
+    "cerebras.cloud.sdk",
+    "cohere",
+    "dashscope",
+    "fireworks.client",
+    "google.genai",
+    "google.generativeai",
+    "groq",
+    "litellm",
+    "mistralai",
+    "ollama",
+    "replicate",
+    "together",
+    "vertexai",
+    "voyageai",
+    "xai_sdk",
+    "zhipuai",
+]
 
 
 def _arm() -> None:
@@ -86,3 +131,4 @@ def _arm() -> None:
 
 sys.meta_path.insert(0, _Finder)
 sys.addaudithook(_verify)
+atexit.register(_look)
