@@ -26,7 +26,7 @@ from budgetguard.adapters.openai import (
     is_marked,
     note_retry,
     passing,
-    sends_again,
+    sending,
 )
 from budgetguard.adapters.paths import endpoint_of
 from budgetguard.adapters.polling import poll_of
@@ -334,18 +334,18 @@ class _Floor:
         self._function.__dict__.pop("__signature__", None)
 
     def _send(self, client: Any, args: Any, kwargs: Any) -> Any:
-        original = functools.partial(self._original, client)
-        keeper = _guard_of(client)
-        if keeper is not None and sends_again(_options(args, kwargs)):
-            return _request(keeper, client, original, *args, **kwargs)
-        return _around(original, client, args, kwargs)
+        options = _options(args, kwargs)
+        if is_marked(options):
+            with sending(options):
+                return self._original(client, *args, **kwargs)
+        return _around(functools.partial(self._original, client), client, args, kwargs)
 
     async def _asend(self, client: Any, args: Any, kwargs: Any) -> Any:
-        original = functools.partial(self._original, client)
-        keeper = _guard_of(client)
-        if keeper is not None and sends_again(_options(args, kwargs)):
-            return await _arequest(keeper, client, original, *args, **kwargs)
-        return await _aaround(original, client, args, kwargs)
+        options = _options(args, kwargs)
+        if is_marked(options):
+            with sending(options):
+                return await self._original(client, *args, **kwargs)
+        return await _aaround(functools.partial(self._original, client), client, args, kwargs)
 
 
 def _dispatching(self: Any, *args: Any, _budgetguard: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,8 @@ import copy
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
@@ -338,16 +339,25 @@ def is_marked(options: Any) -> bool:
     return isinstance(getattr(options, "post_parser", None), _Look | _Passing)
 
 
-def sends_again(options: Any) -> bool:
-    """Take note that a guarded request reaches openai's own function, and say whether it did before.
+@contextmanager
+def sending(options: Any) -> Iterator[None]:
+    """Take note that a guarded request goes through openai's own function.
 
-    Somebody between the guard and there has sent it, and sends it once more: that is another call.
+    Somebody between the guard and there may send it more than once. What is not shown to the guard, because
+    another answer is, is booked as a try that was lost.
     """
     look = getattr(options, "post_parser", None)
     if not isinstance(look, _Look):
-        return False
-    before, look.sent = look.sent, True
-    return before
+        yield
+        return
+    if look.sent:
+        look.request.lost_tries += 1
+    try:
+        yield
+    except BaseException as error:
+        look.sent = not isinstance(look.request.ending_of_error(error), NotCharged)
+        raise
+    look.sent = True
 
 
 def note_retry(options: Any, response: object) -> None:

@@ -109,7 +109,7 @@ async def test_a_call_is_guarded_once_beside_instrumentation_in_any_order(
     for times, one in enumerate((client, client.with_options(timeout=60)), 1):
         await called(one)
         assert books.names().count("Held") == times
-    assert unguarded() is None
+    assert guard is wrap or unguarded() is None
     undo()
     await called(client)
     assert books.names().count("Held") == 3
@@ -122,6 +122,9 @@ async def test_a_call_is_guarded_once_beside_instrumentation_in_any_order(
         unpatch()
         await called(client)
         assert books.server.count() == sent + 1
+    closing = client.close()
+    if closing is not None:
+        await closing
 
 
 def test_a_method_that_was_kept_from_before_is_guarded(books: Books) -> None:
@@ -166,7 +169,9 @@ def test_who_sends_a_request_again_below_us_pays_again(books: Books) -> None:
     patch(books.keeper)
     with books.client() as client:
         client.chat.completions.create(**CHAT)
-    assert (books.server.count(), books.names().count("Settled")) == (2, 2)
+    assert books.names().count("Settled") == 1
+    assert books.server.count() == 2
+    assert books.spent > books.billed  # of the one that was not shown, what it may have cost at most
 
 
 def test_a_client_that_sends_through_another_is_wrapped_with_it(books: Books) -> None:
@@ -238,7 +243,7 @@ budgetguard.patch_openai()
 {statement}
 client = openai.OpenAI(api_key="not-a-key", base_url="http://127.0.0.1:9/v1", max_retries=0)
 try:
-    client.chat.completions.create(model="gpt-4o-mini", messages=[])
+    client.embeddings.create(model="text-embedding-3-small", input="hi")
 except MissingUserError:
     print("guarded", *budgetguard.check())
 """
