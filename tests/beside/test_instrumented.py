@@ -11,7 +11,7 @@ pytest.importorskip("openinference.instrumentation.openai")
 
 INSTRUMENT = {
     "logfire": "made = ExitStack(); made.enter_context(logfire.instrument_openai()); undo = made.close",
-    "one client": "made = ExitStack(); made.enter_context(logfire.instrument_openai(client)); undo = made.close",
+    "one client": "m = ExitStack(); undo = m.close; m.enter_context(logfire.instrument_openai(client))",
     "openinference": "made = OpenAIInstrumentor(); made.instrument(); undo = made.uninstrument",
 }
 GUARD = {"patch": "budgetguard.patch_openai()", "wrap": "budgetguard.wrap(client)"}
