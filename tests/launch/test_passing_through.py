@@ -227,8 +227,8 @@ def test_what_was_imported_and_is_not_guarded_is_said(launch: Launcher) -> None:
     )
     ended = launch.run("--max-budget", "1", "--summary-json", "summary.json", "--", "python", "program.py")
     assert ended.err == (
-        "budgetguard: no guarded call was made, $1.00 of $1.00 left, anthropic and groq were imported and are "
-        "not guarded: what is spent there is not counted\n"
+        "budgetguard: no guarded call was made, $1.00 of $1.00 left, anthropic and groq were imported and "
+        "are not guarded: what is spent there is not counted\n"
     )
     assert launch.summary()["unguarded"] == ["anthropic", "groq"]
     ended = launch.python("import budgetguard.auto, groq", BUDGETGUARD_MAX_BUDGET="1")
