@@ -41,6 +41,7 @@ from budgetguard.runs import Run
 from budgetguard.usage import Usage
 
 if TYPE_CHECKING:
+    from budgetguard.checking import Checked
     from budgetguard.decorator import Answer, Input
     from budgetguard.manager import BudgetManager
 
@@ -65,6 +66,7 @@ __all__ = [
     "budget_tags",
     "budget_user",
     "budgeted",
+    "check",
     "configure",
     "current_cost",
     "current_user",
@@ -201,6 +203,16 @@ def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
         ConfigurationError: not a client of the `openai` package; a bad `model_map`.
     """
     return default_guard().wrap(client, model_map=model_map)
+
+
+def check() -> list[Checked]:
+    """Return, for each SDK of models that this process has imported, whether it is guarded, and why not.
+
+    `print(*budgetguard.check(), sep="\\n")` shows it. See `budgetguard.checking.Checked`.
+    """
+    from budgetguard.checking import check
+
+    return check()
 
 
 def current_cost() -> float:

@@ -47,7 +47,7 @@ def outcome() -> Outcome | None:
         return None
     background.end()
     budgetguard.default_guard().flush()
-    return _run.outcome()
+    return _run.outcome(one.sdk for one in budgetguard.check() if not one.guarded)
 
 
 def _begin() -> SharedRun | None:
@@ -67,7 +67,7 @@ def _end() -> None:
         return  # a forked child of the program: its parent tells
     try:
         sys.stderr.write(f"{outcome()}\n")
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, ValueError, AttributeError) as error:  # standard error may be gone
         logger.warning("budgetguard: what was spent cannot be said: %s", error)
     finally:
         _run.close()

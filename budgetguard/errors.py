@@ -11,7 +11,9 @@
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
     └── StoreError              the store cannot be read or written
 
-Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands.
+Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands. Each has a
+`status_code` as well, as the errors of LLM clients have it, by which loops of others that try calls again see
+that there is no use in it.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ class BudgetGuardError(Exception):
     Attributes:
         message: what happened and what to do about it.
         status: the HTTP status that says the same.
+        status_code: 422 where trying again cannot help (LiteLLM's Router, dspy and aider then stop at once),
+            503 where it may.
     """
 
     status: ClassVar[int] = 500
+    status_code: ClassVar[int] = 422
     fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, message: str, **values: Any) -> None:
@@ -65,6 +70,9 @@ class BudgetExceededError(BudgetGuardError):
         projected_cost: what the call would cost at most, USD.
         available: limit - spent - held, USD.
         resets_at: when the window ends (aware datetime), or None if it never does.
+        llm_provider: empty; LiteLLM's callers read it.
+        entity_type: what kind of account refused, such as `user`, or None.
+        entity_id: which of them, such as `1234`, or None.
     """
 
     status = 402
@@ -77,6 +85,9 @@ class BudgetExceededError(BudgetGuardError):
     projected_cost: Decimal | None
     available: Decimal | None
     resets_at: datetime | None
+
+    # LiteLLM's name of the provider that refused, which is none: the call was not made.
+    llm_provider: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -92,6 +103,16 @@ class BudgetExceededError(BudgetGuardError):
             max_budget=max_budget,
             **values,
         )
+
+    @property
+    def entity_type(self) -> str | None:
+        """What kind of account refused, by LiteLLM's name for it."""
+        return self.account.partition(":")[0] if self.account else None
+
+    @property
+    def entity_id(self) -> str | None:
+        """Which account of its kind refused, by LiteLLM's name for it."""
+        return (self.account.partition(":")[2] or None) if self.account else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in self.fields}
@@ -167,6 +188,7 @@ class StoreError(BudgetGuardError):
     """Report that the store cannot be read or written; its cause is chained."""
 
     status = 503
+    status_code = 503
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What the processes of one run tell whoever started it: one line for each call that was refused.
+"""What the processes of one run tell whoever started it: a line for each call that was refused, and for
+each SDK that they imported and that is not guarded.
 
 Balances are the store's, which keeps no refusals. They go to a small file of the starter's own, a line
 each in one append, so that a process that is killed loses none that it had written.
@@ -45,19 +46,21 @@ def follow(hooks: Hooks) -> None:
         hooks.add(write, (Refused,), all=True)
 
 
-def read(path: Path) -> Iterator[Refusal]:
-    """Yield what processes have written; a line that was cut off, or is none of ours, is passed over."""
+def read(path: Path) -> Iterator[Refusal | str]:
+    """Yield what processes have written: refusals, and names of SDKs that are not guarded.
+
+    A line that was cut off, or is none of ours, is passed over.
+    """
     try:
         text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return
     for line in text.split("\n")[:-1]:
         try:
-            account, user, model = json.loads(line)
-        except ValueError:
+            told = json.loads(line)
+            yield told if isinstance(told, str) else Refusal(*told)
+        except (ValueError, TypeError):
             logger.warning("budgetguard: a line of %s cannot be read: %r", path, line)
-        else:
-            yield Refusal(account, user, model)
 
 
 def _append(name: str, line: bytes) -> None:

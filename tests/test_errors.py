@@ -124,3 +124,18 @@ def test_who_is_missing_or_unknown_is_told_the_way_on() -> None:
     said = unknown_user("1234", "app")
     assert "BudgetManager('app').create_budget(total_budget=10, user='1234')" in str(said)
     assert (said.user, said.project) == ("1234", "app")
+
+
+def test_errors_tell_loops_that_try_again_whether_there_is_use_in_it() -> None:
+    base = errors.BudgetGuardError
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, base)]
+    assert {kind.__name__: kind.status_code for kind in kinds if kind.status_code != 422} == {
+        "StoreError": 503
+    }
+
+
+def test_what_litellm_s_callers_read_is_there() -> None:
+    error = errors.BudgetExceededError(1, 1, account="user:12:34")
+    assert (error.status_code, error.status, error.llm_provider) == (422, 402, "")
+    assert (error.entity_type, error.entity_id) == ("user", "12:34")
+    assert errors.BudgetExceededError(1, 1).entity_id is None

@@ -6,7 +6,8 @@ import copy
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
@@ -302,12 +303,61 @@ class _Look:
 
     def __init__(self, request: OpenAIRequest, theirs: Callable[[Any], Any] | None) -> None:
         self.request = request
+        self.sent = False
         self._theirs = theirs
 
     def __call__(self, parsed: Any) -> Any:
         # Before theirs, which may raise: by then the answer is paid for.
         self.request.look(parsed)
         return parsed if self._theirs is None else self._theirs(parsed)
+
+
+class _Passing:
+    """Stand as the parser in the options of a request that was looked at and may pass.
+
+    Args:
+        theirs: the caller's own parser.
+    """
+
+    def __init__(self, theirs: Callable[[Any], Any] | None) -> None:
+        self._theirs = theirs
+
+    def __call__(self, parsed: Any) -> Any:
+        return parsed if self._theirs is None else self._theirs(parsed)
+
+
+def passing(options: Any) -> Any:
+    """Return a copy of a request's options that every guard lets pass."""
+    marked = copy.copy(options)
+    theirs: Callable[[Any], Any] | None = options.post_parser
+    marked.post_parser = _Passing(None if is_absent(theirs) else theirs)
+    return marked
+
+
+def is_marked(options: Any) -> bool:
+    """Whether a guard has looked at a request already."""
+    return isinstance(getattr(options, "post_parser", None), _Look | _Passing)
+
+
+@contextmanager
+def sending(options: Any) -> Iterator[None]:
+    """Take note that a guarded request goes through openai's own function.
+
+    Somebody between the guard and there may send it more than once. What is not shown to the guard, because
+    another answer is, is booked as a try that was lost.
+    """
+    look = getattr(options, "post_parser", None)
+    if not isinstance(look, _Look):
+        yield
+        return
+    if look.sent:
+        look.request.lost_tries += 1
+    try:
+        yield
+    except BaseException as error:
+        look.sent = not isinstance(look.request.ending_of_error(error), NotCharged)
+        raise
+    look.sent = True
 
 
 def note_retry(options: Any, response: object) -> None:

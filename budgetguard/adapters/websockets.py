@@ -1,12 +1,12 @@
 """Stand before the openai client's websockets, which pass no `request`: guard `realtime`, refuse the rest.
 
 Every resource that can open one has a `connect` method, and every resource passes the `__init__` of one
-of two base classes: so a websocket that a later openai brings is refused as well.
+of two base classes: so a websocket that a later openai brings is refused as well. Websockets that others
+open themselves, with the libraries that there are for it, are refused at `adapters.sockets`.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import wrapt
 
+from budgetguard import imports
 from budgetguard.adapters.paths import check_allowed
 from budgetguard.adapters.realtime import PATH, guarded_manager
+from budgetguard.adapters.sockets import Sockets, of_the_client
 from budgetguard.bookkeeping import Bookkeeper
 
 _MODULE: Final = "openai._resource"
@@ -28,13 +30,16 @@ class Websockets:
 
     Args:
         keeper_of: client -> the bookkeeper that guards it, or None.
+        patched: -> the bookkeeper that guards all clients, or None.
     """
 
-    def __init__(self, keeper_of: Callable[[Any], Bookkeeper | None]) -> None:
+    def __init__(
+        self, keeper_of: Callable[[Any], Bookkeeper | None], patched: Callable[[], Bookkeeper | None]
+    ) -> None:
         self._keeper_of = keeper_of
+        self._sockets = Sockets(patched)
         self._lock = threading.RLock()
         self._active = False
-        self._hooked = False
         self._seen: set[type] = set()
         self._wrappers: list[tuple[Any, str, Any]] = []
 
@@ -42,11 +47,8 @@ class Websockets:
         """Refuse from now on, before and after `import openai`. Idempotent."""
         with self._lock:
             self._active = True
-            hooked, self._hooked = self._hooked, True
-        if not hooked:
-            wrapt.register_post_import_hook(self._imported, _MODULE)
-        elif _MODULE in sys.modules:
-            self._imported(sys.modules[_MODULE])
+        imports.watch(_MODULE, _RESOURCES, self._imported)
+        self._sockets.close()
 
     def open(self) -> None:
         """Take our wrappers off; those that others have wrapped stay, and do nothing."""
@@ -56,6 +58,7 @@ class Websockets:
                 if kind.__dict__.get(name) is wrapper:
                     setattr(kind, name, wrapper.__wrapped__)
             self._wrappers, self._seen = [], set()
+        self._sockets.open()
 
     def _imported(self, module: ModuleType) -> None:
         for name in _RESOURCES:
@@ -89,10 +92,10 @@ class Websockets:
         if keeper is None:
             return wrapped(*args, **kwargs)
         path = _path(type(resource))
-        if path == PATH:
-            return guarded_manager(keeper, resource._client, wrapped(*args, **kwargs), kwargs)
-        check_allowed("WEBSOCKET", path, keeper.settings.allow_endpoints, _UNREAD)
-        return wrapped(*args, **kwargs)
+        if path != PATH:
+            check_allowed("WEBSOCKET", path, keeper.settings.allow_endpoints, _UNREAD)
+        manager = of_the_client(wrapped(*args, **kwargs))
+        return guarded_manager(keeper, resource._client, manager, kwargs) if path == PATH else manager
 
 
 def _subclasses(kind: type) -> Iterator[type]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +16,11 @@ from budgetguard.accounts import check_id
 from budgetguard.cli import options
 from budgetguard.cli.session import session, tell, write_json
 from budgetguard.config import MAX_BUDGET, max_budget_of_environment
-from budgetguard.errors import BudgetGuardError, ConfigurationError
+from budgetguard.errors import ConfigurationError
 from budgetguard.launch.process import run_command
 from budgetguard.launch.run import SharedRun, joins_unasked
 from budgetguard.money import parse_usd, to_nanos
 
-_FAILED = 1
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
@@ -93,41 +93,61 @@ def run(
         _check_writable(summary_json)
     # A store that is not there yet is made, unless the run needs a user of it.
     may_make = default_budget is not None or (limit is not None and user is None)
-    with session(store, project, json=json, may_make=may_make) as here:
-        here.guard.configure(**changes)
-        shared = SharedRun(here.guard, limit)
-        try:
-            here.guard.close()  # no connection is open while the program runs, which may be for days
-            environ = {**os.environ, **shared.variables()}
-            environ.pop(MAX_BUDGET, None)  # that is said, and would be a limit for each process
-            try:
-                code = run_command(command, environ)
-            except OSError as error:
-                raise typer.Exit(_tell_start(command[0], error)) from None
-            raise typer.Exit(_summarize(shared, code, json, summary_json))
-        finally:
-            shared.close()
-
-
-def _summarize(shared: SharedRun, code: int, json: bool, file: Path | None) -> int:
+    code: int | None = None
+    status: int | None = None
     try:
-        outcome = shared.outcome()
-    except BudgetGuardError as error:
-        tell(error.message)  # the program has run: what is left to say is how it ended
-        return code or _FAILED
+        with session(store, project, json=json, may_make=may_make) as here:
+            here.guard.configure(**changes)
+            shared = SharedRun(here.guard, limit)
+            try:
+                here.guard.close()  # no connection is open while the program runs, which may be for days
+                environ = {**os.environ, **shared.variables()}
+                environ.pop(MAX_BUDGET, None)  # that is said, and would be a limit for each process
+                try:
+                    code = run_command(command, environ)
+                except OSError as error:
+                    raise typer.Exit(_tell_start(command[0], error)) from None
+                status, summary = _summarize(shared, code, json)
+                if summary_json is not None:
+                    _keep(summary_json, summary)
+            finally:
+                shared.close()
+    except Exception as error:
+        if code is None:
+            raise
+        # The program has run. What is left to say is how it ended, whatever has become of our own part.
+        text = str(error) or type(error).__name__
+        _try_to_say(lambda: tell(text))
+    raise typer.Exit(code if status is None else status)
+
+
+def _summarize(shared: SharedRun, code: int, json: bool) -> tuple[int, dict[str, Any]]:
+    outcome = shared.outcome()
     status = outcome.status(code)
     summary = {**outcome.to_dict(), "program_status": code, "status": status}
     if json:
-        write_json(summary, stderr=True)
+        _try_to_say(lambda: write_json(summary, stderr=True))
     else:
-        sys.stderr.write(f"{outcome}\n")
-    if file is not None:
-        try:
-            file.write_text(dumps(summary) + "\n", encoding="ascii")
-        except OSError as error:
-            tell(f"cannot write {file}: {error.strerror}")
-            return status or _FAILED
-    return status
+        _try_to_say(lambda: sys.stderr.write(f"{outcome}\n"))
+    return status, summary
+
+
+def _try_to_say(say: Callable[[], object]) -> None:
+    """Write to standard error, which may be closed, full, a pipe that nobody reads, or not there at all."""
+    try:
+        say()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        # What could not be written is not tried again at the end of Python, which would end with 120.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lasts
+
+
+def _keep(file: Path, summary: dict[str, Any]) -> None:
+    try:
+        file.write_text(dumps(summary) + "\n", encoding="ascii")
+    except OSError as error:
+        text = f"cannot write {file}: {error.strerror}"
+        _try_to_say(lambda: tell(text))
 
 
 def _check_python(command: list[str]) -> None:

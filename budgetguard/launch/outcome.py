@@ -28,6 +28,7 @@ class Outcome:
         left: Nanos that the run may still spend; without a limit of its own, its user or project.
         report: its calls by model, what cost most first.
         refusals: its refused calls.
+        unguarded: SDKs that it has imported and that are not guarded: what they spend is in none of this.
     """
 
     run: str
@@ -38,6 +39,7 @@ class Outcome:
     left: Nanos | None
     report: Report
     refusals: tuple[Refusal, ...]
+    unguarded: tuple[str, ...] = ()
 
     @property
     def spent(self) -> Nanos:
@@ -62,9 +64,12 @@ class Outcome:
         models = [
             f"{model} {format_usd(totals.spent)}" for (model,), totals in self.report.rows if totals.calls
         ]
+        seen = not self.unguarded or self.report.total.calls or self.report.total.open or self.refusals
         parts = [
             f"{format_usd(self.spent)} spent on {_count(self.calls)}"
             + (f" ({', '.join(_printable(one) for one in models)})" if models else "")
+            if seen
+            else "no guarded call was made"
         ]
         if self.left is not None:
             left = format_usd(self.left)
@@ -79,6 +84,10 @@ class Outcome:
             by = Counter(_refuser(one.account) for one in self.refusals)
             names = ", ".join(name if len(by) == 1 else f"{name} {times}" for name, times in by.most_common())
             parts.append(f"{_count(self.refused)} refused by {_printable(names)}")
+        if self.unguarded:
+            were = "was imported and is" if len(self.unguarded) == 1 else "were imported and are"
+            names = _printable(" and ".join(self.unguarded))
+            parts.append(f"{names} {were} not guarded: what is spent there is not counted")
         return f"budgetguard: {', '.join(parts)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +109,7 @@ class Outcome:
             "open": self.report.total.open,
             "refused": self.refused,
             "refused_by": dict(sorted(by.items())),
+            "unguarded": list(self.unguarded),
             "models": self.report.to_dict()["rows"],
         }
 

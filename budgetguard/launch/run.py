@@ -7,6 +7,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -82,8 +83,11 @@ class SharedRun:
             found["BUDGETGUARD_DEFAULT_BUDGET"] = str(settings.default_budget)
         return found
 
-    def outcome(self) -> Outcome:
+    def outcome(self, unguarded: Iterable[str] = ()) -> Outcome:
         """Return what has come of the run so far.
+
+        Args:
+            unguarded: SDKs that this process has imported and that are not guarded.
 
         Raises:
             StoreError: the store failed.
@@ -91,6 +95,7 @@ class SharedRun:
         guard = self._guard
         account = guard.store.read(self._account)
         records = guard.calls(to_datetime(self._since))
+        told = list(runlog.read(self._log))
         return Outcome(
             run=self.id,
             project=guard.project,
@@ -99,7 +104,8 @@ class SharedRun:
             held=0 if account is None else account.held_nanos,
             left=_left(guard, self._account if self._limit is not None else None),
             report=summarize((one for one in records if self._account in one.accounts), ["model"]),
-            refusals=tuple(runlog.read(self._log)),
+            refusals=tuple(one for one in told if not isinstance(one, str)),
+            unguarded=tuple(sorted({*unguarded, *(one for one in told if isinstance(one, str))})),
         )
 
     def close(self) -> None:

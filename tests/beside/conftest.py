@@ -28,7 +28,7 @@ def provider() -> Iterator[OpenAIServer]:
 def program(tmp_path: Path, provider: OpenAIServer) -> Program:
     """Run a program's text and return what it printed, read as JSON. It has the provider, and no key."""
 
-    def run(text: str, *command: str, **environ: str) -> Any:
+    def run(text: str, *command: str, expected: int = 0, **environ: str) -> Any:
         path = tmp_path / "program.py"
         path.write_text(text)
         kept = ("BUDGETGUARD_", "OPENAI_", "PYTHON")
@@ -48,7 +48,7 @@ def program(tmp_path: Path, provider: OpenAIServer) -> Program:
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == expected, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     return run

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from budgetguard import launch as launch_package
+from budgetguard.checking import UNGUARDED
 
 from .programs import BUDGETGUARD, Launcher, enough_for
 
@@ -183,3 +189,53 @@ def test_what_takes_long_is_not_cut_off(launch: Launcher) -> None:
     begun = time.monotonic()
     assert launch.run(*ENOUGH, "--", "sleep", "1").code == 0
     assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize("ending", ["0", "7"])
+@pytest.mark.parametrize("broken", ["2>&-", "2>/dev/full", "store", "summary"])
+def test_the_status_is_the_program_s_whatever_becomes_of_our_output(
+    broken: str, ending: str, launch: Launcher, store: str
+) -> None:
+    folder = store.removeprefix("disk://")
+    options = "--max-budget 1 --summary-json sums/summary.json"
+    does = {"store": f"rm -rf {folder}; touch {folder}; ", "summary": "rm -rf sums; "}.get(broken, "")
+    (launch.folder / "sums").mkdir()
+    launch.write("program.sh", f"{does}exit {ending}\n")
+    run = " ".join(shlex.quote(part) for part in BUDGETGUARD)
+    command = f"{run} run {options} -- sh program.sh {broken if broken.startswith('2') else ''}"
+    assert launch.command(["sh", "-c", command], {}).code == int(ending)
+
+
+def test_a_pipe_that_nobody_reads_does_not_change_the_status(launch: Launcher) -> None:
+    reading, writing = os.pipe()
+    command = ("--", "sh", "-c", "read line; exit 7")
+    program = launch.start(*ENOUGH, *command, stdin=subprocess.PIPE, stderr=writing)
+    os.close(reading)
+    os.close(writing)
+    program.communicate("go\n", timeout=60)
+    assert program.returncode == 7
+
+
+def test_what_was_imported_and_is_not_guarded_is_said(launch: Launcher) -> None:
+    launch.write("anthropic/__init__.py", "")
+    launch.write("groq.py", "")
+    # One that is only tried, and one in a process that is killed.
+    child = "try:\n    import cohere\nexcept ImportError:\n    import groq, os, json.tool\nos._exit(0)"
+    launch.write("child.py", child)
+    launch.write(
+        "program.py", "import subprocess, sys, anthropic\nsubprocess.run([sys.executable, 'child.py'])"
+    )
+    ended = launch.run("--max-budget", "1", "--summary-json", "summary.json", "--", "python", "program.py")
+    assert ended.err == (
+        "budgetguard: no guarded call was made, $1.00 of $1.00 left, anthropic and groq were imported and "
+        "are not guarded: what is spent there is not counted\n"
+    )
+    assert launch.summary()["unguarded"] == ["anthropic", "groq"]
+    ended = launch.python("import budgetguard.auto, groq", BUDGETGUARD_MAX_BUDGET="1")
+    assert "no guarded call was made, $1.00 of $1.00 left, groq was imported and is not guarded" in ended.err
+
+
+def test_both_lists_of_unguarded_sdks_are_the_same() -> None:
+    text = (Path(launch_package.__file__).parent / "onpath" / "_budgetguard_run.py").read_text()
+    (listed,) = re.findall(r"^_unguarded = (\[.*?\])", text, re.DOTALL | re.MULTILINE)
+    assert ast.literal_eval(listed) == list(UNGUARDED)

@@ -4,6 +4,7 @@ It runs in programs that never call a model, so it imports nothing: what guards 
 `openai`. Where that cannot be, `openai` cannot be imported either, for its calls would be under no budget.
 """
 
+import atexit
 import os
 import sys
 
@@ -53,6 +54,59 @@ class _Finder:
         return None
 
 
+def _verify(event: str, args: "Any") -> None:
+    if event == "import":
+        # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of all parts.
+        if not _armed and args[0].startswith("openai."):
+            _arm()
+        _look()
+
+
+def _look() -> None:
+    """Tell of SDKs that are imported and not guarded: now, for who is killed tells nothing at its end."""
+    for sdk in list(_unguarded):
+        if sdk in sys.modules and sdk in _unguarded:
+            _unguarded.remove(sdk)
+            _tell(sdk)
+
+
+def _tell(sdk: str) -> None:
+    """Tell whoever began the run, in the files of `budgetguard.runlog`."""
+    for path in os.environ.get("BUDGETGUARD_RUN_LOG", "").split(os.pathsep):
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError:
+            continue  # the run is over
+        try:
+            os.write(file, b'"%s"\n' % sdk.encode())
+        finally:
+            os.close(file)
+
+
+_armed: "list[bool]" = []
+# As `budgetguard.checking` has them, which is not imported here.
+_unguarded = [
+    "ai21",
+    "anthropic",
+    "cerebras.cloud.sdk",
+    "cohere",
+    "dashscope",
+    "fireworks.client",
+    "google.genai",
+    "google.generativeai",
+    "groq",
+    "litellm",
+    "mistralai",
+    "ollama",
+    "replicate",
+    "together",
+    "vertexai",
+    "voyageai",
+    "xai_sdk",
+    "zhipuai",
+]
+
+
 def _arm() -> None:
     try:
         try:
@@ -72,6 +126,9 @@ def _arm() -> None:
         sys.stderr.write(message + "\n")
         raise ImportError(message, name="openai") from error
     arm()
+    _armed.append(True)
 
 
 sys.meta_path.insert(0, _Finder)
+sys.addaudithook(_verify)
+atexit.register(_look)
