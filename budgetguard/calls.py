@@ -310,10 +310,13 @@ class Call:
         if reported.usage is None:
             cost, estimated = reported.part_of(self._projection.cost), True
         else:
+            reported = self._completed(reported)
+            assert reported.usage is not None
             cost = self._cost(reported.usage, reported.tier)
             told = {unit: n for unit, n in reported.usage.units.items() if unit not in reported.measured}
             # What was measured makes an estimate only where it is billed.
             estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
+            estimated = estimated or bool(reported.unsaid)
             if (hidden := self._projection.hidden) is not None:
                 self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
@@ -330,6 +333,15 @@ class Call:
             ),
             estimated,
         )
+
+    def _completed(self, reported: Reported) -> Reported:
+        """Put the projection's part where an answer does not say, unless more was seen."""
+        if reported.usage is None or not reported.unsaid:
+            return reported
+        units, projected = dict(reported.usage.units), self._projection.usage.units
+        for total in reported.unsaid:
+            units[total] = max(units.get(total, 0), projected.get(total, 0))
+        return replace(reported, usage=Usage.of(**units))
 
     def _cost(self, usage: Usage, tier: str | None) -> Nanos:
         if self._rates is None:

@@ -51,6 +51,7 @@ class Reported:
         unsaid: totals (`input_tokens`, `output_tokens`) that the answer leaves out, or gives an impossible
             number for: the projection's part stands for them.
         billed: Nanos that the provider says it billed for the whole call, or None. It is what is booked.
+        provider: who answered, by the name that the answer gives it, or None.
     """
 
     usage: Usage | None
@@ -62,6 +63,7 @@ class Reported:
     done: tuple[int, int] = (1, 1)
     unsaid: frozenset[str] = frozenset()
     billed: int | None = None
+    provider: str | None = None
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""

@@ -12,7 +12,7 @@ from functools import cache, partial
 from types import FrameType
 from typing import Any, Final, Protocol
 
-from budgetguard.adapters.responses import AnyTally
+from budgetguard.adapters.shapes import ItemTally
 from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.calls import Call
@@ -71,7 +71,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         return None
     watch = EventWatch(
-        AnyTally(call.request.model),
+        ItemTally(call.request.model),
         hide_usage=False,
         projected_output=call.projection.output_tokens,
         encoding=response.headers.get("content-encoding", ""),

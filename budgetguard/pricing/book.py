@@ -144,6 +144,7 @@ class PriceBook:
         base_url: str | None = None,
         tier: str | None = None,
         at: datetime | None = None,
+        bare: bool = False,
     ) -> Rates:
         """Return what the model costs.
 
@@ -154,6 +155,8 @@ class PriceBook:
             base_url: the API's address; one that belongs to no known provider decides nothing.
             tier: the service tier; see `Rates.with_tier`.
             at: the instant (naive: UTC), now by default; prices are looked up to the minute.
+            bare: where nothing says the provider and openai has no such model, take the only provider that
+                the name can be of (`claude-sonnet-4-5`).
 
         Raises:
             UnknownModelError: nobody knows the price, or it is not sure that this is the model meant.
@@ -168,31 +171,34 @@ class PriceBook:
         snapshot = get_snapshot()
         # Taken before the search: a registration meanwhile replaces the cache, and must not find this in it.
         cache = self._cache
-        key = (model, provider, base_url, int(instant.timestamp()) // 60)
+        key = (model, provider, base_url, bare, int(instant.timestamp()) // 60)
         cached = cache.get(key)
         if cached is not None and cached[0] is snapshot:
             found = cached[1]
         else:
             minute = instant.replace(second=0, microsecond=0)
-            found = self._find(snapshot, model, provider, base_url, minute)
+            found = self._find(snapshot, model, provider, base_url, minute, bare=bare)
             if len(cache) >= _CACHE_SIZE:
                 cache.clear()
             cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
     def _find(
-        self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
+        self,
+        snapshot: DataSnapshot,
+        model: str,
+        provider: str | None,
+        base_url: str | None,
+        at: datetime,
+        *,
+        bare: bool,
     ) -> Rates:
         provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
-        registered = (self._registered(provider_id, name, at) for name in names)
-        override = next((one for one in registered if one is not None), None)
-        said = {} if override is None else override.prices
-        source: Source | None = None
-        if override is not None and override.is_whole:
-            free = said.keys() >= {"input_mtok", "output_mtok"}
-            source = FixedSource(said, free=free and not any(said.values()))
-        else:
-            source = self._add_up(snapshot, provider_id, names, said, at)
+        source = self._source(snapshot, provider_id, names, at)
+        if source is None and bare and not provider and not base_url and provider_id == DEFAULT_PROVIDER:
+            claimed = _claimed(snapshot, names[0])
+            if claimed is not None and (found := self._source(snapshot, claimed, names, at)) is not None:
+                provider_id, source = claimed, found
         if source is not None:
             return Rates(model, provider_id, None, source.tables(None), source)
         raise UnknownModelError(
@@ -202,6 +208,17 @@ class PriceBook:
             + _suggestion(snapshot, provider_id, names[-1]),
             model=model,
         )
+
+    def _source(
+        self, snapshot: DataSnapshot, provider_id: str, names: tuple[str, ...], at: datetime
+    ) -> Source | None:
+        registered = (self._registered(provider_id, name, at) for name in names)
+        override = next((one for one in registered if one is not None), None)
+        said = {} if override is None else override.prices
+        if override is not None and override.is_whole:
+            free = said.keys() >= {"input_mtok", "output_mtok"}
+            return FixedSource(said, free=free and not any(said.values()))
+        return self._add_up(snapshot, provider_id, names, said, at)
 
     def _add_up(
         self,
@@ -287,6 +304,14 @@ def _meant(
     if named is not None:
         return named, (rest, name)
     return DEFAULT_PROVIDER, (name,)
+
+
+def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
+    """Return the only provider that a bare name can be of: by its family, else the only one that lists it."""
+    listing = [one for one in snapshot.providers if _listed(snapshot, one.id, name) is not None]
+    family = [one for one in listing if one.model_match is not None and one.model_match.is_match(name)]
+    found = family or listing
+    return found[0].id if len(found) == 1 else None
 
 
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
