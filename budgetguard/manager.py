@@ -343,20 +343,18 @@ class BudgetManager:
         if found.billed is not None:
             return names[0], min(found.billed, MAX_NANOS)
         first: UnknownModelError | None = None
-        # LiteLLM takes the provider out of the model's name, and gives it beside it.
-        providers = (found.provider, None) if found.provider else (None,)
-        asked = [(name, provider) for provider in providers for name in names]
+        # LiteLLM takes the provider out of the model's name, and gives it beside that.
+        asked: list[tuple[str, str | None]] = [(name, found.provider) for name in names]
+        if found.provider is not None and model:
+            asked.append((model, None))
         for name, provider in asked:
-            if provider is None and (cost := litellm_cost(answer)) is not None and asked[0][1] is not None:
-                return name, cost  # LiteLLM knows whose model it is, and the list does not know them
             try:
-                cost = keeper.prices.rates(name, provider=provider, tier=found.tier, bare=True).cost(
-                    found.usage
-                )
+                rates = keeper.prices.rates(name, provider=provider, tier=found.tier, bare=True)
+                return name, min(rates.cost(found.usage), MAX_NANOS)
             except UnknownModelError as error:
                 first = first or error
-            else:
-                return name, min(cost, MAX_NANOS)
+        if (cost := litellm_cost(answer)) is not None:
+            return names[0], cost
         assert first is not None
         if keeper.settings.unknown_model == "allow" and first.unit is None:
             return names[0], 0

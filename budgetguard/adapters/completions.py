@@ -193,17 +193,17 @@ class FunctionRequest(Request):
         """Return the ending that a stream says which was read no further."""
         if (said := tally.reported) is not None:
             return Answered(self._completed(said))
-        told, seen = tally.told, tally.seen_tokens()
+        seen = tally.seen_tokens()
         if tally.unread and not tally.understood and not seen:
             return Answered(Reported(usage=None))  # what it said, nobody here can tell
-        if told is None or told.usage is None or self._projection is None:
-            return Abandoned(seen)
-        units = dict(told.usage.units)
-        least = self._projection.abandoned(max(seen, told.usage.output_tokens))
-        for total in TOTALS:
-            if total in told.unsaid:
-                units[total] = max(units.get(total, 0), least.units.get(total, 0))
-        return Abandoned(seen, usage=Usage.of(**units))
+        return Abandoned(seen, usage=tally.early)
+
+    def tally(self) -> ItemTally:
+        """Return what adds up the items of a stream."""
+        return ItemTally(self.model, self._abandoned)
+
+    def _abandoned(self, seen: int) -> Usage:
+        return Usage.of(output_tokens=seen) if self._projection is None else self._projection.abandoned(seen)
 
     def reader(self) -> ItemReader:
         """Return what reads the cost from the items of a function that yields."""
@@ -239,7 +239,7 @@ class ItemReader:
     def __init__(self, request: FunctionRequest, *, told: bool = False) -> None:
         self._request = request
         self._told = told
-        self._tally = ItemTally(request.model)
+        self._tally = request.tally()
         self._any = False
         self._last: object = None
 

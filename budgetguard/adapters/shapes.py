@@ -6,6 +6,7 @@ other uses. An answer of no known shape is not read: what merely looks alike wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,8 @@ Sums: TypeAlias = Mapping[str, tuple[str, ...]]
 
 TOTALS: Final = ("input_tokens", "output_tokens")
 _DEEPEST: Final = 4
+# LiteLLM's names of what people run on machines of their own.
+_OWN_SERVERS: Final = frozenset({"llamafile", "lm_studio", "ollama", "ollama_chat"})
 # Output tokens. A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
 _LEAST_WRITTEN: Final = 10
 
@@ -85,11 +88,16 @@ def with_written(said: Reported, answer: object, model: str) -> Reported:
 
 
 def litellm_cost(answer: object) -> Nanos | None:
-    """Return what LiteLLM computed for an answer that it made, or None."""
-    usd = field(field(answer, "_hidden_params"), "response_cost")
-    if isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 < usd < MAX_NANOS // NANOS_PER_USD:
+    """Return what LiteLLM computed for an answer that it made, or None.
+
+    It computes 0 for what it does not know, too; only of servers that people run themselves is that the cost.
+    """
+    hidden = field(answer, "_hidden_params")
+    usd = field(hidden, "response_cost")
+    if isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 <= usd < MAX_NANOS // NANOS_PER_USD:
         return None
-    return -(-int(usd * NANOS_PER_USD * 1_000) // 1_000)
+    nanos = math.ceil(round(usd * NANOS_PER_USD, 3))
+    return nanos if nanos or field(hidden, "custom_llm_provider") in _OWN_SERVERS else None
 
 
 class ItemTally(AnyTally):
@@ -97,14 +105,16 @@ class ItemTally(AnyTally):
 
     Args:
         model: the model that was asked for; decides how text becomes tokens.
+        abandoned: output tokens seen -> what a call is taken to have used that was given up then.
 
     Attributes:
         unread: the type of the first piece that is of no known shape, or None.
         understood: whether any piece was of a known one.
     """
 
-    def __init__(self, model: str = "") -> None:
+    def __init__(self, model: str = "", abandoned: Callable[[int], Usage] | None = None) -> None:
         super().__init__(model)
+        self._abandoned = abandoned
         self.unread: type | None = None
         self.understood = False
         self._told: Reported | None = None
@@ -124,6 +134,18 @@ class ItemTally(AnyTally):
         if (whole := self.reported) is not None:
             return whole
         return None if self._told is None or self._told.usage is None else self._told
+
+    @property
+    def early(self) -> Usage | None:
+        """What was used if it goes no further: what is told, completed; None where nothing is told."""
+        told = self.told
+        if told is None or told.usage is None or self._abandoned is None:
+            return None
+        units = dict(told.usage.units)
+        taken = self._abandoned(max(self.seen_tokens(), told.usage.output_tokens))
+        for total in told.unsaid:
+            units[total] = max(units.get(total, 0), taken.units.get(total, 0))
+        return Usage.of(**units)
 
     def feed(self, chunk: object) -> None:
         """Take one piece: text, an SDK object or a mapping."""
@@ -411,6 +433,11 @@ def _read_anthropic_event(event: Any) -> Reported:
     return Reported(usage=None)
 
 
+def _is_anthropic_stream(answer: Any) -> bool:
+    """Whether it is the SDK's helper for streams, at its end: it keeps the whole message."""
+    return field(field(answer, "current_message_snapshot"), "stop_reason") is not None
+
+
 def _anthropic_texts(event: Any) -> Iterable[Piece]:
     if text(field(event, "type")) in ("content_block_delta", "content_block_start"):
         part = field(event, "delta") or field(event, "content_block")
@@ -686,7 +713,8 @@ _PYDANTIC_AI: Final[Sums] = {
 
 def _read_pydantic_ai(answer: Any) -> Reported:
     usage = answer.usage
-    usage = usage() if callable(usage) else usage
+    if not hasattr(usage, "input_tokens"):
+        usage = usage()  # before 2.0
     units, unsaid = _summed(usage, _PYDANTIC_AI)
     if not any(units.values()):
         return Reported(usage=None)  # nothing has been asked, or it does not tell
@@ -792,6 +820,7 @@ SHAPES: Final = (
     Shape("groq", _is_groq_end, _read_groq_end, chunks=True),
     Shape("cohere", _is_cohere, _read_cohere, _cohere_texts),
     Shape("bedrock", _is_bedrock, _read_bedrock, _bedrock_texts),
+    Shape("anthropic stream", _is_anthropic_stream, inside=lambda a: a.current_message_snapshot),
     Shape("anthropic events", _is_anthropic_event, _read_anthropic_event, _anthropic_texts),
     Shape("anthropic", _is_anthropic, _read_anthropic, _anthropic_texts),
     Shape("gemini", _is_gemini, _read_gemini, _gemini_texts),

@@ -71,7 +71,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         return None
     watch = EventWatch(
-        ItemTally(call.request.model),
+        ItemTally(call.request.model, call.projection.abandoned),
         hide_usage=False,
         projected_output=call.projection.output_tokens,
         encoding=response.headers.get("content-encoding", ""),

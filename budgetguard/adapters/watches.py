@@ -110,7 +110,8 @@ class EventWatch(Watch):
         if self.over and seen <= self._projected_output:
             # A whole stream that reported no usage: the projection stands in, unless more was seen.
             return Answered(Reported(usage=None))
-        return Abandoned(seen, part=getattr(self._tally, "part", None))
+        early = getattr(self._tally, "early", None)
+        return Abandoned(seen, usage=early, part=getattr(self._tally, "part", None))
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data

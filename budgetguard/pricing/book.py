@@ -47,11 +47,17 @@ _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "
 _PROVIDER_ALIASES = {
     "azure_ai": "azure",
     "bedrock": "aws",
+    "bedrock_converse": "aws",
+    "codestral": "mistral",
+    "cohere_chat": "cohere",
     "fireworks_ai": "fireworks",
     "gemini": "google",
+    "moonshot": "moonshotai",
+    "text-completion-codestral": "mistral",
     "text-completion-openai": "openai",
     "together_ai": "together",
     "vertex_ai": "google",
+    "vertex_ai_beta": "google",
     "xai": "x-ai",
 }
 
