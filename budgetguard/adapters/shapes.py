@@ -784,7 +784,8 @@ def _has_body(answer: Any) -> bool:
 
 
 def _read_llama_index(answer: Any) -> Reported:
-    return read_answer(field(answer, "raw"))
+    raw = field(answer, "raw")
+    return Reported(usage=None) if _is_llama_index(raw) else read_answer(raw)
 
 
 def _llama_index_texts(answer: Any) -> Iterable[Piece]:

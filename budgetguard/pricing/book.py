@@ -201,7 +201,8 @@ class PriceBook:
     ) -> Rates:
         provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
         source = self._source(snapshot, provider_id, names, at)
-        if source is None and bare and not provider and not base_url and provider_id == DEFAULT_PROVIDER:
+        unnamed = not provider and not base_url and len(names) == 1
+        if source is None and bare and unnamed and provider_id == DEFAULT_PROVIDER:
             claimed = _claimed(snapshot, names[0])
             if claimed is not None and (found := self._source(snapshot, claimed, names, at)) is not None:
                 provider_id, source = claimed, found

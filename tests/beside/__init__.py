@@ -1,0 +1,1 @@
+"""Beside real third-party packages: `tox -e beside`. Each module skips itself where its packages are not."""
