@@ -28,6 +28,7 @@ from budgetguard.errors import (
     ConfigurationError,
     MissingUserError,
     StoreError,
+    UnknownAttributeError,
     UnknownEndpointError,
     UnknownModelError,
     UnknownUserError,
@@ -68,7 +69,6 @@ __all__ = [
     "current_user",
     "default_guard",
     "log_events",
-    "max_budget",
     "on",
     "patch_openai",
     "register_price",
@@ -83,7 +83,10 @@ _guard: Guard | None = None
 _making = threading.Lock()
 
 max_budget: int | float | Decimal
-"""USD that this process may spend, 0 for no cap: `budgetguard.max_budget = 0.50`."""
+"""USD that this process may spend, 0 for no cap: `budgetguard.max_budget = 0.50`.
+
+It begins at `BUDGETGUARD_MAX_BUDGET`. Set it on the module: what `from budgetguard import max_budget` binds
+is a number of the importer's own, which caps nothing."""
 
 
 def default_guard() -> Guard:
@@ -239,6 +242,28 @@ class _Module(ModuleType):
     @max_budget.setter
     def max_budget(self, usd: int | float | Decimal) -> None:
         default_guard().max_budget = usd
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # A mistyped cap caps nothing. Modules are what importing one of ours sets here.
+        if not (name.startswith("_") or name == "max_budget" or isinstance(value, ModuleType)):
+            _check_name(name)
+        super().__setattr__(name, value)
+
+
+def _check_name(name: str) -> None:
+    if name in globals() or name in __all__:
+        return
+    from dataclasses import fields
+    from difflib import get_close_matches
+
+    from budgetguard.config import Settings
+
+    if name in {one.name for one in fields(Settings)}:
+        hint = f"it is a setting: budgetguard.configure({name}=...)"
+    else:
+        near = get_close_matches(name, ["max_budget", *__all__], n=1)
+        hint = f"did you mean {near[0]}?" if near else "what can be set is max_budget"
+    raise UnknownAttributeError(f"budgetguard has no attribute {name!r} to set: {hint}")
 
 
 sys.modules[__name__].__class__ = _Module

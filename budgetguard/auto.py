@@ -21,9 +21,10 @@ import sys
 import budgetguard
 from budgetguard import runlog
 from budgetguard.background import background
+from budgetguard.config import max_budget_of_environment
 from budgetguard.errors import StoreError
 from budgetguard.launch.outcome import Outcome
-from budgetguard.launch.run import SharedRun, max_budget_of_environment
+from budgetguard.launch.run import SharedRun
 
 __all__ = ["outcome"]
 

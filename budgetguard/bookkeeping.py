@@ -11,16 +11,17 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from budgetguard import events, runlog
 from budgetguard.accounts import PROJECT, RUN, USER, Balance, account_name
 from budgetguard.background import background
 from budgetguard.config import DEFAULT_PROJECT, Settings
-from budgetguard.errors import BudgetExceededError, ConfigurationError, StoreError
+from budgetguard.errors import BudgetExceededError, BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.holds import (
     VOID,
     Charge,
@@ -40,12 +41,14 @@ from budgetguard.pricing.book import PriceBook
 from budgetguard.process import ProcessCap
 from budgetguard.refusals import missing_user, refusal, unknown_account
 from budgetguard.spool import Spool, spool_folder
-from budgetguard.stores.base import Store, open_store, public_url
+from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
 from budgetguard.windows import to_datetime
 
 logger = logging.getLogger("budgetguard")
 
 _SMALLER_TRIES: Final = 8
+# Projects that an error names.
+_ELSEWHERE: Final = 5
 _OBSERVE_EVERY: Final = 16
 _OBSERVE_EACH: Final = 4 * ENOUGH
 
@@ -194,7 +197,7 @@ class Bookkeeper:
             self._tell_lapses(answer.lapsed)
             raise self._refusal(hold, answer.balance)
         if isinstance(answer, UnknownAccount):
-            raise unknown_account(answer.account, hold.user, self.project)
+            raise self.unknown(answer.account, hold.user)
         if self.settings.missing_user == "allow" or not hold.amount:
             return False
         raise missing_user(hold.model, self.project)
@@ -241,9 +244,28 @@ class Bookkeeper:
         """
         answer = self.store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
-            raise unknown_account(answer.account, hold.user, self.project)
+            raise self.unknown(answer.account, hold.user)
         self.process.count(self.project, hold, settlement.cost)
         self._tell_settled(hold, settlement, answer, estimated=False)
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        """Yield the projects of the store that have a budget (or this account), in order of their names.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        return (name for name in self.store.projects(account) if not name.startswith(OWN_PROJECTS))
+
+    def unknown(self, account: str, user: str | None) -> BudgetGuardError:
+        """Return the error that says a required account does not exist, and in which projects it does."""
+        return unknown_account(account, user, self.project, self.elsewhere(account))
+
+    def elsewhere(self, account: str) -> tuple[str, ...]:
+        """Return other projects of the store that have an account, a few of them; none if it cannot say."""
+        try:
+            return tuple(islice((one for one in self.projects(account) if one != self.project), _ELSEWHERE))
+        except (StoreError, AttributeError):  # a store of the program's own may know nothing of others
+            return ()
 
     def flush(self) -> None:
         """Send settlements that the store did not take before; those that it still refuses stay."""
@@ -313,8 +335,9 @@ class Bookkeeper:
         limit, spent = balance.limit_nanos or 0, balance.spent_nanos
         if self.process.is_mine(balance.account):
             # The account's limit leaves out what was spent elsewhere; people mean all of it.
-            spent += self.process.limit - limit
-            limit = self.process.limit
+            whole = self.process.limit or 0
+            spent += whole - limit
+            limit = whole
         self._emit_call(
             events.Refused,
             hold,

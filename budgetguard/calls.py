@@ -45,7 +45,7 @@ class Call:
         self._charged = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
-        self._rates: Rates | None
+        self._rates: Rates
         self._projection: Projection
         self._hold: Hold | None = None
         self._refused: Hold | None = None
@@ -228,25 +228,30 @@ class Call:
             self._given_back = True
             self.keeper.void(self._hold, "a call inside it pays")
 
-    def _project(self) -> tuple[Rates | None, Projection]:
+    def _project(self) -> tuple[Rates, Projection]:
         try:
             return self.request.project(self.keeper.prices, self.keeper.learned_cap)
         except UnknownModelError:
             if self.keeper.settings.unknown_model == "error":
                 raise
-            return None, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+            rates = self.request.rates_if_known(self.keeper.prices)
+            return rates, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
     def _charges(self) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
         charges = self.keeper.charges(self._user, self._runs)
-        if self._rates is None or not self._rates.is_free:
+        if not self._is_free or self._rates.is_unknown:
             return charges
         return tuple(replace(charge, required=False) for charge in charges)
 
+    @property
+    def _is_free(self) -> bool:
+        """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
+        return self._rates.is_free and not self._projection.cost
+
     def _may_be_capped(self) -> bool:
         projection = self._projection
-        free = self._rates is None or self._rates.is_free
-        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not free
+        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not self._is_free
 
     def _ceiling(self) -> int:
         settings = self.keeper.settings
@@ -300,54 +305,56 @@ class Call:
             cost = hold.on_lapse if isinstance(ending, Unknown) else 0
             return Settlement(cost, outcome="unknown", thresholds=thresholds), True
         if isinstance(ending, Abandoned):
-            usage = self._projection.abandoned(ending.seen) if ending.usage is None else ending.usage
+            said = ending.reported
+            usage = ending.usage or self._projection.abandoned(ending.seen, said)
             if ending.part is not None:
-                usage = Usage.of(**{**usage.units, ending.part: ending.seen})
-            cost = self._cost(usage, None)
+                usage = usage.merged(Usage.of(**{ending.part: ending.seen}))
+            # What was billed until then is not all of it.
+            cost = self._cost(Reported(usage) if said is None else replace(said, usage=usage, billed=None))
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
-        reported = ending.reported
-        if reported.usage is None:
+        reported = self._with_fees(ending.reported)
+        completed = self._projection.completed(reported)
+        if completed is None:
             cost, estimated = reported.part_of(self._projection.cost), True
+            if reported.billed:
+                cost, estimated = self._cost(reported), False
+        elif completed != reported.usage:
+            cost, estimated = self._cost(replace(reported, usage=completed)), True
         else:
-            reported = self._completed(reported)
-            assert reported.usage is not None
-            cost = self._cost(reported.usage, reported.tier)
-            told = {unit: n for unit, n in reported.usage.units.items() if unit not in reported.measured}
+            cost = self._cost(reported)
+            told = {unit: n for unit, n in completed.units.items() if unit not in reported.measured}
             # What was measured makes an estimate only where it is billed.
-            estimated = bool(reported.measured) and cost != self._cost(Usage(told), reported.tier)
-            estimated = estimated or bool(reported.unsaid)
+            estimated = bool(reported.measured) and cost != self._cost(replace(reported, usage=Usage(told)))
             if (hidden := self._projection.hidden) is not None:
-                self.keeper.observe(hidden.key, hidden.observed(reported.usage.input_tokens))
+                self.keeper.observe(hidden.key, hidden.observed(completed.input_tokens))
             # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
-            if reported.usage.output_tokens and self._projection.cap_assumed:
-                each = -(-reported.usage.output_tokens // self.request.choices)
+            if completed.output_tokens and self._projection.cap_assumed:
+                each = -(-completed.output_tokens // self.request.choices)
                 if not self._projection.cap_written or each < (self._projection.output_cap or 0):
                     self.keeper.observe(self.request.model, each)
         return (
             Settlement(
                 cost,
-                usage=reported.usage,
+                usage=completed,
                 request_id=reported.request_id,
                 thresholds=thresholds,
             ),
             estimated,
         )
 
-    def _completed(self, reported: Reported) -> Reported:
-        """Put the projection's part where an answer does not say, unless more was seen."""
-        if reported.usage is None or not reported.unsaid:
+    def _with_fees(self, reported: Reported) -> Reported:
+        """Add what the call is billed beside its tokens, where the answer does not count it."""
+        fees = self._projection.fees
+        if reported.usage is None or not (fees or 0 in reported.usage.units.values()):
             return reported
-        units, projected = dict(reported.usage.units), self._projection.usage.units
-        for total in reported.unsaid:
-            units[total] = max(units.get(total, 0), projected.get(total, 0))
-        return replace(reported, usage=Usage.of(**units))
+        return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
 
-    def _cost(self, usage: Usage, tier: str | None) -> Nanos:
-        if self._rates is None:
-            return 0  # a model without a price, allowed by the user's word
+    def _cost(self, reported: Reported) -> Nanos:
+        if reported.model is not None:
+            reported = replace(reported, model=self.request.model_named(reported.model))
         try:
-            return min(self._rates.with_tier(tier).cost(usage), MAX_NANOS)
+            return min(self._rates.cost_of(reported), MAX_NANOS)
         except UnknownModelError as error:
             # The money is spent; the projection is the best that is known of how much.
             events.logger.error("budgetguard: booked as projected, because %s", error)

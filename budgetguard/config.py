@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from budgetguard.accounts import Budget, check_id
 from budgetguard.errors import ConfigurationError
-from budgetguard.money import parse_usd, to_nanos
+from budgetguard.money import Nanos, parse_usd, to_nanos
 from budgetguard.pricing.addresses import Address
 from budgetguard.stores.base import DEFAULT_RETENTION, Store
 from budgetguard.windows import Clock, duration_ms, system_clock, zone
@@ -243,20 +243,78 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
+MAX_BUDGET: Final = "BUDGETGUARD_MAX_BUDGET"
+"""USD that a process, or all of a run, may spend."""
+
+_PREFIX: Final = "BUDGETGUARD_"
+# Variables that are no settings: of runs, the service and its keys.
+_OTHER_VARIABLES: Final = frozenset(
+    (
+        MAX_BUDGET,
+        "BUDGETGUARD_RUN_LOG",
+        "BUDGETGUARD_RUN_PYTHON",
+        "BUDGETGUARD_RUN_PATH",
+        "BUDGETGUARD_API_KEY",
+        "BUDGETGUARD_WEBHOOK",
+        "BUDGETGUARD_WEBHOOK_SECRET",
+        "BUDGETGUARD_SERVE_HOST",
+        "BUDGETGUARD_SERVE_RATE",
+        "BUDGETGUARD_SERVE_REFRESH",
+    )
+)
+# Kubernetes sets these in every container beside a service called budgetguard (or budgetguard-db), and they
+# mean nothing to us; the others are our own tests'.
+_PASSED_OVER: Final = re.compile(
+    r"BUDGETGUARD_(?:TEST_\w+|(?:\w+_)?SERVICE_(?:HOST|PORT(?:_\w+)?)|(?:\w+_)?PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)"
+)
+
+
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings that `BUDGETGUARD_*` variables give, defaults for the rest.
 
     Lists are separated by commas: `BUDGETGUARD_THRESHOLDS=50,90`.
 
     Raises:
-        ConfigurationError: a bad value.
+        ConfigurationError: a bad value, or a variable of that prefix that nothing reads.
     """
+    _check_variables(environ)
     values: dict[str, Any] = {}
     for name in _SETTING_NAMES - {"clock"}:
-        text = environ.get(f"BUDGETGUARD_{name.upper()}")
+        text = environ.get(variable_of(name))
         if text:
             values[name] = _READERS.get(name, str)(text)
     return Settings(**values)
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return _PREFIX + setting.upper()
+
+
+def max_budget_of_environment(environ: Mapping[str, str] = os.environ) -> Nanos | None:
+    """Return what BUDGETGUARD_MAX_BUDGET says, in Nanos; None where it is not set or empty. 0 allows nothing.
+
+    Raises:
+        ConfigurationError: not an amount of money in USD.
+    """
+    text = environ.get(MAX_BUDGET)
+    return to_nanos(parse_usd(text, name=MAX_BUDGET), name="max budget") if text else None
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that looks like ours and is read by nobody: it is a mistyped cap."""
+    known = {variable_of(name) for name in _SETTING_NAMES - {"clock"}} | _OTHER_VARIABLES
+    for name in environ:
+        if name.startswith(_PREFIX) and name not in known and not _PASSED_OVER.fullmatch(name):
+            from difflib import get_close_matches
+
+            # By what follows the prefix, which all of them share.
+            names = [one.removeprefix(_PREFIX) for one in known]
+            near = get_close_matches(name.removeprefix(_PREFIX), names, n=1)
+            hint = (
+                f": did you mean {_PREFIX}{near[0]}?" if near else f". There are {', '.join(sorted(known))}"
+            )
+            raise ConfigurationError(f"the environment variable {name} is none of budgetguard's{hint}")
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:

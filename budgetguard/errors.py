@@ -8,6 +8,7 @@
     ├── UnknownEndpointError    a path that may cost money and that nobody taught
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
+    │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
     └── StoreError              the store cannot be read or written
 
 Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands.
@@ -160,6 +161,10 @@ class ConfigurationError(BudgetGuardError, ValueError):
     """Refuse a bad argument or setting; nothing was changed."""
 
     status = 422
+
+
+class UnknownAttributeError(ConfigurationError, AttributeError):
+    """Refuse to set a name of the module `budgetguard` that does not exist: a mistyped cap caps nothing."""
 
 
 class StoreError(BudgetGuardError):

@@ -10,13 +10,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
-from budgetguard.config import Settings, changed, from_environment
+from budgetguard.config import Settings, changed, from_environment, max_budget_of_environment
 from budgetguard.context import budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.holds import HoldRecord
 from budgetguard.money import to_nanos, to_usd
-from budgetguard.refusals import unknown_user
 from budgetguard.runs import Run
 from budgetguard.stores.base import Store
 from budgetguard.windows import Align, Milliseconds, calendar_start
@@ -34,6 +33,7 @@ class Guard:
 
     Args:
         settings: see `Settings`; what is not given comes from `BUDGETGUARD_*` variables, else is the default.
+            `BUDGETGUARD_MAX_BUDGET` is where its `max_budget` begins.
 
     Raises:
         ConfigurationError: an unknown setting or a bad value.
@@ -43,12 +43,17 @@ class Guard:
     Decimal('10.00')
     """
 
+    # Without a dict of its own, so that `guard.max_budgte = 5` is an AttributeError, not a cap that is none.
+    __slots__ = ("__weakref__", "_lock", "_siblings", "keeper")
+
     def __init__(self, **settings: Any) -> None:
         from budgetguard.bookkeeping import Bookkeeper
 
         self.keeper = Bookkeeper(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
         self._lock = threading.Lock()
+        if (limit := max_budget_of_environment()) is not None:
+            self.keeper.process.limit = limit
 
     def __repr__(self) -> str:
         return f"<Guard of project {self.project!r} on {self.keeper.place!r}>"
@@ -102,6 +107,23 @@ class Guard:
                 self._siblings[project] = self.beside(project=project)
             return self._siblings[project]
 
+    def of_manager(self, project: str) -> Guard:
+        """Return the guard of a `BudgetManager`'s project; see `in_project`.
+
+        Raises:
+            ConfigurationError: a bad project name; or this guard has used budgets of another project, since
+                none was named, so that the manager's would limit none of its calls.
+        """
+        check_id(project, name="project_name")
+        if self.settings.project is None and self.keeper.is_open and project != self.project:
+            raise ConfigurationError(
+                f"BudgetManager({project!r}) comes too late to name this program's project: budgets of "
+                f"{self.project!r} have been used already. Name it first, with "
+                f"configure(project={project!r}) or BUDGETGUARD_PROJECT={project}; or, if both are meant, "
+                f"name the other with configure(project={self.project!r})"
+            )
+        return self.in_project(project)
+
     def beside(self, **settings: Any) -> Guard:
         """Return another guard of other settings, with this one's prices, hooks and process cap.
 
@@ -138,11 +160,13 @@ class Guard:
         Raises:
             ConfigurationError: on setting it: not an amount of money.
         """
-        return to_usd(self.keeper.process.limit)
+        return to_usd(self.keeper.process.limit or 0)
 
     @max_budget.setter
     def max_budget(self, usd: int | float | Decimal) -> None:
-        self.keeper.process.limit = to_nanos(usd, name="max_budget")
+        limit = to_nanos(usd, name="max_budget")
+        # What merely rounds to nothing allows nothing.
+        self.keeper.process.limit = limit if usd else None
 
     def current_cost(self) -> float:
         """Return what this process has spent through this guard, USD as a float, as LiteLLM counts it."""
@@ -279,6 +303,16 @@ class Guard:
         if not self.store.delete(self._account(user)):
             self._known(user, None)
 
+    def projects(self) -> Iterator[str]:
+        """Yield the projects of the store that have a budget, in order of their names.
+
+        A hosted service tells a key of its own project only.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        return self.keeper.projects()
+
     def holds(self, user: str | None = None) -> Iterator[HoldRecord]:
         """Yield the open holds of a user, or of everybody."""
         return self.store.holds(None if user is None else self._account(user))
@@ -331,7 +365,7 @@ class Guard:
     def _known(self, user: str | None, balance: Balance | None) -> Balance:
         if balance is None:
             raise (
-                unknown_user(user, self.project)
+                self.keeper.unknown(account_name(USER, user), user)
                 if user
                 else ConfigurationError(
                     f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from budgetguard import charged
 from budgetguard.accounts import USER, Balance, account_name, check_id
 from budgetguard.adapters.completions import chat_body
-from budgetguard.adapters.shapes import litellm_cost, read_answer, with_written
+from budgetguard.adapters.shapes import litellm_cost, read_answer
+from budgetguard.adapters.tally import with_seen
 from budgetguard.context import current_runs
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError, UnknownModelError
@@ -105,11 +107,13 @@ class BudgetManager:
 
     @property
     def _local(self) -> Guard:
-        if self._given is not None:
-            return self._given.in_project(self.project_name)
-        import budgetguard
+        base = self._given
+        if base is None:
+            import budgetguard
 
-        return budgetguard.default_guard().in_project(self.project_name)
+            base = budgetguard.default_guard()
+        # What is at a service limits none of the guard's own calls, whatever their project is called.
+        return (base.of_manager if self._service is None else base.in_project)(self.project_name)
 
     def create_budget(
         self,
@@ -453,12 +457,15 @@ def _counted(model: str, input_text: object, output_text: object) -> Reported:
 
 def _read(answer: object, model: str | None) -> Reported:
     found = read_answer(answer)
-    if found.usage is None or "input_tokens" in found.unsaid:
+    if found.usage is None:
         raise ConfigurationError(
             f"no usage can be read from completion_obj ({type(answer).__name__}), so nothing was booked. "
             "Pass the whole answer (awaited, over, and not a stream), or model=, input_text= and output_text="
         )
-    return with_written(found, answer, model or found.model or "")
+    found = with_seen(found, answer, model or found.model or "")
+    assert found.usage is not None
+    written = max(found.usage.output_tokens, found.seen)
+    return replace(found, usage=Usage({**found.usage.units, "output_tokens": written}))
 
 
 def _id(user: User) -> str:

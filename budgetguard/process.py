@@ -20,7 +20,7 @@ class ProcessCap:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.limit: Nanos = 0
+        self.limit: Nanos | None = None
         self._spent: Nanos = 0
         self._on_account: dict[str, Nanos] = {}
         self._pid = 0
@@ -33,8 +33,8 @@ class ProcessCap:
         return self._spent
 
     def charge(self, project: str) -> Charge | None:
-        """Return the charge that caps a project's call, or None where nothing is capped (limit 0)."""
-        if not self.limit:
+        """Return the charge that caps a project's call, or None where nothing is capped (limit None)."""
+        if self.limit is None:
             return None
         self._mind_fork()
         with self._lock:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from budgetguard.counting.fees import Fees, add_tools, fees_beside, marked_for_cache
 from budgetguard.counting.hosted_tools import KEPT, hidden_input, projected_fees
 from budgetguard.counting.images import ImageSizes
 from budgetguard.counting.output_limits import is_counted_exactly
@@ -25,7 +26,7 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.learning import HiddenInput
 from budgetguard.money import Nanos
 from budgetguard.pricing.rates import Rates
-from budgetguard.usage import Usage
+from budgetguard.usage import Reported, Usage
 
 __all__ = [
     "HiddenInput",
@@ -73,7 +74,9 @@ class Projection:
         output_cap: the cap on the output tokens of each choice, set or assumed; None where there is none.
         cap_written: the cap was not assumed but written into the request, so that it holds.
         reserve: input tokens on top of the estimate that make the input a bound.
-        served: what a unit costs at each tier that may serve the call; the dearest counts.
+        served: what a unit costs at each tier and by each model that may serve the call; the dearest counts.
+        fees: units beside tokens that are taken to be used where the answer does not count them.
+        marked: the unit by which input is billed that the request asks to be kept in a cache, if it does.
     """
 
     model: str
@@ -88,6 +91,18 @@ class Projection:
     cap_written: bool = False
     reserve: int = 0
     served: tuple[Rates, ...] = field(default=(), repr=False, compare=False)
+    fees: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    marked: str | None = field(default=None, repr=False, compare=False)
+
+    def with_others(self, others: Iterable[Rates]) -> Projection:
+        """Return it at the dearest of itself and of further models, any of which may answer the call.
+
+        Raises:
+            UnknownModelError: one of them has no price for a unit.
+        """
+        tiers = {one.tier for one in self.served} or {None}
+        more = tuple(one.with_tier(tier) for one in others for tier in tiers)
+        return replace(self, served=(*self.served, *more))._repriced(self.usage.units) if more else self
 
     def with_reserve(self, tokens: int) -> Projection:
         """Return it with so many more input tokens.
@@ -110,6 +125,13 @@ class Projection:
         }
         return replace(self._repriced(units), output_cap=cap, cap_written=True)
 
+    def with_assumed_cap(self, cap: int) -> Projection:
+        """Return it with another cap assumed for the output of each choice, if that is higher."""
+        if not self.cap_assumed or self.output_cap is None or cap <= self.output_cap:
+            return self
+        choices = max(1, self.output_tokens // max(1, self.output_cap))
+        return replace(self.with_cap(cap, choices), cap_written=self.cap_written)
+
     def with_output(self, tokens: int) -> Projection:
         """Return it with so many output tokens in all, spoken ones if it is spoken."""
         spoken = {"output_audio_tokens": tokens} if "output_audio_tokens" in self.usage.units else {}
@@ -123,18 +145,83 @@ class Projection:
             usage=usage,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=max((one.cost(usage) for one in self.served), default=self.cost),
-            input_cost=max((one.cost(read) for one in self.served), default=self.input_cost),
+            cost=max((_most(one, usage, self.marked) for one in self.served), default=self.cost),
+            input_cost=max((_most(one, read, self.marked) for one in self.served), default=self.input_cost),
         )
 
-    def abandoned(self, seen: int) -> Usage:
+    def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
         """Return what a call is taken to have used that was given up after `seen` output tokens.
 
-        All of its input, fees of hosted tools too, and of its output what was seen.
+        All of its input, fees of hosted tools too, and of its output what was seen; of a model that thinks,
+        which does not show, as much as was projected.
+
+        Args:
+            seen: output tokens.
+            said: what it had reported until then. No less is taken, and its input is.
         """
         units = {name: count for name, count in self.usage.units.items() if not name.startswith("output")}
-        read = max(0, self.input_tokens - self.reserve)
-        return Usage.of(**{**units, "input_tokens": read, "output_tokens": seen})
+        units["input_tokens"] = self._read
+        written = self._written(seen)
+        if said is not None and said.usage is not None:
+            told = said.usage.units
+            if "input_tokens" not in said.unsaid:
+                # Its parts are told with it; fees are not.
+                units = {name: count for name, count in units.items() if not name.endswith("_tokens")}
+            units.update(told)
+            if "input_tokens" in said.unsaid:
+                units["input_tokens"] = max(self._read, told.get("input_tokens", 0))
+            written = max(written, said.usage.output_tokens)
+        usage = Usage.of(**{**units, "output_tokens": written})
+        is_told = said is not None and said.usage is not None and "input_tokens" not in said.unsaid
+        return usage if is_told else self._cold(usage)
+
+    def completed(self, said: Reported) -> Usage | None:
+        """Return what an answer used by its own report, the projection's part in place of what it leaves out.
+
+        None if it reports nothing, and shows no more than was projected: then the projection stands.
+        """
+        seen_as = {} if said.seen_as is None else {said.seen_as: said.seen}
+        if said.usage is None:
+            if said.seen <= self.output_tokens:
+                return None
+            return self.abandoned(said.seen).merged(Usage.of(**seen_as))
+        units = dict(said.usage.units)
+        if "input_tokens" in said.unsaid:
+            units["input_tokens"] = max(self._read, said.usage.input_tokens)
+        if said.seen > said.usage.output_tokens:
+            units.update(seen_as, output_tokens=self._written(said.seen))
+        elif "output_tokens" in said.unsaid:
+            units["output_tokens"] = max(self.output_tokens, said.usage.output_tokens)
+        usage = Usage(units)
+        return self._cold(usage) if "input_tokens" in said.unsaid else usage
+
+    def _cold(self, usage: Usage) -> Usage:
+        """Return a usage whose input is new to the cache, unless it says what was read from there."""
+        if not self.served or "cache_read_tokens" in usage.units:
+            return usage
+        return _cold(self.served[0], usage, self.marked)
+
+    @property
+    def _read(self) -> int:
+        return max(0, self.input_tokens - self.reserve)
+
+    def _written(self, seen: int) -> int:
+        return max(seen, self.output_tokens) if is_reasoning(self.model) else seen
+
+
+def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
+    """Return a usage whose input is new to the cache, where writing it there costs apart."""
+    unit = rates.cache_write(marked)
+    if unit is None:
+        return usage
+    written = usage.input_tokens - usage.units.get("input_audio_tokens", 0)
+    return Usage.of(**{**usage.units, unit: max(0, written)})
+
+
+def _most(rates: Rates, usage: Usage, marked: str | None) -> Nanos:
+    """Return what a usage costs at most: its input read, or written into a cache, whichever is dearer."""
+    cold = _cold(rates, usage, marked)
+    return rates.cost(usage) if cold is usage else max(rates.cost(usage), rates.cost(cold))
 
 
 def with_margin(tokens: int) -> int:
@@ -164,8 +251,9 @@ def project_chat(
 ) -> Projection:
     """Project a chat completion.
 
-    Input is priced as if none of it were cached. A service tier that the request asks for is priced at the
-    dearer of itself and `rates`, because a tier that cannot be had is served and billed at the standard one.
+    Input is priced as if none of it were cached, at the price of writing it into the cache if that is dearer.
+    A service tier that the request asks for is priced at the dearer of itself and `rates`, because a tier
+    that cannot be had is served and billed at the standard one.
 
     Args:
         body: the request, OpenAI-shaped.
@@ -200,10 +288,12 @@ def project_chat(
     input_units = {"input_tokens": tokens}
     if heard := audio_input_tokens(body):
         input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
-    if given(body, "web_search_options") is not None:
-        # One search a call, billed beside its tokens.
-        input_units["web_searches"] = 1
+    fees = fees_beside(body, model, rates.provider)
+    add_tools(fees, body, rates.provider, chat=True)
+    input_units = _with_fees(input_units, fees)
     output_units = {"output_tokens": output}
+    for part, count in fees.output.items():
+        output_units[part] = output_units.get(part, 0) + count
     if "audio" in (given(body, "modalities") or ()):
         output_units["output_audio_tokens"] = output
     return projected(
@@ -215,7 +305,13 @@ def project_chat(
         output_cap=cap,
         asked_tier=given(body, "service_tier"),
         hidden=hidden,
+        fees=fees.units,
+        marked=marked_for_cache(body),
     )
+
+
+def _with_fees(input_units: Mapping[str, int], fees: Fees) -> dict[str, int]:
+    return {**input_units, **fees.units, "input_tokens": input_units["input_tokens"] + fees.input_tokens}
 
 
 def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Projection:
@@ -276,15 +372,20 @@ def project_response(
         shown, hidden, more = counted, None, 0
         if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
             hidden, more = _beyond("counted responses", body, model, [], found, shown, learned_input)
+    fees = fees_beside(body, model, rates.provider)
+    add_tools(fees, body, rates.provider, chat=False)
+    input_units = {"input_tokens": shown + more, **projected_fees(body, model, rates.provider)}
     return projected(
         model,
         rates,
-        {"input_tokens": shown + more, **projected_fees(body, model)},
+        _with_fees(input_units, fees),
         {"output_tokens": cap},
         cap_assumed=assumed,
         output_cap=cap,
         asked_tier=given(body, "service_tier"),
         hidden=hidden,
+        fees=fees.units,
+        marked=marked_for_cache(body),
     )
 
 
@@ -359,10 +460,13 @@ def projected(
     output_cap: int | None = None,
     asked_tier: object = None,
     hidden: HiddenInput | None = None,
+    fees: Mapping[str, int] | None = None,
+    marked: str | None = None,
 ) -> Projection:
     """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
 
-    A tier that is asked for may not be had, and then the call is served and billed at the standard one.
+    A tier that is asked for may not be had, and then the call is served and billed at the standard one. Input
+    is priced as new to the cache where that is the dearer.
 
     Raises:
         UnknownModelError: a unit has no price.
@@ -371,17 +475,20 @@ def projected(
     if isinstance(asked_tier, str):
         served.append(rates.with_tier(asked_tier))
     usage = Usage.of(**input_units, **output_units)
+    read = Usage.of(**input_units)
     return Projection(
         model=model,
         usage=usage,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=max(one.cost(usage) for one in served),
-        input_cost=max(one.cost(Usage.of(**input_units)) for one in served),
+        cost=max(_most(one, usage, marked) for one in served),
+        input_cost=max(_most(one, read, marked) for one in served),
         cap_assumed=cap_assumed,
         output_cap=output_cap,
         hidden=hidden,
         served=tuple(served),
+        fees=fees or {},
+        marked=marked,
     )
 
 

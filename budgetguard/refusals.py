@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from budgetguard.accounts import PROCESS, PROJECT, RUN, USER, Balance
 from budgetguard.errors import (
     BudgetExceededError,
@@ -75,22 +77,47 @@ def stopped(hold: Hold, balance: Balance, cost: Nanos) -> BudgetExceededError:
     )
 
 
-def unknown_user(user: str, project: str) -> UnknownUserError:
-    """Return the error that says a user has no budget."""
+def unknown_user(user: str, project: str, elsewhere: Sequence[str] = ()) -> UnknownUserError:
+    """Return the error that says a user has no budget.
+
+    Args:
+        user: who.
+        project: where none was found.
+        elsewhere: the projects of the same store in which there is one.
+    """
+    if elsewhere:
+        named = elsewhere[0]
+        among = "in project " if len(elsewhere) == 1 else "in the projects "
+        remedy = (
+            f"but there is one {among}{', '.join(map(repr, elsewhere))}. If this program is of that project, "
+            f"name it: configure(project={named!r}), BUDGETGUARD_PROJECT={named}, or --project {named}"
+        )
+    else:
+        remedy = (
+            f"make one with BudgetManager({project!r}).create_budget(total_budget=10, user={user!r}), "
+            "or let budgets be made with configure(default_budget=10)"
+        )
     return UnknownUserError(
-        f"user {user!r} has no budget in project {project!r}: make one with "
-        f"BudgetManager({project!r}).create_budget(total_budget=10, user={user!r}), "
-        "or let budgets be made with configure(default_budget=10)",
+        f"user {user!r} has no budget in project {project!r}{', ' if elsewhere else ': '}{remedy}",
         user=user,
         project=project,
     )
 
 
-def unknown_account(account: str, user: str | None, project: str) -> UnknownUserError | ConfigurationError:
-    """Return the error that says a required account, a user's or a run's, does not exist."""
+def unknown_account(
+    account: str, user: str | None, project: str, elsewhere: Sequence[str] = ()
+) -> UnknownUserError | ConfigurationError:
+    """Return the error that says a required account, a user's or a run's, does not exist.
+
+    Args:
+        account: which.
+        user: whose call it was.
+        project: where it was looked for.
+        elsewhere: the projects of the same store in which there is one of that name.
+    """
     kind, _, ident = account.partition(":")
     if kind != RUN:
-        return unknown_user(user or account, project)
+        return unknown_user(user or account, project, elsewhere)
     return ConfigurationError(
         f"this program was started under a budget (run {ident!r}), and the project {project!r} of the store "
         "that it now uses does not have it, so the call was not made: name the program's own project and "

@@ -28,12 +28,14 @@ class Abandoned:
     """Say that a stream ended early: the input and the `seen` output tokens are settled.
 
     Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
-    that are no text, such as `output_image_tokens`.
+    that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
+    less is settled, and its input stands for the projected one.
     """
 
     seen: int
     usage: Usage | None = None
     part: str | None = None
+    reported: Reported | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,14 @@ class Request(ABC):
     def write_cap(self, cap: int) -> None:
         """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
         raise NotImplementedError
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        """Return what the call costs by the unit, where it may be made without a price."""
+        return book.rates_if_known(self.model)
+
+    def model_named(self, name: str) -> str:
+        """Return the model that a name stands for where the call goes: an answer may give a name, too."""
+        return name
 
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         """Return the steps to take before it can be projected, None if there are none.

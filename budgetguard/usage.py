@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ class Usage:
         """Tokens out, reasoning included."""
         return self.units.get("output_tokens", 0)
 
+    def merged(self, other: Usage) -> Usage:
+        """Return the larger count of each unit."""
+        names = self.units.keys() | other.units.keys()
+        return Usage({name: max(self.units.get(name, 0), other.units.get(name, 0)) for name in names})
+
 
 @dataclass(frozen=True, slots=True)
 class Reported:
@@ -51,6 +56,9 @@ class Reported:
         unsaid: totals (`input_tokens`, `output_tokens`) that the answer leaves out, or gives an impossible
             number for: the projection's part stands for them.
         billed: Nanos that the provider says it billed for the whole call, or None. It is what is booked.
+        seen: output tokens counted in the answer's text, where its usage may fall short of them; else 0. No
+            less is booked.
+        seen_as: the unit of those that are no text, such as `output_audio_tokens`.
         provider: who answered, by the name that the answer gives it, or None.
     """
 
@@ -63,9 +71,35 @@ class Reported:
     done: tuple[int, int] = (1, 1)
     unsaid: frozenset[str] = frozenset()
     billed: int | None = None
+    seen: int = 0
+    seen_as: str | None = None
     provider: str | None = None
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""
         part, whole = self.done
         return projected if part >= whole else -(-projected * part // whole)
+
+    def merged(self, later: Reported) -> Reported:
+        """Return what both say, which are of one answer: of counts the larger, of names the later.
+
+        Some servers send the running total with every part of a stream, some send zeros, and some the input
+        with the first part and the output with the last.
+        """
+        if self.usage is None or later.usage is None:
+            usage, unsaid = self.usage or later.usage, self.unsaid | later.unsaid
+        else:
+            usage, unsaid = self.usage.merged(later.usage), self.unsaid & later.unsaid
+        billed = [one for one in (self.billed, later.billed) if one is not None]
+        return replace(
+            self,
+            usage=usage,
+            model=later.model or self.model,
+            tier=later.tier or self.tier,
+            request_id=later.request_id or self.request_id,
+            measured=self.measured | later.measured,
+            unsaid=unsaid,
+            billed=max(billed, default=None),
+            seen=max(self.seen, later.seen),
+            seen_as=later.seen_as or self.seen_as,
+        )

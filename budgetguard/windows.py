@@ -40,6 +40,7 @@ _NAMED: Final[dict[str, tuple[int, Unit]]] = {
 }
 _COUNTED = re.compile(r"([1-9][0-9]{0,8})(s|mo|m|h|d|w|y)")
 _ELAPSED_MS: Final[dict[str, int]] = {"s": 1_000, "m": 60_000, "h": 3_600_000}
+_ON_THE_CALENDAR: Final = ("d", "w", "mo", "y")
 _ROUGH_SECONDS: Final[dict[str, float]] = {
     "s": 1,
     "m": 60,
@@ -143,7 +144,7 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
         return Window(start, start + step)
     # The wall clock's reading alone: of two equal readings (summer time ends) window 0 starts at the
     # one that the anchor is, the others at the first.
-    origin = datetime.fromtimestamp(anchor / 1000, zone(timezone)).replace(tzinfo=None, fold=0)
+    origin = _wall(anchor, timezone)
 
     def boundary(index: int) -> Milliseconds:
         return _boundary(origin, index, count, unit, timezone) if index else anchor
@@ -160,19 +161,22 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
 def calendar_start(duration: str | None, timezone: str, instant: Milliseconds) -> Milliseconds:
     """Return the start of the calendar unit (hour, day, Monday's week, month, year) around an instant.
 
+    A day on which clocks go forward at midnight begins at 01:00, and windows counted from there would begin
+    at 01:00 ever after. So for such a day it is the midnight one duration before, or the next before that.
+
     Raises:
         ConfigurationError: an unknown duration or time zone.
     """
     if duration is None:
         return instant
-    _, unit = parse_duration(duration)
-    local = datetime.fromtimestamp(instant / 1000, zone(timezone)).replace(tzinfo=None, microsecond=0)
+    count, unit = parse_duration(duration)
+    local = _wall(instant, timezone).replace(microsecond=0)
     if unit == "s":
         return instant - instant % 1000
     local = local.replace(second=0)
     if unit != "m":
         local = local.replace(minute=0)
-    if unit in ("d", "w", "mo", "y"):
+    if unit in _ON_THE_CALENDAR:
         local = local.replace(hour=0, fold=0)
     if unit == "w":
         local -= timedelta(days=local.weekday())
@@ -180,19 +184,31 @@ def calendar_start(duration: str | None, timezone: str, instant: Milliseconds) -
         local = local.replace(day=1)
     if unit == "y":
         local = local.replace(month=1)
-    return _epoch_ms(local, timezone)
+    start, index = _epoch_ms(local, timezone), 0
+    while unit in _ON_THE_CALENDAR and _wall(start, timezone) != _moved(local, index, count, unit):
+        index -= 1
+        start = _boundary(local, index, count, unit, timezone)
+    return start
 
 
 def _boundary(origin: datetime, index: int, count: int, unit: Unit, timezone: str) -> Milliseconds:
+    return _epoch_ms(_moved(origin, index, count, unit), timezone)
+
+
+def _moved(origin: datetime, index: int, count: int, unit: Unit) -> datetime:
+    """Return the wall clock's reading so many durations of days or longer after another."""
     steps = index * count
     if unit in ("d", "w"):
-        local = origin + timedelta(days=steps * (7 if unit == "w" else 1))
-    else:
-        months = origin.year * 12 + origin.month - 1 + steps * (12 if unit == "y" else 1)
-        year, month = divmod(months, 12)
-        day = min(origin.day, monthrange(year, month + 1)[1])
-        local = origin.replace(year=year, month=month + 1, day=day)
-    return _epoch_ms(local, timezone)
+        return origin + timedelta(days=steps * (7 if unit == "w" else 1))
+    months = origin.year * 12 + origin.month - 1 + steps * (12 if unit == "y" else 1)
+    year, month = divmod(months, 12)
+    day = min(origin.day, monthrange(year, month + 1)[1])
+    return origin.replace(year=year, month=month + 1, day=day)
+
+
+def _wall(instant: Milliseconds, timezone: str) -> datetime:
+    """Return what a wall clock reads at an instant, without a zone."""
+    return datetime.fromtimestamp(instant / 1000, zone(timezone)).replace(tzinfo=None, fold=0)
 
 
 def _epoch_ms(local: datetime, timezone: str) -> Milliseconds:

@@ -1,12 +1,14 @@
 """Settings, their variables, and what cannot be one."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from budgetguard import ConfigurationError
+import budgetguard
+from budgetguard import ConfigurationError, Guard
 from budgetguard.config import Settings, changed, from_environment
 
 
@@ -141,3 +143,71 @@ def test_the_map_of_models_is_the_guard_s_own_copy() -> None:
 def test_lists_and_sets_are_as_good_as_tuples() -> None:
     settings = changed(Settings(), {"thresholds": [1, 2], "allow_endpoints": {"/x"}})
     assert (settings.thresholds, settings.allow_endpoints) == ((1, 2), ("/x",))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BUDGETGUARD_STOER", "did you mean BUDGETGUARD_STORE?"),
+        ("BUDGETGUARD_MAXBUDGET", "did you mean BUDGETGUARD_MAX_BUDGET?"),
+        ("BUDGETGUARD_DEFAULT_BUGET", "did you mean BUDGETGUARD_DEFAULT_BUDGET?"),
+        ("BUDGETGUARD_CLOCK", "BUDGETGUARD_"),
+        ("BUDGETGUARD_", "There are BUDGETGUARD_ALLOW_ENDPOINTS"),
+        ("BUDGETGUARD_XYZZY", "BUDGETGUARD_"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_refused(name: str, hint: str) -> None:
+    for text in ("5", ""):
+        with pytest.raises(ConfigurationError, match=f"{name} is none of budgetguard's.*{re.escape(hint)}"):
+            from_environment({name: text})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BUDGETGUARD_SERVICE_HOST",
+        "BUDGETGUARD_SERVICE_PORT",
+        "BUDGETGUARD_SERVICE_PORT_HTTP",
+        "BUDGETGUARD_PORT",
+        "BUDGETGUARD_PORT_8642_TCP",
+        "BUDGETGUARD_PORT_8642_TCP_ADDR",
+        "BUDGETGUARD_DB_SERVICE_HOST",
+        "BUDGETGUARD_DB_PORT_5432_TCP_PROTO",
+    ],
+)
+def test_what_kubernetes_sets_beside_a_service_of_that_name_is_passed_over(name: str) -> None:
+    assert from_environment({name: "tcp://10.0.0.1:80"}) == Settings()
+
+
+def test_every_variable_that_the_package_names_is_known() -> None:
+    named = set()
+    for path in Path(budgetguard.__file__).parent.rglob("*"):
+        if path.suffix in (".py", ".pth"):
+            named |= set(re.findall(r"\bBUDGETGUARD_[A-Z][A-Z_]*[A-Z]\b", path.read_text("utf-8")))
+    # Empty, so that only the name counts.
+    assert from_environment(dict.fromkeys(named - {"BUDGETGUARD_CLOCK"}, "")) == Settings()
+
+
+def test_max_budget_in_the_environment_caps_what_a_guard_made_there_spends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", "$0.25")
+    guard = Guard(store="memory://")
+    assert guard.max_budget == Decimal("0.25")
+    guard.max_budget = 0
+    assert guard.beside(project="other").max_budget == 0
+    guard.max_budget = 1e-10
+    assert guard.keeper.process.charge("p") is not None
+    monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", "0")
+    assert Guard(store="memory://").keeper.process.charge("p") is not None
+    monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", "")
+    assert Guard(store="memory://").max_budget == 0
+
+
+@pytest.mark.parametrize("text", ["-1", "ten", "nan", "1e99"])
+def test_max_budget_in_the_environment_that_is_no_money_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", text)
+    with pytest.raises(ConfigurationError, match=r"(?i)max.budget"):
+        Guard(store="memory://")

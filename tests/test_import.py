@@ -70,7 +70,6 @@ def test_the_exported_names_are_these() -> None:
         "current_user",
         "default_guard",
         "log_events",
-        "max_budget",
         "on",
         "patch_openai",
         "register_price",
@@ -84,3 +83,37 @@ def test_every_exported_name_is_there_and_documented(name: str, monkeypatch: pyt
     monkeypatch.setattr(budgetguard, "_guard", budgetguard.Guard(store="memory://"))
     found = getattr(budgetguard, name)
     assert name == "max_budget" or found.__doc__
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("max_budgte", "did you mean max_budget?"),
+        ("maxbudget", "did you mean max_budget?"),
+        ("default_budget", r"budgetguard.configure\(default_budget=...\)"),
+        ("user", r"budgetguard.configure\(user=...\)"),
+        ("spam", "what can be set is max_budget"),
+    ],
+)
+def test_a_name_that_is_not_there_cannot_be_set(name: str, hint: str) -> None:
+    """A mistyped cap would cap nothing."""
+    with pytest.raises(AttributeError, match=hint):
+        setattr(budgetguard, name, 5)
+    with pytest.raises(budgetguard.ConfigurationError, match=f"no attribute '{name}'"):
+        setattr(budgetguard, name, 5)
+    assert not hasattr(budgetguard, name)
+    with pytest.raises(AttributeError):
+        setattr(budgetguard.Guard(store="memory://"), name, 5)
+
+
+def test_names_that_are_there_can_be_replaced_as_tests_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(budgetguard, "configure", None)
+        assert budgetguard.configure is None
+    assert budgetguard.configure is not None
+
+
+def test_a_star_import_binds_no_number_that_looks_like_the_cap() -> None:
+    names: dict[str, object] = {}
+    exec("from budgetguard import *", names)
+    assert "max_budget" not in names

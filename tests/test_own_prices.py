@@ -10,7 +10,7 @@ import pytest
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing import own as own_prices
 from budgetguard.pricing.book import PriceBook, Rates
-from budgetguard.pricing.own import OWN_PRICES, OwnPrice, drawn_unit, own_unit
+from budgetguard.pricing.own import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice, drawn_unit, own_unit
 from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
 from budgetguard.usage import Usage
 
@@ -27,7 +27,10 @@ def usd(rates: Rates, **units: int) -> Decimal:
 # --- the table ---
 
 
-@pytest.mark.parametrize("row", OWN_PRICES, ids=lambda row: f"{row.models} {row.taken}")
+ALL = (*OWN_PRICES, *OWN_PRICES_ELSEWHERE)
+
+
+@pytest.mark.parametrize("row", ALL, ids=lambda row: f"{row.models} {row.taken}")
 def test_every_row_says_where_and_when_it_was_read(row: OwnPrice) -> None:
     assert row.source.startswith("https://")
     assert date(2025, 1, 1) <= row.taken <= date(2026, 11, 23)
@@ -36,11 +39,11 @@ def test_every_row_says_where_and_when_it_was_read(row: OwnPrice) -> None:
 
 
 def test_no_model_has_two_prices_of_a_unit() -> None:
-    seen: set[tuple[str | None, str]] = set()
-    for row in OWN_PRICES:
+    seen: set[tuple[str, str | None, str]] = set()
+    for row in ALL:
         for key in row.prices:
-            assert (row.models, key) not in seen
-            seen.add((row.models, key))
+            assert (row.provider, row.models, key) not in seen
+            seen.add((row.provider, row.models, key))
 
 
 def test_our_units_have_names_of_their_own() -> None:

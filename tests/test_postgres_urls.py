@@ -71,7 +71,7 @@ except Exception as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ConfigurationError postgresql:// needs psycopg: ")
-    assert "pip install 'budgetguard[postgres]'" in done.stdout
+    assert "pip install 'budgetguard-ai[postgres]'" in done.stdout
 
 
 @pytest.mark.parametrize(

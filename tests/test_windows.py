@@ -214,6 +214,33 @@ def test_the_calendar_unit_around_an_instant_starts_on_the_wall_clock(
     assert local(calendar_start(duration, timezone, instant), timezone) == start
 
 
+@pytest.mark.parametrize(
+    ("timezone", "day"),
+    [("Asia/Beirut", "2026-03-29"), ("Africa/Cairo", "2026-04-24"), ("America/Sao_Paulo", "2018-11-04")],
+)
+def test_a_calendar_window_made_on_a_day_without_midnight_ends_at_midnight_later_on(
+    timezone: str, day: str
+) -> None:
+    noon = at(f"{day} 12:00", timezone)
+    for duration in ("daily", "3d"):
+        window = window_at(duration, calendar_start(duration, timezone, noon), timezone, noon)
+        assert local(window.start, timezone) == f"{day} 01:00:00"
+        for _ in range(3):
+            assert window.end is not None
+            assert local(window.end, timezone).endswith(" 00:00:00")
+            window = window_at(duration, calendar_start(duration, timezone, noon), timezone, window.end)
+
+
+def test_a_calendar_month_that_begins_on_a_day_without_midnight_goes_on_at_midnight() -> None:
+    zone, noon = "America/Asuncion", at("2023-10-01 12:00", "America/Asuncion")
+    window = window_at("monthly", calendar_start("monthly", zone, noon), zone, noon)
+    assert window.end is not None
+    assert (local(window.start, zone), local(window.end, zone)) == (
+        "2023-10-01 01:00:00",
+        "2023-11-01 00:00:00",
+    )
+
+
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(duration=st.sampled_from([None, *DURATIONS]), instant=instants, timezone=st.sampled_from(ZONES))
 def test_a_calendar_unit_never_starts_after_the_instant(

@@ -24,7 +24,7 @@ def opened(users: int) -> Iterator[Pair]:
     try:
         from tests.server.hosted_process import ServeProcess
     except ImportError as error:
-        raise Unavailable(f"{error}: pip install 'budgetguard[server,cli]'") from error
+        raise Unavailable(f"{error}: pip install 'budgetguard-ai[server,cli]'") from error
     with tempfile.TemporaryDirectory() as folder:
         beneath = open_store(f"disk://{folder}/store", project=PROJECT)
         for user in range(users):

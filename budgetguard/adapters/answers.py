@@ -1,11 +1,13 @@
-"""Read what an OpenAI-shaped answer says of its own cost: whole answers, and streams chunk by chunk."""
+"""Read what an OpenAI-shaped answer says of its own cost."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
-from budgetguard.adapters.fields import count, field, items, parsed, text
-from budgetguard.counting.tokens import SLICE, count_text, encoding_for
+from budgetguard.adapters.fields import count, field, parsed, text
+from budgetguard.money import MAX_NANOS, MAX_USD, Nanos, ceil_nanos
 from budgetguard.usage import Reported, Usage
 
 # (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are
@@ -20,25 +22,57 @@ _OUTPUT_PARTS: Final = (
     ("reasoning_tokens", "output_reasoning_tokens"),
     ("audio_tokens", "output_audio_tokens"),
 )
+# Where others write such parts beside the totals: DeepSeek, Moonshot and Together, Mistral; and, where the
+# totals are called as OpenAI calls them, proxies of Anthropic. Anthropic's own shape is another.
+_INPUT_PARTS_BESIDE: Final = (
+    (("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"), "cache_read_tokens"),
+    (("cache_read_input_tokens",), "cache_read_tokens"),
+    (("cache_creation_input_tokens",), "cache_write_tokens"),
+)
+# Of which no tokens are made: what was searched, and is billed by the piece.
+_SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
+_TICKS_PER_NANO: Final = 10
 
 
 def reported(answer: object) -> Reported:
-    """Read an answer's usage, model, service tier and id.
+    """Read an answer's usage, model, service tier and id, and what it says was billed.
 
     Chat, completions and embeddings count `prompt_tokens` and `completion_tokens`, responses count
     `input_tokens` and `output_tokens`; both are read. What is missing, null or no number counts as absent,
-    and fields that nobody knows yet are passed over.
+    and fields that nobody knows yet are passed over. A total that is absent is `unsaid`, and so is an input
+    of 0 tokens: nobody asks without a prompt.
 
     Args:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
     answer = parsed(answer)
+    told = _plain(field(answer, "usage"))
+    if told is None:
+        told = _plain(field(field(answer, "x_groq"), "usage"))
+    usage = _usage(told)
     return Reported(
-        usage=_usage(field(answer, "usage")),
+        usage=usage,
         model=text(field(answer, "model")),
         tier=text(field(answer, "service_tier")),
         request_id=text(field(answer, "id")),
+        unsaid=frozenset() if usage is None else _unsaid(answer, told, usage),
+        billed=_billed(told),
     )
+
+
+def _unsaid(answer: object, told: object, usage: Usage) -> frozenset[str]:
+    unsaid = set() if usage.input_tokens else {"input_tokens"}
+    names = ("completion_tokens", "output_tokens", "total_tokens")
+    # Embeddings have no output.
+    if not usage.output_tokens and _first_count(told, *names) is None and field(answer, "data") is None:
+        unsaid.add("output_tokens")
+    return frozenset(unsaid)
+
+
+def _plain(usage: object) -> object:
+    """Return an SDK object's fields as a mapping, in which it is cheap to look for one that is not there."""
+    more = None if isinstance(usage, Mapping) else getattr(usage, "__pydantic_extra__", None)
+    return {**vars(usage), **more} if isinstance(more, dict) else usage
 
 
 def _usage(usage: object) -> Usage | None:
@@ -53,107 +87,90 @@ def _usage(usage: object) -> Usage | None:
         total_out = max(0, total - total_in)
     if total_in is None and total is not None and total_out is not None:
         total_in = max(0, total - total_out)
-    units = {"input_tokens": total_in or 0, "output_tokens": total_out or 0}
-    details_in = _first(usage, "prompt_tokens_details", "input_tokens_details")
-    details_out = _first(usage, "completion_tokens_details", "output_tokens_details")
-    for details, parts in ((details_in, _INPUT_PARTS), (details_out, _OUTPUT_PARTS)):
-        if details is not None:
-            for name, unit in parts:
-                units[unit] = count(field(details, name)) or 0
-    if (cached := field(details_in, "cached_tokens_details")) is not None:
+    details = _first(usage, "prompt_tokens_details", "input_tokens_details")
+    read = _parts(details, _INPUT_PARTS)
+    if field(usage, "prompt_tokens") is not None:
+        for names, unit in _INPUT_PARTS_BESIDE:
+            read[unit] = max(read.get(unit, 0), _first_count(usage, *names) or 0)
+    written = _parts(_first(usage, "completion_tokens_details", "output_tokens_details"), _OUTPUT_PARTS)
+    more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
+    units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
+    units |= {**read, **written}
+    if (cached := field(details, "cached_tokens_details")) is not None:
         units["cache_audio_read_tokens"] = count(field(cached, "audio_tokens")) or 0
-    return Usage.of(**units)
+    _add_research(units, usage)
+    searched = {unit: n for name, unit in _SEARCHED if (n := count(field(usage, name))) is not None}
+    # That nothing was searched is kept, too: a search may have been held for.
+    return Usage({**Usage.of(**units).units, **searched})
 
 
-_COUNT_FROM: Final = 200
+def _parts(details: object, parts: tuple[tuple[str, str], ...]) -> dict[str, int]:
+    return {} if details is None else {unit: count(field(details, name)) or 0 for name, unit in parts}
 
 
-class StreamTally:
-    """Add up what a streamed chat completion (or legacy completion) has said so far.
+def _outside(
+    total_in: int, total_out: int, total: int | None, read: Mapping[str, int], written: Mapping[str, int]
+) -> tuple[int, int]:
+    """Return the tokens of input and of output that their totals leave out.
 
-    Text is kept only until it is counted, and dropped as soon as the provider's own count is there.
-
-    Args:
-        model: the model that was asked for; decides how text becomes tokens.
+    Some providers count what was read from a cache, or heard, beside the prompt, and thinking beside the
+    answer. A part that is more than its total is beside it, and so is what the sum of both shows on top of
+    them: input if it is exactly one of its parts, else output, some of which is hidden everywhere.
     """
+    beyond = None if total is None else max(0, total - total_in - total_out)
+    if beyond and not total_in:
+        return beyond, 0  # nothing is answered that was not asked
+    more_in = more_out = 0
+    for part in sorted(read.values(), reverse=True):
+        if part and (part > total_in + more_in or part == beyond):
+            more_in += part
+            beyond = None if beyond is None else max(0, beyond - part)
+    if beyond is not None:
+        more_out = beyond
+    elif (thought := written.get("output_reasoning_tokens", 0)) > total_out:
+        more_out = thought
+    return more_in, more_out
 
-    def __init__(self, model: str = "") -> None:
-        self._encoding = encoding_for(model)
-        self._pieces: dict[tuple[object, ...], list[str]] = {}
-        self._characters = self._looked_at = self._looked = 0
-        self._counted = 0
-        self._usage: Usage | None = None
-        self._model: str | None = None
-        self._tier: str | None = None
-        self._id: str | None = None
 
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-        if self._usage is None:
-            return None
-        return Reported(self._usage, self._model, self._tier, self._id)
+def _add_research(units: dict[str, int], usage: object) -> None:
+    """Add what Perplexity's research reads and thinks: it is counted at the top, and in no total."""
+    if field(usage, "citation_tokens") is None:
+        return
+    for name, unit in (
+        ("citation_tokens", "output_citation_tokens"),
+        ("reasoning_tokens", "output_reasoning_tokens"),
+    ):
+        units[unit] = tokens = count(field(usage, name)) or 0
+        units["output_tokens"] += tokens
 
-    def feed(self, chunk: object) -> None:
-        """Take one chunk: an SDK object or a mapping."""
-        said = reported(chunk)
-        self._model = said.model or self._model
-        self._tier = said.tier or self._tier
-        self._id = said.request_id or self._id
-        if said.usage is not None:
-            # Some servers send the running total in every chunk: the last one counts.
-            self._usage = said.usage
-            self._pieces.clear()
-        if self._usage is None:
-            for choice in items(field(chunk, "choices")):
-                self._take(choice)
 
-    def seen_tokens(self) -> int:
-        """Count the output tokens seen so far: text, refusals and tool calls of every choice."""
-        self._count_pieces()
-        return self._counted
+def _billed(usage: object) -> Nanos | None:
+    """Read what a usage says was billed in USD; None if it does not, or says what cannot be.
 
-    def seen_beyond(self, tokens: int) -> int | None:
-        """Return `seen_tokens` if it is more than so many, else None; counts only where it may be."""
-        # A token is hardly ever shorter than a character. The text is kept: in parts it would count as more.
-        since = self._characters - self._looked_at
-        if self.reported is not None or since < _COUNT_FROM or self._counted + self._looked + since <= tokens:
-            return None
-        self._looked_at = self._characters
-        self._looked = sum(count_text("".join(pieces), self._encoding) for pieces in self._pieces.values())
-        seen = self._counted + self._looked
-        return seen if seen > tokens else None
+    OpenRouter writes `cost` and, for a key of the caller's own, what its provider bills besides; Perplexity
+    `cost.total_cost`; xAI ticks of 1e-10 USD. Whether a server may be believed is not said here.
+    """
+    if (ticks := count(field(usage, "cost_in_usd_ticks"))) is not None:
+        return _possible(-(-ticks // _TICKS_PER_NANO))
+    cost = field(usage, "cost")
+    total = field(cost, "total_cost")
+    billed = _nanos(cost if total is None else total)
+    own_key = field(usage, "is_byok")
+    if billed is not None and (own_key is True or (own_key is None and not billed)):
+        upstream = _nanos(field(field(usage, "cost_details"), "upstream_inference_cost"))
+        return _possible(billed + (upstream or 0))
+    return billed
 
-    def _take(self, choice: object) -> None:
-        index = field(choice, "index")
-        self._keep((index, "text"), field(choice, "text"))
-        delta = field(choice, "delta")
-        if delta is None:
-            return
-        for name in ("content", "refusal", "reasoning_content", "reasoning"):
-            self._keep((index, name), field(delta, name))
-        self._keep((index, "audio"), field(field(delta, "audio"), "transcript"))
-        calls = list(items(field(delta, "tool_calls")))
-        if (older := field(delta, "function_call")) is not None:
-            calls.append({"index": "function_call", "function": older})
-        for call in calls:
-            for kind in ("function", "custom"):
-                function = field(call, kind)
-                for name in ("name", "arguments", "input"):
-                    self._keep((index, "call", field(call, "index"), name), field(function, name))
 
-    def _keep(self, slot: tuple[object, ...], text: object) -> None:
-        if isinstance(text, str) and text:
-            self._pieces.setdefault(slot, []).append(text)
-            self._characters += len(text)
-            if self._characters >= SLICE:
-                self._count_pieces()
+def _nanos(usd: object) -> Nanos | None:
+    if isinstance(usd, bool) or not isinstance(usd, int | float | Decimal):
+        return None
+    value = Decimal(repr(usd)) if isinstance(usd, float) else Decimal(usd)
+    return ceil_nanos(value) if value.is_finite() and 0 <= value <= MAX_USD else None
 
-    def _count_pieces(self) -> None:
-        for pieces in self._pieces.values():
-            self._counted += count_text("".join(pieces), self._encoding)
-        self._pieces.clear()
-        self._characters = self._looked_at = self._looked = 0
+
+def _possible(nanos: Nanos) -> Nanos | None:
+    return nanos if nanos <= MAX_NANOS else None
 
 
 def _first(value: object, *names: str) -> Any:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
 from budgetguard.adapters.endpoint import Body, Prepared, Preparing
 from budgetguard.adapters.fields import count, field, items, parsed, text
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.counting.requests import as_mapping, chat_input_tokens, given, listed
 from budgetguard.errors import ConfigurationError
@@ -100,6 +101,8 @@ def read_run(answer: object) -> Reported:
     said = reported(answer)
     if text(field(answer, "status")) not in _OVER:
         return Reported(usage=None, request_id=said.request_id, pending=True)
+    if field(answer, "status") != "completed":
+        said = replace(said, unsaid=frozenset())  # it may have ended before it read anything
     usage = said.usage
     if usage is None:
         return replace(said, usage=Usage() if field(answer, "status") == "failed" else None)
@@ -119,17 +122,22 @@ class RunTally(StreamTally):
 
     def __init__(self, model: str = "") -> None:
         super().__init__(model)
-        self._said: Reported | None = None
+        self._run: Reported | None = None
 
     @property
     def reported(self) -> Reported | None:
         """What the last event of the run said."""
-        return self._said
+        return self._run
+
+    @property
+    def told(self) -> bool:
+        """Whether what it reported is of the whole answer: a run says nothing before."""
+        return True
 
     def feed(self, chunk: object) -> None:
         """Take one event's JSON."""
         if text(field(chunk, "object")) == "thread.run":
-            self._said = read_run(chunk)
+            self._run = read_run(chunk)
 
 
 def _messages(preparing: Preparing, thread: str, most: int | None) -> Generator[Fetch, Any, list[Any]]:

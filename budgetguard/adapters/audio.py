@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from budgetguard.adapters.fields import count, field
@@ -96,6 +96,18 @@ def _events(data: bytes) -> Iterator[object]:
                 continue
 
 
+def _reported(usage: Usage | None, seen: Callable[[], int], seen_as: str | None = None) -> Reported | None:
+    """Return what was reported, with what is seen where no output is told; None if it is nothing at all."""
+    if usage is None or not usage.units:
+        return None
+    if not usage.input_tokens and not usage.output_tokens:
+        return Reported(usage)  # billed by another measure
+    unsaid = frozenset(() if usage.input_tokens else {"input_tokens"})
+    if usage.output_tokens or not (written := seen()):
+        return Reported(usage, unsaid=unsaid)
+    return Reported(usage, unsaid=unsaid, seen=written, seen_as=seen_as)
+
+
 class SpeechTally:
     """Add up what a stream of speech has said so far.
 
@@ -112,7 +124,7 @@ class SpeechTally:
     @property
     def reported(self) -> Reported | None:
         """What the provider reported, or None as long as it has not."""
-        return None if self._usage is None else Reported(self._usage)
+        return _reported(self._usage, self.seen_tokens, self.part)
 
     def feed(self, chunk: object) -> None:
         """Take one event."""
@@ -123,7 +135,8 @@ class SpeechTally:
         spoken = count(field(usage, "output_tokens"))
         if spoken is not None:
             heard = count(field(usage, "input_tokens")) or 0
-            self._usage = Usage.of(input_tokens=heard, output_tokens=spoken, output_audio_tokens=spoken)
+            told = Usage.of(input_tokens=heard, output_tokens=spoken, output_audio_tokens=spoken)
+            self._usage = told if self._usage is None else self._usage.merged(told)
 
     def seen_tokens(self) -> int:
         """Estimate the spoken tokens seen so far."""
@@ -167,7 +180,9 @@ def read_transcription(answer: object) -> Reported:
             return Reported(usage=None)
     if isinstance(answer, str):
         return Reported(usage=None)
-    return Reported(usage=_transcribed(field(answer, "usage")))
+    written = field(answer, "text")
+    words = written if isinstance(written, str) else ""
+    return _reported(_transcribed(field(answer, "usage")), lambda: tokens(words, "")) or Reported(usage=None)
 
 
 def _transcribed(usage: object) -> Usage | None:
@@ -200,14 +215,16 @@ class TranscriptionTally:
     @property
     def reported(self) -> Reported | None:
         """What the provider reported, or None as long as it has not."""
-        return None if self._usage is None else Reported(self._usage)
+        return _reported(self._usage, self.seen_tokens)
 
     def feed(self, chunk: object) -> None:
         """Take one event."""
         delta = field(chunk, "delta")
         if isinstance(delta, str):
             self._seen += count_text(delta, self._encoding)
-        self._usage = _transcribed(field(chunk, "usage")) or self._usage
+        told = _transcribed(field(chunk, "usage"))
+        if told is not None:
+            self._usage = told if self._usage is None else self._usage.merged(told)
 
     def seen_tokens(self) -> int:
         """Count the output tokens seen so far."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from budgetguard.adapters.alternatives import with_alternatives
 from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.adapters.live import attach_live
-from budgetguard.adapters.shapes import TOTALS, ItemTally, read_answer, with_written
+from budgetguard.adapters.shapes import ItemTally, read_answer
+from budgetguard.adapters.tally import with_seen
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_reasoning
 from budgetguard.counting.responses import offered_tools
@@ -87,7 +89,6 @@ class FunctionRequest(Request):
         self._base_url = base_url
         self._free = free
         self._hides = False
-        self._projection: Projection | None = None
         n = body.get("n")
         self.choices = n if isinstance(n, int) and n > 0 else 1
 
@@ -98,11 +99,21 @@ class FunctionRequest(Request):
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        if not self._free:
+            projection = with_alternatives(
+                projection,
+                self._body,
+                rates,
+                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url, bare=True),
+                learned_cap,
+            )
         self._hides = projection.hidden is not None and projection.hidden.hides
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
-        self._projection = projection
         return rates, projection
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
 
     @property
     def takes_cap(self) -> bool:
@@ -117,10 +128,14 @@ class FunctionRequest(Request):
             return Answered(Reported(usage=self._read_usage(self._usage, answer)))
         if isinstance(answer, str):
             return self.text_ending(count_text(answer, encoding_for(self.model)))
-        found = read_answer(answer)
+        from budgetguard.adapters.streams import ending_of_stream
+
+        if (streamed := ending_of_stream(answer, self.model)) is not None:
+            return streamed
+        found = with_seen(read_answer(answer), answer, self.model)
         if found.usage is None and not found.pending:
             raise self._unpriced(type(answer))
-        return Answered(self._completed(with_written(found, answer, self.model)))
+        return Answered(self._completed(found))
 
     def _completed(self, said: Reported) -> Reported:
         """Complete what an answer reports with the units that no answer counts."""
@@ -173,37 +188,26 @@ class FunctionRequest(Request):
         Raises:
             UnpricedAnswerError: nothing of it could be read.
         """
-        if (said := tally.reported) is not None:
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None:
+            was_seen = seen and tally.unread is None and not is_reasoning(self.model)
+            if was_seen and "output_tokens" in said.unsaid:
+                said = replace(said, unsaid=said.unsaid - {"output_tokens"}, seen=max(said.seen, seen))
             return Answered(self._completed(said))
-        told, seen = tally.told, tally.seen_tokens()
-        if tally.unread and not tally.understood and not seen:
-            raise self._unpriced(tally.unread)
-        if told is None and not tally.unread:
+        if tally.unread is None:
             return self.text_ending(seen)
-        # Something is not said, so the projection's part stands for it, unless more was seen.
-        units = {} if told is None or told.usage is None else dict(told.usage.units)
-        units["output_tokens"] = max(units.get("output_tokens", 0), seen)
-        unsaid = frozenset(TOTALS) if told is None else told.unsaid
-        if told is not None and seen and not tally.unread and not is_reasoning(self.model):
-            unsaid -= {"output_tokens"}
-        said = Reported(Usage.of(**units)) if told is None else replace(told, usage=Usage.of(**units))
-        return Answered(self._completed(replace(said, unsaid=unsaid)))
+        if not tally.understood and not seen:
+            raise self._unpriced(tally.unread)
+        return Answered(Reported(usage=None, seen=seen))
 
     def tally_ending_early(self, tally: ItemTally) -> Ending:
         """Return the ending that a stream says which was read no further."""
-        if (said := tally.reported) is not None:
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None and tally.told:
             return Answered(self._completed(said))
-        seen = tally.seen_tokens()
-        if tally.unread and not tally.understood and not seen:
+        if tally.unread is not None and not tally.understood and not seen:
             return Answered(Reported(usage=None))  # what it said, nobody here can tell
-        return Abandoned(seen, usage=tally.early)
-
-    def tally(self) -> ItemTally:
-        """Return what adds up the items of a stream."""
-        return ItemTally(self.model, self._abandoned)
-
-    def _abandoned(self, seen: int) -> Usage:
-        return Usage.of(output_tokens=seen) if self._projection is None else self._projection.abandoned(seen)
+        return Abandoned(seen, reported=said)
 
     def reader(self) -> ItemReader:
         """Return what reads the cost from the items of a function that yields."""
@@ -239,7 +243,7 @@ class ItemReader:
     def __init__(self, request: FunctionRequest, *, told: bool = False) -> None:
         self._request = request
         self._told = told
-        self._tally = request.tally()
+        self._tally = ItemTally(request.model)
         self._any = False
         self._last: object = None
 

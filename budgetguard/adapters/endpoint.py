@@ -61,7 +61,10 @@ Prepare: TypeAlias = Callable[[Preparing], Generator[Fetch, Any, Prepared]]
 
 
 class Tally(Protocol):
-    """Read a stream's events as they pass."""
+    """Read a stream's events as they pass.
+
+    Those of text, whose usage may come early or in parts, say more: see `StreamTally`.
+    """
 
     @property
     def reported(self) -> Reported | None:

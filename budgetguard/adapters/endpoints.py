@@ -6,16 +6,16 @@ JSON body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
-from budgetguard.adapters.answers import StreamTally
 from budgetguard.adapters.assistants import RunTally, prepare_run, project_run, read_run, read_runs
 from budgetguard.adapters.batches import batch_ttl, prepare_batch, project_batch, read_batch, read_batches
 from budgetguard.adapters.endpoint import Body, Endpoint, Polled, Refused
 from budgetguard.adapters.input_counts import CountedBody, prepare_count
 from budgetguard.adapters.media import MEDIA
 from budgetguard.adapters.responses import ResponseTally, read_response, runs_in_background
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.requests import given
 from budgetguard.pricing.rates import Rates
 from budgetguard.projection import (
@@ -80,10 +80,6 @@ def _n(body: Body) -> int:
     return given(body, "n") or 1
 
 
-def _searches(body: Body) -> Mapping[str, int]:
-    return {} if given(body, "web_search_options") is None else {"web_searches": 1}
-
-
 # A day: what runs in the background is done long before, and whoever asks for it asks the same day. A run of
 # an assistant expires 10 minutes after it began.
 _BACKGROUND_TTL: Final = 24 * 60 * 60 * 1000
@@ -96,7 +92,6 @@ PRICED: Final = (
         choices=_n,
         tally=StreamTally,
         asks_usage=True,
-        unreported=_searches,
         cap="max_completion_tokens",
         learns_input=True,
     ),

@@ -188,6 +188,8 @@ def read_images(answer: object) -> Reported:
     said = reported(answer)
     if said.usage is None:
         return Reported(usage=Usage() if field(answer, "data") else None)
+    if not said.usage.units:
+        return Reported(usage=None)  # no image is drawn from nothing
     return Reported(usage=_drawn(said.usage, field(answer, "usage")))
 
 

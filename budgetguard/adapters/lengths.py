@@ -1,7 +1,7 @@
 """How long a recording lasts, from its file.
 
-WAV is read here. Other formats are read by tinytag if it is installed (`pip install budgetguard[audio]`);
-without it, and where a file does not tell, the length is bounded by the size.
+WAV is read here. Other formats are read by tinytag if it is installed (the extra `audio`); without it, and
+where a file does not tell, the length is bounded by the size.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
+from budgetguard.adapters.alternatives import first_model, with_alternatives
 from budgetguard.adapters.endpoint import Endpoint, Prepare, Preparing
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.fetching import Fetcher
 from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
-from budgetguard.adapters.streams import follow, http_response
+from budgetguard.adapters.streams import follow, http_response, is_event_stream, is_read, read_before
+from budgetguard.adapters.tally import is_only_an_error, with_seen
 from budgetguard.adapters.uploads import with_files
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.calls import Call
@@ -31,7 +33,7 @@ from budgetguard.usage import Reported, Usage
 # The attribute of a client's type that has its own names for models.
 MODEL_MAP: Final = "_budgetguard_model_map"
 # Where a name is the model's own, a map of other servers' names has no say.
-NAMES_ARE_MODELS: Final = re.compile(r"https://api\.openai\.com[:/]")
+NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:/]")
 # Providers that know `max_completion_tokens`.
 _NEWER_CAP: Final = frozenset({"openai", "azure"})
 _SOUND_KEPT: Final = 1_048_576
@@ -74,7 +76,8 @@ class OpenAIRequest(Request):
         self.options = copy.copy(options)
         self.endpoint = endpoint.name
         # Azure answers with the deployment that the address names, whatever model the body names.
-        model = deployment(address) or given(body, "model") or ""
+        self._written = first_model(body)
+        model = deployment(address) or self._written
         self._model_of = str if NAMES_ARE_MODELS.match(address) else model_of
         self.model = self._named(model)
         self.choices = 1
@@ -94,6 +97,7 @@ class OpenAIRequest(Request):
         self._hide_usage = False
         self._cap: str | None = None
         self._received: object = None
+        self._ending: Ending | None = None
         self._receiving = True
         if self._stream:
             self._ask_for_usage()
@@ -131,7 +135,19 @@ class OpenAIRequest(Request):
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         if self._free:
             return self._project_free(learned_cap)
-        return self._project_at(self._rates or self._rates_of(book, self.model), learned_cap)
+        body = self._body if self._shown is None else self._shown
+        rates = self._rates or self._rates_of(book, self.model)
+        rates, projection = self._project_at(rates, learned_cap)
+        return rates, with_alternatives(
+            projection, body, rates, lambda name: self._rates_of(book, self._named(name)), learned_cap
+        )
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
+
+    def model_named(self, name: str) -> str:
+        # A server that repeats what the body says, and does not look at it, names nothing.
+        return str(self.model) if name == self._written else self._model_of(name)
 
     def _named(self, model: Any) -> Any:
         return self._model_of(model) if isinstance(model, str) else model
@@ -174,17 +190,19 @@ class OpenAIRequest(Request):
         self._set(self._cap, cap)
 
     def ending(self, answer: Any) -> Ending:
+        if self._ending is not None:
+            return self._ending
         received = answer if self._received is None else self._received
-        return Answered(self._read(received))
+        return self._ending_of(received)
 
     def ending_of_error(self, error: BaseException) -> Ending:
         if self._received is not None:
-            return Answered(self._read(self._received))
+            return self._ending_of(self._received)
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "APIStatusError" in kinds:
             return NotCharged(f"HTTP {getattr(error, 'status_code', 'error')}")
         if "APIResponseValidationError" in kinds:
-            return Answered(self._read(getattr(error, "response", None)))
+            return self._ending_of(getattr(error, "response", None))
         if was_never_sent(error):
             return NotCharged("no connection")
         if "APIConnectionError" in kinds or not isinstance(error, Exception) or _was_sending(error):
@@ -195,31 +213,42 @@ class OpenAIRequest(Request):
         # What the hook sees from here on would keep the stream alive through the call that follows it.
         received, self._received, self._receiving = self._received, None, False
         response = http_response(answer)
-        if response is None or response.is_closed:
+        if response is None:
             self._received = received
             return None
-        follow(response, self._watch(response, call), call)
+        if is_read(response):
+            self._received = received
+            if self._stream or is_event_stream(response):
+                self._ending = read_before(response, self._watch(response, encoding=""))
+            return None
+        follow(response, self._watch(response, response.headers.get("content-encoding", "")), call)
         return answer
 
-    def _watch(self, response: Any, call: Call) -> Watch:
-        kind = response.headers.get("content-type", "")
-        encoding = response.headers.get("content-encoding", "")
-        if self._endpoint.tally is not None and kind.startswith("text/event-stream"):
+    def _watch(self, response: Any, encoding: str) -> Watch:
+        sound = response.headers.get("content-type", "").strip().lower().startswith("audio/")
+        events = is_event_stream(response)
+        # Servers name the kind of a stream as they like; what was asked for as one, the body itself decides.
+        if self._endpoint.tally is not None and (events or (self._stream and not sound)):
             return EventWatch(
                 _Complete(self._endpoint.tally(self.model), self._complete),
                 hide_usage=self._hide_usage,
-                projected_output=call.projection.output_tokens,
                 encoding=encoding,
+                read=None if events else self._read,
             )
         # A recording's length is read from its beginning.
-        most = _SOUND_KEPT if kind.startswith("audio/") else None
-        return BodyWatch(self._read, encoding=encoding, most=most)
+        return BodyWatch(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
 
-    def _read(self, answer: object) -> Reported:
+    def _ending_of(self, answer: object) -> Ending:
+        said = self._read(answer)
+        return said if isinstance(said, NotCharged) else Answered(said)
+
+    def _read(self, answer: object) -> Reported | NotCharged:
         response = http_response(answer)
         if response is not None and not hasattr(answer, "usage"):
-            answer = response.content if response.is_closed else None
-        return self._complete(self._endpoint.read(answer))
+            answer = getattr(response, "_content", None)
+        if is_only_an_error(answer):
+            return NotCharged("the answer was an error")
+        return self._complete(with_seen(self._endpoint.read(answer), answer, self.model))
 
     def _complete(self, said: Reported) -> Reported:
         if said.usage is None or not self._unreported:
@@ -302,10 +331,9 @@ class _Complete:
     def __init__(self, tally: Any, complete: Callable[[Reported], Reported]) -> None:
         self._tally = tally
         self._complete = complete
-        self.feed = tally.feed
-        self.seen_tokens = tally.seen_tokens
-        self.seen_beyond = getattr(tally, "seen_beyond", None)
-        self.part: str | None = getattr(tally, "part", None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_tally"), name)
 
     @property
     def reported(self) -> Reported | None:

@@ -14,7 +14,7 @@ from budgetguard.adapters.batches import PARTLY_TOLD
 from budgetguard.adapters.endpoint import Polled
 from budgetguard.adapters.openai import is_azure
 from budgetguard.adapters.paths import polled
-from budgetguard.adapters.streams import follow, http_response
+from budgetguard.adapters.streams import follow, http_response, is_event_stream, is_read, read_before
 from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
 from budgetguard.background import background
 from budgetguard.bookkeeping import Bookkeeper
@@ -103,20 +103,20 @@ class Poll:
     def _look(self, answer: Any) -> Ending | None:
         try:
             response = http_response(answer)
-            if response is not None and not response.is_closed:
-                follow(response, self._watch(response), self)
+            if response is not None and not is_read(response):
+                follow(response, self._watch(response, response.headers.get("content-encoding", "")), self)
                 return None
+            if response is not None and self._row.tally is not None and is_event_stream(response):
+                return read_before(response, self._watch(response, encoding=""))
             said = self._read(answer if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
-    def _watch(self, response: Any) -> Watch:
-        encoding = response.headers.get("content-encoding", "")
-        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
-        if streamed and self._row.tally is not None:
-            return EventWatch(self._row.tally(""), hide_usage=False, projected_output=0, encoding=encoding)
+    def _watch(self, response: Any, encoding: str) -> Watch:
+        if self._row.tally is not None and is_event_stream(response):
+            return EventWatch(self._row.tally(""), hide_usage=False, encoding=encoding)
         return BodyWatch(self._read, encoding=encoding)
 
     def _read(self, answer: object) -> Reported:
@@ -169,7 +169,9 @@ class Poll:
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            return min(rates.cost(said.usage), MAX_NANOS), False
+            cost = min(rates.cost_of(said), MAX_NANOS)
+            # Of the projection no more is known than what it cost.
+            return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
         except UnknownModelError as error:
             if not record.amount_nanos:
                 return 0, True  # a model without a price, allowed by the user's word

@@ -29,7 +29,7 @@ from budgetguard.events import logger
 from budgetguard.flow import Flow, Invoke, Work, adrive, drive
 from budgetguard.holds import Charge
 from budgetguard.pricing.book import AZURE
-from budgetguard.refusals import missing_user, unknown_account
+from budgetguard.refusals import missing_user
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
@@ -119,7 +119,7 @@ class _Guard:
         for charge in charges:
             balance = keeper.store.read(charge.account)
             if balance is None and charge.required and charge.budget is None:
-                raise unknown_account(charge.account, user, keeper.project)
+                raise keeper.unknown(charge.account, user)
             limit = charge.budget if balance is None else balance.limit_nanos
             limited = limited or limit is not None
         if not limited and keeper.settings.missing_user == "error":

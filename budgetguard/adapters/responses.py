@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
 from budgetguard.adapters.fields import count, field, items, parsed, text
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.counting.hosted_tools import IMAGE_TOKENS, container_unit, drawn_by, search_unit
 from budgetguard.counting.requests import as_mapping
 from budgetguard.usage import Reported, Usage
@@ -35,7 +36,9 @@ def read_response(answer: object) -> Reported:
             return replace(said, usage=Usage())
         waiting = status == "queued" or (status in _PENDING and field(answer, "background") is True)
         return replace(said, pending=waiting)
-    return replace(said, usage=_with_fees(said.usage, answer))
+    # One that was broken off may have ended before it read anything.
+    unsaid = frozenset() if status in ("failed", "cancelled") else said.unsaid
+    return replace(said, usage=_with_fees(said.usage, answer), unsaid=unsaid)
 
 
 def _with_fees(usage: Usage, answer: object) -> Usage:
@@ -85,7 +88,9 @@ class ResponseTally(StreamTally):
 
     def __init__(self, model: str = "") -> None:
         super().__init__(model)
-        self._said: Reported | None = None
+        # What counts whatever was seen.
+        self._final: Reported | None = None
+        self._text_ended = False
 
     @property
     def reported(self) -> Reported | None:
@@ -93,31 +98,56 @@ class ResponseTally(StreamTally):
 
         Of a response that runs in the background, that it is `pending`: it goes on if nobody listens.
         """
-        return self._said
+        return self._final or super().reported
+
+    @property
+    def told(self) -> bool:
+        """Whether what it reported is of the whole answer."""
+        return self._final is not None or super().told
+
+    @property
+    def nears_end(self) -> bool:
+        """Whether the end may be near enough to wait for it, once nobody reads any more.
+
+        A text that is written to its end is mostly the end of it all.
+        """
+        return self.ended or self._text_ended
 
     def feed(self, chunk: object) -> None:
         """Take one event: an SDK object or a mapping."""
         kind = text(field(chunk, "type")) or ""
         response = field(chunk, "response")
         if response is not None:
-            said = read_response(response)
-            over = text(field(response, "status")) in _OVER
-            if said.pending or said.usage is not None or (over and field(response, "background") is True):
-                self._said = said
+            self._take_response(response)
+        elif kind == "error" or field(chunk, "error") is not None:
+            self.failed = True
         elif kind.endswith(".delta") and kind not in _NOT_OUTPUT:
+            self._text_ended = False
             self._keep((field(chunk, "item_id"), field(chunk, "content_index"), kind), field(chunk, "delta"))
+        elif kind == "response.output_text.done":
+            self._text_ended = True
         elif kind == "response.output_item.added":
+            self._text_ended = False
             item = field(chunk, "item")
             self._keep((field(item, "id"), "name"), field(item, "name"))
+
+    def _take_response(self, response: object) -> None:
+        said = read_response(response)
+        status = field(response, "status")
+        over = text(status) in _OVER
+        if over:
+            self._finished.add(0)
+        in_background = field(response, "background") is True
+        costs_nothing = text(status) == "failed" and said.usage == Usage()
+        if said.pending or (over and in_background) or costs_nothing:
+            self._final = said
+        else:
+            self._final = None
+            self._merge(said)
 
 
 class AnyTally(ResponseTally):
     """Add up what a stream says that may be one of chat chunks or of a response's events."""
-
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-        return self._said or super(ResponseTally, self).reported
 
     def feed(self, chunk: object) -> None:
         """Take one chunk or event: an SDK object or a mapping."""

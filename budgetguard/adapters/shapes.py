@@ -27,8 +27,6 @@ TOTALS: Final = ("input_tokens", "output_tokens")
 _DEEPEST: Final = 4
 # LiteLLM's names of what people run on machines of their own.
 _OWN_SERVERS: Final = frozenset({"llamafile", "lm_studio", "ollama", "ollama_chat"})
-# Output tokens. A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
-_LEAST_WRITTEN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +72,6 @@ def read_answer(answer: object) -> Reported:
     return Reported(usage=None) if shape is None else shape.read(answer)
 
 
-def with_written(said: Reported, answer: object, model: str) -> Reported:
-    """Count the text of an answer that has some, but reports that it wrote nothing."""
-    if said.usage is None or said.usage.output_tokens:
-        return said
-    tally = ItemTally(model)
-    tally.feed(parsed(answer))
-    seen = tally.seen_tokens()
-    if seen < _LEAST_WRITTEN:
-        return said
-    usage = Usage({**said.usage.units, "output_tokens": seen})
-    return replace(said, usage=usage, measured=said.measured | {"output_tokens"})
-
-
 def litellm_cost(answer: object) -> Nanos | None:
     """Return what LiteLLM computed for an answer that it made, or None.
 
@@ -105,47 +90,24 @@ class ItemTally(AnyTally):
 
     Args:
         model: the model that was asked for; decides how text becomes tokens.
-        abandoned: output tokens seen -> what a call is taken to have used that was given up then.
 
     Attributes:
         unread: the type of the first piece that is of no known shape, or None.
         understood: whether any piece was of a known one.
     """
 
-    def __init__(self, model: str = "", abandoned: Callable[[int], Usage] | None = None) -> None:
+    def __init__(self, model: str = "") -> None:
         super().__init__(model)
-        self._abandoned = abandoned
         self.unread: type | None = None
         self.understood = False
-        self._told: Reported | None = None
+        self._added: Reported | None = None
+        self._told_all = False
         self._last: dict[str, str] = {}
 
     @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as that is nothing, or not all of it."""
-        told = self._told
-        if told is not None and told.usage is not None and not told.unsaid:
-            return told
-        return super().reported
-
-    @property
-    def told(self) -> Reported | None:
-        """What the provider reported, a part of it too; None as long as it is nothing."""
-        if (whole := self.reported) is not None:
-            return whole
-        return None if self._told is None or self._told.usage is None else self._told
-
-    @property
-    def early(self) -> Usage | None:
-        """What was used if it goes no further: what is told, completed; None where nothing is told."""
-        told = self.told
-        if told is None or told.usage is None or self._abandoned is None:
-            return None
-        units = dict(told.usage.units)
-        taken = self._abandoned(max(self.seen_tokens(), told.usage.output_tokens))
-        for total in told.unsaid:
-            units[total] = max(units.get(total, 0), taken.units.get(total, 0))
-        return Usage.of(**units)
+    def told(self) -> bool:
+        """Whether what it reported is of the whole answer."""
+        return self._told_all or super().told
 
     def feed(self, chunk: object) -> None:
         """Take one piece: text, an SDK object or a mapping."""
@@ -161,10 +123,19 @@ class ItemTally(AnyTally):
         if shape.chunks:
             super().feed(chunk)
         if shape.name != OPENAI:
-            said = shape.read(chunk)
-            self._told = said if self._told is None else _merged(self._told, said, adds=shape.adds)
+            self._take(shape.read(chunk), adds=shape.adds)
         for slot, piece in shape.texts(chunk):
             self._keep((shape.name, slot), piece)
+
+    def _take(self, said: Reported, *, adds: bool) -> None:
+        if adds and self._added is not None and said.usage is not None and self._added.usage is not None:
+            before, more = self._added.usage.units, said.usage.units
+            usage = Usage({unit: before.get(unit, 0) + more.get(unit, 0) for unit in {**before, **more}})
+            said = replace(said, usage=usage)
+        if adds and said.usage is not None:
+            self._added = said
+        self._merge(said)
+        self._told_all = self._said.usage is not None and not self._said.unsaid and not adds
 
     def _keep_unknown(self, chunk: object) -> None:
         # Not enough to say what it cost, but enough to say what it cost at least.
@@ -176,25 +147,6 @@ class ItemTally(AnyTally):
                 self._last[name] = piece
                 self._keep(("unknown", name), piece[len(before) :] if grown else piece)
                 return
-
-
-def _merged(before: Reported, said: Reported, *, adds: bool) -> Reported:
-    old = {} if before.usage is None else before.usage.units
-    new = {} if said.usage is None else said.usage.units
-    both = {unit: (old.get(unit, 0), new.get(unit, 0)) for unit in {**old, **new}}
-    units = {unit: sum(counts) if adds else max(counts) for unit, counts in both.items()}
-    any_usage = before.usage is not None or said.usage is not None
-    if before.usage is None or said.usage is None:
-        unsaid = before.unsaid if said.usage is None else said.unsaid
-    else:
-        unsaid = before.unsaid & said.unsaid
-    return Reported(
-        Usage.of(**units) if any_usage else None,
-        said.model or before.model,
-        said.tier or before.tier,
-        before.request_id or said.request_id,
-        unsaid=unsaid,
-    )
 
 
 def _count(value: object, path: str) -> int | None:

@@ -12,6 +12,7 @@ from functools import cache, partial
 from types import FrameType
 from typing import Any, Final, Protocol
 
+from budgetguard.adapters.reading_on import AsyncReader, SyncReader
 from budgetguard.adapters.shapes import ItemTally
 from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background
@@ -53,11 +54,10 @@ def follow(response: Any, watch: Watch, call: Finisher) -> None:
         watch: reads along.
         call: finished once: when the body is over, breaks off, is closed, or is forgotten.
     """
-    for base in type(response.stream).__mro__:
-        if base.__name__ in _TEES:
-            response.stream = _tee_of(base)(response.stream, watch, call)
-            return
-    raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
+    bases = tuple(base for base in type(response.stream).__mro__ if base.__name__ in _TEES)
+    if not bases:
+        raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
+    response.stream = _tee_of(bases)(response, watch, call)
 
 
 def attach_stream(answer: Any, call: Call) -> Any | None:
@@ -66,18 +66,46 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     None if it is no such stream, if it is over already, or if calls inside paid for it.
     """
     response = http_response(answer)
-    if response is None or response.is_closed or call.delegated:
+    if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        return None
-    watch = EventWatch(
-        ItemTally(call.request.model, call.projection.abandoned),
-        hide_usage=False,
-        projected_output=call.projection.output_tokens,
-        encoding=response.headers.get("content-encoding", ""),
-    )
+    encoding = response.headers.get("content-encoding", "")
+    watch = EventWatch(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
     follow(response, watch, call)
     return answer
+
+
+def ending_of_stream(answer: object, model: str) -> Ending | None:
+    """Say how a call ended whose stream, of an unguarded client, was read before; None if it is none."""
+    response = http_response(answer)
+    if response is None or not is_read(response) or not is_event_stream(response):
+        return None
+    return read_before(response, EventWatch(ItemTally(model), hide_usage=False))
+
+
+def is_read(response: Any) -> bool:
+    """Whether nothing more comes of a response: what it iterates over, if anything, it has already."""
+    return bool(response.is_closed) or hasattr(response, "_content")
+
+
+def is_event_stream(response: Any) -> bool:
+    """Whether a response says that it is a stream of events."""
+    kind: str = response.headers.get("content-type", "")
+    return kind.strip().lower().startswith("text/event-stream")
+
+
+def read_before(response: Any, watch: Watch) -> Ending | None:
+    """Say how a call ended whose body somebody has read before its caller could; None if it is not kept.
+
+    An event hook has, or a transport that answers from memory. The SDK iterates over what was kept, so what
+    the watch takes out is taken out there. What was kept is decoded already.
+    """
+    body = getattr(response, "_content", None)
+    if not isinstance(body, bytes):
+        return None
+    kept = watch.feed(body) + watch.end()
+    if kept != body:
+        response._content = kept
+    return watch.ending(None)
 
 
 def http_response(answer: object) -> Any | None:
@@ -92,8 +120,10 @@ def http_response(answer: object) -> Any | None:
 class _Tee:
     """Hand on a byte stream, and finish a call with it."""
 
-    def __init__(self, source: Any, watch: Watch, call: Finisher) -> None:
-        self._source = source
+    def __init__(self, response: Any, watch: Watch, call: Finisher) -> None:
+        self._source = response.stream
+        # Not the response, which has this: whoever is forgotten is to go at once.
+        self._network = response.extensions.get("network_stream")
         self._watch = watch
         self._call = call
         # Taken by whoever finishes first; what is to be done if that is nobody must not keep the tee alive.
@@ -112,17 +142,26 @@ class _Tee:
 
 
 class _SyncTee(_Tee):
+    _reader: SyncReader | None = None
+
     def __iter__(self) -> Iterator[bytes]:
         watch = self._watch
+        source = iter(self._source)
+        self._reader = reader = SyncReader(source, self._source, self._network)
         try:
-            for data in self._source:
+            for data in source:
                 kept = watch.feed(data)
                 if (extend := self._extension()) is not None:
                     extend()
+                if watch.awaits_usage:
+                    # Whoever leaves at the end that is announced here leaves before the usage.
+                    kept += reader.read_on(watch.feed, lambda: watch.awaits_usage)
                 if kept:
                     if watch.over:
                         self._finish(None)
                     yield kept
+                if reader.error is not None:
+                    raise reader.error
         except GeneratorExit:
             raise  # close() follows
         except BaseException as error:
@@ -136,10 +175,15 @@ class _SyncTee(_Tee):
             yield kept
 
     def close(self) -> None:
+        watch, reader = self._watch, self._reader
         try:
-            self._source.close()
+            if reader is not None and watch.nears_end and _may_wait():
+                reader.read_on(watch.feed, lambda: watch.nears_end)
         finally:
-            self._finish(None)
+            try:
+                self._source.close()
+            finally:
+                self._finish(None)
 
     def _finish(self, error: BaseException | None) -> None:
         if not self._take():
@@ -151,40 +195,53 @@ class _SyncTee(_Tee):
 
 
 class _AsyncTee(_Tee):
+    _areader: AsyncReader | None = None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watch = self._watch
         source = self._source.__aiter__()
+        self._areader = reader = AsyncReader(source)
         try:
-            async for data in source:
+            async for data in reader:
                 kept = watch.feed(data)
                 if (extend := self._extension()) is not None:
                     await finished(Work(extend, self._call.blocking))
+                if watch.awaits_usage:
+                    kept += await reader.read_on(watch.feed, lambda: watch.awaits_usage)
                 if kept:
                     if watch.over:
-                        await self._finish(None)
+                        await self._afinish(None)
                     yield kept
         except GeneratorExit:
             raise  # aclose() follows
         except BaseException as error:
             if isinstance(error, BudgetExceededError):
                 await self._source.aclose()
-            await self._finish(error)
+            await self._afinish(error)
             raise
         finally:
+            await reader.stop()
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
         kept = watch.end()
-        await self._finish(None)
+        await self._afinish(None)
         if kept:
             yield kept
 
     async def aclose(self) -> None:
+        watch, reader = self._watch, self._areader
         try:
-            await self._source.aclose()
+            if reader is not None:
+                if watch.nears_end and _may_wait():
+                    await reader.read_on(watch.feed, lambda: watch.nears_end)
+                await reader.stop()
         finally:
-            await self._finish(None)
+            try:
+                await self._source.aclose()
+            finally:
+                await self._afinish(None)
 
-    async def _finish(self, error: BaseException | None) -> None:
+    async def _afinish(self, error: BaseException | None) -> None:
         if not self._take():
             return
         finish = partial(_finish, self._watch, self._call, error)
@@ -199,13 +256,24 @@ _TEES: Final[dict[str, type[_Tee]]] = {"SyncByteStream": _SyncTee, "AsyncByteStr
 
 
 @cache
-def _tee_of(base: type) -> type[_Tee]:
-    tee = _TEES[base.__name__]
-    return type(tee.__name__, (tee, base), {})
+def _tee_of(bases: tuple[type, ...]) -> type[_Tee]:
+    # Bytes in memory are a stream for both kinds of clients, so theirs is both.
+    tees = tuple(_TEES[base.__name__] for base in bases)
+    return type(tees[0].__name__, (*tees, *bases), {})
 
 
 def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:
     call.finish(watch.ending(error))
+
+
+def _may_wait() -> bool:
+    """Whether whoever closes a stream may wait for its last bytes.
+
+    Not while a generator is thrown away, since the garbage collector does that too, anywhere; nor while a
+    program is cancelled or interrupted.
+    """
+    error = sys.exception()
+    return error is None or isinstance(error, Exception)
 
 
 def _keeping_books() -> bool:

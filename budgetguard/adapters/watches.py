@@ -7,11 +7,13 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from budgetguard.adapters.endpoint import Tally
-from budgetguard.request import Abandoned, Answered, Ending, Unknown
+from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Unknown
 from budgetguard.usage import Reported
+
+BodyReader: TypeAlias = Callable[[bytes], Reported | NotCharged]
 
 # Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
@@ -48,6 +50,16 @@ class Watch(ABC):
 
     over: bool = False
 
+    @property
+    def awaits_usage(self) -> bool:
+        """Whether the end was announced, and nothing but what it cost is still to come."""
+        return False
+
+    @property
+    def nears_end(self) -> bool:
+        """Whether the end, and what it cost, may come soon."""
+        return False
+
     @abstractmethod
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they were sent, and return what to hand on."""
@@ -71,14 +83,23 @@ class EventWatch(Watch):
     Args:
         tally: adds up what the events say.
         hide_usage: take out of the stream what it has only because we asked for the usage.
-        projected_output: the output tokens that were projected.
         encoding: the response's `content-encoding`.
+        read: whole body -> what it reports, for a body that turns out to be no stream of events.
     """
 
-    def __init__(self, tally: Tally, *, hide_usage: bool, projected_output: int, encoding: str = "") -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        *,
+        hide_usage: bool,
+        encoding: str = "",
+        read: BodyReader | None = None,
+    ) -> None:
         self._tally = tally
         self._hide = hide_usage
-        self._projected_output = projected_output
+        self._read = read
+        self._is_stream = read is None
+        self._no_stream = b""
         self._coding = _Coding.named(encoding)
         self._pending = b""
         self._scanned = 0
@@ -102,16 +123,31 @@ class EventWatch(Watch):
         seen_beyond: Callable[[int], int | None] | None = getattr(self._tally, "seen_beyond", None)
         return None if seen_beyond is None else seen_beyond(tokens)
 
+    @property
+    def awaits_usage(self) -> bool:
+        return not self.over and self._tally_says("ended") and not self._tally_says("told")
+
+    @property
+    def nears_end(self) -> bool:
+        return not self.over and self._tally_says("nears_end") and not self._tally_says("told")
+
     def ending(self, error: BaseException | None) -> Ending:
-        reported = self._tally.reported
-        if reported is not None:
-            return Answered(reported)
-        seen = self._tally.seen_tokens()
-        if self.over and seen <= self._projected_output:
-            # A whole stream that reported no usage: the projection stands in, unless more was seen.
-            return Answered(Reported(usage=None))
-        early = getattr(self._tally, "early", None)
-        return Abandoned(seen, usage=early, part=getattr(self._tally, "part", None))
+        if self.over and not self._is_stream and self._read is not None:
+            return _outcome(self._read(self._no_stream))
+        tally, part = self._tally, getattr(self._tally, "part", None)
+        said = tally.reported
+        if said is not None and (said.pending or self._tally_says("told", default=True)):
+            return Answered(said)
+        seen, failed = tally.seen_tokens(), self._tally_says("failed")
+        if failed and said is None and not seen:
+            return NotCharged("the answer was an error")
+        if self.over and not failed:
+            # Whole: where it reports no usage, the projection stands in, unless more was seen.
+            return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
+        return Abandoned(seen, part=part, reported=said)
+
+    def _tally_says(self, name: str, *, default: bool = False) -> bool:
+        return bool(getattr(self._tally, name, default))
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data
@@ -130,6 +166,10 @@ class EventWatch(Watch):
     def _event(self, event: bytes) -> bytes:
         lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
         data = b"\n".join(line.removeprefix(b" ") for line in lines)
+        if lines:
+            self._is_stream = True
+        elif not self._is_stream:
+            self._no_stream += event
         if data.startswith(b"[DONE]"):
             self.over = True
             return event
@@ -144,7 +184,7 @@ class EventWatch(Watch):
             return event
         if chunk["usage"] is None:
             return _NO_USAGE.sub(b"", event, count=1)
-        return b"" if chunk.get("choices") == [] else event
+        return event if chunk.get("choices") or chunk.get("error") else b""
 
 
 class BodyWatch(Watch):
@@ -156,9 +196,7 @@ class BodyWatch(Watch):
         most: bytes of the body that are kept for `read`, which gets a `Head` of a longer one; None is all.
     """
 
-    def __init__(
-        self, read: Callable[[bytes], Reported], *, encoding: str = "", most: int | None = None
-    ) -> None:
+    def __init__(self, read: BodyReader, *, encoding: str = "", most: int | None = None) -> None:
         self._read = read
         self._coding = _Coding.named(encoding)
         self._parts: list[bytes] = []
@@ -181,11 +219,15 @@ class BodyWatch(Watch):
     def ending(self, error: BaseException | None) -> Ending:
         parts, self._parts = self._parts, []
         if self.over:
-            return Answered(self._read(Head(b"".join(parts), self._size)))
+            return _outcome(self._read(Head(b"".join(parts), self._size)))
         if error is not None:
             return Unknown(f"the answer broke off: {type(error).__name__}")
         # Read to the end or not, the provider was done with it.
         return Answered(Reported(usage=None))
+
+
+def _outcome(said: Reported | NotCharged) -> Ending:
+    return said if isinstance(said, NotCharged) else Answered(said)
 
 
 class _Coding:

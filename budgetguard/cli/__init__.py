@@ -13,7 +13,7 @@ def main() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         sys.stderr.write(
-            f"The budgetguard command needs {' and '.join(missing)}: pip install 'budgetguard[cli]'\n"
+            f"The budgetguard command needs {' and '.join(missing)}: pip install 'budgetguard-ai[cli]'\n"
         )
         sys.exit(1)
     from budgetguard.cli.app import app

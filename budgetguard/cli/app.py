@@ -100,7 +100,7 @@ def budgetguard(
     if version:
         from importlib.metadata import version as installed
 
-        sys.stdout.write(f"budgetguard {installed('budgetguard')}\n")
+        sys.stdout.write(f"budgetguard {installed('budgetguard-ai')}\n")
     elif context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
 

@@ -1,4 +1,4 @@
-"""`users`, `show`, `holds`: the commands that look at balances."""
+"""`projects`, `users`, `show`, `holds`: the commands that look at balances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgetguard.accounts import USER, Balance
 from budgetguard.cli import options
 from budgetguard.cli.display import count, pattern_matches, printable, zone_name
 from budgetguard.cli.session import Session, session
-from budgetguard.cli.tables import details, holds_table, users_table
+from budgetguard.cli.tables import details, holds_table, projects_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
 from budgetguard.holds import HoldRecord
 from budgetguard.money import format_usd, to_usd
@@ -23,9 +23,34 @@ _TABLE_ROWS = 100
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(projects)
     app.command()(users)
     app.command()(show)
     app.command()(holds)
+
+
+def projects(store: options.Store = None, json: options.Json = False) -> None:
+    """List the projects of a store that have a budget, and how the projects' own budgets stand.
+
+    With --json one object a line; `balance` is null where the project as a whole has no budget.
+
+    \b
+    Example:
+      budgetguard projects --store disk:///var/lib/app/budgets
+    """
+    with session(store, json=json) as here:
+        rows = [(name, here.guard.in_project(name)) for name in here.guard.projects()]
+        balances = [(name, find(guard, None)) for name, guard in rows]
+        for _, guard in rows:
+            guard.close()
+        if json:
+            for name, balance in balances:
+                here.write({"project": name, "balance": None if balance is None else balance.to_dict()})
+            return
+        if balances:
+            here.console.print(projects_table(balances, here.timezone))
+        of = printable(here.guard.keeper.place)
+        here.say(f"{count(len(balances), 'project')} in {of}." if balances else f"No budgets in {of}.")
 
 
 def users(

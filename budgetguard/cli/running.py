@@ -14,10 +14,11 @@ import typer
 from budgetguard.accounts import check_id
 from budgetguard.cli import options
 from budgetguard.cli.session import session, tell, write_json
+from budgetguard.config import MAX_BUDGET, max_budget_of_environment
 from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.launch.process import run_command
-from budgetguard.launch.run import MAX_BUDGET, SharedRun, joins_unasked, max_budget_of_environment
-from budgetguard.money import parse_usd
+from budgetguard.launch.run import SharedRun, joins_unasked
+from budgetguard.money import parse_usd, to_nanos
 
 _FAILED = 1
 _NOT_EXECUTABLE = 126
@@ -79,7 +80,10 @@ def run(
     if not command:
         raise ConfigurationError("run what? Write `budgetguard run --max-budget 5 -- python agent.py`")
     _check_python(command)
-    limit = max_budget_of_environment() if max_budget is None else parse_usd(max_budget, name="--max-budget")
+    if max_budget is None:
+        limit = max_budget_of_environment()
+    else:
+        limit = to_nanos(parse_usd(max_budget, name="--max-budget"), name="max budget")
     changes: dict[str, Any] = {}
     if user is not None:
         changes["user"] = check_id(user, name="--user")

@@ -97,7 +97,7 @@ def serve(
         import budgetguard.server.app  # noqa: F401  # all that the workers need
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"{error.name} is not installed: `pip install 'budgetguard[server]'` brings all that serve needs"
+            f"{error.name} is not installed: pip install 'budgetguard-ai[server]' brings all that serve needs"
         ) from error
     from budgetguard.server.options import Options
 

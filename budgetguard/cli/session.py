@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from budgetguard.accounts import USER, account_name
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
@@ -106,9 +107,15 @@ def session(
     try:
         yield Session(guard, json, new_console(), display)
     except UnknownUserError as error:
+        elsewhere = guard.keeper.elsewhere(account_name(USER, error.user))
+        remedy = (
+            f"there is one in {', '.join(map(repr, elsewhere))}: add --project {elsewhere[0]}"
+            if elsewhere
+            else "see `budgetguard users`, or make one with `budgetguard create USER 10`"
+        )
         raise UnknownUserError(
             f"user {error.user!r} has no budget in project {guard.project!r} of {guard.keeper.place}: "
-            "see `budgetguard users`, or make one with `budgetguard create USER 10`",
+            + remedy,
             user=error.user,
             project=guard.project,
         ) from error

@@ -83,6 +83,23 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Con
     return total <= console.width
 
 
+def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | None) -> Table:
+    """Show projects and how their own budgets stand, nothing where one has none."""
+    own = [balance for _, balance in rows if balance is not None]
+    limits = iter(money([balance.limit_nanos for balance in own]))
+    spent = iter(money([balance.spent_nanos for balance in own]))
+    held = iter(money([balance.held_nanos for balance in own]))
+    cells: list[list[Cell]] = []
+    for name, balance in rows:
+        if balance is None:
+            cells.append([printable(name), "", "", "", ""])
+        else:
+            resets = when(balance.resets_at, zone)
+            cells.append([printable(name), next(limits), next(spent), next(held), resets])
+    columns = [text_column("Project"), *map(Column, ("Limit", "Spent", "Held")), Column("Resets", "left")]
+    return new_table(columns, cells)
+
+
 def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) -> RenderableType:
     """Show how users stand."""
     names = [account_label(row.account) for row in rows]

@@ -18,8 +18,9 @@ from budgetguard.pricing.own import drawn_unit
 # seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the
 # provider's default of 20 chunks of 800 would be 16 000; code interpreter 2 950, 4 540; image generation
 # 1 730, 2 780; MCP 1 100, 1 170; tool search 510, 560. Computer use and shells were not in the data.
+WEB_SEARCH_TOKENS: Final = 12_000
 _ALLOWANCES: Final[Mapping[str, int]] = {
-    "web_search": 12_000,
+    "web_search": WEB_SEARCH_TOKENS,
     "file_search": 4_000,
     "code_interpreter": 5_000,
     "image_generation": 3_000,
@@ -39,6 +40,7 @@ _CONTINUED: Final[Mapping[str, int]] = {
 KEPT: Final = frozenset(_CONTINUED)
 """The kinds of hidden input that the provider has when a request is made, and can count."""
 _QUIET_SEARCH: Final = 400
+_XAI: Final = "x-ai"
 _SHOWN: Final = frozenset({"function", "custom", "namespace"})
 _LEAST_MEMORY: Final = "1g"
 # Searches of one answer: with reasoning the model looks again.
@@ -72,22 +74,27 @@ def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
     return found
 
 
-def projected_fees(body: Mapping[str, Any], model: str) -> dict[str, int]:
+def projected_fees(body: Mapping[str, Any], model: str, provider: str = "openai") -> dict[str, int]:
     """Return the units that the hosted tools of a request will bill apart from its tokens.
 
     `web_searches` or `web_search_previews`, `storage_searches` (file search), `container_sessions_<memory>`
     (code interpreter) and `drawn_tokens_<image model>`. Each tool is taken to be used; `max_tool_calls` is
-    heeded.
+    heeded. At xAI, which bills each call of a tool, `code_executions` and `social_searches` too.
     """
     hosted = _hosted(body)
     most = given(body, "max_tool_calls")
     most = most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None
     units: dict[str, int] = {}
+    searches = _SEARCHES_REASONING if is_reasoning(model) or provider == _XAI else _SEARCHES
     if "web_search" in hosted:
-        units[search_unit(body)] = _SEARCHES_REASONING if is_reasoning(model) else _SEARCHES
+        units[search_unit(body)] = searches
+    if provider == _XAI and any(given(tool, "type") == "x_search" for tool in offered_tools(body)):
+        units["social_searches"] = searches
     if "file_search" in hosted:
         units["storage_searches"] = 1
-    if "code_interpreter" in hosted and (session := container_unit(body)) is not None:
+    if "code_interpreter" in hosted and provider == _XAI:
+        units["code_executions"] = searches
+    elif "code_interpreter" in hosted and (session := container_unit(body)) is not None:
         units[session] = 1
     if "image_generation" in hosted:
         units[drawn_by(body)] = IMAGE_TOKENS

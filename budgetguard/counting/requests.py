@@ -53,14 +53,17 @@ _UNSEEN_AUDIO_TOKENS = 1_200
 
 _REASONING = re.compile(
     r"o\d|gpt-[5-9]|gpt-oss|codex|computer-use|deepseek-r\d|qwq|magistral|.*(reason|think)"
+    r"|gemini-(2\.5|[3-9])|grok-(3-mini|[4-9]|code)"
 )
-_NOT_REASONING = re.compile(r"gpt-5[\d.]*-chat|gpt-5-search|.*non-?(reason|think)")
+_NOT_REASONING = re.compile(
+    r"gpt-5[\d.]*-chat|gpt-5-search|.*non-?(reason|think)|gemini-.*(lite|image|tts|audio|live|embedding)"
+)
 
 
 @lru_cache(maxsize=1_024)
 def is_reasoning(model: str) -> bool:
     """Whether the model thinks before it answers, at the price of output (the o series, gpt-5 and later,
-    and others whose names say so)."""
+    Gemini and Grok since they do, and others whose names say so)."""
     name = bare_name(model)
     return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
 

@@ -7,7 +7,6 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -17,13 +16,10 @@ from budgetguard.accounts import PROJECT, RUN, Budget, account_name
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.launch.outcome import Outcome
-from budgetguard.money import parse_usd, to_nanos
+from budgetguard.money import Nanos
 from budgetguard.report import summarize
 from budgetguard.stores.disk import parse_url
 from budgetguard.windows import Milliseconds, to_datetime
-
-MAX_BUDGET: Final = "BUDGETGUARD_MAX_BUDGET"
-"""USD that a run may spend, where its starter says nothing else."""
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"
@@ -38,7 +34,7 @@ class SharedRun:
 
     Args:
         guard: on whose store and project, and for whose user.
-        limit: USD that all of them may spend together; None leaves it at the budgets of user and project.
+        limit: Nanos that all of them may spend together; None leaves it at the budgets of user and project.
 
     Raises:
         ConfigurationError: a bad limit, or nothing at all limits the run.
@@ -46,9 +42,9 @@ class SharedRun:
         StoreError: the store failed.
     """
 
-    def __init__(self, guard: Guard, limit: Decimal | None) -> None:
+    def __init__(self, guard: Guard, limit: Nanos | None) -> None:
         self._guard = guard
-        self._limit = None if limit is None else to_nanos(limit, name="max budget")
+        self._limit = limit
         _check_limited(guard, limited=limit is not None)
         self.id = os.urandom(8).hex()
         self._account = account_name(RUN, self.id)
@@ -121,16 +117,6 @@ def joins_unasked(command: str) -> bool:
         return False
     mine = Path(sys.executable)
     return mine.parent.samefile(Path(found).parent) and mine.samefile(found)
-
-
-def max_budget_of_environment() -> Decimal | None:
-    """Return what BUDGETGUARD_MAX_BUDGET says (USD), or None.
-
-    Raises:
-        ConfigurationError: not a number.
-    """
-    text = os.environ.get(MAX_BUDGET)
-    return parse_usd(text, name=MAX_BUDGET) if text else None
 
 
 def _check_limited(guard: Guard, *, limited: bool) -> None:

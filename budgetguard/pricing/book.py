@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,11 +22,13 @@ from budgetguard.pricing.rates import (
     ListedSource,
     Rates,
     Source,
+    UnknownSource,
     at_or_now,
     priced_unit,
     units_by_price_key,
     wholes,
 )
+from budgetguard.pricing.regions import regional_factor
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -39,6 +41,7 @@ AZURE = "azure"
 # Of models at addresses that are declared to cost nothing.
 FREE_PROVIDER = "free"
 _CACHE_SIZE = 1_024
+_SERVED_REMEMBERED = 64
 
 # The names that `register` gives the prices in common use.
 _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "cache_read_mtok"}
@@ -61,11 +64,20 @@ _PROVIDER_ALIASES = {
     "xai": "x-ai",
 }
 
+# Addresses of providers that genai-prices does not know as theirs.
+_MORE_ADDRESSES = (
+    ("openrouter", r"https://[a-z]{2}\.openrouter\.ai"),
+    ("together", r"https://api\.together\.ai"),
+    (AZURE, r"https://[^./]+\.openai\.azure\.us"),
+)
+
 # What may follow a model's name without making it another model: a date, a version, `latest`.
 _SAME_MODEL = re.compile(
     r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
 )
 _DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
+# What follows a model's name in an answer; it may be a price of the user's that has none of it.
+_DATED = re.compile(r"-(?:\d{4}-?\d{2}-?\d{2}|\d{4})$")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
 _MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
 
@@ -139,7 +151,8 @@ class PriceBook:
         key = (provider and _provider_id(provider), model.strip().lower())
         with self._lock:
             dated = [old for old in self._overrides.get(key, ()) if old.valid_from != override.valid_from]
-            self._overrides[key] = [*dated, override]
+            # A new one: rates that were looked up before keep the prices of then.
+            self._overrides = {**self._overrides, key: [*dated, override]}
             self._cache = {}
 
     def rates(
@@ -189,6 +202,23 @@ class PriceBook:
             cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
+    def rates_if_known(
+        self, model: str, *, provider: str | None = None, base_url: str | None = None
+    ) -> Rates:
+        """Return what a model costs that may be called without a price, as `rates` does.
+
+        Where nobody knows, an answer costs what its provider says it billed for it, or nothing.
+        """
+        try:
+            return self.rates(model, provider=provider, base_url=base_url)
+        except UnknownModelError:
+            from genai_prices.data_snapshot import get_snapshot
+
+            name = str(model)
+            provider_id, _ = _meant(get_snapshot(), name.strip().lower(), provider, base_url)
+            source = UnknownSource()
+            return Rates(name, provider_id, None, source.tables(None), source)
+
     def _find(
         self,
         snapshot: DataSnapshot,
@@ -200,14 +230,22 @@ class PriceBook:
         bare: bool,
     ) -> Rates:
         provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
-        source = self._source(snapshot, provider_id, names, at)
-        unnamed = not provider and not base_url and len(names) == 1
+        lists = _Lists(snapshot, self._overrides, base_url, at)
+        override = lists.registered(provider_id, names)
+        source = lists.source(provider_id, names, override)
+        unnamed = not provider and not base_url and "/" not in model
         if source is None and bare and unnamed and provider_id == DEFAULT_PROVIDER:
             claimed = _claimed(snapshot, names[0])
-            if claimed is not None and (found := self._source(snapshot, claimed, names, at)) is not None:
-                provider_id, source = claimed, found
+            if claimed is not None:
+                provider_id, override = claimed, lists.registered(claimed, names)
+                source = lists.source(claimed, names, override)
         if source is not None:
-            return Rates(model, provider_id, None, source.tables(None), source)
+            others = None
+            # Where the user says what the asked one costs, that is what it costs.
+            if override is None or not override.is_whole:
+                fixed = provider is not None or _by_address(snapshot, base_url) is not None
+                others = _Served(lists, provider_id, names, fixed=fixed)
+            return Rates(model, provider_id, None, source.tables(None), source, others)
         raise UnknownModelError(
             f"no price is known for the model {model!r} ({provider_id}), so the call was not made. "
             f"Set one in USD per million tokens: register_price({model!r}, input=..., output=...)."
@@ -216,49 +254,136 @@ class PriceBook:
             model=model,
         )
 
-    def _source(
-        self, snapshot: DataSnapshot, provider_id: str, names: tuple[str, ...], at: datetime
-    ) -> Source | None:
-        registered = (self._registered(provider_id, name, at) for name in names)
-        override = next((one for one in registered if one is not None), None)
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Hold what prices are looked up in, as it was at one instant: the user's, then the list, then ours."""
+
+    snapshot: DataSnapshot
+    overrides: Mapping[tuple[str | None, str], list[_Override]]
+    base_url: str | None
+    at: datetime
+
+    def source(self, provider_id: str, names: tuple[str, ...], override: _Override | None) -> Source | None:
+        """Return where the prices of a model are from; None if nobody knows them."""
         said = {} if override is None else override.prices
         if override is not None and override.is_whole:
             free = said.keys() >= {"input_mtok", "output_mtok"}
             return FixedSource(said, free=free and not any(said.values()))
-        return self._add_up(snapshot, provider_id, names, said, at)
+        return self._add_up(provider_id, names, said)
 
-    def _add_up(
-        self,
-        snapshot: DataSnapshot,
-        provider_id: str,
-        names: tuple[str, ...],
-        said: Mapping[str, Decimal],
-        at: datetime,
-    ) -> Source | None:
+    def _add_up(self, provider_id: str, names: tuple[str, ...], said: Mapping[str, Decimal]) -> Source | None:
         """Return the listed price with what the user says and our table adds to it; None if nobody knows."""
         ours, known = own_prices(provider_id, names)
         ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
-        found = (_listed(snapshot, provider_id, name) for name in names)
-        listed = next((one for one in found if one is not None), None)
+        listed = self.listed(provider_id, names)
         if listed is None:
             return FixedSource({**ours, **said}, free=False) if known or said else None
+        at = self.at
         if not _has_prices(listed, at):
-            return ListedSource(listed, at, free=True, added=said)
+            # A router gives such a model away, and bills what its own tools do for it.
+            beside = ours if names[-1].endswith(":free") else {}
+            return ListedSource(listed, at, free=True, added=said, beside=beside)
         half = is_half_in_batch(provider_id, names)
-        more = {**_lacking(ours, listed, at), **said}
-        return ListedSource(listed, at, free=False, added=more, half_in_batch=half)
+        factor = regional_factor(provider_id, self.base_url, listed.id)
+        lacking = _lacking(ours, listed, at).items()
+        more = {key: price * factor if key.endswith("_mtok") else price for key, price in lacking}
+        more.update(said)
+        return ListedSource(listed, at, free=False, added=more, half_in_batch=half, factor=factor)
 
-    def _registered(self, provider_id: str, name: str, at: datetime) -> _Override | None:
+    def listed(self, provider_id: str, names: Iterable[str]) -> ModelInfo | None:
+        found = (_listed(self.snapshot, provider_id, name) for name in names)
+        return next((one for one in found if one is not None), None)
+
+    def registered(self, provider_id: str, names: Iterable[str]) -> _Override | None:
+        found = (self._registered(provider_id, name) for name in names)
+        return next((one for one in found if one is not None), None)
+
+    def _registered(self, provider_id: str, name: str) -> _Override | None:
         for key in ((provider_id, name), (None, name)):
             begun = [
                 override
-                for override in self._overrides.get(key, ())
-                if override.valid_from is None or override.valid_from <= at + timedelta(seconds=59)
+                for override in self.overrides.get(key, ())
+                if override.valid_from is None or override.valid_from <= self.at + timedelta(seconds=59)
             ]
             if begun:
-                floor = datetime.min.replace(tzinfo=at.tzinfo)
+                floor = datetime.min.replace(tzinfo=self.at.tzinfo)
                 return max(begun, key=lambda override: override.valid_from or floor)
         return None
+
+
+class _Served:
+    """Find what the model costs that an answer names, where another was asked for.
+
+    Args:
+        lists: what the asked one was priced from.
+        provider_id: whose price it has.
+        asked: its possible names.
+        fixed: that provider is certain: the call's address or the caller says so.
+    """
+
+    def __init__(self, lists: _Lists, provider_id: str, asked: tuple[str, ...], *, fixed: bool) -> None:
+        self._lists = lists
+        self._provider_id = provider_id
+        self._asked = asked
+        self._fixed = fixed
+        self._found: dict[str, Rates | None] = {}
+
+    def __call__(self, served: str) -> Rates | None:
+        """Return its rates; None where those of the asked one hold."""
+        try:
+            return self._found[served]
+        except KeyError:
+            pass
+        found = self._find(served)
+        if len(self._found) < _SERVED_REMEMBERED:
+            self._found[served] = found
+        return found
+
+    def _find(self, served: str) -> Rates | None:
+        name = served.strip().lower().removeprefix("models/")
+        if name in self._asked or not name:
+            return None
+        places = self._places(name)
+        for provider_id, names in places:
+            override = self._lists.registered(provider_id, (*names, *(_DATED.sub("", one) for one in names)))
+            if override is not None and override.is_whole:
+                return self._rates(served, provider_id, names, override)
+        asked = self._lists.listed(self._provider_id, (_base(one) for one in self._asked))
+        for provider_id, names in places:
+            found = self._lists.listed(provider_id, names)
+            if found is None:
+                continue
+            if found is asked:
+                return None
+            return self._rates(served, provider_id, names, self._lists.registered(provider_id, names))
+        return None
+
+    def _places(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the providers that may have served it, each with the names that it may have there."""
+        snapshot = self._lists.snapshot
+        places = [_meant(snapshot, name, self._provider_id, None)]
+        meant = _meant(snapshot, name, None, None)
+        if self._fixed:
+            # A router may serve a model that its list has lost: its maker's price is nearer than another's.
+            return (
+                [*places, meant]
+                if "/" in name and meant[0] not in (self._provider_id, DEFAULT_PROVIDER)
+                else places
+            )
+        makers = (one.id for one in snapshot.providers if one.model_match and one.model_match.is_match(name))
+        return [*dict.fromkeys((*places, meant, *((maker, (name,)) for maker in makers)))]
+
+    def _rates(
+        self, served: str, provider_id: str, names: tuple[str, ...], override: _Override | None
+    ) -> Rates | None:
+        source = self._lists.source(provider_id, names, override)
+        return None if source is None else Rates(served, provider_id, None, source.tables(None), source)
+
+
+def _base(name: str) -> str:
+    """Return what a fine-tuned model was made of: answers may name that, but it is not what is billed."""
+    return name.removeprefix("ft:").partition(":")[0] if name.startswith("ft:") else name
 
 
 def _price(key: str, value: object, name: str) -> Decimal:
@@ -305,6 +430,9 @@ def _meant(
     prefix, slash, rest = name.partition("/")
     named = _provider_id(prefix) if slash and _provider_id(prefix) in known else None
     chosen = _provider_id(provider) if provider else _by_address(snapshot, base_url)
+    if "openrouter" in (chosen, named):
+        # A search beside the same model, at the same price.
+        name, rest = name.removesuffix(":online"), rest.removesuffix(":online")
     if chosen is not None:
         # A router's own names have slashes, so the whole name comes first.
         return chosen, (name, rest) if named == chosen else (name,)
@@ -324,7 +452,17 @@ def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
     if not base_url:
         return None
-    return next((p.id for p in snapshot.providers if _is_at(p.api_pattern, str(base_url))), None)
+    return next(
+        (
+            provider_id
+            for provider_id, pattern in (
+                *((one.id, one.api_pattern) for one in snapshot.providers),
+                *_MORE_ADDRESSES,
+            )
+            if _is_at(pattern, str(base_url))
+        ),
+        None,
+    )
 
 
 def _is_at(pattern: str, base_url: str) -> bool:

@@ -1,7 +1,7 @@
 """Prices and units that genai-prices lacks: a small dated table, each row with where it was read.
 
-Every figure is from OpenAI's public price page, read in stored copies of it. What no copy shows is not
-here, so that it is refused: a price is never guessed.
+Every figure is from a public page of the provider, for OpenAI its price page, read in stored copies of it.
+What no copy shows is not here, so that it is refused: a price is never guessed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ class OwnUnit:
 # of file search, `input_characters` what is read aloud, `input_audio_seconds` what is transcribed.
 _COUNTED: Final = (
     OwnUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
+    # What xAI's live search read, and what OpenRouter's web plugin found.
+    OwnUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
+    OwnUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
 )
 # What the image generation tool draws, by the image model that it uses; a keyword needs plain names.
 _DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
 _DRAWN_PRICE: Final = "drawn_mtok"
 # `images` and `images_<quality>_<width>x<height>`; `video_seconds` and `video_seconds_<width>x<height>`,
-# the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each.
+# the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each; `tool_uses`
+# and `tool_uses_<tool>`: of tools that run at the provider, by name.
 _GRADED: Final = re.compile(
     r"(?P<family>images)(?:_(?P<quality>[a-z]+))?(?:_(?P<size>\d{1,5}x\d{1,5}))?"
     r"|(?P<video>video_seconds)(?:_(?P<resolution>\d{1,5}x\d{1,5}))?"
     r"|(?P<container>container_sessions)(?:_(?P<memory>\d{1,4}g))?"
+    r"|(?P<tool>tool_uses)(?:_(?P<kind>[a-z0-9_]+))?"
 )
 
 # Names to suggest where one is misspelled.
@@ -54,7 +59,10 @@ OWN_PRICE_KEYS: Final = (
     "images",
     "video_seconds",
     "container_sessions",
+    "tool_uses",
     "web_search_previews_kcount",
+    "search_sources_kcount",
+    "search_results_kcount",
     _DRAWN_PRICE,
 )
 
@@ -72,7 +80,7 @@ def own_unit(name: str) -> OwnUnit | None:
     if found is None:
         return None
     grades = {key: value for key, value in found.groupdict().items() if value is not None}
-    family = next(grades.pop(key) for key in ("family", "video", "container") if key in grades)
+    family = next(grades.pop(key) for key in ("family", "video", "container", "tool") if key in grades)
     return OwnUnit(name, name, 1, {"family": family, **grades})
 
 
@@ -204,6 +212,47 @@ OWN_PRICES: Final = (
     ),
 )
 
+# Tools of other providers, beside the tokens.
+OWN_PRICES_ELSEWHERE: Final = (
+    OwnPrice(
+        None,
+        _usd(search_sources_kcount="25"),
+        date(2025, 5, 22),
+        "https://docs.x.ai/docs/guides/live-search",
+        provider="x-ai",
+        tool=True,
+    ),
+    OwnPrice(
+        None,
+        _usd(
+            web_searches_kcount="5",
+            social_searches_kcount="5",
+            code_executions_kcount="5",
+            storage_searches_kcount="2.50",
+        ),
+        date(2026, 1, 12),
+        "https://docs.x.ai/developers/pricing.md",
+        provider="x-ai",
+        tool=True,
+    ),
+    OwnPrice(
+        None,
+        _usd(search_results_kcount="4"),
+        date(2025, 12, 11),
+        "https://openrouter.ai/docs/web-search",
+        provider="openrouter",
+        tool=True,
+    ),
+    OwnPrice(
+        None,
+        _usd(input_document_kpages="2"),
+        date(2025, 12, 11),
+        "https://openrouter.ai/docs/features/multimodal/pdfs",
+        provider="openrouter",
+        tool=True,
+    ),
+)
+
 # Half in a batch: https://platform.openai.com/docs/guides/batch ("50% cost discount compared to synchronous
 # APIs"), and the models' own pages. genai-prices lists the batch prices of other models.
 _HALF_IN_BATCH: Final = re.compile(r"text-embedding-(?:3-small|3-large|ada-002)")
@@ -223,7 +272,7 @@ def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal],
     bare = {_DATE.sub("", name.removeprefix("ft:").partition(":")[0]) for name in names}
     found: dict[str, Decimal] = {}
     known = False
-    for row in OWN_PRICES:
+    for row in (*OWN_PRICES, *OWN_PRICES_ELSEWHERE):
         if row.provider != provider:
             continue
         if row.models is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from budgetguard.errors import UnknownModelError
 from budgetguard.money import NANOS_PER_USD, Nanos
 from budgetguard.pricing.own import OwnUnit, less_graded, own_unit, own_unit_of_price_key
-from budgetguard.usage import Usage
+from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices
@@ -55,6 +55,11 @@ _TIER_CONTEXTS = {BATCH: ("processing", "batch")}
 _OTHER_MEASURES = ("input_characters", "images")
 
 _TIERS_REMEMBERED = 16
+
+# Providers whose answers say in USD what they billed. Other servers write fields of the same names.
+_TELL_WHAT_THEY_BILLED = frozenset({"openrouter", "perplexity", "x-ai"})
+# Whose models write a prompt that is new into their cache, asked or not. Others do where a request says so.
+_CACHE_UNASKED = frozenset({"openai", "azure"})
 
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -188,6 +193,10 @@ class PriceTable:
             return {name: n for name, n in units.items() if name not in others}
         return units
 
+    def priced_of(self, units: Mapping[str, int]) -> Mapping[str, int]:
+        """Return those of the units that have a price of their own."""
+        return {name: count for name, count in units.items() if name in self.rates}
+
     def priced_as(self, name: str) -> str | None:
         """Return the unit whose price a unit has: itself, or a whole that stands for it; None if none."""
         if name in self.rates:
@@ -217,6 +226,7 @@ class Rates:
     tier: str | None
     _tables: tuple[PriceTable, ...] = field(repr=False, hash=False)
     _source: Source = field(repr=False, compare=False)
+    _others: Callable[[str], Rates | None] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def free(cls, model: str, provider: str) -> Rates:
@@ -226,8 +236,13 @@ class Rates:
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing that a call uses costs anything."""
+        """Whether no tokens cost anything; tools that run at the provider may."""
         return self._source.free or all(table.is_free for table in self._tables)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows what it costs, so that its answers tell, or it is booked at nothing."""
+        return isinstance(self._source, UnknownSource)
 
     def cost(self, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos, rounded up to a whole Nano.
@@ -235,9 +250,56 @@ class Rates:
         Raises:
             UnknownModelError: a unit that was used has no price, and no whole whose price is a bound for it.
         """
+        units = usage.units
         if self._source.free:
-            return 0
-        return max(table.nanos(usage.units, self._unpriced) for table in self._tables)
+            # What is billed beside the tokens is not free with them.
+            tables = [table for table in self._tables if not table.rates.keys().isdisjoint(units)]
+            return max((table.nanos(table.priced_of(units), self._unpriced) for table in tables), default=0)
+        return max(table.nanos(units, self._unpriced) for table in self._tables)
+
+    def cost_of(self, reported: Reported) -> Nanos:
+        """Return what an answer cost in Nanos, rounded up to a whole Nano.
+
+        It is what the provider says it billed, where it is one that is known to say so; else the usage at
+        the price of the model and of the tier that the answer names. An answer without usage costs nothing.
+
+        Raises:
+            UnknownModelError: as `cost`.
+        """
+        served = self.served_as(reported.model).with_tier(reported.tier)
+        billed, usage = reported.billed, reported.usage
+        # Nobody gives away what has a price: a bill of nothing is one that is not written yet.
+        told = bool(billed) or served.is_free or usage is None
+        if billed is not None and told and self._tells_what_it_billed(served):
+            return billed
+        return 0 if usage is None else served.cost(usage)
+
+    def served_as(self, model: str | None) -> Rates:
+        """Return the rates of the model that an answer names: at the same provider and instant, same lists.
+
+        It is these rates for another name of the same model, for a model that has no price, and where the
+        user's word is what the model costs.
+        """
+        if model is None or self._others is None:
+            return self
+        return self._others(model) or self
+
+    def _tells_what_it_billed(self, served: Rates) -> bool:
+        # Free by the user's word is free; what nobody knows the price of is not.
+        said_free = self._source.free and isinstance(self._source, FixedSource) and not self.is_unknown
+        return not said_free and served.provider in _TELL_WHAT_THEY_BILLED
+
+    def cache_write(self, marked: str | None) -> str | None:
+        """Return the unit that a prompt may be billed by when it is new to the cache, if that is dearer.
+
+        Args:
+            marked: the unit by which a request asks for its prompt to be kept, if it does.
+        """
+        unasked = self.provider in _CACHE_UNASKED or self.model.lower().startswith("openai/")
+        if marked is None and not unasked:
+            return None
+        units = ("cache_write_tokens",) if marked is None else (marked, "cache_write_tokens")
+        return next((unit for unit in units if all(unit in table.rates for table in self._tables)), None)
 
     def prices(self, unit: str) -> bool:
         """Whether a unit has a price, by itself or as a part of what has one."""
@@ -252,7 +314,7 @@ class Rates:
         wanted = None if tier in STANDARD_TIERS else tier
         if wanted == self.tier:
             return self
-        return Rates(self.model, self.provider, wanted, self._source.tables(wanted), self._source)
+        return replace(self, tier=wanted, _tables=self._source.tables(wanted))
 
     def _unpriced(self, unit: str) -> UnknownModelError:
         return UnknownModelError(
@@ -284,6 +346,13 @@ class FixedSource(Source):
         return self._tables
 
 
+class UnknownSource(FixedSource):
+    """No price at all, of a model that may be called all the same."""
+
+    def __init__(self) -> None:
+        super().__init__({}, free=True)
+
+
 class ListedSource(Source):
     """Prices of a model in genai-prices' list, and units that the user added to them.
 
@@ -292,7 +361,9 @@ class ListedSource(Source):
         at: the instant.
         free: it is listed without a price, since it has none.
         added: USD by price key.
+        beside: the same, of what is billed beside the tokens, also by a model that is free.
         half_in_batch: batches cost half, where the list does not say what they cost.
+        factor: what is billed where the model runs, as a multiple of the list; not of what was added.
     """
 
     def __init__(
@@ -302,20 +373,23 @@ class ListedSource(Source):
         *,
         free: bool,
         added: Mapping[str, Decimal] | None = None,
+        beside: Mapping[str, Decimal] | None = None,
         half_in_batch: bool = False,
+        factor: Decimal = Decimal(1),
     ) -> None:
         self._half_in_batch = half_in_batch
+        self._factor = factor
         self.free = free and not added
         self._variants = tuple(model.price_variants or ())
         self._at = at
-        self._added = added or {}
+        self._added = {**(beside or {}), **(added or {})}
         self._standard = _present(model.get_prices(at))
         self._made: dict[str | None, tuple[PriceTable, ...]] = {}
 
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
         made = self._made.get(tier)
         if made is None:
-            sets = self._price_sets(tier)
+            sets = (self._scaled(prices) for prices in self._price_sets(tier))
             made = tuple(PriceTable.compile({**prices, **self._added}) for prices in sets)
             # Tiers come from requests too, so what is remembered of them has an end.
             if len(self._made) < _TIERS_REMEMBERED:
@@ -336,18 +410,30 @@ class ListedSource(Source):
                 prices.update(_present(variant.prices))
             return [prices]
         if tier == BATCH and self._half_in_batch:
-            return [{key: _half(price) for key, price in self._standard.items()}]
+            return [{key: _times(price, _HALF) for key, price in self._standard.items()}]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
+
+    def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
+        if self._factor == 1:
+            return prices
+        # Tools are billed by the use, and the same everywhere.
+        return {
+            key: price if key.endswith("_kcount") else _times(price, self._factor)
+            for key, price in prices.items()
+        }
 
     def _is_active(self, variant: PriceVariant) -> bool:
         return variant.constraint is None or variant.constraint.active(self._at)
 
 
-def _half(price: Decimal | TieredPrices) -> Decimal | TieredPrices:
+_HALF = Decimal("0.5")
+
+
+def _times(price: Decimal | TieredPrices, factor: Decimal) -> Decimal | TieredPrices:
     if isinstance(price, Decimal):
-        return price / 2
-    tiers = [replace(tier, price=tier.price / 2) for tier in price.tiers]
-    return replace(price, base=price.base / 2, tiers=tiers)
+        return price * factor
+    tiers = [replace(tier, price=tier.price * factor) for tier in price.tiers]
+    return replace(price, base=price.base * factor, tiers=tiers)
 
 
 def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:

@@ -33,7 +33,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "budgetguard",
-            "version": version("budgetguard"),
+            "version": version("budgetguard-ai"),
             "description": "Budgets for LLM calls: reserve before a call, settle after it. Money is integer "
             "Nanos (1e-9 USD) under /v1/projects, float USD in LiteLLM's hosted protocol.",
         },

@@ -17,6 +17,8 @@ from budgetguard.stores import redis_target
 from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock
 
 DEFAULT_RETENTION: Final = "90d"
+OWN_PROJECTS: Final = "budgetguard:"
+"""What the names of the projects begin with in which the hosted service keeps what is its own."""
 
 
 class Store(Protocol):
@@ -72,6 +74,12 @@ class Store(Protocol):
 
     def observations(self, model: str) -> Observations:
         """Return what has been observed of a model's answers."""
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        """Yield the projects beside this one, and this one, that have an account (or just this account).
+
+        In order of their names. A service tells a key of its own project only.
+        """
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         """Call `hook` for every hold that this store finds lapsed outside of reserve and settle.

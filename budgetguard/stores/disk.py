@@ -101,6 +101,14 @@ class DiskStore(EmbeddedStore):
         with self._reading() as rows:
             return rows.load_observations(model)
 
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        with self._use("read") as con:
+            if account is None:
+                found = con.execute(tables.LIST_PROJECTS).fetchall()
+            else:
+                found = con.execute(tables.LIST_PROJECTS_WITH, (account,)).fetchall()
+        yield from (name for (name,) in found)
+
     def retired(self) -> str | None:
         with self._reading() as rows:
             return rows.moved_to

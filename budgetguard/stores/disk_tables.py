@@ -142,6 +142,14 @@ def _sets(names: tuple[str, ...]) -> str:
 
 FIND_PROJECT: Final = "SELECT id FROM project WHERE name = ?"
 ADD_PROJECT: Final = "INSERT OR IGNORE INTO project (name) VALUES (?)"
+LIST_PROJECTS: Final = (
+    "SELECT name FROM project WHERE EXISTS (SELECT 1 FROM account WHERE account.project = project.id) "
+    "ORDER BY name"
+)
+LIST_PROJECTS_WITH: Final = (
+    "SELECT project.name FROM project JOIN account ON account.project = project.id AND account.name = ? "
+    "ORDER BY project.name"
+)
 FIND_MOVED: Final = "SELECT moved_to FROM moved WHERE project = ?"
 SAVE_MOVED: Final = "INSERT OR REPLACE INTO moved (project, moved_to) VALUES (?, ?)"
 REMOVE_MOVED: Final = "DELETE FROM moved WHERE project = ?"

@@ -216,6 +216,10 @@ class EmbeddedStore(ABC):
         """Return what has been observed of a model's answers."""
 
     @abstractmethod
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        """Yield the projects of this place that have an account (or just this account), in order."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the next verb opens them again."""
 

@@ -116,6 +116,11 @@ class HostedStore:
     def observations(self, model: str) -> Observations:
         return self._ask("GET", _route("observations", {"model": model}), read=_one("observations", _counts))
 
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        # A key is for one project, and which others there are is no business of its owner.
+        if next(self.list(), None) if account is None else self.read(account):
+            yield self.project
+
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)
 

@@ -60,6 +60,10 @@ class MemoryStore(EmbeddedStore):
     def observations(self, model: str) -> Observations:
         return dict(self._observed.get(model, {}))
 
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        if self._accounts if account is None else account in self._accounts:
+            yield self.project
+
     def retired(self) -> str | None:
         return self._moved_to
 

@@ -58,6 +58,19 @@ _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
 _SWEPT_AT_MOST: Final = 2_048
 
+# From one project to the next by the index, so that not every account is read.
+_PROJECTS: Final = """
+WITH RECURSIVE found AS (
+    (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
+    UNION ALL
+    SELECT (SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1)
+    FROM found f WHERE f.project IS NOT NULL
+)
+SELECT jsonb_agg(f.project ORDER BY f.project) FROM found f
+WHERE f.project IS NOT NULL AND ($1::text IS NULL OR EXISTS (
+    SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = $1
+))
+"""
 _INHERITED: Final[list[Link]] = []
 """Connections of a parent process: to close them, be it by forgetting them, would end them for it too."""
 
@@ -199,6 +212,12 @@ class PostgresStore:
     def observations(self, model: str) -> Observations:
         counts: Observations = self._call("observed", (digest(model),), self._link.deadline())
         return counts
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        name = None if account is None else encode(account)
+        statement = _PROJECTS.replace("@schema@", self._target.schema).encode()
+        found = self._link.run(statement, [sql_value(name)], self._link.deadline())
+        yield from map(decode, json.loads(found or b"[]"))
 
     def export(self, since: Milliseconds = 0) -> Export:
         at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())

@@ -14,7 +14,7 @@ try:
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as missing:
     raise ConfigurationError(
-        f"postgresql:// needs psycopg: pip install 'budgetguard[postgres]' ({missing})"
+        f"postgresql:// needs psycopg: pip install 'budgetguard-ai[postgres]' ({missing})"
     ) from missing
 
 DEFAULT_TIMEOUT: Final = 5.0

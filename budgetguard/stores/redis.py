@@ -8,12 +8,13 @@ window that `windows.window_at` makes of the server's time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from itertools import count
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from budgetguard.accounts import Balance, Budget, check_id
 from budgetguard.errors import ConfigurationError, StoreError
@@ -57,13 +58,17 @@ try:
     )
 except ImportError as error:
     raise ConfigurationError(
-        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard[redis]'"
+        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard-ai[redis]'"
     ) from error
 
 SCHEMA: Final = 1
 _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
+_SCANNED: Final = b"1000"
+# Who looks for an account is about to be refused, and must not wait for a walk over all keys.
+_SCANS_FOR_ACCOUNT: Final = 50
+_GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
 _Hint: TypeAlias = tuple[bytes, ...]
 
@@ -249,6 +254,22 @@ class RedisStore:
     def retired(self) -> str | None:
         (_, moved_to), _ = self._run("export", [b"now", b"", b""])
         return decode(moved_to) or None
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        # No key lists them: it might be on another node, and a role's rights may end at its project's keys.
+        # In a cluster those are found that share this project's node.
+        head, tail = b"bg:%d:{" % SCHEMA, b"}:accounts" if account is None else b"}:a:" + encode(account)
+        pattern = head + b"*" + _GLOB.sub(rb"\\\g<0>", tail)
+        found: set[str] = set()
+        cursor, passes = b"0", 0
+        while True:
+            cursor, keys = self._link.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCANNED)
+            names = (key.removeprefix(head).removesuffix(tail).decode() for key in keys)
+            found.update(unquote(name) for name in names if "}" not in name)
+            passes += 1
+            if cursor == b"0" or (account is not None and passes == _SCANS_FOR_ACCOUNT):
+                break
+        yield from sorted(found)
 
     def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
         self._lapse_hooks.append(hook)

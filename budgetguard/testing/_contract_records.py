@@ -46,6 +46,23 @@ AWKWARD = [
 class RecordLaws(ContractBase):
     """Budgets, listings and what is kept, and law 10 for text."""
 
+    # Projects
+
+    def test_projects_are_listed_in_order_and_only_if_they_have_an_account_or_just_this_one(
+        self, store: Store, make_store: MakeStore, clock: FakeClock
+    ) -> None:
+        """Which others a store knows of is its own affair; of itself it always knows."""
+        assert list(store.projects()) == []
+        beside = make_store(clock, project="a") if self.shared else store
+        budget(beside, 100)
+        assert list(beside.projects(USER)) == [beside.project]
+        assert list(store.projects("user:2")) == []
+        budget(store, 100)
+        listed = list(store.projects())
+        assert store.project in listed
+        assert listed == sorted({store.project, beside.project} & set(listed)) == list(store.projects(USER))
+        beside.close()
+
     # Budgets that change
 
     def test_a_limit_that_changes_takes_effect_at_once_and_keeps_what_is_spent_and_held(

@@ -429,12 +429,15 @@ def test_the_pieces_of_a_stream_are_added_up(items: list[Any], units: dict[str, 
 
 
 def test_what_a_stream_told_first_counts_though_it_is_left() -> None:
-    tally = ItemTally(CLAUDE, lambda seen: Usage.of(input_tokens=7, output_tokens=seen))
+    tally = ItemTally(CLAUDE)
     for item in ANTHROPIC_EVENTS[:3]:
         tally.feed(item)
-    assert tally.reported is None, "how much it writes is not known yet"
+    said = tally.reported
+    assert said is not None
+    assert said.usage == Usage({"input_tokens": 100, "output_tokens": 1, "cache_read_tokens": 90})
+    assert said.unsaid == {"output_tokens"}, "how much it writes is not known yet"
+    assert not tally.told
     assert tally.seen_tokens() == 201
-    assert tally.early == Usage({"input_tokens": 100, "output_tokens": 201, "cache_read_tokens": 90})
 
 
 def test_text_that_each_piece_repeats_counts_once() -> None:

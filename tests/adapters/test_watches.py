@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from budgetguard.adapters.answers import StreamTally, reported
+from budgetguard.adapters.answers import reported
+from budgetguard.adapters.tally import StreamTally
 from budgetguard.adapters.watches import BodyWatch, EventWatch
 from budgetguard.counting.tokens import count_text
 from budgetguard.request import Abandoned, Answered, Unknown
@@ -48,7 +49,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def watch(**options: Any) -> EventWatch:
-    return EventWatch(StreamTally("gpt-4o"), **{"hide_usage": True, "projected_output": 100, **options})
+    return EventWatch(StreamTally("gpt-4o"), **{"hide_usage": True, **options})
 
 
 def through(one: EventWatch | BodyWatch, parts: list[bytes]) -> bytes:
@@ -145,11 +146,10 @@ def test_an_error_in_the_stream_ends_it_at_what_was_seen() -> None:
     assert one.ending(None) == Abandoned(1)
 
 
-def test_a_whole_stream_without_usage_is_projected_unless_more_was_seen() -> None:
-    for most, ending in ((1, Answered(Reported(usage=None))), (0, Abandoned(1))):
-        one = watch(projected_output=most)
-        through(one, [event(chunk("Hello"), "\n"), event("[DONE]", "\n")])
-        assert one.ending(None) == ending
+def test_a_whole_stream_without_usage_tells_what_was_seen() -> None:
+    one = watch()
+    through(one, [event(chunk("Hello"), "\n"), event("[DONE]", "\n")])
+    assert one.ending(None) == Answered(Reported(usage=None, seen=1))
 
 
 def deflated(data: bytes, bits: int) -> bytes:

@@ -33,7 +33,7 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "pip install 'budgetguard[cli]'" in done.stderr
+    assert "pip install 'budgetguard-ai[cli]'" in done.stderr
 
 
 def test_importing_the_package_needs_neither_typer_nor_rich() -> None:
@@ -48,7 +48,7 @@ def test_importing_the_package_needs_neither_typer_nor_rich() -> None:
 
 def test_the_installed_command_runs() -> None:
     done = run("--version")
-    assert (done.code, done.out.strip()) == (0, f"budgetguard {version('budgetguard')}")
+    assert (done.code, done.out.strip()) == (0, f"budgetguard {version('budgetguard-ai')}")
 
 
 def test_help_names_every_command(command: Command) -> None:

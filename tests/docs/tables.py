@@ -19,7 +19,7 @@ from budgetguard.adapters.endpoints import PRICED, REFUSED
 from budgetguard.adapters.uploads import with_files
 from budgetguard.counting.hosted_tools import hidden_input, projected_fees
 from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.own import OWN_PRICES, OwnPrice
+from budgetguard.pricing.own import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
 from budgetguard.projection import Projection
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
@@ -163,6 +163,14 @@ def own_prices() -> Iterator[str]:
             yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
 
 
+def prices_elsewhere() -> Iterator[str]:
+    """Yield the table of our own prices of other providers' tools, in USD."""
+    yield from _head("provider", "price", "USD", "as of", "read at")
+    for row in OWN_PRICES_ELSEWHERE:
+        for key, price in row.prices.items():
+            yield _row(f"`{row.provider}`", f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>")
+
+
 def ways() -> Iterator[str]:
     """Yield the table of endpoints by ways of calling them: what the tests of `tests/matrix` prove."""
     yield from _head("", *(f"`{column}`" for column in COLUMNS))
@@ -177,6 +185,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "hosted tools": hosted_tools,
     "own prices": own_prices,
+    "prices elsewhere": prices_elsewhere,
     "refused": refused,
     "ways": ways,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from importlib.metadata import Distribution, distribution
@@ -94,8 +95,9 @@ def test_a_python_that_ignores_its_variables_is_not_told_by_them_where_code_is(
 
 
 def _wheel() -> Distribution | None:
-    found = distribution("budgetguard")
-    return None if '"editable": true' in (found.read_text("direct_url.json") or "") else found
+    found = distribution("budgetguard-ai")
+    source = json.loads(found.read_text("direct_url.json") or "{}")
+    return None if source.get("dir_info", {}).get("editable") else found
 
 
 @pytest.mark.skipif(_wheel() is None, reason="what is installed here is the checkout itself")

@@ -110,7 +110,7 @@ def test_without_the_redis_package_the_remedy_is_named(scheme: str) -> None:
         "except ConfigurationError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "pip install 'budgetguard[redis]'" in done.stdout
+    assert "pip install 'budgetguard-ai[redis]'" in done.stdout
 
 
 def test_nobody_who_uses_no_redis_store_imports_redis() -> None:

@@ -252,4 +252,4 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
         [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert "budgetguard[server]" in done.stderr
+    assert "budgetguard-ai[server]" in done.stderr
