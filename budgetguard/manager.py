@@ -34,6 +34,8 @@ User: TypeAlias = "str | int"
 logger = logging.getLogger("budgetguard")
 
 _DAY_MS: Final = 86_400_000
+# Output tokens.
+_LEAST_WRITTEN: Final = 10
 # LiteLLM's own, which a manager shows but never asks.
 _LITELLM_ADDRESS: Final = "https://api.litellm.ai"
 # The year 10 000: the last instant that a datetime can tell.
@@ -464,7 +466,10 @@ def _read(answer: object, model: str | None) -> Reported:
         )
     found = with_seen(found, answer, model or found.model or "")
     assert found.usage is not None
-    written = max(found.usage.output_tokens, found.seen)
+    # A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
+    if found.seen < max(found.usage.output_tokens, _LEAST_WRITTEN):
+        return found
+    written = found.seen
     return replace(found, usage=Usage({**found.usage.units, "output_tokens": written}))
 
 
