@@ -169,9 +169,13 @@ class UnpricedAnswerError(BudgetGuardError):
     """Report that a guarded function answered with something from which no cost can be read.
 
     The call was made: its projection has been booked, so that nothing goes unpaid.
+
+    Attributes:
+        answer: what the function answered, which was paid for; None of a generator.
     """
 
     status = 422
+    answer: Any = None
 
 
 class ConfigurationError(BudgetGuardError, ValueError):

@@ -102,6 +102,7 @@ def invoking(call: Call) -> Flow:
     yield _finish(call, ending)
     call.remember(answer)
     if unpriced is not None:
+        unpriced.answer = answer  # it was paid for
         raise unpriced
     return answer
 

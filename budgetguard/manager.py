@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard import charged
 from budgetguard.accounts import USER, Balance, account_name, check_id
-from budgetguard.adapters.answers import reported
 from budgetguard.adapters.completions import chat_body
+from budgetguard.adapters.shapes import litellm_cost, read_answer
+from budgetguard.adapters.tally import with_seen
 from budgetguard.context import current_runs
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError, UnknownModelError
@@ -26,7 +29,15 @@ if TYPE_CHECKING:
     from budgetguard.guard import Guard
     from budgetguard.litellm_import import Imported
 
+User: TypeAlias = "str | int"
+
+logger = logging.getLogger("budgetguard")
+
 _DAY_MS: Final = 86_400_000
+# Output tokens.
+_LEAST_WRITTEN: Final = 10
+# LiteLLM's own, which a manager shows but never asks.
+_LITELLM_ADDRESS: Final = "https://api.litellm.ai"
 # The year 10 000: the last instant that a datetime can tell.
 _LAST_SECOND: Final = 253_402_300_800
 
@@ -36,7 +47,8 @@ class BudgetManager:
 
     Amounts in and out are USD as float. A record is a dict with `total_budget`, `duration`, `created_at`,
     `last_updated_at`, `current_cost` and `model_cost`; see `record`. Nothing is kept in the manager itself:
-    managers, processes and patched clients of one project on one store see one state.
+    managers, processes and patched clients of one project on one store see one state. A user is text, or a
+    whole number that stands for its digits.
 
     Args:
         project_name: whose users; projects share nothing.
@@ -65,8 +77,8 @@ class BudgetManager:
             raise ConfigurationError(f"client_type must be 'local' or 'hosted', not {client_type!r}")
         self.project_name = check_id(project_name, name="project_name")
         self.client_type = client_type
-        self.api_base = api_base
-        self.headers = headers
+        self.api_base = api_base or _LITELLM_ADDRESS
+        self.headers = headers or {"Content-Type": "application/json"}
         self._given = guard
         self._service = None
         if client_type == "hosted":
@@ -78,6 +90,18 @@ class BudgetManager:
 
     def __repr__(self) -> str:
         return f"BudgetManager({self.project_name!r})"
+
+    @property
+    def user_dict(self) -> Mapping[str, dict[str, Any]]:
+        """The records by user, as they are whenever they are looked at. To be read: methods change them."""
+        return _Users(self)
+
+    def load_data(self) -> None:
+        """Do nothing: what is stored is read whenever it is asked for. Here for programs that call it."""
+
+    def print_verbose(self, print_statement: object) -> None:
+        """Log a statement at level DEBUG."""
+        logger.debug("%s", print_statement)
 
     @property
     def _guard(self) -> Guard:
@@ -96,7 +120,7 @@ class BudgetManager:
     def create_budget(
         self,
         total_budget: int | float | Decimal,
-        user: str,
+        user: User,
         duration: str | None = None,
         created_at: float | datetime | None = None,
         *,
@@ -119,7 +143,7 @@ class BudgetManager:
             ConfigurationError: a bad argument; nothing was changed.
             StoreError: the store failed.
         """
-        check_id(user, name="user")
+        user = _id(user)
         to_nanos(total_budget, name="total_budget")
         if duration is not None and not isinstance(duration, str):
             raise ConfigurationError(
@@ -137,7 +161,7 @@ class BudgetManager:
             )
         )
 
-    def projected_cost(self, model: str, messages: Any, user: str, **request: Any) -> float:
+    def projected_cost(self, model: str, messages: Any, user: User, **request: Any) -> float:
         """Return what a user will have spent at most once a call is made: USD spent now plus the projection.
 
         Args:
@@ -155,7 +179,7 @@ class BudgetManager:
         keeper = self._guard.keeper
         body = chat_body(request, messages)
         try:
-            rates = keeper.prices.rates(model)
+            rates = keeper.prices.rates(model, bare=True)
         except UnknownModelError as error:
             if keeper.settings.unknown_model == "allow":
                 return _usd(spent)
@@ -172,7 +196,7 @@ class BudgetManager:
             projection = project_embeddings(body, model, rates)
         return _usd(spent + projection.cost)
 
-    def get_total_budget(self, user: str) -> float:
+    def get_total_budget(self, user: User) -> float:
         """Return a user's limit in USD; infinity for a budget that only counts.
 
         Raises:
@@ -182,7 +206,7 @@ class BudgetManager:
 
     def update_cost(
         self,
-        user: str,
+        user: User,
         completion_obj: Any = None,
         model: str | None = None,
         input_text: str | None = None,
@@ -207,19 +231,19 @@ class BudgetManager:
             ConfigurationError: neither an answer nor both texts, or an answer that does not say its usage.
             StoreError: the store failed; nothing was booked.
         """
-        check_id(user, name="user")
+        user = _id(user)
         keeper = self._guard.keeper
         if model is not None and input_text is not None and output_text is not None:
             found = _counted(model, input_text, output_text)
         elif completion_obj is not None:
-            found = _read(completion_obj)
+            found = _read(completion_obj, model)
             if charged.is_charged(keeper, user, completion_obj, found):
                 return {"user": self._record(user)}
         else:
             raise ConfigurationError(
                 "update_cost needs the answer (completion_obj=), or model=, input_text= and output_text="
             )
-        name, cost = self._priced(found, model)
+        name, cost = self._priced(found, model, completion_obj)
         now = keeper.now()
         hold = Hold(
             id=new_hold_id(now),
@@ -244,7 +268,7 @@ class BudgetManager:
         )
         return {"user": self._record(user)}
 
-    def get_current_cost(self, user: str) -> float:
+    def get_current_cost(self, user: User) -> float:
         """Return what a user has spent in the present window, USD.
 
         Raises:
@@ -252,7 +276,7 @@ class BudgetManager:
         """
         return _usd(self._balance(user).spent_nanos)
 
-    def get_model_cost(self, user: str) -> dict[str, float]:
+    def get_model_cost(self, user: User) -> dict[str, float]:
         """Return what a user has spent in the present window, USD by model; empty when fresh.
 
         Raises:
@@ -260,10 +284,10 @@ class BudgetManager:
         """
         return {model: _usd(cost) for model, cost in self._balance(user).models.items()}
 
-    def is_valid_user(self, user: str) -> bool:
+    def is_valid_user(self, user: User) -> bool:
         """Tell whether a user has a budget."""
         try:
-            check_id(user, name="user")
+            user = _id(user)
         except ConfigurationError:
             return False
         return self._guard.store.read(account_name(USER, user)) is not None
@@ -272,16 +296,16 @@ class BudgetManager:
         """Return the ids of all users who have a budget, in order."""
         return list(self._guard.users())
 
-    def reset_cost(self, user: str) -> dict[str, Any]:
+    def reset_cost(self, user: User) -> dict[str, Any]:
         """Set what a user has spent to nothing. Returns `{"user": record}`.
 
         Raises:
             UnknownUserError: the user has no budget.
         """
-        check_id(user, name="user")
+        user = _id(user)
         return {"user": record(self._guard.reset(user))}
 
-    def reset_on_duration(self, user: str) -> None:
+    def reset_on_duration(self, user: User) -> None:
         """Do nothing: windows reset by themselves. Here for programs that call it.
 
         Raises:
@@ -310,30 +334,67 @@ class BudgetManager:
 
         return import_user_cost(self._guard, path, calendar=calendar)
 
-    def _balance(self, user: str) -> Balance:
-        return self._guard.balance(check_id(user, name="user"))
+    def _balance(self, user: User) -> Balance:
+        return self._guard.balance(_id(user))
 
-    def _record(self, user: str) -> dict[str, Any]:
+    def _record(self, user: User) -> dict[str, Any]:
         return record(self._balance(user))
 
-    def _priced(self, found: Reported, model: str | None) -> tuple[str, Nanos]:
+    def _priced(self, found: Reported, model: str | None, answer: object) -> tuple[str, Nanos]:
         assert found.usage is not None
         keeper = self._guard.keeper
         names = [name for name in (model, found.model) if name]
         if not names:
             raise ConfigurationError("the answer names no model: pass model= too; nothing was booked")
+        if found.billed is not None:
+            return names[0], min(found.billed, MAX_NANOS)
         first: UnknownModelError | None = None
-        for name in names:
+        # LiteLLM takes the provider out of the model's name, and gives it beside that.
+        asked: list[tuple[str, str | None]] = [(name, found.provider) for name in names]
+        if found.provider is not None and model:
+            asked.append((model, None))
+        for name, provider in asked:
             try:
-                cost = keeper.prices.rates(name, tier=found.tier).cost(found.usage)
+                rates = keeper.prices.rates(name, provider=provider, tier=found.tier, bare=True)
+                return name, min(rates.cost(found.usage), MAX_NANOS)
             except UnknownModelError as error:
                 first = first or error
-            else:
-                return name, min(cost, MAX_NANOS)
+        if (cost := litellm_cost(answer)) is not None:
+            return names[0], cost
         assert first is not None
         if keeper.settings.unknown_model == "allow" and first.unit is None:
             return names[0], 0
         raise _without_price(first, "nothing was booked") from first
+
+
+class _Users(Mapping[str, dict[str, Any]]):
+    """Show a manager's records by user."""
+
+    def __init__(self, manager: BudgetManager) -> None:
+        self._manager = manager
+
+    def __getitem__(self, user: User) -> dict[str, Any]:
+        return self._manager._record(user)
+
+    def __contains__(self, user: object) -> bool:
+        return self._manager.is_valid_user(user)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manager.get_users())
+
+    def __len__(self) -> int:
+        return len(self._manager.get_users())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __setitem__(self, user: User, value: object) -> None:
+        raise ConfigurationError(
+            "user_dict shows what is stored, and is not stored itself: change a user by create_budget(), "
+            "update_cost() or reset_cost()"
+        )
+
+    __delitem__ = None
 
 
 def record(balance: Balance) -> dict[str, Any]:
@@ -396,14 +457,25 @@ def _counted(model: str, input_text: object, output_text: object) -> Reported:
     )
 
 
-def _read(answer: object) -> Reported:
-    found = reported(answer)
+def _read(answer: object, model: str | None) -> Reported:
+    found = read_answer(answer)
     if found.usage is None:
         raise ConfigurationError(
             f"no usage can be read from completion_obj ({type(answer).__name__}), so nothing was booked. "
-            "Pass the whole answer (awaited, not a stream), or model=, input_text= and output_text="
+            "Pass the whole answer (awaited, over, and not a stream), or model=, input_text= and output_text="
         )
-    return found
+    found = with_seen(found, answer, model or found.model or "")
+    assert found.usage is not None
+    # A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
+    if found.seen < max(found.usage.output_tokens, _LEAST_WRITTEN):
+        return found
+    written = found.seen
+    return replace(found, usage=Usage({**found.usage.units, "output_tokens": written}))
+
+
+def _id(user: User) -> str:
+    whole = isinstance(user, int) and not isinstance(user, bool)
+    return check_id(str(user) if whole else user, name="user")
 
 
 def _without_price(error: UnknownModelError, effect: str) -> UnknownModelError:

@@ -59,6 +59,7 @@ class Reported:
         seen: output tokens counted in the answer's text, where its usage may fall short of them; else 0. No
             less is booked.
         seen_as: the unit of those that are no text, such as `output_audio_tokens`.
+        provider: who answered, by the name that the answer gives it, or None.
     """
 
     usage: Usage | None
@@ -72,6 +73,7 @@ class Reported:
     billed: int | None = None
     seen: int = 0
     seen_as: str | None = None
+    provider: str | None = None
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""

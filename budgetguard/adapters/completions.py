@@ -12,10 +12,11 @@ from budgetguard.adapters.endpoint import Endpoint
 from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
-from budgetguard.adapters.responses import AnyTally, read_any
+from budgetguard.adapters.live import attach_live
+from budgetguard.adapters.shapes import ItemTally, read_answer
 from budgetguard.adapters.tally import with_seen
 from budgetguard.counting.input_bounds import input_reserve
-from budgetguard.counting.requests import given
+from budgetguard.counting.requests import given, is_reasoning
 from budgetguard.counting.responses import offered_tools
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
@@ -82,9 +83,7 @@ class FunctionRequest(Request):
         self._cap = cap
         self._name = name
         self._row = row
-        # What clients write into the request beside its own parameters.
-        extra = given(body, "extra_body")
-        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
+        self._body = body
         self._usage = usage
         self._provider = provider
         self._base_url = base_url
@@ -97,7 +96,7 @@ class FunctionRequest(Request):
         if self._free:
             rates = Rates.free(self.model, FREE_PROVIDER)
         else:
-            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url)
+            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
         if not self._free:
@@ -105,7 +104,7 @@ class FunctionRequest(Request):
                 projection,
                 self._body,
                 rates,
-                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url),
+                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url, bare=True),
                 learned_cap,
             )
         self._hides = projection.hidden is not None and projection.hidden.hides
@@ -133,13 +132,9 @@ class FunctionRequest(Request):
 
         if (streamed := ending_of_stream(answer, self.model)) is not None:
             return streamed
-        found = with_seen(read_any(answer), answer, self.model)
+        found = with_seen(read_answer(answer), answer, self.model)
         if found.usage is None and not found.pending:
-            raise UnpricedAnswerError(
-                f"{self._name}() answered with {type(answer).__name__}, from which no cost can be read, "
-                "so its projection was booked. Return the completion itself, a dict of that shape, or its "
-                "text; or pass @budgeted(usage=f), where f(answer) returns (input_tokens, output_tokens)"
-            )
+            raise self._unpriced(type(answer))
         return Answered(self._completed(found))
 
     def _completed(self, said: Reported) -> Reported:
@@ -148,6 +143,14 @@ class FunctionRequest(Request):
         if said.usage is None or not more:
             return said
         return replace(said, usage=Usage({**more, **said.usage.units}))
+
+    def _unpriced(self, kind: type) -> UnpricedAnswerError:
+        return UnpricedAnswerError(
+            f"{self._name}() answered with {kind.__name__}, from which no cost can be read, "
+            "so its projection was booked. Return the completion itself, a dict of that shape, or its "
+            "text; or pass @budgeted(usage=f), where f(answer) returns (input_tokens, output_tokens). "
+            "What it answered is this error's `answer`"
+        )
 
     def _read_usage(self, read: UsageReader, answer: object) -> Usage:
         try:
@@ -170,16 +173,41 @@ class FunctionRequest(Request):
         """Return the ending of an answer that is text: its tokens, and those of the input, are counted.
 
         Text does not tell what hosted tools cost, or turns that the provider keeps; then the projection
-        stands in.
+        stands in. Nor does it tell what a model has thought.
         """
         if self._hides:
             return Answered(Reported(usage=None))
         tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
-        return Answered(self._completed(Reported(Usage.of(input_tokens=tokens, output_tokens=output_tokens))))
+        usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
+        unsaid = frozenset({"output_tokens"} if is_reasoning(self.model) and output_tokens else ())
+        return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 
-    def tally_ending(self, tally: AnyTally) -> Ending | None:
-        """Return the ending that a stream's own report says; None as long as it has said nothing."""
-        return None if tally.reported is None else Answered(self._completed(tally.reported))
+    def tally_ending(self, tally: ItemTally) -> Ending:
+        """Return the ending that a stream says which was read to its end.
+
+        Raises:
+            UnpricedAnswerError: nothing of it could be read.
+        """
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None:
+            was_seen = seen and tally.unread is None and not is_reasoning(self.model)
+            if was_seen and "output_tokens" in said.unsaid:
+                said = replace(said, unsaid=said.unsaid - {"output_tokens"}, seen=max(said.seen, seen))
+            return Answered(self._completed(said))
+        if tally.unread is None:
+            return self.text_ending(seen)
+        if not tally.understood and not seen:
+            raise self._unpriced(tally.unread)
+        return Answered(Reported(usage=None, seen=seen))
+
+    def tally_ending_early(self, tally: ItemTally) -> Ending:
+        """Return the ending that a stream says which was read no further."""
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None and tally.told:
+            return Answered(self._completed(said))
+        if tally.unread is not None and not tally.understood and not seen:
+            return Answered(Reported(usage=None))  # what it said, nobody here can tell
+        return Abandoned(seen, reported=said)
 
     def reader(self) -> ItemReader:
         """Return what reads the cost from the items of a function that yields."""
@@ -197,11 +225,15 @@ class FunctionRequest(Request):
             return guard_awaitable(answer, call)
         from budgetguard.adapters.streams import attach_stream
 
-        return attach_stream(answer, call)
+        attached = attach_stream(answer, call)
+        # Who says how an answer is read reads it as it is.
+        if attached is not None or self._usage is not None:
+            return attached
+        return attach_live(answer, call, self.reader)
 
 
 class ItemReader:
-    """What a generator's items tell of its cost: text, or chunks of a completion.
+    """What a generator's items tell of its cost: text, or pieces of an answer.
 
     Args:
         request: the call.
@@ -211,44 +243,25 @@ class ItemReader:
     def __init__(self, request: FunctionRequest, *, told: bool = False) -> None:
         self._request = request
         self._told = told
-        self._tally = AnyTally(request.model)
-        self._text: list[str] = []
+        self._tally = ItemTally(request.model)
         self._any = False
         self._last: object = None
-        self._unread: object = None
 
     def feed(self, item: object) -> None:
         self._any = True
         if self._told:
             self._last = item
-        if isinstance(item, str):
-            self._text.append(item)
-        elif isinstance(item, Mapping) or any(hasattr(item, name) for name in _OF_A_STREAM):
-            self._tally.feed(item)
-        elif self._unread is None:
-            self._unread = item
+        self._tally.feed(item)
 
     def ending(self) -> Ending:
         if self._told and self._any:
             return self._request.ending(self._last)
-        if (said := self._request.tally_ending(self._tally)) is not None:
-            return said
-        seen = self._seen()
-        if self._unread is not None and not seen:
-            return self._request.ending(self._unread)  # raises: this is nothing that can be priced
-        return self._request.text_ending(seen)
+        return self._request.tally_ending(self._tally)
 
     def ending_early(self, error: BaseException | None) -> Ending:
-        said = self._request.tally_ending(self._tally)
-        if said is not None and self._tally.told:
-            return said
         if error is not None and not self._any:
             return self._request.ending_of_error(error)
-        return Abandoned(self._seen(), reported=self._tally.reported)
-
-    def _seen(self) -> int:
-        written = count_text("".join(self._text), encoding_for(self._request.model)) if self._text else 0
-        return written + self._tally.seen_tokens()
+        return self._request.tally_ending_early(self._tally)
 
 
 def ending_of_any_error(error: BaseException) -> Ending:
@@ -276,8 +289,6 @@ def _shown(value: object) -> str:
 
 CAPS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 INPUTS: Final = ("messages", "prompt", "input")
-# What an item of a stream has, whoever's it is: chunks of a completion, events of a response.
-_OF_A_STREAM: Final = ("choices", "usage", "response", "delta", "item")
 # Names that a request for a response has, and no other.
 _OF_RESPONSES: Final = (
     "conversation",

@@ -26,7 +26,10 @@ def field(value: object, name: str) -> Any:
     """Return a field of an SDK object or a mapping; None if it is absent."""
     if value is None:
         return None
-    found = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    try:
+        found = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    except Exception:  # noqa: BLE001 - a property of somebody's class
+        return None
     return None if is_absent(found) else found
 
 

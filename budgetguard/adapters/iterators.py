@@ -1,4 +1,4 @@
-"""Answers that go on after a guarded function has returned: generators, async generators, awaitables.
+"""Answers that go on after a guarded function has returned: iterators of every kind, and awaitables.
 
 Calls made inside a generator are inside the guarded call, but its caller is not, so the call is current
 only while the generator runs. A generator that nobody starts holds nothing; one that is dropped is
@@ -8,6 +8,7 @@ settled by a finalizer, which does no I/O itself.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +21,8 @@ from budgetguard.request import Ending, NotCharged, Unknown
 
 if TYPE_CHECKING:
     from budgetguard.calls import Call
+
+logger = logging.getLogger("budgetguard")
 
 
 class Reader(Protocol):
@@ -39,14 +42,15 @@ class Reader(Protocol):
         """Say how the call ended that goes no further: given up, or broken off by an error."""
 
 
-class _Stepped:
-    """What sync and async generators share: when the money is set aside, and who settles.
+class Stepped:
+    """Step through what a guarded call yields: when the money is set aside, and who settles.
 
     Args:
         call: the call, its money not yet set aside unless `begun`.
-        make: returns the generator.
+        make: returns the generator, or whatever is stepped through.
         reader: reads the cost from its items.
-        begun: the money is set aside already.
+        begun: the money is set aside already, and the answer was returned: it is nowhere else, so an end
+            that tells no cost raises nothing.
     """
 
     def __init__(self, call: Call, make: Callable[[], Any], reader: Reader, *, begun: bool = False) -> None:
@@ -56,45 +60,14 @@ class _Stepped:
         self._inner: Any = None
         self._over = False
         self._begun = False
+        self._keeps = begun
         self._call_off: Callable[[], bool] | None = None
         if begun:
+            self._inner = make()
             self._begin()
 
-    def _begin(self) -> None:
-        self._begun = True
-        self._call_off = self._call.finish_when_dropped(self, partial(self._reader.ending_early, None))
-
-    def _end(self) -> bool:
-        """Tell whether there is something to settle; from here on, nobody else will."""
-        self._over = True
-        return self._call_off is not None and self._call_off()
-
-
-class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
-    """Step through a generator as one guarded call."""
-
-    def send(self, value: Any) -> Any:
-        return self._step(lambda: self._inner.send(value))
-
-    def throw(self, *error: Any) -> Any:
-        if not self._begun:
-            # It runs no line of its body, and so makes no call.
-            self._over = True
-            self._inner = self._inner or self._make()
-        return self._step(lambda: self._inner.throw(*error))
-
-    def close(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        try:
-            if self._inner is not None:
-                self._inside(self._inner.close)
-        finally:
-            if self._end():
-                self._call.finish(self._reader.ending_early(None))
-
-    def _step(self, advance: Callable[[], Any]) -> Any:
+    def step(self, advance: Callable[[], Any]) -> Any:
+        """Return the next item, which `advance` brings; settle if there is none."""
         if self._over:
             # A finished generator knows best what it raises; a new one made for that runs nothing.
             if self._inner is None:
@@ -109,10 +82,10 @@ class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
         if self._inner is None:
             self._inner = self._make()
         try:
-            item = self._inside(advance)
+            item = self.inside(advance)
         except StopIteration:
             if self._end():
-                _complete(self._call, self._reader, self._call.finish)
+                self._complete(self._call.finish)
             raise
         except BaseException as error:
             if self._end():
@@ -121,39 +94,8 @@ class GuardedGenerator(_Stepped, Generator[Any, Any, Any]):
         self._reader.feed(item)
         return item
 
-    def _inside(self, do: Callable[[], Any]) -> Any:
-        frame = enter_frame(self._call)
-        try:
-            return do()
-        finally:
-            leave_frame(frame)
-
-
-class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
-    """Step through an async generator as one guarded call."""
-
-    async def asend(self, value: Any) -> Any:
-        return await self._step(lambda: self._inner.asend(value))
-
-    async def athrow(self, *error: Any) -> Any:
-        if not self._begun:
-            # It runs no line of its body, and so makes no call.
-            self._over = True
-            self._inner = self._inner or self._make()
-        return await self._step(lambda: self._inner.athrow(*error))
-
-    async def aclose(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        try:
-            if self._inner is not None:
-                await self._inside(self._inner.aclose)
-        finally:
-            if self._end():
-                await self._finish(self._reader.ending_early(None))
-
-    async def _step(self, advance: Callable[[], Awaitable[Any]]) -> Any:
+    async def astep(self, advance: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the next item, which `advance` brings; settle if there is none."""
         if self._over:
             if self._inner is None:
                 self._inner = self._make()
@@ -167,12 +109,12 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
         if self._inner is None:
             self._inner = self._make()
         try:
-            item = await self._inside(advance)
+            item = await self.ainside(advance)
         except StopAsyncIteration:
             if self._end():
                 endings: list[Ending] = []
                 try:
-                    _complete(self._call, self._reader, endings.append)
+                    self._complete(endings.append)
                 finally:
                     await self._finish(endings[0])
             raise
@@ -183,12 +125,61 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
         self._reader.feed(item)
         return item
 
-    async def _inside(self, do: Callable[[], Awaitable[Any]]) -> Any:
+    def give_up(self, close: Callable[[], Any] | None = None) -> Any:
+        """Settle what will be stepped no further, and close it."""
+        self._over = True
+        try:
+            return None if close is None else self.inside(close)
+        finally:
+            if self._end():
+                self._call.finish(self._reader.ending_early(None))
+
+    async def agive_up(self, close: Callable[[], Awaitable[Any]] | None = None) -> Any:
+        """Settle what will be stepped no further, and close it."""
+        self._over = True
+        try:
+            return None if close is None else await self.ainside(close)
+        finally:
+            if self._end():
+                await self._finish(self._reader.ending_early(None))
+
+    def inside(self, do: Callable[[], Any]) -> Any:
+        """Do something as a part of the call."""
+        frame = enter_frame(self._call)
+        try:
+            return do()
+        finally:
+            leave_frame(frame)
+
+    async def ainside(self, do: Callable[[], Awaitable[Any]]) -> Any:
+        """Do something as a part of the call."""
         frame = enter_frame(self._call)
         try:
             return await do()
         finally:
             leave_frame(frame)
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._call_off = self._call.finish_when_dropped(self, partial(self._reader.ending_early, None))
+
+    def _end(self) -> bool:
+        """Tell whether there is something to settle; from here on, nobody else will."""
+        self._over = True
+        return self._call_off is not None and self._call_off()
+
+    def _complete(self, finish: Callable[[Ending], object]) -> None:
+        try:
+            ending = self._reader.ending()
+        except UnpricedAnswerError as error:
+            finish(self._call.unreadable())
+            if self._call.delegated:
+                return
+            if not self._keeps:
+                raise
+            logger.warning("budgetguard: %s", error)
+        else:
+            finish(ending)
 
     async def _finish(self, ending: Ending) -> None:
         finish = partial(self._call.finish, ending)
@@ -197,6 +188,42 @@ class GuardedAsyncGenerator(_Stepped, AsyncGenerator[Any, Any]):
         except GeneratorExit:  # the task is being thrown away, and may not wait for anything
             background.put(finish)
             raise
+
+
+class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
+    """Step through a generator as one guarded call."""
+
+    def send(self, value: Any) -> Any:
+        return self.step(lambda: self._inner.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        if not self._begun:
+            # It runs no line of its body, and so makes no call.
+            self._over = True
+            self._inner = self._inner or self._make()
+        return self.step(lambda: self._inner.throw(*error))
+
+    def close(self) -> None:
+        if not self._over:
+            self.give_up(None if self._inner is None else self._inner.close)
+
+
+class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
+    """Step through an async generator as one guarded call."""
+
+    async def asend(self, value: Any) -> Any:
+        return await self.astep(lambda: self._inner.asend(value))
+
+    async def athrow(self, *error: Any) -> Any:
+        if not self._begun:
+            # It runs no line of its body, and so makes no call.
+            self._over = True
+            self._inner = self._inner or self._make()
+        return await self.astep(lambda: self._inner.athrow(*error))
+
+    async def aclose(self) -> None:
+        if not self._over:
+            await self.agive_up(None if self._inner is None else self._inner.aclose)
 
 
 def guard_awaitable(answer: Awaitable[Any], call: Call) -> Coroutine[Any, Any, Any]:
@@ -213,17 +240,6 @@ async def _await(answer: Awaitable[Any], call: Call) -> Any:
         return await answer
 
     return await adrive(invoking(call), invoke)
-
-
-def _complete(call: Call, reader: Reader, finish: Callable[[Ending], object]) -> None:
-    try:
-        ending = reader.ending()
-    except UnpricedAnswerError:
-        finish(call.unreadable())
-        if not call.delegated:
-            raise
-    else:
-        finish(ending)
 
 
 def _nothing() -> None:

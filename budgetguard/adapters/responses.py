@@ -157,12 +157,6 @@ class AnyTally(ResponseTally):
             super().feed(chunk)
 
 
-def read_any(answer: object) -> Reported:
-    """Read the usage of an answer that may be a completion or a response, with its hosted tools' fees."""
-    answer = parsed(answer)
-    return read_response(answer) if field(answer, "object") == "response" else reported(answer)
-
-
 def runs_in_background(body: Mapping[str, Any]) -> bool:
     """Whether a request's answer will come later, to be asked for."""
     return as_mapping(body).get("background") is True

@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any, Final, Protocol
 
 from budgetguard.adapters.reading_on import AsyncReader, SyncReader
-from budgetguard.adapters.responses import AnyTally
+from budgetguard.adapters.shapes import ItemTally
 from budgetguard.adapters.watches import EventWatch, Watch
 from budgetguard.background import background, is_inside
 from budgetguard.calls import Call
@@ -69,7 +69,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
     encoding = response.headers.get("content-encoding", "")
-    watch = EventWatch(AnyTally(call.request.model), hide_usage=False, encoding=encoding)
+    watch = EventWatch(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
     follow(response, watch, call)
     return answer
 
@@ -79,7 +79,7 @@ def ending_of_stream(answer: object, model: str) -> Ending | None:
     response = http_response(answer)
     if response is None or not is_read(response) or not is_event_stream(response):
         return None
-    return read_before(response, EventWatch(AnyTally(model), hide_usage=False))
+    return read_before(response, EventWatch(ItemTally(model), hide_usage=False))
 
 
 def is_read(response: Any) -> bool:

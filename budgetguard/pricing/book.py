@@ -50,11 +50,17 @@ _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "
 _PROVIDER_ALIASES = {
     "azure_ai": "azure",
     "bedrock": "aws",
+    "bedrock_converse": "aws",
+    "codestral": "mistral",
+    "cohere_chat": "cohere",
     "fireworks_ai": "fireworks",
     "gemini": "google",
+    "moonshot": "moonshotai",
+    "text-completion-codestral": "mistral",
     "text-completion-openai": "openai",
     "together_ai": "together",
     "vertex_ai": "google",
+    "vertex_ai_beta": "google",
     "xai": "x-ai",
 }
 
@@ -157,6 +163,7 @@ class PriceBook:
         base_url: str | None = None,
         tier: str | None = None,
         at: datetime | None = None,
+        bare: bool = False,
     ) -> Rates:
         """Return what the model costs.
 
@@ -167,6 +174,8 @@ class PriceBook:
             base_url: the API's address; one that belongs to no known provider decides nothing.
             tier: the service tier; see `Rates.with_tier`.
             at: the instant (naive: UTC), now by default; prices are looked up to the minute.
+            bare: where nothing says the provider and openai has no such model, take the only provider that
+                the name can be of (`claude-sonnet-4-5`).
 
         Raises:
             UnknownModelError: nobody knows the price, or it is not sure that this is the model meant.
@@ -181,13 +190,13 @@ class PriceBook:
         snapshot = get_snapshot()
         # Taken before the search: a registration meanwhile replaces the cache, and must not find this in it.
         cache = self._cache
-        key = (model, provider, base_url, int(instant.timestamp()) // 60)
+        key = (model, provider, base_url, bare, int(instant.timestamp()) // 60)
         cached = cache.get(key)
         if cached is not None and cached[0] is snapshot:
             found = cached[1]
         else:
             minute = instant.replace(second=0, microsecond=0)
-            found = self._find(snapshot, model, provider, base_url, minute)
+            found = self._find(snapshot, model, provider, base_url, minute, bare=bare)
             if len(cache) >= _CACHE_SIZE:
                 cache.clear()
             cache[key] = (snapshot, found)
@@ -211,12 +220,25 @@ class PriceBook:
             return Rates(name, provider_id, None, source.tables(None), source)
 
     def _find(
-        self, snapshot: DataSnapshot, model: str, provider: str | None, base_url: str | None, at: datetime
+        self,
+        snapshot: DataSnapshot,
+        model: str,
+        provider: str | None,
+        base_url: str | None,
+        at: datetime,
+        *,
+        bare: bool,
     ) -> Rates:
         provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
         lists = _Lists(snapshot, self._overrides, base_url, at)
         override = lists.registered(provider_id, names)
         source = lists.source(provider_id, names, override)
+        unnamed = not provider and not base_url and "/" not in model
+        if source is None and bare and unnamed and provider_id == DEFAULT_PROVIDER:
+            claimed = _claimed(snapshot, names[0])
+            if claimed is not None:
+                provider_id, override = claimed, lists.registered(claimed, names)
+                source = lists.source(claimed, names, override)
         if source is not None:
             others = None
             # Where the user says what the asked one costs, that is what it costs.
@@ -417,6 +439,14 @@ def _meant(
     if named is not None:
         return named, (rest, name)
     return DEFAULT_PROVIDER, (name,)
+
+
+def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
+    """Return the only provider that a bare name can be of: by its family, else the only one that lists it."""
+    listing = [one for one in snapshot.providers if _listed(snapshot, one.id, name) is not None]
+    family = [one for one in listing if one.model_match is not None and one.model_match.is_match(name)]
+    found = family or listing
+    return found[0].id if len(found) == 1 else None
 
 
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:

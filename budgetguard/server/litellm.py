@@ -265,13 +265,20 @@ def _record(value: object) -> _Record:
         if len(model) > LONGEST:
             raise ConfigurationError(f"model_cost names a model of more than {LONGEST} characters")
     return _Record(
-        limit=_usd(value["total_budget"], "total_budget"),
+        limit=_limit(value["total_budget"]),
         days=_days(value.get("duration")),
         created=_seconds(value.get("created_at"), "created_at"),
         updated=_seconds(value.get("last_updated_at"), "last_updated_at"),
         cost=_usd(value.get("current_cost", 0), "current_cost"),
         models={model: _usd(cost, f"model_cost of {model[:60]}") for model, cost in models.items()},
     )
+
+
+def _limit(value: Any) -> Nanos:
+    # LiteLLM takes a limit below nothing and sends it with every change of any user: like 0, it lets nothing
+    # through.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return 0 if number and -MAX_USD <= value < 0 else _usd(value, "total_budget")
 
 
 def _usd(value: Any, name: str) -> Nanos:

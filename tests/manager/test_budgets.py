@@ -168,7 +168,8 @@ def test_creating_a_user_again_changes_limit_and_window_and_keeps_the_spend(
         ({"created_at": "today"}, "created_at must be epoch seconds or a datetime, not 'today'"),
         ({"timezone": "Mars/Olympus"}, "unknown time zone 'Mars/Olympus'"),
         ({"align": "sideways"}, "align must be 'created' or 'calendar', not 'sideways'"),
-        ({"user": 1234}, "user must be text, not 1234"),
+        ({"user": 12.5}, "user must be text, not 12.5"),
+        ({"user": True}, "user must be text, not True"),
         ({"user": ""}, "user must not be empty"),
     ],
 )

@@ -199,7 +199,7 @@ WRONG: list[tuple[str, str, Any]] = [
             "user_dict",
             [{"a\u0000": {"total_budget": 1}}, {"\ud800": {"total_budget": 1}}],
         ),
-        ("litellm_set_budget", "user_dict.9.total_budget", [-1, "10", None, True, 1e300, 10**400, 10**8]),
+        ("litellm_set_budget", "user_dict.9.total_budget", ["10", None, True, 1e300, 10**400, 10**8, -1e300]),
         ("litellm_set_budget", "user_dict.9.current_cost", [-0.1, "1", None, True, 1e300, 10**400]),
         ("litellm_set_budget", "user_dict.9.model_cost", [[], "x", {"m": -1}, {"m": "1"}, {"m" * 10_001: 1}]),
         ("litellm_set_budget", "user_dict.9.duration", ["monthly", -1, 0, 1.5, True, 10**9, 10**400]),

@@ -275,3 +275,19 @@ def test_a_window_that_is_over_is_over_for_clients_too(tmp_path: Path) -> None:
         one.update_cost("u", 0.01)
         assert spent(service, clock=clock) == CENT
         one.close()
+
+
+def test_a_limit_below_nothing_is_none_and_stops_nobody_elses_changes(
+    service: Service, client: MakeClient
+) -> None:
+    one = client()
+    one.create_budget(-5, "below", 28)
+    one.create_budget(10, "u", 28)
+    one.update_cost("u", 0.25, "gpt-4o")
+    assert spent(service) == 25 * CENT
+    assert balance(service, "below").limit_nanos == 0
+    again = client()
+    assert again.user_dict["below"]["total_budget"] == 0
+    again.update_cost("u", 0.25, "gpt-4o")
+    one.update_cost("u", 0.25, "gpt-4o")
+    assert spent(service) == 75 * CENT
