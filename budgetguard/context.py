@@ -22,8 +22,9 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar, cast
@@ -41,19 +42,31 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Lost: TypeAlias = Literal["ended", "generator", "process"]
-"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's."""
+Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
+"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
+entered where it reaches nobody, and perhaps for this call."""
 
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_ENTERING: Final = frozenset({"__enter__", "__aenter__"})
-# Modules that step a generator once to enter what it enters, for whoever asked them to.
-_ENTERS_BY_STEPPING: Final = frozenset(
+# What context managers are entered and left by.
+_OF_MANAGERS: Final = frozenset({"__enter__", "__aenter__", "__exit__", "__aexit__"})
+# Modules that step a generator once to enter what it enters, for whoever asked them to; of which kinds.
+_ENTERS_BY_STEPPING: Final = {
+    "contextlib": _GENERATOR,
+    "_pytest.fixtures": inspect.CO_GENERATOR,
+    "pytest_asyncio.plugin": _GENERATOR,
+    # Its jobs may be the steps of generators that are not async.
+    "anyio._backends._asyncio": inspect.CO_ASYNC_GENERATOR,
+    "anyio._backends._trio": inspect.CO_ASYNC_GENERATOR,
+}
+# Modules that call the functions of threads and jobs.
+_RUN_JOBS: Final = frozenset(
     {
-        "contextlib",
-        "_pytest.fixtures",
-        "pytest_asyncio.plugin",
         "anyio._backends._asyncio",
-        "anyio._backends._trio",
+        "budgetguard.threads",
+        "concurrent.futures.thread",
+        "multiprocessing.pool",
+        "threading",
+        "trio._threads",
     }
 )
 
@@ -63,7 +76,7 @@ class Scope:
 
     Attributes:
         open: whether it is still entered.
-        task: a reference to the task in which it was entered; None outside of tasks.
+        task: the task in which it was entered, see `_task`.
         thread: the thread in which it was entered.
         frame: the id of the frame of the generator that entered it, and that frame's code; None if it was
             no generator. A frame that was kept would keep the generator from ending when it is dropped.
@@ -72,27 +85,25 @@ class Scope:
     __slots__ = ("code", "frame", "open", "task", "thread")
 
     def __init__(self, frame: FrameType | None = None) -> None:
-        task = _task()
         self.open = True
-        self.task = None if task is None else weakref.ref(task)
+        self.task = _task()
         self.thread = threading.get_ident()
         self.frame: int | None = None if frame is None else id(frame)
         self.code: CodeType | None = None if frame is None else frame.f_code
 
     def is_over_beside(self, other: Scope) -> bool:
         """Whether it was a generator's that was closed elsewhere, and entered where the other was."""
-        if self.frame is None or self.open or self.thread != other.thread:
-            return False
-        return self.is_of(None if other.task is None else other.task())
+        return (
+            self.frame is not None
+            and not self.open
+            and self.task is other.task
+            and self.thread == other.thread
+        )
 
-    def is_of(self, task: object | None) -> bool:
-        """Whether it was entered in this task; in none, if that is None."""
-        return (None if self.task is None else self.task()) is task
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # a frozen one takes 2 us to make, for each `with`
 class Link:
-    """Hold one `with` in the chain of those around us.
+    """Hold one `with` in the chain of those around us. Never changed: contexts and threads share it.
 
     Attributes:
         owner: what was entered.
@@ -155,6 +166,10 @@ _job = _Job()
 # The links that generators have entered and not left, by the ids of their frames.
 _of_generators: dict[int, tuple[Link, ...]] = {}
 
+# What was entered by jobs that do nothing else, and is not left: frameworks do this to enter what is not
+# async. The job's context is dropped at once, and who asked for it makes calls without a user.
+_stranded: dict[Scope, weakref.ref[Any]] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -214,6 +229,8 @@ def current_payer(keeper: object) -> Payer:
             user = link.user
         if link.run is not None and link.keeper is keeper:
             runs.setdefault(link.run.account, link.run)
+    if user is None and not runs and unknown is None and _stranded:
+        unknown = "stranded"
     return Payer(user, tuple(runs.values()), unknown)
 
 
@@ -256,7 +273,7 @@ def enter_link(
 
     Args:
         owner: what is entered.
-        frame: the frame of the generator in which it is; None if it is in none.
+        frame: of the function in which the `with` stands; None if nothing else runs before it is left.
         user: see `Link`, for this and for the others.
         run: see `Link`.
         keeper: see `Link`.
@@ -267,26 +284,37 @@ def enter_link(
     outer = _current.link
     if _of_generators:
         outer = _seen_from(_on_stack(), outer)
-    scope = Scope(frame)
+    generator = frame if frame is not None and _is_generator(frame) else None
+    scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
     link = Link(owner, scope, outer, user, run, keeper, tags, hook)
     _current.link = link
-    if frame is not None:
-        _of_generators[id(frame)] = (link, *_of_generators.get(id(frame), ()))
+    if generator is not None:
+        _of_generators[id(generator)] = (link, *_of_generators.get(id(generator), ()))
+    elif (user or run) and frame is not None and _is_whole_job(frame, scope):
+        _stranded[scope] = weakref.ref(owner, lambda _: _stranded.pop(scope, None))
 
 
-def leave_link(owner: object) -> None:
-    """Take out the innermost link of `owner`, wherever in the chain it now is."""
+def leave_link(owner: object, frame: FrameType | None = None) -> None:
+    """Take out the innermost link of `owner`, wherever in the chain it now is.
+
+    Args:
+        owner: what is left.
+        frame: of the function in which the `with` stands; only asked for while generators are open.
+    """
     link = _current.link
-    if link is not None and link.owner is owner and link.scope.frame is None:  # nearly always
+    if not _of_generators and link is not None and link.owner is owner:  # nearly always
         link.scope.open = False
         _current.link = _not_lent(link.outer)
         return
-    scope = _scope_of(owner)
-    if scope is None:
-        return  # entered in another context
+    scope = _scope_of(owner, frame)
+    if scope is None:  # entered in another context
+        scope = next((one for one, ref in tuple(_stranded.items()) if ref() is owner), None)
+        if scope is None:
+            return
     scope.open = False
+    _stranded.pop(scope, None)
     if scope.frame is not None:
         left = tuple(one for one in _of_generators.get(scope.frame, ()) if one.scope is not scope)
         if left:
@@ -302,14 +330,15 @@ def _not_lent(link: Link | None) -> Link | None:
     return link
 
 
-def _scope_of(owner: object) -> Scope | None:
+def _scope_of(owner: object, frame: FrameType | None) -> Scope | None:
     """Return the innermost entering of an owner; others that go on in other generators are not meant."""
     running = _on_stack() if _of_generators else ()
     inside = {link.scope for link in running}
     chain = _listed(_current.link)
+    by_frame = [link for link in running if frame is not None and link.scope.frame == id(frame)]
     reachable = [one for one in chain if one.scope.frame is None or one.scope in inside]
     entered_by_generators = [one for links in tuple(_of_generators.values()) for one in links]
-    for links in (reachable, running, chain, entered_by_generators):
+    for links in (by_frame, reachable, running, chain, entered_by_generators):
         for one in links:
             if one.owner is owner:
                 return one.scope
@@ -361,35 +390,48 @@ def _chain(links: list[Link], like: Link | None) -> Link | None:
     return rest
 
 
-def _task() -> object | None:
-    """Return the task that runs here, of asyncio or trio, or None."""
-    if asyncio._get_running_loop() is not None:
-        return asyncio.current_task()
-    if (trio := sys.modules.get("trio")) is not None:
+def _task() -> weakref.ref[Any] | None:
+    """Return a reference to the task that runs here, of asyncio or trio; None outside of tasks.
+
+    It is the same object each time for as long as anybody keeps it, and never that of another task.
+    """
+    task: object = None
+    if (loop := asyncio._get_running_loop()) is not None:
+        task = asyncio.current_task(loop)
+    elif (trio := sys.modules.get("trio")) is not None:
         try:
-            task: object = trio.lowlevel.current_task()
+            task = trio.lowlevel.current_task()
         except RuntimeError:
             return None
-        return task
-    return None
+    return None if task is None else weakref.ref(task)
 
 
-def _generator_of(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the generator in which a `with` stands, or None if it stands in none.
+def _used_in(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that enters, or leaves: of the function in which the `with` stands.
 
-    Context managers enter on behalf of who uses them, also those that are written as generators.
+    Context managers do so on behalf of who uses them, also those that are written as generators.
     """
     while frame is not None:
         code, outer = frame.f_code, frame.f_back
-        if code.co_name in _ENTERING or frame.f_globals.get("__name__") == "contextlib":
+        if code.co_name in _OF_MANAGERS or frame.f_globals.get("__name__") == "contextlib":
             frame = outer
-        elif not code.co_flags & _GENERATOR or code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-            return None
-        elif outer is not None and outer.f_globals.get("__name__") in _ENTERS_BY_STEPPING:
+        elif not code.co_flags & _GENERATOR or outer is None:
+            return frame
+        elif code.co_flags & _ENTERS_BY_STEPPING.get(outer.f_globals.get("__name__", ""), 0):
             frame = outer
         else:
             return frame
     return None
+
+
+def _is_whole_job(frame: FrameType, scope: Scope) -> bool:
+    """Whether to enter is all that a job does: nothing stands between it and what calls jobs."""
+    return scope.task is None and frame.f_globals.get("__name__") in _RUN_JOBS
+
+
+def _is_generator(frame: FrameType) -> bool:
+    flags = frame.f_code.co_flags
+    return bool(flags & _GENERATOR) and not flags & inspect.CO_ITERABLE_COROUTINE
 
 
 def _on_stack() -> tuple[Link, ...]:
@@ -410,9 +452,33 @@ def _missing(links: tuple[Link, ...], chain: Link | None) -> tuple[Link, ...]:
     return tuple(link for link in links if link.scope not in there)
 
 
-def _judged() -> Iterator[tuple[Link, Lost | None]]:
-    """Yield the links around us, innermost first, each with why it is lost, if it is; borders as well."""
+def _judged() -> Iterable[tuple[Link, Lost | None]]:
+    """Return the links around us, innermost first, each with why it is lost, if it is; borders as well."""
     link = _current.link
+    if not _of_generators and (entered_here := _entered_here(link)) is not None:  # nearly always
+        return entered_here
+    return _judge(link)
+
+
+def _entered_here(link: Link | None) -> list[tuple[Link, None]] | None:
+    """Return a chain of which all was entered by this task and is in no generator; None for any other."""
+    found: list[tuple[Link, None]] = []
+    if link is None:
+        return found
+    task, thread = _task(), threading.get_ident()
+    while link is not None:
+        scope = link.scope
+        if scope.task is not task or scope.thread != thread or scope.frame is not None:
+            return None
+        if link.border is not None or link.lost is not None:
+            return None
+        found.append((link, None))
+        link = link.outer
+    return found
+
+
+def _judge(link: Link | None) -> Iterator[tuple[Link, Lost | None]]:
+    """Yield what `_judged` returns, of any chain."""
     running: tuple[Link, ...] = ()
     if _of_generators:
         running = _on_stack()
@@ -428,7 +494,7 @@ def _judged() -> Iterator[tuple[Link, Lost | None]]:
     aside = _has_aside(link)
     while link is not None:
         scope = link.scope
-        here = scope.is_of(task) and scope.thread == thread
+        here = scope.task is task and scope.thread == thread
         lost = link.lost
         if link.border == "thread":
             handed = True
@@ -541,7 +607,26 @@ _CARRIED_CODE: Final = _carried.__code__
 
 
 def _follow() -> None:
-    follow(surroundings, within, within_thread, _forget)
+    if not _followed:
+        follow(surroundings, within, within_thread, _task_context, _forget)
+        _followed.append(True)
+
+
+_followed: list[bool] = []
+
+
+def _task_context() -> Context | None:
+    """Return a context to start a task in; None if the one that is current says whose it is.
+
+    Generators share the context of their callers, or are stepped in new ones. What is copied for a task
+    must be what counts here, where it is started.
+    """
+    if not _of_generators and not any(link.scope.frame is not None for link in _listed(_current.link)):
+        return None
+    link = _as_judged()
+    context = copy_context()
+    context.run(setattr, _current, "link", link and Link(None, Scope(), link, border="thread"))
+    return context
 
 
 def _forget() -> None:
@@ -557,33 +642,34 @@ class Surrounding:
     """
 
     def _enter(self, frame: FrameType | None) -> None:
-        """Enter: in the generator whose frame this is, or in none."""
+        """Enter, see `enter_link`."""
         raise NotImplementedError
 
-    def _leave(self) -> None:
-        leave_link(self)
+    def _leave(self, frame: FrameType | None) -> None:
+        """Leave, see `leave_link`."""
+        leave_link(self, frame)
 
     def _again(self) -> Surrounding:
         """Return what one call of a decorated function enters."""
         return self
 
     def __enter__(self) -> Self:
-        self._enter(_generator_of(sys._getframe(1)))
+        self._enter(_used_in(sys._getframe(1)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._leave(_used_in(sys._getframe(1)) if _of_generators else None)
 
     async def __aenter__(self) -> Self:
-        self._enter(_generator_of(sys._getframe(1)))
+        self._enter(_used_in(sys._getframe(1)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._leave(_used_in(sys._getframe(1)) if _of_generators else None)
 
     def __call__(self, function: F) -> F:
         if not callable(function) and not isinstance(function, classmethod | staticmethod):
@@ -597,7 +683,7 @@ class Surrounding:
         try:
             yield
         finally:
-            self._leave()
+            self._leave(None)
 
     def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
         entered = self._again()

@@ -28,6 +28,12 @@ _LOST = {
         "this process was forked by multiprocessing inside a `with budget_user(...)` (or a run's), and its "
         "workers work for everybody"
     ),
+    "stranded": (
+        "it has no user, and a context manager with a `with budget_user(...)` (or a run's) in it was entered "
+        "in another thread, by a job that did nothing else: there it reaches nobody, and it may be meant for "
+        "this call. FastAPI does so with a dependency that is not `async def`: make it one, or set the user "
+        "in a middleware (docs/web.md)"
+    ),
 }
 
 

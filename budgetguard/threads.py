@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import wrapt
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from multiprocessing.pool import ThreadPool
 
 Surroundings: TypeAlias = Callable[[], Any]
+TaskContext: TypeAlias = Callable[[], Context | None]
 Within: TypeAlias = Callable[[Any, Callable[[], Any]], Any]
 
 # What takes a function and the iterable that its jobs are made of; some read that in a thread of the pool.
@@ -30,14 +32,19 @@ _installed = False
 
 
 def follow(
-    surroundings: Surroundings, within: Within, within_thread: Within, forget: Callable[[], None]
+    surroundings: Surroundings,
+    within: Within,
+    within_thread: Within,
+    task_context: TaskContext,
+    forget: Callable[[], None],
 ) -> None:
-    """Make threads and the jobs of thread pools carry what is current, and processes not; once is enough.
+    """Make threads, jobs, and tasks carry what is current, and processes not; once is enough.
 
     Args:
         surroundings: returns what is current, or None.
         within: calls a job with that made current.
         within_thread: calls all that a thread does with that made current.
+        task_context: returns the context to start a task in; None if that is the current one.
         forget: what a process that multiprocessing has forked does first. Its pools' processes work for
             everybody, and those that are spawned begin with nothing.
     """
@@ -48,13 +55,17 @@ def follow(
         if _installed:
             return
         _installed = True
-    from concurrent.futures import ThreadPoolExecutor
+    from asyncio import BaseEventLoop
+    from concurrent.futures import Future, ThreadPoolExecutor
     from multiprocessing.pool import ThreadPool
     from multiprocessing.util import register_after_fork
 
-    carrier = _Carrier(surroundings, within, within_thread)
+    carrier = _Carrier(surroundings, within, within_thread, task_context)
     wrapt.wrap_function_wrapper(threading.Thread, "start", carrier.start)
     wrapt.wrap_function_wrapper(ThreadPoolExecutor, "submit", carrier.submit)
+    wrapt.wrap_function_wrapper(Future, "add_done_callback", carrier.submit)
+    wrapt.wrap_function_wrapper(BaseEventLoop, "create_task", carrier.create_task)
+    wrapt.register_post_import_hook(carrier.follow_uvloop, "uvloop")
     wrapt.wrap_function_wrapper(ThreadPool, "apply_async", carrier.apply_async)
     for name in _MAPS:
         wrapt.wrap_function_wrapper(ThreadPool, name, carrier.map)
@@ -64,10 +75,17 @@ def follow(
 class _Carrier:
     """Hold the wrappers."""
 
-    def __init__(self, surroundings: Surroundings, within: Within, within_thread: Within) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        within: Within,
+        within_thread: Within,
+        task_context: TaskContext,
+    ) -> None:
         self._surroundings = surroundings
         self._within = within
         self._within_thread = within_thread
+        self._task_context = task_context
 
     def start(self, wrapped: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
         carried = self._surroundings()
@@ -97,10 +115,21 @@ class _Carrier:
             put_back()
             raise
 
+    def create_task(self, wrapped: Callable[..., Any], _loop: object, args: Any, kwargs: Any) -> Any:
+        # A context that the caller gives is its own affair.
+        context = None if kwargs.get("context") is not None else self._task_context()
+        return wrapped(*args, **kwargs) if context is None else context.run(wrapped, *args, **kwargs)
+
+    def follow_uvloop(self, uvloop: Any) -> None:
+        wrapt.wrap_function_wrapper(uvloop.Loop, "create_task", self.create_task)
+
     # Jobs carry also that nothing is current: the pool's thread may have been started by somebody for whom
     # something was.
 
-    def submit(self, wrapped: Callable[..., Any], _pool: ThreadPoolExecutor, args: Any, kwargs: Any) -> Any:
+    # A callback belongs to who added it: it runs in a thread of the pool, after the job of somebody else.
+    def submit(
+        self, wrapped: Callable[..., Any], _on: ThreadPoolExecutor | Future[Any], args: Any, kwargs: Any
+    ) -> Any:
         if not args:
             return wrapped(*args, **kwargs)
         return wrapped(self._job(args[0]), *args[1:], **kwargs)

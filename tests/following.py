@@ -14,7 +14,7 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -214,7 +214,68 @@ async def _caller_of_generator(look: Look) -> tuple[str, After]:
     return seen, again
 
 
-async def _task_around_generator(look: Look) -> tuple[str, After]:
+async def _task_between_steps(look: Look) -> tuple[str, After]:
+    async def soon() -> str:
+        return look()
+
+    async def steps() -> AsyncIterator[None]:
+        async with budget_user("somebody else"):
+            yield
+
+    running = steps()
+    await anext(running)
+    seen = await asyncio.create_task(soon())
+
+    async def again() -> str:
+        try:
+            return await asyncio.create_task(soon())
+        finally:
+            await running.aclose()  # type: ignore[attr-defined]
+
+    return seen, again
+
+
+async def _callback_around_generator(look: Look) -> tuple[str, After]:
+    def steps() -> Iterator[None]:
+        with budget_user("alice"):
+            yield
+
+    running = steps()
+    next(running)
+
+    async def soon() -> str:
+        seen = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: seen.set_result(look()))
+        return str(await seen)
+
+    first = await soon()
+
+    async def again() -> str:
+        try:
+            return await soon()
+        finally:
+            running.close()  # type: ignore[attr-defined]
+
+    return first, again
+
+
+async def _done_callback(look: Look) -> tuple[str, After]:
+    left, seen = threading.Event(), queue.Queue[str]()
+    pool = ThreadPoolExecutor(1)
+    first, late = Future[None](), pool.submit(left.wait, 30)
+    first.add_done_callback(lambda _: seen.put(look()))
+    first.set_result(None)
+    late.add_done_callback(lambda _: seen.put(look()))
+
+    def again() -> str:
+        left.set()
+        with pool:
+            return seen.get(timeout=30)
+
+    return seen.get(timeout=30), again
+
+
+async def _task_of_generator(look: Look) -> tuple[str, After]:
     async def soon() -> str:
         return look()
 
@@ -301,6 +362,7 @@ ROWS: Final = (
         ALICE,
         (_thread_pool,),
     ),
+    Row("adds a callback to a job of a pool: `Future.add_done_callback(f)`", ALICE, ALICE, (_done_callback,)),
     Row("`await asyncio.to_thread(f)`, `loop.run_in_executor(None, f)`", ALICE, ALICE, (_in_executor,)),
     Row("`loop.call_soon(f)`, `loop.call_later(1, f)`", ALICE, REFUSED, (_callback,)),
     Row("`copy_context().run(f)`, called by whoever copied it", ALICE, ALICE, (_copied,)),
@@ -317,10 +379,22 @@ ROWS: Final = (
         (_caller_of_generator,),
     ),
     Row(
-        "a generator with a `with` in it starts a task, or its caller does between two steps",
+        "starts a task between two steps of a generator that has somebody else's `with` in it",
+        ALICE,
+        NOBODY,
+        (_task_between_steps,),
+    ),
+    Row(
+        'steps a generator that has a `with budget_user("alice")` in it and starts a task',
+        ALICE,
+        ALICE,
+        (_task_of_generator,),
+    ),
+    Row(
+        "calls `loop.call_soon(f)` between two steps of a generator that has a `with` in it",
         REFUSED,
         REFUSED,
-        (_task_around_generator,),
+        (_callback_around_generator,),
     ),
     Row(
         'a generator decorated with `@budget_user("alice")` steps, or starts a task',

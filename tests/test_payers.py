@@ -514,24 +514,167 @@ async def test_async_generators_in_turn_pay_for_themselves(guard: Guard) -> None
     assert who() == "nobody"
 
 
-async def test_a_task_that_may_be_a_generator_s_or_its_caller_s_is_refused(guard: Guard) -> None:
+async def in_this_context(step: Any) -> Any:
+    return await step
+
+
+@pytest.mark.parametrize("step", [in_this_context, asyncio.ensure_future])
+async def test_a_task_belongs_to_the_generator_that_starts_it_or_to_its_caller(
+    guard: Guard, step: Any
+) -> None:
+    who = asker(guard)
+
+    async def task() -> str:
+        assert await asyncio.to_thread(who) == who() == await asyncio.create_task(inner())
+        return who()
+
+    async def inner() -> str:
+        return who()
+
+    async def steps() -> AsyncIterator[Any]:
+        async with budget_user("alice"):
+            yield await asyncio.create_task(task())
+            async with asyncio.TaskGroup() as group:
+                started = group.create_task(task())
+            yield [started.result(), *await asyncio.gather(task(), task())]
+
+    running = steps()
+    seen = [await step(anext(running)), await asyncio.create_task(task())]
+    with budget_user("bob"):
+        seen += [await step(anext(running)), await asyncio.create_task(task())]
+        await running.aclose()  # type: ignore[attr-defined]
+        seen.append(await asyncio.create_task(task()))
+    assert [*seen, await asyncio.create_task(task())] == [
+        "alice", "nobody", ["alice"] * 3, "bob", "bob", "nobody"
+    ]  # fmt: skip
+
+
+async def test_a_task_that_outlives_the_generator_that_started_it_is_refused(guard: Guard) -> None:
+    who, left = asker(guard), asyncio.Event()
+
+    async def late() -> str:
+        await left.wait()
+        return who()
+
+    async def steps() -> AsyncIterator[Any]:
+        async with budget_user("alice"):
+            yield asyncio.create_task(late())
+
+    (task,) = [task async for task in steps()]
+    left.set()
+    assert await task == "refused"
+
+
+async def test_a_generator_that_is_left_by_break_leaves_its_caller_s_tasks_alone(guard: Guard) -> None:
     who = asker(guard)
 
     async def task() -> str:
         return who()
 
-    async def steps() -> AsyncIterator[str]:
-        async with budget_user("alice"):
-            yield await asyncio.create_task(task())
-            yield await asyncio.create_task(budget_user("alice")(task)())
+    with budget_user("bob"):
+        async for _ in async_agent("alice", who):
+            break
+        seen = [who(), await asyncio.create_task(task())]
+        await asyncio.sleep(0)
+        seen += [who(), await asyncio.create_task(task())]
+    assert seen == ["bob"] * 4
 
-    running = steps()
-    assert await anext(running) == "refused"
-    assert await asyncio.create_task(task()) == "refused"
-    assert await asyncio.create_task(budget_user("bob")(task)()) == "bob"
-    assert await anext(running) == "alice"
-    await running.aclose()  # type: ignore[attr-defined]
-    assert await asyncio.create_task(task()) == "nobody"
+
+def test_a_task_of_trio_that_may_be_a_generator_s_or_its_caller_s_is_refused(guard: Guard) -> None:
+    who, seen = asker(guard), list[str]()
+
+    async def task() -> None:
+        seen.extend([who(), budget_user("bob")(who)()])
+
+    async def main() -> None:
+        running = agent("alice", who)
+        async with trio.open_nursery() as nursery:
+            next(running)
+            nursery.start_soon(task)
+        running.close()  # type: ignore[attr-defined]
+
+    trio.run(main)
+    assert seen == ["refused", "bob"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_job_of_anyio_may_be_a_generator_s_step(guard: Guard, backend: str) -> None:
+    who = asker(guard)
+
+    async def main() -> list[str]:
+        running = agent("alice", who)
+        seen = []
+        for _ in range(2):
+            seen += [await anyio.to_thread.run_sync(next, running), who()]
+        running.close()  # type: ignore[attr-defined]
+        return seen
+
+    assert anyio.run(main, backend=backend) == ["alice", "nobody"] * 2
+
+
+def test_one_budget_user_that_generators_and_blocks_share_is_left_by_whoever_leaves_it(guard: Guard) -> None:
+    who, shared = asker(guard), budget_user("alice")
+
+    def steps() -> Iterator[str]:
+        with shared:
+            while True:
+                yield who()
+
+    a, b = steps(), steps()
+    assert [next(a), next(b), who()] == ["alice", "alice", "nobody"]
+    with shared:
+        a.close()  # type: ignore[attr-defined]
+        assert who() == "alice"
+        assert next(b) == "alice"
+    assert [who(), next(b), who()] == ["nobody", "alice", "nobody"]
+    b.close()  # type: ignore[attr-defined]
+
+
+def test_a_callback_belongs_to_who_added_it(guard: Guard) -> None:
+    who, left, seen = asker(guard), threading.Event(), queue.Queue[str]()
+    with ThreadPoolExecutor(1) as pool, budget_user("alice"):
+        job = pool.submit(left.wait, 30)
+        with budget_user("bob"):
+            job.add_done_callback(lambda _: seen.put(who()))
+        left.set()
+        assert seen.get(timeout=30) == "bob", "in a thread that alice's block has started"
+
+
+# Entered by a job that does nothing else
+
+
+@pytest.mark.parametrize("make", [budget_user, as_user, Payer])
+@pytest.mark.parametrize("run", [asyncio.to_thread, anyio.to_thread.run_sync])
+async def test_what_a_job_enters_that_does_nothing_else_is_not_silently_nobody_s(
+    guard: Guard, make: Any, run: Any
+) -> None:
+    """FastAPI enters so what its sync dependencies enter, and leaves it in another job."""
+    who, manager = asker(guard), make("alice")
+    assert who() == "nobody"
+    await run(manager.__enter__)
+    seen = [who(), await asyncio.to_thread(who), budget_user("bob")(who)()]
+    await run(manager.__exit__, None, None, None)
+    assert [*seen, who()] == ["refused", "refused", "bob", "nobody"]
+    del manager
+
+
+async def test_a_job_that_enters_and_is_dropped_or_goes_on_refuses_nobody_else(guard: Guard) -> None:
+    who, inside, left = asker(guard), threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(budget_user("alice").__enter__).result(30)
+    gc.collect()
+
+    def goes_on() -> str:
+        with as_user("alice"):
+            inside.set()
+            left.wait(30)
+            return who()
+
+    job = asyncio.get_running_loop().run_in_executor(None, goes_on)
+    inside.wait(30)
+    seen = [who()]
+    left.set()
+    assert [*seen, await job] == ["nobody", "alice"]
 
 
 async def test_a_job_in_a_thread_is_the_generator_s_or_its_caller_s(guard: Guard) -> None:
