@@ -13,6 +13,12 @@ is found is judged before it counts:
 - A job (`submit`, the methods of a thread pool, `asyncio.to_thread`) belongs to who submitted it, to its end.
 - A `with` inside a generator counts for what runs inside that generator: it is found by the generator's
   frame on the stack, since a generator shares its caller's context, or is stepped in a new one each time.
+  A task that is started meanwhile gets a context that says whose it is (`_task_context`).
+- What a job enters that does nothing else is *stranded*: its context is dropped, and whoever asked for it
+  goes on without a user. Nobody can see who that is, so calls without a user are refused until it is left.
+
+Nearly always none of this is so: every link was entered by the task that looks, in no generator. Then the
+chain counts as it is (`_entered_here`); all else is judged link by link (`_judge`).
 """
 
 from __future__ import annotations
