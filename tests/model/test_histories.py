@@ -61,8 +61,8 @@ charges = st.builds(
     ephemeral=st.booleans(),
 )
 # Now and then as much as there may be: a history has too few of them for a sum to reach its bound. Not often,
-# since the limits here refuse it, and then there is nothing to settle. (`one_of` would take either half of the
-# time: it leaves out what is named twice.)
+# since the limits here refuse it, and then there is nothing to settle. (`one_of` would take either half
+# of the time: it leaves out what is named twice.)
 amounts = st.sampled_from([*range(16), MAX_NANOS, 2**52 + 1])
 
 
