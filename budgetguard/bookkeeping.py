@@ -90,7 +90,7 @@ class Bookkeeper:
         self._observed: deque[tuple[str, int]] = deque()
         self._observe_now = False
         # Which store granted a hold: the settings may name another one by the time it is settled.
-        self._granted_by: dict[str, Store] = {}
+        self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
         self.under_way: dict[int, tuple[UnderWay, Dropped]] = {}
         self._outbox = Outbox(lambda: self.store, partial(self._tell_settled, estimated=False))
         _keepers.add(self)
@@ -223,7 +223,7 @@ class Bookkeeper:
             logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
             return False
         if isinstance(answer, Granted):
-            self._granted_by[hold.id] = store
+            self._granted_by[hold.id] = store, answer.accounts
             self._tell_lapses(answer.lapsed)
             if self.hooks:
                 self._emit_call(events.Held, hold, amount=to_usd(hold.amount), accounts=answer.accounts)
@@ -252,7 +252,7 @@ class Bookkeeper:
             return None
         self._tell_lapses(answer.lapsed if isinstance(answer, Granted | Refused) else ())
         if isinstance(answer, Granted):
-            self._granted_by[hold.id] = store
+            self._granted_by[hold.id] = store, answer.accounts
         return answer.balance if isinstance(answer, Refused) else None
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
@@ -470,7 +470,9 @@ class Bookkeeper:
 
     def _send(self, hold: Hold, settlement: Settlement) -> Settled | None:
         """Settle; None if the store did not take it, so that it is tried again later."""
-        store = self._granted_by.get(hold.id)
+        store: Store | None
+        store, accounts = self._granted_by.get(hold.id, (None, ()))
+        hold = _as_granted(hold, accounts)
         try:
             if store is None:
                 store = self.store
@@ -497,6 +499,21 @@ class Bookkeeper:
             return None
         self._granted_by.pop(hold.id, None)
         return None
+
+
+def _as_granted(hold: Hold, accounts: tuple[str, ...]) -> Hold:
+    """Require the accounts that granted a hold: a store that has lost both must not book it on nobody."""
+    if not any(_is_passed_over(charge) and charge.account in accounts for charge in hold.charges):
+        return hold
+    charges = [
+        replace(charge, required=True) if _is_passed_over(charge) and charge.account in accounts else charge
+        for charge in hold.charges
+    ]
+    return replace(hold, charges=tuple(charges))
+
+
+def _is_passed_over(charge: Charge) -> bool:
+    return not charge.required and charge.budget is None
 
 
 _keepers: weakref.WeakSet[Bookkeeper] = weakref.WeakSet()

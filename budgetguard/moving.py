@@ -23,7 +23,17 @@ from typing import Final
 
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.money import Nanos, format_usd
-from budgetguard.rows import AccountRow, Export, HoldRow, Stored, StoredAccount, StoredHold, gone_since
+from budgetguard.rows import (
+    AccountRow,
+    Export,
+    HoldRow,
+    Stored,
+    StoredAccount,
+    StoredHold,
+    StoredObservations,
+    StoredSwept,
+    gone_since,
+)
 from budgetguard.stores.base import public_url
 from budgetguard.stores.movable import BATCH, COPY, Movable
 from budgetguard.verifying import Latest
@@ -179,6 +189,8 @@ class _Copying:
             )
         if note is None:
             for one in self._target.export().rows:
+                if isinstance(one, StoredSwept):  # no row is left
+                    continue
                 raise ConfigurationError(
                     f"{whereto} has a project {project!r} already, with {_name_of(one)}: a copy would write "
                     "over it. Copy to another store or another project, or delete that one"
@@ -275,7 +287,7 @@ def _sums_of(export: Export, horizon: Milliseconds) -> Sums:
                 sums.spent += one.row["spent"]
                 sums.held += one.row["held"]
                 sums.fingerprint = sums.fingerprint + _hash("account", one.name, one.row) & _MASK
-        else:
+        elif isinstance(one, StoredObservations):
             sums.fingerprint = sums.fingerprint + _hash("model", one.model, one.counts) & _MASK
     return sums
 
@@ -321,7 +333,7 @@ def _side_by_side(
             other = next(theirs, None)
 
 
-def _name_of(one: Stored) -> str:
+def _name_of(one: StoredAccount | StoredHold | StoredObservations) -> str:
     if isinstance(one, StoredHold):
         return f"records of calls ({one.id} is one)"
     return f"account {one.name}" if isinstance(one, StoredAccount) else f"what was learned of {one.model}"

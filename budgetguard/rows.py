@@ -94,7 +94,14 @@ class StoredObservations:
     counts: Observations
 
 
-Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations
+@dataclass(frozen=True, slots=True)
+class StoredSwept:
+    """Hold the greatest id of a hold whose record a store has swept: see `Rows.swept_to`."""
+
+    id: str
+
+
+Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations | StoredSwept
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +110,9 @@ class Export:
 
     Attributes:
         at: when it was begun, by the store's clock.
-        rows: holds, then accounts in order of their names, then observations. A hold may come more than once:
-            the last of it counts. An account agrees with the holds that came before it.
+        rows: holds, then accounts in order of their names, then observations, then what was swept. A hold
+            may come more than once: the last of it counts. An account agrees with the holds that came before
+            it.
     """
 
     at: Milliseconds

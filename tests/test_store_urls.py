@@ -75,6 +75,9 @@ FORMS = [
     "{s}://host/0?user:{p}@host",
     "{s}://user:{p}@one,user:{p}@two/0",
     "{s}://host@user:{p}",
+    "{s}://host/0;password={p}",
+    "{s}://host/password={p}",
+    "{s}://host/0&password={p}",
 ]
 PARSERS = {
     **dict.fromkeys(redis_target.SCHEMES, redis_target.parse_url),

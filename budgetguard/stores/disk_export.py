@@ -6,7 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 
-from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations
+from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores.disk_rows import TableRows, account_of, hold_of
 from budgetguard.stores.disk_tables import parse, text_in
@@ -22,6 +22,8 @@ def exported(con: sqlite3.Connection, project: int, since: Milliseconds) -> Iter
     yield from _holds(con, project, since)
     yield from _accounts(con, project)
     yield from _observations(con, project)
+    if swept_to := TableRows(con, project, 0).swept_to:
+        yield StoredSwept(swept_to)
 
 
 def _holds(con: sqlite3.Connection, project: int, since: Milliseconds) -> Iterator[Stored]:

@@ -84,6 +84,10 @@ class TableRows:
         found = self._execute(tables.FIND_SWEPT, (self._project,)).fetchone()
         return "" if found is None else str(found[0])
 
+    def note_swept(self, hold_id: str) -> None:
+        """Note that the record of a hold was swept."""
+        self._execute(tables.SAVE_SWEPT, (hold_id, self._project))
+
     def mend_account(self, name: str) -> None:
         """Set what an account has spent to nothing, whatever stands there, and what it holds to its holds."""
         found = self._execute(tables.ACCOUNT_NUMBER, (self._project, name)).fetchone()

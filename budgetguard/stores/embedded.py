@@ -27,8 +27,9 @@ from budgetguard.rows import (
     HoldRow,
     Rows,
     Stored,
-    StoredAccount,
     StoredHold,
+    StoredObservations,
+    StoredSwept,
     balance,
     is_due,
     is_hold_due,
@@ -51,6 +52,9 @@ class TimedRows(Rows, Protocol):
 
     def move(self, moved_to: str | None) -> None:
         """Note where the project has moved."""
+
+    def note_swept(self, hold_id: str) -> None:
+        """Note that the record of a hold was swept."""
 
 
 class EmbeddedStore(ABC):
@@ -240,8 +244,10 @@ def _put(rows: TimedRows, one: Stored) -> None:
         rows.save_hold(one.id, one.row)
         for request_id in one.answers:
             rows.save_answer(request_id, one.id)
-    elif not isinstance(one, StoredAccount):
+    elif isinstance(one, StoredObservations):
         rows.save_observations(one.model, one.counts)
+    elif isinstance(one, StoredSwept):
+        rows.note_swept(one.id)
     elif one.row is None:
         rows.remove_account(one.name)
     else:

@@ -83,6 +83,11 @@ def parse_url(url: str, headers: Mapping[str, str] | None = None) -> Target:
             f"store {shown!r} is no address of a service: write https://HOST or https://HOST:PORT/PREFIX, "
             "with IPv6 in brackets"
         )
+    if ";" in parts.path or "=" in parts.path:
+        raise ConfigurationError(
+            f"store {shown!r} has options in its path: they come after a question mark, the key before an @ "
+            "(in a path, ; and = are written %3B and %3D)"
+        )
     if parts.fragment:
         raise ConfigurationError(f"store {shown!r}: a # has no place in it: write %23")
     try:

@@ -19,6 +19,7 @@ from budgetguard.rows import (
     StoredAccount,
     StoredHold,
     StoredObservations,
+    StoredSwept,
     came_since,
     copy_account,
     copy_hold,
@@ -82,15 +83,16 @@ class MemoryStore(EmbeddedStore):
             holds = sorted(item for item in self._holds.items() if came_since(item[1], since))
             accounts, observed = sorted(self._accounts.items()), sorted(self._observed.items())
             answers = list(self._answers.items())
-            at = self._clock()
-        return Export(at, _exported(holds, accounts, observed, answers))
+            at, swept_to = self._clock(), self._swept_to
+        return Export(at, _exported(holds, accounts, observed, answers, swept_to))
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of but the balances themselves."""
 
     @contextmanager
     def _transaction(self, *, whole: bool = False, until: float | None = None) -> Iterator[_MemoryRows]:
-        with self._whole():
+        with self._lock:
+            self._complete()
             if self._inside:
                 raise nested(self.url)
             self._inside = True
@@ -119,11 +121,14 @@ class MemoryStore(EmbeddedStore):
         if rows is not None:
             rows.apply()
             self._moved_to = rows.moved_to
+            self._swept_to = max(self._swept_to, rows.swept_to)
             self._committed = None
 
     def _peek(self, account: str) -> AccountRow | None:
-        with self._whole():
-            return self._rows().load_account(account)
+        with self._lock:
+            self._complete()
+            row = self._accounts.get(account)
+            return None if row is None else copy_account(row)
 
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
         with self._whole():
@@ -232,6 +237,9 @@ class _MemoryRows:
     def move(self, moved_to: str | None) -> None:
         self.moved_to = moved_to
 
+    def note_swept(self, hold_id: str) -> None:
+        self.swept_to = max(self.swept_to, hold_id)
+
     def load_account(self, name: str) -> AccountRow | None:
         new = self._new_accounts
         row = new[name] if name in new else self._accounts.get(name)
@@ -261,7 +269,7 @@ class _MemoryRows:
         return self._observed.get(model, {}) if found is None else found
 
     def count_models(self) -> int:
-        return len(self._observed)
+        return len(self._observed.keys() | self._new_observed.keys())
 
     def save_observations(self, model: str, counts: Observations) -> None:
         self._new_observed[model] = counts
@@ -272,6 +280,7 @@ def _exported(
     accounts: Iterable[tuple[str, AccountRow]],
     observed: Iterable[tuple[str, Observations]],
     answers: Iterable[tuple[str, str]],
+    swept_to: str,
 ) -> Iterator[Stored]:
     attached: dict[str, list[str]] = {}
     for request_id, hold_id in answers:
@@ -282,3 +291,5 @@ def _exported(
         yield StoredAccount(name, copy_account(account), len(account["open"]))
     for model, counts in observed:
         yield StoredObservations(model, dict(counts))
+    if swept_to:
+        yield StoredSwept(swept_to)

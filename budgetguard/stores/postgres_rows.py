@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from budgetguard.rows import AccountRow, HoldRow, Stored, StoredAccount, StoredHold, StoredObservations
+from budgetguard.rows import (
+    AccountRow,
+    HoldRow,
+    Stored,
+    StoredAccount,
+    StoredHold,
+    StoredObservations,
+    StoredSwept,
+)
 from budgetguard.stores.postgres_wire import decode, encode
 from budgetguard.windows import Milliseconds
 
@@ -27,6 +35,8 @@ def exported(ask: Ask, since: Milliseconds) -> Iterator[Stored]:
         yield StoredAccount(decode(row["name"]), _account_of(row), row["open_holds"])
     for row in _pages("name", lambda after: ask("export_models", after, _PAGE)):
         yield StoredObservations(decode(row["name"]), row["counts"])
+    if swept_to := ask("swept_to"):
+        yield StoredSwept(swept_to)
 
 
 def _pages(key: str, ask: Callable[[str], list[Mapping[str, Any]] | None]) -> Iterator[Mapping[str, Any]]:
@@ -42,6 +52,7 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
     accounts: dict[str, Any] = {}
     removed: set[str] = set()
     models: dict[str, Any] = {}
+    swept_to = ""
     for one in rows:
         if isinstance(one, StoredHold):
             before = holds.get(one.id, {}).get("answers", [])
@@ -49,6 +60,8 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
             holds[one.id] = {**_hold_value(one.id, one.row), "answers": list(answers)}
         elif isinstance(one, StoredObservations):
             models[one.model] = {"name": encode(one.model), "counts": one.counts}
+        elif isinstance(one, StoredSwept):
+            swept_to = max(swept_to, one.id)
         elif one.row is None:
             accounts.pop(one.name, None)
             removed.add(encode(one.name))
@@ -60,6 +73,7 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
         "accounts": list(accounts.values()),
         "removed": sorted(removed),
         "models": list(models.values()),
+        "swept": swept_to,
     }
 
 

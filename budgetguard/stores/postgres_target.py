@@ -71,6 +71,11 @@ def parse_url(url: str) -> Target:
             f"store {shown!r} has an @ in the wrong place: write "
             "postgresql://USER:PASSWORD@HOST/DATABASE, with %2F and %40 for / and @ in a name or a password"
         )
+    if ";" in path or "=" in path:
+        raise ConfigurationError(
+            f"store {shown!r} has options in the database's name: they come after a question mark, with & "
+            "between them; in a name, ; and = are written %3B and %3D"
+        )
     given = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in given if name in _OURS}
     rest = urlencode([pair for pair in given if pair[0] not in _OURS], quote_via=quote)

@@ -13,6 +13,7 @@ from budgetguard.rows import (
     StoredAccount,
     StoredHold,
     StoredObservations,
+    StoredSwept,
     gone_since,
 )
 from budgetguard.stores.redis_wire import decode, dump, encode, hold_of, number, optional, pairs
@@ -80,6 +81,9 @@ class Exporting:
         for model in sorted(self._models()):
             if counts := self._observed(decode(model)):
                 yield StoredObservations(decode(model), counts)
+        (swept_to,) = self._ask(b"swept")
+        if swept_to:
+            yield StoredSwept(decode(swept_to))
 
     def _by_id(self, index: bytes) -> Iterator[Stored]:
         low = b"-"
@@ -160,6 +164,8 @@ def words_of(one: Stored) -> list[bytes]:
     if isinstance(one, StoredObservations):
         counts = {**one.counts, "sum": sum(one.counts.values())}
         return [b"model", encode(one.model), *_flat((encode(b), number(n)) for b, n in counts.items())]
+    if isinstance(one, StoredSwept):
+        return [b"swept", encode(one.id)]
     if one.row is None:
         return [b"removed", encode(one.name)]
     return [b"account", encode(one.name), *_account_words(one.row)]

@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://(.*)", re.DOTALL)
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.%-]+)?(?::[0-9]{1,5})?"
 _HOSTS: Final = re.compile(f"{_HOST}(?:,{_HOST})*")
-_PATH: Final = re.compile(r"[^@:]*")
+# With ; or = in it, it may be an option that was not written after a question mark.
+_PATH: Final = re.compile(r"[^@:;=]*")
 _NAMED: Final = re.compile(r"(?:[a-z_]+=[^&]*&)*[a-z_]+=[^&]*")
 _WORD: Final = re.compile(r"[A-Za-z_-]{0,24}|-?[0-9.]{1,12}")
 _NUMBER: Final = re.compile(r"-?[0-9.]{0,12}")

@@ -10,7 +10,7 @@ import pytest
 from budgetguard.accounts import Budget
 from budgetguard.errors import StoreError
 from budgetguard.holds import Charge, Settlement
-from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations
+from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
 from budgetguard.stores.base import Store
 from budgetguard.stores.movable import Movable
 from budgetguard.testing._contract_base import (
@@ -63,6 +63,26 @@ class MovingLaws(ContractBase):
         assert list(copy.holds()) == list(lived.holds())
         for model in ("gpt-4o", AWKWARD):
             assert copy.observations(model) == lived.observations(model) != {}
+
+    def test_a_copy_books_nothing_again_of_which_the_first_has_swept_the_record(
+        self, make_store: MakeStore, copy: Movable, clock: FakeClock
+    ) -> None:
+        store = cast(Movable, make_store(clock, retention="7d"))
+        budget(store, 10_000)
+        call = granted(store, hold(clock, 10))
+        settled(store, call, 10)
+        clock.advance(8 * DAY)
+        for _ in range(700):
+            settled(store, granted(store, hold(clock, 1)), 0)
+        assert call.id not in {record.id for record in store.calls()}
+        for _ in range(2):
+            copy.restore(exported(store))
+        clock.advance(-8 * DAY)
+        assert settled(copy, call, 10).repeated
+        assert money(copy) == (10_000, 10, 0)
+        clock.advance(8 * DAY)
+        assert not settled(copy, hold(clock, 1), 1).repeated
+        store.close()
 
     def test_a_copy_goes_on_as_the_first_would(self, lived: Movable, copy: Movable, clock: FakeClock) -> None:
         open_hold = granted(lived, hold(clock, 7, USER, PROJECT))
@@ -335,6 +355,8 @@ def sorted_rows(rows: Iterator[Stored]) -> list[Stored]:
             found["hold", one.id] = StoredHold(one.id, one.row, tuple(sorted(one.answers)))
         elif isinstance(one, StoredObservations):
             found["model", one.model] = one
+        elif isinstance(one, StoredSwept):
+            found["swept", ""] = one
         else:
             found["account", one.name] = one
     return [found[key] for key in sorted(found)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,6 +86,33 @@ def test_a_call_whose_account_went_meanwhile_is_kept_too(place: Place) -> None:
         guard.set_budget(1, user="2")
         guard.flush()
         assert guard.balance("2").spent_nanos == COST
+    assert list(place.spool.waiting()) == []
+
+
+def test_a_call_that_the_project_alone_paid_for_is_kept_where_the_store_has_lost_the_project(
+    place: Place,
+) -> None:
+    project = replace(hold_of(), charges=(Charge("project:p"),))
+    with place.guard() as guard:
+        guard.store.set_budget("project:p", Budget(10**9))
+        assert guard.keeper.reserve(project)
+        with contextlib.closing(sqlite3.connect(place.folder / "store" / "cache.db")) as con, con:
+            con.execute("DELETE FROM account")
+            con.execute("DELETE FROM open_hold")
+        guard.keeper.settle(project, Settlement(COST))
+        assert [one.unknown for one in place.spool.waiting()] == [True]
+        guard.store.set_budget("project:p", Budget(10**9))
+        guard.flush()
+        found = guard.store.read("project:p")
+        assert found is not None
+        assert found.spent_nanos == COST
+    assert list(place.spool.waiting()) == []
+
+
+def test_a_call_that_nothing_limits_is_not_kept(place: Place) -> None:
+    nobody = replace(hold_of(), charges=(Charge("project:p"),))
+    with place.guard() as guard:
+        guard.keeper.settle(nobody, Settlement(COST))
     assert list(place.spool.waiting()) == []
 
 

@@ -60,8 +60,10 @@ charges = st.builds(
     pinned=st.booleans(),
     ephemeral=st.booleans(),
 )
-# Now and then as much as there may be: a history has too few of them for a sum to reach its bound.
-amounts = st.one_of(st.integers(0, 15), st.integers(0, 15), st.sampled_from([MAX_NANOS, 2**52 + 1]))
+# Now and then as much as there may be: a history has too few of them for a sum to reach its bound. Not often,
+# since the limits here refuse it, and then there is nothing to settle. (`one_of` would take either half
+# of the time: it leaves out what is named twice.)
+amounts = st.sampled_from([*range(16), MAX_NANOS, 2**52 + 1])
 
 
 class Histories(RuleBasedStateMachine):

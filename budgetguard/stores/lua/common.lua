@@ -344,20 +344,26 @@ local function describe(acc)
   return {acc.name, fields, call('HGETALL', P .. 'm:' .. acc.name), call('ZCARD', P .. 'o:' .. acc.name)}
 end
 
+-- The mark of what was swept, with one more record gone. That of a hold from the future would swallow others.
+local function swept_with(swept, id)
+  if id > swept and id < string.format('%012x', math.max(now - retention, 0)) then
+    return id
+  end
+  return swept
+end
+
 local function sweep()
   if sweeping == 0 then
     return
   end
   local horizon = '(' .. int(now - retention)
-  local swept, made_before = call('GET', P .. 'swept') or '', string.format('%012x', math.max(now - retention, 0))
-  local before = swept
+  local before = call('GET', P .. 'swept') or ''
+  local swept = before
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', horizon, 'LIMIT', 0, sweeping)) do
     call('DEL', P .. 'h:' .. id)
     call('ZREM', P .. 'holds', id)
     call('ZREM', P .. 'ended', id)
-    if id > swept and id < made_before then
-      swept = id
-    end
+    swept = swept_with(swept, id)
   end
   if swept ~= before then
     call('SET', P .. 'swept', swept)

@@ -19,6 +19,13 @@ end
 
 if what == 'now' then
   return {stamp, moved or ''}
+elseif what == 'swept' then
+  -- The server forgets records by itself; those that it has forgotten are swept later.
+  local swept = call('GET', P .. 'swept') or ''
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. int(now - retention))) do
+    swept = swept_with(swept, id)
+  end
+  return {swept}
 elseif what == 'ids' then
   local ids = {}
   while at < #ARGV do

@@ -63,6 +63,13 @@ function put.model()
   call('SADD', P .. 'models', model)
 end
 
+function put.swept()
+  local id = take()
+  if id > (call('GET', P .. 'swept') or '') then
+    call('SET', P .. 'swept', id)
+  end
+end
+
 while at < #ARGV do
   put[take()]()
 end

@@ -425,6 +425,50 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION @schema@.swept_to(p_project text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(s.id) FROM @schema@.swept s WHERE s.project = p_project
+$$;
+
+-- Insert or replace rows: {holds, accounts, removed, models, swept}, as in 0008 but for the last.
+CREATE OR REPLACE FUNCTION @schema@.restore(p_project text, p_rows jsonb, p_copy text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_moved text;
+    v_names text[];
+BEGIN
+    SELECT coalesce(array_agg(n), '{}') INTO v_names FROM (
+        SELECT r ->> 'name' AS n FROM jsonb_array_elements(p_rows -> 'accounts') r
+        UNION ALL SELECT jsonb_array_elements_text(p_rows -> 'removed')
+    ) s;
+    PERFORM @schema@.lock_accounts(p_project, v_names);
+    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
+    IF NOT starts_with(v_moved, p_copy) THEN
+        RETURN jsonb_build_object('moved', v_moved);
+    END IF;
+    DELETE FROM @schema@.holds h USING jsonb_array_elements(p_rows -> 'holds') r
+    WHERE h.project = p_project AND h.id = r ->> 'id';
+    INSERT INTO @schema@.holds SELECT h.* FROM jsonb_array_elements(p_rows -> 'holds') r,
+        jsonb_populate_record(NULL::@schema@.holds, r || jsonb_build_object('project', p_project)) h;
+    INSERT INTO @schema@.answers
+    SELECT p_project, sha256(convert_to(a, 'UTF8')), r ->> 'id', a
+    FROM jsonb_array_elements(p_rows -> 'holds') r, jsonb_array_elements_text(r -> 'answers') a
+    ON CONFLICT (project, answer) DO UPDATE SET hold_id = excluded.hold_id;
+    DELETE FROM @schema@.charges WHERE project = p_project AND account = ANY (v_names);
+    DELETE FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_names);
+    INSERT INTO @schema@.accounts SELECT a.* FROM jsonb_array_elements(p_rows -> 'accounts') r,
+        jsonb_populate_record(NULL::@schema@.accounts, r || jsonb_build_object('project', p_project)) a;
+    INSERT INTO @schema@.charges SELECT p_project, r ->> 'name', o.value::bigint, o.key
+    FROM jsonb_array_elements(p_rows -> 'accounts') r, jsonb_each_text(r -> 'open') o;
+    DELETE FROM @schema@.observations o USING jsonb_array_elements(p_rows -> 'models') r
+    WHERE o.project = p_project AND o.model = sha256(convert_to(r ->> 'name', 'UTF8'));
+    INSERT INTO @schema@.observations (project, model, counts, name)
+    SELECT p_project, sha256(convert_to(r ->> 'name', 'UTF8')), r -> 'counts', r ->> 'name'
+    FROM jsonb_array_elements(p_rows -> 'models') r;
+    INSERT INTO @schema@.swept SELECT p_project, p_rows ->> 'swept' WHERE p_rows ->> 'swept' <> ''
+    ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
+    RETURN 'null';
+END
+$$;
+
 DO $do$
 DECLARE
     v_function regprocedure;
