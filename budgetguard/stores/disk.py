@@ -9,6 +9,7 @@ moments (WAL with synchronous=NORMAL).
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import re
 import sqlite3
@@ -74,7 +75,6 @@ class DiskStore(EmbeddedStore):
         self._database = str(self._folder / DBNAME)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.RLock()
-        self._inside = False
         self._close_after = False
         self._since_sweep = 0
         self._file: StoreFile | None = None
@@ -83,13 +83,13 @@ class DiskStore(EmbeddedStore):
         self._number = 0
         self._fast = FastPath()
         survive_forks(self)
-        with _Use(self, "open"):
+        with self._use("open"):
             pass
 
     def reserve(self, hold: Hold) -> Reservation:
         until = time.monotonic() + self._timeout
         granted = None
-        with _Use(self, "write", until):
+        with self._use("write", until):
             con = self._ready()
             try:
                 granted = self._fast.reserve(con, self._number, hold, self._clock())
@@ -104,7 +104,7 @@ class DiskStore(EmbeddedStore):
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
         until = time.monotonic() + self._timeout
         settled = None
-        with _Use(self, "write", until):
+        with self._use("write", until):
             con = self._ready()
             try:
                 settled = self._fast.settle(con, self._number, hold, settlement, self._clock())
@@ -146,7 +146,7 @@ class DiskStore(EmbeddedStore):
             return rows.load_observations(model)
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        with _Use(self, "read") as con:
+        with self._use("read") as con:
             if account is None:
                 found = con.execute(tables.LIST_PROJECTS).fetchall()
             else:
@@ -158,7 +158,7 @@ class DiskStore(EmbeddedStore):
             return rows.moved_to
 
     def export(self, since: Milliseconds = 0) -> Export:
-        with _Use(self, "read"):
+        with self._use("read"):
             number = self._number
         return Export(self._clock(), self._exported(number, since))
 
@@ -169,10 +169,11 @@ class DiskStore(EmbeddedStore):
             yield from exported(con, project, since)
 
     def close(self) -> None:
+        if _is_owned(self._lock):
+            # A signal handler must not take the connection from the verb that it interrupts: the next lets go.
+            self._close_after = True
+            return
         with self._lock:
-            if self._inside:  # a signal handler must not take the connection from the verb that it interrupts
-                self._close_after = True
-                return
             self._let_go()
 
     def _ready(self) -> sqlite3.Connection:
@@ -199,7 +200,7 @@ class DiskStore(EmbeddedStore):
 
     @contextmanager
     def _transaction(self, *, whole: bool = False, until: float | None = None) -> Iterator[TableRows]:
-        with _Use(self, "write", until):
+        with self._use("write", until):
             con = self._ready()
             with writing(con):
                 yield TableRows(con, self._number, self._clock(), whole=whole)
@@ -207,7 +208,7 @@ class DiskStore(EmbeddedStore):
     @contextmanager
     def _reading(self) -> Iterator[TableRows]:
         """See one state of the store throughout; waits for nobody."""
-        with _Use(self, "read") if not self._is_nested() else self._apart() as con:
+        with self._use("read") if not self._is_nested() else self._apart() as con:
             try:
                 con.execute("BEGIN")
                 yield TableRows(con, self._number, self._clock())
@@ -216,12 +217,7 @@ class DiskStore(EmbeddedStore):
 
     def _is_nested(self) -> bool:
         """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            return self._inside and self._file is not None
-        finally:
-            self._lock.release()
+        return _is_owned(self._lock) and self._file is not None
 
     @contextmanager
     def _apart(self) -> Iterator[sqlite3.Connection]:
@@ -289,31 +285,57 @@ class DiskStore(EmbeddedStore):
                 "?timeout="
             )
 
-    def _end(self) -> None:
-        """Leave the connection to the next verb."""
-        self._inside = False
-        try:
-            if self._close_after:
-                self._close_after = False
-                self._let_go()
-        finally:
-            self._lock.release()
+    @contextmanager
+    def _use(self, doing: str, until: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Yield the connection to one verb at a time, which waits until the deadline at most.
 
-    def _check(self, error: BaseException, doing: str) -> None:
-        """Raise a StoreError for what Python raises over a file that is damaged, missing or full."""
-        if isinstance(error, Exception) and not isinstance(error, StoreError):
+        An interrupt may come between any two instructions. Wherever it comes, this generator ends, and so
+        lets go of the lock. It is one generator, since three of them cost a third of a verb.
+
+        Raises:
+            StoreError: the verb failed, the lock did not come in time, or this very thread is in the middle
+                of another verb.
+        """
+        lock = self._lock
+        if _is_owned(lock):
+            raise nested(public_url(self.url))
+        waits = self._timeout
+        try:
+            if not lock.acquire(False):
+                until = time.monotonic() + waits if until is None else until
+                self._wait(doing, until)
+            if until is not None:
+                waits = max(0.0, until - time.monotonic())
+            con = self._open(waits).connection
+            # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
+            if not 0.9 * self._waits <= waits <= 1.1 * self._waits + 0.01:
+                con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
+                self._waits = waits
+            yield con
+        except StoreError:
+            raise
+        except Exception as error:
             raise StoreError(_explain(error, doing, self._folder, self._timeout)) from error
+        finally:
+            try:  # noqa: SIM105 - an interrupt in a `suppress` would leave the lock taken
+                lock.release()
+            except RuntimeError:  # it was never taken
+                pass
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         """Have whatever Python raises over a file that is damaged, missing or full leave as a StoreError."""
         try:
             yield
-        except Exception as error:
-            self._check(error, doing)
+        except StoreError:
             raise
+        except Exception as error:
+            raise StoreError(_explain(error, doing, self._folder, self._timeout)) from error
 
     def _open(self, waits: float) -> StoreFile:
+        if self._close_after:
+            self._close_after = False
+            self._let_go()
         if self._identity is not None and _identity(self._database) != self._identity:
             self._let_go()
             raise StoreError(
@@ -348,46 +370,8 @@ class DiskStore(EmbeddedStore):
             self._file = None
 
 
-class _Use:
-    """A verb's use of the connection. It is no generator, since three of them cost a third of a verb."""
-
-    __slots__ = ("_doing", "_store", "_until")
-
-    def __init__(self, store: DiskStore, doing: str, until: float | None = None) -> None:
-        self._store = store
-        self._doing = doing
-        self._until = until
-
-    def __enter__(self) -> sqlite3.Connection:
-        store = self._store
-        waits = store._timeout
-        until = self._until
-        if not store._lock.acquire(False):
-            until = time.monotonic() + waits if until is None else until
-            store._wait(self._doing, until)
-        if store._inside:
-            store._lock.release()
-            raise nested(public_url(store.url))
-        store._inside = True
-        try:
-            if until is not None:
-                waits = max(0.0, until - time.monotonic())
-            con = store._open(waits).connection
-            # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
-            if not 0.9 * store._waits <= waits <= 1.1 * store._waits + 0.01:
-                con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
-                store._waits = waits
-            return con
-        except BaseException as error:
-            store._end()
-            store._check(error, self._doing)
-            raise
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._store._end()
-        if error is not None:
-            self._store._check(error, self._doing)
-
+# Whether this thread has a lock already: all re-entrant locks of Python tell, `threading.Condition` needs it.
+_is_owned: Final = operator.methodcaller("_is_owned")
 
 _LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # A constraint is violated by what a stranger planted: an update checks all columns of a row.
