@@ -170,7 +170,7 @@ class DiskStore(EmbeddedStore):
 
     def close(self) -> None:
         if _is_owned(self._lock):
-            # A signal handler must not take the connection from the verb that it interrupts: the next lets go.
+            # A signal handler must not take the connection from the verb that it interrupts: the next does.
             self._close_after = True
             return
         with self._lock:

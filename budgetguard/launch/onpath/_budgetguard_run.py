@@ -4,7 +4,6 @@ It runs in programs that never call a model, so it imports nothing: what guards 
 `openai`. Where that cannot be, `openai` cannot be imported either, for its calls would be under no budget.
 """
 
-import atexit
 import os
 import sys
 
@@ -59,6 +58,12 @@ def _verify(event: str, args: "Any") -> None:
         # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of all parts.
         if not _armed and args[0].startswith("openai."):
             _arm()
+        if args[0] in _unguarded and not _looks_at_exit:
+            # It is not there yet, and may be the last import of all.
+            import atexit
+
+            _looks_at_exit.append(True)
+            atexit.register(_look)
         _look()
 
 
@@ -84,6 +89,7 @@ def _tell(sdk: str) -> None:
 
 
 _armed: "list[bool]" = []
+_looks_at_exit: "list[bool]" = []
 # As `budgetguard.checking` has them, which is not imported here.
 _unguarded = [
     "ai21",
@@ -131,4 +137,3 @@ def _arm() -> None:
 
 sys.meta_path.insert(0, _Finder)
 sys.addaudithook(_verify)
-atexit.register(_look)
