@@ -1,9 +1,10 @@
 """Connections of strangers: how many there may be, and how long one may say nothing.
 
 A connection costs a file descriptor before it has said who it is. So there are fewer of them than
-descriptors, a request's head must come within some seconds, and where all places are taken a newcomer gets
-that of the connection that has been silent for longest, at the address with the most of those. What is under
-way stays.
+descriptors, a request's head must come within some seconds and an answer be taken within a minute, and where
+all places are taken a newcomer gets that of the connection that has been silent for longest, at the address
+with the most of those. What the service is at work on stays; what waits for its caller, that it sends the
+rest of its body or takes its answer, is let go of last.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import time
 from collections import OrderedDict
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -24,7 +25,12 @@ MOST: Final = "BUDGETGUARD_SERVE_CONNECTIONS"
 BACKLOG: Final = 128
 """Connections that are taken at once, before one can be let go of for another."""
 
+State: TypeAlias = Literal["mute", "idle", "slow", "busy"]
+"""Has asked nothing yet; is between two requests; is waited for in the middle of one; is worked for."""
+
+_LET_GO: Final[tuple[State, ...]] = ("mute", "idle", "slow")
 _HEAD_S: Final = 10.0
+_TAKING_S: Final = 60.0
 _UNLIMITED: Final = 10_000
 _LOG_EVERY_S: Final = 60.0
 _log = logging.getLogger("budgetguard.server")
@@ -67,33 +73,30 @@ class Connections:
     def __init__(self, most: int) -> None:
         self._most = most
         self._count = 0
-        # Those that have asked nothing yet, then those between two requests: by address, the oldest first.
-        self._mute: dict[str, OrderedDict[Droppable, None]] = {}
-        self._idle: dict[str, OrderedDict[Droppable, None]] = {}
+        # Of each state that can be let go of, by address, the oldest first.
+        self._silent: dict[State, dict[str, OrderedDict[Droppable, None]]] = {one: {} for one in _LET_GO}
         self._logged = float("-inf")
 
     def add(self, one: Droppable, address: str) -> bool:
         """Take a new connection, at the cost of another if need be; return whether there is a place."""
         if self._count >= self._most:
             self._say()
-            if not (self._drop(self._mute) or self._drop(self._idle)):
+            if not any(self._drop(self._silent[state]) for state in _LET_GO):
                 return False
         self._count += 1
-        self._mute.setdefault(address, OrderedDict())[one] = None
+        self.note(one, address, "mute")
         return True
 
-    def busy(self, one: Droppable, address: str) -> None:
-        """Note that a request is under way."""
-        _take(self._mute, one, address)
-        _take(self._idle, one, address)
-
-    def idle(self, one: Droppable, address: str) -> None:
-        """Note that a request is answered."""
-        self._idle.setdefault(address, OrderedDict())[one] = None
+    def note(self, one: Droppable, address: str, state: State) -> None:
+        """Note what a connection does from now on."""
+        for among in self._silent.values():
+            _take(among, one, address)
+        if state != "busy":
+            self._silent[state].setdefault(address, OrderedDict())[one] = None
 
     def remove(self, one: Droppable, address: str) -> None:
         """Forget a connection that was taken and has ended."""
-        self.busy(one, address)
+        self.note(one, address, "busy")
         self._count -= 1
 
     def _drop(self, among: dict[str, OrderedDict[Droppable, None]]) -> bool:
@@ -119,7 +122,8 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
     _timer: asyncio.TimerHandle | None = None
     _address = ""
     _is_kept = False
-    _was_busy = False
+    _state: State = "mute"
+    _is_taking = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection if there is a place."""
@@ -141,12 +145,27 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
         """Read, and see to it that a request's head which has begun ends soon."""
         super().data_received(data)
         self._look()
-        if not self._was_busy and self._timer is None:
+        if self._state in ("mute", "idle") and self._timer is None:
             self._timer = self.loop.call_later(_HEAD_S, self.drop)
 
     def on_response_complete(self) -> None:
         """Note that the connection is idle, unless another request waits on it."""
         super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        """Wait for who asked to take what it was answered, some time."""
+        super().pause_writing()
+        self._is_taking = False
+        self._look()
+        self._stop_timer()
+        self._timer = self.loop.call_later(_TAKING_S, self.drop)
+
+    def resume_writing(self) -> None:
+        """Go on, as it was taken."""
+        super().resume_writing()
+        self._is_taking = True
+        self._stop_timer()
         self._look()
 
     def drop(self) -> None:
@@ -156,12 +175,20 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
 
     def _look(self) -> None:
         cycle: Any = self.cycle
-        is_busy = cycle is not None and not cycle.response_complete
-        if is_busy:
+        state: State = "busy"
+        if cycle is None:
+            state = "mute"
+        elif not self._is_taking:
+            state = "slow"
+        elif cycle.response_complete:
+            state = "idle"
+        elif cycle.more_body:
+            state = "slow"
+        if state in ("busy", "slow") and self._is_taking:
             self._stop_timer()
-        if is_busy != self._was_busy and self._is_kept:
-            self._was_busy = is_busy
-            (_connections().busy if is_busy else _connections().idle)(self, self._address)
+        if state != self._state and self._is_kept:
+            self._state = state
+            _connections().note(self, self._address, state)
 
     def _leave(self) -> None:
         self._stop_timer()

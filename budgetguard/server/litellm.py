@@ -13,16 +13,18 @@ from typing import Any, Final
 
 from budgetguard.accounts import USER, Balance, Budget, account_name, check_id
 from budgetguard.errors import ConfigurationError
+from budgetguard.learning import MOST_MODELS
 from budgetguard.manager import record
 from budgetguard.money import MAX_USD, Nanos, to_nanos
 from budgetguard.server import schemas
 from budgetguard.server.access import check_key_project
+from budgetguard.server.reading import LONGEST_MODEL
 from budgetguard.server.routes import Call, Route
 from budgetguard.server.terms import keeps_booked
 from budgetguard.server.views import Report, Views, account_of, view_id
 from budgetguard.stores.base import Store
 from budgetguard.windows import Milliseconds
-from budgetguard.wire.fields import LONGEST, Fields, shown
+from budgetguard.wire.fields import Fields, shown
 
 COOKIE: Final = "budgetguard_client"
 """Tells one process from another; it lets nobody in."""
@@ -107,7 +109,10 @@ def set_budget(call: Call) -> dict[str, Any]:
     reports = [_report(call, cookie, one, now) for one, _ in sent]
     made = (account_name(USER, one.user) for one, _ in sent)
     call.projects.quotas.check_accounts(store, (*made, *(account_of(report.view) for report in reports)))
+    tells_apart = call.projects.quotas.tells_apart
     for (one, digest), report in zip(sent, reports, strict=True):
+        named = {model: cost for model, cost in report.models.items() if tells_apart(store, model)}
+        report = replace(report, models=named)  # what no model explains is booked as unknown
         is_admin = call.key.may("admin")
         _apply_terms(store, views, report, one, now, may_move_window=is_admin)
         if views.post(report, may_lower=is_admin):
@@ -259,11 +264,13 @@ def _record(value: object) -> _Record:
     if not isinstance(value, Mapping) or "total_budget" not in value:
         raise ConfigurationError(f"a record must be an object with total_budget, not {shown(value)}")
     models = value.get("model_cost", {})
-    if not isinstance(models, Mapping) or len(models) > LONGEST:
-        raise ConfigurationError(f"model_cost must be an object of models, not {shown(models)}")
+    if not isinstance(models, Mapping) or len(models) > MOST_MODELS:
+        raise ConfigurationError(
+            f"model_cost must be an object of at most {MOST_MODELS} models, not {shown(models)}"
+        )
     for model in models:
-        if len(model) > LONGEST:
-            raise ConfigurationError(f"model_cost names a model of more than {LONGEST} characters")
+        if len(model) > LONGEST_MODEL:
+            raise ConfigurationError(f"model_cost names a model of more than {LONGEST_MODEL} characters")
     return _Record(
         limit=_limit(value["total_budget"]),
         days=_days(value.get("duration")),

@@ -1,4 +1,4 @@
-"""How much one project may keep in the service's store: accounts, and holds that are open.
+"""How much one project may keep in the service's store: accounts, names of models, and holds that are open.
 
 Each server counts for itself: all there is when a project first makes something, what is made from then on,
 and all anew where that comes to the limit. So several servers together may let in somewhat more.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from budgetguard.holds import Hold
+from budgetguard.learning import MOST_MODELS
 from budgetguard.server.problems import QuotaExceeded
 from budgetguard.stores.base import Store
 
@@ -35,6 +36,9 @@ class _Tally:
     holds: int = 0
     names: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Accounts that are known to exist, the latest."""
+    open: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
+    """Holds that were granted here: for how many accounts, and until when."""
+    models: set[str] = field(default_factory=set)
 
     def know(self, name: str) -> None:
         """Note that an account exists, or will in a moment."""
@@ -99,11 +103,44 @@ class Quotas:
                 )
             tally.holds += len(hold.charges)
 
-    def ended(self, store: Store, hold: Hold) -> None:
-        """Note that a hold is not open, be it that it ended or that it was never granted."""
+    def granted(self, store: Store, hold: Hold) -> None:
+        """Note that a hold for which there was room is open."""
+        tally = self._tally(store.project)
+        with tally.lock:
+            tally.open[hold.id] = len(hold.charges), time.monotonic() + hold.ttl / 1000
+            if len(tally.open) > self._holds:
+                tally.open.popitem(last=False)
+
+    def not_granted(self, store: Store, hold: Hold) -> None:
+        """Note that a hold for which there was room did not take it."""
         tally = self._tally(store.project)
         with tally.lock:
             tally.holds = max(0, tally.holds - len(hold.charges))
+
+    def ended(self, store: Store, ident: str) -> None:
+        """Note that a hold has ended: one that was granted here, as anybody may settle what never was."""
+        tally = self._tally(store.project)
+        with tally.lock:
+            accounts, until = tally.open.pop(ident, (0, 0.0))
+            if until > tally.counted_at:  # else it had lapsed by then, and was not among those counted
+                tally.holds = max(0, tally.holds - accounts)
+
+    def tells_apart(self, store: Store, model: str) -> bool:
+        """Tell whether there is room for a model's name: every account keeps those of its present window.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        tally = self._tally(store.project)
+        with tally.lock:
+            if model in tally.models:
+                return True
+            if len(tally.models) >= MOST_MODELS or tally.counted_at < 0:
+                self._count(tally, store)
+            if len(tally.models) >= MOST_MODELS:
+                return model in tally.models
+            tally.models.add(model)
+            return True
 
     def forget(self, store: Store, account: str) -> None:
         """Note that an account was deleted."""
@@ -139,7 +176,9 @@ class Quotas:
         if now - tally.counted_at < _AGAIN_S:
             return
         accounts = holds = 0
+        models: set[str] = set()
         for one in store.list():
             accounts += 1
             holds += one.open_holds
-        tally.accounts, tally.holds, tally.counted_at = accounts, holds, now
+            models.update(one.models)
+        tally.accounts, tally.holds, tally.models, tally.counted_at = accounts, holds, models, now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,7 +45,7 @@ def account(value: object, name: str) -> str:
 
 
 def hold(value: object) -> Hold:
-    """Return the hold that a body tells of, its id and accounts checked.
+    """Return the hold that a body tells of, its id, accounts and lengths checked.
 
     Raises:
         ConfigurationError: what is wrong, by name.
@@ -60,6 +61,11 @@ def hold(value: object) -> Hold:
         )
     if len(found.tags) > _MOST_TAGS:
         raise ConfigurationError(f"hold.tags has {len(found.tags)} tags: at most {_MOST_TAGS} label a call")
+    if len(found.model) > LONGEST_MODEL:
+        raise ConfigurationError(
+            f"hold.model must be at most {LONGEST_MODEL} characters, and {found.model[:20] + '…'!r} has "
+            f"{len(found.model)}"
+        )
     length = sum(map(len, (*found.tags, *names, found.user or "", found.model, found.endpoint)))
     if length > _MOST_TEXT:
         raise ConfigurationError(
@@ -79,12 +85,27 @@ def settlement(value: object) -> Settlement:
         raise ConfigurationError(
             f"settlement.observed has {len(found.observed)} pairs: at most {MOST_OBSERVED} are taken at once"
         )
+    if len(found.thresholds) > _MOST_THRESHOLDS:
+        raise ConfigurationError(
+            f"settlement.thresholds has {len(found.thresholds)} percentages: at most {_MOST_THRESHOLDS} are "
+            "told of at once"
+        )
     units = {} if found.usage is None else found.usage.units
     if len(units) > _MOST_UNITS or any(len(unit) > _LONGEST_UNIT for unit in units):
         raise ConfigurationError(
             f"settlement.usage must be at most {_MOST_UNITS} units of at most {_LONGEST_UNIT} characters"
         )
-    return found
+    return replace(found, thresholds=tuple(dict.fromkeys(found.thresholds)))
+
+
+def is_ahead(ident: str, now: Milliseconds) -> bool:
+    """Tell whether a hold's id is of days to come, until the end of which it would be kept."""
+    return made_at(ident) > now + _AHEAD
+
+
+def made_at(ident: str) -> Milliseconds:
+    """Return the time that a hold's id begins with, by which stores find and sweep it."""
+    return int(ident[:12], 16)
 
 
 LONGEST_TTL: Final[Milliseconds] = 366 * 86_400_000
@@ -93,7 +114,13 @@ LONGEST_TTL: Final[Milliseconds] = 366 * 86_400_000
 MOST_OBSERVED: Final = 1_000
 """Observations that one settlement may bring: clients send those of some calls at once."""
 
+LONGEST_MODEL: Final = 500
+"""Characters of a model's name: each account keeps the names of all that it paid for."""
+
+# Clocks of clients that are not kept by anything are wrong by hours.
+_AHEAD: Final[Milliseconds] = 86_400_000
 _MOST_TEXT: Final = 20_000
+_MOST_THRESHOLDS: Final = 100
 _MOST_UNITS: Final = 100
 _LONGEST_UNIT: Final = 100
 _MOST_CHARGES: Final = 100

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
 from itertools import islice
 from typing import Any, Final, cast
 
 from budgetguard.accounts import Budget
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Granted, Settled
+from budgetguard.holds import Granted, Hold, HoldState, Settled
 from budgetguard.report import Dimension, summarize
 from budgetguard.server import reading, schemas
 from budgetguard.server.problems import Forbidden
 from budgetguard.server.routes import Call, Parameter, Route
 from budgetguard.server.terms import keeps_booked
+from budgetguard.server.views import UNKNOWN_MODEL
 from budgetguard.stores.base import Store
 from budgetguard.wire.answers import balance_to_json, record_to_json, reservation_to_json, settled_to_json
 from budgetguard.wire.fields import Fields, read_text
@@ -23,14 +25,18 @@ from budgetguard.wire.requests import budget_from_json
 def reserve(call: Call) -> dict[str, Any]:
     """Answer POST …/reserve."""
     hold, quotas, store = reading.hold(call.body), call.projects.quotas, call.store
+    if reading.is_ahead(hold.id, call.projects.clock()):
+        raise _ahead(hold)
     quotas.check_hold(store, hold)
     answer = None
     try:
-        answer = store.reserve(hold)
+        answer = store.reserve(_named(call, hold))
         return reservation_to_json(answer)
     finally:
         if not isinstance(answer, Granted) or answer.repeated:
-            quotas.ended(store, hold)
+            quotas.not_granted(store, hold)
+        else:
+            quotas.granted(store, hold)
 
 
 def settle(call: Call) -> dict[str, Any]:
@@ -41,14 +47,16 @@ def settle(call: Call) -> dict[str, Any]:
     fields.end()
     if settlement.state == "voided" and settlement.cost:
         raise ConfigurationError("settlement.cost must be 0 where settlement.state is 'voided'")
-    if not settlement.cost and not call.key.may("admin") and _has_lapsed(call.store, hold.id):
+    if not settlement.cost and not call.key.may("admin") and _state(call.store, hold.id) == "lapsed":
         # To give it back now would take away what its lapse has booked; what it really cost may still come.
         return settled_to_json(Settled(booked=0, repeated=True))
+    if reading.is_ahead(hold.id, call.projects.clock()) and _state(call.store, hold.id) is None:
+        raise _ahead(hold)
     quotas = call.projects.quotas
     quotas.check_accounts(call.store, (one.account for one in hold.charges if one.budget is not None))
-    answer = call.store.settle(hold, settlement)
+    answer = call.store.settle(_named(call, hold), settlement)
     if isinstance(answer, Settled) and not answer.repeated:
-        quotas.ended(call.store, hold)
+        quotas.ended(call.store, hold.id)
     return settled_to_json(answer)
 
 
@@ -129,7 +137,7 @@ def calls(call: Call) -> dict[str, Any]:
     most, after = reading.page_size(call.query), call.query.get("after")
     if after is not None:
         # Ids begin with the time by which the store finds them.
-        since = max(since, int(reading.hold_id(after, "after")[:12], 16))
+        since = max(since, reading.made_at(reading.hold_id(after, "after")))
     rows = (one for one in call.store.calls(since, until) if after is None or one.id > after)
     return _records(list(islice(rows, most + 1)), most)
 
@@ -146,9 +154,22 @@ def report(call: Call) -> dict[str, Any]:
     return summarize(call.store.calls(since, until), cast(list[Dimension], by), zone=UTC).to_dict()
 
 
-def _has_lapsed(store: Store, hold_id: str) -> bool:
-    made = int(hold_id[:12], 16)  # by which stores find it
-    return any(one.id == hold_id and one.state == "lapsed" for one in store.calls(made, made + 1))
+def _state(store: Store, hold_id: str) -> HoldState | None:
+    made = reading.made_at(hold_id)
+    return next((one.state for one in store.calls(made, made + 1) if one.id == hold_id), None)
+
+
+def _named(call: Call, hold: Hold) -> Hold:
+    """Return a hold under the model that it is booked as: of too many, not each is told apart."""
+    is_told = call.projects.quotas.tells_apart(call.store, hold.model)
+    return hold if is_told else replace(hold, model=UNKNOWN_MODEL)
+
+
+def _ahead(hold: Hold) -> ConfigurationError:
+    return ConfigurationError(
+        f"hold.id {hold.id[:12]!r}… begins with a time more than a day ahead of the service's: set the "
+        "clock of the machine that made it"
+    )
 
 
 def _check_window(call: Call, account: str, budget: Budget) -> None:

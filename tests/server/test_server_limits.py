@@ -20,7 +20,7 @@ import pytest
 from budgetguard.accounts import Budget
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.holds import VOID, Charge, Settlement, new_hold_id
-from budgetguard.server import gates, webhooks
+from budgetguard.server import gates, quotas, webhooks
 from budgetguard.server.bodies import MOST_VALUES, parse
 from budgetguard.server.connections import Connections
 from budgetguard.server.gates import Circuits, Gate
@@ -47,11 +47,14 @@ _DAY = 86_400_000
 
 @pytest.fixture
 def spender(service: Service) -> Iterator[httpx2.Client]:
-    """A key that spends; `user:1` has spent 40 of 100 this month, and `user:2` for good."""
+    """A key that spends; `user:1` has spent 40 of 100 this month, `user:2` for good, `user:3` holds 40."""
     store = service.open()
-    for account, duration in (("user:1", "monthly"), ("user:2", None)):
+    for account, duration in (("user:1", "monthly"), ("user:2", None), ("user:3", None)):
         store.set_budget(account, Budget(100, duration))
-        store.settle(hold(40, account), Settlement(40))
+        if account == "user:3":
+            store.reserve(hold(40, account))
+        else:
+            store.settle(hold(40, account), Settlement(40))
     store.close()
     with service.client(service.key("p", "spend")) as client:
         yield client
@@ -80,6 +83,9 @@ def put(client: httpx2.Client, account: str = "user:1", **terms: Any) -> httpx2.
         ("user:1", {"starts_at": system_clock() + 1000}),
         ("user:1", {"duration": "1s", "starts_at": 0}),
         ("user:2", {"duration": "1s"}),
+        ("user:2", {"duration": "7d"}),
+        ("user:3", {"duration": "1s"}),
+        ("user:3", {"duration": "7d"}),
         ("user:2", {"duration": "7d", "starts_at": system_clock() - 7 * _DAY + 1000}),
     ],
 )
@@ -101,7 +107,13 @@ def test_a_key_that_spends_makes_budgets_and_repeats_and_limits_them(spender: ht
         assert answer.status_code == 200, answer.text
         assert answer.json()["balance"]["spent_nanos"] == 40
     assert put(spender, "user:new", duration="1s").status_code == 200
-    assert put(spender, "user:2", duration="7d").json()["balance"]["spent_nanos"] == 40
+    for terms in ({"limit": 50, "duration": None}, {"duration": None, "timezone": "Asia/Tokyo"}):
+        assert put(spender, "user:2", **terms).json()["balance"]["spent_nanos"] == 40
+    # One that has nothing booked may be given its first window, of a day at least.
+    put(spender, "user:4", duration=None)
+    assert put(spender, "user:4", duration="1h").status_code == 403
+    assert put(spender, "user:4", duration="7d").json()["balance"]["duration"] == "7d"
+    assert put(spender, "user:4", duration="8d").status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -335,11 +347,70 @@ def test_a_time_after_the_year_9999_is_shown_all_the_same() -> None:
     assert to_datetime(LATEST + system_clock()).year == 9999
 
 
-def test_a_settlement_brings_some_observations_and_no_more(open_service: Service) -> None:
-    observed = tuple((f"m{n}", 5) for n in range(1_001))
-    body = {"hold": hold_to_json(hold()), "settlement": settlement_to_json(Settlement(0, observed=observed))}
+@pytest.mark.parametrize(
+    "brought",
+    [{"observed": tuple((f"m{n}", 5) for n in range(1_001))}, {"thresholds": tuple(range(101))}],
+    ids=["observed", "thresholds"],
+)
+def test_a_settlement_brings_so_much_and_no_more(open_service: Service, brought: dict[str, Any]) -> None:
+    body = {"hold": hold_to_json(hold()), "settlement": settlement_to_json(Settlement(0, **brought))}
     with open_service.client() as client:
         assert client.post(f"{P}/settle", json=body).status_code == 422
+
+
+def test_a_threshold_is_told_once_however_often_it_is_named(open_service: Service) -> None:
+    body = {
+        "hold": hold_to_json(hold()),
+        "settlement": settlement_to_json(Settlement(90, thresholds=(50,) * 9)),
+    }
+    with open_service.client() as client:
+        put(client)
+        assert len(client.post(f"{P}/settle", json=body).json()["crossings"]) == 1
+
+
+def test_an_account_names_so_many_models_and_the_rest_is_booked_as_unknown(
+    open_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "MOST_MODELS", 3)
+    with open_service.client() as client:
+        put(client, limit=10**12)
+        for number in range(6):
+            one = replace(hold(1), model=f"m{number}")
+            if number % 2:
+                client.post(f"{P}/reserve", json=hold_to_json(one))
+            body = {"hold": hold_to_json(one), "settlement": settlement_to_json(Settlement(1))}
+            assert client.post(f"{P}/settle", json=body).status_code == 200
+        assert balance(client)["models"] == {"m0": 1, "m1": 1, "m2": 1, "unknown": 3}
+        costs = {"m1": 1.0, "m8": 2.0, "m9": 4.0}
+        record = {"total_budget": 1000, "current_cost": 7.0, "model_cost": costs}
+        body = {"project_name": "p", "user_dict": {"1": record}}
+        assert client.post("/set_budget", json=body).status_code == 200
+        assert balance(client)["models"] == {"m0": 1, "m1": 10**9 + 1, "m2": 1, "unknown": 6 * 10**9 + 3}
+        assert (
+            client.post(f"{P}/reserve", json=hold_to_json(replace(hold(), model="m" * 501))).status_code
+            == 422
+        )
+
+
+def test_a_hold_of_days_to_come_is_refused_and_one_that_is_open_is_settled(tmp_path: Path) -> None:
+    now = system_clock()
+    ahead = 2 * _DAY
+    with running(f"disk://{tmp_path}/b", clock=lambda: now + ahead) as service, service.client() as client:
+        put(client)
+        ids = [new_hold_id(now + days * _DAY) for days in (1, 2, 5)]
+        one, other, early = (replace(hold(5), id=ident) for ident in ids)
+        for made in (one, other):
+            assert client.post(f"{P}/reserve", json=hold_to_json(made)).json()["answer"] == "granted"
+        settled = {"settlement": settlement_to_json(Settlement(3))}
+        for path, body in (
+            ("reserve", hold_to_json(early)),
+            ("settle", {"hold": hold_to_json(early), **settled}),
+        ):
+            refused = client.post(f"{P}/{path}", json=body)
+            assert (refused.status_code, "set the clock" in refused.text) == (422, True)
+        ahead = 0  # as if the service's own clock had been wrong
+        assert client.post(f"{P}/settle", json={"hold": hold_to_json(other), **settled}).status_code == 200
+        assert balance(client)["spent_nanos"] == 3
 
 
 def test_a_project_keeps_as_many_accounts_as_it_may(tmp_path: Path) -> None:
@@ -377,6 +448,11 @@ def test_a_project_has_as_many_open_holds_as_it_may(tmp_path: Path) -> None:
         settled = {"hold": hold_to_json(holds[0]), "settlement": settlement_to_json(Settlement(1))}
         assert client.post(f"{P}/settle", json=settled).status_code == 200
         assert client.post(f"{P}/reserve", json=hold_to_json(holds[2])).json()["answer"] == "granted"
+        # To settle what was never granted, or is over, makes no room.
+        for strange in (replace(hold(1), charges=(Charge("user:1"),) * 2), holds[0]):
+            body = {"hold": hold_to_json(strange), "settlement": settlement_to_json(Settlement(1))}
+            assert client.post(f"{P}/settle", json=body).status_code == 200
+        assert client.post(f"{P}/reserve", json=hold_to_json(hold(1))).status_code == 409
 
 
 def test_what_was_handed_out_is_remembered_in_bounds() -> None:
@@ -409,22 +485,28 @@ def test_a_newcomer_gets_the_place_of_who_is_silent_and_never_of_who_works() -> 
     for one in (worker, resting, *mute):
         assert places.add(one, one.address)
         if one in (worker, resting):
-            places.busy(one, one.address)
-    places.idle(resting, "good")
+            places.note(one, one.address, "busy")
+    places.note(resting, "good", "idle")
     for _ in range(2):
         new = _Connection(places, "bad")
         assert places.add(new, "bad")
         mute.append(new)
     assert [one.dropped for one in mute] == [True, True, False, False]
     assert not resting.dropped
-    for one in mute[2:]:
-        places.busy(one, "bad")
+    places.note(mute[2], "bad", "busy")
+    places.note(mute[3], "bad", "slow")
     assert places.add(_Connection(places, "new"), "new")
     assert resting.dropped
-    assert not worker.dropped
+    assert not mute[3].dropped
+    places.note(worker, "good", "busy")
+    for _ in range(2):
+        new = _Connection(places, "new")
+        assert places.add(new, "new")
+        places.note(new, "new", "busy")
+    assert [mute[2].dropped, mute[3].dropped, worker.dropped] == [False, True, False]
     places = Connections(1)
     assert places.add(worker, "good")
-    places.busy(worker, "good")
+    places.note(worker, "good", "busy")
     assert not places.add(_Connection(places, "new"), "new")
 
 
@@ -444,6 +526,35 @@ def test_silent_connections_shut_nobody_out(tmp_path: Path) -> None:
         assert process.stdout is not None
         said = process.stdout.read()
         assert said.count("as many as are kept") == 1, said
+
+
+_SLOW = (
+    f"POST {P}/reserve HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode(),
+    f"POST {P}/reserve HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n".encode(),
+    b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000,  # of which no answer is read
+)
+
+
+@pytest.mark.parametrize("sent", _SLOW, ids=["body", "chunks", "answer"])
+def test_who_sends_no_body_or_takes_no_answer_shuts_nobody_out(tmp_path: Path, sent: bytes) -> None:
+    port = free_port()
+    with serving(f"disk://{tmp_path}/b", "--max-connections", "10", port=port):
+        slow = []
+        for _ in range(30):
+            slow.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+            slow[-1].setblocking(False)
+            slow[-1].send(sent)
+        url = f"http://127.0.0.1:{port}{P}/balances"
+        served, deadline = 0, time.monotonic() + 40
+        while served < 10:
+            assert time.monotonic() < deadline, "shut out"
+            try:
+                assert httpx2.get(url, timeout=30).status_code == 200
+            except httpx2.TransportError:
+                continue  # as long as all the others are answered, and their answers fit into buffers
+            served += 1
+        for one in slow:
+            one.close()
 
 
 def test_forwarded_addresses_are_believed_of_proxies_that_are_named_alone(tmp_path: Path) -> None:

@@ -172,8 +172,17 @@ def test_limits_that_clients_change_are_changed_and_those_that_they_only_repeat_
     two.update_cost("u", 0.01)
     assert balance(service).limit_nanos == 88
     two.create_budget(20, "u", 7)
+    after = balance(service)  # a window would end, and what is booked with it
+    assert (after.limit_nanos, after.duration, after.spent_nanos) == (2_000 * CENT, None, 3 * CENT)
+    four = client("admin")
+    four.create_budget(20, "u", 7)
     after = balance(service)
     assert (after.limit_nanos, after.duration, after.spent_nanos) == (2_000 * CENT, "7d", 3 * CENT)
+    two.create_budget(10, "idle")
+    two.create_budget(10, "idle", 7)
+    found = store.read("user:idle")
+    assert found is not None
+    assert found.duration == "7d"
     three = client()
     three.user_dict["u"]["total_budget"] = 30
     three.save()
