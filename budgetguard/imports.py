@@ -21,7 +21,8 @@ Act = Callable[[ModuleType], None]
 # sends anything, for a module that was the last to be imported.
 _MOMENTS: Final = frozenset({"import", "exec", "socket.getaddrinfo", "socket.connect"})
 
-_lock = threading.Lock()
+# Re-entrant, for a signal handler may import while we are at it.
+_lock = threading.RLock()
 _watches: dict[tuple[str, str], _Watch] = {}
 _hooked = False
 

@@ -56,7 +56,7 @@ class Sockets:
 
     def __init__(self, keeper_of: Callable[[], Bookkeeper | None]) -> None:
         self._keeper_of = keeper_of
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may import while we hold it
         self._active = False
         self._wrappers: list[tuple[Any, str, Any]] = []
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 from weakref import WeakSet, WeakValueDictionary
 
@@ -96,6 +97,28 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """Do not warn: pooled connections end with the program, and inherited ones with the fork's child."""
 
 
+class _Slots:
+    """Let so many in at once; a semaphore that a signal handler may take while its thread is taking it."""
+
+    def __init__(self, number: int) -> None:
+        # Python's semaphores have a lock inside, which such a handler would wait for without end.
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(number):
+            self._free.put(None)
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Take a slot, and tell whether there was one in time (seconds)."""
+        try:
+            self._free.get(blocking, timeout)
+        except Empty:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self._free.put(None)
+
+
 class Link:
     """Run statements on a database, from any thread, each within the time that its target states.
 
@@ -111,7 +134,7 @@ class Link:
         self._preparing = threading.RLock()
         self._idle: list[Connection] = []
         self._users: WeakSet[Any] = WeakSet()
-        self._slots = threading.BoundedSemaphore(target.pool)
+        self._slots = _Slots(target.pool)
 
     def opened(self, user: object) -> None:
         """Note that somebody uses the connections."""
