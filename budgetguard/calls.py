@@ -402,7 +402,8 @@ class Call:
                 usage = usage.merged(Usage.of(**{ending.part: ending.seen}))
             # What was billed until then is not all of it.
             so_far = said or Reported(usage=None, model=ending.model)
-            cost = self._cost(replace(so_far, usage=usage, billed=None))
+            so_far = replace(so_far, usage=usage)
+            cost = max(self._cost(replace(so_far, billed=None)), self._cost(so_far))
             return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
         assert isinstance(ending, Answered)
         reported = self._with_fees(ending.reported)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from budgetguard import charged
 from budgetguard.accounts import USER, Balance, account_name, check_id
 from budgetguard.adapters.completions import chat_body
-from budgetguard.adapters.shapes import litellm_cost, read_answer
-from budgetguard.adapters.tally import with_seen
+from budgetguard.adapters.shapes import litellm_cost, read_whole
 from budgetguard.context import current_runs
 from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.errors import ConfigurationError, UnknownModelError
@@ -346,7 +345,7 @@ class BudgetManager:
         names = [name for name in (model, found.model) if name]
         if not names:
             raise ConfigurationError("the answer names no model: pass model= too; nothing was booked")
-        if found.billed is not None:
+        if found.billed:  # a bill of nothing is one that is not written yet
             return names[0], min(found.billed, MAX_NANOS)
         first: UnknownModelError | None = None
         # LiteLLM takes the provider out of the model's name, and gives it beside that.
@@ -356,7 +355,7 @@ class BudgetManager:
         for name, provider in asked:
             try:
                 rates = keeper.prices.rates(name, provider=provider, tier=found.tier, bare=True)
-                return name, min(rates.cost(found.usage), MAX_NANOS)
+                return name, min(rates.cost_of(replace(found, model=None, billed=None)), MAX_NANOS)
             except UnknownModelError as error:
                 first = first or error
         if (cost := litellm_cost(answer)) is not None:
@@ -458,14 +457,17 @@ def _counted(model: str, input_text: object, output_text: object) -> Reported:
 
 
 def _read(answer: object, model: str | None) -> Reported:
-    found = read_answer(answer)
+    found = read_whole(answer, model or "")
+    if found.total:
+        seen = min(found.seen, found.total)
+        return replace(found, usage=Usage.of(input_tokens=found.total - seen, output_tokens=seen))
+    if found.usage is None and found.billed:
+        return replace(found, usage=Usage())
     if found.usage is None:
         raise ConfigurationError(
             f"no usage can be read from completion_obj ({type(answer).__name__}), so nothing was booked. "
             "Pass the whole answer (awaited, over, and not a stream), or model=, input_text= and output_text="
         )
-    found = with_seen(found, answer, model or found.model or "")
-    assert found.usage is not None
     # A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
     if found.seen < max(found.usage.output_tokens, _LEAST_WRITTEN):
         return found

@@ -19,6 +19,7 @@ from budgetguard.counting.requests import (
     given,
     is_reasoning,
     prediction_tokens,
+    thinking_tokens,
 )
 from budgetguard.counting.responses import response_input_tokens
 from budgetguard.counting.shapes import UNSEEN, UNSEEN_FILE, kinds_of, unseen_files
@@ -77,6 +78,7 @@ class Projection:
         served: what a unit costs at each tier and by each model that may serve the call; the dearest counts.
         fees: units beside tokens that are taken to be used where the answer does not count them.
         marked: the unit by which input is billed that the request asks to be kept in a cache, if it does.
+        asked_to_think: the request asks a model to think that does not do so by itself.
     """
 
     model: str
@@ -93,6 +95,12 @@ class Projection:
     served: tuple[Rates, ...] = field(default=(), repr=False, compare=False)
     fees: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     marked: str | None = field(default=None, repr=False, compare=False)
+    asked_to_think: bool = field(default=False, repr=False, compare=False)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model thinks, which is billed as output and does not show."""
+        return self.asked_to_think or is_reasoning(self.model)
 
     def with_others(self, others: Iterable[Rates]) -> Projection:
         """Return it at the dearest of itself and of further models, any of which may answer the call.
@@ -162,6 +170,9 @@ class Projection:
         units = {name: count for name, count in self.usage.units.items() if not name.startswith("output")}
         units["input_tokens"] = self._read
         written = self._written(seen)
+        if said is not None and said.usage is None and said.total:
+            split = self._split(said.total, seen)
+            units["input_tokens"], written = split.input_tokens, max(written, split.output_tokens)
         if said is not None and said.usage is not None:
             told = said.usage.units
             if "input_tokens" not in said.unsaid:
@@ -182,6 +193,8 @@ class Projection:
         """
         seen_as = {} if said.seen_as is None else {said.seen_as: said.seen}
         if said.usage is None:
+            if said.total:
+                return self._split(said.total, said.seen)
             if said.seen <= self.output_tokens:
                 return None
             return self.abandoned(said.seen).merged(Usage.of(**seen_as))
@@ -195,6 +208,16 @@ class Projection:
         usage = Usage(units)
         return self._cold(usage) if "input_tokens" in said.unsaid else usage
 
+    def _split(self, total: int, seen: int) -> Usage:
+        """Return what a call used that is told as one sum, and shows so many output tokens.
+
+        What a model thinks does not show, nor does an answer that is no text: that is all but the input.
+        """
+        beside = max(0, total - self._read)
+        written = seen if seen and not self.thinks else max(seen, beside)
+        units = {name: n for name, n in self.usage.units.items() if not name.endswith("_tokens")}
+        return Usage.of(**units, input_tokens=max(0, total - written), output_tokens=written)
+
     def _cold(self, usage: Usage) -> Usage:
         """Return a usage whose input is new to the cache, unless it says what was read from there."""
         if not self.served or "cache_read_tokens" in usage.units:
@@ -206,7 +229,7 @@ class Projection:
         return max(0, self.input_tokens - self.reserve)
 
     def _written(self, seen: int) -> int:
-        return max(seen, self.output_tokens) if is_reasoning(self.model) else seen
+        return max(seen, self.output_tokens) if self.thinks else seen
 
 
 def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
@@ -238,6 +261,14 @@ def assumed_output_cap(model: str) -> int:
     1 024, or 4 096 for reasoning models: about the 99th percentile of real answers (1 014 and 3 134).
     """
     return ASSUMED_OUTPUT_REASONING if is_reasoning(model) else ASSUMED_OUTPUT
+
+
+def _assumed(model: str, learned: int | None, thinking: int | None) -> int:
+    cap = assumed_output_cap(model) if learned is None else learned
+    if thinking is None or is_reasoning(model):
+        return cap
+    # What was learned may be of calls that asked for no thinking.
+    return max(cap, ASSUMED_OUTPUT_REASONING, thinking + ASSUMED_OUTPUT)
 
 
 def project_chat(
@@ -274,8 +305,9 @@ def project_chat(
     if cap is None:
         cap = older_cap
     assumed = cap is None
+    thinking = thinking_tokens(body)
     if cap is None:
-        cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
+        cap = _assumed(model, learned_cap, thinking)
     tokens = with_margin(chat_input_tokens(body, model, image_sizes=image_sizes))
     kinds = kinds_of(body)
     hidden: HiddenInput | None = None
@@ -307,6 +339,7 @@ def project_chat(
         hidden=hidden,
         fees=fees.units,
         marked=marked_for_cache(body),
+        asked_to_think=thinking is not None,
     )
 
 
@@ -362,8 +395,9 @@ def project_response(
     """
     cap = _whole(body, "max_output_tokens", least=0)
     assumed = cap is None
+    thinking = thinking_tokens(body)
     if cap is None:
-        cap = learned_cap if learned_cap is not None else assumed_output_cap(model)
+        cap = _assumed(model, learned_cap, thinking)
     allowances = hidden_input(body, model)
     if counted is None:
         shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
@@ -386,6 +420,7 @@ def project_response(
         hidden=hidden,
         fees=fees.units,
         marked=marked_for_cache(body),
+        asked_to_think=thinking is not None,
     )
 
 
@@ -462,6 +497,7 @@ def projected(
     hidden: HiddenInput | None = None,
     fees: Mapping[str, int] | None = None,
     marked: str | None = None,
+    asked_to_think: bool = False,
 ) -> Projection:
     """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
 
@@ -489,6 +525,7 @@ def projected(
         served=tuple(served),
         fees=fees or {},
         marked=marked,
+        asked_to_think=asked_to_think,
     )
 
 

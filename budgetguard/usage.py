@@ -60,6 +60,8 @@ class Reported:
             less is booked.
         seen_as: the unit of those that are no text, such as `output_audio_tokens`.
         provider: who answered, by the name that the answer gives it, or None.
+        total: tokens of input and output together, where there is no usage that tells them apart.
+        region: where the model ran, as the answer names it, or None.
     """
 
     usage: Usage | None
@@ -74,6 +76,8 @@ class Reported:
     seen: int = 0
     seen_as: str | None = None
     provider: str | None = None
+    total: int = 0
+    region: str | None = None
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""
@@ -102,4 +106,7 @@ class Reported:
             billed=max(billed, default=None),
             seen=max(self.seen, later.seen),
             seen_as=later.seen_as or self.seen_as,
+            provider=later.provider or self.provider,
+            total=max(self.total, later.total),
+            region=later.region or self.region,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -32,6 +33,8 @@ _INPUT_PARTS_BESIDE: Final = (
 # Of which no tokens are made: what was searched, and is billed by the piece.
 _SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
 _TICKS_PER_NANO: Final = 10
+# Some write amounts as text, as JSON has no decimals.
+_AMOUNT: Final = re.compile(r"(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE]-?\d{1,2})?", re.ASCII)
 
 
 def reported(answer: object) -> Reported:
@@ -49,7 +52,7 @@ def reported(answer: object) -> Reported:
     told = _plain(field(answer, "usage"))
     if told is None:
         told = _plain(field(field(answer, "x_groq"), "usage"))
-    usage = _usage(told)
+    usage = _usage_of_list(answer, told) or _usage(told)
     return Reported(
         usage=usage,
         model=text(field(answer, "model")),
@@ -57,7 +60,18 @@ def reported(answer: object) -> Reported:
         request_id=text(field(answer, "id")),
         unsaid=frozenset() if usage is None else _unsaid(answer, told, usage),
         billed=_billed(told),
+        total=(count(field(told, "total_tokens")) or 0) if usage is None else 0,
     )
+
+
+def _usage_of_list(answer: object, told: object) -> Usage | None:
+    """Read the usage of embeddings or a ranking: all of it is input, and some tell it as the total alone."""
+    if told is None or field(answer, "object") != "list" or field(answer, "data") is None:
+        return None
+    total = count(field(told, "total_tokens"))
+    if not total or _first_count(told, "prompt_tokens", "input_tokens"):
+        return None
+    return Usage.of(input_tokens=total)
 
 
 def _unsaid(answer: object, told: object, usage: Usage) -> frozenset[str]:
@@ -87,12 +101,13 @@ def _usage(usage: object) -> Usage | None:
         total_out = max(0, total - total_in)
     if total_in is None and total is not None and total_out is not None:
         total_in = max(0, total - total_out)
-    details = _first(usage, "prompt_tokens_details", "input_tokens_details")
+    details = _first(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     read = _parts(details, _INPUT_PARTS)
     if field(usage, "prompt_tokens") is not None:
         for names, unit in _INPUT_PARTS_BESIDE:
             read[unit] = max(read.get(unit, 0), _first_count(usage, *names) or 0)
-    written = _parts(_first(usage, "completion_tokens_details", "output_tokens_details"), _OUTPUT_PARTS)
+    details_out = _first(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    written = _parts(details_out, _OUTPUT_PARTS)
     more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
     units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
     units |= {**read, **written}
@@ -163,6 +178,8 @@ def _billed(usage: object) -> Nanos | None:
 
 
 def _nanos(usd: object) -> Nanos | None:
+    if isinstance(usd, str) and _AMOUNT.fullmatch(usd):
+        usd = Decimal(usd)
     if isinstance(usd, bool) or not isinstance(usd, int | float | Decimal):
         return None
     value = Decimal(repr(usd)) if isinstance(usd, float) else Decimal(usd)

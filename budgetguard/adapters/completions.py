@@ -13,8 +13,8 @@ from budgetguard.adapters.endpoints import PRICED
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.adapters.live import attach_live
-from budgetguard.adapters.shapes import ItemTally, read_answer
-from budgetguard.adapters.tally import with_seen
+from budgetguard.adapters.shapes import ItemTally, read_whole
+from budgetguard.adapters.tally import is_api_error
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_reasoning
 from budgetguard.counting.responses import offered_tools
@@ -83,12 +83,15 @@ class FunctionRequest(Request):
         self._cap = cap
         self._name = name
         self._row = row
-        self._body = body
+        # What clients write into the request beside its own parameters.
+        extra = given(body, "extra_body")
+        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
         self._usage = usage
         self._provider = provider
         self._base_url = base_url
         self._free = free
         self._hides = False
+        self._thinks = is_reasoning(model)
         n = body.get("n")
         self.choices = n if isinstance(n, int) and n > 0 else 1
 
@@ -108,6 +111,7 @@ class FunctionRequest(Request):
                 learned_cap,
             )
         self._hides = projection.hidden is not None and projection.hidden.hides
+        self._thinks = projection.thinks
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
@@ -132,8 +136,10 @@ class FunctionRequest(Request):
 
         if (streamed := ending_of_stream(answer, self.model)) is not None:
             return streamed
-        found = with_seen(read_answer(answer), answer, self.model)
-        if found.usage is None and not found.pending:
+        if is_api_error(answer):
+            return NotCharged("the answer was an error")
+        found = read_whole(answer, self.model)
+        if found.usage is None and not (found.pending or found.total or found.billed):
             raise self._unpriced(type(answer))
         return Answered(self._completed(found))
 
@@ -179,7 +185,7 @@ class FunctionRequest(Request):
             return Answered(Reported(usage=None))
         tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
         usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
-        unsaid = frozenset({"output_tokens"} if is_reasoning(self.model) and output_tokens else ())
+        unsaid = frozenset({"output_tokens"} if self._thinks and output_tokens else ())
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 
     def tally_ending(self, tally: ItemTally) -> Ending:
@@ -190,10 +196,12 @@ class FunctionRequest(Request):
         """
         said, seen = tally.reported, tally.seen_tokens()
         if said is not None:
-            was_seen = seen and tally.unread is None and not is_reasoning(self.model)
+            was_seen = seen and tally.unread is None and not self._thinks
             if was_seen and "output_tokens" in said.unsaid:
                 said = replace(said, unsaid=said.unsaid - {"output_tokens"}, seen=max(said.seen, seen))
             return Answered(self._completed(said))
+        if tally.failed and not seen:
+            return NotCharged("the answer was an error")
         if tally.unread is None:
             return self.text_ending(seen)
         if not tally.understood and not seen:

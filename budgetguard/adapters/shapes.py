@@ -15,6 +15,7 @@ from budgetguard.adapters.answers import reported
 from budgetguard.adapters.batches import read_batch
 from budgetguard.adapters.fields import count, field, items, parsed, text
 from budgetguard.adapters.responses import AnyTally, read_response
+from budgetguard.adapters.tally import is_api_error, with_seen, with_texts
 from budgetguard.money import MAX_NANOS, NANOS_PER_USD, Nanos
 from budgetguard.pricing.rates import BATCH
 from budgetguard.usage import Reported, Usage
@@ -83,6 +84,23 @@ def litellm_cost(answer: object) -> Nanos | None:
         return None
     nanos = math.ceil(round(usd * NANOS_PER_USD, 3))
     return nanos if nanos or field(hidden, "custom_llm_provider") in _OWN_SERVERS else None
+
+
+def read_whole(answer: object, model: str) -> Reported:
+    """Read what a whole answer of any known shape reports, and count its text where that falls short of it.
+
+    Args:
+        answer: an SDK object, a mapping, or the JSON text of one.
+        model: decides how text becomes tokens; else the one that the answer names.
+    """
+    shape, inner = recognised(parsed(answer))
+    if shape is None:
+        return Reported(usage=None)
+    said = shape.read(inner)
+    model = model or said.model or ""
+    if said.pending or shape.chunks:
+        return with_seen(said, inner, model)
+    return with_texts(said, (text for _slot, text in shape.texts(inner)), model)
 
 
 class ItemTally(AnyTally):
@@ -181,7 +199,11 @@ def _made(
     tier: str | None = None,
     ident: object = None,
     provider: str | None = None,
+    region: str | None = None,
 ) -> Reported:
+    # Nobody asks without a prompt: an input of 0 tokens is one that is not told.
+    if not units.get("input_tokens"):
+        unsaid = {*unsaid, "input_tokens"}
     return Reported(
         Usage.of(**units),
         text(model),
@@ -189,6 +211,7 @@ def _made(
         text(ident),
         unsaid=frozenset(unsaid),
         provider=provider,
+        region=region,
     )
 
 
@@ -344,6 +367,7 @@ def _read_anthropic(message: Any) -> Reported:
         # What priority is paid for beside the tokens, which it does not make dearer.
         tier=BATCH if tier == BATCH else "fast" if field(usage, "speed") == "fast" else None,
         ident=field(message, "id"),
+        region=text(field(usage, "inference_geo")),
     )
 
 
@@ -443,6 +467,8 @@ def _read_gemini(answer: Any) -> Reported:
         return Reported(usage=None, model=model, request_id=text(ident))
     units, unsaid = _summed(usage, _GEMINI)
     total = _count(usage, "totalTokenCount")
+    if total and unsaid == frozenset(TOTALS):
+        return Reported(usage=None, model=model, request_id=text(ident), total=total)
     if total is not None and "input_tokens" not in unsaid:
         # An answer that was cut off before its first word has no count of its words.
         units["output_tokens"] = max(units["output_tokens"], total - units["input_tokens"])
@@ -560,8 +586,9 @@ _COHERE_OLD_EVENTS: Final = frozenset(
 
 def _cohere_billed(answer: Any) -> object:
     for holder in ("usage", "meta"):
-        if (billed := field(field(answer, holder), "billed_units")) is not None:
-            return billed
+        for name in ("billed_units", "tokens"):
+            if (billed := field(field(answer, holder), name)) is not None:
+                return billed
     return None
 
 
@@ -745,6 +772,22 @@ def _llama_index_texts(answer: Any) -> Iterable[Piece]:
     yield "text", field(answer, "delta")
 
 
+def _is_generated_text(answer: Any) -> bool:
+    """Whether it is text of Hugging Face's text generation servers."""
+    return isinstance(field(answer, "generated_text"), str)
+
+
+def _read_generated_text(answer: Any) -> Reported:
+    details = field(answer, "details")
+    shown = len(list(items(field(details, "prefill"))))
+    # Text that is not counted there is counted here.
+    return _made({"output_tokens": _count(details, "generated_tokens") or 0, "input_tokens": shown})
+
+
+def _is_list_of_one(answer: Any) -> bool:
+    return isinstance(answer, list) and len(answer) == 1 and _is_generated_text(answer[0])
+
+
 def _is_delta(answer: Any) -> bool:
     return isinstance(field(answer, "delta"), str) and isinstance(field(answer, "text"), str)
 
@@ -782,5 +825,13 @@ SHAPES: Final = (
     Shape("embeddings", _is_embeddings, _read_embeddings),
     Shape("batch", _is_batch, _read_batch),
     Shape(OPENAI, _is_openai, _read_openai, _openai_texts, chunks=True),
+    Shape("one text", _is_list_of_one, inside=lambda answer: answer[0]),
+    Shape(
+        "generated text",
+        _is_generated_text,
+        _read_generated_text,
+        lambda answer: [("text", field(answer, "generated_text"))],
+    ),
+    Shape("error", is_api_error, chunks=True),
     Shape("text", _is_delta, texts=_llama_index_texts),
 )

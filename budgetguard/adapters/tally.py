@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -52,7 +52,7 @@ class StreamTally:
     @property
     def reported(self) -> Reported | None:
         """What the provider reported, or None as long as it has not."""
-        return None if self._said.usage is None else self._checked(self._said)
+        return self._checked(self._said) if _tells(self._said) else None
 
     @property
     def model(self) -> str | None:
@@ -141,8 +141,12 @@ def with_seen(said: Reported, answer: object, model: str) -> Reported:
     """
     if said.pending:
         return said
-    answer = parsed(answer)
-    texts = [text for _slot, text in _texts_of(answer) if isinstance(text, str) and text]
+    return with_texts(said, (text for _slot, text in _texts_of(parsed(answer))), model)
+
+
+def with_texts(said: Reported, pieces: Iterable[object], model: str) -> Reported:
+    """Return what an answer reports with the tokens of its texts, where its usage falls short of them."""
+    texts = [text for text in pieces if isinstance(text, str) and text]
     if not _may_fall_short(said, sum(map(_size, texts)), went_on=False):
         return said
     encoding = encoding_for(model)
@@ -152,16 +156,34 @@ def with_seen(said: Reported, answer: object, model: str) -> Reported:
 
 def is_only_an_error(answer: object) -> bool:
     """Whether an answer, or the JSON text of one, is an error and nothing else, whatever its status says."""
-    if isinstance(answer, bytes | bytearray) and answer.lstrip()[:1] != b"{":
+    if isinstance(answer, bytes | bytearray) and answer.lstrip()[:1] not in (b"{", b"["):
         return False  # such as a recording
     answer = parsed(answer)
-    if not field(answer, "error"):
+    if isinstance(answer, list) and len(answer) == 1:
+        (answer,) = answer
+    if not field(answer, "error") and field(answer, "object") != "error":
         return False
     # A response and a job that failed say so in their status, and may have cost something.
-    return not any(field(answer, name) for name in _OF_ANSWERS)
+    return not any(field(answer, name) for name in _OF_ANSWERS) and not _counts_any(field(answer, "usage"))
 
 
-_OF_ANSWERS: Final = ("choices", "output", "data", "usage", "status", "text")
+_OF_ANSWERS: Final = ("choices", "output", "data", "status", "text")
+
+
+def _counts_any(usage: object) -> bool:
+    found = reported({"usage": usage})
+    return bool(found.billed or found.total or (found.usage and any(found.usage.units.values())))
+
+
+def is_api_error(answer: object) -> bool:
+    """Whether an answer of any function is the error of an API, with what an API's error says."""
+    error = field(answer, "error")
+    is_told = field(error, "message") is not None or field(error, "code") is not None
+    return isinstance(answer, Mapping) and is_told and is_only_an_error(answer)
+
+
+def _tells(said: Reported) -> bool:
+    return said.usage is not None or said.total > 0 or said.billed is not None
 
 
 def _may_fall_short(said: Reported, size: int, *, went_on: bool) -> bool:

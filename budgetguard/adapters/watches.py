@@ -177,6 +177,8 @@ class EventWatch(Watch):
             chunk = json.loads(data) if data else None
         except ValueError:
             return event  # whoever iterates is told by the SDK what is wrong with it
+        if isinstance(chunk, list) and len(chunk) == 1:
+            (chunk,) = chunk  # as some servers write their errors
         if not isinstance(chunk, dict):
             return event
         self._tally.feed(chunk)

@@ -12,8 +12,9 @@ from math import lcm
 from typing import TYPE_CHECKING, TypeAlias
 
 from budgetguard.errors import UnknownModelError
-from budgetguard.money import NANOS_PER_USD, Nanos
+from budgetguard.money import NANOS_PER_USD, Nanos, ceil_nanos
 from budgetguard.pricing.own import OwnUnit, less_graded, own_unit, own_unit_of_price_key
+from budgetguard.pricing.regions import answered_factor
 from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:
@@ -272,7 +273,16 @@ class Rates:
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
-        return 0 if usage is None else served.cost(usage)
+        return 0 if usage is None else served._cost_in(reported.region, usage)
+
+    def _cost_in(self, region: str | None, usage: Usage) -> Nanos:
+        factor = answered_factor(self.provider, region, self.model)
+        if factor == 1:
+            return self.cost(usage)
+        # Tools are billed by the use, and the same everywhere.
+        tokens = {unit: n for unit, n in usage.units.items() if unit.endswith("_tokens")}
+        fees = {unit: n for unit, n in usage.units.items() if unit not in tokens}
+        return ceil_nanos(self.cost(Usage(tokens)) * factor / NANOS_PER_USD) + self.cost(Usage(fees))
 
     def served_as(self, model: str | None) -> Rates:
         """Return the rates of the model that an answer names: at the same provider and instant, same lists.

@@ -20,6 +20,24 @@ _RELEASED_BEFORE: Final = re.compile(
 )
 
 
+# https://platform.claude.com/docs/en/build-with-claude/data-residency: with `inference_geo: "us"`, all tokens
+# of Claude Opus 4.6 and of later models cost 1.1 times; earlier ones know no region.
+_CLAUDE_BEFORE: Final = re.compile(r"claude-(?:[123v].*|instant.*|\w+-4(?:-[0-5](?:-.*)?|-20\d{6})?)")
+
+
+def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
+    """Return what tokens cost where an answer says that its model ran, as a multiple of the list's price.
+
+    Args:
+        provider: genai-prices' provider id.
+        region: as the answer names it, or None.
+        model: the model's name.
+    """
+    if provider != "anthropic" or region != "us":
+        return _NONE
+    return _NONE if _CLAUDE_BEFORE.fullmatch(model.lower().rpartition("/")[2]) else _UPLIFT
+
+
 def regional_factor(provider: str, base_url: str | None, model: str) -> Decimal:
     """Return what tokens cost at an address, as a multiple of the list's price: 1 if it tells of no region.
 
