@@ -17,10 +17,17 @@ from budgetguard.adapters.endpoint import Endpoint, Prepare, Preparing
 from budgetguard.adapters.failures import was_never_sent
 from budgetguard.adapters.fetching import Fetcher
 from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
-from budgetguard.adapters.streams import follow, http_response, is_event_stream, is_read, read_before
+from budgetguard.adapters.streams import (
+    coding_of,
+    follow,
+    http_response,
+    is_event_stream,
+    is_read,
+    read_before,
+)
 from budgetguard.adapters.tally import is_only_an_error, with_seen
 from budgetguard.adapters.uploads import with_files
-from budgetguard.adapters.watches import BodyWatch, EventWatch, Watch
+from budgetguard.adapters.watches import BodyWatch, Coding, EventWatch, Watch
 from budgetguard.calls import Call
 from budgetguard.counting.input_bounds import input_reserve
 from budgetguard.counting.requests import given, is_absent
@@ -222,14 +229,17 @@ class OpenAIRequest(Request):
             if self._stream or is_event_stream(response):
                 self._ending = read_before(response, self._watch(response, encoding=""))
             return None
-        follow(response, self._watch(response, response.headers.get("content-encoding", "")), call)
+        follow(response, self._watch(response), call)
         return answer
 
-    def _watch(self, response: Any, encoding: str) -> Watch:
+    def _watch(self, response: Any, encoding: str | Coding | None = None) -> Watch:
         sound = response.headers.get("content-type", "").strip().lower().startswith("audio/")
         events = is_event_stream(response)
         # Servers name the kind of a stream as they like; what was asked for as one, the body itself decides.
-        if self._endpoint.tally is not None and (events or (self._stream and not sound)):
+        follows_events = events or (self._stream and not sound)
+        if encoding is None:
+            encoding = coding_of(response, changes=follows_events and self._hide_usage)
+        if self._endpoint.tally is not None and follows_events:
             return EventWatch(
                 _Complete(self._endpoint.tally(self.model), self._complete),
                 hide_usage=self._hide_usage,

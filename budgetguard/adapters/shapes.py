@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from budgetguard.adapters.answers import reported
+from budgetguard.adapters.audio import read_transcription
 from budgetguard.adapters.batches import read_batch
 from budgetguard.adapters.fields import count, field, items, parsed, text
 from budgetguard.adapters.responses import AnyTally, read_response
@@ -273,6 +274,12 @@ def _is_only(usage: object, total: str) -> bool:
 def _read_embeddings(answer: Any) -> Reported:
     total = count(field(field(answer, "usage"), "total_tokens")) or 0
     return _made({"input_tokens": total}, model=field(answer, "model"))
+
+
+def _is_transcription(answer: Any) -> bool:
+    """Whether it is a transcript that is billed by the second."""
+    usage = field(answer, "usage")
+    return field(usage, "type") == "duration" and count(field(usage, "seconds")) is not None
 
 
 def _is_groq_end(answer: Any) -> bool:
@@ -823,6 +830,7 @@ SHAPES: Final = (
     Shape("langchain", _is_langchain, _read_langchain, _langchain_texts, adds=True),
     Shape("ollama", _is_ollama, _read_ollama, _ollama_texts),
     Shape("embeddings", _is_embeddings, _read_embeddings),
+    Shape("transcription", _is_transcription, read_transcription),
     Shape("batch", _is_batch, _read_batch),
     Shape(OPENAI, _is_openai, _read_openai, _openai_texts, chunks=True),
     Shape("one text", _is_list_of_one, inside=lambda answer: answer[0]),

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from budgetguard.adapters.reading_on import AsyncReader, SyncReader
 from budgetguard.adapters.shapes import ItemTally
-from budgetguard.adapters.watches import EventWatch, Watch
+from budgetguard.adapters.watches import Coding, EventWatch, Undone, Watch, knows_coding
 from budgetguard.background import background, is_inside
 from budgetguard.calls import Call
 from budgetguard.errors import BudgetExceededError
@@ -68,7 +68,7 @@ def attach_stream(answer: Any, call: Call) -> Any | None:
     response = http_response(answer)
     if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
-    encoding = response.headers.get("content-encoding", "")
+    encoding = coding_of(response, changes=False)
     watch = EventWatch(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
     follow(response, watch, call)
     return answer
@@ -80,6 +80,23 @@ def ending_of_stream(answer: object, model: str) -> Ending | None:
     if response is None or not is_read(response) or not is_event_stream(response):
         return None
     return read_before(response, EventWatch(ItemTally(model), hide_usage=False))
+
+
+def coding_of(response: Any, *, changes: bool) -> str | Coding:
+    """Return the content encoding of a response, or what undoes it where it could not be done again.
+
+    Args:
+        response: httpx's or httpx2's; its body is still to come.
+        changes: what passes is changed on its way, so that it is to be handed on without such an encoding.
+    """
+    encoding: str = response.headers.get("content-encoding", "")
+    if knows_coding(encoding):
+        return encoding
+    plain, coded = (type(response)(200, headers=headers) for headers in ({}, {"content-encoding": encoding}))
+    if changes:
+        response._decoder = plain._get_content_decoder()
+        del response.headers["content-encoding"]
+    return Undone(coded._get_content_decoder())
 
 
 def is_read(response: Any) -> bool:

@@ -7,7 +7,7 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from budgetguard.adapters.endpoint import Tally
 from budgetguard.request import Abandoned, Answered, Ending, NotCharged, Unknown
@@ -83,7 +83,7 @@ class EventWatch(Watch):
     Args:
         tally: adds up what the events say.
         hide_usage: take out of the stream what it has only because we asked for the usage.
-        encoding: the response's `content-encoding`.
+        encoding: the response's `content-encoding`, or what undoes it.
         read: whole body -> what it reports, for a body that turns out to be no stream of events.
     """
 
@@ -92,7 +92,7 @@ class EventWatch(Watch):
         tally: Tally,
         *,
         hide_usage: bool,
-        encoding: str = "",
+        encoding: str | Coding = "",
         read: BodyReader | None = None,
     ) -> None:
         self._tally = tally
@@ -100,7 +100,7 @@ class EventWatch(Watch):
         self._read = read
         self._is_stream = read is None
         self._no_stream = b""
-        self._coding = _Coding.named(encoding)
+        self._coding = _coding(encoding)
         self._pending = b""
         self._scanned = 0
 
@@ -194,13 +194,13 @@ class BodyWatch(Watch):
 
     Args:
         read: whole body -> what it reports.
-        encoding: the response's `content-encoding`.
+        encoding: the response's `content-encoding`, or what undoes it.
         most: bytes of the body that are kept for `read`, which gets a `Head` of a longer one; None is all.
     """
 
-    def __init__(self, read: BodyReader, *, encoding: str = "", most: int | None = None) -> None:
+    def __init__(self, read: BodyReader, *, encoding: str | Coding = "", most: int | None = None) -> None:
         self._read = read
-        self._coding = _Coding.named(encoding)
+        self._coding = _coding(encoding)
         self._parts: list[bytes] = []
         self._most = most
         self._kept = self._size = 0
@@ -230,6 +230,49 @@ class BodyWatch(Watch):
 
 def _outcome(said: Reported | NotCharged) -> Ending:
     return said if isinstance(said, NotCharged) else Answered(said)
+
+
+class Coding(Protocol):
+    """Undo a content encoding, and do it again for what is handed on."""
+
+    def decode(self, data: bytes) -> bytes:
+        """Return bytes as they were before."""
+
+    def encode(self, plain: bytes) -> bytes:
+        """Return bytes as they are to be handed on."""
+
+    def finish(self) -> bytes:
+        """Return what ends them."""
+
+
+class Undone:
+    """Undo a content encoding for good.
+
+    Args:
+        decoder: httpx's or httpx2's, for any encoding that it knows.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    def decode(self, data: bytes) -> bytes:
+        plain = self._decoder.decode(data)
+        return plain if isinstance(plain, bytes) else b"".join(plain)
+
+    def encode(self, plain: bytes) -> bytes:
+        return plain
+
+    def finish(self) -> bytes:
+        return b""
+
+
+def knows_coding(encoding: str) -> bool:
+    """Whether an encoding, by its name, can be undone and done again."""
+    return encoding.strip().lower() in ("", "identity", *_WINDOW_BITS)
+
+
+def _coding(encoding: str | Coding) -> Coding | None:
+    return _Coding.named(encoding) if isinstance(encoding, str) else encoding
 
 
 class _Coding:
