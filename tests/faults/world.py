@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from budgetguard import Guard, bookkeeping, events, outbox
+from budgetguard import Guard, bookkeeping, calls, events, outbox
 from budgetguard.accounts import Budget
 from budgetguard.calls import Call
 from budgetguard.context import budget_user
@@ -85,12 +85,13 @@ class World:
     @contextmanager
     def ours(self) -> Iterator[None]:
         """Put the world's background in the place of the threads."""
-        before = bookkeeping.background, outbox.background
-        bookkeeping.background = outbox.background = self._background  # type: ignore[assignment]  # it stands in
+        before = bookkeeping.background, outbox.background, calls.background
+        stand_in: Any = self._background
+        bookkeeping.background = outbox.background = calls.background = stand_in
         try:
             yield
         finally:
-            bookkeeping.background, outbox.background = before
+            bookkeeping.background, outbox.background, calls.background = before
             for process in self._processes:
                 process.die()
             for store in self._stores:
