@@ -99,8 +99,8 @@ def settlement(value: object) -> Settlement:
 
 
 def is_ahead(ident: str, now: Milliseconds) -> bool:
-    """Tell whether a hold's id is of days to come, until the end of which it would be kept."""
-    return made_at(ident) > now + _AHEAD
+    """Tell whether a hold's id is of a year to come, until which it would be kept; clocks err by less."""
+    return made_at(ident) > now + LONGEST_TTL
 
 
 def made_at(ident: str) -> Milliseconds:
@@ -117,8 +117,6 @@ MOST_OBSERVED: Final = 1_000
 LONGEST_MODEL: Final = 500
 """Characters of a model's name: each account keeps the names of all that it paid for."""
 
-# Clocks of clients that are not kept by anything are wrong by hours.
-_AHEAD: Final[Milliseconds] = 86_400_000
 _MOST_TEXT: Final = 20_000
 _MOST_THRESHOLDS: Final = 100
 _MOST_UNITS: Final = 100

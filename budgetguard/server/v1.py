@@ -167,7 +167,7 @@ def _named(call: Call, hold: Hold) -> Hold:
 
 def _ahead(hold: Hold) -> ConfigurationError:
     return ConfigurationError(
-        f"hold.id {hold.id[:12]!r}… begins with a time more than a day ahead of the service's: set the "
+        f"hold.id {hold.id[:12]!r}… begins with a time more than a year ahead of the service's: set the "
         "clock of the machine that made it"
     )
 
