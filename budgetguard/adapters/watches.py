@@ -46,7 +46,7 @@ class Watch(ABC):
 
     Attributes:
         over: the answer says itself that it is over, although its connection may still be open.
-        broken: it has told an error at which the SDK stops reading, older ones without closing what they read.
+        broken: it has told an error, at which the SDK stops reading; older ones do not close what they read.
     """
 
     over: bool = False
