@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from types import FrameType
 
 import psycopg
 import pytest
@@ -11,8 +14,10 @@ import pytest
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores import open_store
 from budgetguard.stores.postgres_errors import explain
+from budgetguard.stores.postgres_link import Link
 from budgetguard.stores.postgres_target import parse_url
 from budgetguard.stores.postgres_wire import decode, encode, sql_value
+from budgetguard.stores.waiting import take
 
 
 def test_a_url_says_where_as_whom_and_how_long() -> None:
@@ -62,6 +67,9 @@ def test_a_bad_url_is_refused_with_the_remedy_and_without_the_password(url: str,
 def test_without_psycopg_the_url_is_refused_with_what_to_install() -> None:
     program = """
 import sys
+import threading
+import time
+from types import FrameType
 sys.modules["psycopg"] = None
 from budgetguard.stores import open_store
 try:
@@ -109,3 +117,30 @@ def test_lists_are_written_as_arrays_whatever_their_text_holds() -> None:
     assert sql_value([]) == b"{}"
     assert sql_value([b"\x00\xff"]) == rb'{"\\x00ff"}'
     assert [sql_value(one) for one in (None, True, False, 7, b"\x01")] == [None, b"t", b"f", b"7", rb"\x01"]
+
+
+def test_a_signal_handler_may_take_a_slot_while_its_thread_is_taking_one() -> None:
+    """A handler runs between any two lines, as what traces them does; a lock it waits for is never let go."""
+    link = Link(parse_url("postgresql://h/d?pool=3"), lambda _: None)
+    met: list[bool] = []
+
+    def handle(frame: FrameType, event: str, _: object) -> object:
+        sys.settrace(None)
+        if link._slots.acquire(blocking=False):
+            link._slots.release()
+            met.append(True)
+        sys.settrace(handle)
+        frame.f_trace = handle
+        return handle
+
+    def work() -> None:
+        sys.settrace(handle)
+        assert take(link._slots, time.monotonic() + 60)
+        link._slots.release()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert met

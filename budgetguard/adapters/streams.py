@@ -174,7 +174,7 @@ class _SyncTee(_Tee):
                     # Whoever leaves at the end that is announced here leaves before the usage.
                     kept += reader.read_on(watch.feed, lambda: watch.awaits_usage)
                 if kept:
-                    if watch.over:
+                    if watch.over or watch.broken:
                         self._finish(None)
                     yield kept
                 if reader.error is not None:
@@ -226,7 +226,7 @@ class _AsyncTee(_Tee):
                 if watch.awaits_usage:
                     kept += await reader.read_on(watch.feed, lambda: watch.awaits_usage)
                 if kept:
-                    if watch.over:
+                    if watch.over or watch.broken:
                         await self._afinish(None)
                     yield kept
         except GeneratorExit:

@@ -46,9 +46,11 @@ class Watch(ABC):
 
     Attributes:
         over: the answer says itself that it is over, although its connection may still be open.
+        broken: it has told an error, at which the SDK stops reading; older ones do not close what they read.
     """
 
     over: bool = False
+    broken: bool = False
 
     @property
     def awaits_usage(self) -> bool:
@@ -125,7 +127,8 @@ class EventWatch(Watch):
 
     @property
     def awaits_usage(self) -> bool:
-        return not self.over and self._tally_says("ended") and not self._tally_says("told")
+        ended = self.broken or self._tally_says("ended")
+        return not self.over and ended and not self._tally_says("told")
 
     @property
     def nears_end(self) -> bool:
@@ -182,6 +185,7 @@ class EventWatch(Watch):
         if not isinstance(chunk, dict):
             return event
         self._tally.feed(chunk)
+        self.broken = self.broken or bool(chunk.get("error"))
         if not self._hide or "usage" not in chunk:
             return event
         if chunk["usage"] is None:

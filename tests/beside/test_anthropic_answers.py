@@ -107,6 +107,7 @@ def test_a_manager_of_a_stream(guard: Guard, messages: Any, how: str) -> None:
     assert guard.balance("u").held == 0
 
 
+@pytest.mark.parametrize("transport", ["as it comes"], indirect=True)
 def test_one_that_is_left_costs_the_input_that_it_told(guard: Guard, messages: Any) -> None:
     made = messages.stream
     ask = guard.budgeted(lambda messages, model, max_tokens: made(**ASKED))
