@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from budgetguard.adapters.answers import reported
@@ -176,6 +177,7 @@ def _count(value: object, path: str) -> int | None:
     return count(value)
 
 
+@cache  # the names are those that the shapes are written with
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
