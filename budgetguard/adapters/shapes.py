@@ -57,6 +57,8 @@ class Shape:
 
 def recognised(answer: object) -> tuple[Shape | None, object]:
     """Return the shape of an answer, and what is to be read as such: what a wrapper holds."""
+    if _is_plain_chat(answer):
+        return _PLAIN, answer
     for _ in range(_DEEPEST):
         shape = next((shape for shape in SHAPES if shape.knows(answer)), None)
         if shape is None or shape.inside is None:
@@ -221,6 +223,17 @@ def _made(
 # OpenAI's, and everybody's whose API has its shape.
 
 OPENAI: Final = "openai"
+
+
+def _is_plain_chat(answer: Any) -> bool:
+    """Whether it is what most answers are, so that no other shape needs to be asked for first."""
+    kind = type(answer)
+    if kind is not dict and not kind.__module__.startswith("openai."):
+        return False
+    made_of = field(answer, "object")
+    if not isinstance(made_of, str) or not made_of.startswith("chat.completion"):
+        return False
+    return bool(items(field(answer, "choices"))) and field(answer, "x_groq") is None
 
 
 def _is_openai(answer: Any) -> bool:
@@ -814,6 +827,7 @@ def _is_message_with_metadata(answer: Any) -> bool:
     return isinstance(answer, tuple) and len(answer) == 2 and _is_langchain(answer[0])
 
 
+_PLAIN: Final = Shape(OPENAI, _is_openai, _read_openai, _openai_texts, chunks=True)
 SHAPES: Final = (
     Shape("langgraph", _is_message_with_metadata, inside=lambda answer: answer[0]),
     Shape("event", _is_data_event, inside=lambda answer: field(answer, "data")),
@@ -834,7 +848,7 @@ SHAPES: Final = (
     Shape("embeddings", _is_embeddings, _read_embeddings),
     Shape("transcription", _is_transcription, read_transcription),
     Shape("batch", _is_batch, _read_batch),
-    Shape(OPENAI, _is_openai, _read_openai, _openai_texts, chunks=True),
+    _PLAIN,
     Shape("one text", _is_list_of_one, inside=lambda answer: answer[0]),
     Shape(
         "generated text",
