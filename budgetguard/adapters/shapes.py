@@ -136,6 +136,10 @@ class ItemTally(AnyTally):
         if isinstance(chunk, str):
             self._keep(("text",), chunk)
             return
+        if _is_plain_chunk(chunk):
+            self.understood = True
+            super().feed(chunk)
+            return
         shape, chunk = recognised(chunk)
         if shape is None:
             self.unread = self.unread or type(chunk)
@@ -261,6 +265,13 @@ def _openai_texts(answer: Any) -> Iterable[Piece]:
         for part in items(field(item, "content")):
             yield (field(item, "id"), "text"), field(part, "text")
         yield (field(item, "id"), "arguments"), field(item, "arguments")
+
+
+def _is_plain_chunk(answer: Any) -> bool:
+    """Whether it is a chunk of OpenAI's that says nothing of its usage, as nearly all are."""
+    if field(answer, "object") != "chat.completion.chunk" or field(answer, "usage") is not None:
+        return False
+    return field(answer, "x_groq") is None
 
 
 def _is_batch(answer: Any) -> bool:

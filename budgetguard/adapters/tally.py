@@ -20,6 +20,8 @@ _FREE_BYTES: Final = 128
 # Other models' tokens are not ours: a report is not believed that is far below what we count.
 _MOST_TIMES: Final = 2
 _FREE_TOKENS: Final = 16
+_KINDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
+_PLAIN: Final = frozenset({"role", *_KINDS})
 
 
 class StreamTally:
@@ -40,10 +42,12 @@ class StreamTally:
         self._pieces: dict[Slot, list[str]] = {}
         self._characters = self._looked_at = self._looked = 0
         self._counted = 0
+        self._seen = (0, 0), 0
         self._bytes = 0
         # Text came after the last usage, which then does not count it.
         self._went_on = False
         self._said = Reported(usage=None)
+        self._names: tuple[object, ...] = ()
         self._begun: set[object] = set()
         self._finished: set[object] = set()
         self.failed = False
@@ -77,20 +81,35 @@ class StreamTally:
     def feed(self, chunk: object) -> None:
         """Take one chunk: an SDK object or a mapping."""
         for choice in items(field(chunk, "choices")):
-            for slot, text in _texts_of_choice(choice, "delta"):
-                self._keep(slot, text)
             index = field(choice, "index")
+            said = field(choice, "delta")
+            if type(said) is dict and said.keys() <= _PLAIN:  # as nearly all are
+                for kind in said:
+                    if kind != "role":
+                        self._keep((index, kind), said[kind])
+                self._keep((index, "text"), field(choice, "text"))
+            else:
+                for slot, text in _texts_of_choice(choice, "delta"):
+                    self._keep(slot, text)
             index = index if isinstance(index, int) else 0
             self._begun.add(index)
             if field(choice, "finish_reason") is not None:
                 self._finished.add(index)
         self.failed = self.failed or field(chunk, "error") is not None
-        self._merge(reported(chunk))
+        if field(chunk, "usage") is None and field(chunk, "x_groq") is None:
+            self._take_names(chunk)
+        else:
+            self._merge(reported(chunk))
 
     def seen_tokens(self) -> int:
         """Count the output tokens seen so far: text, refusals and tool calls of every choice."""
-        self._count_pieces()
-        return self._counted
+        # Changes nothing that feeding does: a stream that is thrown away may end in two threads at once.
+        now = self._counted, self._characters
+        at, seen = self._seen
+        if at != now:
+            seen = self._counted + self._uncounted()
+            self._seen = now, seen
+        return seen
 
     def seen_beyond(self, tokens: int) -> int | None:
         """Return `seen_tokens` if it is more than so many, else None; counts only where it may be."""
@@ -99,9 +118,16 @@ class StreamTally:
         if since < _COUNT_FROM or self._counted + self._looked + since <= tokens:
             return None
         self._looked_at = self._characters
-        self._looked = sum(count_text("".join(pieces), self._encoding) for pieces in self._pieces.values())
+        self._looked = self._uncounted()
         seen = self._counted + self._looked
         return seen if seen > tokens else None
+
+    def _take_names(self, chunk: object) -> None:
+        # The same with nearly every chunk.
+        names = field(chunk, "model"), field(chunk, "service_tier"), field(chunk, "id")
+        if names != self._names:
+            self._names = names
+            self._merge(reported(chunk))
 
     def _merge(self, said: Reported) -> None:
         self._said = self._said.merged(said)
@@ -125,10 +151,12 @@ class StreamTally:
                 self._count_pieces()
 
     def _count_pieces(self) -> None:
-        for pieces in self._pieces.values():
-            self._counted += count_text("".join(pieces), self._encoding)
-        self._pieces.clear()
+        self._counted += self._uncounted()
+        self._pieces = {}
         self._characters = self._looked_at = self._looked = 0
+
+    def _uncounted(self) -> int:
+        return sum(count_text("".join(pieces), self._encoding) for pieces in list(self._pieces.values()))
 
 
 def with_seen(said: Reported, answer: object, model: str) -> Reported:
@@ -220,7 +248,7 @@ def _texts_of_choice(choice: object, name: str) -> Iterator[tuple[Slot, object]]
     said = field(choice, name)
     if said is None:
         return
-    for kind in ("content", "refusal", "reasoning_content", "reasoning"):
+    for kind in _KINDS:
         yield (index, kind), field(said, kind)
     yield (index, "audio"), field(field(said, "audio"), "transcript")
     calls = list(items(field(said, "tool_calls")))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgetguard.adapters.audio import SpeechTally, TranscriptionTally, read_speech, read_transcription
@@ -58,6 +58,7 @@ def sound(reported: Reported | None) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(answers)
 def test_no_answer_is_too_strange_to_read(answer: Any) -> None:
     for read in READERS:
@@ -65,12 +66,14 @@ def test_no_answer_is_too_strange_to_read(answer: Any) -> None:
         assert sound(read(json.dumps(answer).encode()))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_are_too_strange_to_read(data: bytes) -> None:
     for read in READERS:
         assert sound(read(data))
 
 
+@settings(deadline=None)
 @given(st.lists(answers, max_size=4))
 def test_no_event_is_too_strange_to_read(events: list[Any]) -> None:
     for make in TALLIES:
@@ -92,6 +95,7 @@ HEADS = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([*HEADS, silence(1)[:36]]),
     st.binary(max_size=400),

@@ -467,3 +467,23 @@ def test_no_usage_of_a_stream_takes_away_what_another_said(told: list[Any]) -> N
         output_tokens=max(one["completion_tokens"] for one in told),
     )
     assert tally.reported.merged(Reported(usage=None)) == tally.reported
+
+
+def test_a_stream_may_end_in_two_threads_at_once() -> None:
+    for _ in range(20):
+        tally = StreamTally(WRITER)
+        for index in range(50):
+            choice = {"index": index, "delta": {"content": "a few words more"}, "finish_reason": None}
+            tally.feed({"choices": [choice]})
+        start, seen = threading.Barrier(4), []
+
+        def end(tally: StreamTally = tally, start: Any = start, seen: list[int] = seen) -> None:
+            start.wait()
+            seen.append(tally.seen_tokens())
+
+        threads = [threading.Thread(target=end) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [200] * 4
