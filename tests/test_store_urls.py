@@ -95,6 +95,8 @@ AROUND = ["", "/", "@", "#", "?", ":", "%", "[", " ", "&", ";", "=", "\\", "é"]
 )
 @settings(max_examples=400, deadline=None)
 @example("{s}://user:{p}@host/0", "redis", "a/", "")
+@example("{s}://host/0;password={p}", "redis+sentinel", "", "")
+@example("{s}://user:{p}@/0", "https", "@", "/")
 def test_a_secret_in_a_url_that_is_slightly_wrong_is_shown_nowhere(
     form: str, scheme: str, before: str, after: str
 ) -> None:

@@ -69,7 +69,7 @@ def parse_url(url: str, headers: Mapping[str, str] | None = None) -> Target:
     """
     scheme, _, rest = url.partition("://")
     shown = shown_url(url)
-    if "@" in rest and "@" not in re.split("[/?#]", rest, maxsplit=1)[0]:
+    if "@" in "".join(re.split("[/?#]", rest, maxsplit=1)[1:]):
         raise ConfigurationError(
             f"a store's {scheme}:// URL has a key with / or ? or # in it: write %2F, %3F or %23 for them"
         )

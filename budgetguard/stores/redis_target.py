@@ -28,6 +28,7 @@ _SENTINEL_PORT: Final = 26_379
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_SWITCHES: Final = ("ssl_check_hostname", "ssl_verify")
 _OPTIONS: Final = ("timeout", "sentinel_username", "sentinel_password", *_TLS_FILES, *_TLS_SWITCHES)
+_SERVICE: Final = re.compile(r"[A-Za-z0-9._-]+")  # what Sentinel itself takes
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:\[\]/,]+)(?::([0-9]{1,5}))?")
 
 
@@ -111,6 +112,10 @@ def parse_url(url: str) -> Target:
                 f"store {shown!r} names no service: write {base}+sentinel://HOST,HOST/SERVICE"
             )
         service = parts.pop(0)
+        if not _SERVICE.fullmatch(service):  # what stands there may be an option, and secret
+            raise ConfigurationError(
+                f"store {shown!r}: {shown_word(service)} is no service's name: write letters, digits, . - or _"
+            )
     return Target(
         kind,
         hosts,
