@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from budgetguard import Guard, budget_user
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 
 PROMPT = "A budget that cannot be overrun is worth more than a report of how far it was overrun. " * 2
 MESSAGES = [{"role": "user", "content": PROMPT}]

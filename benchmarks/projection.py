@@ -29,11 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from budgetguard.counting.hosted_tools import hidden_input
-from budgetguard.counting.shapes import kinds_of
-from budgetguard.learning import Observations, learned_cap, observe
-from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import (
+from budgetguard.core.learning import Observations, learned_cap, observe
+from budgetguard.engine.projection import (
     Projection,
     chat_input_tokens,
     completion_input_tokens,
@@ -43,6 +40,9 @@ from budgetguard.projection import (
     response_input_tokens,
     with_margin,
 )
+from budgetguard.pricing.book import PriceBook
+from budgetguard.tokens.hosted_tools import hidden_input
+from budgetguard.tokens.shapes import kinds_of
 
 # What the provider adds to the prompt for these cannot be read off the request.
 _HIDDEN_INPUT = ("web_search_options", "previous_response_id", "conversation")

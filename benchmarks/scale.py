@@ -24,11 +24,11 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.usage import Usage
-from budgetguard.windows import system_clock
 
 PROJECT = "scale"
 USERS = 10_000

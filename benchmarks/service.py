@@ -24,13 +24,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 from budgetguard.stores.hosted_link import Link
 from budgetguard.stores.hosted_target import parse_url
-from budgetguard.usage import Usage
-from budgetguard.windows import system_clock
 
 PROJECT = "service"
 USERS = 1_000

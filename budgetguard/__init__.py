@@ -21,8 +21,10 @@ from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.context import budget_tags, budget_user, current_user
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.usage import Usage
+from budgetguard.engine.context import budget_tags, budget_user, current_user
+from budgetguard.engine.runs import Run
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
@@ -37,13 +39,11 @@ from budgetguard.errors import (
 )
 from budgetguard.events import Event, Hook, log_events
 from budgetguard.guard import Guard
-from budgetguard.runs import Run
-from budgetguard.usage import Usage
 
 if TYPE_CHECKING:
-    from budgetguard.checking import Checked
-    from budgetguard.decorator import Answer, Input
-    from budgetguard.manager import BudgetManager
+    from budgetguard.litellm.manager import BudgetManager
+    from budgetguard.providers.checking import Checked
+    from budgetguard.providers.decorator import Answer, Input
 
 __all__ = [
     "Balance",
@@ -157,9 +157,9 @@ def budgeted(function: Any = None, **options: Any) -> Any:
         ConfigurationError: when decorating: an option that cannot be right for this function.
         BudgetGuardError: when calling: the call was refused; or UnpricedAnswerError after it.
     """
-    from budgetguard.decorator import budgeted as decorate
+    from budgetguard.providers.decorator import budgeted as decorate
 
-    return decorate(lambda: default_guard().keeper, function, **options)
+    return decorate(lambda: default_guard().engine, function, **options)
 
 
 def budget(limit: int | float | Decimal) -> Run:
@@ -208,9 +208,9 @@ def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
 def check() -> list[Checked]:
     """Return, for each SDK of models that this process has imported, whether it is guarded, and why not.
 
-    `print(*budgetguard.check(), sep="\\n")` shows it. See `budgetguard.checking.Checked`.
+    `print(*budgetguard.check(), sep="\\n")` shows it. See `budgetguard.providers.checking.Checked`.
     """
-    from budgetguard.checking import check
+    from budgetguard.providers.checking import check
 
     return check()
 
@@ -239,7 +239,7 @@ def on(hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
 def __getattr__(name: str) -> Any:
     # Importing is to be quick, and the manager brings all that prices a request.
     if name == "BudgetManager":
-        from budgetguard.manager import BudgetManager
+        from budgetguard.litellm.manager import BudgetManager
 
         return BudgetManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,11 +19,11 @@ import os
 import sys
 
 import budgetguard
-from budgetguard import runlog
-from budgetguard.background import background
 from budgetguard.config import max_budget_of_environment
+from budgetguard.engine import runlog
+from budgetguard.engine.background import background
 from budgetguard.errors import StoreError
-from budgetguard.launch.outcome import Outcome
+from budgetguard.launch.outcome import RunOutcome
 from budgetguard.launch.run import SharedRun
 
 __all__ = ["outcome"]
@@ -34,7 +34,7 @@ _run: SharedRun | None = None
 _pid = os.getpid()
 
 
-def outcome() -> Outcome | None:
+def outcome() -> RunOutcome | None:
     """Return what has come of this program's run so far, or None if the run is another process's.
 
     `sys.exit(outcome().status())` ends with 3 where calls were refused: what Python calls at exit cannot
@@ -58,7 +58,7 @@ def _begin() -> SharedRun | None:
         made = SharedRun(guard, max_budget_of_environment())
         os.environ.update(made.variables())
         guard.configure(runs=made.runs)
-        runlog.follow(guard.keeper.hooks)
+        runlog.follow(guard.engine.hooks)
     return made
 
 

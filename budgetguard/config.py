@@ -10,13 +10,13 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from budgetguard.accounts import Budget, check_id
+from budgetguard.core.accounts import Budget, check_id
+from budgetguard.core.money import Nanos, parse_usd, to_nanos
+from budgetguard.core.windows import Clock, duration_ms, system_clock, zone
 from budgetguard.errors import ConfigurationError
-from budgetguard.money import Nanos, parse_usd, to_nanos
 from budgetguard.pricing.addresses import Address
 from budgetguard.stores.base import DEFAULT_RETENTION, Store
 from budgetguard.stores.urls import public_url, shown_url
-from budgetguard.windows import Clock, duration_ms, system_clock, zone
 
 MissingUser: TypeAlias = Literal["error", "allow", "require"]
 UnknownModel: TypeAlias = Literal["error", "allow"]

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from budgetguard.usage import Usage
+from budgetguard.core.usage import Usage
 
 logger = logging.getLogger("budgetguard")
 
@@ -125,7 +125,7 @@ class Voided(CallEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lapsed(Event):
+class Expired(Event):
     """Say that a hold ended without word of its call, and that `booked` was charged for it."""
 
     hold_id: str
@@ -188,11 +188,11 @@ class Hooks:
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals, lapses and thresholds are warnings; all else is information. The record carries the
+    Refusals, expiries and thresholds are warnings; all else is information. The record carries the
     event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")
-    level = logging.WARNING if isinstance(event, Refused | Lapsed | ThresholdCrossed) else logging.INFO
+    level = logging.WARNING if isinstance(event, Refused | Expired | ThresholdCrossed) else logging.INFO
     text = " ".join(f"{key}={value}" for key, value in values.items() if key != "at" and value is not None)
     logger.log(level, "%s %s", name, text, extra={"budgetguard": {"event": name, **values}})

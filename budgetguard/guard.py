@@ -9,20 +9,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
 from budgetguard.config import Settings, changed, from_environment, max_budget_of_environment
-from budgetguard.context import budget_user
+from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
+from budgetguard.core.holds import HoldRecord
+from budgetguard.core.money import to_nanos, to_usd
+from budgetguard.core.windows import Align, Milliseconds, calendar_start
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.runs import Run
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
-from budgetguard.holds import HoldRecord
-from budgetguard.money import to_nanos, to_usd
-from budgetguard.runs import Run
 from budgetguard.stores.base import Store
-from budgetguard.windows import Align, Milliseconds, calendar_start
 
 if TYPE_CHECKING:
-    from budgetguard.decorator import Answer, Input
-    from budgetguard.manager import BudgetManager
+    from budgetguard.litellm.manager import BudgetManager
+    from budgetguard.providers.decorator import Answer, Input
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -44,29 +44,29 @@ class Guard:
     """
 
     # Without a dict of its own, so that `guard.max_budgte = 5` is an AttributeError, not a cap that is none.
-    __slots__ = ("__weakref__", "_lock", "_siblings", "keeper")
+    __slots__ = ("__weakref__", "_lock", "_siblings", "engine")
 
     def __init__(self, **settings: Any) -> None:
-        from budgetguard.bookkeeping import Bookkeeper
+        from budgetguard.engine.engine import Engine
 
-        self.keeper = Bookkeeper(changed(from_environment(), settings))
+        self.engine = Engine(changed(from_environment(), settings))
         self._siblings: dict[str, Guard] = {}
         self._lock = threading.RLock()
         if (limit := max_budget_of_environment()) is not None:
-            self.keeper.process.limit = limit
+            self.engine.process.limit = limit
 
     def __repr__(self) -> str:
-        return f"<Guard of project {self.project!r} on {self.keeper.place!r}>"
+        return f"<Guard of project {self.project!r} on {self.engine.place!r}>"
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
-        return self.keeper.settings
+        return self.engine.settings
 
     @property
     def project(self) -> str:
         """Whose accounts these are."""
-        return self.keeper.project
+        return self.engine.project
 
     @property
     def store(self) -> Store:
@@ -75,7 +75,7 @@ class Guard:
         Raises:
             StoreError: it cannot be opened.
         """
-        return self.keeper.store
+        return self.engine.store
 
     def configure(self, **settings: Any) -> None:
         """Change settings; those not named stay as they are. Calls under way keep what they began with.
@@ -86,8 +86,8 @@ class Guard:
         new = changed(self.settings, settings)
         with self._lock:
             for project, sibling in self._siblings.items():
-                sibling.keeper.configure(changed(new, {"project": project}))
-            self.keeper.configure(new)
+                sibling.engine.configure(changed(new, {"project": project}))
+            self.engine.configure(new)
 
     def in_project(self, project: str) -> Guard:
         """Return the guard of another project on the same store, with the same prices and hooks.
@@ -99,8 +99,8 @@ class Guard:
         """
         check_id(project, name="project")
         with self._lock:
-            if self.settings.project is None and not self.keeper.is_open:
-                self.keeper.configure(changed(self.settings, {"project": project}))
+            if self.settings.project is None and not self.engine.is_open:
+                self.engine.configure(changed(self.settings, {"project": project}))
             if project == self.project:
                 return self
             if project not in self._siblings:
@@ -115,7 +115,7 @@ class Guard:
                 none was named, so that the manager's would limit none of its calls.
         """
         check_id(project, name="project_name")
-        if self.settings.project is None and self.keeper.is_open and project != self.project:
+        if self.settings.project is None and self.engine.is_open and project != self.project:
             raise ConfigurationError(
                 f"BudgetManager({project!r}) comes too late to name this program's project: budgets of "
                 f"{self.project!r} have been used already. Name it first, with "
@@ -131,9 +131,9 @@ class Guard:
             ConfigurationError: an unknown setting or a bad value.
         """
         other = Guard(**{**_values(self.settings), **settings})
-        other.keeper.prices = self.keeper.prices
-        other.keeper.hooks = self.keeper.hooks
-        other.keeper.process = self.keeper.process
+        other.engine.prices = self.engine.prices
+        other.engine.hooks = self.engine.hooks
+        other.engine.process = self.engine.process
         return other
 
     # Who pays
@@ -151,7 +151,7 @@ class Guard:
         Raises:
             ConfigurationError: a bad limit.
         """
-        return Run(self.keeper, limit)
+        return Run(self.engine, limit)
 
     @property
     def max_budget(self) -> Decimal:
@@ -160,17 +160,17 @@ class Guard:
         Raises:
             ConfigurationError: on setting it: not an amount of money.
         """
-        return to_usd(self.keeper.process.limit or 0)
+        return to_usd(self.engine.process.limit or 0)
 
     @max_budget.setter
     def max_budget(self, usd: int | float | Decimal) -> None:
         limit = to_nanos(usd, name="max_budget")
         # What merely rounds to nothing allows nothing.
-        self.keeper.process.limit = limit if usd else None
+        self.engine.process.limit = limit if usd else None
 
     def current_cost(self) -> float:
         """Return what this process has spent through this guard, USD as a float, as LiteLLM counts it."""
-        return float(to_usd(self.keeper.process.spent))
+        return float(to_usd(self.engine.process.spent))
 
     # What is guarded
 
@@ -192,9 +192,9 @@ class Guard:
 
     def budgeted(self, function: Any = None, **options: Any) -> Any:
         """Guard a function that answers with a completion; see `budgetguard.budgeted`."""
-        from budgetguard.decorator import budgeted
+        from budgetguard.providers.decorator import budgeted
 
-        return budgeted(lambda: self.keeper, function, **options)
+        return budgeted(lambda: self.engine, function, **options)
 
     def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
         """Guard every client of the `openai` package, those that exist already too. Twice is once.
@@ -206,16 +206,16 @@ class Guard:
             ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
                 `model_map`.
         """
-        from budgetguard import patch
+        from budgetguard.providers import patching as patch
 
         said = {} if model_map is None else {"model_map": model_map}
         changed(self.settings, said)
-        patch.patch(self.keeper)
+        patch.patch(self.engine)
         self.configure(**said)
 
     def unpatch_openai(self) -> None:
         """Undo `patch_openai`, leaving what others wrapped around it."""
-        from budgetguard import patch
+        from budgetguard.providers import patching as patch
 
         patch.unpatch()
 
@@ -229,9 +229,9 @@ class Guard:
         Raises:
             ConfigurationError: not a client of the `openai` package; a bad `model_map`.
         """
-        from budgetguard import patch
+        from budgetguard.providers import patching as patch
 
-        return patch.wrap(client, self.keeper, model_map)
+        return patch.wrap(client, self.engine, model_map)
 
     # Budgets
 
@@ -265,7 +265,7 @@ class Guard:
         if align not in ("created", "calendar"):
             raise ConfigurationError(f"align must be 'created' or 'calendar', not {align!r}")
         if align == "calendar":
-            anchor = calendar_start(duration, zone, self.keeper.now() if anchor is None else anchor)
+            anchor = calendar_start(duration, zone, self.engine.now() if anchor is None else anchor)
         return self.store.set_budget(self._account(user), Budget(nanos, duration, zone, anchor))
 
     def balance(self, user: str | None = None) -> Balance:
@@ -311,7 +311,7 @@ class Guard:
         Raises:
             StoreError: the store failed.
         """
-        return self.keeper.projects()
+        return self.engine.projects()
 
     def holds(self, user: str | None = None) -> Iterator[HoldRecord]:
         """Yield the open holds of a user, or of everybody."""
@@ -326,7 +326,7 @@ class Guard:
 
     def manager(self, project_name: str | None = None) -> BudgetManager:
         """Return a `BudgetManager` on this guard, of its project or of another."""
-        from budgetguard.manager import BudgetManager
+        from budgetguard.litellm.manager import BudgetManager
 
         return BudgetManager(project_name or self.project, guard=self)
 
@@ -338,7 +338,7 @@ class Guard:
         Raises:
             ConfigurationError: no price, a bad price, an unknown unit.
         """
-        self.keeper.prices.register(model, **prices)
+        self.engine.prices.register(model, **prices)
 
     def on(self, hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
         """Call `hook` with events (of these kinds only, if any are named), and return its remover.
@@ -347,15 +347,15 @@ class Guard:
         """
         if not callable(hook):
             raise ConfigurationError(f"a hook is called with each event, and {hook!r} cannot be called")
-        return self.keeper.hooks.add(hook, kinds)
+        return self.engine.hooks.add(hook, kinds)
 
     def flush(self) -> None:
         """Send settlements that the store did not take before."""
-        self.keeper.flush()
+        self.engine.flush()
 
     def close(self) -> None:
         """Flush, and let go of the store's files and connections; the next use opens them again."""
-        self.keeper.close()
+        self.engine.close()
 
     def _account(self, user: str | None) -> str:
         if user is None:
@@ -365,7 +365,7 @@ class Guard:
     def _known(self, user: str | None, balance: Balance | None) -> Balance:
         if balance is None:
             raise (
-                self.keeper.unknown(account_name(USER, user), user)
+                self.engine.unknown(account_name(USER, user), user)
                 if user
                 else ConfigurationError(
                     f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"

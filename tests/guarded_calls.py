@@ -8,15 +8,15 @@ from typing import Any
 
 import budgetguard
 from budgetguard import Guard, Usage
-from budgetguard.background import background
+from budgetguard.core.usage import Reported
+from budgetguard.engine.background import background
+from budgetguard.engine.projection import Projection
+from budgetguard.engine.provider_call import Answered, LearnedCap, NotCharged, Outcome, ProviderCall, Unknown
 from budgetguard.errors import StoreError, UnpricedAnswerError
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.projection import Projection
-from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
 from budgetguard.stores.base import Store, open_store
-from budgetguard.usage import Reported
 
 MODEL = "round-model"
 """A model at $1 per million input tokens and $2 per million output tokens: 1 000 and 2 000 Nanos each."""
@@ -69,7 +69,7 @@ class StatusError(Exception):
         self.status_code = status_code
 
 
-class Scripted(Request):
+class Scripted(ProviderCall):
     """A request projected at 300 000 Nanos, 100 000 of them for input; a whole number answers it."""
 
     endpoint = "scripted"
@@ -80,12 +80,12 @@ class Scripted(Request):
         projected = Projection(MODEL, usage, 100, 100, 300_000, 100_000, cap_assumed=False)
         return book.rates(MODEL), projected
 
-    def ending(self, answer: Any) -> Ending:
+    def outcome(self, answer: Any) -> Outcome:
         if isinstance(answer, int):
             return Answered(Reported(Usage.of(input_tokens=answer)))
         raise UnpricedAnswerError("no whole number")
 
-    def ending_of_error(self, error: BaseException) -> Ending:
+    def outcome_of_error(self, error: BaseException) -> Outcome:
         return NotCharged("4xx") if isinstance(error, StatusError) else Unknown(type(error).__name__)
 
 

@@ -197,9 +197,9 @@ def test_max_budget_in_the_environment_caps_what_a_guard_made_there_spends(
     guard.max_budget = 0
     assert guard.beside(project="other").max_budget == 0
     guard.max_budget = 1e-10
-    assert guard.keeper.process.charge("p") is not None
+    assert guard.engine.process.charge("p") is not None
     monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", "0")
-    assert Guard(store="memory://").keeper.process.charge("p") is not None
+    assert Guard(store="memory://").engine.process.charge("p") is not None
     monkeypatch.setenv("BUDGETGUARD_MAX_BUDGET", "")
     assert Guard(store="memory://").max_budget == 0
 

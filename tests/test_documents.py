@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.counting.documents import Document, read_pdf
-from budgetguard.projection import chat_input_tokens, response_input_tokens
+from budgetguard.engine.projection import chat_input_tokens, response_input_tokens
+from budgetguard.tokens.documents import Document, read_pdf
 
 WORDS = b"(What it says on this page, in a line of some length.)"
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from budgetguard import errors
-from budgetguard.accounts import Balance
-from budgetguard.holds import Hold
-from budgetguard.refusals import missing_user, refusal, unknown_user
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Hold
+from budgetguard.engine.refusals import missing_user, refusal, unknown_user
 
 EXCEEDED = errors.BudgetExceededError(
     current_cost=Decimal("9.5"),
@@ -77,7 +77,9 @@ def test_exceeded_reads_as_litellms_error_of_that_name() -> None:
     assert error.to_dict()["max_budget"] == 0.25
 
 
-HOLD = Hold(id="0", charges=(), amount=1_500_000, on_lapse=0, ttl=1, created=0, user="u", model="gpt-4o-mini")
+HOLD = Hold(
+    id="0", charges=(), amount=1_500_000, on_expiry=0, ttl=1, created=0, user="u", model="gpt-4o-mini"
+)
 
 
 def balance(account: str, *, held: int = 0, resets_ms: int | None = None) -> Balance:

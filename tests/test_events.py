@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from budgetguard import BudgetExceededError, Event, Guard, UnpricedAnswerError, budget_user, log_events
-from budgetguard.events import Held, Lapsed, Refused, Settled, ThresholdCrossed, Voided
+from budgetguard.events import Expired, Held, Refused, Settled, ThresholdCrossed, Voided
 from budgetguard.testing.clock import FakeClock
 from tests.guarded_calls import HELLO, MODEL, StatusError, completion, make_guard, names, nanos, record
 
@@ -87,7 +87,7 @@ def test_a_call_that_is_booked_as_projected_says_so(guard: Guard) -> None:
     assert (events[2].estimated, events[2].usage, events[2].cost) == (True, None, events[2].held)
 
 
-def test_a_hold_that_lapses_is_told_once_and_its_late_settlement_too() -> None:
+def test_a_hold_that_expiries_is_told_once_and_its_late_settlement_too() -> None:
     clock = FakeClock()
     guard = make_guard(user="u", clock=clock, hold_ttl="15m")
     events = record(guard)
@@ -100,10 +100,10 @@ def test_a_hold_that_lapses_is_told_once_and_its_late_settlement_too() -> None:
         return completion()
 
     slow(HELLO)
-    assert names(events) == ["Projected", "Held", "Lapsed", "Settled"]
-    held, lapsed = events[1:3]
-    assert (lapsed.hold_id, lapsed.held, lapsed.booked) == (held.hold_id, held.amount, held.amount)
-    assert nanos(guard) == (120_000, 0), "a late settlement takes back what the lapse had booked"
+    assert names(events) == ["Projected", "Held", "Expired", "Settled"]
+    held, expired = events[1:3]
+    assert (expired.hold_id, expired.held, expired.booked) == (held.hold_id, held.amount, held.amount)
+    assert nanos(guard) == (120_000, 0), "a late settlement takes back what the expiry had booked"
 
 
 def test_thresholds_are_told_once_a_window() -> None:
@@ -201,7 +201,7 @@ def test_log_events_writes_a_line_an_event_and_warns_of_what_needs_somebody(
     settled = caplog.records[2]
     assert "cost=0.00012" in settled.getMessage()
     assert settled.__dict__["budgetguard"]["cost"] == "0.00012"
-    assert {Lapsed, ThresholdCrossed, Refused, Voided} <= set(Event.__subclasses__()) | {Refused, Voided}
+    assert {Expired, ThresholdCrossed, Refused, Voided} <= set(Event.__subclasses__()) | {Refused, Voided}
 
 
 CANARY = "canary-9f3a1c"

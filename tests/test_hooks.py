@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from budgetguard import Guard, budget_user
-from budgetguard.background import background
+from budgetguard.engine.background import background
 from budgetguard.events import Event, Refused, Settled
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, names
 
@@ -116,13 +116,13 @@ def test_a_stream_that_a_hook_has_dropped_is_settled_and_tells_no_hooks() -> Non
 def test_the_log_of_a_run_hears_of_what_a_hook_s_call_was_refused(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from budgetguard import runlog
+    from budgetguard.engine import runlog
 
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv(runlog.VARIABLE, str(log))
     guard = make_guard()
-    runlog.follow(guard.keeper.hooks)
+    runlog.follow(guard.engine.hooks)
     guard.set_budget(0, user="poor")
 
     @guard.budgeted(max_completion_tokens=10)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budgetguard.core.money import MAX_NANOS, MAX_USD, ceil_nanos, format_usd, parse_usd, to_nanos, to_usd
 from budgetguard.errors import ConfigurationError
-from budgetguard.money import MAX_NANOS, MAX_USD, ceil_nanos, format_usd, parse_usd, to_nanos, to_usd
 
 nanos = st.integers(0, MAX_NANOS)
 

@@ -24,7 +24,7 @@ import pytest
 import trio
 
 from budgetguard import Guard, MissingUserError, budget_tags, budget_user, current_user
-from budgetguard.context import current_tags, surroundings
+from budgetguard.engine.context import current_tags, surroundings
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
 
 

@@ -15,11 +15,11 @@ from genai_prices.data_snapshot import DataSnapshot, set_custom_snapshot
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from budgetguard.core.money import ceil_nanos
+from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.money import ceil_nanos
 from budgetguard.pricing.book import PriceBook, Rates
 from budgetguard.pricing.rates import ListedSource
-from budgetguard.usage import Usage
 
 LISTED = [
     (provider, model)

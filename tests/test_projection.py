@@ -17,11 +17,7 @@ from openai import NOT_GIVEN, omit
 from openai.types.chat import ChatCompletionMessage
 from pydantic import BaseModel
 
-from budgetguard.counting.images import image_size
-from budgetguard.counting.tokens import O200K, count_text
-from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import (
+from budgetguard.engine.projection import (
     Projection,
     assumed_output_cap,
     chat_input_tokens,
@@ -31,6 +27,10 @@ from budgetguard.projection import (
     project_embeddings,
     with_margin,
 )
+from budgetguard.errors import ConfigurationError, UnknownModelError
+from budgetguard.pricing.book import PriceBook
+from budgetguard.tokens.images import image_size
+from budgetguard.tokens.text import O200K, count_text
 
 MODEL = "gpt-4o-mini"
 QUESTION = {"role": "user", "content": "What is the capital of France?"}

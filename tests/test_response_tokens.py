@@ -11,12 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from openai import NOT_GIVEN, omit
 
-from budgetguard.counting.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
-from budgetguard.counting.responses import response_input_tokens
-from budgetguard.counting.tokens import count_text
-from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import (
+from budgetguard.engine.projection import (
     HiddenInput,
     completion_choices,
     completion_input_tokens,
@@ -24,6 +19,11 @@ from budgetguard.projection import (
     project_response,
     with_margin,
 )
+from budgetguard.errors import ConfigurationError, UnknownModelError
+from budgetguard.pricing.book import PriceBook
+from budgetguard.tokens.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
+from budgetguard.tokens.responses import response_input_tokens
+from budgetguard.tokens.text import count_text
 
 GPT = "gpt-4o"
 WORDS = "What is the capital of France?"

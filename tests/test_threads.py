@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from budgetguard import budget_user, current_user
-from budgetguard.background import Background
-from budgetguard.context import within
+from budgetguard.engine.background import Background
+from budgetguard.engine.context import within
 
 
 def in_thread(make: Callable[[Callable[[], None]], threading.Thread]) -> str | None:

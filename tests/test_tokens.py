@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.counting import tokens
-from budgetguard.counting.tokens import CL100K, ENCODINGS, O200K, count_text, encoding_for
 from budgetguard.errors import ConfigurationError
+from budgetguard.tokens import tokens
+from budgetguard.tokens.text import CL100K, ENCODINGS, O200K, count_text, encoding_for
 
 RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
@@ -213,7 +213,7 @@ def test_a_child_forked_while_a_thread_loads_can_count() -> None:
     # In a process of its own: a fork beside the test runner's threads would be its own hazard.
     script = (
         "import os, threading\n"
-        "from budgetguard.counting import tokens\n"
+        "from budgetguard.tokens import tokens\n"
         "held = threading.Event()\n"
         "def hold():\n"
         "    with tokens._loading:\n"
@@ -236,7 +236,7 @@ def test_a_spawned_process_counts_the_same() -> None:
 
 def test_importing_budgetguard_does_not_import_what_it_counts_with() -> None:
     script = (
-        "import sys, budgetguard.counting.tokens, budgetguard.pricing.book, budgetguard.projection\n"
+        "import sys, budgetguard.tokens.text, budgetguard.pricing.book, budgetguard.engine.projection\n"
         "heavy = {'tiktoken', 'genai_prices', 'openai', 'diskcache', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)\n"
     )

@@ -9,28 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.errors import ConfigurationError
-from budgetguard.holds import (
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import (
     Charge,
     Crossing,
+    Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Lapse,
     Refused,
     Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.money import MAX_NANOS
-from budgetguard.usage import Usage
-from budgetguard.wire.answers import (
+from budgetguard.core.money import MAX_NANOS
+from budgetguard.core.usage import Usage
+from budgetguard.errors import ConfigurationError
+from budgetguard.stores.wire.answers import (
     balance_from_json,
     balance_to_json,
-    lapses_from_json,
-    lapses_to_json,
+    expiries_from_json,
+    expiries_to_json,
     record_from_json,
     record_to_json,
     reservation_from_json,
@@ -38,7 +38,12 @@ from budgetguard.wire.answers import (
     settled_from_json,
     settled_to_json,
 )
-from budgetguard.wire.requests import hold_from_json, hold_to_json, settlement_from_json, settlement_to_json
+from budgetguard.stores.wire.requests import (
+    hold_from_json,
+    hold_to_json,
+    settlement_from_json,
+    settlement_to_json,
+)
 
 nanos = st.integers(0, MAX_NANOS)
 texts = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates and NUL, too
@@ -55,7 +60,7 @@ holds = st.builds(
     id=texts,
     charges=st.lists(charges, max_size=4).map(tuple),
     amount=nanos,
-    on_lapse=nanos,
+    on_expiry=nanos,
     ttl=st.integers(0, 2**42),
     created=st.integers(0, 2**42),
     user=st.none() | texts,
@@ -102,31 +107,31 @@ balances = st.builds(
     created_ms=moments,
     updated_ms=moments,
     models=st.dictionaries(texts, counts, max_size=3),
-    lapsed_nanos=counts,
-    lapses=counts,
+    expired_nanos=counts,
+    expiries=counts,
     open_holds=counts,
 )
-lapses = st.lists(
-    st.builds(Lapse, texts, st.lists(texts, max_size=2).map(tuple), nanos, nanos, st.none() | texts, texts),
+expiries = st.lists(
+    st.builds(Expiry, texts, st.lists(texts, max_size=2).map(tuple), nanos, nanos, st.none() | texts, texts),
     max_size=2,
 ).map(tuple)
 names = st.lists(texts, max_size=3).map(tuple)
 unknown = st.builds(UnknownAccount, texts)
 reservations = st.one_of(
-    st.builds(Granted, names, st.booleans(), lapses),
-    st.builds(Refused, balances, lapses),
+    st.builds(Granted, names, st.booleans(), expiries),
+    st.builds(Refused, balances, expiries),
     unknown,
     st.just(Unlimited()),
 )
 crossings = st.lists(st.builds(Crossing, texts, st.integers(1, 1000), balances), max_size=2).map(tuple)
-settled = st.one_of(st.builds(Settled, counts, st.booleans(), st.booleans(), crossings, lapses), unknown)
+settled = st.one_of(st.builds(Settled, counts, st.booleans(), st.booleans(), crossings, expiries), unknown)
 records = st.builds(
     HoldRecord,
     id=texts,
-    state=st.sampled_from(["held", "settled", "voided", "lapsed"]),
+    state=st.sampled_from(["held", "settled", "voided", "expired"]),
     accounts=names,
     amount_nanos=counts,
-    on_lapse_nanos=counts,
+    on_expiry_nanos=counts,
     cost_nanos=counts,
     created_ms=moments,
     expires_ms=moments,
@@ -163,15 +168,15 @@ def test_an_answer_comes_back_as_it_was(values: Any, write: Any, read: Any, data
         read({**sent, "extra": 1})
 
 
-@given(lapses.map(tuple))
-def test_lapses_come_back_as_they_were(told: tuple[Lapse, ...]) -> None:
-    assert lapses_from_json(json.loads(json.dumps(lapses_to_json(told)))) == told
+@given(expiries.map(tuple))
+def test_expiries_come_back_as_they_were(told: tuple[Expiry, ...]) -> None:
+    assert expiries_from_json(json.loads(json.dumps(expiries_to_json(told)))) == told
 
 
 @pytest.mark.parametrize("wrong", [None, {}, "", [1], [{}]])
-def test_what_is_no_list_of_lapses_is_refused(wrong: object) -> None:
+def test_what_is_no_list_of_expiries_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError):
-        lapses_from_json(wrong)
+        expiries_from_json(wrong)
 
 
 HOLD = hold_to_json(Hold("a1", (Charge("user:1", budget=Budget(5)),), 5, 5, 60_000, 1, "1", "m", "chat"))
@@ -182,7 +187,7 @@ NO_NUMBERS: list[Any] = [-1, True, 1.5, float("nan"), "5", None, MAX_NANOS + 1, 
 
 
 @pytest.mark.parametrize("wrong", NO_NUMBERS, ids=lambda wrong: f"{wrong!r:.12}")
-@pytest.mark.parametrize("field", ["amount", "on_lapse"])
+@pytest.mark.parametrize("field", ["amount", "on_expiry"])
 def test_money_is_a_whole_number_of_nanos(field: str, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"hold\.{field} must be a whole number"):
         hold_from_json({**HOLD, field: wrong})

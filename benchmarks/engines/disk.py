@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from budgetguard.accounts import Budget
-from budgetguard.rows import new_account
+from budgetguard.core.accounts import Budget
+from budgetguard.core.rows import new_account
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 from budgetguard.stores.disk import DiskStore
-from budgetguard.windows import system_clock
 from engines import AMOUNT, COST, LIMIT, PROJECT, Pair
 
 NAME = "disk"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.stores.hosted_link import Link
 from budgetguard.stores.hosted_target import parse_url

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from engines import AMOUNT, COST, LIMIT, PROJECT, Pair, Unavailable
 

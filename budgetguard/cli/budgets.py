@@ -6,14 +6,14 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from budgetguard.accounts import Balance, check_id
 from budgetguard.cli import options
 from budgetguard.cli.display import joined, printable, when, zone_name
 from budgetguard.cli.session import Session, confirm, session
 from budgetguard.cli.targets import balance_object, find, known, who, whose
+from budgetguard.core.accounts import Balance, check_id
+from budgetguard.core.money import format_usd, parse_usd
+from budgetguard.core.windows import Align
 from budgetguard.errors import ConfigurationError
-from budgetguard.money import format_usd, parse_usd
-from budgetguard.windows import Align
 
 NEVER = "never"
 UNLIMITED = "unlimited"

@@ -19,9 +19,9 @@ from budgetguard.cli.demo_board import BoardView, JsonView, View
 from budgetguard.cli.display import when, zone_name
 from budgetguard.cli.session import confirm, new_console, write_json
 from budgetguard.cli.tables import Column, new_table, text_column
+from budgetguard.core.money import format_usd, to_usd
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
-from budgetguard.money import format_usd, to_usd
 
 if TYPE_CHECKING:
     from openai import OpenAI

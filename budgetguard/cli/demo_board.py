@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.text import Text
 
 from budgetguard import events
-from budgetguard.accounts import USER
 from budgetguard.cli.demo_script import Person
 from budgetguard.cli.display import NARROW, gauge
 from budgetguard.cli.session import write_json
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
+from budgetguard.core.accounts import USER
 
 _WORDS = {
     events.Projected: ("projected", "bright_black"),

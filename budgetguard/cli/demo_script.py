@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from budgetguard.core.money import Nanos, ceil_nanos
 from budgetguard.errors import BudgetExceededError, BudgetGuardError
 from budgetguard.guard import Guard
-from budgetguard.money import Nanos, ceil_nanos
 
 if TYPE_CHECKING:
     from openai import OpenAI

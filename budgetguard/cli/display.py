@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from rich.console import Console
 from rich.text import Text
 
-from budgetguard.accounts import USER, Balance
-from budgetguard.money import Nanos
+from budgetguard.core.accounts import USER, Balance
+from budgetguard.core.money import Nanos
 
 _MOST_DIGITS = 6
 _NEARLY = 0.8

@@ -9,7 +9,7 @@ import typer
 from budgetguard.cli import options
 from budgetguard.cli.display import printable
 from budgetguard.cli.session import session
-from budgetguard.money import to_usd
+from budgetguard.core.money import to_usd
 
 
 def register(app: typer.Typer) -> None:

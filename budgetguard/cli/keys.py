@@ -12,9 +12,9 @@ import typer
 from budgetguard.cli import options
 from budgetguard.cli.display import printable
 from budgetguard.cli.session import Session, session
+from budgetguard.core.windows import to_datetime
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import KEYS_PROJECT, ROLES, Key, create_key, list_keys, revoke_key
-from budgetguard.windows import to_datetime
 
 
 def register(app: typer.Typer) -> None:

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetguard.accounts import USER, Balance
 from budgetguard.cli import options
 from budgetguard.cli.display import count, pattern_matches, printable, zone_name
 from budgetguard.cli.session import Session, session
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
-from budgetguard.holds import HoldRecord
-from budgetguard.money import format_usd, to_usd
-from budgetguard.windows import Milliseconds
+from budgetguard.core.accounts import USER, Balance
+from budgetguard.core.holds import HoldRecord
+from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.windows import Milliseconds
 
 _TABLE_ROWS = 100
 
@@ -49,7 +49,7 @@ def projects(store: options.Store = None, json: options.Json = False) -> None:
             return
         if balances:
             here.console.print(projects_table(balances, here.timezone))
-        of = printable(here.guard.keeper.place)
+        of = printable(here.guard.engine.place)
         here.say(f"{count(len(balances), 'project')} in {of}." if balances else f"No budgets in {of}.")
 
 
@@ -146,7 +146,7 @@ def holds(
         if not rows:
             here.say(f"No calls are under way in {printable(here.place)}.")
             return
-        now: Milliseconds = here.guard.keeper.now()
+        now: Milliseconds = here.guard.engine.now()
         here.console.print(holds_table(rows, now, here.console, here.timezone))
         total = format_usd(sum(hold.amount_nanos for hold in rows))
         here.say(f"{count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}.")
@@ -162,7 +162,7 @@ def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
         "model": hold.model,
         "endpoint": hold.endpoint,
         "amount": format(hold.amount, "f"),
-        "on_lapse": format(to_usd(hold.on_lapse_nanos), "f"),
+        "on_expiry": format(to_usd(hold.on_expiry_nanos), "f"),
         "created_at": hold.created_at.isoformat(),
         "expires_at": hold.expires_at.isoformat(),
     }

@@ -12,12 +12,12 @@ from budgetguard.cli import options
 from budgetguard.cli.display import count, printable
 from budgetguard.cli.session import Session, new_console, session
 from budgetguard.cli.tables import Column, new_table, text_column
+from budgetguard.core.money import format_usd, to_usd
 from budgetguard.errors import ConfigurationError
-from budgetguard.money import format_usd, to_usd
-from budgetguard.moving import Copied, Progress, Sums
-from budgetguard.moving import copy as copy_project
 from budgetguard.stores.base import Store, open_store, public_url
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.moving import Copied, Progress, Sums
+from budgetguard.stores.moving import copy as copy_project
 
 From = Annotated[str, typer.Option("--from", metavar="URL", help="The store where the project is.")]
 To = Annotated[str, typer.Option("--to", metavar="URL", help="The store where it shall be.")]

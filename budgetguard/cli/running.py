@@ -12,14 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetguard.accounts import check_id
 from budgetguard.cli import options
 from budgetguard.cli.session import session, tell, write_json
 from budgetguard.config import MAX_BUDGET, max_budget_of_environment
+from budgetguard.core.accounts import check_id
+from budgetguard.core.money import parse_usd, to_nanos
 from budgetguard.errors import ConfigurationError
 from budgetguard.launch.process import run_command
 from budgetguard.launch.run import SharedRun, joins_unasked
-from budgetguard.money import parse_usd, to_nanos
 
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127

@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from budgetguard.accounts import USER, account_name
+from budgetguard.core.accounts import USER, account_name
+from budgetguard.core.windows import zone
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
 from budgetguard.stores.disk import parse_url
-from budgetguard.windows import zone
 
 _PIPE_WIDTH = 120
 
@@ -45,7 +45,7 @@ class Session:
     @property
     def place(self) -> str:
         """The project and store, for messages."""
-        return f"project {self.guard.project!r} of {self.guard.keeper.place}"
+        return f"project {self.guard.project!r} of {self.guard.engine.place}"
 
     def write(self, value: dict[str, Any]) -> None:
         """Write one JSON object as one line."""
@@ -107,14 +107,14 @@ def session(
     try:
         yield Session(guard, json, new_console(), display)
     except UnknownUserError as error:
-        elsewhere = guard.keeper.elsewhere(account_name(USER, error.user))
+        elsewhere = guard.engine.elsewhere(account_name(USER, error.user))
         remedy = (
             f"there is one in {', '.join(map(repr, elsewhere))}: add --project {elsewhere[0]}"
             if elsewhere
             else "see `budgetguard users`, or make one with `budgetguard create USER 10`"
         )
         raise UnknownUserError(
-            f"user {error.user!r} has no budget in project {guard.project!r} of {guard.keeper.place}: "
+            f"user {error.user!r} has no budget in project {guard.project!r} of {guard.engine.place}: "
             + remedy,
             user=error.user,
             project=guard.project,

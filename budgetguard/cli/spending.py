@@ -14,9 +14,9 @@ from budgetguard.cli import options
 from budgetguard.cli.display import joined, printable, when, zone_name
 from budgetguard.cli.session import Session, session
 from budgetguard.cli.tables import report_plot, report_table
+from budgetguard.core.report import DIMENSIONS, Dimension, Report, matching, summarize
+from budgetguard.core.windows import duration_ms, to_datetime
 from budgetguard.errors import ConfigurationError
-from budgetguard.report import DIMENSIONS, Dimension, Report, matching, summarize
-from budgetguard.windows import duration_ms, to_datetime
 
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
@@ -81,7 +81,7 @@ def report(
         raise ConfigurationError("--plot, --csv and --json are three ways to write one report: choose one")
     dimensions = _dimensions(by or ["user"])
     with session(store, project, json=json, timezone=timezone) as here:
-        now = to_datetime(here.guard.keeper.now())
+        now = to_datetime(here.guard.engine.now())
         first = None if since is None else moment(since, now, here.timezone, name="--since")
         last = None if until is None else moment(until, now, here.timezone, name="--until")
         if first is not None and last is not None and first >= last:
@@ -180,7 +180,7 @@ def _show(here: Session, made: Report, span: str, *, plot: bool) -> None:
                 f"Calls {span or 'on record'} in {printable(here.place)}",
                 f"{total.open:,} still under way" if total.open else "",
                 f"{total.voided:,} given back without work" if total.voided else "",
-                f"{total.lapses:,} lapsed" if total.lapses else "",
+                f"{total.expiries:,} expired" if total.expiries else "",
             )
         )
         + f". Times are {zone_name(here.timezone)}."

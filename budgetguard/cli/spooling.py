@@ -12,14 +12,14 @@ from budgetguard.cli.display import count, money, printable, when, zone_name
 from budgetguard.cli.moving import From, To
 from budgetguard.cli.session import confirm, session
 from budgetguard.cli.tables import Column, new_table, text_column
-from budgetguard.delivering import deliver as deliver_settlements
-from budgetguard.delivering import drop_unknown, waiting
+from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.windows import to_datetime
+from budgetguard.engine.delivering import deliver as deliver_settlements
+from budgetguard.engine.delivering import drop_unknown, waiting
+from budgetguard.engine.spool import spool_folder
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
-from budgetguard.money import format_usd, to_usd
-from budgetguard.spool import spool_folder
 from budgetguard.stores.base import public_url
-from budgetguard.windows import to_datetime
 
 
 def register(app: typer.Typer) -> None:

@@ -14,12 +14,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from budgetguard.accounts import USER, Balance
 from budgetguard.cli.display import account_label, bar, count, joined, money, printable, when, zone_name
-from budgetguard.holds import HoldRecord
-from budgetguard.money import format_usd
-from budgetguard.report import Report
-from budgetguard.windows import Milliseconds, to_datetime
+from budgetguard.core.accounts import USER, Balance
+from budgetguard.core.holds import HoldRecord
+from budgetguard.core.money import format_usd
+from budgetguard.core.report import Report
+from budgetguard.core.windows import Milliseconds, to_datetime
 
 Cell: TypeAlias = str | Text
 
@@ -164,9 +164,9 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
     rows.append(("Began", f"{when(to_datetime(balance.starts_ms), zone)} {zone_name(zone)}"))
     if resets is not None:
         rows.append(("Resets", f"{when(resets, zone)} {zone_name(zone)}"))
-    if balance.lapses:
-        lapsed = f"{count(balance.lapses, 'call')} that never reported, booked at "
-        rows.append(("Lapsed", lapsed + format_usd(balance.lapsed_nanos)))
+    if balance.expiries:
+        expired = f"{count(balance.expiries, 'call')} that never reported, booked at "
+        rows.append(("Expired", expired + format_usd(balance.expired_nanos)))
     models = sorted(balance.models.items(), key=lambda item: (-item[1], item[0]))
     for at, (model, cost) in enumerate(models):
         rows.append(("" if at else "Models", f"{format_usd(cost)} {printable(model)}"))
@@ -186,21 +186,21 @@ def holds_table(
     names = ["(no user)" if row.user is None else printable(row.user) for row in rows]
     models = [printable(row.model) for row in rows]
     ages = [f"{max(0, now - row.created_ms) // 1000:,} s" for row in rows]
-    lapses = [when(row.expires_at, zone) for row in rows]
+    expiries = [when(row.expires_at, zone) for row in rows]
     columns = [
         text_column("User"),
         text_column("Model"),
         Column("Held"),
         Column("For"),
-        Column("Lapses", "left"),
+        Column("Expiries", "left"),
     ]
-    cells = list(zip(names, models, amounts, ages, lapses, strict=True))
+    cells = list(zip(names, models, amounts, ages, expiries, strict=True))
     if fits(columns, cells, console):
         return new_table(columns, cells)
     return Group(
         *(
-            _entry(name, f"{amount} held", model, f"for {age}", f"lapses {lapse}")
-            for name, model, amount, age, lapse in cells
+            _entry(name, f"{amount} held", model, f"for {age}", f"expires {expiry}")
+            for name, model, amount, age, expiry in cells
         )
     )
 

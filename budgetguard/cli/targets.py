@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from budgetguard.accounts import PROJECT, USER, Balance, account_name, check_id
 from budgetguard.cli.display import account_label
 from budgetguard.cli.session import Session
+from budgetguard.core.accounts import PROJECT, USER, Balance, account_name, check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 

@@ -11,9 +11,9 @@ from budgetguard.cli.display import account_label, count, printable
 from budgetguard.cli.moving import movable
 from budgetguard.cli.session import Session, session
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
-from budgetguard.money import format_usd, to_usd
-from budgetguard.verifying import COUNTS, Difference, Verification
-from budgetguard.verifying import verify as verify_store
+from budgetguard.core.money import format_usd, to_usd
+from budgetguard.stores.verifying import COUNTS, Difference, Verification
+from budgetguard.stores.verifying import verify as verify_store
 
 
 def register(app: typer.Typer) -> None:

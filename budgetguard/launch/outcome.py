@@ -6,17 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budgetguard.accounts import PROCESS, PROJECT, RUN, USER
-from budgetguard.money import Nanos, format_usd, to_usd
-from budgetguard.report import Report
-from budgetguard.runlog import Refusal
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER
+from budgetguard.core.money import Nanos, format_usd, to_usd
+from budgetguard.core.report import Report
+from budgetguard.engine.runlog import Refusal
 
 REFUSED: Final = 3
 """The status of a program that succeeded although calls of it were refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """Hold what a run has spent, and what it was refused.
 
     Attributes:

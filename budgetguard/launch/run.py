@@ -12,15 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from budgetguard import runlog
-from budgetguard.accounts import PROJECT, RUN, Budget, account_name
+from budgetguard.core.accounts import PROJECT, RUN, Budget, account_name
+from budgetguard.core.money import Nanos
+from budgetguard.core.report import summarize
+from budgetguard.core.windows import Milliseconds, to_datetime
+from budgetguard.engine import runlog
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
-from budgetguard.launch.outcome import Outcome
-from budgetguard.money import Nanos
-from budgetguard.report import summarize
+from budgetguard.launch.outcome import RunOutcome
 from budgetguard.stores.disk import parse_url
-from budgetguard.windows import Milliseconds, to_datetime
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"
@@ -49,7 +49,7 @@ class SharedRun:
         _check_limited(guard, limited=limit is not None)
         self.id = os.urandom(8).hex()
         self._account = account_name(RUN, self.id)
-        self._since = max(0, guard.keeper.now() - _MARGIN)
+        self._since = max(0, guard.engine.now() - _MARGIN)
         guard.store.set_budget(self._account, Budget(self._limit), ephemeral=True)
         self._folder = Path(tempfile.mkdtemp(prefix="budgetguard-run-"))
         self._log = self._folder / _LOG
@@ -83,7 +83,7 @@ class SharedRun:
             found["BUDGETGUARD_DEFAULT_BUDGET"] = str(settings.default_budget)
         return found
 
-    def outcome(self, unguarded: Iterable[str] = ()) -> Outcome:
+    def outcome(self, unguarded: Iterable[str] = ()) -> RunOutcome:
         """Return what has come of the run so far.
 
         Args:
@@ -96,7 +96,7 @@ class SharedRun:
         account = guard.store.read(self._account)
         records = guard.calls(to_datetime(self._since))
         told = list(runlog.read(self._log))
-        return Outcome(
+        return RunOutcome(
             run=self.id,
             project=guard.project,
             user=guard.settings.user,

@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.money import MAX_USD
 from budgetguard.pricing.addresses import Address
-from budgetguard.pricing.own import OWN_PRICE_KEYS, is_half_in_batch, own_prices
+from budgetguard.pricing.extra import OWN_PRICE_KEYS, is_half_in_batch, own_prices
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,

@@ -11,11 +11,11 @@ from functools import cache, lru_cache
 from math import lcm
 from typing import TYPE_CHECKING, TypeAlias
 
+from budgetguard.core.money import NANOS_PER_USD, Nanos, ceil_nanos
+from budgetguard.core.usage import Reported, Usage
 from budgetguard.errors import UnknownModelError
-from budgetguard.money import NANOS_PER_USD, Nanos, ceil_nanos
-from budgetguard.pricing.own import OwnUnit, less_graded, own_unit, own_unit_of_price_key
+from budgetguard.pricing.extra import OwnUnit, less_graded, own_unit, own_unit_of_price_key
 from budgetguard.pricing.regions import answered_factor
-from budgetguard.usage import Reported, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices

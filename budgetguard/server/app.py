@@ -21,7 +21,8 @@ from starlette.routing import BaseRoute
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from budgetguard.accounts import check_id
+from budgetguard.core.accounts import check_id
+from budgetguard.core.windows import Clock, system_clock
 from budgetguard.errors import BudgetGuardError, StoreError
 from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role
@@ -43,8 +44,7 @@ from budgetguard.server.projects import Projects
 from budgetguard.server.quotas import Quotas
 from budgetguard.server.routes import Call, Route
 from budgetguard.server.schedule import Delivery, Lease, Schedule
-from budgetguard.windows import Clock, system_clock
-from budgetguard.wire.answers import lapses_to_json
+from budgetguard.stores.wire.answers import expiries_to_json
 
 ROUTES: Final[tuple[Route, ...]] = (*litellm.ROUTES, *v1.ROUTES)
 """Every route that touches budgets. The other four are /healthz, /readyz, /metrics and /v1/openapi.json."""
@@ -165,7 +165,7 @@ class Service:
         with self._projects.listening() as told:
             answer = route.answer(call)
         if told and route.project:
-            answer = {**answer, "told": lapses_to_json(told)}
+            answer = {**answer, "told": expiries_to_json(told)}
         return answer, to_json(answer)
 
     async def _healthz(self, request: Request) -> Response:

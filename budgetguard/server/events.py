@@ -1,8 +1,8 @@
 """Events for webhooks, and the outbox in which they wait: in the service's store, until they are taken.
 
 The outbox is one account of a project of the service's own. Each event is a hold of nothing on it, whose tag
-is the event's JSON: reserved when it happens, given back when the receiver has taken it, and lapsed if nobody
-does for `KEPT`. So every engine keeps it, it outlives any server, every server sees it, and an event that is
+is the event's JSON: reserved when it happens, voided when the receiver has taken it, and expired if nobody
+does for `KEPT`. So every store keeps it, it outlives any server, every server sees it, and an event that is
 put twice under one id is there once.
 """
 
@@ -17,22 +17,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.errors import StoreError
-from budgetguard.holds import (
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import (
     VOID,
     Charge,
+    Expiry,
     Hold,
-    Lapse,
     Reservation,
     Settled,
     Settlement,
     UnknownAccount,
     new_hold_id,
 )
+from budgetguard.core.windows import Clock, Milliseconds, to_datetime
+from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
-from budgetguard.windows import Clock, Milliseconds, to_datetime
-from budgetguard.wire.answers import balance_to_json, lapses_to_json
+from budgetguard.stores.wire.answers import balance_to_json, expiries_to_json
 
 KEPT: Final[Milliseconds] = 3 * 86_400_000
 """How long an event waits for a receiver that does not take it."""
@@ -41,7 +41,7 @@ REMEMBERED: Final = "400d"
 """How long it is known which events there were: longer than any window but the longest of years."""
 
 CROSSED: Final = "threshold.crossed"
-LAPSED: Final = "hold.lapsed"
+EXPIRED: Final = "hold.expired"
 STARTED: Final = "window.started"
 
 _OUTBOX: Final = "outbox:events"
@@ -73,7 +73,7 @@ class Events:
         self._store = store
         self._unsaved: deque[Hold] = deque()
         self._saving = threading.Lock()
-        store.on_lapse(_give_up)
+        store.on_expiry(_give_up)
 
     def crossed(self, project: str, account: str, threshold: int, balance: Balance) -> None:
         """Note that an account's window has reached a threshold; a settlement tells that once."""
@@ -81,10 +81,10 @@ class Events:
         about = {"account": account, "threshold": threshold, "balance": balance_to_json(balance)}
         self._note(new_hold_id(now), CROSSED, project, now, about)
 
-    def lapsed(self, project: str, lapse: Lapse) -> None:
-        """Note that a hold has lapsed, which the verb that found it tells once."""
+    def expired(self, project: str, expiry: Expiry) -> None:
+        """Note that a hold has expired, which the verb that found it tells once."""
         now = self.clock()
-        self._note(new_hold_id(now), LAPSED, project, now, {"hold": lapses_to_json((lapse,))[0]})
+        self._note(new_hold_id(now), EXPIRED, project, now, {"hold": expiries_to_json((expiry,))[0]})
 
     def started(self, project: str, balance: Balance) -> None:
         """Note that an account's window began; once, however often it is noted."""
@@ -132,7 +132,7 @@ class Events:
 
 
 class _Watched:
-    """A project's store, whose crossings and lapses are noted whoever asked for them."""
+    """A project's store, whose crossings and expiries are noted whoever asked for them."""
 
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
@@ -143,8 +143,8 @@ class _Watched:
 
     def reserve(self, hold: Hold) -> Reservation:
         answer: Reservation = self._store.reserve(hold)
-        for lapse in getattr(answer, "lapsed", ()):
-            self._events.lapsed(self._store.project, lapse)
+        for expiry in getattr(answer, "expired", ()):
+            self._events.expired(self._store.project, expiry)
         return answer
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
@@ -155,8 +155,8 @@ class _Watched:
         answer: Settled | UnknownAccount = self._store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
             return answer
-        for lapse in answer.lapsed:
-            events.lapsed(project, lapse)
+        for expiry in answer.expired:
+            events.expired(project, expiry)
         for one in answer.crossings:
             if one.threshold in events.thresholds:
                 events.crossed(project, one.account, one.threshold, one.balance)
@@ -168,7 +168,7 @@ class _Watched:
 
 def watched(store: Store, events: Events) -> Store:
     """Return a store that does the same, and notes what happens."""
-    store.on_lapse(lambda lapse: events.lapsed(store.project, lapse))
+    store.on_expiry(lambda expiry: events.expired(store.project, expiry))
     return cast(Store, _Watched(store, events))
 
 
@@ -177,6 +177,6 @@ def _hold(ident: str, now: Milliseconds, text: str) -> Hold:
     return Hold(ident, (charge,), 0, 0, KEPT, now, endpoint="webhook", tags=(text,) if text else ())
 
 
-def _give_up(lapse: Lapse) -> None:
+def _give_up(expiry: Expiry) -> None:
     days = KEPT // 86_400_000
-    _log.error("the webhook has not taken event %s in %d days: it is dropped", lapse.hold_id, days)
+    _log.error("the webhook has not taken event %s in %d days: it is dropped", expiry.hold_id, days)

@@ -18,10 +18,10 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-from budgetguard.accounts import Budget, account_name, check_id
+from budgetguard.core.accounts import Budget, account_name, check_id
+from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import Store
-from budgetguard.windows import Milliseconds
 
 Role: TypeAlias = Literal["read", "spend", "admin"]
 ROLES: Final[tuple[str, ...]] = get_args(Role)

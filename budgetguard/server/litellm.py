@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from budgetguard.accounts import USER, Balance, Budget, account_name, check_id
+from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
+from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.money import MAX_USD, Nanos, to_nanos
+from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.learning import MOST_MODELS
-from budgetguard.manager import record
-from budgetguard.money import MAX_USD, Nanos, to_nanos
+from budgetguard.litellm.manager import record
 from budgetguard.server import schemas
 from budgetguard.server.access import check_key_project
 from budgetguard.server.reading import LONGEST_MODEL
@@ -23,8 +24,7 @@ from budgetguard.server.routes import Call, Route
 from budgetguard.server.terms import keeps_booked
 from budgetguard.server.views import Report, Views, account_of, view_id
 from budgetguard.stores.base import Store
-from budgetguard.windows import Milliseconds
-from budgetguard.wire.fields import Fields, shown
+from budgetguard.stores.wire.fields import Fields, shown
 
 COOKIE: Final = "budgetguard_client"
 """Tells one process from another; it lets nobody in."""

@@ -78,11 +78,11 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
 
 
 def result_of(route: Route) -> Any:
-    """Return the schema of a route's answer, with the lapses that were found on the way."""
+    """Return the schema of a route's answer, with the expiries that were found on the way."""
     if not route.project:
         return route.result
     shapes = [
-        {**one, "properties": {**one["properties"], "told": schemas.LAPSES}}
+        {**one, "properties": {**one["properties"], "told": schemas.EXPIRIES}}
         for one in route.result.get("oneOf", (route.result,))
     ]
     return shapes[0] if len(shapes) == 1 else {"oneOf": shapes}

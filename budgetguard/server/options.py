@@ -11,8 +11,8 @@ from typing import Final
 from limits import RateLimitItem
 from limits import parse as parse_rate
 
-from budgetguard.accounts import check_id
 from budgetguard.config import DEFAULT_THRESHOLDS, from_environment
+from budgetguard.core.accounts import check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import FRESH, Key, check_project, given_key
 from budgetguard.server.quotas import DEFAULT_ACCOUNTS, DEFAULT_HOLDS

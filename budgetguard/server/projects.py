@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from budgetguard.accounts import Budget, account_name
-from budgetguard.holds import Lapse
+from budgetguard.core.accounts import Budget, account_name
+from budgetguard.core.holds import Expiry
+from budgetguard.core.windows import Clock, system_clock
 from budgetguard.server.events import REMEMBERED
 from budgetguard.server.handed import Handed
 from budgetguard.server.keys import EVENTS_PROJECT, KEYS_PROJECT, LEADER_PROJECT, list_keys
 from budgetguard.server.quotas import Quotas
 from budgetguard.server.views import Recent
 from budgetguard.stores.base import Store, open_store
-from budgetguard.windows import Clock, system_clock
 
 _OPEN_AT_MOST: Final = 128
 _LEADERS_KEPT: Final = "1h"
@@ -104,9 +104,9 @@ class Projects:
         return found
 
     @contextmanager
-    def listening(self) -> Iterator[list[Lapse]]:
-        """Collect the holds that stores find lapsed in this thread and do not answer with."""
-        told: list[Lapse] = []
+    def listening(self) -> Iterator[list[Expiry]]:
+        """Collect the holds that stores find expired in this thread and do not answer with."""
+        told: list[Expiry] = []
         self._here.told = told
         try:
             yield told
@@ -123,10 +123,10 @@ class Projects:
 
     def _new(self, project: str) -> Store:
         store = open_store(self.url, project=project, clock=self.clock, retention=self._retention)
-        store.on_lapse(self._hear)
+        store.on_expiry(self._hear)
         return store
 
-    def _hear(self, lapse: Lapse) -> None:
-        told: list[Lapse] | None = getattr(self._here, "told", None)
+    def _hear(self, expiry: Expiry) -> None:
+        told: list[Expiry] | None = getattr(self._here, "told", None)
         if told is not None:
-            told.append(lapse)
+            told.append(expiry)

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from budgetguard.holds import Hold
-from budgetguard.learning import MOST_MODELS
+from budgetguard.core.holds import Hold
+from budgetguard.core.learning import MOST_MODELS
 from budgetguard.server.problems import QuotaExceeded
 from budgetguard.stores.base import Store
 
@@ -122,7 +122,7 @@ class Quotas:
         tally = self._tally(store.project)
         with tally.lock:
             accounts, until = tally.open.pop(ident, (0, 0.0))
-            if until > tally.counted_at:  # else it had lapsed by then, and was not among those counted
+            if until > tally.counted_at:  # else it had expired by then, and was not among those counted
                 tally.holds = max(0, tally.holds - accounts)
 
     def tells_apart(self, store: Store, model: str) -> bool:

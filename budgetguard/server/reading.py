@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from budgetguard.accounts import check_id
+from budgetguard.core.accounts import check_id
+from budgetguard.core.holds import Hold, Settlement
+from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Hold, Settlement
-from budgetguard.windows import Milliseconds
-from budgetguard.wire.fields import LATEST, Fields, read_number, read_text
-from budgetguard.wire.requests import hold_from_json, settlement_from_json
+from budgetguard.stores.wire.fields import LATEST, Fields, read_number, read_text
+from budgetguard.stores.wire.requests import hold_from_json, settlement_from_json
 
 PAGE: Final = 500
 """Rows of a page unless the request says how many."""

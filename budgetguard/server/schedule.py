@@ -2,7 +2,7 @@
 
 It takes one thread of each process and no library: there is one job, of one interval, and what a scheduler's
 job store would add, that one of many servers does it and another takes over, the budgets' own store gives. A
-lease is a hold on an account whose limit is one hold: reserved by one, and lapsed when that one falls silent.
+lease is a hold on an account whose limit is one hold: reserved by one, expired when that one falls silent.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import VOID, Charge, Granted, Hold, new_hold_id
+from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
-from budgetguard.holds import VOID, Charge, Granted, Hold, new_hold_id
 from budgetguard.server.events import Events
 from budgetguard.server.projects import Projects
 from budgetguard.server.views import Recent
 from budgetguard.server.webhooks import NO_ANSWER, Webhook
 from budgetguard.stores.base import Store
-from budgetguard.windows import Clock, Milliseconds
 
 DEFAULT_LEASE: Final = 30.0
 DEFAULT_RETRY: Final = 1.0
@@ -88,7 +88,7 @@ class Lease:
         """Give it back, if it is ours, so that another need not wait.
 
         Raises:
-            StoreError: the store failed; it lapses.
+            StoreError: the store failed; it expires.
         """
         mine, self._mine = self._mine, None
         if mine is not None:
@@ -233,7 +233,7 @@ class Schedule:
         return not self._stopping and self._lease.held()
 
     def _pass(self) -> bool:
-        """Read all accounts, which ends windows and lapses holds; return whether this server still may."""
+        """Read all accounts, which ends windows and expiries holds; return whether this server still may."""
         own, began = self._projects.own, self._projects.clock()
         passed = own.read(_PASSED)
         since = None if passed is None else passed.starts_ms - _SKEW

@@ -1,4 +1,4 @@
-"""JSON Schemas of what crosses the wire: what `budgetguard.wire` writes and reads, said for others.
+"""JSON Schemas of what crosses the wire: what `budgetguard.stores.wire` writes and reads, said for others.
 
 The codecs decide; tests hold the two together from both sides.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from budgetguard.holds import HoldState, Outcome
-from budgetguard.money import MAX_NANOS
-from budgetguard.report import DIMENSIONS
+from budgetguard.core.holds import HoldState, Outcome
+from budgetguard.core.money import MAX_NANOS
+from budgetguard.core.report import DIMENSIONS
 from budgetguard.server.reading import LONGEST_PAGE, LONGEST_TTL, MOST_OBSERVED
 from budgetguard.server.routes import Schema
-from budgetguard.wire.fields import LATEST, LONGEST
+from budgetguard.stores.wire.fields import LATEST, LONGEST
 
 _MOST: Final = 2**63 - 1
 
@@ -91,7 +91,7 @@ HOLD: Final = record(
     id=HOLD_ID,
     charges={"type": "array", "items": _CHARGE, "maxItems": 100},
     amount=NANOS,
-    on_lapse=NANOS,
+    on_expiry=NANOS,
     ttl=_whole(LONGEST_TTL, "Milliseconds."),
     created=_whole(LATEST - LONGEST_TTL, "Milliseconds, since 1970-01-01 UTC."),
     user=maybe(TEXT),
@@ -129,8 +129,8 @@ BALANCE: Final = record(
     created_ms=MS,
     updated_ms=MS,
     models={"type": "object", "additionalProperties": SUM},
-    lapsed_nanos=SUM,
-    lapses={"type": "integer"},
+    expired_nanos=SUM,
+    expiries={"type": "integer"},
     open_holds={"type": "integer"},
 )
 RECORD: Final = record(
@@ -138,7 +138,7 @@ RECORD: Final = record(
     state=choice(*get_args(HoldState)),
     accounts=many({"type": "string"}),
     amount_nanos=SUM,
-    on_lapse_nanos=SUM,
+    on_expiry_nanos=SUM,
     cost_nanos=SUM,
     created_ms=MS,
     expires_ms={"type": "integer"},
@@ -151,7 +151,7 @@ RECORD: Final = record(
     usage=COUNTS,
     tags=many({"type": "string"}),
 )
-LAPSES: Final = many(
+EXPIRIES: Final = many(
     record(
         hold_id={"type": "string"},
         accounts=many({"type": "string"}),
@@ -170,8 +170,8 @@ def _answer(name: str, **fields: Schema) -> Schema:
 _UNKNOWN: Final = _answer("unknown", account={"type": "string"})
 RESERVATION: Final[Schema] = {
     "oneOf": [
-        _answer("granted", accounts=many({"type": "string"}), repeated=FLAG, lapsed=LAPSES),
-        _answer("refused", balance=BALANCE, lapsed=LAPSES),
+        _answer("granted", accounts=many({"type": "string"}), repeated=FLAG, expired=EXPIRIES),
+        _answer("refused", balance=BALANCE, expired=EXPIRIES),
         _UNKNOWN,
         _answer("unlimited"),
     ]
@@ -186,7 +186,7 @@ SETTLED: Final[Schema] = {
             crossings=many(
                 record(account={"type": "string"}, threshold={"type": "integer"}, balance=BALANCE)
             ),
-            lapsed=LAPSES,
+            expired=EXPIRIES,
         ),
         _UNKNOWN,
     ]
@@ -197,7 +197,7 @@ _TOTALS: Final[dict[str, Schema]] = {
     "calls": _COUNT,
     "open": _COUNT,
     "voided": _COUNT,
-    "lapses": _COUNT,
+    "expiries": _COUNT,
     "input_tokens": _COUNT,
     "output_tokens": _COUNT,
     "spent": _USD,

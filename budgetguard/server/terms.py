@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.windows import Milliseconds, window_at
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.windows import Milliseconds, window_at
 
 _SHORTEST: Final[Milliseconds] = 86_400_000
 

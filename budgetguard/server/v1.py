@@ -7,19 +7,24 @@ from datetime import UTC
 from itertools import islice
 from typing import Any, Final, cast
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Hold, HoldState, Settled
+from budgetguard.core.report import Dimension, summarize
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Granted, Hold, HoldState, Settled
-from budgetguard.report import Dimension, summarize
 from budgetguard.server import reading, schemas
 from budgetguard.server.problems import Forbidden
 from budgetguard.server.routes import Call, Parameter, Route
 from budgetguard.server.terms import keeps_booked
 from budgetguard.server.views import UNKNOWN_MODEL
 from budgetguard.stores.base import Store
-from budgetguard.wire.answers import balance_to_json, record_to_json, reservation_to_json, settled_to_json
-from budgetguard.wire.fields import Fields, read_text
-from budgetguard.wire.requests import budget_from_json
+from budgetguard.stores.wire.answers import (
+    balance_to_json,
+    record_to_json,
+    reservation_to_json,
+    settled_to_json,
+)
+from budgetguard.stores.wire.fields import Fields, read_text
+from budgetguard.stores.wire.requests import budget_from_json
 
 
 def reserve(call: Call) -> dict[str, Any]:
@@ -47,8 +52,8 @@ def settle(call: Call) -> dict[str, Any]:
     fields.end()
     if settlement.state == "voided" and settlement.cost:
         raise ConfigurationError("settlement.cost must be 0 where settlement.state is 'voided'")
-    if not settlement.cost and not call.key.may("admin") and _state(call.store, hold.id) == "lapsed":
-        # To give it back now would take away what its lapse has booked; what it really cost may still come.
+    if not settlement.cost and not call.key.may("admin") and _state(call.store, hold.id) == "expired":
+        # To give it back now would take away what its expiry has booked; what it really cost may still come.
         return settled_to_json(Settled(booked=0, repeated=True))
     if reading.is_ahead(hold.id, call.projects.clock()) and _state(call.store, hold.id) is None:
         raise _ahead(hold)
@@ -123,7 +128,7 @@ def delete(call: Call) -> dict[str, Any]:
 
 
 def holds(call: Call) -> dict[str, Any]:
-    """Answer GET …/holds: sorted here, since stores yield those of one account by when they lapse."""
+    """Answer GET …/holds: sorted here, since stores yield those of one account by when they expire."""
     name = call.query.get("account")
     account = None if name is None else reading.account(name, "account")
     most, after = reading.page_size(call.query), read_text(call.query.get("after", ""), "after")

@@ -27,13 +27,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from budgetguard.accounts import PROJECT, USER, Balance, Budget, account_name
+from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name
+from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement
+from budgetguard.core.money import Nanos
+from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
-from budgetguard.holds import VOID, Charge, Hold, Settled, Settlement
-from budgetguard.money import Nanos
 from budgetguard.server.reading import VIEW
 from budgetguard.stores.base import Store
-from budgetguard.windows import Clock, Milliseconds
 
 UNKNOWN_MODEL: Final = "unknown"
 LATE: Final[Milliseconds] = 60_000
@@ -233,7 +233,7 @@ def _hold(
         id=f"{when:012x}{hashlib.sha256(state.encode()).hexdigest()[:20]}",
         charges=charges,
         amount=0,
-        on_lapse=0,
+        on_expiry=0,
         ttl=1,
         created=when,
         user=report.user,

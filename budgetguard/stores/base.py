@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Final, Protocol, runtime_checkable
 
-from budgetguard.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.learning import Observations
+from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.learning import Observations
 from budgetguard.stores import redis_target
 from budgetguard.stores.urls import public_url, shown_url
-from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock
 
 __all__ = ["DEFAULT_RETENTION", "Migrating", "Store", "open_store", "public_url"]
 
@@ -81,10 +81,10 @@ class Store(Protocol):
         In order of their names. A service tells a key of its own project only.
         """
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        """Call `hook` for every hold that this store finds lapsed outside of reserve and settle.
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        """Call `hook` for every hold that this store finds expired outside of reserve and settle.
 
-        Those two answer with the lapses that they find.
+        Those two answer with the expiries that they find.
         """
 
     def close(self) -> None:

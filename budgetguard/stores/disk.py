@@ -25,12 +25,13 @@ from urllib.parse import parse_qsl
 
 from diskcache.core import DBNAME
 
-from budgetguard import ledger
-from budgetguard.accounts import Balance
+from budgetguard.core import ledger
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.learning import Observations
+from budgetguard.core.rows import AccountRow, Export, HoldRow, Stored
+from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.learning import Observations
-from budgetguard.rows import AccountRow, Export, HoldRow, Stored
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores import disk_verbs
 from budgetguard.stores.disk_export import exported
@@ -43,7 +44,6 @@ from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.urls import public_url, shown_url, shown_word
 from budgetguard.stores.waiting import take
-from budgetguard.windows import Clock, Milliseconds
 
 DEFAULT_LOCK_TIMEOUT: Final = 60.0
 """Seconds that a verb waits for other threads and processes before it raises StoreError."""

@@ -6,11 +6,11 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 
-from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
+from budgetguard.core.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores.disk_rows import TableRows, account_of, hold_of
 from budgetguard.stores.disk_tables import parse, text_in
-from budgetguard.windows import Milliseconds
 
 
 def exported(con: sqlite3.Connection, project: int, since: Milliseconds) -> Iterator[Stored]:

@@ -1,7 +1,7 @@
 """The common reserve and the common settle, each as one statement.
 
 Each does what the ledger does where nothing uncommon is involved, and says in its conditions what that
-means: no window has ended, no hold of the accounts may have lapsed, the accounts are those that were known,
+means: no window has ended, no hold of the accounts may have expired, the accounts are those that were known,
 the money is there, no threshold is reached. Where it finds otherwise it changes nothing, and the verb
 answers None: then the ledger has to run. So what is remembered here may be out of date, and nothing but the
 cases that are taken need be right.
@@ -13,13 +13,13 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from budgetguard.holds import Granted, Hold, Settled, Settlement
-from budgetguard.ledger import learn
-from budgetguard.money import Nanos
+from budgetguard.core.holds import Granted, Hold, Settled, Settlement
+from budgetguard.core.ledger import learn
+from budgetguard.core.money import Nanos
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.disk_rows import TableRows
 from budgetguard.stores.disk_tables import check_sums, counts, dump, parse, text_in, text_out
 from budgetguard.stores.disk_verbs import MOST_ACCOUNTS, RESERVE, SETTLE
-from budgetguard.windows import Milliseconds
 
 _REMEMBERED: Final = 10_000
 _MOST_CHARGES: Final = 6
@@ -106,7 +106,7 @@ class FastPath:
             hold.amount,
             expires,
             f"{{{','.join(listed)}}}",
-            hold.on_lapse,
+            hold.on_expiry,
             hold.created,
             None if user is None else text_out(user),
             text_out(hold.model),

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from budgetguard.learning import Observations
-from budgetguard.money import MAX_SUM, Nanos
-from budgetguard.rows import AccountRow, HoldRow
+from budgetguard.core.learning import Observations
+from budgetguard.core.money import MAX_SUM, Nanos
+from budgetguard.core.rows import AccountRow, HoldRow
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores import disk_tables as tables
 from budgetguard.stores.disk_tables import (
     NEVER,
@@ -19,7 +20,6 @@ from budgetguard.stores.disk_tables import (
     text_in,
     text_out,
 )
-from budgetguard.windows import Milliseconds
 
 
 class OpenHolds(dict[str, Milliseconds]):
@@ -195,8 +195,8 @@ class TableRows:
             row["epoch"],
             row["spent"],
             row["held"],
-            row["lapsed"],
-            row["lapses"],
+            row["expired"],
+            row["expiries"],
             dump(row["crossed"]),
             row["created"],
             row["updated"],
@@ -245,7 +245,7 @@ class TableRows:
             dump(row["accounts"]),
             dump(row["epochs"]),
             row["amount"],
-            row["on_lapse"],
+            row["on_expiry"],
             row["cost"],
             row["created"],
             row["expires"],
@@ -341,7 +341,7 @@ class TableRows:
         return loaded, len(held) - len(loaded), min(later, default=NEVER)
 
     def _next_due(self, name: str, open_holds: dict[str, Milliseconds]) -> Milliseconds:
-        """Return an instant before which no open hold of an account lapses."""
+        """Return an instant before which no open hold of an account expires."""
         due = min(open_holds.values(), default=NEVER)
         if isinstance(open_holds, OpenHolds) and open_holds.others:
             due = min(due, self._due[name])
@@ -368,7 +368,7 @@ def _account_of(
     what = f"of account {name!r}"
     tables.ACCOUNT_TYPES.check(values, what)
     *plain, ephemeral, stored_first, first_spent, opened, due = values
-    limit, duration, timezone, anchor, start, end, window, epoch, spent, held, lapsed, lapses = plain[:12]
+    limit, duration, timezone, anchor, start, end, window, epoch, spent, held, expired, expiries = plain[:12]
     crossed, created, updated = plain[12:]
     first = None if stored_first is None else text_in(stored_first, what)
     models: dict[str, Nanos] = {} if first is None else {first: first_spent}
@@ -387,8 +387,8 @@ def _account_of(
         "epoch": epoch,
         "spent": spent,
         "held": held,
-        "lapsed": lapsed,
-        "lapses": lapses,
+        "expired": expired,
+        "expiries": expiries,
         "models": models,
         "open": {},
         "crossed": [] if crossed == "[]" else parse(crossed, list, what),
@@ -407,14 +407,14 @@ def hold_of(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
     """
     what = f"of hold {hold_id!r}"
     tables.HOLD_TYPES.check(values, what)
-    state, accounts, epochs, amount, on_lapse, cost, created, expires, ended = values[:9]
+    state, accounts, epochs, amount, on_expiry, cost, created, expires, ended = values[:9]
     user, model, endpoint, outcome, request_id, usage, tags = values[9:]
     return {
         "state": state,
         "accounts": parse(accounts, dict, what),
         "epochs": parse(epochs, dict, what),
         "amount": amount,
-        "on_lapse": on_lapse,
+        "on_expiry": on_expiry,
         "cost": cost,
         "created": created,
         "expires": expires,

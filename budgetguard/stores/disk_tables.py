@@ -1,12 +1,12 @@
 """The tables of the disk store: their schema, the statements over them, and what may stand in a column.
 
-`account`, `open_hold`, `ended_hold`, `spend`, `answer` and `observation` hold what `budgetguard.rows`
+`account`, `open_hold`, `ended_hold`, `spend`, `answer` and `observation` hold what `budgetguard.core.rows`
 describes, in integers and text that SQLite can compare and add up. What differs from the rows:
 
 - An account's spend by model: the model that it paid for first in its window stands in the account's own
   row (`model`, `model_spent`), since most accounts use one; the others are rows of `spend`.
 - An account's open holds are the rows of `open_hold` that name it. Its own row has their number (`opened`)
-  and an instant before which none of them lapses (`due`): a lower bound, which may be earlier than the first
+  and an instant before which none of them expires (`due`): a lower bound, which may be earlier than the first
   of them, since a hold that ends does not change it. A hold that ends moves to `ended_hold`.
 - Names from outside may hold lone surrogates, which are no UTF-8: such text is stored as bytes.
 """
@@ -36,8 +36,8 @@ ACCOUNT: Final = (
     "epoch",
     "spent",
     "held",
-    "lapsed",
-    "lapses",
+    "expired",
+    "expiries",
     "crossed",
     "created",
     "updated",
@@ -54,7 +54,7 @@ HOLD: Final = (
     "accounts",
     "epochs",
     "amount",
-    "on_lapse",
+    "on_expiry",
     "cost",
     "created",
     "expires",
@@ -170,7 +170,7 @@ UPDATE_ACCOUNT: Final = f"UPDATE account SET {_sets(ACCOUNT)} WHERE id = ?"
 POSTPONE: Final = "UPDATE account SET due = ? WHERE id = ?"
 ACCOUNT_NUMBER: Final = "SELECT id FROM account WHERE project = ? AND name = ?"
 MEND_ACCOUNT: Final = """
-UPDATE account SET spent = 0, lapsed = 0, lapses = 0, model = NULL, model_spent = 0, held = ?
+UPDATE account SET spent = 0, expired = 0, expiries = 0, model = NULL, model_spent = 0, held = ?
 WHERE id = ?
 """
 REMOVE_ACCOUNT: Final = "DELETE FROM account WHERE project = ? AND name = ?"
@@ -201,7 +201,7 @@ FIRST_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.replace("{}", ">=")
 NEXT_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.replace("{}", ">")
 _CHANGED = _HOLDS.format(first="id", which="project = ? AND id > ?{since}")
 PAGE_OF_CHANGED: Final = (
-    _CHANGED.replace("{since}", "", 1).replace("{since}", " AND (ended >= ? OR state = 'lapsed')")
+    _CHANGED.replace("{since}", "", 1).replace("{since}", " AND (ended >= ? OR state = 'expired')")
     + " ORDER BY id LIMIT ?"
 )
 INSERT_HOLD: Final = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from budgetguard.money import MAX_SUM
+from budgetguard.core.money import MAX_SUM
 
 MOST_ACCOUNTS: Final = 3
 """A hold on more accounts than this is the ledger's: every process reads the verbs as it opens the store."""
@@ -38,16 +38,16 @@ _HOLD = f"""
 {_STAYS}
 SELECT RAISE(ABORT, 'uncommon') WHERE EXISTS
   (SELECT 1 FROM ended_hold WHERE project = NEW.project AND id = NEW.id);
-INSERT INTO open_hold (project, id, state, accounts, epochs, amount, on_lapse, cost, created, expires, ended,
+INSERT INTO open_hold (project, id, state, accounts, epochs, amount, on_expiry, cost, created, expires, ended,
   user, model, endpoint, outcome, request_id, usage, tags)
-VALUES (NEW.project, NEW.id, 'held', NEW.accounts, '{{}}', NEW.amount, NEW.on_lapse, 0, NEW.created,
+VALUES (NEW.project, NEW.id, 'held', NEW.accounts, '{{}}', NEW.amount, NEW.on_expiry, 0, NEW.created,
   NEW.expires, NULL, NEW.user, NEW.model, NEW.endpoint, NULL, NULL, '{{}}', NEW.tags);
 """
 _END = f"""
 {_STAYS}
-INSERT INTO ended_hold (project, id, state, accounts, epochs, amount, on_lapse, cost, created, expires, ended,
-  user, model, endpoint, outcome, request_id, usage, tags)
-SELECT project, id, NEW.state, accounts, NEW.epochs, amount, on_lapse, NEW.cost, created, expires, NEW.now,
+INSERT INTO ended_hold (project, id, state, accounts, epochs, amount, on_expiry, cost, created, expires,
+  ended, user, model, endpoint, outcome, request_id, usage, tags)
+SELECT project, id, NEW.state, accounts, NEW.epochs, amount, on_expiry, NEW.cost, created, expires, NEW.now,
   user, model, endpoint, NEW.outcome, coalesce(NEW.request_id, request_id), NEW.usage, tags
 FROM open_hold WHERE project = NEW.project AND id = NEW.id;
 {_CHECKED}
@@ -69,7 +69,7 @@ INSERT INTO spend (account, model, cost)
 """
 
 _RESERVE_TAKES = (
-    "project", "id", "now", "amount", "expires", "accounts", "on_lapse", "created", "user", "model",
+    "project", "id", "now", "amount", "expires", "accounts", "on_expiry", "created", "user", "model",
     "endpoint", "tags",
 )  # fmt: skip
 _SETTLE_TAKES = (

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from budgetguard import ledger
-from budgetguard.accounts import Balance, Budget, check_id
-from budgetguard.holds import (
+from budgetguard.core import ledger
+from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.holds import (
     VOID,
+    Expiry,
     Hold,
     HoldRecord,
-    Lapse,
     Reservation,
     Settled,
     Settlement,
     UnknownAccount,
 )
-from budgetguard.learning import Observations
-from budgetguard.rows import (
+from budgetguard.core.learning import Observations
+from budgetguard.core.rows import (
     AccountRow,
     Export,
     HoldRow,
@@ -35,8 +35,8 @@ from budgetguard.rows import (
     is_hold_due,
     record,
 )
+from budgetguard.core.windows import Clock, Milliseconds, duration_ms
 from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.windows import Clock, Milliseconds, duration_ms
 
 
 class TimedRows(Rows, Protocol):
@@ -68,7 +68,7 @@ class EmbeddedStore(ABC):
         self.project = check_id(project, name="project")
         self._clock = clock
         self.retention_ms = duration_ms(retention)
-        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     @abstractmethod
     def _transaction(
@@ -113,8 +113,8 @@ class EmbeddedStore(ABC):
     def attached(self, request_id: str) -> HoldRecord | None:
         with self._transaction() as rows:
             hold_id = rows.load_answer(request_id)
-            row, lapses = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
-        self._announce(lapses)
+            row, expiries = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
+        self._announce(expiries)
         return None if row is None or hold_id is None else record(hold_id, row)
 
     def void(self, hold: Hold) -> Settled | UnknownAccount:
@@ -126,14 +126,14 @@ class EmbeddedStore(ABC):
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
         with self._writing() as rows:
-            found, lapses = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
-        self._announce(lapses)
+            found, expiries = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
+        self._announce(expiries)
         return found
 
     def delete(self, account: str) -> bool:
         with self._writing(whole=True) as rows:
-            existed, lapses = ledger.delete(rows, account, rows.now)
-        self._announce(lapses)
+            existed, expiries = ledger.delete(rows, account, rows.now)
+        self._announce(expiries)
         return existed
 
     def list(self, kind: str = "") -> Iterator[Balance]:
@@ -144,8 +144,8 @@ class EmbeddedStore(ABC):
 
     def reset(self, account: str) -> Balance | None:
         with self._writing() as rows:
-            found, lapses = ledger.reset(rows, account, rows.now)
-        self._announce(lapses)
+            found, expiries = ledger.reset(rows, account, rows.now)
+        self._announce(expiries)
         return found
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
@@ -163,13 +163,13 @@ class EmbeddedStore(ABC):
                 yield hold_id, row
                 continue
             with self._transaction() as rows:
-                current, lapses = _present_hold(rows, hold_id)
-            self._announce(lapses)
+                current, expiries = _present_hold(rows, hold_id)
+            self._announce(expiries)
             if current is not None:
                 yield hold_id, current
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        self._lapse_hooks.append(hook)
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        self._expiry_hooks.append(hook)
 
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
@@ -178,8 +178,8 @@ class EmbeddedStore(ABC):
         with self._transaction() as rows:
             if rows.moved_to is not None:
                 return balance(account, row)
-            found, lapses = ledger.read(rows, account, rows.now)
-        self._announce(lapses)
+            found, expiries = ledger.read(rows, account, rows.now)
+        self._announce(expiries)
         return found
 
     def restore(self, rows: Iterable[Stored]) -> None:
@@ -206,10 +206,10 @@ class EmbeddedStore(ABC):
                 raise moved(self, rows.moved_to)
             yield rows
 
-    def _announce(self, lapses: builtins.list[Lapse] | tuple[Lapse, ...]) -> None:
-        for lapse in lapses:
-            for hook in self._lapse_hooks:
-                hook(lapse)
+    def _announce(self, expiries: builtins.list[Expiry] | tuple[Expiry, ...]) -> None:
+        for expiry in expiries:
+            for hook in self._expiry_hooks:
+                hook(expiry)
 
     @abstractmethod
     def retired(self) -> str | None:
@@ -232,7 +232,7 @@ class EmbeddedStore(ABC):
         """Let go of files and connections; the next verb opens them again."""
 
 
-def _present_hold(rows: TimedRows, hold_id: str) -> tuple[HoldRow | None, tuple[Lapse, ...]]:
+def _present_hold(rows: TimedRows, hold_id: str) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
     if rows.moved_to is not None:
         return rows.load_hold(hold_id), ()
     return ledger.present_hold(rows, hold_id, rows.now)

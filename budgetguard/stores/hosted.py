@@ -10,24 +10,33 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
-from budgetguard.accounts import Balance, Budget, check_id
+from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.holds import (
+    VOID,
+    Expiry,
+    Hold,
+    HoldRecord,
+    Reservation,
+    Settled,
+    Settlement,
+    UnknownAccount,
+)
+from budgetguard.core.learning import Observations
+from budgetguard.core.money import MAX_NANOS
+from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import VOID, Hold, HoldRecord, Lapse, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.learning import Observations
-from budgetguard.money import MAX_NANOS
 from budgetguard.stores.hosted_errors import explain_answer
 from budgetguard.stores.hosted_link import Link
 from budgetguard.stores.hosted_target import parse_url
-from budgetguard.windows import Clock, Milliseconds
-from budgetguard.wire.answers import (
+from budgetguard.stores.wire.answers import (
     balance_from_json,
-    lapses_from_json,
+    expiries_from_json,
     record_from_json,
     reservation_from_json,
     settled_from_json,
 )
-from budgetguard.wire.fields import Fields, read_number, shown
-from budgetguard.wire.requests import budget_to_json, hold_to_json, settlement_to_json
+from budgetguard.stores.wire.fields import Fields, read_number, shown
+from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
 
 T = TypeVar("T")
 
@@ -65,7 +74,7 @@ class HostedStore:
         self.project = check_id(project, name="project")
         self._link = Link(parse_url(url, headers))
         self._base = f"/v1/projects/{quote(project, safe='')}/"
-        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     def reserve(self, hold: Hold) -> Reservation:
         return self._ask("POST", "reserve", hold_to_json(hold), read=reservation_from_json)
@@ -121,8 +130,8 @@ class HostedStore:
         if next(self.list(), None) if account is None else self.read(account):
             yield self.project
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        self._lapse_hooks.append(hook)
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        self._expiry_hooks.append(hook)
 
     def close(self) -> None:
         self._link.close()
@@ -144,15 +153,15 @@ class HostedStore:
         answer = self._link.ask(method, self._base + route, body, repeat=repeat)
         if answer.status != 200 or not isinstance(answer.value, dict):
             raise StoreError(explain_answer(answer, self._link.target))
-        lapses = answer.value.pop("told", [])
+        expiries = answer.value.pop("told", [])
         try:
-            told = lapses_from_json(lapses)
+            told = expiries_from_json(expiries)
             found = read(answer.value)
         except ConfigurationError as error:
             raise StoreError(explain_answer(answer, self._link.target, str(error))) from error
-        for lapse in told:
-            for hook in self._lapse_hooks:
-                hook(lapse)
+        for expiry in told:
+            for hook in self._expiry_hooks:
+                hook(expiry)
         return found
 
 

@@ -13,25 +13,25 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
-from budgetguard.accounts import USER, Balance, Budget, account_name, check_id
-from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import (
+from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
+from budgetguard.core.holds import (
     VOID,
     Charge,
+    Expiry,
     Hold,
     HoldRecord,
-    Lapse,
     Reservation,
     Settled,
     Settlement,
     UnknownAccount,
 )
-from budgetguard.learning import Observations
-from budgetguard.money import MAX_NANOS, Nanos, to_nanos, to_usd
+from budgetguard.core.learning import Observations
+from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
+from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
+from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.hosted_errors import explain_answer
 from budgetguard.stores.hosted_link import Link
-from budgetguard.windows import Clock, Milliseconds, parse_duration, window_at
 
 _PROTOCOL: Final = "LiteLLM's hosted protocol, nor budgetguard's own"
 
@@ -157,8 +157,8 @@ class LiteLLMStore:
     def observations(self, model: str) -> Observations:
         return {}
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        """Do nothing: without holds there are no lapses."""
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        """Do nothing: without holds there are no expiries."""
 
     def close(self) -> None:
         self._link.close()

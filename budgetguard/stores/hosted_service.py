@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TypeAlias
 from urllib.parse import quote
 
+from budgetguard.core.windows import Clock
 from budgetguard.stores.hosted import HostedStore
 from budgetguard.stores.hosted_link import Link
 from budgetguard.stores.hosted_litellm import LiteLLMStore
 from budgetguard.stores.hosted_target import parse_url
-from budgetguard.windows import Clock
 
 Service: TypeAlias = HostedStore | LiteLLMStore
 

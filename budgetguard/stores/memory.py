@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from heapq import nsmallest
 from typing import Final
 
-from budgetguard.errors import ConfigurationError
-from budgetguard.learning import Observations
-from budgetguard.rows import (
+from budgetguard.core.learning import Observations
+from budgetguard.core.rows import (
     AccountRow,
     Export,
     HoldRow,
@@ -25,11 +24,12 @@ from budgetguard.rows import (
     copy_hold,
     gone_since,
 )
+from budgetguard.core.windows import Clock, Milliseconds
+from budgetguard.errors import ConfigurationError
 from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.urls import shown_url
-from budgetguard.windows import Clock, Milliseconds
 
 _SWEEP_EVERY = 1_024
 MOST_RECORDS: Final = 20_000

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
+from budgetguard.core.rows import Export, Stored
+from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import StoreError
-from budgetguard.rows import Export, Stored
 from budgetguard.stores.base import Store, public_url
-from budgetguard.windows import Milliseconds
 
 COPY: Final = "copy of "
 """What the note of a copy in the making begins with."""

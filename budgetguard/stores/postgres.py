@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from budgetguard.accounts import Balance, Budget, check_id
-from budgetguard.errors import StoreError
-from budgetguard.holds import (
+from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.holds import (
     VOID,
     Charge,
+    Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Lapse,
     Refused,
     Reservation,
     Settled,
@@ -32,8 +31,10 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.learning import FADE_AT, Observations, observe
-from budgetguard.rows import Export, Stored
+from budgetguard.core.learning import FADE_AT, Observations, observe
+from budgetguard.core.rows import Export, Stored
+from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
+from budgetguard.errors import StoreError
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.postgres_link import Link, shared_link
@@ -48,11 +49,10 @@ from budgetguard.stores.postgres_wire import (
     digest,
     dump,
     encode,
-    lapses_of,
+    expiries_of,
     record_of,
     sql_value,
 )
-from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 
 _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
@@ -95,7 +95,7 @@ class PostgresStore:
         self._clock = clock
         self.retention_ms = duration_ms(retention)
         self._target = parse_url(url)
-        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._since_sweep = 0
         self._lock = threading.RLock()
         self._link = self._new_link()
@@ -111,10 +111,10 @@ class PostgresStore:
         answer = self._verb("reserve", arguments, _Found(hold.charges))
         self._sweep_at_times()
         if "granted" in answer:
-            lapsed = lapses_of(answer.get("lapsed", ()))
-            return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], lapsed)
+            expired = expiries_of(answer.get("expired", ()))
+            return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], expired)
         if "refused" in answer:
-            return Refused(balance_of(answer["refused"]), lapses_of(answer["lapsed"]))
+            return Refused(balance_of(answer["refused"]), expiries_of(answer["expired"]))
         return UnknownAccount(decode(answer["unknown"])) if "unknown" in answer else Unlimited()
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
@@ -146,7 +146,7 @@ class PostgresStore:
             answer["settled"],
             late=answer["late"],
             crossings=crossings_of(answer["crossings"]),
-            lapsed=lapses_of(answer["lapsed"]),
+            expired=expiries_of(answer["expired"]),
         )
 
     def attach(self, hold_id: str, request_id: str) -> bool:
@@ -192,7 +192,7 @@ class PostgresStore:
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         if account is not None:
-            self.read(account)  # so that what has lapsed is not listed as open
+            self.read(account)  # so that what has expired is not listed as open
             yield from self._holds_of(account)
             return
         for one in self._accounts("", with_open_holds=True):
@@ -245,8 +245,8 @@ class PostgresStore:
         found: str | None = self._call("moved_to", (), self._link.deadline())
         return None if found is None else decode(found)
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        self._lapse_hooks.append(hook)
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        self._expiry_hooks.append(hook)
 
     def close(self) -> None:
         self._link.left(self)
@@ -350,9 +350,9 @@ class PostgresStore:
         return None if self._clock is system_clock else self._clock()
 
     def _announce(self, answer: Mapping[str, Any]) -> None:
-        for lapse in lapses_of(answer["lapsed"]):
-            for hook in self._lapse_hooks:
-                hook(lapse)
+        for expiry in expiries_of(answer["expired"]):
+            for hook in self._expiry_hooks:
+                hook(expiry)
 
     def _new_link(self) -> Link:
         target = self._target
@@ -424,7 +424,7 @@ class _Found:
 
 def _fields(hold: Hold) -> tuple[Any, ...]:
     return (
-        hold.on_lapse,
+        hold.on_expiry,
         hold.ttl,
         hold.created,
         None if hold.user is None else encode(hold.user),

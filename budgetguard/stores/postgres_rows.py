@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from budgetguard.rows import (
+from budgetguard.core.rows import (
     AccountRow,
     HoldRow,
     Stored,
@@ -14,8 +14,8 @@ from budgetguard.rows import (
     StoredObservations,
     StoredSwept,
 )
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.postgres_wire import decode, encode
-from budgetguard.windows import Milliseconds
 
 _PAGE: Final = 500
 
@@ -85,7 +85,7 @@ def _hold_of(row: Mapping[str, Any]) -> HoldRow:
         "accounts": dict(zip(names, row["windows"], strict=True)),
         "epochs": {name: epoch for name, epoch in epochs if epoch is not None},
         "amount": row["amount_nanos"],
-        "on_lapse": row["on_lapse_nanos"],
+        "on_expiry": row["on_expiry_nanos"],
         "cost": row["cost_nanos"],
         "created": row["created_ms"],
         "expires": row["expires_ms"],
@@ -110,7 +110,7 @@ def _hold_value(hold_id: str, row: HoldRow) -> dict[str, Any]:
         "windows": list(row["accounts"].values()),
         "epochs": epochs,
         "amount_nanos": row["amount"],
-        "on_lapse_nanos": row["on_lapse"],
+        "on_expiry_nanos": row["on_expiry"],
         "cost_nanos": row["cost"],
         "created_ms": row["created"],
         "expires_ms": row["expires"],
@@ -137,8 +137,8 @@ def _account_of(row: Mapping[str, Any]) -> AccountRow:
         "epoch": row["epoch_no"],
         "spent": row["spent_nanos"],
         "held": row["held_nanos"],
-        "lapsed": row["lapsed_nanos"],
-        "lapses": row["lapses"],
+        "expired": row["expired_nanos"],
+        "expiries": row["expiries"],
         "models": {decode(model): nanos for model, nanos in row["models"].items()},
         "open": row["open"],
         "crossed": row["crossed"],
@@ -154,8 +154,8 @@ def _account_value(name: str, row: AccountRow) -> dict[str, Any]:
         "limit_nanos": row["limit"],
         "spent_nanos": row["spent"],
         "held_nanos": row["held"],
-        "lapsed_nanos": row["lapsed"],
-        "lapses": row["lapses"],
+        "expired_nanos": row["expired"],
+        "expiries": row["expiries"],
         "models": {encode(model): nanos for model, nanos in row["models"].items()},
         "crossed": row["crossed"],
         "duration": row["duration"],

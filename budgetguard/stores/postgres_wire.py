@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from budgetguard.accounts import Balance
-from budgetguard.holds import Charge, Crossing, HoldRecord, Lapse
-from budgetguard.usage import Usage
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Charge, Crossing, Expiry, HoldRecord
+from budgetguard.core.usage import Usage
 
 _REQUIRED, _BUDGETED, _PINNED = 1, 2, 4
 _UNFIT: Final = re.compile("[\x00\x1a\ud800-\udfff]")
@@ -105,10 +105,10 @@ def record_of(value: Mapping[str, Any]) -> HoldRecord:
     )
 
 
-def lapses_of(values: Sequence[Mapping[str, Any]]) -> tuple[Lapse, ...]:
-    """Return the lapses that a function found."""
+def expiries_of(values: Sequence[Mapping[str, Any]]) -> tuple[Expiry, ...]:
+    """Return the expiries that a function found."""
     return tuple(
-        Lapse(
+        Expiry(
             hold_id=decode(value["hold_id"]),
             accounts=_decoded(value["accounts"]),
             amount=value["amount"],

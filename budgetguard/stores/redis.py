@@ -19,16 +19,15 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from budgetguard.accounts import Balance, Budget, check_id
-from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import (
+from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.holds import (
     VOID,
     Charge,
     Crossing,
+    Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Lapse,
     Refused,
     Reservation,
     Settled,
@@ -36,11 +35,12 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.learning import FADE_AT, MOST_MODELS, Observations, observe
-from budgetguard.rows import Export, Stored
+from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observe
+from budgetguard.core.rows import Export, Stored
+from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
+from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.redis_target import parse_url
-from budgetguard.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 
 try:
     from redis.exceptions import NoPermissionError
@@ -54,8 +54,8 @@ try:
         decode,
         dump,
         encode,
+        expiries_of,
         hold_words,
-        lapses_of,
         number,
         pairs,
         record_of,
@@ -84,7 +84,7 @@ class RedisStore:
     """Keep one project's rows on a Redis or Valkey server.
 
     The server's clock rules where `clock` is the system's, so machines whose clocks differ agree on
-    windows and lapses; any other clock rules itself.
+    windows and expiries; any other clock rules itself.
 
     Args:
         url: see `redis_target.parse_url`.
@@ -102,7 +102,7 @@ class RedisStore:
         self._clock = None if clock is system_clock else clock
         self.retention_ms = duration_ms(retention)
         self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
-        self._lapse_hooks: list[Callable[[Lapse], None]] = []
+        self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         target = parse_url(url)
@@ -118,7 +118,7 @@ class RedisStore:
         words = [
             encode(hold.id),
             number(hold.amount),
-            number(hold.on_lapse),
+            number(hold.on_expiry),
             number(hold.ttl),
             *hold_words(hold),
             *charge_words(hold.charges, self._seen),
@@ -127,13 +127,13 @@ class RedisStore:
         if isinstance(answer, bytes):
             answer = [b"granted", answer, []]
         match answer:
-            case [b"granted", mask, lapses]:
-                lapses = (*found, *lapses_of(lapses))
+            case [b"granted", mask, expiries]:
+                expiries = (*found, *expiries_of(expiries))
                 taken = [c for c, on in zip(hold.charges, mask, strict=True) if on == _ONE]
                 self._see(taken)
-                return Granted(tuple([charge.account for charge in taken]), lapsed=lapses)
-            case [b"refused", account, lapses]:
-                return Refused(balance_of(account), (*found, *lapses_of(lapses)))
+                return Granted(tuple([charge.account for charge in taken]), expired=expiries)
+            case [b"refused", account, expiries]:
+                return Refused(balance_of(account), (*found, *expiries_of(expiries)))
         self._announce(found)
         match answer:
             case [b"repeated", names]:
@@ -161,7 +161,7 @@ class RedisStore:
         answer, found = self._run("settle", [*words, b"known"], sweep=True)
         if answer == b"whole":
             # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
-            whole = [number(hold.amount), number(hold.on_lapse), number(hold.ttl), encode(hold.model)]
+            whole = [number(hold.amount), number(hold.on_expiry), number(hold.ttl), encode(hold.model)]
             words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges, self._seen))
             answer, more = self._run("settle", words, sweep=True)
             found = (*found, *more)
@@ -172,8 +172,8 @@ class RedisStore:
                 self._announce(found)
                 return UnknownAccount(decode(name))
             case [b"repeated", _, _]:
-                return Settled(booked=0, repeated=True, lapsed=found)
-        state, crossed, lapses = answer
+                return Settled(booked=0, repeated=True, expired=found)
+        state, crossed, expiries = answer
         crossings = []
         for account, reached in crossed:
             balance = balance_of(account)
@@ -182,7 +182,7 @@ class RedisStore:
             settlement.cost,
             late=state == b"late",
             crossings=tuple(crossings),
-            lapsed=(*found, *lapses_of(lapses)),
+            expired=(*found, *expiries_of(expiries)),
         )
 
     def attach(self, hold_id: str, request_id: str) -> bool:
@@ -203,8 +203,8 @@ class RedisStore:
         seen: list[bytes] = [b"0", *[b""] * 6]
         while True:
             answer, found = self._run("set_budget", [*words, *seen])
-            lapses = (*found, *lapses_of(answer[-1]))
-            self._announce(lapses)
+            expiries = (*found, *expiries_of(answer[-1]))
+            self._announce(expiries)
             if answer[0] == b"balance":
                 return balance_of(answer[1])
             now, (duration, timezone, anchor, start) = int(answer[1]), answer[2]
@@ -226,7 +226,7 @@ class RedisStore:
         answer, found = self._run("delete", [encode(account)])
         self._seen.discard(account)
         existed: bool = answer[0] == b"deleted"
-        self._announce((*found, *lapses_of(answer[1])) if existed else found)
+        self._announce((*found, *expiries_of(answer[1])) if existed else found)
         return existed
 
     def list(self, kind: str = "") -> Iterator[Balance]:
@@ -290,8 +290,8 @@ class RedisStore:
                 break
         yield from sorted(found)
 
-    def on_lapse(self, hook: Callable[[Lapse], None]) -> None:
-        self._lapse_hooks.append(hook)
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        self._expiry_hooks.append(hook)
 
     def close(self) -> None:
         self._link.close()
@@ -312,7 +312,7 @@ class RedisStore:
         if answer[0] == b"none":
             self._announce(found)
             return None
-        self._announce((*found, *lapses_of(answer[2])))
+        self._announce((*found, *expiries_of(answer[2])))
         return balance_of(answer[1])
 
     def _present(self, by: bytes, ident: bytes) -> HoldRecord | None:
@@ -320,8 +320,8 @@ class RedisStore:
         if answer[0] == b"none":
             self._announce(found)
             return None
-        _, hold_id, fields, on, lapses = answer
-        self._announce((*found, *lapses_of(lapses)))
+        _, hold_id, fields, on, expiries = answer
+        self._announce((*found, *expiries_of(expiries)))
         return record_of(hold_id, fields, on)
 
     def _records(self, index: bytes, low: bytes, high: bytes) -> Iterator[HoldRecord]:
@@ -349,8 +349,8 @@ class RedisStore:
 
     def _run(
         self, script: str, words: Sequence[bytes], *, sweep: bool = False
-    ) -> tuple[Any, tuple[Lapse, ...]]:
-        """Run a script until its work is done; return its answer, and the lapses that earlier runs found.
+    ) -> tuple[Any, tuple[Expiry, ...]]:
+        """Run a script until its work is done; return its answer, and the expiries that earlier runs found.
 
         Raises:
             StoreError: the server cannot be asked.
@@ -358,7 +358,7 @@ class RedisStore:
         deadline = self._link.deadline()
         swept = _SWEEP_AT_MOST if sweep and not next(self._verbs) % _SWEEP_EVERY else b"0"
         hints: list[bytes] = [b"0"]
-        lapses: tuple[Lapse, ...] = ()
+        expiries: tuple[Expiry, ...] = ()
         try:
             while True:
                 stamp = b"" if self._clock is None else number(self._clock())
@@ -369,14 +369,14 @@ class RedisStore:
                 if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
                     raise self._failure(*answer)
                 if isinstance(answer, list) and answer[0] == b"more":
-                    lapses += lapses_of(answer[1])
+                    expiries += expiries_of(answer[1])
                 elif isinstance(answer, list) and answer[0] == b"need":
                     needs = [_window(int(answer[1]), *need) for need in answer[2]]
                     hints = [number(len(needs)), *(word for need in needs for word in need)]
                 else:
-                    return answer, lapses
+                    return answer, expiries
         except StoreError:
-            self._announce(lapses)
+            self._announce(expiries)
             raise
 
     def _failure(self, kind: bytes, name: bytes) -> StoreError:
@@ -401,10 +401,10 @@ class RedisStore:
                     seen.clear()
                 seen.add(charge.account)
 
-    def _announce(self, lapses: Sequence[Lapse]) -> None:
-        for lapse in lapses:
-            for hook in self._lapse_hooks:
-                hook(lapse)
+    def _announce(self, expiries: Sequence[Expiry]) -> None:
+        for expiry in expiries:
+            for hook in self._expiry_hooks:
+                hook(expiry)
 
 
 _ONE: Final = ord("1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from budgetguard.rows import (
+from budgetguard.core.rows import (
     AccountRow,
     Export,
     HoldRow,
@@ -16,8 +16,8 @@ from budgetguard.rows import (
     StoredSwept,
     gone_since,
 )
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.redis_wire import decode, dump, encode, hold_of, number, optional, pairs
-from budgetguard.windows import Milliseconds
 
 _PAGE: Final = 200
 _ACCOUNTS: Final = 50
@@ -146,8 +146,8 @@ def account_of(fields: Sequence[bytes], models: Sequence[bytes], open_holds: Seq
         "epoch": int(row[b"epoch"]),
         "spent": int(row[b"spent"]),
         "held": int(row[b"held"]),
-        "lapsed": int(row[b"lapsed"]),
-        "lapses": int(row[b"lapses"]),
+        "expired": int(row[b"expired"]),
+        "expiries": int(row[b"expiries"]),
         "models": {decode(model): int(cost) for model, cost in pairs(models).items()},
         "open": {decode(hold_id): int(expires) for hold_id, expires in pairs(open_holds).items()},
         "crossed": [int(percent) for percent in row[b"crossed"].split(b",") if percent],
@@ -175,7 +175,7 @@ def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
     fields = {
         b"state": encode(row["state"]),
         b"amount": number(row["amount"]),
-        b"on_lapse": number(row["on_lapse"]),
+        b"on_expiry": number(row["on_expiry"]),
         b"cost": number(row["cost"]),
         b"created": number(row["created"]),
         b"expires": number(row["expires"]),
@@ -215,8 +215,8 @@ def _account_words(row: AccountRow) -> list[bytes]:
         b"epoch": number(row["epoch"]),
         b"spent": number(row["spent"]),
         b"held": number(row["held"]),
-        b"lapsed": number(row["lapsed"]),
-        b"lapses": number(row["lapses"]),
+        b"expired": number(row["expired"]),
+        b"expiries": number(row["expiries"]),
         b"crossed": b"," + crossed + b"," if crossed else b"",
         b"created": number(row["created"]),
         b"updated": number(row["updated"]),

@@ -114,7 +114,7 @@ def parse_url(url: str) -> Target:
         service = parts.pop(0)
         if not _SERVICE.fullmatch(service):  # what stands there may be an option, and secret
             raise ConfigurationError(
-                f"store {shown!r}: {shown_word(service)} is no service's name: write letters, digits, . - or _"
+                f"store {shown!r}: {shown_word(service)} names no service: write letters, digits, . - or _"
             )
     return Target(
         kind,

@@ -11,9 +11,9 @@ import os
 from collections.abc import Container, Sequence
 from typing import Any, Final
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.holds import Charge, Hold, HoldRecord, Lapse
-from budgetguard.rows import HoldRow, record
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import Charge, Expiry, Hold, HoldRecord
+from budgetguard.core.rows import HoldRow, record
 
 # ASCII only, as in every other store: the text then is the same wherever it is kept.
 _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -101,8 +101,8 @@ def balance_of(answer: Sequence[Any]) -> Balance:
         created_ms=int(row[b"created"]),
         updated_ms=int(row[b"updated"]),
         models={decode(model): int(cost) for model, cost in pairs(models).items()},
-        lapsed_nanos=int(row[b"lapsed"]),
-        lapses=int(row[b"lapses"]),
+        expired_nanos=int(row[b"expired"]),
+        expiries=int(row[b"expiries"]),
         open_holds=open_holds,
     )
 
@@ -116,7 +116,7 @@ def hold_of(fields: Sequence[bytes], on: Sequence[bytes]) -> HoldRow:
         "accounts": {decode(on[i]): int(on[i + 1]) for i in range(0, len(on), 3)},
         "epochs": {decode(on[i]): int(on[i + 2]) for i in range(0, len(on), 3) if on[i + 2]},
         "amount": int(row[b"amount"]),
-        "on_lapse": int(row[b"on_lapse"]),
+        "on_expiry": int(row[b"on_expiry"]),
         "cost": int(row.get(b"cost", 0)),
         "created": int(row[b"created"]),
         "expires": int(row[b"expires"]),
@@ -136,10 +136,10 @@ def record_of(hold_id: bytes, fields: Sequence[bytes], on: Sequence[bytes]) -> H
     return record(decode(hold_id), hold_of(fields, on))
 
 
-def lapses_of(answer: Sequence[Any]) -> tuple[Lapse, ...]:
-    """Return the lapses that a script found."""
+def expiries_of(answer: Sequence[Any]) -> tuple[Expiry, ...]:
+    """Return the expiries that a script found."""
     return tuple(
-        Lapse(
+        Expiry(
             hold_id=decode(hold_id),
             accounts=tuple(map(decode, accounts)),
             amount=int(amount),

@@ -7,12 +7,12 @@ from typing import ClassVar, Protocol
 
 import pytest
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.money import Nanos
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.money import Nanos
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.base import Store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.windows import Milliseconds
 
 USER = "user:1"
 PROJECT = "project:p"
@@ -67,18 +67,18 @@ def hold(
     clock: FakeClock,
     amount: Nanos,
     *accounts: str | Charge,
-    on_lapse: Nanos | None = None,
+    on_expiry: Nanos | None = None,
     ttl: Milliseconds = TTL,
     model: str = "gpt-4o",
     tags: tuple[str, ...] = (),
 ) -> Hold:
-    """Make a hold on required accounts (`user:1` if none is named) that books its amount if it lapses."""
+    """Make a hold on required accounts (`user:1` if none is named) that books its amount if it expires."""
     charges = [a if isinstance(a, Charge) else Charge(a, required=True) for a in accounts or (USER,)]
     return Hold(
         id=new_hold_id(clock()),
         charges=tuple(charges),
         amount=amount,
-        on_lapse=amount if on_lapse is None else on_lapse,
+        on_expiry=amount if on_expiry is None else on_expiry,
         ttl=ttl,
         created=clock(),
         user="1",

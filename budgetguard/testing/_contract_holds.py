@@ -7,9 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import VOID, Charge, Granted, Refused, Settled, Settlement, UnknownAccount, Unlimited
-from budgetguard.money import MAX_NANOS, MAX_SUM
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import (
+    VOID,
+    Charge,
+    Granted,
+    Refused,
+    Settled,
+    Settlement,
+    UnknownAccount,
+    Unlimited,
+)
+from budgetguard.core.money import MAX_NANOS, MAX_SUM
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -156,7 +165,7 @@ class HoldLaws(ContractBase):
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
-        granted(store, hold(clock, 60, on_lapse=25, ttl=1_000))
+        granted(store, hold(clock, 60, on_expiry=25, ttl=1_000))
         clock.advance(1)
         lowered = Charge(USER, budget=Budget(30), pinned=True)
         answer = store.reserve(hold(clock, 10, lowered))

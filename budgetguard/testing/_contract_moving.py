@@ -7,12 +7,14 @@ from typing import cast
 
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Settlement
+from budgetguard.core.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
+from budgetguard.core.usage import Usage
 from budgetguard.errors import StoreError
-from budgetguard.holds import Charge, Settlement
-from budgetguard.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
 from budgetguard.stores.base import Store
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.verifying import verify
 from budgetguard.testing._contract_base import (
     PROJECT,
     TTL,
@@ -27,8 +29,6 @@ from budgetguard.testing._contract_base import (
     settled,
 )
 from budgetguard.testing.clock import FakeClock
-from budgetguard.usage import Usage
-from budgetguard.verifying import verify
 
 DAY = 86_400
 AWKWARD = "m\udcff\x00\x1a"
@@ -86,19 +86,19 @@ class MovingLaws(ContractBase):
 
     def test_a_copy_goes_on_as_the_first_would(self, lived: Movable, copy: Movable, clock: FakeClock) -> None:
         open_hold = granted(lived, hold(clock, 7, USER, PROJECT))
-        lapsing = granted(lived, hold(clock, 5, USER))
-        assert lived.attach(lapsing.id, "resp_late")
+        expiring = granted(lived, hold(clock, 5, USER))
+        assert lived.attach(expiring.id, "resp_late")
         copy.restore(exported(lived))
         for store in (lived, copy):
             settled(store, open_hold, 3)
             assert store.settle(open_hold, Settlement(3)).repeated  # type: ignore[union-attr]  # it is known
             record = store.attached("resp_late")
             assert record is not None
-            assert (record.id, record.state) == (lapsing.id, "held")
+            assert (record.id, record.state) == (expiring.id, "held")
         clock.advance(TTL / 1000)
         assert list(copy.list()) == list(lived.list())
         for store in (lived, copy):
-            assert store.settle(lapsing, Settlement(2)).late  # type: ignore[union-attr]  # it is known
+            assert store.settle(expiring, Settlement(2)).late  # type: ignore[union-attr]  # it is known
             clock.advance(0.001)
         assert [money(copy, name) for name in (USER, PROJECT)] == [
             money(lived, name) for name in (USER, PROJECT)
@@ -110,14 +110,14 @@ class MovingLaws(ContractBase):
         self, lived: Movable, copy: Movable, clock: FakeClock
     ) -> None:
         gone = granted(lived, hold(clock, 4, USER, "user:gone"))
-        ending = granted(lived, hold(clock, 4, USER, PROJECT))
+        outcome = granted(lived, hold(clock, 4, USER, PROJECT))
         first = lived.export()
         rows = list(first.rows)
         copy.restore(rows)
         copy.restore(rows)
-        lapsed = [record.id for record in lived.calls() if record.state == "lapsed"]
-        assert lived.attach(lapsed[0], "resp_of_lapsed")
-        settled(lived, ending, 6)
+        expired = [record.id for record in lived.calls() if record.state == "expired"]
+        assert lived.attach(expired[0], "resp_of_expired")
+        settled(lived, outcome, 6)
         settled(lived, granted(lived, hold(clock, 9, model="another")), 9)
         lived.delete("user:gone")
         lived.reset(PROJECT)
@@ -171,7 +171,7 @@ class MovingLaws(ContractBase):
         self, store: Store, other: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
-        call, lapsing = granted(store, hold(clock, 10)), granted(store, hold(clock, 20))
+        call, expiring = granted(store, hold(clock, 10)), granted(store, hold(clock, 20))
         before = list(exported(cast(Movable, store)))
         cast(Movable, store).retire(ELSEWHERE)
         for verb in writes(other, clock, call.id):
@@ -183,7 +183,7 @@ class MovingLaws(ContractBase):
         with pytest.raises(StoreError, match="moved"):
             other.settle(call, Settlement(10))
         with pytest.raises(StoreError, match="moved"):
-            other.void(lapsing)
+            other.void(expiring)
         with pytest.raises(StoreError, match="moved"):
             cast(Movable, other).restore(before)
         assert list(exported(cast(Movable, store))) == before
@@ -194,17 +194,17 @@ class MovingLaws(ContractBase):
     ) -> None:
         budget(store, 100, duration="daily")
         settled(store, granted(store, hold(clock, 10)), 10)
-        lapsing = granted(store, hold(clock, 20))
-        assert store.attach(lapsing.id, "resp_1")
+        expiring = granted(store, hold(clock, 20))
+        assert store.attach(expiring.id, "resp_1")
         cast(Movable, other).retire(ELSEWHERE)
         then = now(store)
         told: list[object] = []
-        store.on_lapse(told.append)
+        store.on_expiry(told.append)
         clock.advance(2 * DAY)
         assert now(store) == then
         assert list(store.list()) == [then]
-        assert [record.id for record in store.holds()] == [lapsing.id]
-        assert [record.id for record in store.holds(USER)] == [lapsing.id]
+        assert [record.id for record in store.holds()] == [expiring.id]
+        assert [record.id for record in store.holds(USER)] == [expiring.id]
         assert sorted(record.state for record in store.calls()) == ["held", "settled"]
         attached = store.attached("resp_1")
         assert attached is not None
@@ -244,7 +244,7 @@ class MovingLaws(ContractBase):
         assert (found.accounts, found.partial) == (len(list(lived.list())), ())
         assert found.records == len(list(lived.calls()))
         clock.advance(3_600)
-        list(lived.list())  # windows end, and holds lapse
+        list(lived.list())  # windows end, and holds expire
         assert verify(lived)
 
     def test_what_is_settled_after_another_process_has_reset_the_account_counts_from_there(
@@ -262,7 +262,7 @@ class MovingLaws(ContractBase):
         self, lived: Movable, copy: Movable, clock: FakeClock
     ) -> None:
         granted(lived, hold(clock, 5, USER))
-        for number in ("spent", "held", "lapsed", "lapses"):
+        for number in ("spent", "held", "expired", "expiries"):
             rows = list(exported(lived))
             for one in rows:
                 if isinstance(one, StoredAccount) and one.name == USER and one.row is not None:
@@ -304,13 +304,13 @@ def live(store: Store, clock: FakeClock) -> None:
         seen = (("gpt-4o", 6), (AWKWARD, 9))
         store.settle(call, Settlement(12, usage=usage, request_id="r", thresholds=(1,), observed=seen))
     settled(store, granted(store, hold(clock, 9, model=AWKWARD)), 9)
-    lapsed = [granted(store, hold(clock, 20, USER, PROJECT, on_lapse=15)) for _ in range(3)]
+    expired = [granted(store, hold(clock, 20, USER, PROJECT, on_expiry=15)) for _ in range(3)]
     store.reset(PROJECT)
     clock.advance(TTL / 1000)
     assert money(store)[2] == 0
-    settled(store, lapsed[0], 4)
+    settled(store, expired[0], 4)
     store.reset(USER)
-    settled(store, lapsed[1], 4)
+    settled(store, expired[1], 4)
     store.void(granted(store, hold(clock, 30, USER, PROJECT)))
     clock.advance(3_600)
     granted(store, hold(clock, 30, USER, PROJECT, ttl=7_200_000))

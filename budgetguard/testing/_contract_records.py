@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Refused, Settlement, Unlimited
-from budgetguard.learning import MOST_MODELS
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Refused, Settlement, Unlimited
+from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.usage import Usage
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -20,7 +21,6 @@ from budgetguard.testing._contract_base import (
     settled,
 )
 from budgetguard.testing.clock import FakeClock
-from budgetguard.usage import Usage
 
 DAY = 86_400
 
@@ -140,7 +140,7 @@ class RecordLaws(ContractBase):
     ) -> None:
         made = clock()
         budget(store, 100)
-        lapsed = granted(store, hold(clock, 20))
+        expired = granted(store, hold(clock, 20))
         clock.advance(TTL / 1000)
         now(store)
         held = granted(store, hold(clock, 60))
@@ -148,18 +148,18 @@ class RecordLaws(ContractBase):
         clock.set(made)  # the very millisecond, so that no time can tell the two lives apart
         budget(store, 100)
         settled(store, held, 50)
-        settled(store, lapsed, 5)
+        settled(store, expired, 5)
         assert money(store) == (100, 0, 0)
 
-    def test_a_hold_without_an_account_left_is_listed_as_lapsed_once_it_is(
+    def test_a_hold_without_an_account_left_is_listed_as_expired_once_it_is(
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
-        granted(store, hold(clock, 60, on_lapse=25))
+        granted(store, hold(clock, 60, on_expiry=25))
         store.delete(USER)
         assert [(c.state, c.accounts) for c in store.calls()] == [("held", ())]
         clock.advance(TTL / 1000)
-        assert [(c.state, c.cost_nanos) for c in store.calls()] == [("lapsed", 25)]
+        assert [(c.state, c.cost_nanos) for c in store.calls()] == [("expired", 25)]
 
     # Listings
 
@@ -217,13 +217,13 @@ class RecordLaws(ContractBase):
 
     def test_a_call_is_recorded_with_what_it_cost_and_why(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
-        call = granted(store, hold(clock, 60, on_lapse=25))
+        call = granted(store, hold(clock, 60, on_expiry=25))
         clock.advance(2)
         usage = Usage.of(input_tokens=12, output_tokens=3)
         store.settle(call, Settlement(40, usage=usage, request_id="req-1", outcome="abandoned"))
         (record,) = store.calls()
         assert (record.id, record.state, record.accounts) == (call.id, "settled", (USER,))
-        assert (record.amount_nanos, record.on_lapse_nanos, record.cost_nanos) == (60, 25, 40)
+        assert (record.amount_nanos, record.on_expiry_nanos, record.cost_nanos) == (60, 25, 40)
         assert (record.created_ms, record.ended_ms, record.expires_ms) == (
             call.created,
             clock(),
@@ -232,20 +232,20 @@ class RecordLaws(ContractBase):
         assert (record.user, record.model, record.endpoint) == ("1", "gpt-4o", "chat")
         assert (record.outcome, record.request_id, record.usage) == ("abandoned", "req-1", usage)
 
-    def test_the_states_of_calls_are_told_apart_and_lapses_need_no_other_verb(
+    def test_the_states_of_calls_are_told_apart_and_expiries_need_no_other_verb(
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
         settled(store, granted(store, hold(clock, 10)), 1)
         store.void(granted(store, hold(clock, 10)))
-        granted(store, hold(clock, 10, on_lapse=3))
+        granted(store, hold(clock, 10, on_expiry=3))
         assert sorted((c.state, c.cost_nanos) for c in store.calls()) == [
             ("held", 0),
             ("settled", 1),
             ("voided", 0),
         ]
         clock.advance(TTL / 1000)
-        assert ("lapsed", 3) in {(c.state, c.cost_nanos) for c in store.calls()}
+        assert ("expired", 3) in {(c.state, c.cost_nanos) for c in store.calls()}
 
     def test_spend_is_kept_by_model(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
@@ -275,7 +275,7 @@ class RecordLaws(ContractBase):
         assert ended is not None
         assert (ended.state, ended.cost_nanos, ended.request_id) == ("settled", 40, "batch_1")
 
-    def test_what_was_attached_to_a_hold_that_lapsed_can_still_be_settled(
+    def test_what_was_attached_to_a_hold_that_expired_can_still_be_settled(
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
@@ -284,7 +284,7 @@ class RecordLaws(ContractBase):
         clock.advance(TTL / 1000)
         found = store.attached("batch_1")
         assert found is not None
-        assert (found.state, found.cost_nanos) == ("lapsed", 60)
+        assert (found.state, found.cost_nanos) == ("expired", 60)
         assert store.attach(call.id, "batch_2") is True
         assert settled(store, call, 40).late
         assert money(store) == (100, 40, 0)
@@ -387,9 +387,9 @@ class RecordLaws(ContractBase):
         settled(store, late, 5)
         for _ in range(700):
             settled(store, granted(store, hold(clock, 1)), 1)
-        # Nobody had looked at this account since its hold ran out: the lapse was still to be booked.
+        # Nobody had looked at this account since its hold ran out: the expiry was still to be booked.
         assert money(store, "user:idle") == (100, 10, 0)
-        assert now(store, "user:idle").lapses == 1
+        assert now(store, "user:idle").expiries == 1
         ids = {c.id for c in store.calls()}
         assert orphan.id not in ids
         assert late.id in ids

@@ -1,4 +1,4 @@
-"""Laws of time: lapses, late settles, windows, clocks that jump."""
+"""Laws of time: expiries, late settles, windows, clocks that jump."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from budgetguard.holds import Granted, Lapse, Refused, Settled
+from budgetguard.core.holds import Expiry, Granted, Refused, Settled
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -28,46 +28,48 @@ DAY = 86_400
 class TimeLaws(ContractBase):
     """Laws 4, 6 and 9."""
 
-    # Law 6: what lapses is booked as the hold says, is counted, and is told
+    # Law 6: what expires is booked as the hold says, is counted, and is told
 
-    @pytest.mark.parametrize("on_lapse", [0, 25, 60])
+    @pytest.mark.parametrize("on_expiry", [0, 25, 60])
     def test_a_hold_that_nobody_ends_books_what_it_carries_and_is_counted(
-        self, store: Store, clock: FakeClock, on_lapse: int
+        self, store: Store, clock: FakeClock, on_expiry: int
     ) -> None:
         budget(store, 100)
-        granted(store, hold(clock, 60, on_lapse=on_lapse))
+        granted(store, hold(clock, 60, on_expiry=on_expiry))
         clock.advance(TTL / 1000 - 0.001)
         assert money(store) == (100, 0, 60)
         clock.advance(0.001)
-        assert money(store) == (100, on_lapse, 0)
+        assert money(store) == (100, on_expiry, 0)
         balance = now(store)
-        assert (balance.lapses, balance.lapsed_nanos, balance.open_holds) == (1, on_lapse, 0)
+        assert (balance.expiries, balance.expired_nanos, balance.open_holds) == (1, on_expiry, 0)
 
-    def test_a_lapse_books_on_every_account_of_the_hold_at_once(self, store: Store, clock: FakeClock) -> None:
+    def test_an_expiry_books_on_every_account_of_the_hold_at_once(
+        self, store: Store, clock: FakeClock
+    ) -> None:
         budget(store, 100)
         budget(store, 1_000, PROJECT)
-        granted(store, hold(clock, 60, USER, PROJECT, on_lapse=25))
+        granted(store, hold(clock, 60, USER, PROJECT, on_expiry=25))
         clock.advance(TTL / 1000)
         assert money(store, PROJECT) == (1_000, 25, 0)
         assert money(store, USER) == (100, 25, 0)
-        assert (now(store, USER).lapses, now(store, PROJECT).lapses) == (1, 1)
+        assert (now(store, USER).expiries, now(store, PROJECT).expiries) == (1, 1)
 
-    def test_a_lapse_makes_room_for_the_next_hold(self, store: Store, clock: FakeClock) -> None:
+    def test_an_expiry_makes_room_for_the_next_hold(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
-        lost = granted(store, hold(clock, 60, on_lapse=25))
+        lost = granted(store, hold(clock, 60, on_expiry=25))
         clock.advance(TTL / 1000)
         answer = store.reserve(hold(clock, 75))
-        told = Lapse(lost.id, (USER,), amount=60, booked=25, user="1", model="gpt-4o")
-        assert answer == Granted((USER,), lapsed=(told,))
+        told = Expiry(lost.id, (USER,), amount=60, booked=25, user="1", model="gpt-4o")
+        assert answer == Granted((USER,), expired=(told,))
         assert money(store) == (100, 25, 75)
 
-    def test_each_lapse_is_told_once_whoever_finds_it(
+    def test_each_expiry_is_told_once_whoever_finds_it(
         self, store: Store, other: Store, clock: FakeClock
     ) -> None:
         told: list[str] = []
-        store.on_lapse(lambda lapse: told.append(lapse.hold_id))
+        store.on_expiry(lambda expiry: told.append(expiry.hold_id))
         if other is not store:
-            other.on_lapse(lambda lapse: told.append(lapse.hold_id))
+            other.on_expiry(lambda expiry: told.append(expiry.hold_id))
         finders: dict[str, Callable[[], object]] = {
             "read": lambda: now(other),
             "list": lambda: list(store.list("user")),
@@ -88,7 +90,7 @@ class TimeLaws(ContractBase):
                 now(other)
             assert told == lost
 
-    def test_reserve_and_settle_answer_with_the_lapses_that_they_find(
+    def test_reserve_and_settle_answer_with_the_expiries_that_they_find(
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100)
@@ -98,14 +100,16 @@ class TimeLaws(ContractBase):
         clock.advance(TTL / 1000 - 1)
         refused = store.reserve(hold(clock, 1_000))
         assert isinstance(refused, Refused)
-        assert [lapse.hold_id for lapse in refused.lapsed] == [first.id]
+        assert [expiry.hold_id for expiry in refused.expired] == [first.id]
         third = granted(store, hold(clock, 10))
         clock.advance(1)
-        assert [lapse.hold_id for lapse in settled(store, third, 5).lapsed] == [second.id]
+        assert [expiry.hold_id for expiry in settled(store, third, 5).expired] == [second.id]
 
-    def test_a_refusal_for_an_unknown_account_swallows_no_lapse(self, store: Store, clock: FakeClock) -> None:
+    def test_a_refusal_for_an_unknown_account_swallows_no_expiry(
+        self, store: Store, clock: FakeClock
+    ) -> None:
         told: list[str] = []
-        store.on_lapse(lambda lapse: told.append(lapse.hold_id))
+        store.on_expiry(lambda expiry: told.append(expiry.hold_id))
         budget(store, 100)
         lost = granted(store, hold(clock, 10))
         clock.advance(TTL / 1000)
@@ -115,23 +119,25 @@ class TimeLaws(ContractBase):
 
     # Law 4: late settles
 
-    @pytest.mark.parametrize("seen", [True, False], ids=["lapse seen", "lapse not seen"])
+    @pytest.mark.parametrize("seen", [True, False], ids=["expire seen", "expire not seen"])
     @pytest.mark.parametrize("cost", [0, 10, 90])
-    def test_a_late_settle_books_once_in_place_of_the_lapse(
+    def test_a_late_settle_books_once_in_place_of_the_expiry(
         self, store: Store, other: Store, clock: FakeClock, cost: int, seen: bool
     ) -> None:
         budget(store, 100)
-        call = granted(store, hold(clock, 60, on_lapse=25))
+        call = granted(store, hold(clock, 60, on_expiry=25))
         clock.advance(TTL / 1000)
         if seen:
             assert money(store) == (100, 25, 0)
         assert settled(store, call, cost) == Settled(cost, late=seen)
         assert money(store) == (100, cost, 0)
-        assert (now(store).lapses, now(store).lapsed_nanos) == (0, 0)
+        assert (now(store).expiries, now(store).expired_nanos) == (0, 0)
         assert settled(other, call, cost).repeated
         assert money(store) == (100, cost, 0)
 
-    def test_a_late_settle_takes_back_the_lapse_of_each_account(self, store: Store, clock: FakeClock) -> None:
+    def test_a_late_settle_takes_back_the_expiry_of_each_account(
+        self, store: Store, clock: FakeClock
+    ) -> None:
         budget(store, 100)
         budget(store, 1_000, PROJECT)
         call = granted(store, hold(clock, 60, USER, PROJECT))
@@ -140,7 +146,7 @@ class TimeLaws(ContractBase):
         settled(store, call, 10)
         assert (money(store), money(store, PROJECT)) == ((100, 10, 0), (1_000, 10, 0))
 
-    def test_a_late_void_takes_the_lapse_back(self, store: Store, clock: FakeClock) -> None:
+    def test_a_late_void_takes_the_expiry_back(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
         call = granted(store, hold(clock, 60))
         clock.advance(TTL / 1000)
@@ -158,7 +164,7 @@ class TimeLaws(ContractBase):
         store.reset(USER)
         settled(store, call, 10)
         assert money(store) == (100, 10, 0)
-        assert now(store).lapses == 0
+        assert now(store).expiries == 0
 
     # Law 9: windows end by themselves
 
@@ -197,8 +203,8 @@ class TimeLaws(ContractBase):
         settled(store, early, 60)
         assert money(store) == (100, 0, 100)
 
-    @pytest.mark.parametrize("seen", [True, False], ids=["lapse seen", "lapse not seen"])
-    def test_a_settle_later_than_lapse_and_window_changes_nothing_of_the_new_window(
+    @pytest.mark.parametrize("seen", [True, False], ids=["expire seen", "expire not seen"])
+    def test_a_settle_later_than_expiry_and_window_changes_nothing_of_the_new_window(
         self, store: Store, clock: FakeClock, seen: bool
     ) -> None:
         budget(store, 100, duration="daily")
@@ -210,7 +216,7 @@ class TimeLaws(ContractBase):
         settled(store, granted(store, hold(clock, 5)), 5)
         settled(store, call, 40)
         assert money(store) == (100, 5, 0)
-        assert now(store).lapses == 0
+        assert now(store).expiries == 0
 
     def test_a_hold_on_accounts_with_different_windows_books_where_its_window_still_runs(
         self, store: Store, clock: FakeClock
@@ -222,15 +228,15 @@ class TimeLaws(ContractBase):
         settled(store, call, 40)
         assert (money(store), money(store, PROJECT)) == ((100, 0, 0), (1_000, 40, 0))
 
-    def test_a_lapse_after_its_window_is_booked_where_the_window_still_runs(
+    def test_an_expiry_after_its_window_is_booked_where_the_window_still_runs(
         self, store: Store, clock: FakeClock
     ) -> None:
         budget(store, 100, USER, "daily")
         budget(store, 1_000, PROJECT, "weekly")
-        granted(store, hold(clock, 60, USER, PROJECT, on_lapse=25))
+        granted(store, hold(clock, 60, USER, PROJECT, on_expiry=25))
         clock.advance(DAY)
         assert (money(store), money(store, PROJECT)) == ((100, 0, 0), (1_000, 25, 0))
-        assert (now(store).lapses, now(store, PROJECT).lapses) == (0, 1)
+        assert (now(store).expiries, now(store, PROJECT).expiries) == (0, 1)
 
     def test_a_clock_that_jumps_back_brings_no_finished_window_back(
         self, store: Store, clock: FakeClock
@@ -248,7 +254,7 @@ class TimeLaws(ContractBase):
         assert money(store) == (100, 100, 0)
         assert now(store).starts_ms == started
 
-    def test_a_clock_that_jumps_back_lapses_nothing_early(self, store: Store, clock: FakeClock) -> None:
+    def test_a_clock_that_jumps_back_expiries_nothing_early(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
         granted(store, hold(clock, 60))
         clock.advance(-3 * DAY)

@@ -80,9 +80,9 @@ def answer(draft: Draft) -> dict[str, Any]:
 
 
 def _choice(draft: Draft, index: int) -> dict[str, Any]:
-    ending = {"index": index, "logprobs": None, "finish_reason": draft.finish}
+    outcome = {"index": index, "logprobs": None, "finish_reason": draft.finish}
     if draft.path == COMPLETIONS:
-        return {**ending, "text": draft.text}
+        return {**outcome, "text": draft.text}
     message: dict[str, Any] = {"role": "assistant", "content": draft.text, "refusal": None, "annotations": []}
     if draft.tool_calls:
         message["tool_calls"] = [
@@ -93,7 +93,7 @@ def _choice(draft: Draft, index: int) -> dict[str, Any]:
             }
             for slot, (name, text) in enumerate(draft.tool_calls)
         ]
-    return {**ending, "message": message}
+    return {**outcome, "message": message}
 
 
 def events(draft: Draft, body: Mapping[str, Any]) -> Iterator[Event]:
@@ -115,8 +115,8 @@ def _chunk_events(draft: Draft, *, asked: bool) -> Iterator[Event]:
     def chunk(
         index: int, value: dict[str, Any], *, finish: str | None = None, content: bool = False
     ) -> Event:
-        ending = {"index": index, "logprobs": None, "finish_reason": finish}
-        choice = {**ending, "delta": value} if chat else {**ending, "text": value.get("content", "")}
+        outcome = {"index": index, "logprobs": None, "finish_reason": finish}
+        choice = {**outcome, "delta": value} if chat else {**outcome, "text": value.get("content", "")}
         return sse({**head, "choices": [choice]}, choice=index if content else None)
 
     if chat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from budgetguard.windows import Milliseconds
+from budgetguard.core.windows import Milliseconds
 
 DEFAULT_START: Final[Milliseconds] = 1_767_225_600_000
 """2026-01-01 00:00 UTC."""

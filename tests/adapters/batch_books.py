@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.usage import Usage
 from tests.adapters.books import MESSAGES, MODEL
 
 CHAT_URL = "/v1/chat/completions"

@@ -11,16 +11,16 @@ from typing import Any
 import openai
 from openai import _base_client
 
-from budgetguard.accounts import Budget
-from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.config import Settings
-from budgetguard.context import budget_user
+from budgetguard.core.accounts import Budget
+from budgetguard.core.money import NANOS_PER_USD
+from budgetguard.core.usage import Usage
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.engine import Engine
 from budgetguard.events import Event
-from budgetguard.money import NANOS_PER_USD
-from budgetguard.patch import patch, unpatch
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing.openai_server import OpenAIServer
-from budgetguard.usage import Usage
 
 # The HTTP library of this SDK: httpx, or httpx2 since openai 3.
 HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]
@@ -30,9 +30,9 @@ USER = "1234"
 STORES = ("memory", "disk")
 
 
-def keeper_on(store: str, folder: Path, **settings: Any) -> Bookkeeper:
+def keeper_on(store: str, folder: Path, **settings: Any) -> Engine:
     url = "memory://" if store == "memory" else f"disk://{folder / 'books'}"
-    return Bookkeeper(Settings(store=url, **settings))
+    return Engine(Settings(store=url, **settings))
 
 
 def billed_nanos(server: OpenAIServer) -> int:
@@ -51,28 +51,28 @@ def billed_nanos(server: OpenAIServer) -> int:
 
 @dataclass
 class Books:
-    """One user's books under a keeper, beside the server that bills."""
+    """One user's books under a engine, beside the server that bills."""
 
-    keeper: Bookkeeper
+    engine: Engine
     server: OpenAIServer
     events: list[Event] = field(default_factory=list)
     clients: list[openai.OpenAI] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.keeper.hooks.add(self.events.append, ())
+        self.engine.hooks.add(self.events.append, ())
 
     def limit(self, nanos: int) -> None:
-        self.keeper.store.set_budget(f"user:{USER}", Budget(limit=nanos))
+        self.engine.store.set_budget(f"user:{USER}", Budget(limit=nanos))
 
     @property
     def spent(self) -> int:
-        balance = self.keeper.store.read(f"user:{USER}")
+        balance = self.engine.store.read(f"user:{USER}")
         assert balance is not None
         return balance.spent_nanos
 
     @property
     def held(self) -> int:
-        balance = self.keeper.store.read(f"user:{USER}")
+        balance = self.engine.store.read(f"user:{USER}")
         assert balance is not None
         return balance.held_nanos
 
@@ -104,11 +104,11 @@ class Books:
 def open_books(
     server: OpenAIServer, store: str, folder: Path, *, usd: float = 10, **settings: Any
 ) -> Iterator[Books]:
-    """Patch openai for a keeper whose user 1234 has `usd`, and be that user inside."""
-    keeper = keeper_on(store, folder, **settings)
-    books = Books(keeper, server)
+    """Patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
+    engine = keeper_on(store, folder, **settings)
+    books = Books(engine, server)
     books.limit(int(usd * NANOS_PER_USD))
-    patch(keeper)
+    patch(engine)
     try:
         with budget_user(USER):
             yield books
@@ -116,4 +116,4 @@ def open_books(
         unpatch()
         for client in books.clients:
             client.close()
-        keeper.store.close()
+        engine.store.close()

@@ -8,10 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from budgetguard.counting.tokens import count_text
 from budgetguard.testing._journal import RecordedRequest
 from budgetguard.testing._media import MediaServer
 from budgetguard.testing.openai_server import OpenAIServer
+from budgetguard.tokens.text import count_text
 from tests.adapters.books import Books, open_books
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import openai
 
-from budgetguard.context import budget_user
-from budgetguard.money import NANOS_PER_USD
-from budgetguard.patch import patch, unpatch
+from budgetguard.core.money import NANOS_PER_USD
+from budgetguard.core.usage import Usage
+from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing._realtime_server import RealtimeServer
-from budgetguard.usage import Usage
 from tests.adapters.books import USER, Books, keeper_on
 
 MODEL = "gpt-realtime"
@@ -68,23 +68,23 @@ class RealtimeBooks(Books):
 
     def flat_price(self, **more: Any) -> None:
         """Have a response cost 1 000 Nanos an output token and nothing else, so that holds are exact."""
-        self.keeper.prices.register(MODEL, input=0, output=1, input_audio_mtok=0, output_audio_mtok=1, **more)
+        self.engine.prices.register(MODEL, input=0, output=1, input_audio_mtok=0, output_audio_mtok=1, **more)
 
 
 @contextmanager
 def realtime_books(store: str, folder: Path, *, usd: float = 10, **settings: Any) -> Iterator[RealtimeBooks]:
-    """Serve, patch openai for a keeper whose user 1234 has `usd`, and be that user inside."""
+    """Serve, patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
     with RealtimeServer() as server:
-        keeper = keeper_on(store, folder, **settings)
-        books = RealtimeBooks(keeper, server)  # type: ignore[arg-type]  # another server than its base has
+        engine = keeper_on(store, folder, **settings)
+        books = RealtimeBooks(engine, server)  # type: ignore[arg-type]  # another server than its base has
         books.limit(int(usd * NANOS_PER_USD))
-        patch(keeper)
+        patch(engine)
         try:
             with budget_user(USER):
                 yield books
         finally:
             unpatch()
-            keeper.store.close()
+            engine.store.close()
 
 
 def until(connection: Any, kind: str) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
-from budgetguard.usage import Usage
 from tests.adapters.books import MODEL, Books
 
 ASK: Any = {"model": MODEL, "input": "Say hello to the people in the room."}

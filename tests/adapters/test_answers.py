@@ -12,10 +12,10 @@ from openai import NOT_GIVEN
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from budgetguard.adapters.answers import reported
-from budgetguard.adapters.tally import StreamTally
-from budgetguard.counting.tokens import SLICE, count_text
-from budgetguard.usage import Reported, Usage
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.providers.accumulators import StreamTally
+from budgetguard.providers.answers import reported
+from budgetguard.tokens.text import SLICE, count_text
 
 CHAT: dict[str, Any] = {
     "id": "chatcmpl-1",

@@ -12,12 +12,12 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.adapters.assistants import read_run
+from budgetguard.core.usage import Usage
+from budgetguard.engine.projection import chat_input_tokens, with_margin
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import chat_input_tokens, with_margin
+from budgetguard.providers.openai.assistants import read_run
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
 from tests.adapters.books import MODEL, USER, Books, open_books
 
 # OpenAI has announced the end of this API; its client says so at each call.

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from budgetguard.adapters.audio import read_speech
-from budgetguard.adapters.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
-from budgetguard.adapters.uploads import look_into, with_files
-from budgetguard.adapters.watches import BodyWatch
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.provider_call import Answered
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from budgetguard.request import Answered
+from budgetguard.providers.body import BodyWatch
+from budgetguard.providers.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
+from budgetguard.providers.openai.audio import read_speech
+from budgetguard.providers.uploads import look_into, with_files
 from budgetguard.testing._media import silence
-from budgetguard.usage import Reported, Usage
 from tests.adapters.books import Books
 from tests.adapters.media import billed_usd, check, media, o200k, open_media
 
@@ -77,9 +77,9 @@ def test_of_a_long_recording_only_the_beginning_is_kept_and_its_length_read(book
     for at in range(0, len(long), 1_000):
         assert watch.feed(long[at : at + 1_000]) == long[at : at + 1_000]
     watch.end()
-    ending = watch.ending(None)
-    assert isinstance(ending, Answered)
-    assert ending.reported.usage == Usage.of(output_tokens=6_000, output_audio_tokens=6_000)
+    outcome = watch.outcome(None)
+    assert isinstance(outcome, Answered)
+    assert outcome.reported.usage == Usage.of(output_tokens=6_000, output_audio_tokens=6_000)
     assert [len(one) for one in kept] == [4_096]
 
     media(books).spoken_seconds = 120  # 1.9 MB, more than a client's call keeps
@@ -166,7 +166,7 @@ def test_a_guarded_form_is_on_the_wire_as_an_unguarded_one(
         with open_media(folder) as books, books.client() as client:
             file = FILES[kind](folder)
             if not guarded:
-                from budgetguard.patch import unpatch
+                from budgetguard.providers.patching import unpatch
 
                 unpatch()
             client.audio.transcriptions.create(
@@ -222,7 +222,7 @@ def test_an_abandoned_transcription_costs_its_input_and_what_was_seen(books: Boo
     units = dict(projected.usage.units) | {"output_tokens": o200k(first.delta)}
     assert (settled.outcome, settled.usage.units, settled.estimated) == ("abandoned", units, True)
     assert books.held == 0
-    assert books.spent == books.keeper.prices.rates("gpt-4o-transcribe").cost(Usage(units))
+    assert books.spent == books.engine.prices.rates("gpt-4o-transcribe").cost(Usage(units))
 
 
 # --- files that tell nothing ---

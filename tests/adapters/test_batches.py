@@ -15,8 +15,9 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard import pending
-from budgetguard.context import budget_user
+from budgetguard.engine import background_answers as pending
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.projection import project_chat
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
@@ -26,7 +27,6 @@ from budgetguard.errors import (
     UnknownModelError,
 )
 from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import project_chat
 from budgetguard.testing.clock import FakeClock
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.batch_books import ASK, arguments, batch_nanos, lines
@@ -362,7 +362,7 @@ def test_nobody_books_anything_for_a_server_that_is_free(tmp_path: Path) -> None
             assert (others.spent, others.held, others.names()) == (0, 0, ["Settled"])
 
 
-def test_its_hold_outlives_its_window_by_days_and_a_late_look_corrects_its_lapse(tmp_path: Path) -> None:
+def test_its_hold_outlives_its_window_by_days_and_a_late_look_corrects_its_expiry(tmp_path: Path) -> None:
     clock = FakeClock()
     with (
         OpenAIServer() as server,
@@ -383,7 +383,7 @@ def test_a_store_that_fails_is_nothing_to_who_polls(books: Books, monkeypatch: p
     def fails(*_: object) -> None:
         raise StoreError("the disk is gone")
 
-    store = books.keeper.store
+    store = books.engine.store
     theirs = books.server.batches.create(arguments(books.server.files.add(lines(ASK))))
     books.server.batches.end(theirs)
     with books.client() as client:
@@ -395,14 +395,14 @@ def test_a_store_that_fails_is_nothing_to_who_polls(books: Books, monkeypatch: p
             failing.setattr(store, "settle", fails)
             assert client.batches.retrieve(batch.id).status == "completed"
             assert client.batches.retrieve(theirs).status == "completed"
-        books.keeper.flush()
+        books.engine.flush()
     assert (books.spent, books.held) == (batch_nanos(used), 0)
 
 
 def test_a_hold_whose_answer_could_not_be_noted_is_noted_later(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted, store = threading.Event(), books.keeper.store
+    noted, store = threading.Event(), books.engine.store
     attach = store.attach
     answers: list[Any] = [StoreError("busy"), StoreError("busy")]
 
@@ -427,7 +427,7 @@ def test_the_store_is_asked_once_for_one_that_nobody_waits_for(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    store = books.keeper.store
+    store = books.engine.store
     attached = store.attached
 
     def counted(request_id: str) -> Any:

@@ -8,10 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from budgetguard.adapters.endpoint import Refused
-from budgetguard.adapters.endpoints import FREE, PRICED, REFUSED
-from budgetguard.adapters.paths import deployment, endpoint_of, plain_path
 from budgetguard.errors import UnknownEndpointError
+from budgetguard.providers.base import Refused
+from budgetguard.providers.openai.endpoints import FREE, PRICED, REFUSED
+from budgetguard.providers.paths import deployment, endpoint_of, plain_path
 
 BASE = "https://api.openai.com/v1/"
 

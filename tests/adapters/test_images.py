@@ -12,10 +12,10 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.adapters.images import image_tokens, project_images
-from budgetguard.adapters.uploads import with_files
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.openai.images import image_tokens, project_images
+from budgetguard.providers.uploads import with_files
 from tests.adapters.books import Books
 from tests.adapters.media import IMAGE_PRICES, billed_usd, check, media, o200k, open_media
 from tests.adapters.pictures import png
@@ -69,7 +69,7 @@ def test_an_image_without_a_price_is_refused_unsent(books: Books, more: Any, nam
 
 
 def test_a_price_by_the_image_can_be_set_for_any_model(books: Books) -> None:
-    books.keeper.prices.register("dall-e-of-ours", images=0.01, images_2048x2048=0.03)
+    books.engine.prices.register("dall-e-of-ours", images=0.01, images_2048x2048=0.03)
     with books.client() as client:
         asked: Any = {"prompt": PROMPT, "model": "dall-e-of-ours", "size": "2048x2048", "n": 2}
         client.images.generate(**asked)

@@ -13,9 +13,9 @@ import openai
 import pytest
 from openai import _base_client
 
-from budgetguard.context import budget_user
+from budgetguard.engine.context import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownEndpointError
-from budgetguard.patch import patch, unguarded, unpatch, wrap
+from budgetguard.providers.patching import patch, unguarded, unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
 
@@ -104,7 +104,7 @@ async def test_a_call_is_guarded_once_beside_instrumentation_in_any_order(
 ) -> None:
     client = getattr(books, kind)()
     undo: Undo | None = instrument(client) if first else None
-    guard(*([client] if guard is wrap else []), books.keeper)
+    guard(*([client] if guard is wrap else []), books.engine)
     undo = undo or instrument(client)
     for times, one in enumerate((client, client.with_options(timeout=60)), 1):
         await called(one)
@@ -131,7 +131,7 @@ def test_a_method_that_was_kept_from_before_is_guarded(books: Books) -> None:
     with books.client() as client:
         kept = type(client).request
         type(client).request = lambda self, *args, **kwargs: kept(self, *args, **kwargs)  # type: ignore[method-assign,assignment]
-        patch(books.keeper)
+        patch(books.engine)
         del type(client).request  # type: ignore[attr-defined]
         client.request = functools.partial(kept, client)  # type: ignore[method-assign]
         client.chat.completions.create(**CHAT)
@@ -152,7 +152,7 @@ def test_a_request_that_sends_by_itself_is_guarded(own: bool, books: Books) -> N
             Own.request = lambda *_args, **_kwargs: answer  # type: ignore[method-assign]
         else:
             client.request = lambda *_args, **_kwargs: answer  # type: ignore[method-assign,assignment]
-        patch(books.keeper)
+        patch(books.engine)
         client.chat.completions.create(**CHAT)
         client.close()
     assert books.names().count("Settled") == 1
@@ -166,7 +166,7 @@ def test_who_sends_a_request_again_below_us_pays_again(books: Books) -> None:
         return original(*args, **kwargs)
 
     openai.OpenAI.request = twice  # type: ignore[method-assign]
-    patch(books.keeper)
+    patch(books.engine)
     with books.client() as client:
         client.chat.completions.create(**CHAT)
     assert books.names().count("Settled") == 1
@@ -185,7 +185,7 @@ def test_a_client_that_sends_through_another_is_wrapped_with_it(books: Books) ->
             self.inner = {"one": [openai.OpenAI(**options)]}
             object.__setattr__(self, "chat", Inner(self.inner["one"][0]))
 
-    client = wrap(Outer(api_key="not-a-key", base_url=books.server.base_url), books.keeper)
+    client = wrap(Outer(api_key="not-a-key", base_url=books.server.base_url), books.engine)
     for times, one in enumerate((client, client.with_options(timeout=60)), 1):
         one.chat.completions.create(**CHAT)
         assert books.names().count("Held") == times
@@ -313,7 +313,7 @@ def test_a_kept_function_that_connects_is_refused_before_it_says_hello(server: O
 def test_websockets_pass_again_after_unpatching(books: Books) -> None:
     from websockets.sync.client import connect
 
-    patch(books.keeper)
+    patch(books.engine)
     import websockets.sync.client
 
     with pytest.raises(UnknownEndpointError):

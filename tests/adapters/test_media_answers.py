@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.adapters.audio import SpeechTally, TranscriptionTally, read_speech, read_transcription
-from budgetguard.adapters.images import ImagesTally, read_images
-from budgetguard.adapters.lengths import most_seconds
-from budgetguard.adapters.video import read_video
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.providers.lengths import most_seconds
+from budgetguard.providers.openai.audio import (
+    SpeechTally,
+    TranscriptionTally,
+    read_speech,
+    read_transcription,
+)
+from budgetguard.providers.openai.images import ImagesTally, read_images
+from budgetguard.providers.openai.video import read_video
 from budgetguard.testing._media import silence
-from budgetguard.usage import Reported, Usage
 
 READERS: list[Callable[[object], Reported]] = [read_images, read_speech, read_transcription, read_video]
 TALLIES: list[Any] = [ImagesTally, SpeechTally, TranscriptionTally]

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from budgetguard import BudgetManager, Guard
-from budgetguard.counting.requests import thinking_tokens
 from budgetguard.pricing.regions import answered_factor
+from budgetguard.tokens.requests import thinking_tokens
 from tests.adapters.books import HTTP
 from tests.adapters.test_stream_ends import (
     ERROR,

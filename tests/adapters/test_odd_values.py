@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.adapters.endpoint import Endpoint, Polled
-from budgetguard.adapters.endpoints import POLLED, PRICED
 from budgetguard.errors import BudgetGuardError
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.base import Endpoint, Polled
+from budgetguard.providers.openai.endpoints import POLLED, PRICED
 
 # What answers and requests have, and words that mean something in some of these places.
 NAMES = re.findall(

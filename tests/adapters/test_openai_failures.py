@@ -14,7 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from budgetguard.context import budget_user
+from budgetguard.engine.context import budget_user
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, open_books
@@ -138,7 +138,7 @@ def test_a_call_of_unknown_outcome_costs_what_the_settings_say(
         with pytest.raises(kind):
             client.chat.completions.create(**CHAT, max_tokens=10)
         (projected,) = books.of("Projected")
-        rates = books.keeper.prices.rates(MODEL)
+        rates = books.engine.prices.rates(MODEL)
         usage = projected.usage
         costs = {
             "cost": rates.cost(usage),

@@ -16,12 +16,12 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.background import background
-from budgetguard.counting.requests import chat_input_tokens
-from budgetguard.counting.tokens import count_text
-from budgetguard.projection import with_margin
+from budgetguard.core.usage import Usage
+from budgetguard.engine.background import background
+from budgetguard.engine.projection import with_margin
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
+from budgetguard.tokens.requests import chat_input_tokens
+from budgetguard.tokens.text import count_text
 from tests.adapters.books import HTTP, MESSAGES, MODEL, Books, open_books
 
 STREAMED: Any = {"model": MODEL, "messages": MESSAGES, "stream": True}
@@ -30,7 +30,7 @@ TEXT = "one two three four five six seven eight"
 
 def cost_of(books: Books, seen: str) -> int:
     """What a stream costs that was given up after `seen`: the projected input and the tokens seen."""
-    rates = books.keeper.prices.rates(MODEL)
+    rates = books.engine.prices.rates(MODEL)
     tokens = with_margin(chat_input_tokens({"messages": MESSAGES}, MODEL))
     return rates.cost(Usage.of(input_tokens=tokens, output_tokens=count_text(seen, "o200k_base")))
 
@@ -134,7 +134,7 @@ async def test_an_async_stream_that_is_forgotten_halfway_costs_what_was_seen(pau
 
 def test_the_garbage_collector_may_close_a_stream_in_the_middle_of_the_books(pausing: Books) -> None:
     """It runs anywhere: here while a verb of the store is under way, whose lock the settlement needs."""
-    settle = pausing.keeper.store.settle
+    settle = pausing.engine.store.settle
     threads: list[str] = []
 
     def collecting(*arguments: Any) -> Any:
@@ -160,12 +160,12 @@ def test_the_garbage_collector_may_close_a_stream_in_the_middle_of_the_books(pau
         del streams
         gc.disable()
         try:
-            pausing.keeper.store.settle = collecting  # type: ignore[method-assign]  # watched
+            pausing.engine.store.settle = collecting  # type: ignore[method-assign]  # watched
             other.close()
             settle_background(pausing)
         finally:
             gc.enable()
-            pausing.keeper.store.settle = settle  # type: ignore[method-assign]  # as it was
+            pausing.engine.store.settle = settle  # type: ignore[method-assign]  # as it was
     assert threads == [threading.main_thread().name, "budgetguard", "budgetguard"]
     assert [response.is_closed for response in responses] == [True, True]
     assert pausing.held == 0
@@ -223,8 +223,8 @@ def test_a_stream_still_open_at_exit_is_booked(tmp_path: Path) -> None:
         import sys
         import openai
         from tests.adapters.books import *
-        keeper = keeper_on("disk", Path(sys.argv[1]))
-        patch(keeper)
+        engine = keeper_on("disk", Path(sys.argv[1]))
+        patch(engine)
         kept = []
         with budget_user(USER):
             client = openai.OpenAI(base_url=sys.argv[2], api_key="test")
@@ -312,13 +312,13 @@ def test_options_that_are_sent_twice_are_the_same_twice(books: Books) -> None:
 async def test_the_event_loop_does_not_wait_for_a_store_that_does(tmp_path: Path) -> None:
     with OpenAIServer(TEXT) as server, open_books(server, "disk", tmp_path) as books:
         threads: list[str] = []
-        settle = books.keeper.store.settle
+        settle = books.engine.store.settle
 
         def noting(*arguments: Any) -> Any:
             threads.append(threading.current_thread().name)
             return settle(*arguments)
 
-        books.keeper.store.settle = noting  # type: ignore[method-assign]  # watched
+        books.engine.store.settle = noting  # type: ignore[method-assign]  # watched
         async with books.aclient() as client:
             async for _ in await client.chat.completions.create(**STREAMED):
                 pass

@@ -18,10 +18,10 @@ import wrapt
 from openai import _base_client
 from openai.resources.responses import Responses
 
-from budgetguard.bookkeeping import Bookkeeper
-from budgetguard.context import budget_user
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
-from budgetguard.patch import _OLDEST, _TOO_NEW, is_patched, patch, unpatch, wrap
+from budgetguard.providers.patching import _OLDEST, _TOO_NEW, is_patched, patch, unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
 
@@ -46,8 +46,8 @@ def other_books(server: OpenAIServer, folder: Path) -> Books:
 
 
 def test_patching_twice_is_patching_once(unpatched: Books) -> None:
-    patch(unpatched.keeper)
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
+    patch(unpatched.engine)
     with unpatched.client() as client:
         client.chat.completions.create(**CHAT)
     unpatched.check()
@@ -58,7 +58,7 @@ def test_patching_twice_is_patching_once(unpatched: Books) -> None:
 
 
 def test_another_guard_cannot_patch_over_the_first(unpatched: Books, tmp_path: Path) -> None:
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     with pytest.raises(ConfigurationError, match="unpatch_openai"):
         patch(keeper_on("memory", tmp_path))
     with unpatched.client() as client:
@@ -69,7 +69,7 @@ def test_another_guard_cannot_patch_over_the_first(unpatched: Books, tmp_path: P
 def test_clients_and_resources_that_exist_already_are_covered(unpatched: Books) -> None:
     with unpatched.client() as client:
         create = client.chat.completions.create
-        patch(unpatched.keeper)
+        patch(unpatched.engine)
         create(**CHAT)
         unpatched.check()
         assert unpatched.spent > 0
@@ -78,7 +78,7 @@ def test_clients_and_resources_that_exist_already_are_covered(unpatched: Books) 
 def test_the_methods_look_as_they_did(unpatched: Books) -> None:
     before = [kind.__dict__["request"] for kind in CLIENTS]
     signatures = [inspect.signature(method) for method in before]
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     for kind, method, signature in zip(CLIENTS, before, signatures, strict=True):
         assert inspect.signature(kind.request) == signature
         assert kind.request.__qualname__ == method.__qualname__
@@ -96,14 +96,14 @@ def test_unpatching_leaves_a_wrapper_on_top_of_ours(unpatched: Books) -> None:
         return wrapped(*args, **kwargs)
 
     original = _base_client.SyncAPIClient.__dict__["request"]
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     wrapt.wrap_function_wrapper(_base_client, "SyncAPIClient.request", theirs)
     try:
         unpatch()
         with unpatched.client() as client:
             client.chat.completions.create(**CHAT)
         assert (seen, unpatched.names(), unpatched.spent) == (["theirs"], [], 0)
-        patch(unpatched.keeper)
+        patch(unpatched.engine)
         with unpatched.client() as client:
             client.chat.completions.create(**CHAT)
         assert seen == ["theirs", "theirs"]
@@ -123,7 +123,7 @@ def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
     original = _base_client.SyncAPIClient.__dict__["request"]
     wrapt.wrap_function_wrapper(_base_client, "SyncAPIClient.request", theirs)
     try:
-        patch(unpatched.keeper)
+        patch(unpatched.engine)
         with unpatched.client() as client:
             client.chat.completions.create(**CHAT)
         unpatch()
@@ -135,25 +135,25 @@ def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
         _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]  # as it was
 
 
-@pytest.mark.parametrize("first", ["openai", "budgetguard.patch"])
+@pytest.mark.parametrize("first", ["openai", "budgetguard.providers.patching"])
 def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) -> None:
     program = f"""
         import sys
         import {first}
-        from budgetguard.accounts import Budget
-        from budgetguard.bookkeeping import Bookkeeper
+        from budgetguard.core.accounts import Budget
+        from budgetguard.engine.engine import Engine
         from budgetguard.config import Settings
-        from budgetguard.context import budget_user
-        from budgetguard.patch import patch
+        from budgetguard.engine.context import budget_user
+        from budgetguard.providers.patching import patch
         assert ("openai" in sys.modules) == ({first!r} == "openai"), "openai was imported for nothing"
-        keeper = Bookkeeper(Settings(store="memory://"))
-        keeper.store.set_budget("user:1", Budget(limit=10**9))
-        patch(keeper)
+        engine = Engine(Settings(store="memory://"))
+        engine.store.set_budget("user:1", Budget(limit=10**9))
+        patch(engine)
         import openai
         with budget_user("1"), openai.OpenAI(base_url={server.base_url!r}, api_key="test") as client:
             messages = [{{"role": "user", "content": "hi"}}]
             client.chat.completions.create(model="gpt-4o-mini", messages=messages)
-        assert keeper.store.read("user:1").spent_nanos > 0
+        assert engine.store.read("user:1").spent_nanos > 0
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
     assert server.count() == 1
@@ -187,9 +187,9 @@ def test_an_openai_of_unknown_shape_is_refused_in_words(
     for name, thing in changed.items():
         monkeypatch.setattr(_base_client, name, thing)
     with pytest.raises(ConfigurationError, match=rf"openai .* is not one .*{says}.*Install an openai"):
-        patch(unpatched.keeper)
+        patch(unpatched.engine)
     with pytest.raises(ConfigurationError, match=says):
-        wrap(client, unpatched.keeper)
+        wrap(client, unpatched.engine)
     assert not is_patched()
     assert [kind.__dict__["request"] for kind in CLIENTS] == before
     assert "request" in vars(Other)
@@ -201,20 +201,20 @@ def test_an_openai_that_was_never_tried_is_refused_in_words(
 ) -> None:
     monkeypatch.setattr("openai._version.__version__", version)
     with pytest.raises(ConfigurationError, match=f"openai {version} is not one that budgetguard knows"):
-        patch(unpatched.keeper)
+        patch(unpatched.engine)
     assert not is_patched()
     with unpatched.client() as client, pytest.raises(ConfigurationError, match=r"1\.109\.1 to 3"):
-        wrap(client, unpatched.keeper)
+        wrap(client, unpatched.engine)
 
 
 def test_an_openai_that_was_never_tried_is_refused_however_often_it_is_imported() -> None:
     program = """
-        import budgetguard.patch as under_test
-        from budgetguard.bookkeeping import Bookkeeper
+        import budgetguard.providers.patching as under_test
+        from budgetguard.engine.engine import Engine
         from budgetguard.config import Settings
         from budgetguard.errors import ConfigurationError
         under_test._OLDEST = (99,)
-        under_test.patch(Bookkeeper(Settings(store="memory://")))
+        under_test.patch(Engine(Settings(store="memory://")))
         for _ in range(3):
             try:
                 import openai
@@ -237,7 +237,7 @@ def test_an_openai_of_a_version_between_those_that_were_tried_is_guarded(
     version: str, unpatched: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openai._version.__version__", version)
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     assert is_patched()
 
 
@@ -250,7 +250,7 @@ def test_the_versions_that_are_guarded_are_those_that_are_installed_with_us() ->
 def test_a_wrapped_client_is_guarded_and_no_other(unpatched: Books) -> None:
     with unpatched.client() as client, unpatched.client() as other:
         kind, cached = type(client), client.chat.completions
-        assert wrap(client, unpatched.keeper) is client
+        assert wrap(client, unpatched.engine) is client
         assert isinstance(client, openai.OpenAI)
         assert (type(client).__name__, type(client).__module__) == (kind.__name__, kind.__module__)
         other.chat.completions.create(**CHAT)
@@ -268,7 +268,7 @@ def test_a_wrapped_client_is_guarded_and_no_other(unpatched: Books) -> None:
 
 async def test_a_wrapped_async_client_is_guarded(unpatched: Books) -> None:
     async with unpatched.aclient() as client:
-        assert wrap(client, unpatched.keeper) is client
+        assert wrap(client, unpatched.engine) is client
         assert isinstance(client, openai.AsyncOpenAI)
         await client.chat.completions.create(**CHAT)
         async for _ in await client.with_options(timeout=9).chat.completions.create(**CHAT, stream=True):
@@ -280,7 +280,7 @@ async def test_a_wrapped_async_client_is_guarded(unpatched: Books) -> None:
 
 def test_wrapping_twice_is_wrapping_once(unpatched: Books, tmp_path: Path) -> None:
     with unpatched.client() as client:
-        wrap(wrap(client, unpatched.keeper), unpatched.keeper)
+        wrap(wrap(client, unpatched.engine), unpatched.engine)
         client.chat.completions.create(**CHAT)
         assert unpatched.names().count("Held") == 1
         with pytest.raises(ConfigurationError, match="wrapped already"):
@@ -294,10 +294,10 @@ def test_a_client_wrapped_and_patched_is_charged_once_by_the_wrap(
     wraps = other_books(unpatched.server, tmp_path)
     with unpatched.client() as client:
         if order == "patch first":
-            patch(unpatched.keeper)
-        wrap(client, wraps.keeper)
+            patch(unpatched.engine)
+        wrap(client, wraps.engine)
         if order == "wrap first":
-            patch(unpatched.keeper)
+            patch(unpatched.engine)
         client.chat.completions.create(**CHAT)
     wraps.check()
     assert (wraps.names().count("Held"), unpatched.names()) == (1, [])
@@ -306,11 +306,11 @@ def test_a_client_wrapped_and_patched_is_charged_once_by_the_wrap(
 def test_only_clients_of_openai_are_wrapped(unpatched: Books) -> None:
     for thing in (object(), "client", openai):
         with pytest.raises(ConfigurationError, match="@budgeted"):
-            wrap(thing, unpatched.keeper)
+            wrap(thing, unpatched.engine)
 
 
 def test_an_azure_client_is_guarded_by_its_deployment_s_model(unpatched: Books) -> None:
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     client = openai.AzureOpenAI(
         azure_endpoint=unpatched.server.url, api_version="2024-10-21", api_key="test", max_retries=0
     )
@@ -321,7 +321,7 @@ def test_an_azure_client_is_guarded_by_its_deployment_s_model(unpatched: Books) 
 
 
 def test_an_endpoint_that_nobody_taught_is_refused_by_name(unpatched: Books) -> None:
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     with unpatched.client() as client:
         with pytest.raises(UnknownEndpointError) as error:
             client.post("/made/up", body={}, cast_to=object)
@@ -335,7 +335,7 @@ def test_an_endpoint_that_the_user_allows_passes_unpriced_with_one_warning(
     server: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     books = Books(keeper_on("memory", tmp_path, allow_endpoints=("made/{}",)), server)
-    wrapped = wrap(books.client(max_retries=0), books.keeper)
+    wrapped = wrap(books.client(max_retries=0), books.engine)
     with wrapped as client:
         for _ in range(2):
             with pytest.raises(openai.NotFoundError):
@@ -349,7 +349,7 @@ def test_an_endpoint_that_the_user_allows_passes_unpriced_with_one_warning(
 
 def test_free_endpoints_pass_without_a_user_or_a_hold(server: OpenAIServer, tmp_path: Path) -> None:
     books = Books(keeper_on("memory", tmp_path), server)
-    patch(books.keeper)
+    patch(books.engine)
     try:
         with books.client() as client:
             assert client.models.list().data
@@ -378,14 +378,14 @@ if hasattr(Responses, "connect"):
 def test_websockets_are_refused_by_name_while_guarded(kind: Any, path: str, unpatched: Books) -> None:
     client = kind(base_url=unpatched.server.base_url, api_key="test")
     WEBSOCKETS[path](client)  # makes a connection manager, and connects to nothing yet
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     for one in (client, client.with_options(timeout=3)):
         with pytest.raises(UnknownEndpointError) as error:
             WEBSOCKETS[path](one)
         assert error.value.endpoint == f"WEBSOCKET {path}"
     unpatch()
     WEBSOCKETS[path](client)
-    wrap(client, unpatched.keeper)
+    wrap(client, unpatched.engine)
     with pytest.raises(UnknownEndpointError):
         WEBSOCKETS[path](client)
     WEBSOCKETS[path](kind(base_url=unpatched.server.base_url, api_key="test"))
@@ -400,7 +400,7 @@ def test_every_websocket_of_this_sdk_is_refused_or_guarded(unpatched: Books) -> 
 
     source = Path(openai.resources.__path__[0]).rglob("*.py")
     expected = sum(len(re.findall(r"^    def connect\(", path.read_text(), re.MULTILINE)) for path in source)
-    patch(unpatched.keeper)
+    patch(unpatched.engine)
     client = unpatched.client()
     found = 0
     for module in pkgutil.walk_packages(openai.resources.__path__, "openai.resources."):
@@ -425,9 +425,9 @@ def test_every_websocket_of_this_sdk_is_refused_or_guarded(unpatched: Books) -> 
 def test_websockets_connect_where_they_are_allowed_and_nowhere_else(
     allowed: str, server: OpenAIServer, tmp_path: Path
 ) -> None:
-    keeper: Bookkeeper = keeper_on("memory", tmp_path, allow_endpoints=(allowed, "/made/up"))
+    engine: Engine = keeper_on("memory", tmp_path, allow_endpoints=(allowed, "/made/up"))
     with openai.OpenAI(base_url=server.base_url, api_key="test") as client:
-        wrap(client, keeper)
+        wrap(client, engine)
         WEBSOCKETS[allowed](client)
         for other in WEBSOCKETS.keys() - {allowed}:
             with pytest.raises(UnknownEndpointError):

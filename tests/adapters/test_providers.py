@@ -12,11 +12,11 @@ import pytest
 
 import budgetguard
 from budgetguard import Guard, UnknownModelError
-from budgetguard.context import budget_user
-from budgetguard.patch import unpatch, wrap
+from budgetguard.core.usage import Usage
+from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.patching import unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
-from budgetguard.usage import Usage
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, keeper_on, open_books
 
 CHAT: Any = {"messages": MESSAGES, "max_tokens": 50}
@@ -82,7 +82,7 @@ def books(server: OpenAIServer, tmp_path: Path) -> Iterator[Books]:
 
 
 def booked(books: Books) -> Any:
-    (call,) = books.keeper.store.calls(0, None)
+    (call,) = books.engine.store.calls(0, None)
     return call
 
 
@@ -129,7 +129,7 @@ def test_the_newer_address_names_the_deployment_as_the_model(books: Books, redir
 def test_a_gateway_before_azure_is_priced_as_azure(server: OpenAIServer, tmp_path: Path) -> None:
     redirected = Redirected(server)
     with open_books(server, "memory", tmp_path) as books:
-        books.keeper.prices.register("gpt-4o-mini", provider="azure", input=1_000, output=1_000)
+        books.engine.prices.register("gpt-4o-mini", provider="azure", input=1_000, output=1_000)
         with (
             openai.AzureOpenAI(
                 azure_endpoint="https://gateway.example/team",
@@ -198,13 +198,13 @@ def test_at_openai_s_own_address_a_name_is_the_model_s(server: OpenAIServer, tmp
 
 def test_each_wrapped_client_may_have_a_map_of_its_own(server: OpenAIServer, tmp_path: Path) -> None:
     redirected = Redirected(server)
-    keeper = keeper_on("memory", tmp_path, missing_user="allow", model_map={"chat": "gpt-4o"})
-    one = wrap(azure(redirected), keeper, {"chat": "gpt-4o-mini"})
-    other = wrap(azure(redirected), keeper)
+    engine = keeper_on("memory", tmp_path, missing_user="allow", model_map={"chat": "gpt-4o"})
+    one = wrap(azure(redirected), engine, {"chat": "gpt-4o-mini"})
+    other = wrap(azure(redirected), engine)
     with one, other:
         one.with_options(timeout=5).chat.completions.create(model="chat", **CHAT)
         other.chat.completions.create(model="chat", **CHAT)
-    assert [call.model for call in keeper.store.calls(0, None)] == ["gpt-4o-mini", "gpt-4o"]
+    assert [call.model for call in engine.store.calls(0, None)] == ["gpt-4o-mini", "gpt-4o"]
 
 
 def test_patching_takes_a_map_and_a_bad_one_patches_nothing(redirected: Redirected) -> None:
@@ -273,9 +273,9 @@ def test_a_free_server_s_calls_pass_on_an_empty_budget_and_are_in_the_books(free
 def test_a_free_call_needs_neither_user_nor_budget(
     server: OpenAIServer, tmp_path: Path, user: str | None, stream: bool
 ) -> None:
-    keeper = keeper_on("memory", tmp_path, free_base_urls=(server.base_url,))
-    books = Books(keeper, server)
-    with wrap(books.client(), keeper) as client:
+    engine = keeper_on("memory", tmp_path, free_base_urls=(server.base_url,))
+    books = Books(engine, server)
+    with wrap(books.client(), engine) as client:
         if user is None:
             answer: Any = client.chat.completions.create(model="llama3.2", stream=stream, **CHAT)
         else:

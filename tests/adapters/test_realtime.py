@@ -21,8 +21,8 @@ from websockets.asyncio.client import ClientConnection as AsyncSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection as SyncSocket
 
-from budgetguard.background import background
-from budgetguard.context import budget_user
+from budgetguard.engine.background import background
+from budgetguard.engine.context import budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     MissingUserError,
@@ -30,7 +30,7 @@ from budgetguard.errors import (
     UnknownModelError,
     UnknownUserError,
 )
-from budgetguard.patch import patch, unpatch, wrap
+from budgetguard.providers.patching import patch, unpatch, wrap
 from tests.adapters.books import USER, keeper_on
 from tests.adapters.realtime_books import (
     MODEL,
@@ -249,7 +249,7 @@ def test_a_budget_of_ten_lets_ten_through_four_connections(books: RealtimeBooks)
 
 
 def test_a_longer_answer_extends_its_hold(books: RealtimeBooks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budgetguard.adapters.realtime_calls.UNCAPPED", 10)
+    monkeypatch.setattr("budgetguard.providers.openai.realtime.calls.UNCAPPED", 10)
     books.flat_price()
     books.server.spoken_ms = 20_000  # 400 tokens
     books.server.hang_after = 99
@@ -264,7 +264,7 @@ def test_a_longer_answer_extends_its_hold(books: RealtimeBooks, monkeypatch: pyt
 def test_a_longer_answer_is_stopped_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetguard.adapters.realtime_calls.UNCAPPED", 10)
+    monkeypatch.setattr("budgetguard.providers.openai.realtime.calls.UNCAPPED", 10)
     with realtime_books("memory", tmp_path, on_stream_exceeded="stop") as books:
         books.flat_price()
         books.limit(40 * 1_000)
@@ -432,15 +432,15 @@ async def test_the_connection_is_the_sdks_own_async(books: RealtimeBooks) -> Non
 
 
 def test_a_response_is_paid_by_who_asks_for_it(books: RealtimeBooks) -> None:
-    from budgetguard.accounts import Budget
+    from budgetguard.core.accounts import Budget
 
-    books.keeper.store.set_budget("user:other", Budget(limit=10**10))
+    books.engine.store.set_budget("user:other", Budget(limit=10**10))
     with books.client() as client, client.realtime.connect(model=MODEL) as connection:
         with budget_user("other"):
             connection.response.create()
             until(connection, "response.done")
         assert books.spent == 0
-        other = books.keeper.store.read("user:other")
+        other = books.engine.store.read("user:other")
         assert other is not None
         assert other.spent_nanos == books.billed > 0
 
@@ -456,11 +456,11 @@ def test_a_response_is_paid_by_who_asks_for_it(books: RealtimeBooks) -> None:
 def test_nobody_connects_whom_nothing_limits(tmp_path: Path) -> None:
     with realtime_books("memory", tmp_path) as books:
         unpatch()
-        keeper = keeper_on("memory", tmp_path)
-        patch(keeper)
+        engine = keeper_on("memory", tmp_path)
+        patch(engine)
         with books.client() as client, budget_user("nobody"), pytest.raises(UnknownUserError):
             client.realtime.connect(model=MODEL).enter()
-    patch(keeper)
+    patch(engine)
     try:
         with pytest.raises(MissingUserError):
             books.client().realtime.connect(model=MODEL).enter()
@@ -488,7 +488,7 @@ def test_what_is_spent_elsewhere_is_refused_by_name(books: RealtimeBooks) -> Non
 def test_a_wrapped_client_is_guarded_and_others_are_not(store: str, tmp_path: Path) -> None:
     with realtime_books(store, tmp_path) as books:
         unpatch()
-        wrapped = wrap(books.client(), books.keeper)
+        wrapped = wrap(books.client(), books.engine)
         for client in (books.client(), wrapped):
             with client.realtime.connect(model=MODEL) as connection:
                 connection.response.create()

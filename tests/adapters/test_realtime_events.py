@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgetguard.accounts import Budget
-from budgetguard.adapters.realtime_calls import Tariff
-from budgetguard.adapters.realtime_session import Session
-from budgetguard.context import budget_user
+from budgetguard.core.accounts import Budget
+from budgetguard.core.money import NANOS_PER_USD
+from budgetguard.engine.context import budget_user
 from budgetguard.errors import BudgetGuardError
-from budgetguard.money import NANOS_PER_USD
+from budgetguard.providers.openai.realtime.calls import Tariff
+from budgetguard.providers.openai.realtime.session import Session
 from tests.adapters.books import USER, keeper_on
 
 MODEL = "gpt-realtime"
@@ -87,45 +87,45 @@ def ask(session: Session, event: dict[str, Any], sent: bool = True) -> None:
     )
 )
 def test_no_events_are_too_strange(tmp_path: Path, passed: list[tuple[str, dict[str, Any]]]) -> None:
-    keeper = keeper_on("memory", tmp_path)
-    keeper.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
+    engine = keeper_on("memory", tmp_path)
+    engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     with budget_user(USER):
-        session = Session(keeper, MODEL, TARIFF)
+        session = Session(engine, MODEL, TARIFF)
         for way, event in passed:
             with contextlib.suppress(BudgetGuardError):  # refused aloud, and so not sent
                 say(session, event) if way == "said" else ask(session, event, sent=way == "asked")
         session.over()
-    balance = keeper.store.read(f"user:{USER}")
+    balance = engine.store.read(f"user:{USER}")
     assert balance is not None
     assert balance.held_nanos == 0
 
 
 @pytest.mark.parametrize("response", [{"id": "resp_1"}, {}], ids=["named", "nameless"])
 def test_a_response_that_is_told_to_begin_twice_is_one(tmp_path: Path, response: dict[str, str]) -> None:
-    keeper = keeper_on("memory", tmp_path)
-    keeper.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
+    engine = keeper_on("memory", tmp_path)
+    engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     usage = {"input_tokens": 10, "output_tokens": 5}
     with budget_user(USER):
-        session = Session(keeper, MODEL, TARIFF)
+        session = Session(engine, MODEL, TARIFF)
         ask(session, {"type": "response.create"})
         for _ in range(3):
             say(session, {"type": "response.created", "response": response})
         say(session, {"type": "response.done", "response": {**response, "usage": usage}})
         session.over()
-    assert [record.state for record in keeper.store.calls()] == ["settled"]
+    assert [record.state for record in engine.store.calls()] == ["settled"]
 
 
 def test_sound_that_is_told_to_be_committed_twice_has_one_transcript(tmp_path: Path) -> None:
-    keeper = keeper_on("memory", tmp_path)
-    keeper.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
+    engine = keeper_on("memory", tmp_path)
+    engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     listening = {"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}}
     with budget_user(USER):
-        session = Session(keeper, MODEL, TARIFF)
+        session = Session(engine, MODEL, TARIFF)
         say(session, {"type": "session.created", "session": {"audio": listening}})
         for _ in range(2):
             ask(session, {"type": "input_audio_buffer.append", "audio": "AAAA" * 8_000})
             say(session, {"type": "input_audio_buffer.committed", "item_id": "item_1"})
         session.over()
-    balance = keeper.store.read(f"user:{USER}")
+    balance = engine.store.read(f"user:{USER}")
     assert balance is not None
     assert balance.held_nanos == 0

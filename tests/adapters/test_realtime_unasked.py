@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.background import background
-from budgetguard.context import budget_user
+from budgetguard.core.accounts import Budget
+from budgetguard.core.usage import Usage
+from budgetguard.engine.background import background
+from budgetguard.engine.context import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.usage import Usage
 from tests.adapters.books import USER
 from tests.adapters.realtime_books import (
     MODEL,
@@ -245,7 +245,7 @@ def test_a_hold_made_in_advance_is_renewed_while_the_session_lives(tmp_path: Pat
         assert books.held > 0
         connection.close()
         assert (books.spent, books.held) == (0, 0)
-        assert books.of("Lapsed") == []
+        assert books.of("Expired") == []
 
 
 def test_more_sound_is_held_for_as_it_is_sent(books: RealtimeBooks) -> None:
@@ -260,14 +260,14 @@ def test_more_sound_is_held_for_as_it_is_sent(books: RealtimeBooks) -> None:
 
 
 def test_turns_that_the_server_takes_are_paid_by_who_opened_the_session(books: RealtimeBooks) -> None:
-    books.keeper.store.set_budget("user:other", Budget(limit=10**10))
+    books.engine.store.set_budget("user:other", Budget(limit=10**10))
     with books.client() as client:
         connection = listening(client)
         with budget_user("other"):
             say(connection)
             until(connection, "response.done")
             connection.close()
-    other = books.keeper.store.read("user:other")
+    other = books.engine.store.read("user:other")
     assert other is not None
     assert (other.spent_nanos, other.held_nanos) == (0, 0)
     books.check()

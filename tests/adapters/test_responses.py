@@ -8,12 +8,12 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.counting.responses import response_input_tokens
-from budgetguard.counting.tokens import count_text
+from budgetguard.core.usage import Usage
+from budgetguard.engine.projection import with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.projection import with_margin
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
+from budgetguard.tokens.responses import response_input_tokens
+from budgetguard.tokens.text import count_text
 from tests.adapters.books import HTTP, MODEL, Books, open_books
 from tests.adapters.response_books import ASK, STREAMED, billed_nanos, check
 
@@ -62,7 +62,7 @@ def test_hosted_tools_bill_their_fees(
                 list(answer)
         (billed,) = server.billed
         tokens = {"input_tokens": billed["input_tokens"], "output_tokens": billed["output_tokens"]}
-        rates = books.keeper.prices.rates("gpt-5")
+        rates = books.engine.prices.rates("gpt-5")
         assert (books.spent, books.held) == (rates.cost(Usage({**tokens, **units})), 0)
         (projected,) = books.of("Projected")
         assert set(units) <= set(projected.usage.units)
@@ -101,11 +101,11 @@ def test_an_image_that_a_tool_drew_is_booked_at_the_price_that_was_set_or_is_lis
         books.client() as client,
     ):
         if price is not None:
-            books.keeper.prices.register("gpt-5", drawn_mtok_gpt_image_1=price)
+            books.engine.prices.register("gpt-5", drawn_mtok_gpt_image_1=price)
         client.responses.create(model="gpt-5", input="Draw.", tools=[{"type": "image_generation"}])
         (billed,) = server.billed
         words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
-        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 4_210 * (price or 40) * 1_000
+        assert books.spent == books.engine.prices.rates("gpt-5").cost(words) + 4_210 * (price or 40) * 1_000
         assert books.held == 0
 
 
@@ -123,7 +123,7 @@ def test_an_image_model_of_a_tool_has_its_own_price_and_one_without_is_refused(t
         assert settled.usage.units["drawn_tokens_gpt_image_1_mini"] == 1_000
         (billed,) = server.billed
         words = Usage.of(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
-        assert books.spent == books.keeper.prices.rates("gpt-5").cost(words) + 1_000 * 8 * 1_000
+        assert books.spent == books.engine.prices.rates("gpt-5").cost(words) + 1_000 * 8 * 1_000
         with pytest.raises(UnknownModelError, match="drawn_mtok_gpt_image_99"):
             client.responses.create(model="gpt-5", input="Draw.", tools=[tool | {"model": "gpt-image-99"}])
         assert server.count() == 1
@@ -172,7 +172,7 @@ def test_an_abandoned_stream_costs_its_input_and_what_was_seen(store: str, tmp_p
                         break
         tokens = with_margin(response_input_tokens(ASK, MODEL))
         usage = Usage.of(input_tokens=tokens, output_tokens=count_text(seen, "o200k_base"))
-        assert (books.spent, books.held) == (books.keeper.prices.rates(MODEL).cost(usage), 0)
+        assert (books.spent, books.held) == (books.engine.prices.rates(MODEL).cost(usage), 0)
         assert [event.outcome for event in books.of("Settled")] == ["abandoned"]
 
 

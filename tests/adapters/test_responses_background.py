@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.context import budget_user
+from budgetguard.engine.context import budget_user
 from budgetguard.testing.clock import FakeClock
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import USER, Books, open_books
@@ -158,7 +158,7 @@ def test_one_that_is_cancelled_is_booked_as_projected(books: Books) -> None:
     assert (settled.cost, settled.estimated, books.held) == (projected.cost, True, 0)
 
 
-def test_its_hold_lives_for_hours_and_a_late_look_corrects_what_a_lapse_booked(tmp_path: Path) -> None:
+def test_its_hold_lives_for_hours_and_a_late_look_corrects_what_an_expiry_booked(tmp_path: Path) -> None:
     clock = FakeClock()
     with (
         OpenAIServer(Reply(polls=0)) as server,

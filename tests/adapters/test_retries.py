@@ -9,9 +9,9 @@ import openai
 import pytest
 from openai import _base_client
 
-from budgetguard.patch import wrap
+from budgetguard.core.usage import Usage
+from budgetguard.providers.patching import wrap
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES, "max_tokens": 10}
@@ -36,7 +36,7 @@ def cost_of_last(books: Books) -> int:
     billed = books.server.requests[-1].billed
     assert billed is not None
     used = Usage.of(input_tokens=billed["prompt_tokens"], output_tokens=billed["completion_tokens"])
-    return books.keeper.prices.rates(MODEL).cost(used)
+    return books.engine.prices.rates(MODEL).cost(used)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_each_try_that_was_lost_costs_what_one_of_unknown_outcome_does(
         else:
             assert answer.choices[0].message.content == "Hello!"
             answered = cost_of_last(books)
-        (call,) = books.keeper.store.calls(0, None)
+        (call,) = books.engine.store.calls(0, None)
         assert (books.spent, books.held) == (lost * held(books) + answered, 0)
         assert (call.cost_nanos, call.outcome) == (books.spent, outcome)
         (settled,) = books.of("Settled")
@@ -93,7 +93,7 @@ def test_the_settings_say_what_a_lost_try_costs(policy: str, event: str, tmp_pat
             client.chat.completions.create(**CHAT)
         (projected,) = books.of("Projected")
         tokens = type(projected.usage).of(input_tokens=projected.usage.input_tokens)
-        wanted = 0 if policy == "release" else books.keeper.prices.rates(MODEL).cost(tokens)
+        wanted = 0 if policy == "release" else books.engine.prices.rates(MODEL).cost(tokens)
         assert (books.spent, books.held) == (wanted, 0)
         assert books.names()[-1] == event
 
@@ -117,12 +117,12 @@ async def test_a_lost_try_of_an_async_client_is_booked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patched_too", [False, True])
 def test_a_lost_try_of_a_wrapped_client_is_booked_once(patched_too: bool, tmp_path: Path) -> None:
-    from budgetguard.patch import unpatch
+    from budgetguard.providers.patching import unpatch
 
     with OpenAIServer([HANG, BUSY]) as server, open_books(server, "memory", tmp_path) as books:
         if not patched_too:
             unpatch()
-        client = wrap(books.client(max_retries=1, timeout=0.3), books.keeper)
+        client = wrap(books.client(max_retries=1, timeout=0.3), books.engine)
         with client, pytest.raises(openai.RateLimitError):
             client.chat.completions.create(**CHAT)
         assert (books.spent, books.held) == (held(books), 0)

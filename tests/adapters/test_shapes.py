@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from budgetguard.adapters.shapes import ItemTally, litellm_cost, read_answer, recognised
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.usage import Usage
+from budgetguard.providers.answer_shapes import ItemTally, litellm_cost, read_answer, recognised
 
 CLAUDE = "claude-sonnet-4-5"
 TEXT = "word " * 200

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetguard import Guard
-from budgetguard.adapters import reading_on
-from budgetguard.adapters.tally import StreamTally
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.providers import reading_on
+from budgetguard.providers.accumulators import StreamTally
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Reported, Usage
 from tests.adapters.books import HTTP, open_books
 from tests.adapters.test_openai_streams import settle_background
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from budgetguard.engine.projection import assumed_output_cap
 from budgetguard.errors import BudgetExceededError
-from budgetguard.projection import assumed_output_cap
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, STORES, Books, open_books
 from tests.adapters.test_strict import cost_with_cap

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgetguard.context import budget_user
-from budgetguard.counting.input_bounds import input_reserve
-from budgetguard.counting.output_limits import output_limit
-from budgetguard.decorator import budgeted
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import project_chat
+from budgetguard.providers.decorator import budgeted
 from budgetguard.testing.openai_server import OpenAIServer, Reply
+from budgetguard.tokens.input_bounds import input_reserve
+from budgetguard.tokens.output_limits import output_limit
 from tests.adapters.books import MESSAGES, MODEL, STORES, USER, Books, open_books
 
 ENDLESS = Reply(completion_tokens=1_000_000, chunks=3)
@@ -77,7 +77,7 @@ def test_below_the_floor_a_call_is_refused_unsent_and_the_refusal_names_the_floo
 
 
 def test_the_account_that_has_least_decides(strict: Books) -> None:
-    strict.keeper.process.limit = cost_with_cap(40)
+    strict.engine.process.limit = cost_with_cap(40)
     strict.limit(cost_with_cap(70))
     with strict.client() as client:
         client.chat.completions.create(**CHAT)
@@ -188,7 +188,7 @@ def test_answers_that_a_written_cap_cut_teach_nothing(tmp_path: Path) -> None:
         books.client() as client,
     ):
         client.chat.completions.create(**CHAT)
-        assert books.keeper.store.observations(MODEL) == {}
+        assert books.engine.store.observations(MODEL) == {}
 
 
 def test_a_guarded_function_is_given_the_cap_if_it_has_the_parameter(tmp_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_a_guarded_function_is_given_the_cap_if_it_has_the_parameter(tmp_path: P
         open_books(server, "memory", tmp_path, strict=True) as books,
     ):
 
-        @budgeted(lambda: books.keeper, None, model=MODEL)
+        @budgeted(lambda: books.engine, None, model=MODEL)
         def capped(messages: Any, max_tokens: int | None = None) -> Any:
             seen.append(max_tokens)
             return answer
 
-        @budgeted(lambda: books.keeper, None, model=MODEL)
+        @budgeted(lambda: books.engine, None, model=MODEL)
         def plain(messages: Any) -> Any:
             return answer
 

@@ -84,7 +84,7 @@ def test_what_has_no_price_is_refused_unsent(books: Books, more: Any, error: Any
 
 
 def test_a_price_by_the_second_can_be_set_for_any_model(books: Books) -> None:
-    books.keeper.prices.register("sora-of-ours", video_seconds=0.05)
+    books.engine.prices.register("sora-of-ours", video_seconds=0.05)
     with books.client() as client:
         client.videos.create(prompt=PROMPT, model="sora-of-ours", size="1792x1024", seconds="8")
     check(books, "0.40")

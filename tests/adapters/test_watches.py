@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from budgetguard.adapters.answers import reported
-from budgetguard.adapters.tally import StreamTally
-from budgetguard.adapters.watches import BodyWatch, EventWatch
-from budgetguard.counting.tokens import count_text
-from budgetguard.request import Abandoned, Answered, Unknown
-from budgetguard.usage import Reported, Usage
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.provider_call import Abandoned, Answered, Unknown
+from budgetguard.providers.accumulators import StreamTally
+from budgetguard.providers.answers import reported
+from budgetguard.providers.body import BodyWatch, EventWatch
+from budgetguard.tokens.text import count_text
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4}
 ANSWERED = Answered(Reported(Usage.of(input_tokens=9, output_tokens=4), "gpt-4o", None, "c"))
@@ -65,7 +65,7 @@ ends = st.sampled_from(["\n", "\r\n", "\r"])
 def test_what_we_asked_for_is_taken_out_and_nothing_else(cuts: list[int], end: str) -> None:
     one = watch()
     assert through(one, pieces(body(end, usage=True), cuts)) == body(end, usage=False)
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 @given(cuts, ends)
@@ -74,7 +74,7 @@ def test_what_the_caller_asked_for_is_handed_on_as_it_comes(cuts: list[int], end
     for part in pieces(body(end, usage=True), cuts):
         assert one.feed(part) == part
     assert one.end() == b""
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_a_stream_cut_off_anywhere_costs_what_was_seen() -> None:
@@ -85,7 +85,7 @@ def test_a_stream_cut_off_anywhere_costs_what_was_seen() -> None:
         whole = sum(len(b"".join(events[: number + 1])) <= cut for number in range(3))
         (one := watch()).feed(data[:cut])
         seen = count_text("".join(words[:whole]), "o200k_base")
-        assert one.ending(ConnectionError()) == Abandoned(seen)
+        assert one.outcome(ConnectionError()) == Abandoned(seen)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -117,7 +117,7 @@ def test_a_last_event_without_an_empty_line_counts() -> None:
     data = event(chunk("Hi", usage=None), "\n") + event(chunk(usage=USAGE), "\n").rstrip()
     one = watch()
     assert through(one, [data]) == event(chunk("Hi"), "\n")
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_data_in_several_lines_is_one_event() -> None:
@@ -125,14 +125,14 @@ def test_data_in_several_lines_is_one_event() -> None:
     data = "".join(f"data: {line}\n" for line in lines) + "\n"
     one = watch()
     assert through(one, [data.encode()]) == b""
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_usage_beside_text_is_not_taken_out() -> None:
     data = event(chunk("Hi", usage=USAGE), "\n")
     one = watch()
     assert through(one, [data]) == data
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_what_is_not_json_is_handed_on() -> None:
@@ -143,13 +143,13 @@ def test_what_is_not_json_is_handed_on() -> None:
 def test_an_error_in_the_stream_ends_it_at_what_was_seen() -> None:
     one = watch()
     one.feed(event(chunk("Hello"), "\n") + event({"error": {"message": "overloaded"}}, "\n"))
-    assert one.ending(None) == Abandoned(1)
+    assert one.outcome(None) == Abandoned(1)
 
 
 def test_a_whole_stream_without_usage_tells_what_was_seen() -> None:
     one = watch()
     through(one, [event(chunk("Hello"), "\n"), event("[DONE]", "\n")])
-    assert one.ending(None) == Answered(Reported(usage=None, seen=1))
+    assert one.outcome(None) == Answered(Reported(usage=None, seen=1))
 
 
 def deflated(data: bytes, bits: int) -> bytes:
@@ -172,14 +172,14 @@ def test_a_compressed_stream_is_read_and_stays_compressed(encoding: str, hide: b
     one = watch(hide_usage=hide, encoding=encoding)
     out = through(one, pieces(pack(body("\n", usage=True)), cuts))
     assert unpack(out) == body("\n", usage=not hide)
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_deflate_without_its_header_is_read_as_well() -> None:
     one = watch(encoding="deflate")
     out = through(one, [deflated(body("\n", usage=True), -15)])
     assert zlib.decompress(out, -15) == body("\n", usage=False)
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 @given(cuts)
@@ -187,11 +187,11 @@ def test_a_body_in_one_piece_is_read_when_it_is_whole(cuts: list[int]) -> None:
     data = json.dumps(chunk("Hi", usage=USAGE)).encode()
     one = BodyWatch(reported)
     assert through(one, pieces(data, cuts)) == data
-    assert one.ending(None) == ANSWERED
+    assert one.outcome(None) == ANSWERED
 
 
 def test_a_body_that_is_not_read_to_its_end_was_answered_and_one_that_breaks_nobody_knows() -> None:
     one = BodyWatch(reported)
     one.feed(b'{"usage"')
-    assert one.ending(None) == Answered(Reported(usage=None))
-    assert one.ending(ConnectionError()) == Unknown("the answer broke off: ConnectionError")
+    assert one.outcome(None) == Answered(Reported(usage=None))
+    assert one.outcome(ConnectionError()) == Unknown("the answer broke off: ConnectionError")

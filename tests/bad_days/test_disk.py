@@ -23,17 +23,17 @@ from pathlib import Path
 import diskcache
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.rows import new_account
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import system_clock
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.rows import new_account
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.disk import DiskStore, writing
 from budgetguard.stores.disk_file import PlainDisk
 from budgetguard.stores.disk_tables import STATEMENTS
 from budgetguard.testing.clock import FakeClock
-from budgetguard.usage import Usage
-from budgetguard.windows import system_clock
 
 AWKWARD = ["🎈", "a:b", "100%", "%3A", "it's", '"q"', "a/b", "a b", "*", "\\", "ünï"]
 
@@ -299,11 +299,11 @@ def test_a_full_disk_is_a_store_error_changes_nothing_and_heals_by_itself(tmp_pa
     answer = in_a_process(
         """
         import os, resource, signal, sys
-        from budgetguard.accounts import Budget
+        from budgetguard.core.accounts import Budget
         from budgetguard.errors import StoreError
-        from budgetguard.holds import *
+        from budgetguard.core.holds import *
         from budgetguard.stores import open_store
-        from budgetguard.windows import system_clock
+        from budgetguard.core.windows import system_clock
 
         def call():
             now = system_clock()
@@ -771,7 +771,7 @@ def test_verbs_touch_no_more_of_an_account_with_many_open_holds(
     store.close()
 
 
-def test_open_holds_are_searched_for_lapsed_ones_once_and_not_again_before_the_next_can_lapse(
+def test_open_holds_are_searched_for_expired_ones_once_and_not_again_before_the_next_can_expire(
     tmp_path: Path,
 ) -> None:
     clock = FakeClock()
@@ -786,7 +786,7 @@ def test_open_holds_are_searched_for_lapsed_ones_once_and_not_again_before_the_n
     store.settle(first, Settlement(1))
     for _ in range(300):
         store.reserve(hold(1, 600_000))
-    clock.advance(2)  # when the first would have lapsed
+    clock.advance(2)  # when the first would have expired
     steps = [count_steps(store, lambda: store.reserve(hold(5_000, 1_000))) for _ in range(3)]
     assert steps[1] == steps[2] < steps[0] / 2
     store.close()

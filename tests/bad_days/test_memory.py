@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Hold, Settled, Settlement, new_hold_id
-from budgetguard.learning import MOST_MODELS
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.learning import MOST_MODELS
 from budgetguard.stores import memory, open_store
 from budgetguard.testing.clock import FakeClock
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from budgetguard import Guard, events
+from budgetguard.engine.spool import spools
 from budgetguard.errors import ConfigurationError
-from budgetguard.spool import spools
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
 
 # A real outage of a disk store: somebody else sits on its lock for longer than it waits.
@@ -177,7 +177,7 @@ def left_behind(folder: Path, spool: Path) -> None:
         return completion()
 
     ask(HELLO)
-    guard.keeper._outbox._unsent.clear()
+    guard.engine._outbox._unsent.clear()
     aways.pop().end()
     guard.close()
 

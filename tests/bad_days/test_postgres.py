@@ -15,13 +15,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.testing.clock import FakeClock
-from budgetguard.windows import system_clock
 from tests.servers.postgres import PostgresServer, fresh_url, running, shared_server
 
 
@@ -223,16 +223,16 @@ import sys, time
 ahead = int(sys.argv[2]) * 10**9
 real = time.time_ns
 time.time_ns = lambda: real() + ahead
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
-from budgetguard.holds import *
-from budgetguard.windows import system_clock
+from budgetguard.core.holds import *
+from budgetguard.core.windows import system_clock
 store = open_store(sys.argv[1], project="p")
 now = system_clock()
 charges = (Charge("user:1", required=True),)
 print(type(store.reserve(Hold(new_hold_id(now), charges, 60, 60, 600_000, now))).__name__)
 balance = store.read("user:1")
-print(balance.starts_ms, balance.resets_ms, balance.held_nanos, balance.open_holds, balance.lapses)
+print(balance.starts_ms, balance.resets_ms, balance.held_nanos, balance.open_holds, balance.expiries)
 """
     store = open_store(url, project="p")
     first = store.set_budget("user:1", Budget(100, "15m"))
@@ -249,7 +249,7 @@ print(balance.starts_ms, balance.resets_ms, balance.held_nanos, balance.open_hol
     store.close()
 
 
-def test_windows_and_lapses_come_by_the_clock_of_the_server(url: str) -> None:
+def test_windows_and_expiries_come_by_the_clock_of_the_server(url: str) -> None:
     store = open_store(url, project="p")
     first = store.set_budget("user:1", Budget(100, "1s"))
     store.reserve(hold(60, ttl=1))
@@ -272,7 +272,7 @@ import os, sys, warnings
 warnings.simplefilter("error", ResourceWarning)
 from tests.bad_days.test_postgres import hold
 from budgetguard.stores import open_store
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 import gc
 store = open_store(sys.argv[1], project="p")
 store.set_budget("user:1", Budget(1_000))
@@ -435,7 +435,7 @@ def test_a_schema_that_is_dropped_under_a_store_is_told(url: str) -> None:
 # Much
 
 
-def test_a_thousand_holds_that_lapse_at_once_are_booked_at_once(url: str) -> None:
+def test_a_thousand_holds_that_expiry_at_once_are_booked_at_once(url: str) -> None:
     clock = FakeClock()
     store = open_store(url, project="p", clock=clock)
     store.set_budget("user:1", Budget(10**9))
@@ -447,7 +447,7 @@ def test_a_thousand_holds_that_lapse_at_once_are_booked_at_once(url: str) -> Non
     assert money(store, "project:p") == (2_000, 0)
     balance = store.read("user:1")
     assert balance is not None
-    assert (balance.spent_nanos, balance.held_nanos, balance.lapses) == (2_000, 0, 1_000)
+    assert (balance.spent_nanos, balance.held_nanos, balance.expiries) == (2_000, 0, 1_000)
     store.close()
 
 
@@ -525,7 +525,7 @@ def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_ot
         con.execute(f"DELETE FROM {schema}.versions WHERE version = 9")
         con.execute(f"DROP TABLE {schema}.swept")
         con.execute(f"DROP FUNCTION {schema}.plus")
-        con.execute(f"ALTER FUNCTION {schema}.lapse RESET ALL")
+        con.execute(f"ALTER FUNCTION {schema}.expire RESET ALL")
         store = open_store(url, project="p")
         call = hold(10)
         assert isinstance(store.reserve(call), Granted)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from budgetguard import Guard
-from budgetguard.accounts import Budget
-from budgetguard.delivering import deliver, drop_unknown, waiting
-from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.spool import Spool
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.engine.delivering import deliver, drop_unknown, waiting
+from budgetguard.engine.spool import Spool
 from budgetguard.stores import open_store
 
 COST = 700
@@ -79,9 +79,9 @@ def test_a_call_whose_account_went_meanwhile_is_kept_too(place: Place) -> None:
     place.with_budget()
     hold = hold_of()
     with place.guard() as guard:
-        guard.keeper.reserve(hold)
-        guard.keeper.settle(replace(hold_of(), charges=(Charge("user:2", required=True),)), Settlement(COST))
-        guard.keeper.settle(hold, Settlement(COST))
+        guard.engine.reserve(hold)
+        guard.engine.settle(replace(hold_of(), charges=(Charge("user:2", required=True),)), Settlement(COST))
+        guard.engine.settle(hold, Settlement(COST))
         assert [one.unknown for one in place.spool.waiting()] == [True]
         guard.set_budget(1, user="2")
         guard.flush()
@@ -95,11 +95,11 @@ def test_a_call_that_the_project_alone_paid_for_is_kept_where_the_store_has_lost
     project = replace(hold_of(), charges=(Charge("project:p"),))
     with place.guard() as guard:
         guard.store.set_budget("project:p", Budget(10**9))
-        assert guard.keeper.reserve(project)
+        assert guard.engine.reserve(project)
         with contextlib.closing(sqlite3.connect(place.folder / "store" / "cache.db")) as con, con:
             con.execute("DELETE FROM account")
             con.execute("DELETE FROM open_hold")
-        guard.keeper.settle(project, Settlement(COST))
+        guard.engine.settle(project, Settlement(COST))
         assert [one.unknown for one in place.spool.waiting()] == [True]
         guard.store.set_budget("project:p", Budget(10**9))
         guard.flush()
@@ -112,7 +112,7 @@ def test_a_call_that_the_project_alone_paid_for_is_kept_where_the_store_has_lost
 def test_a_call_that_nothing_limits_is_not_kept(place: Place) -> None:
     nobody = replace(hold_of(), charges=(Charge("project:p"),))
     with place.guard() as guard:
-        guard.keeper.settle(nobody, Settlement(COST))
+        guard.engine.settle(nobody, Settlement(COST))
     assert list(place.spool.waiting()) == []
 
 

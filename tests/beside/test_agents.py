@@ -112,7 +112,7 @@ def test_litellm_s_router_stops_at_a_refusal(budget: str, program: Program, prov
 import json
 import litellm
 import budgetguard
-from budgetguard import patch
+from budgetguard.providers import patching as patch
 
 guard = budgetguard.default_guard()
 {budget}

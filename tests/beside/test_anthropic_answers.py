@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from budgetguard import Guard
-from budgetguard.background import background
+from budgetguard.engine.background import background
 
 anthropic = pytest.importorskip("anthropic", minversion="2")
 

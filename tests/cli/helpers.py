@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 from typer.testing import CliRunner
 
 from budgetguard.cli.app import app
+from budgetguard.core.holds import Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.money import Nanos
+from budgetguard.core.usage import Usage
 from budgetguard.guard import Guard
-from budgetguard.holds import Charge, Granted, Hold, Settlement, new_hold_id
-from budgetguard.money import Nanos
-from budgetguard.usage import Usage
 
 COMMAND = [sys.executable, "-c", "from budgetguard.cli import main; main()"]
 VIEW = ("COLUMNS", "NO_COLOR", "FORCE_COLOR")
@@ -91,13 +91,13 @@ def book(
     tags: tuple[str, ...] = (),
 ) -> str:
     """Make a call through the store, as a guard does, `ago` milliseconds ago; return its hold's id."""
-    made = guard.keeper.now() - ago
+    made = guard.engine.now() - ago
     account = f"project:{guard.project}" if user is None else f"user:{user}"
     hold = Hold(
         id=new_hold_id(made),
         charges=(Charge(account),),
         amount=cost * 2,
-        on_lapse=cost,
+        on_expiry=cost,
         ttl=900_000 + ago,
         created=made,
         user=user,

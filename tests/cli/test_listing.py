@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from budgetguard.core.windows import system_clock
 from budgetguard.guard import Guard
-from budgetguard.windows import system_clock
 
 from .helpers import COMMAND, DAY, Command, book, clean_environment
 
@@ -152,7 +152,7 @@ def test_holds_lists_the_calls_under_way(command: Command, guard: Guard) -> None
     book(guard, "alice", 7_000_000)
     (hold,) = command("holds", "alice", "--json").objects
     assert (hold["id"], hold["user"], hold["model"]) == (mine, "alice", "gpt-4o")
-    assert (hold["amount"], hold["on_lapse"]) == ("0.002", "0.001")
+    assert (hold["amount"], hold["on_expiry"]) == ("0.002", "0.001")
     assert datetime.fromisoformat(hold["created_at"]) < datetime.fromisoformat(hold["expires_at"])
     everybody = command("holds").out
     assert "2 calls under way" in everybody
@@ -160,15 +160,15 @@ def test_holds_lists_the_calls_under_way(command: Command, guard: Guard) -> None
     assert len(command("holds", "--json").objects) == 2
 
 
-def test_holds_that_lapsed_are_not_under_way(command: Command, guard: Guard) -> None:
+def test_holds_that_expired_are_not_under_way(command: Command, guard: Guard) -> None:
     hour_ago = Guard(store=guard.settings.store, project="default", clock=lambda: system_clock() - HOUR)
     hour_ago.set_budget(1, user="alice")
     book(hour_ago, "alice", 4_000_000, end="open")
     hour_ago.close()
     assert "No calls are under way" in command("holds").out
     shown = command("show", "alice", "--json").object
-    assert (shown["lapses"], shown["lapsed"], shown["spent"]) == (1, "0.004", "0.004")
-    assert "1 lapsed" in command("report").out
+    assert (shown["expiries"], shown["expired"], shown["spent"]) == (1, "0.004", "0.004")
+    assert "1 expired" in command("report").out
 
 
 def test_report_adds_up_by_user_by_default(command: Command, guard: Guard) -> None:
@@ -189,7 +189,7 @@ def test_report_adds_up_by_user_by_default(command: Command, guard: Guard) -> No
         "calls": 3,
         "open": 1,
         "voided": 1,
-        "lapses": 0,
+        "expiries": 0,
         "input_tokens": 31,
         "output_tokens": 12,
         "spent": "4.000000002",
@@ -226,7 +226,7 @@ def test_report_takes_only_the_span_users_and_models_asked_for(command: Command,
 
 def test_report_dates_are_those_of_the_zone(command: Command, guard: Guard) -> None:
     guard.set_budget(1, user="alice")
-    made = guard.keeper.now()
+    made = guard.engine.now()
     book(guard, "alice", 5)
     for name in ("Asia/Tokyo", "America/New_York"):
         day = datetime.fromtimestamp(made / 1000, ZoneInfo(name)).date().isoformat()
@@ -290,7 +290,7 @@ def test_report_writes_csv_that_a_spreadsheet_reads_back(command: Command, guard
             "calls": "1",
             "open": "0",
             "voided": "0",
-            "lapses": "0",
+            "expiries": "0",
             "input_tokens": "7",
             "output_tokens": "3",
             "spent": "1.50",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.engine.spool import Spool
 from budgetguard.guard import Guard
-from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.spool import Spool
 
 from .helpers import Command, book, clean_environment, run
 
@@ -22,7 +22,7 @@ def new(tmp_path: Path) -> str:
 
 def spooled(folder: Path, guard: Guard, cost: int) -> None:
     """Leave a settlement in the spool, as a program does whose store is away."""
-    now = guard.keeper.now()
+    now = guard.engine.now()
     hold = Hold(new_hold_id(now), (Charge("user:a"),), 9, 9, 900_000, now, "a", "gpt-4o-mini", "chat")
     guard.store.reserve(hold)
     Spool(folder, guard.store.url, guard.project).put(hold, Settlement(cost))

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from budgetguard.core.holds import HoldRecord, HoldState
+from budgetguard.core.report import matching, summarize
+from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError
-from budgetguard.holds import HoldRecord, HoldState
-from budgetguard.report import matching, summarize
-from budgetguard.usage import Usage
 
 NOON = round(datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp() * 1000)
 
@@ -32,7 +32,7 @@ def record(
         state=state,
         accounts=(),
         amount_nanos=amount,
-        on_lapse_nanos=0,
+        on_expiry_nanos=0,
         cost_nanos=cost,
         created_ms=created,
         expires_ms=created + 1,
@@ -50,12 +50,12 @@ def test_each_state_counts_where_it_belongs() -> None:
     total = summarize(
         [
             record(cost=5, amount=9, tokens=(3, 2)),
-            record(cost=7, amount=7, state="lapsed"),
+            record(cost=7, amount=7, state="expired"),
             record(amount=11, state="held"),
             record(amount=13, state="voided"),
         ]
     ).total
-    assert (total.calls, total.lapses, total.open, total.voided) == (2, 1, 1, 1)
+    assert (total.calls, total.expiries, total.open, total.voided) == (2, 1, 1, 1)
     assert (total.spent, total.held) == (12, 11)
     assert (total.input_tokens, total.output_tokens) == (3, 2)
 

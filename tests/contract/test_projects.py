@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.testing._contract_records import AWKWARD
 from tests.servers.postgres import fresh_url, shared_server

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.windows import system_clock
 
 
 def main(url: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.windows import system_clock
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -24,7 +24,9 @@ KILLS = ROUNDS * WORKERS
 PROGRAM = Path(__file__).with_name("_forker.py")
 
 
-def test_every_settle_that_returned_is_booked_once_and_every_hold_of_the_dead_lapses(tmp_path: Path) -> None:
+def test_every_settle_that_returned_is_booked_once_and_every_hold_of_the_dead_expires(
+    tmp_path: Path,
+) -> None:
     url = f"disk://{tmp_path}/store"
     clock = FakeClock(system_clock())
     store = open_store(url, project="p", clock=clock)
@@ -52,9 +54,9 @@ def test_every_settle_that_returned_is_booked_once_and_every_hold_of_the_dead_la
     for account in ("user:1", "project:p"):
         after = store.read(account)
         assert after is not None
-        assert (after.lapses, after.lapsed_nanos) == (len(left), 5 * len(left))
+        assert (after.expiries, after.expired_nanos) == (len(left), 5 * len(left))
         assert (after.spent_nanos, after.held_nanos) == (before.spent_nanos + 5 * len(left), 0)
-    assert sorted(c.id for c in store.calls() if c.state == "lapsed") == sorted(left)
+    assert sorted(c.id for c in store.calls() if c.state == "expired") == sorted(left)
     store.close()
 
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from budgetguard.adapters.endpoint import Endpoint
-from budgetguard.adapters.endpoints import PRICED, REFUSED
-from budgetguard.adapters.uploads import with_files
-from budgetguard.counting.hosted_tools import hidden_input, projected_fees
+from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.own import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
-from budgetguard.projection import Projection
+from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
+from budgetguard.providers.base import Endpoint
+from budgetguard.providers.openai.endpoints import PRICED, REFUSED
+from budgetguard.providers.uploads import with_files
+from budgetguard.tokens.hosted_tools import hidden_input, projected_fees
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS

@@ -14,8 +14,8 @@ import pytest
 
 import budgetguard
 from budgetguard import errors, events
-from budgetguard.adapters import paths
 from budgetguard.config import Settings
+from budgetguard.providers import paths
 from budgetguard.testing._media import MediaServer
 from budgetguard.testing._realtime_server import RealtimeServer
 from budgetguard.testing.openai_server import OpenAIServer

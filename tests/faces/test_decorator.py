@@ -21,8 +21,8 @@ from budgetguard import (
     Usage,
     budget_user,
 )
-from budgetguard.counting.tokens import count_text, encoding_for
 from budgetguard.events import Projected
+from budgetguard.tokens.text import count_text, encoding_for
 from tests.guarded_calls import HELLO, MODEL, StatusError, completion, drain, make_guard, nanos, record
 
 COST = 120_000

@@ -9,9 +9,9 @@ import openai
 import pytest
 
 from budgetguard import ConfigurationError, Guard, UnknownModelError, UnpricedAnswerError
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
 
 WEB: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "news"}}

@@ -204,7 +204,7 @@ def test_a_damaged_store_blocks_and_says_so(tmp_path: Path) -> None:
 def test_a_settlement_that_the_store_refuses_is_retried_and_booked_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetguard.outbox._FIRST_RETRY", 0.01)
+    monkeypatch.setattr("budgetguard.engine.outbox._FIRST_RETRY", 0.01)
     store = GatedStore()
     guard = make_guard(store, user="u")
     events = record(guard)
@@ -280,7 +280,7 @@ def test_a_store_that_breaks_in_an_unknown_way_does_not_cost_the_caller_the_answ
 
     monkeypatch.setattr(guard.store, "settle", broken)
     assert asker(guard)(HELLO) == completion()
-    assert "could not be settled, and will lapse" in caplog.text
+    assert "could not be settled, and will expire" in caplog.text
 
 
 # Changing settings

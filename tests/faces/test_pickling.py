@@ -15,7 +15,7 @@ import pytest
 
 import budgetguard
 from budgetguard import Guard, budget_user, current_user
-from budgetguard.decorated import Decorated
+from budgetguard.engine.decorated import Decorated
 
 guard = Guard(store="memory://")
 guard.set_budget(1, user="u")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from budgetguard.core.windows import Milliseconds
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.windows import Milliseconds
 
 from .world import Broken, OpenStore, World
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from budgetguard.core.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.errors import StoreError
-from budgetguard.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.stores import Store
 
 

@@ -9,15 +9,16 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from budgetguard import Guard, bookkeeping
-from budgetguard.calls import Call
-from budgetguard.flow import Flow, Step
-from budgetguard.holds import Hold
+from budgetguard import Guard
+from budgetguard.core.holds import Hold
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine import engine as bookkeeping
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.flow import Flow, Step
+from budgetguard.engine.projection import Projection, projected
+from budgetguard.engine.provider_call import Answered, LearnedCap, NotCharged, Outcome, ProviderCall, Unknown
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.projection import Projection, projected
-from budgetguard.request import Answered, Ending, LearnedCap, NotCharged, Request, Unknown
-from budgetguard.usage import Reported, Usage
 from tests.guarded_calls import MODEL, StatusError
 
 TOKEN: Final = 1_000  # Nanos, in and out
@@ -27,11 +28,11 @@ TOKEN: Final = 1_000  # Nanos, in and out
 class Stream:
     """An answer that is still being written."""
 
-    call: Call
+    call: GuardedCall
     seen: int = 0
 
 
-class WorldRequest(Request):
+class WorldRequest(ProviderCall):
     """A call of so many input tokens and at most so many output tokens."""
 
     endpoint = "world"
@@ -47,13 +48,13 @@ class WorldRequest(Request):
         units = {"input_tokens": self._inputs}, {"output_tokens": self._outputs}
         return rates, projected(MODEL, rates, *units, output_cap=self._outputs)
 
-    def attach(self, answer: Any, call: Call) -> Any | None:
+    def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         return Stream(call) if answer == "stream" else None
 
-    def ending(self, answer: Any) -> Ending:
+    def outcome(self, answer: Any) -> Outcome:
         return Answered(Reported(Usage.of(input_tokens=answer), request_id=f"answer-{answer}"))
 
-    def ending_of_error(self, error: BaseException) -> Ending:
+    def outcome_of_error(self, error: BaseException) -> Outcome:
         return NotCharged("4xx") if isinstance(error, StatusError) else Unknown(type(error).__name__)
 
 
@@ -67,11 +68,11 @@ class Attempt:
 
     Attributes:
         fate: Nanos that must be booked in the end; None as long as nobody can say.
-        may_lapse: its process died before it could say, so that its lapse may be booked instead.
+        may_expire: its process died before it could say, so that its expiry may be booked instead.
     """
 
     process: Process
-    call: Call
+    call: GuardedCall
     flow: Flow
     context: Context
     step: Step | None = None
@@ -79,7 +80,7 @@ class Attempt:
     invoked: bool = False
     stream: Stream | None = None
     fate: int | None = None
-    may_lapse: bool = False
+    may_expire: bool = False
     extensions: list[Hold] = field(default_factory=list)
 
     @property
@@ -99,11 +100,11 @@ class Process:
     def die(self) -> None:
         """Have nothing of it act any more: no flow's `finally`, no flush at exit."""
         for attempt in self.attempts:
-            attempt.may_lapse = True
+            attempt.may_expire = True
             attempt.call._left = None
             if attempt.stream is None:
                 attempt.context.run(_bury, attempt.flow)
-        bookkeeping._keepers.discard(self.guard.keeper)
+        bookkeeping._keepers.discard(self.guard.engine)
 
 
 class Background:

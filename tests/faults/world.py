@@ -17,19 +17,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from budgetguard import Guard, bookkeeping, calls, events, outbox
-from budgetguard.accounts import Budget
-from budgetguard.calls import Call
-from budgetguard.context import budget_user
+from budgetguard import Guard, events
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Hold, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine import call as calls
+from budgetguard.engine import engine as bookkeeping
+from budgetguard.engine import outbox
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.flow import Flow, Step, Work, guarded
+from budgetguard.engine.provider_call import Abandoned, Answered, Outcome
 from budgetguard.errors import BudgetExceededError, StoreError
-from budgetguard.flow import Flow, Step, Work, guarded
-from budgetguard.holds import Granted, Hold, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.request import Abandoned, Answered, Ending
 from budgetguard.stores import Store
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
-from budgetguard.usage import Reported, Usage
-from budgetguard.verifying import verify
 from tests.guarded_calls import MODEL, StatusError
 from tests.model.answers import ended, said, shown
 from tests.model.naive import Model
@@ -123,9 +126,9 @@ class World:
         request = WorldRequest(self.chance.randrange(40), self.chance.randrange(1, 60))
         context = Context()
 
-        def begin() -> tuple[Call, Flow]:
+        def begin() -> tuple[GuardedCall, Flow]:
             with budget_user(user):
-                call = Call(process.guard.keeper, request)
+                call = GuardedCall(process.guard.engine, request)
                 return call, guarded(call)
 
         call, flow = context.run(begin)
@@ -166,7 +169,7 @@ class World:
             if reserving:
                 assert attempt.hold is not None
                 held = self._model.calls.get(attempt.hold.id)
-                if held is None or (not held.open() and held.lapsed is None):
+                if held is None or (not held.open() and held.expired is None):
                     raise Broken(f"{attempt.hold.id} is to be called, and no money is held for it")
             self._advance(attempt, partial(attempt.flow.send, value))
 
@@ -177,7 +180,7 @@ class World:
             ("answered", "answered", "answered", "stream", "4xx", "timeout", "cancelled")
         )
         self._tell(attempt.process, f"calls {self._name(attempt)}: {how}")
-        attempt.may_lapse = True
+        attempt.may_expire = True
         if how == "answered":
             tokens = self.chance.randrange(130)
             attempt.fate = tokens * TOKEN
@@ -188,7 +191,7 @@ class World:
             attempt.fate = 0
             self._advance(attempt, partial(attempt.flow.throw, StatusError(429)))
         else:
-            attempt.fate = attempt.hold.on_lapse
+            attempt.fate = attempt.hold.on_expiry
             error = TimeoutError() if how == "timeout" else Cancelled()
             self._advance(attempt, partial(attempt.flow.throw, error))
 
@@ -205,13 +208,13 @@ class World:
             return
         if how == "ends":
             used = Usage.of(output_tokens=stream.seen)
-            ending: Ending = Answered(Reported(used))
+            outcome: Outcome = Answered(Reported(used))
             attempt.fate = stream.seen * TOKEN
         else:
-            ending = Abandoned(stream.seen)
+            outcome = Abandoned(stream.seen)
             attempt.fate = call.projection.abandoned(stream.seen).input_tokens * TOKEN + stream.seen * TOKEN
         self._tell(attempt.process, f"stream {self._name(attempt)} {how}")
-        attempt.context.run(call.finish, ending)
+        attempt.context.run(call.finish, outcome)
         if self.chance.random() < 0.3:  # as when a stream is closed and then collected
             attempt.context.run(call.finish, Abandoned(stream.seen + 7))
         self._done(attempt)
@@ -235,8 +238,8 @@ class World:
             self._done(attempt)
 
     def _done(self, attempt: Attempt) -> None:
-        # What was told to a bookkeeper that lives on is booked exactly; of others only their lapse may be.
-        attempt.may_lapse = False
+        # What was told to a bookkeeper that lives on is booked exactly; of others only their expire may be.
+        attempt.may_expire = False
         attempt.process.attempts.remove(attempt)
 
     # What happens to processes, and around them
@@ -395,7 +398,7 @@ class World:
             process.guard.store  # noqa: B018 - opening it takes over what is in the spool
             process.guard.flush()
             process.jobs.clear()
-            if process.guard.keeper._outbox:
+            if process.guard.engine._outbox:
                 raise Broken(f"{process.name} still keeps settlements, though the store takes them")
         self.clock.advance(TTL / 1000)
         self.check()
@@ -415,7 +418,7 @@ class World:
 
     def _check_fate(self, attempt: Attempt) -> None:
         for extension in attempt.extensions:
-            lives = attempt.process in self._processes and not attempt.may_lapse
+            lives = attempt.process in self._processes and not attempt.may_expire
             if lives and extension.id in self._model.calls and self._model.record(extension.id)[1]:
                 raise Broken(f"{extension.id} only extended a stream, and is booked")
         if attempt.hold is None:
@@ -426,14 +429,14 @@ class World:
                 raise Broken(f"{attempt.hold.id} was called, and there is no record of it")
             return
         state, cost, _ = self._model.record(attempt.hold.id)
-        if attempt.may_lapse or (attempt.fate is None and attempt.process not in self._processes):
-            if cost not in (attempt.fate, attempt.hold.on_lapse):
+        if attempt.may_expire or (attempt.fate is None and attempt.process not in self._processes):
+            if cost not in (attempt.fate, attempt.hold.on_expiry):
                 raise Broken(f"{attempt.hold.id} of a killed process is booked at {cost}")
         elif attempt.fate == 0 and not attempt.invoked and attempt.process not in self._processes:
             # It was blocked, its hold may have been granted, and the process that knew so is dead.
-            if cost not in (0, attempt.hold.on_lapse):
+            if cost not in (0, attempt.hold.on_expiry):
                 raise Broken(f"{attempt.hold.id} was never called, and is booked at {cost}")
-        elif cost != attempt.fate or state == "lapsed":
+        elif cost != attempt.fate or state == "expired":
             raise Broken(f"{attempt.hold.id} cost {attempt.fate}, and is {state} at {cost}")
 
     def _name(self, attempt: Attempt) -> str:

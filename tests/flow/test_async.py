@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from budgetguard import BudgetExceededError, Guard, budget_user
-from budgetguard.calls import Call
-from budgetguard.flow import adrive, drive, guarded
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.flow import adrive, drive, guarded
 from tests.guarded_calls import GatedStore, Scripted, StatusError, drain, make_guard, nanos
 
 
@@ -37,9 +37,9 @@ async def answer() -> int:
     return 70
 
 
-def call(guard: Guard) -> Call:
+def call(guard: Guard) -> GuardedCall:
     with budget_user("u"):
-        return Call(guard.keeper, Scripted())
+        return GuardedCall(guard.engine, Scripted())
 
 
 async def reach(event: threading.Event) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from budgetguard import Guard
+from budgetguard.core.learning import ENOUGH
+from budgetguard.engine.projection import chat_input_tokens, with_margin
 from budgetguard.events import Projected
-from budgetguard.learning import ENOUGH
-from budgetguard.projection import chat_input_tokens, with_margin
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record
 
 

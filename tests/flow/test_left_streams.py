@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from budgetguard import BudgetExceededError, Guard
-from budgetguard import background as background_module
+from budgetguard.engine import background as background_module
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 
 ASKED: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}

@@ -6,9 +6,9 @@ from collections.abc import Generator
 import pytest
 
 from budgetguard import BudgetExceededError, Guard, UnpricedAnswerError, budget_user
-from budgetguard.calls import Call
-from budgetguard.context import calls_around
-from budgetguard.flow import Flow, Invoke, Work, guarded
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import calls_around
+from budgetguard.engine.flow import Flow, Invoke, Work, guarded
 from tests.guarded_calls import Scripted, StatusError, make_guard, names, nanos, record
 
 HELD = (0, 300_000)
@@ -21,7 +21,7 @@ def guard() -> Guard:
 
 def begin(guard: Guard) -> Flow:
     with budget_user("u"):
-        return guarded(Call(guard.keeper, Scripted()))
+        return guarded(GuardedCall(guard.engine, Scripted()))
 
 
 def reserved(guard: Guard) -> Generator:
@@ -142,21 +142,21 @@ def test_an_adapter_that_fails_on_an_answer_does_not_cost_the_caller_that_answer
 def test_a_call_is_current_only_while_it_is_invoked(guard: Guard) -> None:
     flow = begin(guard)
     work = next(flow)
-    assert calls_around(guard.keeper) == ()
+    assert calls_around(guard.engine) == ()
     flow.send(work.run())
-    assert len(calls_around(guard.keeper)) == 1
+    assert len(calls_around(guard.engine)) == 1
     settle = flow.send(70)
-    assert calls_around(guard.keeper) == ()
+    assert calls_around(guard.engine) == ()
     finish(flow, settle)
 
 
 def test_whoever_finishes_first_counts_and_nobody_counts_twice(guard: Guard) -> None:
     with budget_user("u"):
-        call = Call(guard.keeper, Scripted())
+        call = GuardedCall(guard.engine, Scripted())
     call.reserve()
-    call.finish(Scripted().ending(70))
-    call.finish(Scripted().ending(90))
-    call.finish(Scripted().ending_of_error(StatusError(500)))
+    call.finish(Scripted().outcome(70))
+    call.finish(Scripted().outcome(90))
+    call.finish(Scripted().outcome_of_error(StatusError(500)))
     assert nanos(guard) == (70_000, 0)
 
 

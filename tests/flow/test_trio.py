@@ -5,17 +5,17 @@ import threading
 import pytest
 
 from budgetguard import budget_user
-from budgetguard.calls import Call
-from budgetguard.flow import adrive, guarded
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.flow import adrive, guarded
 from tests.guarded_calls import GatedStore, Scripted, make_guard, nanos
 
 trio = pytest.importorskip("trio")
 
 
-def call(store: GatedStore) -> tuple[Call, object]:
+def call(store: GatedStore) -> tuple[GuardedCall, object]:
     guard = make_guard(store)
     with budget_user("u"):
-        return Call(guard.keeper, Scripted()), guard
+        return GuardedCall(guard.engine, Scripted()), guard
 
 
 def test_a_call_is_held_and_settled() -> None:

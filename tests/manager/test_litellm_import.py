@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from budgetguard import BudgetManager, ConfigurationError, Guard, StoreError
-from budgetguard.holds import Hold, Settlement
-from budgetguard.litellm_import import import_user_cost
+from budgetguard.core.holds import Hold, Settlement
+from budgetguard.litellm.importing import import_user_cost
 from budgetguard.testing.clock import FakeClock
 from tests.manager.answers import COST, completion
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
 from tests.adapters.books import MESSAGES, MODEL
 
 from .case import Case

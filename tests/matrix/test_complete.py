@@ -12,9 +12,9 @@ import openai
 import pytest
 from openai.resources.responses import Responses
 
-from budgetguard.adapters.endpoints import PRICED
-from budgetguard.adapters.paths import endpoint_of
 from budgetguard.errors import UnknownEndpointError
+from budgetguard.providers.openai.endpoints import PRICED
+from budgetguard.providers.paths import endpoint_of
 
 from .case import CLIENTS
 from .cases import CASES, all_ways

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from budgetguard.core.money import to_nanos
 from budgetguard.errors import BudgetExceededError
-from budgetguard.money import to_nanos
 
 from .case import POOR, Case, guarded, once_guarded, seen, unguarded
 from .cases import CASES, all_ways, cells

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from budgetguard.accounts import Balance
-from budgetguard.holds import Granted, Refused, Reservation, Settled, UnknownAccount
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Granted, Refused, Reservation, Settled, UnknownAccount
 
 from .naive import Standing
 
@@ -36,8 +36,8 @@ def shown(balance: Balance) -> Standing:
         limit=balance.limit_nanos,
         spent=balance.spent_nanos,
         held=balance.held_nanos,
-        lapsed=balance.lapsed_nanos,
-        lapses=balance.lapses,
+        expired=balance.expired_nanos,
+        expiries=balance.expiries,
         open_holds=balance.open_holds,
         models=tuple(sorted(balance.models.items())),
         start=balance.starts_ms,

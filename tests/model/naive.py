@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Hold, Settlement
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Hold, Settlement
 
 LENGTHS = {"hourly": 3_600_000, "daily": 86_400_000}
 
@@ -76,13 +76,13 @@ class Call:
     lives: list[Life]
     granted: int
     expires: int
-    lapsed: int | None = None
+    expired: int | None = None
     ended: int | None = None
     cost: int = 0
     state: str = "held"
 
     def open(self) -> bool:
-        return self.lapsed is None and self.ended is None
+        return self.expired is None and self.ended is None
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Standing:
     limit: int | None
     spent: int
     held: int
-    lapsed: int
-    lapses: int
+    expired: int
+    expiries: int
     open_holds: int
     models: tuple[tuple[str, int], ...]
     start: int
@@ -112,10 +112,10 @@ class Model:
             life.looked.append((event, time))
         for call in self.calls.values():
             if call.open() and call.expires <= time and call.hold.id != sparing:
-                call.lapsed = event
+                call.expired = event
 
-    def lapsed_ever(self) -> set[str]:
-        return {i for i, call in self.calls.items() if call.lapsed is not None}
+    def expired_ever(self) -> set[str]:
+        return {i for i, call in self.calls.items() if call.expired is not None}
 
     def accounts(self) -> list[str]:
         return sorted(self._lives)
@@ -129,14 +129,14 @@ class Model:
         mine = [call for call in self.calls.values() if life in call.lives]
         here = [call for call in mine if call.granted >= entered]
         paid = [(c.hold.model, c.cost) for c in here if c.ended is not None and c.ended >= since and c.cost]
-        lost = [c for c in here if c.ended is None and c.lapsed is not None and c.lapsed >= since]
-        paid += [(c.hold.model, c.hold.on_lapse) for c in lost if c.hold.on_lapse]
+        lost = [c for c in here if c.ended is None and c.expired is not None and c.expired >= since]
+        paid += [(c.hold.model, c.hold.on_expiry) for c in lost if c.hold.on_expiry]
         return Standing(
             limit=life.limit(),
             spent=sum(cost for _, cost in paid),
             held=sum(c.hold.amount for c in here if c.open()),
-            lapsed=sum(c.hold.on_lapse for c in lost),
-            lapses=len(lost),
+            expired=sum(c.hold.on_expiry for c in lost),
+            expiries=len(lost),
             open_holds=sum(c.open() for c in mine),
             models=tuple(sorted((m, sum(c for k, c in paid if k == m)) for m in {k for k, _ in paid})),
             start=start,
@@ -148,11 +148,11 @@ class Model:
         live = tuple(life.name for life in call.lives if not self._let_go(life, call))
         if call.ended is not None:
             return call.state, call.cost, live
-        return ("held", 0, live) if call.lapsed is None else ("lapsed", call.hold.on_lapse, live)
+        return ("held", 0, live) if call.expired is None else ("expired", call.hold.on_expiry, live)
 
     def _let_go(self, life: Life, call: Call) -> bool:
         """An account that was deleted while the hold was open is none of its accounts any more."""
-        last = call.lapsed or call.ended
+        last = call.expired or call.ended
         return life.deleted is not None and (last is None or life.deleted < last)
 
     # Verbs
@@ -236,7 +236,7 @@ class Model:
                     self._lives[charge.account] = Life(charge.account, event, [(event, time, charge.budget)])
             call = Call(hold, [self._lives[name] for name in names], event, time + hold.ttl)
             self.calls[hold.id] = call
-        late = call.lapsed is not None
+        late = call.expired is not None
         call.ended, call.cost, call.state = next(self._events), settlement.cost, settlement.state
         crossed = set()
         for life in call.lives:

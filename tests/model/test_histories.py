@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import (
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import (
     VOID,
     Charge,
     Granted,
@@ -31,13 +31,13 @@ from budgetguard.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.money import MAX_NANOS
+from budgetguard.core.money import MAX_NANOS
+from budgetguard.core.usage import Usage
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.disk_fast import FastPath
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
-from budgetguard.usage import Usage
-from budgetguard.verifying import verify
 
 from .naive import Model, Standing
 
@@ -78,9 +78,9 @@ class Histories(RuleBasedStateMachine):
         self.disk = [open_store(url, project="p", clock=self.clock) for _ in range(2)]
         self.memory = open_store("memory://", project="p", clock=self.clock)
         self.told: dict[int, list[str]] = {0: [], 1: []}
-        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        self.memory.on_expiry(lambda expiry: self.told[0].append(expiry.hold_id))
         for store in self.disk:
-            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+            store.on_expiry(lambda expiry: self.told[1].append(expiry.hold_id))
         self.model = Model()
         self.holds: list[Hold] = []
         for account in ("user:1", "project:p"):
@@ -129,15 +129,15 @@ class Histories(RuleBasedStateMachine):
     @rule(
         charges=st.lists(charges, min_size=1, max_size=3),
         amount=amounts,
-        on_lapse=amounts,
+        on_expiry=amounts,
         ttl=st.sampled_from([SECOND, 30 * SECOND, 60 * SECOND, 7_200 * SECOND, 172_800 * SECOND]),
         model=st.sampled_from(["a", "b"]),
         by=st.integers(0, 1),
     )
     def hold_is_reserved(
-        self, charges: list[Charge], amount: int, on_lapse: int, ttl: int, model: str, by: int
+        self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str, by: int
     ) -> None:
-        wanted = self._hold(charges, amount, on_lapse, ttl, model)
+        wanted = self._hold(charges, amount, on_expiry, ttl, model)
         self.holds.append(wanted)
         self._reserve(wanted, by)
 
@@ -197,9 +197,9 @@ class Histories(RuleBasedStateMachine):
             assert isinstance(store, Movable)
             assert verify(store).differences == ()
 
-    def _hold(self, charges: list[Charge], amount: int, on_lapse: int, ttl: int, model: str) -> Hold:
+    def _hold(self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str) -> Hold:
         unique = f"{self.clock():012x}{len(self.holds):020x}"
-        return Hold(unique, tuple(charges), amount, on_lapse, ttl, self.clock(), "1", model, "chat")
+        return Hold(unique, tuple(charges), amount, on_expiry, ttl, self.clock(), "1", model, "chat")
 
     def _both(self, by: int) -> tuple[Store, Store]:
         return self.memory, self.disk[by]
@@ -211,7 +211,7 @@ class Histories(RuleBasedStateMachine):
             assert _comparable(answers[0]) == _comparable(answers[1])
         for number, answer in enumerate(answers):
             assert _say(answer) == expected
-            self.told[number] += [lapse.hold_id for lapse in getattr(answer, "lapsed", ())]
+            self.told[number] += [expiry.hold_id for expiry in getattr(answer, "expired", ())]
         self.look()
 
     def _settle(self, hold: Hold, settlement: Settlement, by: int) -> None:
@@ -223,7 +223,7 @@ class Histories(RuleBasedStateMachine):
             if isinstance(answer, UnknownAccount):
                 assert f"unknown {answer.account}" == expected
                 continue
-            self.told[number] += [lapse.hold_id for lapse in answer.lapsed]
+            self.told[number] += [expiry.hold_id for expiry in answer.expired]
             assert _ended(answer) == expected
             assert answer.booked == (0 if answer.repeated else settlement.cost)
             assert {(c.account, c.threshold) for c in answer.crossings} == crossed
@@ -244,8 +244,8 @@ class Histories(RuleBasedStateMachine):
                     limit=b.limit_nanos,
                     spent=b.spent_nanos,
                     held=b.held_nanos,
-                    lapsed=b.lapsed_nanos,
-                    lapses=b.lapses,
+                    expired=b.expired_nanos,
+                    expiries=b.expiries,
                     open_holds=b.open_holds,
                     models=tuple(sorted(b.models.items())),
                     start=b.starts_ms,
@@ -260,7 +260,7 @@ class Histories(RuleBasedStateMachine):
         if self.in_full:
             assert shown[0] == shown[1] == shown[2]
         for told in self.told.values():
-            assert sorted(told) == sorted(self.model.lapsed_ever())
+            assert sorted(told) == sorted(self.model.expired_ever())
 
 
 def _say(answer: Reservation) -> str:
@@ -278,10 +278,10 @@ def _say(answer: Reservation) -> str:
 
 
 def _comparable(answer: Reservation | Settled | UnknownAccount) -> Any:
-    """Return an answer with its lapses in order of their ids, since each store finds them in its own."""
+    """Return an answer with its expiries in order of their ids, since each store finds them in its own."""
     if not isinstance(answer, Granted | Refused | Settled):
         return answer
-    return replace(answer, lapsed=tuple(sorted(answer.lapsed, key=lambda lapse: lapse.hold_id)))
+    return replace(answer, expired=tuple(sorted(answer.expired, key=lambda expiry: expiry.hold_id)))
 
 
 def _ended(answer: Settled) -> str:

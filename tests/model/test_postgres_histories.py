@@ -9,7 +9,7 @@ from itertools import count
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import initialize
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import fresh_url, shared_server
@@ -34,9 +34,9 @@ class PostgresHistories(Histories):
         self.disk = [open_store(_url(), project=project, clock=self.clock) for _ in range(2)]
         self.memory = open_store("memory://", project=project, clock=self.clock)
         self.told = {0: [], 1: []}
-        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        self.memory.on_expiry(lambda expiry: self.told[0].append(expiry.hold_id))
         for store in self.disk:
-            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+            store.on_expiry(lambda expiry: self.told[1].append(expiry.hold_id))
         self.model = Model()
         self.holds = []
         for account in ("user:1", "project:p"):

@@ -11,7 +11,7 @@ import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import initialize, rule
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
 from budgetguard.stores.redis_link import Script
@@ -47,9 +47,9 @@ class RedisHistories(Histories):
         self.disk = [open_store(server.url, project=project, clock=self.clock) for _ in range(2)]
         self.memory = open_store("memory://", project=project, clock=self.clock)
         self.told = {0: [], 1: []}
-        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        self.memory.on_expiry(lambda expiry: self.told[0].append(expiry.hold_id))
         for store in self.disk:
-            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+            store.on_expiry(lambda expiry: self.told[1].append(expiry.hold_id))
         self.model = Model()
         self.holds = []
         for account in ("user:1", "project:p"):
@@ -67,7 +67,7 @@ class RedisHistories(Histories):
 
 
 class HastyHistories(RedisHistories):
-    """As a script sees it that may end one lapse a run only, and is sent again for the next."""
+    """As a script sees it that may end one expiry a run only, and is sent again for the next."""
 
     @initialize()
     def begin(self) -> None:

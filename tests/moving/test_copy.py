@@ -8,18 +8,18 @@ from typing import Any, cast
 
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Settlement
+from budgetguard.core.rows import Export, Stored, StoredAccount, StoredHold
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Settlement
-from budgetguard.moving import Progress, copy
-from budgetguard.rows import Export, Stored, StoredAccount, StoredHold
 from budgetguard.stores import open_store
 from budgetguard.stores.base import public_url
 from budgetguard.stores.movable import COPY, Movable
+from budgetguard.stores.moving import Progress, copy
+from budgetguard.stores.verifying import verify
 from budgetguard.testing._contract_base import USER, budget, granted, hold, money, settled
 from budgetguard.testing._contract_moving import exported, live, sorted_rows
 from budgetguard.testing.clock import FakeClock
-from budgetguard.verifying import verify
 
 from .conftest import NewUrl
 
@@ -187,7 +187,7 @@ class Forgetful:
 def changed(one: Stored, what: str) -> Stored:
     if what == "spent" and isinstance(one, StoredAccount) and one.name == USER and one.row is not None:
         one.row["spent"] += 1
-    if what == "cost" and isinstance(one, StoredHold) and one.row["state"] == "lapsed":
+    if what == "cost" and isinstance(one, StoredHold) and one.row["state"] == "expired":
         one.row["cost"] += 1
     return one
 

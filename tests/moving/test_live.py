@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.delivering import deliver
-from budgetguard.moving import copy
+from budgetguard.core.accounts import Budget
+from budgetguard.engine.delivering import deliver
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store, public_url
 from budgetguard.stores.movable import Movable
-from budgetguard.verifying import verify
+from budgetguard.stores.moving import copy
+from budgetguard.stores.verifying import verify
 
 from ._writer import MOVED, USERS
 from .conftest import NewUrl
@@ -129,7 +129,7 @@ def test_programs_that_write_through_a_move_have_every_call_booked_once(
         assert verify(target)
 
 
-def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_lapse(
+def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_expire(
     new_url: NewUrl, writers: Writers, spool: Path
 ) -> None:
     old_url, url = new_url("disk"), new_url("postgresql")
@@ -150,7 +150,7 @@ def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_lapse
         left = list(target.holds())
         assert len(lost) <= len(left) <= WRITERS * 2
         assert booked == {name: cost for name, cost in writers.billed.items() if name not in lost}
-        assert all(hold.on_lapse_nanos >= min(lost.values(), default=0) for hold in left)
+        assert all(hold.on_expiry_nanos >= min(lost.values(), default=0) for hold in left)
         assert verify(target)
 
 

@@ -11,15 +11,15 @@ import psycopg
 import pytest
 import redis
 
-from budgetguard.accounts import Budget
-from budgetguard.rows import Export, Stored
+from budgetguard.core.accounts import Budget
+from budgetguard.core.rows import Export, Stored
 from budgetguard.stores import open_store
 from budgetguard.stores.memory import MemoryStore
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.verifying import Difference, verify
 from budgetguard.testing._contract_base import PROJECT, USER, granted, hold, settled
 from budgetguard.testing._contract_moving import live
 from budgetguard.testing.clock import FakeClock
-from budgetguard.verifying import Difference, verify
 from tests.servers.postgres import shared_server
 from tests.servers.valkey import ValkeyServer
 
@@ -43,7 +43,7 @@ DISK = [
 POSTGRES = [
     ("UPDATE accounts SET spent_nanos = spent_nanos + 1 WHERE name = 'user:1'", [("spent", None, 1)]),
     ("UPDATE accounts SET held_nanos = held_nanos - 5 WHERE name = 'user:1'", [("held", None, -5)]),
-    ("UPDATE accounts SET lapses = lapses + 1 WHERE name = 'user:1'", [("lapses", None, 1)]),
+    ("UPDATE accounts SET expiries = expiries + 1 WHERE name = 'user:1'", [("expiries", None, 1)]),
     ("UPDATE accounts SET models = '{\"x\": 2, \"gpt-4o\": 12}' WHERE name = 'user:1'", [("spent", "x", 2)]),
     ("UPDATE accounts SET open_holds = 3 WHERE name = 'user:1'", [("open holds", None, 2)]),
     ("DELETE FROM charges", [("open holds listed", None, -1)]),
@@ -52,7 +52,7 @@ POSTGRES = [
 REDIS = [
     ("return redis.call('HINCRBY', P .. 'a:user:1', 'spent', 1)", [("spent", None, 1)]),
     ("return redis.call('HINCRBY', P .. 'a:user:1', 'held', -5)", [("held", None, -5)]),
-    ("return redis.call('HINCRBY', P .. 'a:user:1', 'lapsed', 4)", [("lapsed", None, 4)]),
+    ("return redis.call('HINCRBY', P .. 'a:user:1', 'expired', 4)", [("expired", None, 4)]),
     ("return redis.call('HSET', P .. 'm:user:1', 'x', 2)", [("spent", "x", 2)]),
     (
         "return redis.call('ZADD', P .. 'o:user:1', 9e15, 'f')",

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.windows import system_clock
 
 TEN = Budget(1_000)
 

@@ -17,16 +17,16 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.bookkeeping import Bookkeeper
 from budgetguard.config import Settings
-from budgetguard.context import budget_user
+from budgetguard.core.money import Nanos, to_usd
+from budgetguard.core.usage import Usage
+from budgetguard.engine.context import budget_user
+from budgetguard.engine.engine import Engine
+from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
-from budgetguard.money import Nanos, to_usd
-from budgetguard.patch import patch, unpatch
 from budgetguard.pricing.book import PriceBook
-from budgetguard.projection import project_chat
+from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing.openai_server import OpenAIServer, Reply
-from budgetguard.usage import Usage
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {
@@ -66,8 +66,8 @@ STORES = ("memory", "disk")
 
 
 @contextmanager
-def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Bookkeeper]:
-    """Patch openai for a keeper that gives each new user the budget; nobody made the user before.
+def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Engine]:
+    """Patch openai for a engine that gives each new user the budget; nobody made the user before.
 
     Args:
         store: `memory`, `disk`, or a URL.
@@ -75,14 +75,14 @@ def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Bookkeeper]:
         limit: the budget.
     """
     urls = {"memory": "memory://", "disk": f"disk://{folder / 'books'}"}
-    keeper = Bookkeeper(Settings(store=urls.get(store, store), default_budget=to_usd(limit)))
-    patch(keeper)
+    engine = Engine(Settings(store=urls.get(store, store), default_budget=to_usd(limit)))
+    patch(engine)
     try:
         with budget_user("1234"):
-            yield keeper
+            yield engine
     finally:
         unpatch()
-        keeper.store.close()
+        engine.store.close()
 
 
 def call(client: openai.OpenAI, *, stream: bool) -> bool:
@@ -150,7 +150,7 @@ def reply(case: Case, gate: threading.Event | None = None) -> Reply:
     return Reply(prompt_tokens=case.billed_input, completion_tokens=25, chunks=5, pause_after=2, gate=gate)
 
 
-def check(keeper: Bookkeeper, server: OpenAIServer, case: Case, passed: int) -> None:
+def check(engine: Engine, server: OpenAIServer, case: Case, passed: int) -> None:
     """The server saw as many calls as may pass, and the books are what it billed."""
     assert passed in case.passed
     assert server.count() == passed
@@ -159,7 +159,7 @@ def check(keeper: Bookkeeper, server: OpenAIServer, case: Case, passed: int) -> 
         for used in server.billed
     )
     assert billed == passed * case.cost
-    balance = keeper.store.read("user:1234")
+    balance = engine.store.read("user:1234")
     assert balance is not None
     assert (balance.limit_nanos, balance.spent_nanos, balance.held_nanos) == (case.limit, billed, 0)
 
@@ -179,11 +179,11 @@ def wait_for(condition: Callable[[], bool]) -> bool:
 def test_of_thirty_calls_in_a_row_ten_go_out(store: str, stream: bool, case: Case, tmp_path: Path) -> None:
     with (
         OpenAIServer(reply(case)) as server,
-        keeping(store, tmp_path, case.limit) as keeper,
+        keeping(store, tmp_path, case.limit) as engine,
         openai.OpenAI(base_url=server.base_url, api_key="test") as client,
     ):
         passed = sum(call(client, stream=stream) for _ in range(30))
-        check(keeper, server, case, passed)
+        check(engine, server, case, passed)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -192,7 +192,7 @@ def test_of_thirty_calls_in_a_row_ten_go_out(store: str, stream: bool, case: Cas
 def test_of_thirty_two_calls_at_once_ten_go_out(store: str, crowd: str, case: Case, tmp_path: Path) -> None:
     gate = threading.Event()
     told: list[bool] = []
-    with OpenAIServer(reply(case, gate)) as server, keeping(store, tmp_path, case.limit) as keeper:
+    with OpenAIServer(reply(case, gate)) as server, keeping(store, tmp_path, case.limit) as engine:
         running = threading.Thread(target=CROWDS[crowd], args=(server.base_url, told.append))
         running.start()
         try:
@@ -204,7 +204,7 @@ def test_of_thirty_two_calls_at_once_ten_go_out(store: str, crowd: str, case: Ca
             gate.set()
             running.join(PATIENCE)
         assert (len(told), sum(told)) == (CALLERS, in_flight)
-        check(keeper, server, case, in_flight)
+        check(engine, server, case, in_flight)
 
 
 def _process(store: str, folder: Path, limit: Nanos, base_url: str, told: Any) -> None:
@@ -250,5 +250,5 @@ def processes_let_ten_out(store: str, case: Case, tmp_path: Path) -> None:
                 process.join(PATIENCE)
         assert [process.exitcode for process in processes] == [0] * 4
         assert sum(answers) == in_flight
-        with keeping(store, tmp_path, case.limit) as keeper:
-            check(keeper, server, case, in_flight)
+        with keeping(store, tmp_path, case.limit) as engine:
+            check(engine, server, case, in_flight)

@@ -13,10 +13,10 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import Store, open_store
-from budgetguard.windows import system_clock
 from tests.servers.postgres import fresh_url, shared_server
 
 from ._workers import TEN, ask_for_one_each, cross_thresholds, make_hold, reserve_and_settle
@@ -177,7 +177,7 @@ def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: 
 
 
 def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agrees() -> None:
-    """Every verb, on accounts in any order, with holds that lapse under everybody's hands."""
+    """Every verb, on accounts in any order, with holds that expiry under everybody's hands."""
     server = shared_server()
     url = fresh_url(server)
     stores = [open_store(f"{url}&timeout=60", project="p") for _ in range(3)]
@@ -249,5 +249,5 @@ def _check_sums(store: Store) -> None:
         assert balance.open_holds == held[balance.account]
         assert balance.spent_nanos == sum(balance.models.values())
         assert balance.held_nanos >= 0
-        if balance.duration is None and balance.lapses == 0:
-            assert balance.lapsed_nanos == 0
+        if balance.duration is None and balance.expiries == 0:
+            assert balance.expired_nanos == 0

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Granted, Refused, Settlement
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Refused, Settlement
 from budgetguard.stores import open_store
 
 from ._workers import TEN, ask_for_one_each, cross_thresholds, make_hold, reserve_and_settle

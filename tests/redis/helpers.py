@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from budgetguard.accounts import Balance, Budget
-from budgetguard.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.stores import Store
-from budgetguard.windows import system_clock
 
 USER = "user:1"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from budgetguard.holds import Granted, Refused
-from budgetguard.money import MAX_NANOS
+from budgetguard.core.holds import Granted, Refused
+from budgetguard.core.money import MAX_NANOS
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
 from tests.servers.valkey import ValkeyServer
@@ -36,7 +36,7 @@ def test_the_last_nano_of_a_large_budget_decides(server: ValkeyServer, clock: Fa
 
 
 @pytest.mark.parametrize("amount", LARGE)
-def test_a_large_hold_is_given_back_lapsed_and_taken_back_to_the_nano(
+def test_a_large_hold_is_given_back_expired_and_taken_back_to_the_nano(
     server: ValkeyServer, clock: FakeClock, amount: int
 ) -> None:
     store = open_store(server.url, project="p", clock=clock)
@@ -46,11 +46,11 @@ def test_a_large_hold_is_given_back_lapsed_and_taken_back_to_the_nano(
     clock.advance(1)
     assert money(store) == (None, amount, 0)
     assert now(store).models == {"m": amount}
-    assert now(store).lapsed_nanos == amount
+    assert now(store).expired_nanos == amount
     assert settled(store, call, amount - 1).late
     assert money(store) == (None, amount - 1, 0)
     (record,) = store.calls()
-    assert (record.amount_nanos, record.on_lapse_nanos, record.cost_nanos) == (amount, amount, amount - 1)
+    assert (record.amount_nanos, record.on_expiry_nanos, record.cost_nanos) == (amount, amount, amount - 1)
     store.close()
 
 

@@ -7,12 +7,12 @@ import time
 import pytest
 import redis
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.stores import Store, open_store
 from budgetguard.stores import redis as redis_store
-from budgetguard.windows import system_clock
 from tests.servers.valkey import ValkeyServer
 
 from .conftest import Start

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Granted
 from budgetguard.stores import open_store
 from tests.servers.proxy import Proxy
 from tests.servers.valkey import ValkeyServer, free_port
@@ -143,7 +143,7 @@ def test_a_server_that_stops_answering_is_a_store_error_within_the_stated_time(s
     finally:
         server.resume()
     held = now(store).held_nanos
-    assert held in (0, 10)  # what was sent may have been done: it counts once, and lapses
+    assert held in (0, 10)  # what was sent may have been done: it counts once, and expiries
     store.close()
 
 

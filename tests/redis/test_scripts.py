@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from budgetguard import windows
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Hold, Lapse, Refused, Settlement, new_hold_id
-from budgetguard.learning import FADE_AT, observe
+from budgetguard.core import windows
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Expiry, Hold, Refused, Settlement, new_hold_id
+from budgetguard.core.learning import FADE_AT, observe
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
 from budgetguard.testing.clock import FakeClock
@@ -71,7 +71,7 @@ def test_a_verb_is_one_round_trip(server: ValkeyServer, client: redis.Redis) -> 
 # Time
 
 
-def test_clients_whose_clocks_are_an_hour_apart_agree_on_windows_and_lapses(
+def test_clients_whose_clocks_are_an_hour_apart_agree_on_windows_and_expiries(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = windows.time_ns
@@ -87,7 +87,7 @@ def test_clients_whose_clocks_are_an_hour_apart_agree_on_windows_and_lapses(
     granted(late, make_hold(40, ttl=HOUR // 2))
     shift[0] = -1
     assert money(early) == (100, 0, 100)
-    assert now(early).lapses == 0
+    assert now(early).expiries == 0
     assert settled(early, call, 5).late is False
     assert [h.expires_ms - made.created_ms < HOUR for h in late.holds()] == [True]
     early.close()
@@ -190,39 +190,39 @@ def test_a_budget_set_while_another_client_changes_it_is_set_on_what_that_one_le
     other.close()
 
 
-# Lapses
+# Expiries
 
 
-def test_a_thousand_holds_lapse_in_one_verb_and_each_is_told_once(server: ValkeyServer) -> None:
+def test_a_thousand_holds_expiry_in_one_verb_and_each_is_told_once(server: ValkeyServer) -> None:
     clock = FakeClock()
     store = open_store(server.url, project="p", clock=clock)
-    told: list[Lapse] = []
-    store.on_lapse(told.append)
+    told: list[Expiry] = []
+    store.on_expiry(told.append)
     budget(store, 10**6)
     budget(store, 10**6, "project:p")
     lost = [granted(store, make_hold(3, USER, "project:p", ttl=1_000, now=clock())).id for _ in range(1_000)]
     clock.advance(1)
     assert money(store, "project:p") == (10**6, 3_000, 0)
     assert money(store) == (10**6, 3_000, 0)
-    assert now(store).lapses == 1_000
-    assert sorted(lapse.hold_id for lapse in told) == sorted(lost)
+    assert now(store).expiries == 1_000
+    assert sorted(expiry.hold_id for expiry in told) == sorted(lost)
     store.close()
 
 
-def test_a_refusal_tells_all_the_lapses_however_many_runs_of_the_script_they_took(
+def test_a_refusal_tells_all_the_expiries_however_many_runs_of_the_script_they_took(
     server: ValkeyServer,
 ) -> None:
     clock = FakeClock()
     store = open_store(server.url, project="p", clock=clock)
-    told: list[Lapse] = []
-    store.on_lapse(told.append)
+    told: list[Expiry] = []
+    store.on_expiry(told.append)
     budget(store, 10**6)
     for _ in range(300):
         granted(store, make_hold(3, ttl=1_000, now=clock()))
     clock.advance(1)
     refused = store.reserve(make_hold(10**7, now=clock()))
     assert isinstance(refused, Refused)
-    assert len({lapse.hold_id for lapse in refused.lapsed}) == 300
+    assert len({expiry.hold_id for expiry in refused.expired}) == 300
     assert told == []
     store.close()
 

@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import httpx2
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock
 from budgetguard.server.app import ROUTES
 from budgetguard.server.routes import Route
-from budgetguard.windows import system_clock
-from budgetguard.wire.requests import budget_to_json, hold_to_json, settlement_to_json
+from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
 
 BY_NAME = {route.name: route for route in ROUTES}
 

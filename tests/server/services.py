@@ -13,11 +13,11 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from budgetguard.core.windows import Clock, system_clock
 from budgetguard.server.app import create_app
 from budgetguard.server.keys import KEYS_PROJECT, create_key, revoke_key
 from budgetguard.server.options import Options
 from budgetguard.stores.base import Store, open_store
-from budgetguard.windows import Clock, system_clock
 
 
 @dataclass(slots=True)

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.stores.movable import Movable
+from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
-from budgetguard.verifying import verify
 from tests.model.naive import Model
 from tests.model.test_histories import Histories
 
@@ -50,9 +50,9 @@ class HostedHistories(Histories):
         ]
         self.memory = open_store("memory://", project=project, clock=self.clock)
         self.told = {0: [], 1: []}
-        self.memory.on_lapse(lambda lapse: self.told[0].append(lapse.hold_id))
+        self.memory.on_expiry(lambda expiry: self.told[0].append(expiry.hold_id))
         for store in self.disk:
-            store.on_lapse(lambda lapse: self.told[1].append(lapse.hold_id))
+            store.on_expiry(lambda expiry: self.told[1].append(expiry.hold_id))
         self.model = Model()
         self.holds = []
         for account in ("user:1", "project:p"):

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Settled, Settlement, UnknownAccount, Unlimited
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Granted, Settled, Settlement, UnknownAccount, Unlimited
 from budgetguard.stores import Store, open_store
 from budgetguard.testing._http import Connection, HTTPRequest
 from tests.race._workers import make_hold
@@ -37,8 +37,8 @@ BALANCE = {
     "created_ms": 0,
     "updated_ms": 0,
     "models": {},
-    "lapsed_nanos": 0,
-    "lapses": 0,
+    "expired_nanos": 0,
+    "expiries": 0,
     "open_holds": 0,
 }
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from budgetguard import Guard
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Settled, Settlement
 from budgetguard.errors import StoreError
-from budgetguard.holds import Granted, Settled, Settlement
 from budgetguard.stores import Store, open_store
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
 from tests.race._workers import make_hold
@@ -91,10 +91,10 @@ def test_a_service_killed_again_and_again_under_load_loses_no_call_and_books_non
         for each in working:
             each.result()
     assert max(spooled) > 0, "no call ended while the service was away"
-    while guard.keeper._outbox.flush() is not None or guard.keeper._outbox:
+    while guard.engine._outbox.flush() is not None or guard.engine._outbox:
         time.sleep(0.05)
     balance = patient.balance("u")
-    assert (balance.spent_nanos, balance.held_nanos, balance.lapses) == (len(made) * COST, 0, 0)
+    assert (balance.spent_nanos, balance.held_nanos, balance.expiries) == (len(made) * COST, 0, 0)
     assert sum(call.state == "settled" for call in patient.calls()) == len(made)
     assert list((tmp_path / "spool").glob("*/0*.json")) == []
     guard.close()

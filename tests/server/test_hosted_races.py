@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Granted, Refused, Settlement
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Granted, Refused, Settlement
 from budgetguard.stores import Store, open_store
 from tests.race._workers import TEN, ask_for_one_each, cross_thresholds, make_hold, reserve_and_settle
 from tests.race.test_stores import run_processes

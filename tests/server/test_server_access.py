@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.app import ROUTES
 from budgetguard.server.app import Service as Application

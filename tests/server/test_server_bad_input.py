@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store
 
@@ -160,7 +160,7 @@ WRONG: list[tuple[str, str, Any]] = [
     (name, field, value)
     for name, field, values in (
         ("reserve", "amount", [-1, 2**53, 1.5, "1", True, None, 1e300, 10**400, [], {}]),
-        ("reserve", "on_lapse", [-1, 2**53, "0"]),
+        ("reserve", "on_expiry", [-1, 2**53, "0"]),
         ("reserve", "ttl", [-1, 10**30, 0.5]),
         ("reserve", "created", [-1, 10**30, "now"]),
         ("reserve", "id", ["", "x", 7, None, "0" * 11 + "g" + "0" * 20, "0" * 12 + "\n" * 8, "0" * 10_001]),

@@ -16,9 +16,9 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settlement
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import Hold, HoldRecord, Lapse, Reservation, Settlement
 from budgetguard.server.events import Events
 from budgetguard.server.keys import EVENTS_PROJECT, LEADER_PROJECT
 from budgetguard.server.projects import Projects
@@ -26,8 +26,8 @@ from budgetguard.server.schedule import Delivery, Lease, Schedule
 from budgetguard.server.webhooks import Webhook, sign
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store
+from budgetguard.stores.wire.requests import hold_to_json, settlement_to_json
 from budgetguard.testing.clock import DEFAULT_START, FakeClock
-from budgetguard.wire.requests import hold_to_json, settlement_to_json
 from tests.servers.postgres import fresh_url, shared_server
 from tests.servers.valkey import ValkeyServer
 
@@ -178,7 +178,7 @@ def test_what_was_not_taken_is_sent_by_a_server_that_is_started_later(tmp_path: 
     assert waiting(url) == []
 
 
-def test_windows_that_end_and_holds_that_lapse_are_told_though_nobody_asks(tmp_path: Path) -> None:
+def test_windows_that_end_and_holds_that_expiry_are_told_though_nobody_asks(tmp_path: Path) -> None:
     url, clock = f"disk://{tmp_path}/b", FakeClock()
     with receiving() as receiver:
         options = {**QUICK, "webhook": Webhook(receiver.url, SECRET)}
@@ -192,9 +192,9 @@ def test_windows_that_end_and_holds_that_lapse_are_told_though_nobody_asks(tmp_p
                 assert granted.json()["answer"] == "granted"
             passed(url, clock)
             clock.advance(61)
-            lapse = receiver.wait_for(1, "hold.lapsed")[0]
-            assert lapse["data"]["hold"]["hold_id"] == asked.id
-            assert lapse["data"]["hold"]["booked"] == 30
+            expiry = receiver.wait_for(1, "hold.expired")[0]
+            assert expiry["data"]["hold"]["hold_id"] == asked.id
+            assert expiry["data"]["hold"]["booked"] == 30
             clock.advance(3600)
             started = receiver.wait_for(1, "window.started")[0]
             assert started["data"]["account"] == "user:1"
@@ -206,7 +206,7 @@ def test_windows_that_end_and_holds_that_lapse_are_told_though_nobody_asks(tmp_p
             clock.advance(3600)
             receiver.wait_for(2, "window.started")
         kinds = [one.event["type"] for one in receiver.came]
-        assert kinds == ["hold.lapsed", "window.started", "window.started"]
+        assert kinds == ["hold.expired", "window.started", "window.started"]
 
 
 def test_windows_that_began_before_there_was_a_webhook_are_not_told(tmp_path: Path) -> None:
@@ -391,11 +391,11 @@ def test_a_project_that_cannot_be_read_keeps_no_other_from_being_gone_over(
         return found(self, project)
 
     monkeypatch.setattr(Projects, "store", store)
-    lapses: list[Lapse] = []
-    projects.store("b").on_lapse(lapses.append)
+    expiries: list[Expiry] = []
+    projects.store("b").on_expiry(expiries.append)
     clock.advance(61)
     Schedule(projects, Lease(projects.leader, clock, "one", 30.0, clock), 60.0, events, ticks=clock).step()
-    assert [one.hold_id for one in lapses] == [asked.id]
+    assert [one.hold_id for one in expiries] == [asked.id]
     assert projects.own.read("service:passed") is None
     projects.close()
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from budgetguard.wire.requests import hold_to_json
+from budgetguard.stores.wire.requests import hold_to_json
 from tests.servers.postgres import fresh_url, shared_server
 from tests.servers.valkey import ValkeyServer
 

@@ -17,9 +17,10 @@ import anyio
 import httpx2
 import pytest
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import VOID, Charge, Settlement, new_hold_id
+from budgetguard.core.windows import system_clock, to_datetime
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.holds import VOID, Charge, Settlement, new_hold_id
 from budgetguard.server import gates, quotas, webhooks
 from budgetguard.server.bodies import MOST_VALUES, parse
 from budgetguard.server.connections import Connections
@@ -33,9 +34,8 @@ from budgetguard.server.problems import (
     TooManyRequests,
 )
 from budgetguard.server.webhooks import Webhook
-from budgetguard.windows import system_clock, to_datetime
-from budgetguard.wire.fields import LATEST, Fields, shown
-from budgetguard.wire.requests import hold_to_json, settlement_to_json
+from budgetguard.stores.wire.fields import LATEST, Fields, shown
+from budgetguard.stores.wire.requests import hold_to_json, settlement_to_json
 
 from .requests_of import hold
 from .services import Service, running
@@ -125,14 +125,14 @@ def test_a_key_that_spends_makes_budgets_and_repeats_and_limits_them(spender: ht
         ("admin", VOID, 0),
     ],
 )
-def test_what_a_lapse_has_booked_stays_until_it_is_known_what_was_spent(
+def test_what_an_expiry_has_booked_stays_until_it_is_known_what_was_spent(
     service: Service, role: str, settlement: Settlement, left: int
 ) -> None:
     one = replace(hold(60), ttl=1)
     with service.client(service.key("p", role)) as client:
         put(client)
         client.post(f"{P}/reserve", json=hold_to_json(one))
-        while not balance(client)["lapses"]:
+        while not balance(client)["expiries"]:
             time.sleep(0.01)
         body = {"hold": hold_to_json(one), "settlement": settlement_to_json(settlement)}
         answer = client.post(f"{P}/settle", json=body)

@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from budgetguard.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.windows import Clock, system_clock
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.windows import Clock, system_clock
 
 from .litellm_client import LiteLLMClient
 from .services import Service, running

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from jsonschema_rs import validator_for
 from schemathesis import Case, GenerationMode, checks
 
-from budgetguard.accounts import Budget
+from budgetguard.core.accounts import Budget
 from budgetguard.server.app import ROUTES
 from budgetguard.server.openapi import document, result_of
 

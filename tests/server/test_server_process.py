@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Settlement
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Settlement
 from budgetguard.stores import open_store
-from budgetguard.wire.requests import hold_to_json, settlement_to_json
+from budgetguard.stores.wire.requests import hold_to_json, settlement_to_json
 from tests.cli.helpers import COMMAND, clean_environment, run
 
 from .requests_of import hold

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx2
 
-from budgetguard.accounts import Budget
-from budgetguard.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.usage import Usage
-from budgetguard.windows import system_clock
-from budgetguard.wire.requests import budget_to_json, hold_to_json, settlement_to_json
+from budgetguard.core.accounts import Budget
+from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import system_clock
+from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
 
 from .services import Service
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from budgetguard.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget
 from budgetguard.server.views import LATE, Report, Views
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store

@@ -76,7 +76,7 @@ def _look() -> None:
 
 
 def _tell(sdk: str) -> None:
-    """Tell whoever began the run, in the files of `budgetguard.runlog`."""
+    """Tell whoever began the run, in the files of `budgetguard.engine.runlog`."""
     for path in os.environ.get("BUDGETGUARD_RUN_LOG", "").split(os.pathsep):
         try:
             file = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -90,7 +90,7 @@ def _tell(sdk: str) -> None:
 
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
-# As `budgetguard.checking` has them, which is not imported here.
+# As `budgetguard.providers.checking` has them, which is not imported here.
 _unguarded = [
     "ai21",
     "anthropic",

@@ -65,7 +65,7 @@ local function is_whole(text)
 end
 
 local cache, holds = {}, {}
-local needs, lapses = {}, {}
+local needs, expiries = {}, {}
 local left = BATCH
 
 local function fits(hint, duration, timezone, anchor, ends)
@@ -103,10 +103,10 @@ end
 local function load(id)
   local found = holds[id]
   if found == nil then
-    local row = call('HMGET', P .. 'h:' .. id, 'state', 'on', 'amount', 'on_lapse', 'model', 'expires', 'user')
+    local row = call('HMGET', P .. 'h:' .. id, 'state', 'on', 'amount', 'on_expiry', 'model', 'expires', 'user')
     found = row[1] and {
       id = id, key = P .. 'h:' .. id, state = row[1], on = cmsgpack.unpack(row[2]), amount = row[3],
-      on_lapse = row[4], model = row[5], expires = row[6], user = row[7],
+      on_expiry = row[4], model = row[5], expires = row[6], user = row[7],
     }
     holds[id] = found
   end
@@ -168,33 +168,33 @@ local function release(acc, hold, window)
   end
 end
 
-local function lapse(hold)
+local function expire(hold)
   for i = 1, #hold.on, 3 do
     local acc, window = account(hold.on[i]), hold.on[i + 1]
     if acc and not acc.fresh then
       release(acc, hold, window)
       if acc.window == window then
-        book(acc, hold.model, hold.on_lapse)
-        add(acc.key, 'lapsed', hold.on_lapse)
-        call('HINCRBY', acc.key, 'lapses', 1)
+        book(acc, hold.model, hold.on_expiry)
+        add(acc.key, 'expired', hold.on_expiry)
+        call('HINCRBY', acc.key, 'expiries', 1)
         hold.on[i + 2] = acc.epoch
       end
       keep(acc)
     end
   end
-  hold.state = 'lapsed'
-  call('HSET', hold.key, 'state', 'lapsed', 'outcome', 'unknown', 'cost', hold.on_lapse, 'ended', stamp,
+  hold.state = 'expired'
+  call('HSET', hold.key, 'state', 'expired', 'outcome', 'unknown', 'cost', hold.on_expiry, 'ended', stamp,
     'on', cmsgpack.pack(hold.on))
   gone(hold, stamp)
   local names = {}
   for i = 1, #hold.on, 3 do
     names[#names + 1] = hold.on[i]
   end
-  lapses[#lapses + 1] = {hold.id, names, hold.amount, hold.on_lapse, hold.model, hold.user}
+  expiries[#expiries + 1] = {hold.id, names, hold.amount, hold.on_expiry, hold.model, hold.user}
 end
 
 -- Tells whether all is done; if not, what was done stays, and the client sends the verb again.
-local function lapse_due(acc, sparing)
+local function expire_due(acc, sparing)
   local due = call('ZRANGEBYSCORE', P .. 'o:' .. acc.name, '-inf', stamp, 'LIMIT', 0, left + 2)
   for _, id in ipairs(due) do
     if id ~= sparing then
@@ -204,7 +204,7 @@ local function lapse_due(acc, sparing)
       left = left - 1
       local hold = load(id)
       if hold and hold.state == 'held' then
-        lapse(hold)
+        expire(hold)
       else
         call('ZREM', P .. 'o:' .. acc.name, id)
       end
@@ -217,7 +217,7 @@ local function clear(acc)
   call('DEL', P .. 'm:' .. acc.name)
   acc.epoch = int(call('HINCRBY', acc.key, 'epoch', 1))
   acc.spent = 0
-  call('HSET', acc.key, 'spent', '0', 'lapsed', '0', 'lapses', '0', 'crossed', '')
+  call('HSET', acc.key, 'spent', '0', 'expired', '0', 'expiries', '0', 'crossed', '')
 end
 
 local function is_over(acc)
@@ -238,12 +238,12 @@ local function foresee(acc)
   end
 end
 
--- Brings an account up to the present, windows after lapses. Tells whether all is done, as lapse_due does.
+-- Brings an account up to the present, windows after expiries. Tells whether all is done, as expire_due does.
 local function present(acc, sparing)
   if acc.fresh or moved then
     return true
   end
-  if not lapse_due(acc, sparing) then
+  if not expire_due(acc, sparing) then
     return false
   end
   if is_over(acc) then
@@ -275,7 +275,7 @@ local function new_account(name, budget, ephemeral)
     fresh = start and {
       'limit', budget.limit, 'duration', budget.duration, 'timezone', budget.timezone, 'anchor', anchor,
       'start', start, 'end', finish, 'window', budget.life, 'epoch', budget.life, 'spent', '0',
-      'held', '0', 'lapsed', '0', 'lapses', '0', 'crossed', '', 'created', stamp, 'updated', stamp,
+      'held', '0', 'expired', '0', 'expiries', '0', 'crossed', '', 'created', stamp, 'updated', stamp,
       'ephemeral', ephemeral and '1' or '0',
     } or {},
   }

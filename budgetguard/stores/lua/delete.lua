@@ -12,8 +12,8 @@ end
 -- One that is lost or damaged is forgotten all the same.
 acc = acc or {name = name, key = P .. 'a:' .. name}
 failure = false
-if not lapse_due(acc) then
-  return {'more', lapses}
+if not expire_due(acc) then
+  return {'more', expiries}
 end
 for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
   local hold = load(id)
@@ -31,4 +31,4 @@ for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
   end
 end
 forget(name)
-return {'deleted', lapses}
+return {'deleted', expiries}

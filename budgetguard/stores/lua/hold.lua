@@ -25,11 +25,11 @@ if not moved and hold.state == 'held' and tonumber(hold.expires) <= now then
   end
   for _, acc in ipairs(order) do
     if not present(acc) then
-      return {'more', lapses}
+      return {'more', expiries}
     end
   end
   if hold.state == 'held' then
-    lapse(hold)
+    expire(hold)
   end
 end
-return {'hold', id, call('HGETALL', hold.key), hold.on, lapses}
+return {'hold', id, call('HGETALL', hold.key), hold.on, expiries}

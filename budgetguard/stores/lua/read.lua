@@ -12,7 +12,7 @@ if failure and resetting and failure[1] == 'damaged' then
     local hold = load(id)
     held = held + (hold and hold.state == 'held' and is_whole(hold.amount) and tonumber(hold.amount) or 0)
   end
-  call('HSET', P .. 'a:' .. name, 'spent', '0', 'lapsed', '0', 'lapses', '0', 'held', int(math.min(held, MOST)))
+  call('HSET', P .. 'a:' .. name, 'spent', '0', 'expired', '0', 'expiries', '0', 'held', int(math.min(held, MOST)))
   cache, failure = {}, false
   acc = account(name)
 end
@@ -27,7 +27,7 @@ if #needs > 0 then
   return {'need', stamp, needs}
 end
 if not present(acc) then
-  return {'more', lapses}
+  return {'more', expiries}
 end
 if resetting then
   clear(acc)
@@ -35,4 +35,4 @@ if resetting then
   call('HSET', acc.key, 'updated', stamp)
   keep(acc)
 end
-return {'balance', describe(acc), lapses}
+return {'balance', describe(acc), expiries}

@@ -1,4 +1,4 @@
--- A page of holds in order of their ids, as stored, and whether each has lapsed since.
+-- A page of holds in order of their ids, as stored, and whether each has expired since.
 
 local index, low, high, size = take(), take(), take(), take()
 local ids = call('ZRANGEBYLEX', P .. index, low, high, 'LIMIT', 0, size)

@@ -3,7 +3,7 @@
 if moved then
   return {'moved', moved}
 end
-local id, amount, on_lapse, expires = take(), take(), take(), int(now + tonumber(take()))
+local id, amount, on_expiry, expires = take(), take(), take(), int(now + tonumber(take()))
 local first = at + 2
 at = first + tonumber(take()) - 1
 local last = at
@@ -34,7 +34,7 @@ if #needs > 0 then
 end
 for _, acc in ipairs(order) do
   if not present(acc) then
-    return {'more', lapses}
+    return {'more', expiries}
   end
 end
 if amount ~= '0' then
@@ -45,7 +45,7 @@ if amount ~= '0' then
     -- Both differences are exact as doubles wherever the outcome hangs on a single Nano.
     if wanted > limit - acc.spent - acc.held then
       acc.pin = int(limit)
-      return {'refused', describe(acc), lapses}
+      return {'refused', describe(acc), expiries}
     end
   end
 end
@@ -69,12 +69,12 @@ for _, acc in ipairs(order) do
   on[#on + 1] = acc.window
   on[#on + 1] = ''
 end
-call('HSET', P .. 'h:' .. id, 'state', 'held', 'on', cmsgpack.pack(on), 'amount', amount, 'on_lapse', on_lapse,
+call('HSET', P .. 'h:' .. id, 'state', 'held', 'on', cmsgpack.pack(on), 'amount', amount, 'on_expiry', on_expiry,
   'expires', expires, unpack(ARGV, first, last))
 call('ZADD', P .. 'holds', 0, id)
 call('ZADD', P .. 'open', 0, id)
 sweep()
-if #lapses == 0 then
+if #expiries == 0 then
   return mask
 end
-return {'granted', mask, lapses}
+return {'granted', mask, expiries}

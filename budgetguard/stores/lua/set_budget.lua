@@ -24,23 +24,23 @@ if not acc then
   end
   create(acc)
   keep(acc)
-  return {'balance', describe(acc), lapses}
+  return {'balance', describe(acc), expiries}
 end
 foresee(acc)
 if #needs > 0 then
   return {'need', stamp, needs}
 end
 if not present(acc) then
-  return {'more', lapses}
+  return {'more', expiries}
 end
 local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor', 'start')
 local instant = math.max(now, tonumber(row[4]))
 if not given or row[1] ~= seen.duration or row[2] ~= seen.timezone or row[3] ~= seen.anchor
   or instant < tonumber(window.start) or (window.finish ~= '' and instant >= tonumber(window.finish)) then
-  return {'row', stamp, row, lapses}
+  return {'row', stamp, row, expiries}
 end
 acc.updated = stamp
 call('HSET', acc.key, 'limit', budget.limit, 'duration', budget.duration, 'timezone', budget.timezone,
   'anchor', window.anchor, 'start', window.start, 'end', window.finish, 'updated', stamp)
 keep(acc)
-return {'balance', describe(acc), lapses}
+return {'balance', describe(acc), expiries}

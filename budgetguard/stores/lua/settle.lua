@@ -22,7 +22,7 @@ if hold then
   for i = 1, #hold.on, 3 do
     local acc = account(hold.on[i])
     if acc then
-      acc.place, acc.held_in, acc.lapsed_in = i, hold.on[i + 1], hold.on[i + 2]
+      acc.place, acc.held_in, acc.expired_in = i, hold.on[i + 1], hold.on[i + 2]
       order[#order + 1] = acc
     end
   end
@@ -32,7 +32,7 @@ elseif call('ZSCORE', P .. 'ended', id) or id <= (call('GET', P .. 'swept') or '
 elseif take() == 'known' then
   return failure or 'whole'
 else
-  hold = {id = id, key = P .. 'h:' .. id, state = 'held', on = {}, amount = take(), on_lapse = take()}
+  hold = {id = id, key = P .. 'h:' .. id, state = 'held', on = {}, amount = take(), on_expiry = take()}
   hold.expires = int(now + tonumber(take()))
   hold.model = take()
   first = at + 2
@@ -58,7 +58,7 @@ if #needs > 0 then
 end
 for _, acc in ipairs(order) do
   if not present(acc, id) then
-    return {'more', lapses}
+    return {'more', expiries}
   end
 end
 
@@ -86,7 +86,7 @@ local function crossed(acc)
   return found
 end
 
-local late = hold.state == 'lapsed'
+local late = hold.state == 'expired'
 local crossings = {}
 for _, acc in ipairs(order) do
   if acc.fresh then
@@ -100,10 +100,10 @@ for _, acc in ipairs(order) do
   end
   release(acc, hold, acc.held_in)
   if acc.window == acc.held_in then
-    if late and acc.lapsed_in == acc.epoch then
-      book(acc, hold.model, minus(hold.on_lapse))
-      add(acc.key, 'lapsed', minus(hold.on_lapse))
-      call('HINCRBY', acc.key, 'lapses', -1)
+    if late and acc.expired_in == acc.epoch then
+      book(acc, hold.model, minus(hold.on_expiry))
+      add(acc.key, 'expired', minus(hold.on_expiry))
+      call('HINCRBY', acc.key, 'expiries', -1)
     end
     book(acc, hold.model, cost)
     hold.on[acc.place + 2] = acc.epoch
@@ -117,7 +117,7 @@ for _, acc in ipairs(order) do
   keep(acc)
 end
 if hold.lost then
-  call('HSET', hold.key, 'amount', hold.amount, 'on_lapse', hold.on_lapse, 'expires', hold.expires,
+  call('HSET', hold.key, 'amount', hold.amount, 'on_expiry', hold.on_expiry, 'expires', hold.expires,
     unpack(ARGV, first, last))
   call('ZADD', P .. 'holds', 0, id)
 end
@@ -154,7 +154,7 @@ for _, seen in ipairs(observed) do
   end
 end
 sweep()
-if #crossings == 0 and #lapses == 0 then
+if #crossings == 0 and #expiries == 0 then
   return late and 'late' or 'settled'
 end
-return {late and 'late' or 'settled', crossings, lapses}
+return {late and 'late' or 'settled', crossings, expiries}

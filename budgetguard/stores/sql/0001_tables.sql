@@ -7,8 +7,8 @@ CREATE TABLE @schema@.accounts (
     limit_nanos bigint,
     spent_nanos bigint NOT NULL,
     held_nanos bigint NOT NULL,
-    lapsed_nanos bigint NOT NULL,
-    lapses bigint NOT NULL,
+    expired_nanos bigint NOT NULL,
+    expiries bigint NOT NULL,
     models jsonb NOT NULL,
     crossed bigint[] NOT NULL,
     duration text,
@@ -19,7 +19,7 @@ CREATE TABLE @schema@.accounts (
     window_no bigint NOT NULL,
     epoch_no bigint NOT NULL,
     open_holds bigint NOT NULL,
-    -- No open hold lapses before this. It may be too early, never too late; NULL where none is open.
+    -- No open hold expires before this. It may be too early, never too late; NULL where none is open.
     next_due_ms bigint,
     created_ms bigint NOT NULL,
     updated_ms bigint NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE @schema@.holds (
     windows bigint[] NOT NULL,
     epochs bigint[],
     amount_nanos bigint NOT NULL,
-    on_lapse_nanos bigint NOT NULL,
+    on_expiry_nanos bigint NOT NULL,
     cost_nanos bigint NOT NULL,
     created_ms bigint NOT NULL,
     expires_ms bigint NOT NULL,

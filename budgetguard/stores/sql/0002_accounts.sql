@@ -13,8 +13,8 @@ CREATE FUNCTION @schema@.balance(a @schema@.accounts) RETURNS jsonb LANGUAGE sql
         'account', a.name, 'limit_nanos', a.limit_nanos, 'spent_nanos', a.spent_nanos,
         'held_nanos', a.held_nanos, 'duration', a.duration, 'timezone', a.timezone,
         'starts_ms', a.starts_ms, 'resets_ms', a.ends_ms, 'created_ms', a.created_ms,
-        'updated_ms', a.updated_ms, 'models', a.models, 'lapsed_nanos', a.lapsed_nanos,
-        'lapses', a.lapses, 'open_holds', a.open_holds)
+        'updated_ms', a.updated_ms, 'models', a.models, 'expired_nanos', a.expired_nanos,
+        'expiries', a.expiries, 'open_holds', a.open_holds)
 $$;
 
 -- The spend by model with a cost added to one; a model that cost nothing in the end is not listed.
@@ -107,15 +107,15 @@ BEGIN
 END
 $$;
 
--- Bring accounts up to the present: end the holds that have lapsed, then, if `p_roll`, the windows that
--- are over. A hold that lapses is booked on all of its accounts, in the windows that are stored; so an
+-- Bring accounts up to the present: end the holds that have expired, then, if `p_roll`, the windows that
+-- are over. A hold that expires is booked on all of its accounts, in the windows that are stored; so an
 -- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked`, which are
 -- those that this verb has locked indeed, are written.
 -- `p_windows` are the next windows as the client computed them; one counts if it was computed from the
 -- span that is stored, and if it is the present one.
 CREATE FUNCTION @schema@.catch_up(
     p_project text, p_names text[], p_locked text[], p_now bigint, p_sparing text, p_roll boolean,
-    p_windows jsonb, OUT again jsonb, OUT lapsed jsonb
+    p_windows jsonb, OUT again jsonb, OUT expired jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_due text[];
@@ -123,7 +123,7 @@ DECLARE
     v_lock text[];
     v_over jsonb;
 BEGIN
-    lapsed := '[]';
+    expired := '[]';
     p_names := array(SELECT n FROM unnest(p_names) n WHERE n = ANY (p_locked));
     SELECT coalesce(array_agg(DISTINCT c.hold_id), '{}') INTO v_due FROM @schema@.charges c
     WHERE c.project = p_project AND c.account = ANY (p_names) AND c.expires_ms <= p_now
@@ -145,11 +145,11 @@ BEGIN
         RETURN;
     END IF;
     IF v_due <> '{}' THEN
-        lapsed := @schema@.lapse(p_project, v_due, p_now);
+        expired := @schema@.expire(p_project, v_due, p_now);
     END IF;
     IF p_roll THEN
         UPDATE @schema@.accounts a SET starts_ms = w.start, ends_ms = w."end", window_no = a.window_no + 1,
-            epoch_no = a.epoch_no + 1, held_nanos = 0, spent_nanos = 0, lapsed_nanos = 0, lapses = 0,
+            epoch_no = a.epoch_no + 1, held_nanos = 0, spent_nanos = 0, expired_nanos = 0, expiries = 0,
             models = '{}', crossed = '{}'
         FROM @schema@.windows(p_windows) w
         WHERE a.project = p_project AND a.name = ANY (p_names) AND a.ends_ms <= p_now AND w.account = a.name;
@@ -168,13 +168,13 @@ CREATE FUNCTION @schema@.windows(p_windows jsonb) RETURNS TABLE (
 $$;
 
 -- End holds that nobody ended, on all of their accounts, and tell of them.
-CREATE FUNCTION @schema@.lapse(p_project text, p_ids text[], p_now bigint) RETURNS jsonb
+CREATE FUNCTION @schema@.expire(p_project text, p_ids text[], p_now bigint) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_told jsonb;
 BEGIN
     WITH ended AS (
-        UPDATE @schema@.holds h SET state = 'lapsed', outcome = 'unknown', cost_nanos = h.on_lapse_nanos,
+        UPDATE @schema@.holds h SET state = 'expired', outcome = 'unknown', cost_nanos = h.on_expiry_nanos,
             ended_ms = p_now,
             epochs = (
                 SELECT array_agg(CASE WHEN a.window_no = c.window_no THEN a.epoch_no END ORDER BY c.place)
@@ -183,27 +183,27 @@ BEGIN
         WHERE h.project = p_project AND h.id = ANY (p_ids)
         RETURNING h.*
     ), shares AS (
-        SELECT a.name, e.model, e.amount_nanos, e.on_lapse_nanos, a.window_no = c.window_no AS counts
+        SELECT a.name, e.model, e.amount_nanos, e.on_expiry_nanos, a.window_no = c.window_no AS counts
         FROM ended e, unnest(e.accounts, e.windows) c(account, window_no), @schema@.accounts a
         WHERE a.project = p_project AND a.name = c.account
     ), models AS (
         SELECT s.name, jsonb_object_agg(s.model, s.nanos) AS nanos FROM (
             SELECT t.name, t.model, sum(t.nanos) AS nanos FROM (
-                SELECT s.name, s.model, s.on_lapse_nanos AS nanos FROM shares s WHERE s.counts
+                SELECT s.name, s.model, s.on_expiry_nanos AS nanos FROM shares s WHERE s.counts
                 UNION ALL
                 SELECT a.name, m.key, m.value::bigint FROM @schema@.accounts a, jsonb_each_text(a.models) m
                 WHERE a.project = p_project AND a.name IN (SELECT s.name FROM shares s)
             ) t GROUP BY t.name, t.model HAVING sum(t.nanos) <> 0
         ) s GROUP BY s.name
     ), sums AS (
-        SELECT s.name, count(*) AS holds, count(*) FILTER (WHERE s.counts) AS lapses,
+        SELECT s.name, count(*) AS holds, count(*) FILTER (WHERE s.counts) AS expiries,
             coalesce(sum(s.amount_nanos) FILTER (WHERE s.counts), 0) AS held,
-            coalesce(sum(s.on_lapse_nanos) FILTER (WHERE s.counts), 0) AS booked
+            coalesce(sum(s.on_expiry_nanos) FILTER (WHERE s.counts), 0) AS booked
         FROM shares s GROUP BY s.name
     ), booked AS (
         UPDATE @schema@.accounts a SET open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
-            spent_nanos = a.spent_nanos + s.booked, lapsed_nanos = a.lapsed_nanos + s.booked,
-            lapses = a.lapses + s.lapses, models = coalesce(m.nanos, '{}')
+            spent_nanos = a.spent_nanos + s.booked, expired_nanos = a.expired_nanos + s.booked,
+            expiries = a.expiries + s.expiries, models = coalesce(m.nanos, '{}')
         FROM sums s LEFT JOIN models m ON m.name = s.name WHERE a.project = p_project AND a.name = s.name
     ), closed AS (
         DELETE FROM @schema@.charges c USING ended e
@@ -211,7 +211,7 @@ BEGIN
             AND c.hold_id = e.id
     )
     SELECT coalesce(jsonb_agg(jsonb_build_object('hold_id', e.id, 'accounts', e.accounts,
-        'amount', e.amount_nanos, 'booked', e.on_lapse_nanos, 'user', e."user", 'model', e.model)
+        'amount', e.amount_nanos, 'booked', e.on_expiry_nanos, 'user', e."user", 'model', e.model)
         ORDER BY e.expires_ms, e.id), '[]') INTO v_told
     FROM ended e;
     RETURN v_told;

@@ -1,10 +1,10 @@
 -- Set an amount aside on all accounts of a hold that exist, or on none. Answers one of
--- {granted, repeated, lapsed}, {refused, lapsed}, {unknown}, {unlimited}, {again, lock, windows, missing}.
+-- {granted, repeated, expired}, {refused, expired}, {unknown}, {unlimited}, {again, lock, windows, missing}.
 -- Flags of a charge: 1 required, 2 has a budget, 4 its account's limit becomes that in `p_limits`.
 -- `p_also` are further accounts to lock.
 CREATE FUNCTION @schema@.reserve(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amount bigint,
-    p_on_lapse bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
+    p_on_expiry bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
     p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -20,7 +20,7 @@ DECLARE
     v_unknown text;
     v_is_due boolean := false;
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
     v_windows bigint[] := '{}';
     v_place integer;
 BEGIN
@@ -57,7 +57,7 @@ BEGIN
         v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false) OR coalesce(v_row.ends_ms <= v_now, false);
     END LOOP;
     IF v_is_due THEN
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+        SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
             p_project, v_taken, v_found, v_now, '', true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
@@ -75,13 +75,13 @@ BEGIN
         END IF;
         IF p_amount <> 0 AND v_row.spent_nanos + v_row.held_nanos + p_amount > v_row.limit_nanos THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
-            RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'lapsed', v_lapsed);
+            RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'expired', v_expired);
         END IF;
         v_windows := v_windows || v_row.window_no;
     END LOOP;
     WITH hold AS (
         INSERT INTO @schema@.holds VALUES (
-            p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_lapse, 0, p_created,
+            p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_expiry, 0, p_created,
             v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL, NULL, '{}', p_tags)
         ON CONFLICT DO NOTHING RETURNING 1
     ), charges AS (
@@ -97,6 +97,6 @@ BEGIN
     IF v_place = 0 THEN
         RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
     END IF;
-    RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'expired', v_expired);
 END
 $$;

@@ -25,10 +25,10 @@ END
 $$;
 
 -- Book what a call cost, once per hold id. Answers one of
--- {settled, late, crossings, lapsed}, {repeated}, {unknown}, {again, lock, windows, missing}.
+-- {settled, late, crossings, expired}, {repeated}, {unknown}, {again, lock, windows, missing}.
 -- What is said of the hold itself (p_amount to p_tags) is for a hold that is not known here.
 CREATE FUNCTION @schema@.settle(
-    p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_lapse bigint,
+    p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_expiry bigint,
     p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
     p_state text, p_cost bigint, p_outcome text, p_request_id text, p_usage jsonb, p_thresholds bigint[],
     p_observed text[], p_buckets text[], p_fade_at bigint,
@@ -52,7 +52,7 @@ DECLARE
     v_lock text[];
     v_is_due boolean := false;
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
     v_place integer;
     v_percent bigint;
     v_reached bigint[];
@@ -111,7 +111,7 @@ BEGIN
         END LOOP;
     END IF;
     IF v_is_due THEN
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+        SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
             p_project, v_taken, v_found, v_now, p_id, true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
@@ -125,7 +125,7 @@ BEGIN
         SELECT p_project, p_id, 'held', v_taken,
             array(SELECT r.window_no FROM unnest(v_taken) WITH ORDINALITY t(name, place)
                 JOIN unnest(v_rows) r ON r.name = t.name ORDER BY t.place),
-            NULL, p_amount, p_on_lapse, 0, p_created, v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL,
+            NULL, p_amount, p_on_expiry, 0, p_created, v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL,
             NULL, '{}', p_tags
         INTO v_hold;
         INSERT INTO @schema@.holds VALUES (v_hold.*) ON CONFLICT DO NOTHING;
@@ -134,7 +134,7 @@ BEGIN
         END IF;
     END IF;
     v_open := v_known AND v_hold.state = 'held';
-    v_late := v_hold.state = 'lapsed';
+    v_late := v_hold.state = 'expired';
     v_epochs := coalesce(v_hold.epochs, array_fill(NULL::bigint, ARRAY[cardinality(v_taken)]));
     FOR i IN 1 .. cardinality(v_taken) LOOP
         v_place := array_position(v_found, v_taken[i]);
@@ -143,10 +143,10 @@ BEGIN
         v_reached := '{}';
         IF v_row.window_no = v_hold.windows[i] THEN
             IF v_late AND v_hold.epochs[i] = v_row.epoch_no THEN
-                v_row.spent_nanos := v_row.spent_nanos - v_hold.on_lapse_nanos;
-                v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_lapse_nanos);
-                v_row.lapsed_nanos := v_row.lapsed_nanos - v_hold.on_lapse_nanos;
-                v_row.lapses := v_row.lapses - 1;
+                v_row.spent_nanos := v_row.spent_nanos - v_hold.on_expiry_nanos;
+                v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_expiry_nanos);
+                v_row.expired_nanos := v_row.expired_nanos - v_hold.on_expiry_nanos;
+                v_row.expiries := v_row.expiries - 1;
             END IF;
             IF v_open THEN
                 v_row.held_nanos := v_row.held_nanos - v_hold.amount_nanos;
@@ -164,7 +164,7 @@ BEGIN
             END IF;
         END IF;
         UPDATE @schema@.accounts SET spent_nanos = v_row.spent_nanos, models = v_row.models,
-            lapsed_nanos = v_row.lapsed_nanos, lapses = v_row.lapses, held_nanos = v_row.held_nanos,
+            expired_nanos = v_row.expired_nanos, expiries = v_row.expiries, held_nanos = v_row.held_nanos,
             crossed = crossed || v_reached, open_holds = open_holds - v_open::integer, updated_ms = v_now
         WHERE project = p_project AND name = v_row.name
         RETURNING * INTO v_row;
@@ -184,6 +184,6 @@ BEGIN
     FOR i IN 1 .. cardinality(p_observed) LOOP
         PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);
     END LOOP;
-    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
 END
 $$;

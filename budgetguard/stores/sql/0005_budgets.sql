@@ -1,4 +1,4 @@
--- The verbs on one account. Each answers {again, …}, or {balance or existed, lapsed}.
+-- The verbs on one account. Each answers {again, …}, or {balance or existed, expired}.
 
 CREATE FUNCTION @schema@.read(p_project text, p_name text, p_now bigint, p_also text[], p_windows jsonb)
 RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -7,13 +7,13 @@ DECLARE
     v_row @schema@.accounts;
     v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
 BEGIN
     SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
     IF v_row.next_due_ms <= v_now OR v_row.ends_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
         IF NOT EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
-            SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+            SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
                 p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', true, p_windows);
         END IF;
         IF v_again IS NOT NULL THEN
@@ -22,7 +22,7 @@ BEGIN
         SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
     END IF;
     RETURN jsonb_build_object(
-        'balance', CASE WHEN v_row.name IS NOT NULL THEN @schema@.balance(v_row) END, 'lapsed', v_lapsed);
+        'balance', CASE WHEN v_row.name IS NOT NULL THEN @schema@.balance(v_row) END, 'expired', v_expired);
 END
 $$;
 
@@ -44,7 +44,7 @@ DECLARE
     v_rolls boolean := false;
     v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
     v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
@@ -74,7 +74,7 @@ BEGIN
         RETURN jsonb_build_object('again', true, 'anchor', v_anchor, 'fresh', v_fresh, 'instant', v_instant);
     END IF;
     IF v_exists THEN
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+        SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
             p_project, ARRAY[p_name], v_locked, v_now, '', false, NULL);
         IF v_again IS NOT NULL THEN
             RETURN v_again;
@@ -98,12 +98,12 @@ BEGIN
             RAISE EXCEPTION 'somebody else made the account' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
-    RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'expired', v_expired);
 END
 $$;
 
 CREATE FUNCTION @schema@.clear(p_project text, p_name text) RETURNS void LANGUAGE sql AS $$
-    UPDATE @schema@.accounts SET epoch_no = epoch_no + 1, spent_nanos = 0, lapsed_nanos = 0, lapses = 0,
+    UPDATE @schema@.accounts SET epoch_no = epoch_no + 1, spent_nanos = 0, expired_nanos = 0, expiries = 0,
         models = '{}', crossed = '{}'
     WHERE project = p_project AND name = p_name
 $$;
@@ -117,7 +117,7 @@ DECLARE
     v_row @schema@.accounts;
     v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
     v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
@@ -125,10 +125,10 @@ BEGIN
         RETURN jsonb_build_object('moved', v_moved);
     END IF;
     IF NOT p_name = ANY (v_locked) THEN
-        RETURN jsonb_build_object('balance', NULL, 'lapsed', v_lapsed);
+        RETURN jsonb_build_object('balance', NULL, 'expired', v_expired);
     END IF;
     v_now := @schema@.present_ms(p_now);
-    SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+    SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
         p_project, ARRAY[p_name], v_locked, v_now, '', true, p_windows);
     IF v_again IS NOT NULL THEN
         RETURN v_again;
@@ -136,7 +136,7 @@ BEGIN
     PERFORM @schema@.clear(p_project, p_name);
     UPDATE @schema@.accounts SET updated_ms = v_now WHERE project = p_project AND name = p_name
     RETURNING * INTO v_row;
-    RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'expired', v_expired);
 END
 $$;
 
@@ -147,7 +147,7 @@ DECLARE
     v_moved text;
     v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
     v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
@@ -155,9 +155,9 @@ BEGIN
         RETURN jsonb_build_object('moved', v_moved);
     END IF;
     IF NOT p_name = ANY (v_locked) THEN
-        RETURN jsonb_build_object('existed', false, 'lapsed', v_lapsed);
+        RETURN jsonb_build_object('existed', false, 'expired', v_expired);
     END IF;
-    SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+    SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
         p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', false, NULL);
     IF v_again IS NOT NULL THEN
         RETURN v_again;
@@ -171,6 +171,6 @@ BEGIN
             || h.windows[array_position(h.accounts, p_name) + 1 :]
     FROM closed c WHERE h.project = p_project AND h.id = c.hold_id;
     DELETE FROM @schema@.accounts WHERE project = p_project AND name = p_name;
-    RETURN jsonb_build_object('existed', true, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('existed', true, 'expired', v_expired);
 END
 $$;

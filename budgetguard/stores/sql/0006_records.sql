@@ -3,13 +3,13 @@
 CREATE FUNCTION @schema@.record(h @schema@.holds) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
         'id', h.id, 'state', h.state, 'accounts', h.accounts, 'amount_nanos', h.amount_nanos,
-        'on_lapse_nanos', h.on_lapse_nanos, 'cost_nanos', h.cost_nanos, 'created_ms', h.created_ms,
+        'on_expiry_nanos', h.on_expiry_nanos, 'cost_nanos', h.cost_nanos, 'created_ms', h.created_ms,
         'expires_ms', h.expires_ms, 'ended_ms', h.ended_ms, 'user', h."user", 'model', h.model,
         'endpoint', h.endpoint, 'outcome', h.outcome, 'request_id', h.request_id, 'usage', h.usage,
         'tags', h.tags)
 $$;
 
--- A hold as it stands now: {record, lapsed} or {again, …}.
+-- A hold as it stands now: {record, expired} or {again, …}.
 CREATE FUNCTION @schema@.present(p_project text, p_id text, p_now bigint, p_also text[], p_windows jsonb)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -18,14 +18,14 @@ DECLARE
     v_hold @schema@.holds;
     v_locked text[];
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
 BEGIN
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF v_hold.state = 'held' AND v_hold.expires_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || v_hold.accounts);
         v_moved := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
         IF NOT v_moved THEN
-            SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+            SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
                 p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
         END IF;
         IF v_again IS NOT NULL THEN
@@ -33,12 +33,12 @@ BEGIN
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
         IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN  -- no account is left that would have ended it
-            v_lapsed := v_lapsed || @schema@.lapse(p_project, ARRAY[p_id], v_now);
+            v_expired := v_expired || @schema@.expire(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;
     END IF;
     RETURN jsonb_build_object(
-        'record', CASE WHEN v_hold.id IS NOT NULL THEN @schema@.record(v_hold) END, 'lapsed', v_lapsed);
+        'record', CASE WHEN v_hold.id IS NOT NULL THEN @schema@.record(v_hold) END, 'expired', v_expired);
 END
 $$;
 

@@ -30,7 +30,7 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
     FROM (
         SELECT * FROM @schema@.holds o
         WHERE o.project = p_project AND o.id > p_after
-            AND (p_since = 0 OR o.state IN ('held', 'lapsed') OR o.ended_ms >= p_since)
+            AND (p_since = 0 OR o.state IN ('held', 'expired') OR o.ended_ms >= p_since)
         ORDER BY o.id LIMIT p_most
     ) h
 $$;

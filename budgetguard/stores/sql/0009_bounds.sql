@@ -39,13 +39,13 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- End holds that nobody ended, on all of their accounts, and tell of them.
-CREATE OR REPLACE FUNCTION @schema@.lapse(p_project text, p_ids text[], p_now bigint) RETURNS jsonb
+CREATE OR REPLACE FUNCTION @schema@.expire(p_project text, p_ids text[], p_now bigint) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_told jsonb;
 BEGIN
     WITH ended AS (
-        UPDATE @schema@.holds h SET state = 'lapsed', outcome = 'unknown', cost_nanos = h.on_lapse_nanos,
+        UPDATE @schema@.holds h SET state = 'expired', outcome = 'unknown', cost_nanos = h.on_expiry_nanos,
             ended_ms = p_now,
             epochs = (
                 SELECT array_agg(CASE WHEN a.window_no = c.window_no THEN a.epoch_no END ORDER BY c.place)
@@ -54,28 +54,28 @@ BEGIN
         WHERE h.project = p_project AND h.id = ANY (p_ids)
         RETURNING h.*
     ), shares AS (
-        SELECT a.name, e.model, e.amount_nanos, e.on_lapse_nanos, a.window_no = c.window_no AS counts
+        SELECT a.name, e.model, e.amount_nanos, e.on_expiry_nanos, a.window_no = c.window_no AS counts
         FROM ended e, unnest(e.accounts, e.windows) c(account, window_no), @schema@.accounts a
         WHERE a.project = p_project AND a.name = c.account
     ), models AS (
         SELECT s.name, jsonb_object_agg(s.model, s.nanos) AS nanos FROM (
             SELECT t.name, t.model, least(sum(t.nanos), 1152921504606846976) AS nanos FROM (
-                SELECT s.name, s.model, s.on_lapse_nanos AS nanos FROM shares s WHERE s.counts
+                SELECT s.name, s.model, s.on_expiry_nanos AS nanos FROM shares s WHERE s.counts
                 UNION ALL
                 SELECT a.name, m.key, m.value::bigint FROM @schema@.accounts a, jsonb_each_text(a.models) m
                 WHERE a.project = p_project AND a.name IN (SELECT s.name FROM shares s)
             ) t GROUP BY t.name, t.model HAVING sum(t.nanos) <> 0
         ) s GROUP BY s.name
     ), sums AS (
-        SELECT s.name, count(*) AS holds, count(*) FILTER (WHERE s.counts) AS lapses,
+        SELECT s.name, count(*) AS holds, count(*) FILTER (WHERE s.counts) AS expiries,
             coalesce(sum(s.amount_nanos) FILTER (WHERE s.counts), 0) AS held,
-            coalesce(sum(s.on_lapse_nanos) FILTER (WHERE s.counts), 0) AS booked
+            coalesce(sum(s.on_expiry_nanos) FILTER (WHERE s.counts), 0) AS booked
         FROM shares s GROUP BY s.name
     ), booked AS (
         UPDATE @schema@.accounts a SET open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
             spent_nanos = least(a.spent_nanos + s.booked, 1152921504606846976),
-            lapsed_nanos = least(a.lapsed_nanos + s.booked, 1152921504606846976),
-            lapses = a.lapses + s.lapses, models = coalesce(m.nanos, '{}')
+            expired_nanos = least(a.expired_nanos + s.booked, 1152921504606846976),
+            expiries = a.expiries + s.expiries, models = coalesce(m.nanos, '{}')
         FROM sums s LEFT JOIN models m ON m.name = s.name WHERE a.project = p_project AND a.name = s.name
     ), closed AS (
         DELETE FROM @schema@.charges c USING ended e
@@ -83,7 +83,7 @@ BEGIN
             AND c.hold_id = e.id
     )
     SELECT coalesce(jsonb_agg(jsonb_build_object('hold_id', e.id, 'accounts', e.accounts,
-        'amount', e.amount_nanos, 'booked', e.on_lapse_nanos, 'user', e."user", 'model', e.model)
+        'amount', e.amount_nanos, 'booked', e.on_expiry_nanos, 'user', e."user", 'model', e.model)
         ORDER BY e.expires_ms, e.id), '[]') INTO v_told
     FROM ended e;
     RETURN v_told;
@@ -91,12 +91,12 @@ END
 $$;
 
 -- Set an amount aside on all accounts of a hold that exist, or on none. Answers one of
--- {granted, repeated, lapsed}, {refused, lapsed}, {unknown}, {unlimited}, {again, lock, windows, missing}.
+-- {granted, repeated, expired}, {refused, expired}, {unknown}, {unlimited}, {again, lock, windows, missing}.
 -- Flags of a charge: 1 required, 2 has a budget, 4 its account's limit becomes that in `p_limits`.
 -- `p_also` are further accounts to lock.
 CREATE OR REPLACE FUNCTION @schema@.reserve(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amount bigint,
-    p_on_lapse bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
+    p_on_expiry bigint, p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text,
     p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -112,7 +112,7 @@ DECLARE
     v_unknown text;
     v_is_due boolean := false;
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
     v_windows bigint[] := '{}';
     v_place integer;
 BEGIN
@@ -149,7 +149,7 @@ BEGIN
         v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false) OR coalesce(v_row.ends_ms <= v_now, false);
     END LOOP;
     IF v_is_due THEN
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+        SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
             p_project, v_taken, v_found, v_now, '', true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
@@ -169,13 +169,13 @@ BEGIN
             AND p_amount > least(v_row.limit_nanos, 1152921504606846976) - v_row.spent_nanos - v_row.held_nanos THEN
             v_row.limit_nanos := least(v_row.limit_nanos, 1152921504606846976);
             PERFORM @schema@.unmake_accounts(p_project, v_made);
-            RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'lapsed', v_lapsed);
+            RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'expired', v_expired);
         END IF;
         v_windows := v_windows || v_row.window_no;
     END LOOP;
     WITH hold AS (
         INSERT INTO @schema@.holds VALUES (
-            p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_lapse, 0, p_created,
+            p_project, p_id, 'held', v_taken, v_windows, NULL, p_amount, p_on_expiry, 0, p_created,
             v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL, NULL, '{}', p_tags)
         ON CONFLICT DO NOTHING RETURNING 1
     ), charges AS (
@@ -191,15 +191,15 @@ BEGIN
     IF v_place = 0 THEN
         RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
     END IF;
-    RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'expired', v_expired);
 END
 $$;
 
 -- Book what a call cost, once per hold id. Answers one of
--- {settled, late, crossings, lapsed}, {repeated}, {unknown}, {again, lock, windows, missing}.
+-- {settled, late, crossings, expired}, {repeated}, {unknown}, {again, lock, windows, missing}.
 -- What is said of the hold itself (p_amount to p_tags) is for a hold that is not known here.
 CREATE OR REPLACE FUNCTION @schema@.settle(
-    p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_lapse bigint,
+    p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_expiry bigint,
     p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
     p_state text, p_cost bigint, p_outcome text, p_request_id text, p_usage jsonb, p_thresholds bigint[],
     p_observed text[], p_buckets text[], p_fade_at bigint,
@@ -223,7 +223,7 @@ DECLARE
     v_lock text[];
     v_is_due boolean := false;
     v_again jsonb;
-    v_lapsed jsonb := '[]';
+    v_expired jsonb := '[]';
     v_place integer;
     v_percent bigint;
     v_reached bigint[];
@@ -286,7 +286,7 @@ BEGIN
         END LOOP;
     END IF;
     IF v_is_due THEN
-        SELECT * INTO v_again, v_lapsed FROM @schema@.catch_up(
+        SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
             p_project, v_taken, v_found, v_now, p_id, true, p_windows);
         IF v_again IS NOT NULL THEN
             PERFORM @schema@.unmake_accounts(p_project, v_made);
@@ -300,7 +300,7 @@ BEGIN
         SELECT p_project, p_id, 'held', v_taken,
             array(SELECT r.window_no FROM unnest(v_taken) WITH ORDINALITY t(name, place)
                 JOIN unnest(v_rows) r ON r.name = t.name ORDER BY t.place),
-            NULL, p_amount, p_on_lapse, 0, p_created, v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL,
+            NULL, p_amount, p_on_expiry, 0, p_created, v_now + p_ttl, NULL, p_user, p_model, p_endpoint, NULL,
             NULL, '{}', p_tags
         INTO v_hold;
         INSERT INTO @schema@.holds VALUES (v_hold.*) ON CONFLICT DO NOTHING;
@@ -309,7 +309,7 @@ BEGIN
         END IF;
     END IF;
     v_open := v_known AND v_hold.state = 'held';
-    v_late := v_hold.state = 'lapsed';
+    v_late := v_hold.state = 'expired';
     v_epochs := coalesce(v_hold.epochs, array_fill(NULL::bigint, ARRAY[cardinality(v_taken)]));
     FOR i IN 1 .. cardinality(v_taken) LOOP
         v_place := array_position(v_found, v_taken[i]);
@@ -318,10 +318,10 @@ BEGIN
         v_reached := '{}';
         IF v_row.window_no = v_hold.windows[i] THEN
             IF v_late AND v_hold.epochs[i] = v_row.epoch_no THEN
-                v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, -v_hold.on_lapse_nanos);
-                v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_lapse_nanos);
-                v_row.lapsed_nanos := @schema@.plus(v_row.lapsed_nanos, -v_hold.on_lapse_nanos);
-                v_row.lapses := v_row.lapses - 1;
+                v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, -v_hold.on_expiry_nanos);
+                v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_expiry_nanos);
+                v_row.expired_nanos := @schema@.plus(v_row.expired_nanos, -v_hold.on_expiry_nanos);
+                v_row.expiries := v_row.expiries - 1;
             END IF;
             IF v_open THEN
                 v_row.held_nanos := v_row.held_nanos - v_hold.amount_nanos;
@@ -339,7 +339,7 @@ BEGIN
             END IF;
         END IF;
         UPDATE @schema@.accounts SET spent_nanos = v_row.spent_nanos, models = v_row.models,
-            lapsed_nanos = v_row.lapsed_nanos, lapses = v_row.lapses, held_nanos = v_row.held_nanos,
+            expired_nanos = v_row.expired_nanos, expiries = v_row.expiries, held_nanos = v_row.held_nanos,
             crossed = crossed || v_reached, open_holds = open_holds - v_open::integer, updated_ms = v_now
         WHERE project = p_project AND name = v_row.name
         RETURNING * INTO v_row;
@@ -359,7 +359,7 @@ BEGIN
     FOR i IN 1 .. cardinality(p_observed) LOOP
         PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);
     END LOOP;
-    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'lapsed', v_lapsed);
+    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
 END
 $$;
 

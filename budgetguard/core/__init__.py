@@ -1,0 +1,1 @@
+"""The domain without I/O: money, windows, usage, accounts, holds, the ledger."""

@@ -1,0 +1,234 @@
+"""Holds: money set aside for one call, and what stores answer about them.
+
+A hold is reserved, then settled or voided; else it expires. Its id is made by the client and begins
+with the time, so ids sort by age and a verb that is sent twice counts once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.money import Nanos, to_usd
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import Milliseconds, to_datetime
+
+HoldState: TypeAlias = Literal["held", "settled", "voided", "expired"]
+Outcome: TypeAlias = Literal["answered", "abandoned", "failed", "unknown", "posted"]
+
+
+def new_hold_id(now: Milliseconds) -> str:
+    """Make an id: 12 hex digits of time, then 80 random bits."""
+    return f"{now:012x}{os.urandom(10).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Name one account that a hold is taken from.
+
+    Attributes:
+        account: such as `user:1234`.
+        required: the call is refused if the account does not exist; else it is passed over.
+        budget: made if the account does not exist.
+        pinned: `budget` also replaces the limit of an account that does exist.
+        ephemeral: an account that `budget` makes may be forgotten once idle for the store's retention.
+    """
+
+    account: str
+    required: bool = False
+    budget: Budget | None = None
+    pinned: bool = False
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold what is set aside for one call.
+
+    Attributes:
+        id: see `new_hold_id`.
+        charges: the accounts, all charged alike; all grant it or none.
+        amount: Nanos set aside.
+        on_expiry: Nanos booked if neither settle nor void ever comes.
+        ttl: milliseconds until it expires.
+        created: when the client made it.
+        user: who pays, if a user does.
+        model: the model as the call named it.
+        endpoint: what was called, such as `chat`.
+        tags: labels of the program's own, for reports.
+    """
+
+    id: str
+    charges: tuple[Charge, ...]
+    amount: Nanos
+    on_expiry: Nanos
+    ttl: Milliseconds
+    created: Milliseconds
+    user: str | None = None
+    model: str = ""
+    endpoint: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Hold how a call ended.
+
+    Attributes:
+        cost: Nanos to book; 0 with state `voided`.
+        state: `settled` or `voided`.
+        outcome: why it cost this.
+        usage: what the provider reported, if it did.
+        request_id: the provider's id of the answer; None leaves what `attach` noted.
+        thresholds: percentages of a limit that are announced when first reached in a window.
+        observed: output tokens seen per model since the last settlement, for learned output caps.
+    """
+
+    cost: Nanos
+    state: Literal["settled", "voided"] = "settled"
+    outcome: Outcome = "answered"
+    usage: Usage | None = None
+    request_id: str | None = None
+    thresholds: tuple[int, ...] = ()
+    observed: tuple[tuple[str, int], ...] = ()
+
+
+VOID = Settlement(cost=0, state="voided", outcome="failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Tell of a hold that expired: what was booked for it, on which accounts."""
+
+    hold_id: str
+    accounts: tuple[str, ...]
+    amount: Nanos
+    booked: Nanos
+    user: str | None
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Tell of a threshold (percent of the limit) that an account reached first in its window."""
+
+    account: str
+    threshold: int
+    balance: Balance
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Answer that the money is set aside.
+
+    Attributes:
+        accounts: the charged accounts that exist.
+        repeated: the hold had been granted before; nothing changed.
+        expired: holds found expired on the way.
+    """
+
+    accounts: tuple[str, ...]
+    repeated: bool = False
+    expired: tuple[Expiry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Answer that an account has too little available; nothing changed."""
+
+    balance: Balance
+    expired: tuple[Expiry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownAccount:
+    """Answer that a required account does not exist; nothing changed."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlimited:
+    """Answer that none of the accounts exists, so nothing limits the call; nothing changed."""
+
+
+Reservation: TypeAlias = Granted | Refused | UnknownAccount | Unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Answer what a settlement did.
+
+    Attributes:
+        booked: Nanos booked; 0 where the hold had been settled or voided before.
+        repeated: it had been; nothing changed.
+        late: the hold had expired, and what its expiry booked was taken back.
+        crossings: thresholds reached first by this settlement.
+        expired: other holds found expired on the way.
+    """
+
+    booked: Nanos
+    repeated: bool = False
+    late: bool = False
+    crossings: tuple[Crossing, ...] = ()
+    expired: tuple[Expiry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRecord:
+    """Hold one hold as it stands: open, or the record of a call that ended. No text of the call.
+
+    The properties are for people and callers (USD as Decimal, aware datetimes); the attributes are what
+    stores exchange (Nanos, milliseconds).
+
+    Attributes:
+        ended_ms: when it was settled, voided or expired; None while open.
+        expires_ms: when it expires if nothing comes.
+        cost_nanos: what was booked.
+    """
+
+    id: str
+    state: HoldState
+    accounts: tuple[str, ...]
+    amount_nanos: Nanos
+    on_expiry_nanos: Nanos
+    cost_nanos: Nanos
+    created_ms: Milliseconds
+    expires_ms: Milliseconds
+    ended_ms: Milliseconds | None
+    user: str | None
+    model: str
+    endpoint: str
+    outcome: str | None
+    request_id: str | None
+    usage: Usage = field(default_factory=Usage)
+    tags: tuple[str, ...] = ()
+
+    @property
+    def amount(self) -> Decimal:
+        """What was set aside, USD."""
+        return to_usd(self.amount_nanos)
+
+    @property
+    def cost(self) -> Decimal:
+        """What was booked, USD."""
+        return to_usd(self.cost_nanos)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the call was made."""
+        return to_datetime(self.created_ms)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the hold expires if nothing comes."""
+        return to_datetime(self.expires_ms)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it was settled, voided or expired; None while open."""
+        return None if self.ended_ms is None else to_datetime(self.ended_ms)

@@ -1,0 +1,264 @@
+"""Rows: the stored form of accounts and holds, and what can be said of one row alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypedDict
+
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import HoldRecord, HoldState
+from budgetguard.core.learning import Observations
+from budgetguard.core.money import Nanos
+from budgetguard.core.usage import Usage
+from budgetguard.core.windows import Milliseconds, window_at
+
+
+class AccountRow(TypedDict):
+    """The stored form of an account: JSON values only."""
+
+    limit: Nanos | None
+    duration: str | None
+    timezone: str
+    anchor: Milliseconds
+    start: Milliseconds
+    end: Milliseconds | None
+    window: int
+    epoch: int
+    spent: Nanos
+    held: Nanos
+    expired: Nanos
+    expiries: int
+    models: dict[str, Nanos]
+    open: dict[str, Milliseconds]
+    crossed: list[int]
+    created: Milliseconds
+    updated: Milliseconds
+    ephemeral: bool
+
+
+class HoldRow(TypedDict):
+    """The stored form of a hold: JSON values only, and no text of the call.
+
+    `accounts` are its accounts, with the window of each that granted it; `epochs` the accounts that booked
+    what it cost, with the epoch of each in which they did.
+    """
+
+    state: HoldState
+    accounts: dict[str, int]
+    epochs: dict[str, int]
+    amount: Nanos
+    on_expiry: Nanos
+    cost: Nanos
+    created: Milliseconds
+    expires: Milliseconds
+    ended: Milliseconds | None
+    user: str | None
+    model: str
+    endpoint: str
+    outcome: str | None
+    request_id: str | None
+    usage: dict[str, int]
+    tags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """Hold an account as a store has it.
+
+    Attributes:
+        row: None removes the account from the store that takes it.
+        open_holds: how many open holds the store counts on it.
+    """
+
+    name: str
+    row: AccountRow | None
+    open_holds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHold:
+    """Hold a hold as a store has it, with the provider's answers that were attached to it last."""
+
+    id: str
+    row: HoldRow
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObservations:
+    """Hold what a store has observed of a model."""
+
+    model: str
+    counts: Observations
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSwept:
+    """Hold the greatest id of a hold whose record a store has swept: see `Rows.swept_to`."""
+
+    id: str
+
+
+Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations | StoredSwept
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Hold what a store has of a project.
+
+    Attributes:
+        at: when it was begun, by the store's clock.
+        rows: holds, then accounts in order of their names, then observations, then what was swept. A hold
+            may come more than once: the last of it counts. An account agrees with the holds that came before
+            it.
+    """
+
+    at: Milliseconds
+    rows: Iterator[Stored]
+
+
+class Rows(Protocol):
+    """Load and save rows inside one transaction. A loaded row is the caller's to change."""
+
+    @property
+    def swept_to(self) -> str:
+        """The greatest id of a hold whose record was swept; empty if none was."""
+
+    def load_account(self, name: str) -> AccountRow | None:
+        """Return an account's row, or None."""
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        """Insert or replace an account's row."""
+
+    def remove_account(self, name: str) -> None:
+        """Delete an account's row."""
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        """Return a hold's row, or None."""
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        """Insert or replace a hold's row."""
+
+    def load_answer(self, request_id: str) -> str | None:
+        """Return the id of the hold that an answer of the provider's was attached to last, or None."""
+
+    def save_answer(self, request_id: str, hold_id: str) -> None:
+        """Insert or replace which hold waits for an answer of the provider's."""
+
+    def load_observations(self, model: str) -> Observations:
+        """Return what has been observed of a model; empty if nothing."""
+
+    def count_models(self) -> int:
+        """Return of how many models something was observed."""
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        """Insert or replace what has been observed of a model."""
+
+
+def copy_account(row: AccountRow) -> AccountRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["models"] = row["models"].copy()
+    copy["open"] = row["open"].copy()
+    copy["crossed"] = row["crossed"].copy()
+    return copy
+
+
+def copy_hold(row: HoldRow) -> HoldRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["accounts"] = row["accounts"].copy()
+    copy["epochs"] = row["epochs"].copy()
+    return copy
+
+
+def is_due(row: AccountRow, now: Milliseconds) -> bool:
+    """Tell whether time has changed an account since it was stored: a window ended, a hold expired."""
+    end = row["end"]
+    return (end is not None and now >= end) or any(expires <= now for expires in row["open"].values())
+
+
+def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:
+    """Tell whether a hold has expired and is not yet stored so."""
+    return row["state"] == "held" and row["expires"] <= now
+
+
+def came_since(row: HoldRow, since: Milliseconds) -> bool:
+    """Tell whether a hold may have changed since a time: it ended after it, or may yet be settled."""
+    return row["state"] in ("held", "expired") or (row["ended"] or 0) >= since
+
+
+def gone_since(row: HoldRow) -> Milliseconds | None:
+    """Return when a hold ended; None while it is open, for as long as an account has it on its list."""
+    return row["expires"] if row["ended"] is None and not row["accounts"] else row["ended"]
+
+
+def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -> AccountRow:
+    """Return the row of an account that has spent nothing."""
+    anchor = now if budget.starts_at is None else budget.starts_at
+    window = window_at(budget.duration, anchor, budget.timezone, now)
+    life = int.from_bytes(os.urandom(6))
+    return {
+        "limit": budget.limit,
+        "duration": budget.duration,
+        "timezone": budget.timezone,
+        "anchor": anchor,
+        "start": window.start,
+        "end": window.end,
+        "window": life,
+        "epoch": life,
+        "spent": 0,
+        "held": 0,
+        "expired": 0,
+        "expiries": 0,
+        "models": {},
+        "open": {},
+        "crossed": [],
+        "created": now,
+        "updated": now,
+        "ephemeral": ephemeral,
+    }
+
+
+def balance(name: str, row: AccountRow) -> Balance:
+    """Return an account's row as the value that callers see."""
+    return Balance(
+        account=name,
+        limit_nanos=row["limit"],
+        spent_nanos=row["spent"],
+        held_nanos=row["held"],
+        duration=row["duration"],
+        timezone=row["timezone"],
+        starts_ms=row["start"],
+        resets_ms=row["end"],
+        created_ms=row["created"],
+        updated_ms=row["updated"],
+        models=dict(row["models"]),
+        expired_nanos=row["expired"],
+        expiries=row["expiries"],
+        open_holds=len(row["open"]),
+    )
+
+
+def record(hold_id: str, row: HoldRow) -> HoldRecord:
+    """Return a hold's row as the value that callers see."""
+    return HoldRecord(
+        id=hold_id,
+        state=row["state"],
+        accounts=tuple(row["accounts"]),
+        amount_nanos=row["amount"],
+        on_expiry_nanos=row["on_expiry"],
+        cost_nanos=row["cost"],
+        created_ms=row["created"],
+        expires_ms=row["expires"],
+        ended_ms=row["ended"],
+        user=row["user"],
+        model=row["model"],
+        endpoint=row["endpoint"],
+        outcome=row["outcome"],
+        request_id=row["request_id"],
+        usage=Usage(row["usage"].copy()),
+        tags=tuple(row["tags"]),
+    )

@@ -1,0 +1,1 @@
+"""One guarded call, from who pays to what is booked."""

@@ -1,0 +1,142 @@
+"""One call as its adapter reads it: how to project it, and how it ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.projection import Projection
+from budgetguard.pricing.book import PriceBook
+from budgetguard.pricing.rates import Rates
+
+if TYPE_CHECKING:
+    from budgetguard.engine.call import GuardedCall
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Say that the provider answered; what it reported is settled, or the projection if it did not say."""
+
+    reported: Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Say that a stream ended early: the input and the `seen` output tokens are settled.
+
+    Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
+    that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
+    less is settled, and its input stands for the projected one. `model` is the one that it said it is.
+    """
+
+    seen: int
+    usage: Usage | None = None
+    part: str | None = None
+    reported: Reported | None = None
+    model: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NotCharged:
+    """Say that the provider did no work, so the hold is given back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Say that nobody knows whether the provider charged; `unknown_outcome` decides."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask the provider for something that costs nothing, and that the projection needs.
+
+    Attributes:
+        run: asks; of an async client it returns an awaitable.
+    """
+
+    run: Callable[[], Any]
+
+
+Preparation: TypeAlias = Generator[Fetch, Any, None]
+Outcome: TypeAlias = Answered | Abandoned | NotCharged | Unknown
+LearnedCap: TypeAlias = Callable[[str], int | None]
+
+
+class ProviderCall(ABC):
+    """One call, as its adapter reads it.
+
+    Attributes:
+        endpoint: what is called, such as `chat`.
+        model: the model as the call names it.
+        choices: how many answers it asks for (`n`).
+        least_ttl: milliseconds that its hold must live at least, whatever the settings say.
+        strict: its input is to be projected at a bound, and its body kept for a cap to be written into.
+        lost_tries: how often it was sent before the try that ended it, and nobody knows what came of that.
+    """
+
+    endpoint: str
+    model: str
+    choices: int = 1
+    least_ttl: int = 0
+    strict: bool = False
+    lost_tries: int = 0
+
+    @property
+    def takes_cap(self) -> bool:
+        """Whether a cap on the output can be written into it."""
+        return False
+
+    def write_cap(self, cap: int) -> None:
+        """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
+        raise NotImplementedError
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        """Return what the call costs by the unit, where it may be made without a price."""
+        return book.rates_if_known(self.model)
+
+    def model_named(self, name: str) -> str:
+        """Return the model that a name stands for where the call goes: an answer may give a name, too."""
+        return name
+
+    def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
+        """Return the steps to take before it can be projected, None if there are none.
+
+        A preparation yields each `Fetch` and is sent what came, or thrown what was raised; what it lets
+        through is raised to the caller, and the call is not made.
+        """
+        return None
+
+    @abstractmethod
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        """Return what the call costs by the unit, and what it will cost at most.
+
+        Raises:
+            ConfigurationError: the request cannot be right.
+            UnknownModelError: there is no price.
+        """
+
+    @abstractmethod
+    def outcome(self, answer: Any) -> Outcome:
+        """Say how a call ended that returned this.
+
+        Raises:
+            UnpricedAnswerError: no cost can be read from it.
+        """
+
+    @abstractmethod
+    def outcome_of_error(self, error: BaseException) -> Outcome:
+        """Say how a call ended that raised this."""
+
+    def attach(self, answer: Any, call: GuardedCall) -> Any | None:
+        """Take over an answer that is still running, and return it, guarded; None if it is complete.
+
+        Whoever takes over must finish the call exactly once.
+        """
+        return None

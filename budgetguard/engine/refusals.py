@@ -1,0 +1,182 @@
+"""What a refusal says: who refused, with which numbers, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Balance
+from budgetguard.core.holds import Hold
+from budgetguard.core.money import Nanos, format_usd, to_usd
+from budgetguard.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    MissingUserError,
+    UnknownUserError,
+)
+
+_LOST = {
+    "ended": (
+        "this thread or task was started inside a `with budget_user(...)` (or a run's) that has ended since, "
+        "and may be working for somebody else by now"
+    ),
+    "generator": (
+        "this thread or task was started in or around a generator with a `with budget_user(...)` in it, "
+        "which counts for what the generator calls itself (one that is decorated with budget_user is right "
+        "everywhere)"
+    ),
+    "process": (
+        "this process was forked by multiprocessing inside a `with budget_user(...)` (or a run's), and its "
+        "workers work for everybody"
+    ),
+    "stranded": (
+        "it has no user, and a context manager with a `with budget_user(...)` (or a run's) in it was entered "
+        "in another thread, by a job that did nothing else: there it reaches nobody, and it may be meant for "
+        "this call. FastAPI does so with a dependency that is not `async def`: make it one, or set the user "
+        "in a middleware (docs/web.md)"
+    ),
+}
+
+
+def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> BudgetExceededError:
+    """Return the error that says which account has too little available for a hold.
+
+    Args:
+        hold: what was asked for.
+        balance: the account that refused.
+        limit: its limit as people mean it, Nanos.
+        spent: what it has spent as people mean it, Nanos.
+    """
+    available = limit - spent - balance.held_nanos
+    kind, _, ident = balance.account.partition(":")
+    who = {
+        USER: f"user {ident!r}",
+        RUN: "this run",
+        PROCESS: "this process (max_budget)",
+        PROJECT: f"project {ident!r}",
+    }.get(kind, balance.account)
+    when = f" until {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
+    held = f" and {format_usd(balance.held_nanos)} is held for calls under way" if balance.held_nanos else ""
+    last = "raise the limit, or wait until it resets" if balance.resets_at else "or raise the limit"
+    return BudgetExceededError(
+        current_cost=to_usd(spent),
+        max_budget=to_usd(limit),
+        message=(
+            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
+            f"but {who} has {format_usd(max(0, available))} left{when}: of {format_usd(limit)}, "
+            f"{format_usd(spent)} is spent{held}. The call was not made. "
+            f"Cap its output (max_completion_tokens), use a cheaper model, {last}"
+        ),
+        user=hold.user,
+        account=balance.account,
+        projected_cost=to_usd(hold.amount),
+        available=to_usd(available),
+        resets_at=balance.resets_at,
+    )
+
+
+def stopped(hold: Hold, balance: Balance, cost: Nanos) -> BudgetExceededError:
+    """Return the error that stops a stream.
+
+    Args:
+        hold: what was set aside for it at first.
+        balance: the account that has no more.
+        cost: Nanos that it has cost so far.
+    """
+    return BudgetExceededError(
+        current_cost=balance.spent,
+        max_budget=balance.limit or to_usd(0),
+        message=(
+            f"Budget has been exceeded! This stream of {hold.model} has cost {format_usd(cost)} so far, more "
+            f"than the {format_usd(hold.amount)} that was set aside for it, and {balance.account} has no "
+            "more. It was stopped, and what it cost is booked. Cap its output (max_completion_tokens), raise "
+            'the limit, or let such streams end with on_stream_exceeded="finish"'
+        ),
+        user=hold.user,
+        account=balance.account,
+        projected_cost=to_usd(hold.amount),
+        available=balance.available,
+        resets_at=balance.resets_at,
+    )
+
+
+def unknown_user(user: str, project: str, elsewhere: Sequence[str] = ()) -> UnknownUserError:
+    """Return the error that says a user has no budget.
+
+    Args:
+        user: who.
+        project: where none was found.
+        elsewhere: the projects of the same store in which there is one.
+    """
+    if elsewhere:
+        named = elsewhere[0]
+        among = "in project " if len(elsewhere) == 1 else "in the projects "
+        remedy = (
+            f"but there is one {among}{', '.join(map(repr, elsewhere))}. If this program is of that project, "
+            f"name it: configure(project={named!r}), BUDGETGUARD_PROJECT={named}, or --project {named}"
+        )
+    else:
+        remedy = (
+            f"make one with BudgetManager({project!r}).create_budget(total_budget=10, user={user!r}), "
+            "or let budgets be made with configure(default_budget=10)"
+        )
+    return UnknownUserError(
+        f"user {user!r} has no budget in project {project!r}{', ' if elsewhere else ': '}{remedy}",
+        user=user,
+        project=project,
+    )
+
+
+def unknown_account(
+    account: str, user: str | None, project: str, elsewhere: Sequence[str] = ()
+) -> UnknownUserError | ConfigurationError:
+    """Return the error that says a required account, a user's or a run's, does not exist.
+
+    Args:
+        account: which.
+        user: whose call it was.
+        project: where it was looked for.
+        elsewhere: the projects of the same store in which there is one of that name.
+    """
+    kind, _, ident = account.partition(":")
+    if kind != RUN:
+        return unknown_user(user or account, project, elsewhere)
+    return ConfigurationError(
+        f"this program was started under a budget (run {ident!r}), and the project {project!r} of the store "
+        "that it now uses does not have it, so the call was not made: name the program's own project and "
+        f"store where it is started, such as `budgetguard run --project {project} --store URL -- COMMAND`"
+    )
+
+
+def missing_user(model: str, project: str) -> MissingUserError:
+    """Return the error that says nothing limits a call."""
+    return MissingUserError(
+        f"nothing limits this call to {model}: no user is set, and neither a run nor the process "
+        f"nor the project {project!r} has a limit. "
+        'Call inside `with budget_user("1234"):` or `with budgetguard.budget(0.50):`, '
+        'set budgetguard.max_budget, or allow it with configure(missing_user="allow")'
+    )
+
+
+def required_user(model: str) -> MissingUserError:
+    """Return the error that says a call has no user, where each needs one."""
+    return MissingUserError(
+        f"no user is set for this call to {model}, and require_user says that every call needs one: call "
+        'inside `with budget_user("1234"):`, in the same function or one that it is called from. A user that '
+        "is set in another thread or context, as in a web framework's sync dependency, does not reach the "
+        "call: see docs/web.md"
+    )
+
+
+def lost_user(model: str, why: str) -> MissingUserError:
+    """Return the error that says it cannot be known who pays for a call.
+
+    Args:
+        model: which model is called.
+        why: see `budgetguard.engine.context.Lost`.
+    """
+    return MissingUserError(
+        f"who pays for this call to {model} cannot be known: {_LOST[why]}. The call was not made. Set the "
+        'user where the work is done: `with budget_user("1234"):` in the function that the thread, task or '
+        'process runs, or `budget_user("1234")(function)` in place of it. Jobs that are submitted to a '
+        "ThreadPoolExecutor, a ThreadPool or asyncio.to_thread keep their user: see docs/threads.md"
+    )

@@ -1,0 +1,1 @@
+"""LiteLLM's BudgetManager, and what its files say."""

@@ -1,0 +1,198 @@
+"""Read what an OpenAI-shaped answer says of its own cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, ceil_nanos
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.providers.json import count, field, parsed, text
+
+# (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are
+# already inside the output total. Text parts are not here either: they are what is left of the total.
+_INPUT_PARTS: Final = (
+    ("cached_tokens", "cache_read_tokens"),
+    ("cache_write_tokens", "cache_write_tokens"),
+    ("audio_tokens", "input_audio_tokens"),
+    ("image_tokens", "input_image_tokens"),
+)
+_OUTPUT_PARTS: Final = (
+    ("reasoning_tokens", "output_reasoning_tokens"),
+    ("audio_tokens", "output_audio_tokens"),
+)
+# Where others write such parts beside the totals: DeepSeek, Moonshot and Together, Mistral; and, where the
+# totals are called as OpenAI calls them, proxies of Anthropic. Anthropic's own shape is another.
+_INPUT_PARTS_BESIDE: Final = (
+    (("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"), "cache_read_tokens"),
+    (("cache_read_input_tokens",), "cache_read_tokens"),
+    (("cache_creation_input_tokens",), "cache_write_tokens"),
+)
+# Of which no tokens are made: what was searched, and is billed by the piece.
+_SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
+_TICKS_PER_NANO: Final = 10
+# Some write amounts as text, as JSON has no decimals.
+_AMOUNT: Final = re.compile(r"(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE]-?\d{1,2})?", re.ASCII)
+
+
+def reported(answer: object) -> Reported:
+    """Read an answer's usage, model, service tier and id, and what it says was billed.
+
+    Chat, completions and embeddings count `prompt_tokens` and `completion_tokens`, responses count
+    `input_tokens` and `output_tokens`; both are read. What is missing, null or no number counts as absent,
+    and fields that nobody knows yet are passed over. A total that is absent is `unsaid`, and so is an input
+    of 0 tokens: nobody asks without a prompt.
+
+    Args:
+        answer: an SDK object, a mapping, or the JSON text of one.
+    """
+    answer = parsed(answer)
+    told = _plain(field(answer, "usage"))
+    if told is None:
+        told = _plain(field(field(answer, "x_groq"), "usage"))
+    usage = _usage_of_list(answer, told) or _usage(told)
+    return Reported(
+        usage=usage,
+        model=text(field(answer, "model")),
+        tier=text(field(answer, "service_tier")),
+        request_id=text(field(answer, "id")),
+        unsaid=frozenset() if usage is None else _unsaid(answer, told, usage),
+        billed=_billed(told),
+        total=(count(field(told, "total_tokens")) or 0) if usage is None else 0,
+    )
+
+
+def _usage_of_list(answer: object, told: object) -> Usage | None:
+    """Read the usage of embeddings or a ranking: all of it is input, and some tell it as the total alone."""
+    if told is None or field(answer, "object") != "list" or field(answer, "data") is None:
+        return None
+    total = count(field(told, "total_tokens"))
+    if not total or _first_count(told, "prompt_tokens", "input_tokens"):
+        return None
+    return Usage.of(input_tokens=total)
+
+
+def _unsaid(answer: object, told: object, usage: Usage) -> frozenset[str]:
+    unsaid = set() if usage.input_tokens else {"input_tokens"}
+    names = ("completion_tokens", "output_tokens", "total_tokens")
+    # Embeddings have no output.
+    if not usage.output_tokens and _first_count(told, *names) is None and field(answer, "data") is None:
+        unsaid.add("output_tokens")
+    return frozenset(unsaid)
+
+
+def _plain(usage: object) -> object:
+    """Return an SDK object's fields as a mapping, in which it is cheap to look for one that is not there."""
+    more = None if isinstance(usage, Mapping) else getattr(usage, "__pydantic_extra__", None)
+    return {**vars(usage), **more} if isinstance(more, dict) else usage
+
+
+def _usage(usage: object) -> Usage | None:
+    if usage is None:
+        return None
+    total_in = _first_count(usage, "prompt_tokens", "input_tokens")
+    total_out = _first_count(usage, "completion_tokens", "output_tokens")
+    if total_in is None and total_out is None:
+        return None
+    total = count(field(usage, "total_tokens"))
+    if total_out is None and total is not None and total_in is not None:
+        total_out = max(0, total - total_in)
+    if total_in is None and total is not None and total_out is not None:
+        total_in = max(0, total - total_out)
+    details = _first(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    read = _parts(details, _INPUT_PARTS)
+    if field(usage, "prompt_tokens") is not None:
+        for names, unit in _INPUT_PARTS_BESIDE:
+            read[unit] = max(read.get(unit, 0), _first_count(usage, *names) or 0)
+    details_out = _first(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    written = _parts(details_out, _OUTPUT_PARTS)
+    more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
+    units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
+    units |= {**read, **written}
+    if (cached := field(details, "cached_tokens_details")) is not None:
+        units["cache_audio_read_tokens"] = count(field(cached, "audio_tokens")) or 0
+    _add_research(units, usage)
+    searched = {unit: n for name, unit in _SEARCHED if (n := count(field(usage, name))) is not None}
+    # That nothing was searched is kept, too: a search may have been held for.
+    return Usage({**Usage.of(**units).units, **searched})
+
+
+def _parts(details: object, parts: tuple[tuple[str, str], ...]) -> dict[str, int]:
+    return {} if details is None else {unit: count(field(details, name)) or 0 for name, unit in parts}
+
+
+def _outside(
+    total_in: int, total_out: int, total: int | None, read: Mapping[str, int], written: Mapping[str, int]
+) -> tuple[int, int]:
+    """Return the tokens of input and of output that their totals leave out.
+
+    Some providers count what was read from a cache, or heard, beside the prompt, and thinking beside the
+    answer. A part that is more than its total is beside it, and so is what the sum of both shows on top of
+    them: input if it is exactly one of its parts, else output, some of which is hidden everywhere.
+    """
+    beyond = None if total is None else max(0, total - total_in - total_out)
+    if beyond and not total_in:
+        return beyond, 0  # nothing is answered that was not asked
+    more_in = more_out = 0
+    for part in sorted(read.values(), reverse=True):
+        if part and (part > total_in + more_in or part == beyond):
+            more_in += part
+            beyond = None if beyond is None else max(0, beyond - part)
+    if beyond is not None:
+        more_out = beyond
+    elif (thought := written.get("output_reasoning_tokens", 0)) > total_out:
+        more_out = thought
+    return more_in, more_out
+
+
+def _add_research(units: dict[str, int], usage: object) -> None:
+    """Add what Perplexity's research reads and thinks: it is counted at the top, and in no total."""
+    if field(usage, "citation_tokens") is None:
+        return
+    for name, unit in (
+        ("citation_tokens", "output_citation_tokens"),
+        ("reasoning_tokens", "output_reasoning_tokens"),
+    ):
+        units[unit] = tokens = count(field(usage, name)) or 0
+        units["output_tokens"] += tokens
+
+
+def _billed(usage: object) -> Nanos | None:
+    """Read what a usage says was billed in USD; None if it does not, or says what cannot be.
+
+    OpenRouter writes `cost` and, for a key of the caller's own, what its provider bills besides; Perplexity
+    `cost.total_cost`; xAI ticks of 1e-10 USD. Whether a server may be believed is not said here.
+    """
+    if (ticks := count(field(usage, "cost_in_usd_ticks"))) is not None:
+        return _possible(-(-ticks // _TICKS_PER_NANO))
+    cost = field(usage, "cost")
+    total = field(cost, "total_cost")
+    billed = _nanos(cost if total is None else total)
+    own_key = field(usage, "is_byok")
+    if billed is not None and (own_key is True or (own_key is None and not billed)):
+        upstream = _nanos(field(field(usage, "cost_details"), "upstream_inference_cost"))
+        return _possible(billed + (upstream or 0))
+    return billed
+
+
+def _nanos(usd: object) -> Nanos | None:
+    if isinstance(usd, str) and _AMOUNT.fullmatch(usd):
+        usd = Decimal(usd)
+    if isinstance(usd, bool) or not isinstance(usd, int | float | Decimal):
+        return None
+    value = Decimal(repr(usd)) if isinstance(usd, float) else Decimal(usd)
+    return ceil_nanos(value) if value.is_finite() and 0 <= value <= MAX_USD else None
+
+
+def _possible(nanos: Nanos) -> Nanos | None:
+    return nanos if nanos <= MAX_NANOS else None
+
+
+def _first(value: object, *names: str) -> Any:
+    return next((found for name in names if (found := field(value, name)) is not None), None)
+
+
+def _first_count(value: object, *names: str) -> int | None:
+    return next((found for name in names if (found := count(field(value, name))) is not None), None)

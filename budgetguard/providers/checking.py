@@ -1,0 +1,86 @@
+"""See which of the SDKs that this process has imported are guarded, and say what to do about the others."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+from budgetguard.providers import patching as patch
+
+_DECORATE: Final = "call it in functions decorated with @budgeted"
+LITELLM: Final = (
+    "LiteLLM sends past the openai client what goes over httpx: openai's responses, gpt-5-codex and image "
+    f"edits, and all other providers; {_DECORATE}"
+)
+# By the module that is in `sys.modules` where the SDK is used.
+UNGUARDED: Final = {
+    "ai21": _DECORATE,
+    "anthropic": _DECORATE,
+    "cerebras.cloud.sdk": _DECORATE,
+    "cohere": _DECORATE,
+    "dashscope": _DECORATE,
+    "fireworks.client": _DECORATE,
+    "google.genai": _DECORATE,
+    "google.generativeai": _DECORATE,
+    "groq": _DECORATE,
+    "litellm": LITELLM,
+    "mistralai": _DECORATE,
+    "ollama": _DECORATE,
+    "replicate": _DECORATE,
+    "together": _DECORATE,
+    "vertexai": _DECORATE,
+    "voyageai": _DECORATE,
+    "xai_sdk": _DECORATE,
+    "zhipuai": _DECORATE,
+}
+_OPENAI: Final = "openai"
+_BEDROCK: Final = "botocore (Bedrock)"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Hold whether one SDK is guarded.
+
+    Attributes:
+        sdk: the name that it is imported by.
+        guarded: every call of it is projected, held and booked.
+        why: why not, and what to do about it; None if it is guarded.
+    """
+
+    sdk: str
+    guarded: bool
+    why: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.sdk}: guarded" if self.guarded else f"{self.sdk}: NOT guarded: {self.why}"
+
+
+def check() -> list[Checked]:
+    """Return, for each SDK of models that this process has imported, whether it is guarded, and why not.
+
+    It looks at what stands at the client's methods now, not at what was once put there. Calls inside
+    functions decorated with `@budgeted` are guarded whatever this says of the SDK that they use.
+    """
+    found = [_openai()] if sys.modules.get(_OPENAI) is not None else []
+    others = [name for name in UNGUARDED if sys.modules.get(name) is not None]
+    found += [Checked(name, False, UNGUARDED[name]) for name in others]
+    if _has_bedrock():
+        found.append(Checked(_BEDROCK, False, _DECORATE))
+    return found
+
+
+def _openai() -> Checked:
+    if not patch.is_patched():
+        return Checked(_OPENAI, False, "call patch_openai(); clients that were given to wrap() are guarded")
+    why = patch.unguarded()
+    if why is None:
+        return Checked(_OPENAI, True)
+    return Checked(_OPENAI, False, f"{why}; call patch_openai() once more")
+
+
+def _has_bedrock() -> bool:
+    """Whether a client of Bedrock's was made: botocore, which does much else, makes a class for it then."""
+    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
+    below: list[type] = base.__subclasses__() if isinstance(base, type) else []
+    return any(kind.__name__.startswith("Bedrock") and "Runtime" in kind.__name__ for kind in below)

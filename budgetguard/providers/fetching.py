@@ -1,0 +1,83 @@
+"""Fetch what a projection needs of the provider, as the caller would ask for it: free requests only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from budgetguard.engine.flow import Work, finished
+from budgetguard.engine.provider_call import Fetch
+from budgetguard.tokens.requests import is_absent
+
+Take = Callable[[bytes], bool]
+
+# What belongs to the caller's own request, and not to its key, organization or API version.
+_NOT_THEIRS: Final = ("accept", "accept-encoding", "content-length", "content-type", "idempotency-key")
+_PIECE: Final = 1 << 18
+
+
+class Fetcher:
+    """Make requests with the caller's client, headers and timeout.
+
+    They pass the client's guard as any request does, so none can cost anything. What they raise is the
+    client's own errors.
+
+    Args:
+        client: an `OpenAI` or `AsyncOpenAI`.
+        options: the SDK's `FinalRequestOptions` of the request that is being prepared.
+    """
+
+    def __init__(self, client: Any, options: Any) -> None:
+        self._client = client
+        headers: Mapping[str, Any] = {} if is_absent(options.headers) else options.headers
+        self._headers = {
+            name: value
+            for name, value in headers.items()
+            if name.lower() not in _NOT_THEIRS and not name.lower().startswith("x-stainless-")
+        }
+        timeout = options.timeout
+        self._more = {} if is_absent(timeout) else {"timeout": timeout}
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> Fetch:
+        """Return the step that GETs JSON, parsed."""
+        options = {"headers": self._headers, "params": dict(query or {}), **self._more}
+        return Fetch(partial(self._client.get, path, cast_to=object, options=options))
+
+    def post(self, path: str, body: Mapping[str, Any], **more: Any) -> Fetch:
+        """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed.
+
+        Args:
+            path: without `/v1`.
+            body: JSON.
+            more: other `timeout` (seconds) and `max_retries` than the caller's.
+        """
+        options = {"headers": self._headers, **self._more, **more}
+        return Fetch(partial(self._client.post, path, body=body, cast_to=object, options=options))
+
+    def content(self, file_id: str, take: Take) -> Fetch:
+        """Return the step that reads a file, piece by piece, for as long as `take` says to go on.
+
+        An event loop goes on meanwhile: there `take` runs in a worker thread.
+        """
+        read = self._client.files.with_streaming_response.content
+        opened = partial(read, file_id, extra_headers=self._headers, **self._more)
+        is_async = any(kind.__name__ == "AsyncAPIClient" for kind in type(self._client).__mro__)
+        return Fetch(partial(_read_async if is_async else _read, opened, take))
+
+
+def _read(opened: Callable[[], Any], take: Take) -> None:
+    with opened() as response:
+        for piece in response.iter_bytes(_PIECE):
+            if not take(piece):
+                return
+
+
+def _read_async(opened: Callable[[], Any], take: Take) -> Awaitable[None]:
+    async def read() -> None:
+        async with opened() as response:
+            async for piece in response.iter_bytes(_PIECE):
+                if not await finished(Work(partial(take, piece), blocking=True)):
+                    return
+
+    return read()

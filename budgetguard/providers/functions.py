@@ -1,0 +1,376 @@
+"""Any function that answers with a completion: how its arguments and its answer are read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.projection import (
+    Projection,
+    chat_input_tokens,
+    embedding_input_tokens,
+    response_input_tokens,
+)
+from budgetguard.engine.provider_call import (
+    Abandoned,
+    Answered,
+    LearnedCap,
+    NotCharged,
+    Outcome,
+    ProviderCall,
+    Unknown,
+)
+from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
+from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
+from budgetguard.pricing.rates import Rates
+from budgetguard.providers.accumulators import is_api_error
+from budgetguard.providers.alternatives import with_alternatives
+from budgetguard.providers.answer_shapes import ItemTally, read_whole
+from budgetguard.providers.base import Endpoint
+from budgetguard.providers.failures import was_never_sent
+from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.providers.live import attach_live
+from budgetguard.providers.openai.endpoints import PRICED
+from budgetguard.tokens.input_bounds import input_reserve
+from budgetguard.tokens.requests import given, is_reasoning
+from budgetguard.tokens.responses import offered_tools
+from budgetguard.tokens.text import count_text, encoding_for
+
+if TYPE_CHECKING:
+    from budgetguard.engine.call import GuardedCall
+
+UsageReader: TypeAlias = Callable[[Any], "Usage | tuple[int, int]"]
+
+
+class FunctionCall(ProviderCall):
+    """One call of a guarded function.
+
+    Args:
+        name: the function's name, for errors.
+        model: the model that it calls.
+        row: the endpoint that such a request is for.
+        body: its arguments as a request to that endpoint has them.
+        usage: reads usage from its answer, where the answer is not one that can be read.
+        cap: the function's parameter that a cap on the output can be passed by, if it has one.
+        provider: whose prices count, by genai-prices' id; None: see `PriceBook.rates`.
+        base_url: the address that it calls, if it is known.
+        free: that address costs nothing, by the user's word.
+
+    Attributes:
+        more: arguments that the function is called with on top of its caller's.
+    """
+
+    endpoint = "function"
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        row: Endpoint,
+        body: Mapping[str, Any],
+        usage: UsageReader | None,
+        *,
+        cap: str | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
+        free: bool = False,
+    ) -> None:
+        self.model = model
+        self.more: dict[str, Any] = {}
+        self._cap = cap
+        self._name = name
+        self._row = row
+        # What clients write into the request beside its own parameters.
+        extra = given(body, "extra_body")
+        self._body = {**body, **extra} if isinstance(extra, Mapping) else body
+        self._usage = usage
+        self._provider = provider
+        self._base_url = base_url
+        self._free = free
+        self._hides = False
+        self._thinks = is_reasoning(model)
+        n = body.get("n")
+        self.choices = n if isinstance(n, int) and n > 0 else 1
+
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        if self._free:
+            rates = Rates.free(self.model, FREE_PROVIDER)
+        else:
+            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
+        more = {"learned_input": learned_cap} if self._row.learns_input else {}
+        projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        if not self._free:
+            projection = with_alternatives(
+                projection,
+                self._body,
+                rates,
+                lambda name: book.rates(name, provider=self._provider, base_url=self._base_url, bare=True),
+                learned_cap,
+            )
+        self._hides = projection.hidden is not None and projection.hidden.hides
+        self._thinks = projection.thinks
+        if self.strict and self._row.cap is not None:
+            projection = projection.with_reserve(input_reserve(self._body, self.model))
+        return rates, projection
+
+    def rates_if_known(self, book: PriceBook) -> Rates:
+        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._cap is not None
+
+    def write_cap(self, cap: int) -> None:
+        assert self._cap is not None
+        self.more[self._cap] = cap
+
+    def outcome(self, answer: Any) -> Outcome:
+        if self._usage is not None:
+            return Answered(Reported(usage=self._read_usage(self._usage, answer)))
+        if isinstance(answer, str):
+            return self.text_outcome(count_text(answer, encoding_for(self.model)))
+        from budgetguard.providers.streams import stream_outcome
+
+        if (streamed := stream_outcome(answer, self.model)) is not None:
+            return streamed
+        if is_api_error(answer):
+            return NotCharged("the answer was an error")
+        found = read_whole(answer, self.model)
+        if found.usage is None and not (found.pending or found.total or found.billed):
+            raise self._unpriced(type(answer))
+        return Answered(self._completed(found))
+
+    def _completed(self, said: Reported) -> Reported:
+        """Complete what an answer reports with the units that no answer counts."""
+        more = self._row.unreported(self._body)
+        if said.usage is None or not more:
+            return said
+        return replace(said, usage=Usage({**more, **said.usage.units}))
+
+    def _unpriced(self, kind: type) -> UnpricedAnswerError:
+        return UnpricedAnswerError(
+            f"{self._name}() answered with {kind.__name__}, from which no cost can be read, "
+            "so its projection was booked. Return the completion itself, a dict of that shape, or its "
+            "text; or pass @budgeted(usage=f), where f(answer) returns (input_tokens, output_tokens). "
+            "What it answered is this error's `answer`"
+        )
+
+    def _read_usage(self, read: UsageReader, answer: object) -> Usage:
+        try:
+            found: object = read(answer)
+        except Exception as error:
+            raise UnpricedAnswerError(
+                f"the usage= of {self._name}() failed on the {type(answer).__name__} that it answered with "
+                f"({type(error).__name__}), so its projection was booked"
+            ) from error
+        if isinstance(found, Usage):
+            return found
+        if isinstance(found, tuple) and len(found) == 2 and all(map(_is_count, found)):
+            return Usage.of(input_tokens=found[0], output_tokens=found[1])
+        raise UnpricedAnswerError(
+            f"the usage= of {self._name}() must return a Usage or (input_tokens, output_tokens), whole "
+            f"numbers from 0, not {_shown(found)}; the projection was booked"
+        )
+
+    def text_outcome(self, output_tokens: int) -> Outcome:
+        """Return the ending of an answer that is text: its tokens, and those of the input, are counted.
+
+        Text does not tell what hosted tools cost, or turns that the provider keeps; then the projection
+        stands in. Nor does it tell what a model has thought.
+        """
+        if self._hides:
+            return Answered(Reported(usage=None))
+        tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
+        usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
+        unsaid = frozenset({"output_tokens"} if self._thinks and output_tokens else ())
+        return Answered(self._completed(Reported(usage, unsaid=unsaid)))
+
+    def outcome_of_stream(self, tally: ItemTally) -> Outcome:
+        """Return the ending that a stream says which was read to its end.
+
+        Raises:
+            UnpricedAnswerError: nothing of it could be read.
+        """
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None:
+            was_seen = seen and tally.unread is None and not self._thinks
+            if was_seen and "output_tokens" in said.unsaid:
+                said = replace(said, unsaid=said.unsaid - {"output_tokens"}, seen=max(said.seen, seen))
+            return Answered(self._completed(said))
+        if tally.failed and not seen:
+            return NotCharged("the answer was an error")
+        if tally.unread is None:
+            return self.text_outcome(seen)
+        if not tally.understood and not seen:
+            raise self._unpriced(tally.unread)
+        return Answered(Reported(usage=None, seen=seen))
+
+    def outcome_of_partial_stream(self, tally: ItemTally) -> Outcome:
+        """Return the ending that a stream says which was read no further."""
+        said, seen = tally.reported, tally.seen_tokens()
+        if said is not None and tally.told:
+            return Answered(self._completed(said))
+        if tally.unread is not None and not tally.understood and not seen:
+            return Answered(Reported(usage=None))  # what it said, nobody here can tell
+        return Abandoned(seen, reported=said)
+
+    def reader(self) -> ItemReader:
+        """Return what reads the cost from the items of a function that yields."""
+        return ItemReader(self, told=self._usage is not None)
+
+    def outcome_of_error(self, error: BaseException) -> Outcome:
+        return outcome_of_any_error(error)
+
+    def attach(self, answer: Any, call: GuardedCall) -> Any | None:
+        if inspect.isgenerator(answer):
+            return GuardedGenerator(call, lambda: answer, self.reader(), begun=True)
+        if inspect.isasyncgen(answer):
+            return GuardedAsyncGenerator(call, lambda: answer, self.reader(), begun=True)
+        if inspect.isawaitable(answer):
+            return guard_awaitable(answer, call)
+        from budgetguard.providers.streams import attach_stream
+
+        attached = attach_stream(answer, call)
+        # Who says how an answer is read reads it as it is.
+        if attached is not None or self._usage is not None:
+            return attached
+        return attach_live(answer, call, self.reader)
+
+
+class ItemReader:
+    """What a generator's items tell of its cost: text, or pieces of an answer.
+
+    Args:
+        request: the call.
+        told: the last item says it all, read by the user's `usage=`.
+    """
+
+    def __init__(self, request: FunctionCall, *, told: bool = False) -> None:
+        self._request = request
+        self._told = told
+        self._tally = ItemTally(request.model)
+        self._any = False
+        self._last: object = None
+
+    def feed(self, item: object) -> None:
+        self._any = True
+        if self._told:
+            self._last = item
+        self._tally.feed(item)
+
+    def outcome(self) -> Outcome:
+        if self._told and self._any:
+            return self._request.outcome(self._last)
+        return self._request.outcome_of_stream(self._tally)
+
+    def outcome_early(self, error: BaseException | None) -> Outcome:
+        if error is not None and not self._any:
+            return self._request.outcome_of_error(error)
+        return self._request.outcome_of_partial_stream(self._tally)
+
+
+def outcome_of_any_error(error: BaseException) -> Outcome:
+    """Say how a call ended that raised this, whatever package it comes from."""
+    if isinstance(error, BudgetGuardError):
+        return NotCharged("a call inside was refused")
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status < 600:
+        return NotCharged(f"the provider answered {status}")
+    if was_never_sent(error):
+        return NotCharged("no connection")
+    return Unknown(type(error).__name__)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _shown(value: object) -> str:
+    # Numbers help; text may be the answer's own, and has no place in an error.
+    if isinstance(value, tuple) and all(isinstance(one, int | float) for one in value):
+        return repr(value)
+    return type(value).__name__
+
+
+CAPS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+INPUTS: Final = ("messages", "prompt", "input")
+# Names that a request for a response has, and no other.
+_OF_RESPONSES: Final = (
+    "conversation",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "previous_response_id",
+    "reasoning",
+)
+_ROWS: Final = {row.name: row for row in PRICED}
+_INPUT_TOKENS: Final[Mapping[str, Callable[[Mapping[str, Any], str], int]]] = {
+    "chat": chat_input_tokens,
+    "embeddings": embedding_input_tokens,
+    "responses": response_input_tokens,
+}
+
+
+def request_body(
+    arguments: Mapping[str, Any], asked: object, cap: int | None
+) -> tuple[Endpoint, dict[str, Any]]:
+    """Return a function's arguments as a request body, and the endpoint that such a request is for.
+
+    It is a response that is asked for where hosted tools are offered, or arguments have names that only
+    such requests have.
+
+    Args:
+        arguments: by name.
+        asked: the input: messages, text, or texts to embed.
+        cap: the output tokens that the function caps at itself, where its arguments do not say.
+
+    Raises:
+        ConfigurationError: an input that is none of these.
+    """
+    body = chat_body(arguments, asked)
+    if _is_for_a_response(body):
+        most = next((body[name] for name in CAPS if given(body, name) is not None), cap)
+        return _ROWS["responses"], {**_without_input(body), "input": asked, "max_output_tokens": most}
+    if cap is not None and given(body, "max_completion_tokens") is None:
+        body["max_completion_tokens"] = cap
+    return _ROWS["chat" if "messages" in body else "embeddings"], body
+
+
+def chat_body(arguments: Mapping[str, Any], asked: object) -> dict[str, Any]:
+    """Return a function's arguments as a request body, its input under the name that requests give it.
+
+    Args:
+        arguments: by name.
+        asked: the input: messages, text, or texts to embed.
+
+    Raises:
+        ConfigurationError: an input that is none of these.
+    """
+    body = _without_input(arguments)
+    if isinstance(asked, str):
+        body["messages"] = [{"role": "user", "content": asked}]
+    elif isinstance(asked, list | tuple) and asked and all(isinstance(one, str | int) for one in asked):
+        body["input"] = list(asked)
+    elif isinstance(asked, list | tuple):
+        body["messages"] = asked
+    else:
+        raise ConfigurationError(
+            f"the input must be text, a list of messages or a list of texts, not {type(asked).__name__}"
+        )
+    return body
+
+
+def _without_input(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in INPUTS}
+
+
+def _is_for_a_response(body: Mapping[str, Any]) -> bool:
+    if any(given(body, name) is not None for name in _OF_RESPONSES):
+        return True
+    # A tool of a chat request has its definition inside, under the name of its type.
+    return any(
+        isinstance(kind := given(tool, "type"), str) and kind not in tool for tool in offered_tools(body)
+    )

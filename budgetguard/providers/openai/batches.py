@@ -1,0 +1,220 @@
+"""Batches: project every line of the uploaded file at batch prices, and read what became of a batch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from budgetguard.core.money import Nanos
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.windows import duration_ms
+from budgetguard.engine.projection import Projection
+from budgetguard.engine.provider_call import Fetch
+from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
+from budgetguard.pricing.rates import BATCH, STANDARD_TIERS, Rates
+from budgetguard.providers.answers import reported
+from budgetguard.providers.base import Body, Endpoint, Prepared, Preparing
+from budgetguard.providers.json import count, items, parsed, text
+from budgetguard.providers.json import field as field_of
+from budgetguard.tokens.input_bounds import input_reserve
+from budgetguard.tokens.requests import given
+
+# A batch whose usage does not tell all that it bills: calls of hosted tools, pictures, sound.
+PARTLY_TOLD: Final = "batches with tools"
+_TOLD: Final = frozenset({"input_tokens", "output_tokens"})
+_OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+_DAY: Final = 24 * 60 * 60 * 1000
+# Somebody asks for a batch within days of its window; who asks later still corrects what its expiry booked.
+_MARGIN: Final = 6 * _DAY
+
+
+@dataclass
+class Lines:
+    """Add up the projections of a batch's lines while its file is read.
+
+    What is wrong with a line is kept as the `problem`, and ends the reading.
+
+    Attributes:
+        preparing: the batch's request.
+        file_id: its input file, for messages.
+        problem: why the batch must not be created, or None.
+        cost: Nanos for all lines so far; `input_cost` for their input alone.
+        units: what they will use.
+        rates: model -> its standard rates.
+    """
+
+    preparing: Preparing
+    file_id: str
+    problem: BudgetGuardError | None = None
+    cost: Nanos = 0
+    input_cost: Nanos = 0
+    units: Counter[str] = field(default_factory=Counter)
+    rates: dict[str, Rates] = field(default_factory=dict)
+    _number: int = 0
+    _found: int = 0
+    _rest: bytes = b""
+
+    def take(self, piece: bytes) -> bool:
+        """Take a piece of the file, and tell whether to go on."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._take_line(line)
+            if self.problem is not None:
+                return False
+        return True
+
+    def end(self) -> None:
+        """Take note that the file is over."""
+        if self.problem is None:
+            rest, self._rest = self._rest, b""
+            self._take_line(rest)
+        if self.problem is None and not self._found:
+            self.problem = ConfigurationError(
+                f"the batch's input file {self.file_id} has no requests, so the batch was not created"
+            )
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a batch's usage tells all that these lines bill."""
+        return {unit for unit, number in self.units.items() if number} <= _TOLD
+
+    def dearest(self) -> Rates:
+        """Return the rates at which all lines together cost most: usage does not tell models apart."""
+        usage = Usage.of(**self.units)
+        found, most = Rates.free("", "openai"), -1
+        for rates in self.rates.values():
+            try:
+                cost = rates.with_tier(BATCH).cost(usage)
+            except UnknownModelError:  # what another model's lines use
+                cost = 0
+            if cost > most:
+                found, most = rates, cost
+        return found
+
+    def _take_line(self, line: bytes) -> None:
+        self._number += 1
+        if not line.strip():
+            return
+        self._found += 1
+        try:
+            self._project(line)
+        except BudgetGuardError as error:
+            values = {name: getattr(error, name) for name in error.fields}
+            self.problem = type(error)(
+                f"line {self._number} of the batch's input file {self.file_id}: {error.message}", **values
+            )
+
+    def _project(self, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+        except ValueError as error:
+            raise ConfigurationError(f"not JSON ({error}), so the batch was not created") from error
+        url, body = field_of(request, "url"), field_of(request, "body")
+        if not isinstance(request, dict) or not isinstance(url, str) or not isinstance(body, dict):
+            raise ConfigurationError("a request has a url and a body, so the batch was not created")
+        row = self.preparing.row_of(url)
+        if row is None:
+            return
+        if row.prepare is not None:
+            raise ConfigurationError(f"{url} has no place in a batch, so the batch was not created")
+        rates = self.preparing.rates(given(body, "model"))
+        self.rates[rates.model] = rates
+        projection = self._at_batch_prices(row, body, rates)
+        self.cost += projection.cost
+        self.input_cost += projection.input_cost
+        self.units.update(projection.usage.units)
+
+    def _at_batch_prices(self, row: Endpoint, body: Mapping[str, Any], rates: Rates) -> Projection:
+        if given(body, "service_tier") in STANDARD_TIERS:
+            # Not what makes a batch dearer.
+            body = {name: value for name, value in body.items() if name != "service_tier"}
+        learned = self.preparing.learned
+        more: dict[str, Callable[[str], int | None]] = {"learned_input": learned} if row.learns_input else {}
+        projection = row.project(body, rates.model, rates.with_tier(BATCH), learned(rates.model), **more)
+        if self.preparing.strict and projection.input_tokens:
+            return projection.with_reserve(input_reserve(body, rates.model))
+        return projection
+
+
+def prepare_batch(preparing: Preparing) -> Generator[Fetch, Any, Prepared]:
+    """Read the input file of a batch, and project its lines.
+
+    What the provider answers instead of the file is raised as it is: it would refuse the batch as well.
+    """
+    file_id = given(preparing.body, "input_file_id")
+    if not isinstance(file_id, str) or not file_id:
+        raise ConfigurationError(
+            f"input_file_id must be the id of an uploaded file, not {file_id!r}: a batch is projected from it"
+        )
+    lines = Lines(preparing, file_id)
+    try:
+        yield preparing.fetch.content(file_id, lines.take)
+    except Exception as error:
+        error.add_note(f"budgetguard asked for {file_id} to project a batch, which was not created")
+        raise
+    lines.end()
+    rates = lines.dearest()
+    return Prepared(rates.model, {"lines": lines}, None if lines.is_told else PARTLY_TOLD, rates)
+
+
+def project_batch(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
+    """Return the projection of a batch: what its lines will use, each at its own model's batch price.
+
+    Raises:
+        BudgetGuardError: a line cannot be priced; the message has its number.
+    """
+    lines: Lines = body["lines"]
+    if lines.problem is not None:
+        raise lines.problem
+    usage = Usage.of(**lines.units)
+    return Projection(
+        model=model,
+        usage=usage,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost=lines.cost,
+        input_cost=lines.input_cost,
+        cap_assumed=False,
+    )
+
+
+def batch_ttl(body: Body) -> int:
+    """Return how long the hold of a batch lives at least: its completion window and six days."""
+    window = given(body, "completion_window")
+    try:
+        return duration_ms(window) + _MARGIN
+    except ConfigurationError:
+        return _DAY + _MARGIN
+
+
+def read_batch(answer: object) -> Reported:
+    """Read what a batch used; it is `pending` until it has completed, failed, expired or been cancelled.
+
+    Of one that does not tell (those of before September 2025, and other servers' batches), the part of the
+    requests that were completed is told. Requests that failed are not billed.
+
+    Args:
+        answer: an SDK object, a mapping, or the JSON text of one.
+    """
+    answer = parsed(answer)
+    said = reported(answer)
+    if text(field_of(answer, "status")) not in _OVER:
+        return Reported(usage=None, request_id=said.request_id, pending=True)
+    counts = field_of(answer, "request_counts")
+    completed, total = count(field_of(counts, "completed")), count(field_of(counts, "total"))
+    usage, done = said.usage, (1, 1)
+    if completed is not None and total:
+        done = completed, total
+    if usage is not None and not usage.units and completed:
+        usage = None
+    if usage is None and (completed == 0 or field_of(answer, "status") == "failed"):
+        usage = Usage()
+    return Reported(usage, text(field_of(answer, "model")), BATCH, said.request_id, done=done)
+
+
+def read_batches(answer: object) -> Iterable[Reported]:
+    """Read a page of batches."""
+    return [read_batch(one) for one in items(field_of(parsed(answer), "data"))]

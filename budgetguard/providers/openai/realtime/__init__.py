@@ -1,0 +1,1 @@
+"""OpenAI's realtime sessions."""

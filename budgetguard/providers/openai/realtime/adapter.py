@@ -1,0 +1,366 @@
+"""Stand at the sockets of realtime sessions: what is sent is reserved first, what comes is read along.
+
+The SDK's connection stays as it is. What is wrapped are `send`, `recv` and `close` of the websocket below
+it, where everything passes: typed helpers, raw events, iteration, what was queued before there was a
+connection, and the connections that take the place of a lost one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from functools import cache, partial
+from typing import Any, Final
+
+from budgetguard.config import changed
+from budgetguard.core.holds import Charge
+from budgetguard.engine.background import background
+from budgetguard.engine.context import Payer, current_payer
+from budgetguard.engine.engine import Engine
+from budgetguard.engine.flow import Flow, Invoke, Work, adrive, drive
+from budgetguard.engine.refusals import missing_user
+from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
+from budgetguard.events import logger
+from budgetguard.pricing.book import AZURE
+from budgetguard.providers.openai.realtime.calls import Tariff
+from budgetguard.providers.openai.realtime.session import Session
+from budgetguard.providers.paths import check_allowed
+from budgetguard.providers.stainless import MODEL_MAP, NAMES_ARE_MODELS, is_azure
+from budgetguard.tokens.requests import is_absent
+
+PATH: Final = "/realtime"
+_GUARD: Final = "_budgetguard"
+_JOINS: Final = "joins a call that goes on, and spends, where budgetguard does not see it"
+
+
+def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return what `realtime.connect()` made, such that the connection it makes is guarded.
+
+    Its type keeps its name and stays an instance of what it was; the connection's own type stays.
+
+    Args:
+        engine: whose books.
+        client: the SDK's client.
+        manager: the SDK's connection manager.
+        arguments: those of `connect`.
+
+    Raises:
+        UnknownEndpointError: it joins a call that goes on elsewhere.
+        UnknownModelError: there is no price for the model.
+    """
+    query = arguments.get("extra_query")
+    query = query if isinstance(query, Mapping) else {}
+    if not is_absent(arguments.get("call_id")) or "call_id" in query:
+        # What is said in that call costs, and passes elsewhere.
+        check_allowed("WEBSOCKET", f"{PATH}?call_id", engine.settings.allow_endpoints, _JOINS)
+        return manager
+    model = query.get("model", arguments.get("model"))
+    settings = engine.settings
+    if (own := getattr(type(client), MODEL_MAP, None)) is not None:
+        settings = changed(settings, {"model_map": {**settings.model_map, **own}})
+    address = str(client.base_url)
+    tariff = Tariff(
+        address,
+        AZURE if is_azure(client) else None,
+        settings.is_free(address),
+        str if NAMES_ARE_MODELS.match(address) else settings.model_of,
+    )
+    guard = _Guard(engine, None if is_absent(model) else str(model), tariff)
+    kind: Any = type(manager)
+    manager.__class__ = _guarded_kind(kind, hasattr(kind, "__aenter__"))
+    setattr(manager, _GUARD, guard)
+    return manager
+
+
+class _Guard:
+    """Hold what one connection manager's websockets share: one, and those that take its place."""
+
+    def __init__(self, engine: Engine, model: str | None, tariff: Tariff) -> None:
+        self.engine = engine
+        self.refused: BudgetGuardError | None = None
+        self._model = model
+        self._tariff = tariff
+        self._wires: list[_Wire] = []
+        self._pid = os.getpid()
+
+    @property
+    def blocking(self) -> bool:
+        return self.engine.blocking
+
+    def begin(self) -> None:
+        """See that somebody can pay before there is a connection, which itself costs nothing.
+
+        Raises:
+            BudgetGuardError: nobody can, or the model has no price.
+        """
+        engine, model, settings = self.engine, self._model or "", self.engine.settings
+        self.refused = None
+        free = False
+        if self._model is not None:
+            try:
+                free = self._tariff.rates(engine.prices, self._tariff.model_of(model)).is_free
+            except UnknownModelError:
+                if settings.unknown_model == "error":
+                    raise
+        if free:
+            return
+        payer = current_payer(engine)
+        user = payer.user or settings.user
+        engine.check_payer(Payer(user, payer.runs, payer.lost), self._model or "a realtime session")
+        try:
+            self._find_payer(user, engine.charges(user, payer.runs))
+        except StoreError:
+            if settings.on_store_error == "block":
+                raise
+
+    def _find_payer(self, user: str | None, charges: Iterable[Charge]) -> None:
+        engine, limited = self.engine, False
+        for charge in charges:
+            balance = engine.store.read(charge.account)
+            if balance is None and charge.required and charge.budget is None:
+                raise engine.unknown(charge.account, user)
+            limit = charge.budget if balance is None else balance.limit_nanos
+            limited = limited or limit is not None
+        if not limited and engine.settings.missing_user != "allow":
+            raise missing_user(self._model or "a realtime session", engine.project)
+
+    def cover(self, socket: Any, *, asynchronous: bool) -> Any:
+        """Guard a websocket, once, and return it."""
+        if not any(wire.socket is socket for wire in self._wires):
+            session = Session(self.engine, self._model, self._tariff)
+            self._wires = [wire for wire in self._wires if not wire.is_over]
+            self._wires.append((_AsyncWire if asynchronous else _SyncWire)(self, socket, session))
+        return socket
+
+    def watch(self, connection: object) -> None:
+        """Have everything ended when the SDK's connection is garbage."""
+        background.when_dropped(connection, self._dropped)
+
+    def _dropped(self) -> None:
+        if self._pid == os.getpid():  # a forked child drops copies of what its parent still uses
+            for wire in self._wires:
+                wire.drop()
+
+
+class _Wire:
+    """Stand at one websocket.
+
+    Args:
+        guard: of the connection that it belongs to.
+        socket: a `ClientConnection` of the package `websockets`.
+        session: what passes through it.
+    """
+
+    def __init__(self, guard: _Guard, socket: Any, session: Session) -> None:
+        self.socket = socket
+        self._guard = guard
+        self._session = session
+        self._unread: deque[Any] = deque()
+        self._closed = self._is_cut = False
+        self._send, self._recv, self._close = socket.send, socket.recv, socket.close
+        socket.send, socket.recv, socket.close = self.send, self.recv, self.close
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing passes any more."""
+        return self._closed
+
+    def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def recv(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Cut the line, and book what is open: what went on to be spent, nobody would see."""
+        if not self._closed:
+            self._closed = self._is_cut = True
+            self._session.over()
+            try:
+                self._cut()
+            except (OSError, RuntimeError, AttributeError):  # gone, or its event loop is
+                logger.debug("budgetguard: a dropped websocket could not be closed", exc_info=True)
+
+    def _cut(self) -> None:
+        raise NotImplementedError
+
+    def _sending(self, act: _Act, message: Any, args: Any, kwargs: Any) -> Flow:
+        if not isinstance(message, str | bytes | bytearray | memoryview):
+            raise ConfigurationError(
+                f"a guarded realtime connection sends events as text or bytes, not {type(message).__name__}"
+            )
+        event = _parsed(message)
+        outgoing = None if event is None else self._session.outgoing(event)
+        act.does = partial(self._send, message, *args, **kwargs)
+        if outgoing is None:
+            return (yield Invoke())
+        try:
+            yield Work(outgoing.reserve, self._session.blocking)
+        except BudgetGuardError as error:
+            self._guard.refused = copy(error)
+            raise
+        except BaseException:
+            yield Work(outgoing.failed, self._session.blocking)
+            raise
+        if outgoing.event is not None:
+            act.does = partial(self._send, _dumped(outgoing.event, message), *args, **kwargs)
+        try:
+            return (yield Invoke())
+        except Exception:
+            yield Work(outgoing.failed, self._session.blocking)
+            raise
+
+    def _receiving(self, act: _Act, args: Any, kwargs: Any) -> Flow:
+        session = self._session
+        if not self._unread and not session.outcome:
+            act.does = partial(self._recv, *args, **kwargs)
+            try:
+                message = yield Invoke()
+            except Exception as error:
+                if _is_closed(error):
+                    self._closed = True
+                    yield Work(session.over, session.blocking)
+                    if session.refusal is not None:
+                        raise copy(session.refusal) from error
+                raise
+            event = _parsed(message)
+            job, shown = (None, None) if event is None else session.incoming(event)
+            # Kept until it is handed out, so that who is cancelled meanwhile finds it later.
+            self._unread.append(message if shown is None else _dumped(shown, message))
+            if job is not None:
+                yield Work(job, session.blocking)
+        if session.outcome and not self._closed:
+            # Not by a handshake, which would wait for whatever the server is saying to be read.
+            yield Work(self.drop, session.blocking)
+            if session.stops:
+                self._unread.clear()
+        if self._unread:
+            return self._unread.popleft()
+        assert session.refusal is not None
+        # A copy: one that was raised keeps alive who it was raised to.
+        raise copy(session.refusal)
+
+    def _closing(self, act: _Act, args: Any, kwargs: Any) -> Flow:
+        if self._is_cut:
+            return  # there is nobody to say goodbye to
+        act.does = partial(self._close, *args, **kwargs)
+        self._closed = True
+        try:
+            yield Invoke()
+        finally:
+            yield Work(self._session.over, self._session.blocking)
+
+
+class _Act:
+    """Hold what a flow's next `Invoke` does."""
+
+    does: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        return self.does()
+
+
+class _SyncWire(_Wire):
+    def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return drive(self._sending(act, message, args, kwargs), act)
+
+    def recv(self, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return drive(self._receiving(act, args, kwargs), act)
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return drive(self._closing(act, args, kwargs), act)
+
+    def _cut(self) -> None:
+        self.socket.close_socket()
+
+
+class _AsyncWire(_Wire):
+    async def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return await adrive(self._sending(act, message, args, kwargs), act)
+
+    async def recv(self, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return await adrive(self._receiving(act, args, kwargs), act)
+
+    async def close(self, *args: Any, **kwargs: Any) -> Any:
+        act = _Act()
+        return await adrive(self._closing(act, args, kwargs), act)
+
+    def _cut(self) -> None:
+        self.socket.loop.call_soon_threadsafe(self.socket.transport.abort)
+
+
+@cache
+def _guarded_kind(kind: Any, asynchronous: bool) -> type:
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    made: dict[str, Any] = dict(names)
+    if asynchronous:
+
+        async def aenter(self: Any) -> Any:
+            guard: _Guard = getattr(self, _GUARD)
+            act = _Act()
+            return await adrive(_entering(act, guard, kind.__aenter__, self, asynchronous=True), act)
+
+        async def aconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
+            socket = await kind._connect_ws(self, *args, **kwargs)
+            return getattr(self, _GUARD).cover(socket, asynchronous=True)
+
+        made |= {"__aenter__": aenter, "enter": aenter, "_connect_ws": aconnect}
+    else:
+
+        def enter(self: Any) -> Any:
+            guard: _Guard = getattr(self, _GUARD)
+            act = _Act()
+            return drive(_entering(act, guard, kind.__enter__, self, asynchronous=False), act)
+
+        def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+            socket = kind._connect_ws(self, *args, **kwargs)
+            return getattr(self, _GUARD).cover(socket, asynchronous=False)
+
+        made |= {"__enter__": enter, "enter": enter, "_connect_ws": connect}
+    if not hasattr(kind, "_connect_ws"):
+        del made["_connect_ws"]
+    return type(kind.__name__, (kind,), made)
+
+
+def _entering(
+    act: _Act, guard: _Guard, enter: Callable[[Any], Any], manager: Any, *, asynchronous: bool
+) -> Flow:
+    yield Work(guard.begin, guard.blocking)
+    act.does = partial(enter, manager)
+    connection = yield Invoke()
+    guard.cover(connection._connection, asynchronous=asynchronous)
+    guard.watch(connection)
+    if guard.refused is not None:
+        # The SDK lets pass what goes wrong with events that were queued before; a refusal must be seen.
+        act.does = connection.close
+        yield Invoke()
+        raise copy(guard.refused)
+    return connection
+
+
+def _parsed(message: Any) -> Mapping[str, Any] | None:
+    try:
+        event = json.loads(bytes(message) if isinstance(message, memoryview) else message)
+    except (ValueError, RecursionError):
+        return None  # whoever gets it says what is wrong with it
+    return event if isinstance(event, dict) else None
+
+
+def _dumped(event: Mapping[str, Any], like: Any) -> str | bytes:
+    dumped = json.dumps(event)
+    return dumped if isinstance(like, str) else dumped.encode()
+
+
+def _is_closed(error: BaseException) -> bool:
+    return any(kind.__name__ == "ConnectionClosed" for kind in type(error).__mro__)

@@ -1,0 +1,96 @@
+"""Hold money in advance for what the server of a realtime session does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from budgetguard.core.windows import duration_ms
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import surroundings, within
+from budgetguard.engine.engine import Engine
+from budgetguard.engine.provider_call import NotCharged, ProviderCall
+from budgetguard.providers.openai.realtime.state import SessionState
+
+
+class Opener:
+    """Pay for what nobody asked for. Made where the session is opened: whoever is current there pays.
+
+    Args:
+        engine: whose books.
+        state: the session.
+    """
+
+    def __init__(self, engine: Engine, state: SessionState) -> None:
+        self.engine = engine
+        self._state = state
+        self._opened_in = surroundings()
+
+    def call(self, request: Callable[[], ProviderCall]) -> GuardedCall:
+        """Return a call that whoever opened the session pays."""
+        call: GuardedCall = within(self._opened_in, lambda: GuardedCall(self.engine, request()))
+        return call
+
+    def keep(self, call: GuardedCall, keep: Callable[[], None]) -> None:
+        """Do what keeps a reserved call, the state's lock held; give it back if the session is over."""
+        with self._state.lock:
+            if not self._state.over:
+                keep()
+                return
+        call.finish(NotCharged("the session is over"))
+
+
+class Standing:
+    """Keep one call held in advance, with room for the sound that it will be about.
+
+    Args:
+        opener: who pays.
+        room: milliseconds of sound that wait -> those to hold for.
+        request: milliseconds of sound -> the call.
+    """
+
+    def __init__(
+        self, opener: Opener, room: Callable[[int], int], request: Callable[[int], ProviderCall]
+    ) -> None:
+        self._opener = opener
+        self._room = room
+        self._request = request
+        self._held: GuardedCall | None = None
+        self._held_ms = 0
+        self._renew_at = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return self._held is None
+
+    def is_short(self, waiting_ms: int) -> bool:
+        """Whether nothing is held, too little for sound that waits, or what soon expires."""
+        late = self._opener.engine.now() >= self._renew_at
+        return self._held is None or late or waiting_ms > self._held_ms
+
+    def hold(self, waiting_ms: int) -> None:
+        """Reserve for sound that waits and some more, in place of what is held.
+
+        Raises:
+            BudgetGuardError: refused; what was held stays.
+        """
+        room = self._room(waiting_ms)
+        call = self._opener.call(lambda: self._request(room))
+        call.reserve()
+        engine = self._opener.engine
+        former: GuardedCall | None = None
+
+        def keep() -> None:
+            nonlocal former
+            former, self._held = self._held, call
+            self._held_ms = room
+            self._renew_at = engine.now() + duration_ms(engine.settings.hold_ttl) // 2
+
+        self._opener.keep(call, keep)
+        if former is not None:
+            former.finish(NotCharged("another hold stands for it"))
+
+    def take(self) -> GuardedCall | None:
+        """Return what is held, for its taker to finish; called with the state's lock held."""
+        taken, self._held = self._held, None
+        return taken

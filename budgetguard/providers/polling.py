@@ -1,0 +1,187 @@
+"""Settle earlier calls when somebody asks for the answers that they wait for, in whichever process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from budgetguard import events
+from budgetguard.core.holds import Hold, HoldRecord, Settlement
+from budgetguard.core.money import MAX_NANOS, Nanos
+from budgetguard.core.usage import Reported
+from budgetguard.engine import background_answers as pending
+from budgetguard.engine.background import background
+from budgetguard.engine.engine import Engine
+from budgetguard.engine.flow import Work, finished
+from budgetguard.engine.provider_call import Answered, Outcome
+from budgetguard.errors import StoreError, UnknownModelError
+from budgetguard.pricing.book import AZURE
+from budgetguard.providers.base import Polled
+from budgetguard.providers.body import BodyWatch, EventWatch, Watch
+from budgetguard.providers.openai.batches import PARTLY_TOLD
+from budgetguard.providers.paths import polled
+from budgetguard.providers.stainless import is_azure
+from budgetguard.providers.streams import follow, http_response, is_event_stream, is_read, read_before
+
+
+def poll_of(engine: Engine, client: Any, options: Any) -> Poll | None:
+    """Return the poll that a free request is, or None if what it asks for ends no call."""
+    base_url = str(client.base_url)
+    row = polled(options.method, options.url, base_url=base_url)
+    if row is None:
+        return None
+    free = engine.settings.is_free(str(client._prepare_url(options.url)))
+    return Poll(engine, row, base_url, provider=AZURE if is_azure(client) else None, free=free)
+
+
+class Poll:
+    """Ask for answers that calls may wait for, and finish those whose answers have ended.
+
+    Nothing here raises: the answer is its caller's, whatever we make of it. The store is read only where an
+    answer has ended.
+
+    Args:
+        engine: whose calls.
+        row: how the answer is read.
+        base_url: the client's; with the model it decides the price for calls of other processes.
+        provider: whose prices they are, where that does not follow from the address.
+        free: what is asked there costs nothing, by the user's word.
+    """
+
+    def __init__(
+        self, engine: Engine, row: Polled, base_url: str, *, provider: str | None, free: bool
+    ) -> None:
+        self._engine = engine
+        self._row = row
+        self._base_url = base_url
+        self._provider = provider
+        self._free = free
+        self._found: tuple[Reported, ...] = ()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `finish` waits for I/O."""
+        return self._engine.blocking
+
+    def take(self, answer: Any) -> Any:
+        """Look at the answer, and return it as it is."""
+        if (outcome := self._look(answer)) is not None:
+            self.finish(outcome)
+        return answer
+
+    async def take_async(self, answer: Any) -> Any:
+        """Look at the answer, and return it as it is."""
+        if (outcome := self._look(answer)) is not None:
+            await finished(Work(partial(self.finish, outcome), self.blocking))
+        return answer
+
+    def finish(self, outcome: Outcome) -> None:
+        """Finish the calls whose answers have ended; what was read by half tells nothing."""
+        said = (outcome.reported,) if isinstance(outcome, Answered) else ()
+        for one in self._found or said:
+            if one.pending or one.request_id is None:
+                continue
+            try:
+                self._settle(one, one.request_id)
+            except StoreError as error:
+                events.logger.warning(
+                    "budgetguard: who waits for %s is unknown, since the store failed: %s",
+                    one.request_id,
+                    error,
+                )
+            except Exception:  # noqa: BLE001 - the answer is its caller's, whatever we make of it
+                events.logger.exception("budgetguard: %s could not be settled by a poll", one.request_id)
+
+    def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
+        """Have this finished in the background if a thing becomes garbage before."""
+        pid = os.getpid()
+        return background.when_dropped(thing, lambda: self.finish(outcome()) if pid == os.getpid() else None)
+
+    def _look(self, answer: Any) -> Outcome | None:
+        try:
+            response = http_response(answer)
+            if response is not None and not is_read(response):
+                follow(response, self._watch(response, response.headers.get("content-encoding", "")), self)
+                return None
+            if response is not None and self._row.tally is not None and is_event_stream(response):
+                return read_before(response, self._watch(response, encoding=""))
+            said = self._read(answer if response is None else response.content)
+            return None if all(one.pending for one in self._found) else Answered(said)
+        except Exception:  # noqa: BLE001 - as above
+            events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
+            return None
+
+    def _watch(self, response: Any, encoding: str) -> Watch:
+        if self._row.tally is not None and is_event_stream(response):
+            return EventWatch(self._row.tally(""), hide_usage=False, encoding=encoding)
+        return BodyWatch(self._read, encoding=encoding)
+
+    def _read(self, answer: object) -> Reported:
+        self._found = tuple(self._row.read(answer))
+        return self._found[0] if self._found else Reported(usage=None, pending=True)
+
+    def _settle(self, said: Reported, request_id: str) -> None:
+        engine = self._engine
+        call = pending.waiting(engine, request_id)
+        if call is not None:
+            pending.forget(call, request_id)
+            call.finish(Answered(_told(said, call.request.endpoint)))
+            return
+        record = pending.waiting_hold(engine, request_id)
+        if record is None:
+            return
+        said = _told(said, record.endpoint)
+        cost, estimated = self._cost(record, said)
+        settlement = Settlement(
+            cost, usage=said.usage, request_id=request_id, thresholds=engine.settings.thresholds
+        )
+        hold = Hold(
+            id=record.id,
+            charges=(),  # the store has them
+            amount=record.amount_nanos,
+            on_expiry=record.on_expiry_nanos,
+            ttl=0,
+            created=record.created_ms,
+            user=record.user,
+            model=record.model,
+            endpoint=record.endpoint,
+            tags=record.tags,
+        )
+        pending.end(engine, request_id)
+        engine.settle(hold, settlement, estimated=estimated)
+
+    def _cost(self, record: HoldRecord, said: Reported) -> tuple[Nanos, bool]:
+        """Return what an answer cost at the prices of its call's time, and whether that is an estimate."""
+        if self._free:
+            return 0, False
+        if said.usage is None:
+            return said.part_of(record.amount_nanos), True
+        if not said.usage.units:
+            return 0, False
+        try:
+            rates = self._engine.prices.rates(
+                record.model,
+                provider=self._provider,
+                base_url=self._base_url,
+                tier=said.tier,
+                at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
+            )
+            cost = min(rates.cost_of(said), MAX_NANOS)
+            # Of the projection no more is known than what it cost.
+            return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
+        except UnknownModelError as error:
+            if not record.amount_nanos:
+                return 0, True  # a model without a price, allowed by the user's word
+            events.logger.error("budgetguard: booked as projected, because %s", error)
+            return record.amount_nanos, True
+
+
+def _told(said: Reported, endpoint: str) -> Reported:
+    """Return what may be booked of what an answer says: not a usage that leaves some of it out."""
+    if endpoint == PARTLY_TOLD and said.usage is not None and said.usage.units:
+        return replace(said, usage=None)
+    return said

@@ -1,0 +1,165 @@
+"""Refuse websockets to endpoints that cost, where they are opened past the openai client.
+
+openai-agents' realtime and responses transports, and others, open theirs with a library for websockets.
+What is said there is billed, and passes nothing that we guard. Each library is met where it takes the
+address, and once more where it is about to say hello, which nobody goes past who has imported its functions
+before.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import wrapt
+
+from budgetguard.engine.engine import Engine
+from budgetguard.providers import imports
+from budgetguard.providers.paths import check_allowed, plain_path
+
+# Module, class or None, function: its first argument, beside the object, is the address.
+_WAYS: Final = (
+    ("websockets.asyncio.client", "connect", "__init__"),
+    ("websockets.sync.client", None, "connect"),
+    ("websockets.client", "ClientProtocol", "__init__"),
+    ("websockets.legacy.client", "Connect", "__init__"),
+    ("websockets.legacy.client", "WebSocketClientProtocol", "handshake"),
+    ("aiohttp.client", "ClientSession", "_ws_connect"),
+    ("websocket._core", "WebSocket", "connect"),
+)
+_ADDRESSES: Final = ("uri", "wsuri", "url")
+# Of a host that is known for nothing else, every websocket; of others, those of a path that is.
+_HOSTS: Final = re.compile(r"(.+\.)?openai\.(com|azure\.com)")
+_PATHS: Final = re.compile(r"(.*/)?(realtime(/translations|/transcription_sessions)?|responses)/?")
+_WHY: Final = (
+    "at {} is a websocket that does not pass the openai client, and what is said there cannot be held or "
+    "booked: use client.realtime.connect(), or requests over HTTP (in openai-agents: "
+    'set_default_openai_responses_transport("http"))'
+)
+
+_is_the_clients: ContextVar[bool] = ContextVar("budgetguard_websocket_of_the_client", default=False)
+
+
+class Sockets:
+    """Stand before the libraries for websockets, those that are imported and those to come.
+
+    Args:
+        keeper_of: -> the bookkeeper that guards all clients, or None.
+    """
+
+    def __init__(self, keeper_of: Callable[[], Engine | None]) -> None:
+        self._keeper_of = keeper_of
+        self._lock = threading.RLock()  # a signal handler may import while we hold it
+        self._active = False
+        self._wrappers: list[tuple[Any, str, Any]] = []
+
+    def close(self) -> None:
+        """Refuse from now on. Idempotent."""
+        with self._lock:
+            self._active = True
+        for module in dict.fromkeys(way[0] for way in _WAYS):
+            names = tuple(kind or name for at, kind, name in _WAYS if at == module)
+            imports.watch(module, names, self._imported)
+
+    def open(self) -> None:
+        """Take our wrappers off; those that others have wrapped stay, and do nothing."""
+        with self._lock:
+            self._active = False
+            for holder, name, wrapper in self._wrappers:
+                if vars(holder).get(name) is wrapper:
+                    setattr(holder, name, wrapper.__wrapped__)
+            self._wrappers = []
+
+    def _imported(self, module: ModuleType) -> None:
+        for at, kind, name in _WAYS:
+            holder = module if kind is None else module.__dict__.get(kind)
+            if at == module.__name__ and holder is not None:
+                self._wrap(holder, name)
+
+    def _wrap(self, holder: Any, name: str) -> None:
+        with self._lock:
+            function = vars(holder).get(name)
+            standing = any(function is wrapper for _, _, wrapper in self._wrappers)
+            if self._active and callable(function) and not standing:
+                wrapper = wrapt.FunctionWrapper(function, self._connect, enabled=lambda: self._active)
+                setattr(holder, name, wrapper)
+                self._wrappers.append((holder, name, wrapper))
+
+    def _connect(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        engine = self._keeper_of()
+        if engine is not None and not _is_the_clients.get():
+            given = args[0] if args else next((kwargs[name] for name in _ADDRESSES if name in kwargs), None)
+            _check(engine, _address(given, instance))
+        return wrapped(*args, **kwargs)
+
+
+def of_the_client(manager: Any) -> Any:
+    """Return one of the SDK's connection managers, such that what it opens is known to be the client's.
+
+    Its type keeps its name and stays an instance of what it was.
+    """
+    kind: Any = type(manager)
+    names = ("enter", "__enter__", "__aenter__", "_connect_ws")
+    ours = {name: _opening(getattr(kind, name)) for name in names if hasattr(kind, name)}
+    looks = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    manager.__class__ = type(kind.__name__, (kind,), {**looks, **ours})
+    return manager
+
+
+def _opening(method: Any) -> Any:
+    @functools.wraps(method)
+    def opening(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _the_clients():
+            opened = method(self, *args, **kwargs)
+        return _awaited(opened) if hasattr(opened, "__await__") else opened
+
+    return opening
+
+
+async def _awaited(opened: Any) -> Any:
+    with _the_clients():
+        return await opened
+
+
+@contextmanager
+def _the_clients() -> Iterator[None]:
+    token = _is_the_clients.set(True)
+    try:
+        yield
+    finally:
+        _is_the_clients.reset(token)
+
+
+def _check(engine: Engine, address: str) -> None:
+    """Refuse an address where what is said costs.
+
+    Raises:
+        UnknownEndpointError: it costs, or may, and the user has not said otherwise.
+    """
+    try:
+        parts = urlsplit(address)
+        host = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return  # no library opens it either
+    path = plain_path(parts.path, "//")
+    if _HOSTS.fullmatch(host) is None and _PATHS.fullmatch(path) is None:
+        return
+    if not engine.settings.is_free(address):
+        check_allowed("WEBSOCKET", path, engine.settings.allow_endpoints, _WHY.format(host))
+
+
+def _address(given: Any, instance: Any) -> str:
+    """Return an address as that of the HTTP request that opens the websocket."""
+    if isinstance(getattr(given, "secure", None), bool):  # as websockets has taken it apart
+        host = f"[{given.host}]" if ":" in given.host else given.host
+        return f"http{'s' if given.secure else ''}://{host}:{given.port}{given.path}"
+    build = getattr(instance, "_build_url", None)  # aiohttp's sessions may have a base
+    text = str(given if build is None else build(given)).strip()
+    return re.sub(r"^ws(s?)(?=://)", r"http\1", text, flags=re.IGNORECASE)

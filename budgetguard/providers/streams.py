@@ -1,0 +1,293 @@
+"""Follow an answer that is still running, byte by byte, and finish its call exactly once.
+
+The SDK's own objects stay as they are. What is replaced is the byte stream below them: a tee hands every
+byte on and lets a `Watch` read along, whoever iterates: `Stream`, `iter_lines`, `read`, or nobody.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from functools import cache, partial
+from typing import Any, Final, Protocol
+
+from budgetguard.engine.background import background, is_inside
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.flow import Work, finished
+from budgetguard.engine.provider_call import Outcome
+from budgetguard.errors import BudgetExceededError
+from budgetguard.providers.answer_shapes import ItemTally
+from budgetguard.providers.body import Coding, EventWatch, Undone, Watch, knows_coding
+from budgetguard.providers.reading_on import AsyncReader, SyncReader
+
+# Code that may hold a lock which finishing a call needs: the garbage collector closes forgotten streams there
+# too.
+_BOOKS: Final = (
+    "budgetguard.engine.engine",
+    "budgetguard.engine.call",
+    "budgetguard.events",
+    "budgetguard.pricing.book",
+    "budgetguard.stores",
+    "budgetguard.tokens.text",
+)
+
+
+class Finisher(Protocol):
+    """What is told how an answer ended: a call, or whoever asks for the answer of an earlier one."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `finish` waits for I/O."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """Book how it ended; never raises."""
+
+    def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
+        """Have this finished in the background if a thing becomes garbage before; see `GuardedCall`."""
+
+
+def follow(response: Any, watch: Watch, call: Finisher) -> None:
+    """Put a tee under a response whose body is still to come; it finishes the call.
+
+    Args:
+        response: httpx's or httpx2's, sync or async.
+        watch: reads along.
+        call: finished once: when the body is over, breaks off, is closed, or is forgotten.
+    """
+    bases = tuple(base for base in type(response.stream).__mro__ if base.__name__ in _TEES)
+    if not bases:
+        raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
+    response.stream = _tee_of(bases)(response, watch, call)
+
+
+def attach_stream(answer: Any, call: GuardedCall) -> Any | None:
+    """Follow a chat's or a response's stream of an SDK's client that nobody guards, and return it as it is.
+
+    None if it is no such stream, if it is over already, or if calls inside paid for it.
+    """
+    response = http_response(answer)
+    if response is None or is_read(response) or call.delegated or not is_event_stream(response):
+        return None
+    encoding = coding_of(response, changes=False)
+    watch = EventWatch(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
+    follow(response, watch, call)
+    return answer
+
+
+def stream_outcome(answer: object, model: str) -> Outcome | None:
+    """Say how a call ended whose stream, of an unguarded client, was read before; None if it is none."""
+    response = http_response(answer)
+    if response is None or not is_read(response) or not is_event_stream(response):
+        return None
+    return read_before(response, EventWatch(ItemTally(model), hide_usage=False))
+
+
+def coding_of(response: Any, *, changes: bool) -> str | Coding:
+    """Return the content encoding of a response, or what undoes it where it could not be done again.
+
+    Args:
+        response: httpx's or httpx2's; its body is still to come.
+        changes: what passes is changed on its way, so that it is to be handed on without such an encoding.
+    """
+    encoding: str = response.headers.get("content-encoding", "")
+    if knows_coding(encoding):
+        return encoding
+    plain, coded = (type(response)(200, headers=headers) for headers in ({}, {"content-encoding": encoding}))
+    if changes:
+        response._decoder = plain._get_content_decoder()
+        del response.headers["content-encoding"]
+    return Undone(coded._get_content_decoder())
+
+
+def is_read(response: Any) -> bool:
+    """Whether nothing more comes of a response: what it iterates over, if anything, it has already."""
+    return bool(response.is_closed) or hasattr(response, "_content")
+
+
+def is_event_stream(response: Any) -> bool:
+    """Whether a response says that it is a stream of events."""
+    kind: str = response.headers.get("content-type", "")
+    return kind.strip().lower().startswith("text/event-stream")
+
+
+def read_before(response: Any, watch: Watch) -> Outcome | None:
+    """Say how a call ended whose body somebody has read before its caller could; None if it is not kept.
+
+    An event hook has, or a transport that answers from memory. The SDK iterates over what was kept, so what
+    the watch takes out is taken out there. What was kept is decoded already.
+    """
+    body = getattr(response, "_content", None)
+    if not isinstance(body, bytes):
+        return None
+    kept = watch.feed(body) + watch.end()
+    if kept != body:
+        response._content = kept
+    return watch.outcome(None)
+
+
+def http_response(answer: object) -> Any | None:
+    """Return the httpx response behind what a client returned, or None."""
+    for name in ("", "http_response", "response"):
+        found = getattr(answer, name, None) if name else answer
+        if hasattr(found, "is_stream_consumed") and hasattr(found, "stream"):
+            return found
+    return None
+
+
+class _Tee:
+    """Hand on a byte stream, and finish a call with it."""
+
+    def __init__(self, response: Any, watch: Watch, call: Finisher) -> None:
+        self._source = response.stream
+        # Not the response, which has this: whoever is forgotten is to go at once.
+        self._network = response.extensions.get("network_stream")
+        self._watch = watch
+        self._call = call
+        # Taken by whoever finishes first; what is to be done if that is nobody must not keep the tee alive.
+        self._take = call.finish_when_dropped(self, partial(watch.outcome, None))
+
+    def _extension(self) -> Callable[[], None] | None:
+        call = self._call
+        if not isinstance(call, GuardedCall) or call.output_held is None:
+            return None
+        seen = self._watch.seen_beyond(call.output_held)
+        return None if seen is None else partial(call.extend, seen)
+
+    def __getattr__(self, name: str) -> Any:
+        # Such as `eexpired`, which a response reads from its stream.
+        return getattr(object.__getattribute__(self, "_source"), name)
+
+
+class _SyncTee(_Tee):
+    _reader: SyncReader | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        watch = self._watch
+        source = iter(self._source)
+        self._reader = reader = SyncReader(source, self._source, self._network)
+        try:
+            for data in source:
+                kept = watch.feed(data)
+                if (extend := self._extension()) is not None:
+                    extend()
+                if watch.awaits_usage:
+                    # Whoever leaves at the end that is announced here leaves before the usage.
+                    kept += reader.read_on(watch.feed, lambda: watch.awaits_usage)
+                if kept:
+                    if watch.over or watch.broken:
+                        self._finish(None)
+                    yield kept
+                if reader.error is not None:
+                    raise reader.error
+        except GeneratorExit:
+            raise  # close() follows
+        except BaseException as error:
+            if isinstance(error, BudgetExceededError):
+                self._source.close()
+            self._finish(error)
+            raise
+        kept = watch.end()
+        self._finish(None)
+        if kept:
+            yield kept
+
+    def close(self) -> None:
+        watch, reader = self._watch, self._reader
+        try:
+            if reader is not None and watch.nears_end and _may_wait():
+                reader.read_on(watch.feed, lambda: watch.nears_end)
+        finally:
+            try:
+                self._source.close()
+            finally:
+                self._finish(None)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if not self._take():
+            return
+        if is_inside(*_BOOKS):
+            background.put(partial(_finish, self._watch, self._call, error))
+        else:
+            _finish(self._watch, self._call, error)
+
+
+class _AsyncTee(_Tee):
+    _areader: AsyncReader | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        watch = self._watch
+        source = self._source.__aiter__()
+        self._areader = reader = AsyncReader(source)
+        try:
+            async for data in reader:
+                kept = watch.feed(data)
+                if (extend := self._extension()) is not None:
+                    await finished(Work(extend, self._call.blocking))
+                if watch.awaits_usage:
+                    kept += await reader.read_on(watch.feed, lambda: watch.awaits_usage)
+                if kept:
+                    if watch.over or watch.broken:
+                        await self._afinish(None)
+                    yield kept
+        except GeneratorExit:
+            raise  # aclose() follows
+        except BaseException as error:
+            if isinstance(error, BudgetExceededError):
+                await self._source.aclose()
+            await self._afinish(error)
+            raise
+        finally:
+            await reader.stop()
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+        kept = watch.end()
+        await self._afinish(None)
+        if kept:
+            yield kept
+
+    async def aclose(self) -> None:
+        watch, reader = self._watch, self._areader
+        try:
+            if reader is not None:
+                if watch.nears_end and _may_wait():
+                    await reader.read_on(watch.feed, lambda: watch.nears_end)
+                await reader.stop()
+        finally:
+            try:
+                await self._source.aclose()
+            finally:
+                await self._afinish(None)
+
+    async def _afinish(self, error: BaseException | None) -> None:
+        if not self._take():
+            return
+        finish = partial(_finish, self._watch, self._call, error)
+        try:
+            await finished(Work(finish, self._call.blocking))
+        except GeneratorExit:  # the task is being thrown away, and may not wait for anything
+            background.put(finish)
+            raise
+
+
+_TEES: Final[dict[str, type[_Tee]]] = {"SyncByteStream": _SyncTee, "AsyncByteStream": _AsyncTee}
+
+
+@cache
+def _tee_of(bases: tuple[type, ...]) -> type[_Tee]:
+    # Bytes in memory are a stream for both kinds of clients, so theirs is both.
+    tees = tuple(_TEES[base.__name__] for base in bases)
+    return type(tees[0].__name__, (*tees, *bases), {})
+
+
+def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:
+    call.finish(watch.outcome(error))
+
+
+def _may_wait() -> bool:
+    """Whether whoever closes a stream may wait for its last bytes.
+
+    Not while a generator is thrown away, since the garbage collector does that too, anywhere; nor while a
+    program is cancelled or interrupted.
+    """
+    error = sys.exception()
+    return error is None or isinstance(error, Exception)
