@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.tokens import tokens
+from budgetguard.tokens import text as tokens
 from budgetguard.tokens.text import CL100K, ENCODINGS, O200K, count_text, encoding_for
 
 RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
@@ -213,7 +213,7 @@ def test_a_child_forked_while_a_thread_loads_can_count() -> None:
     # In a process of its own: a fork beside the test runner's threads would be its own hazard.
     script = (
         "import os, threading\n"
-        "from budgetguard.tokens import tokens\n"
+        "from budgetguard.tokens import text as tokens\n"
         "held = threading.Event()\n"
         "def hold():\n"
         "    with tokens._loading:\n"

@@ -12,7 +12,7 @@ import pytest
 
 from budgetguard.engine.projection import response_input_tokens, with_margin
 from budgetguard.errors import BudgetExceededError
-from budgetguard.providers import input_counts
+from budgetguard.providers.openai import input_counts
 from budgetguard.testing._openai_reply import INPUT_COUNTS
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books

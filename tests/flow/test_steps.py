@@ -132,7 +132,7 @@ def test_an_answer_without_a_price_is_booked_as_projected_and_then_reported(guar
 def test_an_adapter_that_fails_on_an_answer_does_not_cost_the_caller_that_answer(
     guard: Guard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Scripted, "ending", lambda self, answer: answer.usage.no_such_thing)
+    monkeypatch.setattr(Scripted, "outcome", lambda self, answer: answer.usage.no_such_thing)
     flow = reserved(guard)
     assert finish(flow, flow.send(70)) == 70
     assert nanos(guard) == (300_000, 0)
