@@ -9,7 +9,7 @@ import pytest
 
 from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing import extra as own as own_prices
+from budgetguard.pricing import extra as own_prices
 from budgetguard.pricing.book import PriceBook, Rates
 from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice, drawn_unit, own_unit
 from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
