@@ -119,10 +119,6 @@ class GatedStore:
         self._pass("settle")
         return self._inner.settle(hold, settlement)
 
-    def void(self, hold: Any) -> Any:
-        self._pass("void")
-        return self._inner.void(hold)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 

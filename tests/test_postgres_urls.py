@@ -78,7 +78,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ConfigurationError postgresql:// needs psycopg: ")
+    assert done.stdout.startswith("ConfigurationError postgresql:// needs psycopg 3.2: ")
     assert "pip install 'budgetguard-ai[postgres]'" in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 import traceback
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from budgetguard import Guard
 from budgetguard.config import Settings
-from budgetguard.errors import BudgetGuardError
+from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.stores import hosted_target, open_store, postgres_target, redis_target
-from budgetguard.stores.base import public_url
+from budgetguard.stores.base import STORES, public_url
 from budgetguard.stores.urls import shown_url
 
 
@@ -114,3 +115,21 @@ def test_a_secret_in_a_url_that_is_slightly_wrong_is_shown_nowhere(
         else:
             shown += [repr(made), str(made)]
     assert not [text for text in shown if SECRET in text]
+
+
+def test_a_driver_that_is_older_than_a_store_can_use_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("redis.__version__", "5.2.0")
+    with pytest.raises(
+        ConfigurationError, match=r"needs redis 5\.2\.1, not 5\.2\.0: pip install 'budgetguard-ai\[redis\]'"
+    ):
+        open_store("redis://h", project="p")
+
+
+@pytest.mark.parametrize("name", sorted({kind.extra for kind in STORES.values() if kind.extra}))
+def test_the_oldest_driver_that_a_store_takes_is_the_one_that_its_extra_asks_for(name: str) -> None:
+    (kind,) = {kind for kind in STORES.values() if kind.extra == name}
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    (wanted,) = project["optional-dependencies"][name]
+    assert f">={'.'.join(map(str, kind.oldest))}," in wanted

@@ -162,9 +162,6 @@ class _Watched:
                 events.crossed(project, one.account, one.threshold, one.balance)
         return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
 
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
-
 
 def watched(store: Store, events: Events) -> Store:
     """Return a store that does the same, and notes what happens."""

@@ -1,10 +1,11 @@
-"""The store protocol, and the URL scheme that names a store."""
+"""The store protocols, and the table of stores by URL scheme."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
@@ -14,33 +15,47 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.stores import redis_target
 from budgetguard.stores.urls import public_url, shown_url
 
-__all__ = ["DEFAULT_RETENTION", "Migrating", "Store", "open_store", "public_url"]
+__all__ = [
+    "DEFAULT_RETENTION",
+    "STORES",
+    "Administration",
+    "LedgerVerbs",
+    "Migrating",
+    "Store",
+    "StoreKind",
+    "open_store",
+    "public_url",
+]
 
 DEFAULT_RETENTION: Final = "90d"
 OWN_PROJECTS: Final = "budgetguard:"
 """What the names of the projects begin with in which the hosted service keeps what is its own."""
 
 
-class Store(Protocol):
-    """Keep the balances of one project. Each verb is one transaction.
+class LedgerVerbs(Protocol):
+    """What a guarded call does to the balances of one project. Each verb is one transaction.
 
-    Every verb raises StoreError where the store cannot be read or written, and never answers
-    "over budget" because it is busy. Verbs are short, synchronous, and safe to call from any thread.
+    All verbs raise StoreError where the store cannot be read or written, and never answer "over budget"
+    because it is busy. They are short, synchronous, and safe to call from any thread.
+
+    Attributes:
+        url: names the store; may hold credentials, see `public_url`.
+        project: whose balances these are.
+        blocking: whether verbs wait for I/O, so that an event loop should run them in a thread.
     """
 
     url: str
     project: str
     blocking: bool
-    """Whether verbs wait for I/O, so that an event loop should run them in a thread."""
 
     def reserve(self, hold: Hold) -> Reservation:
         """Set a hold's amount aside on all of its accounts that exist, or on none."""
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        """Book what a call cost, once per hold id; with state `voided`, nothing."""
+        """Book what a call cost, once per hold id; state `voided` books nothing."""
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        """Note on a hold which answer of the provider's it waits for, so that others can settle it.
+        """Note which of the provider's answers a hold waits for, so that others can settle it.
 
         Returns whether there is such a hold, neither settled nor voided; else nothing has changed.
         """
@@ -48,8 +63,12 @@ class Store(Protocol):
     def attached(self, request_id: str) -> HoldRecord | None:
         """Return the hold that an answer was attached to last, as it stands now, or None."""
 
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        """Give a hold back: the call did no work."""
+
+class Administration(Protocol):
+    """What people, reports and services ask of the balances of one project.
+
+    Verbs raise StoreError as those of `LedgerVerbs` do.
+    """
 
     def read(self, account: str) -> Balance | None:
         """Return how an account stands now, or None if it does not exist."""
@@ -57,14 +76,14 @@ class Store(Protocol):
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
         """Make an account, or change the limit and window of one that exists and keep its spend."""
 
+    def reset(self, account: str) -> Balance | None:
+        """Set what an account has spent to nothing, or return None if it does not exist."""
+
     def delete(self, account: str) -> bool:
-        """Forget an account, and tell whether it existed. Its holds still end, charged to nobody."""
+        """Delete an account and return whether it existed. Its holds still end, charged to nobody."""
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         """Yield the accounts of a kind (`user`, `run`, …; all if empty) in order of their names."""
-
-    def reset(self, account: str) -> Balance | None:
-        """Set what an account has spent to nothing, or return None if it does not exist."""
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         """Yield the open holds, of one account or of all."""
@@ -76,9 +95,9 @@ class Store(Protocol):
         """Return what has been observed of a model's answers."""
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        """Yield the projects beside this one, and this one, that have an account (or just this account).
+        """Yield the projects of this place that have an account (or just this account), by name.
 
-        In order of their names. A service tells a key of its own project only.
+        A service tells a key of its own project only.
         """
 
     def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
@@ -88,7 +107,11 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of files and connections; the next verb opens them again."""
+        """Close files and connections; the next verb opens them again."""
+
+
+class Store(LedgerVerbs, Administration, Protocol):
+    """The balances of one project. `budgetguard.testing.contract` is what an implementation must pass."""
 
 
 @runtime_checkable
@@ -105,13 +128,40 @@ class Migrating(Protocol):
         """Return the SQL with which the owner lets another role use the store."""
 
 
-_STORES: Final = {
-    "memory": ("budgetguard.stores.memory", "MemoryStore"),
-    "disk": ("budgetguard.stores.disk", "DiskStore"),
-    **dict.fromkeys(redis_target.SCHEMES, ("budgetguard.stores.redis", "RedisStore")),
-    **dict.fromkeys(("postgresql", "postgres"), ("budgetguard.stores.postgres", "PostgresStore")),
-    **dict.fromkeys(("https", "http"), ("budgetguard.stores.hosted", "HostedStore")),
+class StoreKind(NamedTuple):
+    """A row of the table of stores.
+
+    Attributes:
+        module: where the class is; imported when a store of this kind is opened.
+        store: the class, called with a URL and the keywords of `open_store`.
+        driver: the package that it needs beside budgetguard's own dependencies.
+        oldest: the oldest version of the driver that works.
+        extra: what installs the driver.
+    """
+
+    module: str
+    store: str
+    driver: str = ""
+    oldest: tuple[int, ...] = ()
+    extra: str = ""
+
+
+_MEMORY: Final = StoreKind("budgetguard.stores.memory", "MemoryStore")
+_DISK: Final = StoreKind("budgetguard.stores.disk", "DiskStore")
+_REDIS: Final = StoreKind("budgetguard.stores.redis", "RedisStore", "redis", (5, 2, 1), "redis")
+_POSTGRES: Final = StoreKind("budgetguard.stores.postgres", "PostgresStore", "psycopg", (3, 2), "postgres")
+_HOSTED: Final = StoreKind("budgetguard.stores.hosted", "HostedStore")
+
+STORES: Final = {
+    "memory": _MEMORY,
+    "disk": _DISK,
+    **dict.fromkeys(redis_target.SCHEMES, _REDIS),
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "https": _HOSTED,
+    "http": _HOSTED,
 }
+"""The stores by URL scheme. A new store is a module and a row here."""
 
 
 def open_store(
@@ -129,16 +179,36 @@ def open_store(
         retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).
 
     Raises:
-        ConfigurationError: an unknown scheme or a bad URL.
+        ConfigurationError: an unknown scheme, a bad URL, or a driver that is missing or too old.
         StoreError: the store cannot be opened.
     """
     duration_ms(retention)
     scheme = url.partition("://")[0] if isinstance(url, str) else ""
-    if scheme not in _STORES:
-        known = ", ".join(f"{name}://" for name in _STORES if "+" not in name)
+    if scheme not in STORES:
+        known = ", ".join(f"{name}://" for name in STORES if "+" not in name)
         shown = shown_url(url) if isinstance(url, str) else url
         raise ConfigurationError(f"store {shown!r} is not a URL that budgetguard knows: use one of {known}")
-    module, name = _STORES[scheme]
-    kind = getattr(import_module(module), name)
-    store: Store = kind(url, project=project, clock=clock, retention=retention)
+    kind = STORES[scheme]
+    if kind.driver:
+        _check_driver(scheme, kind)
+    store: Store = getattr(import_module(kind.module), kind.store)(
+        url, project=project, clock=clock, retention=retention
+    )
     return store
+
+
+def _check_driver(scheme: str, kind: StoreKind) -> None:
+    """Import a store's driver.
+
+    Raises:
+        ConfigurationError: it is missing, or older than the store can use.
+    """
+    oldest = ".".join(map(str, kind.oldest))
+    remedy = f"pip install 'budgetguard-ai[{kind.extra}]'"
+    try:
+        found: str = import_module(kind.driver).__version__
+    except ImportError as error:
+        raise ConfigurationError(f"{scheme}:// needs {kind.driver} {oldest}: {remedy} ({error})") from error
+    numbers = tuple(int(part) for part in re.findall(r"\d+", found)[: len(kind.oldest)])
+    if numbers < kind.oldest:
+        raise ConfigurationError(f"{scheme}:// needs {kind.driver} {oldest}, not {found}: {remedy}")

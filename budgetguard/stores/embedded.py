@@ -11,7 +11,6 @@ from typing import Protocol
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import (
-    VOID,
     Expiry,
     Hold,
     HoldRecord,
@@ -116,9 +115,6 @@ class EmbeddedStore(ABC):
             row, expiries = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
         self._announce(expiries)
         return None if row is None or hold_id is None else record(hold_id, row)
-
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
 
     def read(self, account: str) -> Balance | None:
         row = self._peek(account)

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 
 from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import (
-    VOID,
     Expiry,
     Hold,
     HoldRecord,
@@ -90,9 +89,6 @@ class HostedStore:
     def attached(self, request_id: str) -> HoldRecord | None:
         route = _route("attached", {"request_id": request_id})
         return self._ask("GET", route, read=_maybe("record", record_from_json))
-
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
 
     def read(self, account: str) -> Balance | None:
         route = _route("balance", {"account": account})

@@ -15,7 +15,6 @@ from typing import Any, Final, NoReturn
 
 from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
 from budgetguard.core.holds import (
-    VOID,
     Charge,
     Expiry,
     Hold,
@@ -135,9 +134,6 @@ class LiteLLMStore:
             if changed and settlement.cost:
                 self._store(users)
         return Settled(settlement.cost)
-
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
 
     def reserve(self, hold: Hold) -> Reservation:
         self._refuse("no holds, so no call can be guarded by it")

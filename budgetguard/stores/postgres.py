@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import (
-    VOID,
     Charge,
     Expiry,
     Granted,
@@ -155,9 +154,6 @@ class PostgresStore:
 
     def attached(self, request_id: str) -> HoldRecord | None:
         return self._present("attached", digest(request_id))
-
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
 
     def read(self, account: str) -> Balance | None:
         return self._balance("read", account)

@@ -21,7 +21,6 @@ from urllib.parse import quote, unquote
 
 from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import (
-    VOID,
     Charge,
     Crossing,
     Expiry,
@@ -191,9 +190,6 @@ class RedisStore:
 
     def attached(self, request_id: str) -> HoldRecord | None:
         return self._present(b"answer", encode(request_id))
-
-    def void(self, hold: Hold) -> Settled | UnknownAccount:
-        return self.settle(hold, VOID)
 
     def read(self, account: str) -> Balance | None:
         return self._balance(account, reset=False)

@@ -209,7 +209,7 @@ class HoldLaws(ContractBase):
         assert settled(store, call, 40) == Settled(40)
         assert settled(other, call, 40) == Settled(0, repeated=True)
         assert settled(store, call, 7) == Settled(0, repeated=True)
-        assert other.void(call) == Settled(0, repeated=True)
+        assert other.settle(call, VOID) == Settled(0, repeated=True)
         assert money(store) == (100, 40, 0)
 
     def test_a_settle_sent_by_many_threads_counts_once(self, store: Store, clock: FakeClock) -> None:
@@ -230,7 +230,7 @@ class HoldLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         call = granted(store, hold(clock, 60))
-        assert store.void(call) == Settled(0)
+        assert store.settle(call, VOID) == Settled(0)
         assert money(store) == (100, 0, 0)
         assert settled(store, call, 40).repeated
         assert money(store) == (100, 0, 0)

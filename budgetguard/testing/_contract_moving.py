@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Settlement
+from budgetguard.core.holds import VOID, Charge, Settlement
 from budgetguard.core.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
 from budgetguard.core.usage import Usage
 from budgetguard.errors import StoreError
@@ -183,7 +183,7 @@ class MovingLaws(ContractBase):
         with pytest.raises(StoreError, match="moved"):
             other.settle(call, Settlement(10))
         with pytest.raises(StoreError, match="moved"):
-            other.void(expiring)
+            other.settle(expiring, VOID)
         with pytest.raises(StoreError, match="moved"):
             cast(Movable, other).restore(before)
         assert list(exported(cast(Movable, store))) == before
@@ -311,7 +311,7 @@ def live(store: Store, clock: FakeClock) -> None:
     settled(store, expired[0], 4)
     store.reset(USER)
     settled(store, expired[1], 4)
-    store.void(granted(store, hold(clock, 30, USER, PROJECT)))
+    store.settle(granted(store, hold(clock, 30, USER, PROJECT)), VOID)
     clock.advance(3_600)
     granted(store, hold(clock, 30, USER, PROJECT, ttl=7_200_000))
     clock.advance(3_600)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Refused, Settlement, Unlimited
+from budgetguard.core.holds import VOID, Charge, Granted, Refused, Settlement, Unlimited
 from budgetguard.core.learning import MOST_MODELS
 from budgetguard.core.usage import Usage
 from budgetguard.stores.base import Store
@@ -193,7 +193,7 @@ class RecordLaws(ContractBase):
         both = granted(store, hold(clock, 10, USER, PROJECT))
         alone = granted(store, hold(clock, 10, PROJECT))
         settled(store, granted(store, hold(clock, 10)), 1)
-        store.void(granted(store, hold(clock, 10)))
+        store.settle(granted(store, hold(clock, 10)), VOID)
         assert sorted(h.id for h in store.holds()) == sorted([both.id, alone.id])
         assert [h.id for h in store.holds(USER)] == [both.id]
         assert list(store.holds("user:nobody")) == []
@@ -237,7 +237,7 @@ class RecordLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         settled(store, granted(store, hold(clock, 10)), 1)
-        store.void(granted(store, hold(clock, 10)))
+        store.settle(granted(store, hold(clock, 10)), VOID)
         granted(store, hold(clock, 10, on_expiry=3))
         assert sorted((c.state, c.cost_nanos) for c in store.calls()) == [
             ("held", 0),
@@ -296,7 +296,7 @@ class RecordLaws(ContractBase):
         ended = granted(store, hold(clock, 60))
         settled(store, ended, 1)
         back = granted(store, hold(clock, 60))
-        store.void(back)
+        store.settle(back, VOID)
         for call in (ended, back, hold(clock, 1)):
             assert store.attach(call.id, "batch_1") is False
         assert store.attached("batch_1") is None

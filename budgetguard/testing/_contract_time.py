@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from budgetguard.core.holds import Expiry, Granted, Refused, Settled
+from budgetguard.core.holds import VOID, Expiry, Granted, Refused, Settled
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -151,7 +151,7 @@ class TimeLaws(ContractBase):
         call = granted(store, hold(clock, 60))
         clock.advance(TTL / 1000)
         now(store)
-        assert store.void(call) == Settled(0, late=True)
+        assert store.settle(call, VOID) == Settled(0, late=True)
         assert money(store) == (100, 0, 0)
 
     def test_a_late_settle_after_a_reset_takes_back_only_what_is_still_in_the_sum(

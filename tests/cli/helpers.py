@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from typer.testing import CliRunner
 
 from budgetguard.cli.app import app
-from budgetguard.core.holds import Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.holds import VOID, Charge, Granted, Hold, Settlement, new_hold_id
 from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Usage
 from budgetguard.guard import Guard
@@ -110,5 +110,5 @@ def book(
         usage = Usage.of(input_tokens=tokens[0], output_tokens=tokens[1])
         guard.store.settle(hold, Settlement(cost, usage=usage))
     elif end == "voided":
-        guard.store.void(hold)
+        guard.store.settle(hold, VOID)
     return hold.id

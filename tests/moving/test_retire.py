@@ -10,6 +10,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
+from budgetguard.core.holds import VOID
 from budgetguard.errors import StoreError
 from budgetguard.stores import open_store
 from budgetguard.stores.movable import Movable
@@ -81,7 +82,7 @@ def test_a_verb_that_began_before_the_project_left_writes_nothing_after_it(
     con.execute("SELECT retire('p', 'disk:///elsewhere')")
     verbs: dict[str, Callable[[], object]] = {
         "reserve": lambda: store.reserve(hold(clock, 5)),
-        "settle": lambda: store.void(call),
+        "settle": lambda: store.settle(call, VOID),
         "set_budget": lambda: budget(store, 7),
         "reset": lambda: store.reset("user:1"),
         "attach": lambda: store.attach(call.id, "resp_1"),
