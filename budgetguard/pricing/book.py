@@ -202,6 +202,12 @@ class PriceBook:
             cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
+    def provider_at(self, base_url: str) -> str | None:
+        """Return genai-prices' id of the provider that an address belongs to, or None."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        return _by_address(get_snapshot(), base_url)
+
     def rates_if_known(
         self, model: str, *, provider: str | None = None, base_url: str | None = None
     ) -> Rates:

@@ -214,6 +214,15 @@ OWN_PRICES: Final = (
 
 # Tools of other providers, beside the tokens.
 OWN_PRICES_ELSEWHERE: Final = (
+    # A container of code execution: $0.05 an hour, and at least 5 minutes.
+    OwnPrice(
+        None,
+        _usd(container_sessions="0.0042"),
+        date(2026, 1, 12),
+        "https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool",
+        provider="anthropic",
+        tool=True,
+    ),
     OwnPrice(
         None,
         _usd(search_sources_kcount="25"),

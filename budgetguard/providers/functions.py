@@ -112,7 +112,7 @@ class FunctionCall(ProviderCall):
             )
         self._hides = projection.hidden is not None and projection.hidden.hides
         self._thinks = projection.thinks
-        if self.strict and self._row.cap is not None:
+        if self.strict and self._row.cap_at(rates.provider) is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
 

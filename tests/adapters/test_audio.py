@@ -19,7 +19,7 @@ from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownM
 from budgetguard.providers.body import BodyWatch
 from budgetguard.providers.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.providers.openai.audio import read_speech
-from budgetguard.providers.uploads import look_into, with_files
+from budgetguard.providers.request import look_into, with_files
 from budgetguard.testing._media import silence
 from tests.adapters.books import Books
 from tests.adapters.media import billed_usd, check, media, o200k, open_media
@@ -166,7 +166,7 @@ def test_a_guarded_form_is_on_the_wire_as_an_unguarded_one(
         with open_media(folder) as books, books.client() as client:
             file = FILES[kind](folder)
             if not guarded:
-                from budgetguard.providers.patching import unpatch
+                from tests.adapters.clients import unpatch
 
                 unpatch()
             client.audio.transcriptions.create(

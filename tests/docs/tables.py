@@ -19,7 +19,7 @@ from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
 from budgetguard.providers.base import Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
-from budgetguard.providers.uploads import with_files
+from budgetguard.providers.request import with_files
 from budgetguard.tokens.hosted_tools import hidden_input, projected_fees
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells

@@ -15,7 +15,7 @@ import pytest
 import budgetguard
 from budgetguard import errors, events
 from budgetguard.config import Settings
-from budgetguard.providers import paths
+from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.testing._media import MediaServer
 from budgetguard.testing._realtime_server import RealtimeServer
 from budgetguard.testing.openai_server import OpenAIServer
@@ -179,7 +179,7 @@ def test_what_the_page_of_the_client_calls_refused_is_refused_unless_it_is_allow
     for name in refused:
         method, path = name.split()
         with pytest.raises(errors.UnknownEndpointError):
-            paths.endpoint_of(method, path, base_url="https://api.openai.com/v1")
+            TABLE.endpoint_of(method, path, base_url="https://api.openai.com/v1")
 
 
 def test_what_the_page_of_the_client_calls_free_is_free() -> None:
@@ -188,4 +188,4 @@ def test_what_the_page_of_the_client_calls_free_is_free() -> None:
     found = [name for name in pages.code(said) if name.startswith("/")]
     assert found
     for path in found:
-        assert paths.endpoint_of("POST", path, base_url="https://api.openai.com/v1") is None
+        assert TABLE.endpoint_of("POST", path, base_url="https://api.openai.com/v1") is None
