@@ -80,7 +80,8 @@ def files_of(body: Mapping[str, Any], *fields: str) -> list[object]:
 def look_into(file: object, read: Callable[[BinaryIO, int, str], T]) -> T:
     """Return what `read` sees of a file's content, from its beginning.
 
-    The file is put back where it stood. The whole file is what is sent: the HTTP library rewinds it, wherever it stands.
+    The file is put back where it stood. The whole file is what is sent: the HTTP library rewinds it, wherever
+    it stands.
 
     Args:
         file: one of the request's files.

@@ -144,8 +144,8 @@ class _Counter:
             return self.text(content)
         if isinstance(content, Iterator):
             raise ConfigurationError(
-                f"a message's content is a {type(content).__name__}, which can be read only once, so its cost "
-                "is unknown; pass a list"
+                f"a message's content is a {type(content).__name__}, which can be read only once, so its "
+                "cost is unknown; pass a list"
             )
         if (
             isinstance(content, Mapping)

@@ -161,10 +161,10 @@ def marked_for_cache(body: Body) -> str | None:
     return found
 
 
-def _cache_controls(value: Any) -> Iterator[Any]:
+def _cache_controls(value: Mapping[str, Any]) -> Iterator[Any]:
     """Yield each `cache_control`: of the request itself, and of any part of what it puts before the model."""
     for name in ("cache_control", "system", "messages", "tools", "content"):
-        inner = value.get(name)
+        inner = given(value, name)
         if inner is None:
             continue
         if name == "cache_control":
