@@ -154,6 +154,12 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except OSError:
+                self.close_connection = True  # whoever asked has gone
+
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             server.take(Record("GET", path, {}, dict(self.headers)))
