@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final, Protocol
 
-from budgetguard.engine.background import background, is_inside
+from budgetguard.core.inside import inside
+from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Outcome
@@ -19,17 +20,6 @@ from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.answer_shapes import ItemTally
 from budgetguard.providers.body import Coding, EventWatch, Undone, Watch, knows_coding
 from budgetguard.providers.reading_on import AsyncReader, SyncReader
-
-# Code that may hold a lock which finishing a call needs: the garbage collector closes forgotten streams there
-# too.
-_BOOKS: Final = (
-    "budgetguard.engine.engine",
-    "budgetguard.engine.call",
-    "budgetguard.events",
-    "budgetguard.pricing.book",
-    "budgetguard.stores",
-    "budgetguard.tokens.text",
-)
 
 
 class Finisher(Protocol):
@@ -205,7 +195,8 @@ class _SyncTee(_Tee):
     def _finish(self, error: BaseException | None) -> None:
         if not self._take():
             return
-        if is_inside(*_BOOKS):
+        # The garbage collector closes forgotten streams, and does that anywhere.
+        if inside.books:
             background.put(partial(_finish, self._watch, self._call, error))
         else:
             _finish(self._watch, self._call, error)
