@@ -245,7 +245,7 @@ def _file(file: object) -> object:
 
 def _notes(row: Endpoint) -> str:
     notes = []
-    if row.asks_usage:
+    if row.asking({}):
         notes.append("[its stream is asked for usage](#streams)")
     if ttl := row.least_ttl({}):
         days = ttl // 86_400_000

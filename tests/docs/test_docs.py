@@ -19,6 +19,7 @@ from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.testing._media import MediaServer
 from budgetguard.testing._realtime_server import RealtimeServer
 from budgetguard.testing.openai_server import OpenAIServer
+from tests.anthropic_client.server import MessagesServer
 
 from . import pages, tables
 from .running import checked, environment, python, run
@@ -43,9 +44,19 @@ def realtime_server() -> Iterator[RealtimeServer]:
         yield server
 
 
+@pytest.fixture
+def messages_server() -> Iterator[MessagesServer]:
+    with MessagesServer() as server:
+        yield server
+
+
 @page
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
-    path: Path, tmp_path: Path, openai_server: OpenAIServer, realtime_server: RealtimeServer
+    path: Path,
+    tmp_path: Path,
+    openai_server: OpenAIServer,
+    realtime_server: RealtimeServer,
+    messages_server: MessagesServer,
 ) -> None:
     text = path.read_text()
     for package in OF_OTHERS.get(pages.name(path), ()):
@@ -55,6 +66,8 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
         OPENAI_BASE_URL=openai_server.base_url,
         OPENAI_WEBSOCKET_URL=realtime_server.base_url,
         OPENAI_API_KEY="not-a-key",
+        ANTHROPIC_BASE_URL=messages_server.base_url,
+        ANTHROPIC_API_KEY="not-a-key",
     )
     program = pages.script(text)
     if program.strip():
