@@ -214,12 +214,12 @@ OWN_PRICES: Final = (
 
 # Tools of other providers, beside the tokens.
 OWN_PRICES_ELSEWHERE: Final = (
-    # A container of code execution: $0.05 an hour, and at least 5 minutes.
+    # Code execution: $0.05 an hour and container, and at least 5 minutes, which is what is booked.
     OwnPrice(
         None,
         _usd(container_sessions="0.0042"),
-        date(2026, 1, 12),
-        "https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool",
+        date(2026, 2, 9),
+        "https://platform.claude.com/docs/en/about-claude/pricing",
         provider="anthropic",
         tool=True,
     ),
