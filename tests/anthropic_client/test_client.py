@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import pydantic
 import pytest
 
-from budgetguard import Guard
+from budgetguard import Guard, check
 from budgetguard.engine.background import background
 from budgetguard.errors import (
     BudgetExceededError,
@@ -504,3 +508,72 @@ def test_nobody_there_is_not_charged(open_books: Any) -> None:
     with client, pytest.raises(anthropic.APIConnectionError):
         client.messages.create(**BODY)
     assert (books.spent, books.held) == (0, 0)
+
+
+def test_check_says_whether_it_is_guarded(open_books: Any, patch: Any) -> None:
+    def said() -> dict[str, tuple[bool, str | None]]:
+        return {one.sdk: (one.guarded, one.why) for one in check()}
+
+    books = open_books(MessagesServer(), patched=False)
+    assert said()["anthropic"] == (
+        False,
+        "call patch_anthropic(); clients that were given to wrap() are guarded",
+    )
+    patch.patch(books.engine)
+    assert said()["anthropic"] == (True, None)
+    anthropic.Anthropic.request = lambda *_, **__: None  # type: ignore[method-assign]  # as some instrumentation
+    try:
+        guarded, why = said()["anthropic"]
+    finally:
+        del anthropic.Anthropic.request
+    assert not guarded
+    assert why == "somebody has replaced Anthropic.request since; call patch_anthropic() once more"
+
+
+PROGRAM = """
+import os, sys
+{first}
+import anthropic
+from budgetguard import BudgetExceededError
+client = anthropic.Anthropic(base_url={base_url!r}, api_key="test")
+call = dict(model="claude-sonnet-4-6", max_tokens=100, messages=[{{"role": "user", "content": "hi"}}])
+client.messages.create(**call)
+try:
+    client.messages.create(**{{**call, "max_tokens": 1_000}})
+except BudgetExceededError:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("way", ["budgetguard run", "import budgetguard.auto"])
+def test_a_whole_program_s_calls_are_guarded(way: str, tmp_path: Path) -> None:
+    with MessagesServer() as server:
+        first = way if way.startswith("import") else ""
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM.format(first=first, base_url=server.base_url))
+        python = [sys.executable, str(program)]
+        run = [
+            str(Path(sys.executable).with_name("budgetguard")),
+            "run",
+            "--max-budget",
+            "0.01",
+            "--",
+            *python,
+        ]
+        done = subprocess.run(
+            python if first else run,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("BUDGETGUARD_")},
+                "BUDGETGUARD_STORE": f"disk://{tmp_path / 'budgets'}",
+                **({"BUDGETGUARD_MAX_BUDGET": "0.01"} if first else {}),
+            },
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.stdout == "refused\n", done.stderr
+        assert "1 call" in done.stderr
+        assert server.count() == 1
