@@ -19,7 +19,7 @@ Projector: TypeAlias = Callable[..., Projection]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Hold a request with what was fetched for it.
+    """A request with what was fetched for it.
 
     Attributes:
         model: the model's name.
@@ -36,7 +36,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Hold what an endpoint may use to prepare a request for its projection.
+    """What an endpoint may use to prepare a request for its projection.
 
     Attributes:
         body: the request's.
@@ -79,7 +79,7 @@ class Tally(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Say how one endpoint is read.
+    """One endpoint, and how it is read.
 
     Attributes:
         name: what calls to it are known by, such as `chat`.
@@ -116,7 +116,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Say why some endpoints are refused.
+    """Endpoints that are refused, and why.
 
     Attributes:
         why: what they do, as an error says it after the endpoint's name.
@@ -129,7 +129,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """Say how a request is read that costs nothing, but asks for answers which earlier calls may wait for.
+    """A request that costs nothing, but asks for answers which earlier calls may wait for.
 
     Attributes:
         method: such as `GET`.

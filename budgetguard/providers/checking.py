@@ -1,4 +1,4 @@
-"""See which of the SDKs that this process has imported are guarded, and say what to do about the others."""
+"""Which of the SDKs that this process has imported are guarded, and what to do about the others."""
 
 from __future__ import annotations
 

@@ -1,20 +1,17 @@
 """Guard an SDK's clients: all of them, or one, at the method that every request goes through.
 
-Others stand around the same method: instrumentation puts a `request` of its own on the client's class, on
-the class below it, or on one client, before us or after us. So we stand at two places. On top, of each class
-that has a `request` when it is patched, and before one that a client has of its own; and on the floor, in the
-SDK's own function, under whatever name somebody keeps it. A request that is guarded carries a mark past the
-rest.
+Others instrument the same method, before us or after us. So we stand at two places, see `hooking`: on top of
+each class that has a `request` when it is patched, and before one that a client has of its own; and on the
+floor, in the SDK's own function. A request that is guarded carries a mark past the rest.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
 
@@ -27,27 +24,14 @@ from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers import imports
+from budgetguard.providers.hooking import REQUEST, Floor, OnTop, Request, options_of
 from budgetguard.providers.polling import poll_of
-from budgetguard.providers.sdk import ASYNC, SYNC, Sdk
-from budgetguard.providers.stainless import (
-    MODEL_MAP,
-    StainlessCall,
-    is_marked,
-    note_retry,
-    passing,
-    sending,
-)
+from budgetguard.providers.sdk import ASYNC, RETRY, SYNC, Sdk
+from budgetguard.providers.stainless import MODEL_MAP, StainlessCall, is_marked, note_retry, passing
 
 C = TypeVar("C")
-Request = Callable[..., Any]
 
 _CLASSES: Final = (SYNC, ASYNC)
-_REQUEST: Final = "request"
-_PARAMETERS: Final = ("self", "cast_to", "options", "stream", "stream_cls")
-_OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_data", "extra_json")
-# What the client does between two tries; from outside, `request` looks the same however many there were.
-_RETRY: Final = "_sleep_for_retry"
-_RETRY_PARAMETERS: Final = ("options", "response")
 # The attribute of a wrapped client's type that has its guard.
 _ENGINE: Final = "_budgetguard_engine"
 # How far down in a client of another's class its inner clients are looked for, and among how many objects.
@@ -70,7 +54,7 @@ class ClientPatch:
         self._warned: set[str] = set()
         # What we have put where: class, name, wrapper; and the SDK's functions that dispatch to us.
         self._wrappers: list[tuple[type, str, Any]] = []
-        self._floors: dict[FunctionType, _Floor] = {}
+        self._floors: dict[FunctionType, Floor] = {}
         # Another one after each `unpatch`: what notices retries must not do so twice.
         self._turn = object()
         side_way = sdk.side_way
@@ -131,7 +115,7 @@ class ClientPatch:
         for name in _CLASSES if module is not None else ():
             base = module.__dict__.get(name)
             for kind in _own(base) if isinstance(base, type) else ():
-                if not self._leads_to_us(kind.__dict__[_REQUEST]):
+                if not self._leads_to_us(kind.__dict__[REQUEST]):
                     return f"somebody has replaced {kind.__qualname__}.request since"
         return None
 
@@ -166,9 +150,9 @@ class ClientPatch:
             raise ConfigurationError(f"{kind.__module__}.{kind.__qualname__} is no client of {self.sdk.name}")
         module = sys.modules.get(self.sdk.module)
         if module is None:  # removed since the client was made
-            self._check(base, inspect.unwrap(base.__dict__["__init__"]).__globals__, base.__name__)
+            self.sdk.check(base, inspect.unwrap(base.__dict__["__init__"]).__globals__, base.__name__)
         else:
-            self._check(module.__dict__.get(base.__name__), module.__dict__, base.__name__)
+            self.sdk.check(module.__dict__.get(base.__name__), module.__dict__, base.__name__)
         with self._lock:
             self._any_wrapped = True
             self._lay_floor(base)
@@ -197,18 +181,18 @@ class ClientPatch:
                 return
             kinds = [module.__dict__.get(name) for name in _CLASSES]
             for name, kind in zip(_CLASSES, kinds, strict=True):
-                self._check(kind, module.__dict__, name)
+                self.sdk.check(kind, module.__dict__, name)
             for base in kinds:
                 assert isinstance(base, type)
                 self._lay_floor(base)
                 around = self._around if base.__name__ == SYNC else self._aaround
                 for kind in _own(base):
-                    if not self._stands(kind, _REQUEST):
-                        self._put(kind, _REQUEST, _OnTop(kind.__dict__[_REQUEST], around))
-                if not any((kind, name) == (base, _RETRY) for kind, name, _ in self._wrappers):
+                    if not self._stands(kind, REQUEST):
+                        self._put(kind, REQUEST, OnTop(kind.__dict__[REQUEST], around))
+                if not any((kind, name) == (base, RETRY) for kind, name, _ in self._wrappers):
                     enabled = functools.partial(self._is_turn, self._turn)
-                    noting = wrapt.FunctionWrapper(base.__dict__[_RETRY], _retry, enabled=enabled)
-                    self._put(base, _RETRY, noting)
+                    noting = wrapt.FunctionWrapper(base.__dict__[RETRY], _retry, enabled=enabled)
+                    self._put(base, RETRY, noting)
 
     def _is_turn(self, turn: object) -> bool:
         return turn is self._turn
@@ -216,7 +200,7 @@ class ClientPatch:
     def _leads_to_us(self, method: Any) -> bool:
         """Whether what stands as `request` is ours, or calls it as far as it tells."""
         for _ in range(_MOST):
-            if isinstance(method, _OnTop) or (isinstance(method, FunctionType) and method in self._floors):
+            if isinstance(method, OnTop) or (isinstance(method, FunctionType) and method in self._floors):
                 return True
             if not hasattr(method, "__wrapped__"):
                 break
@@ -240,12 +224,12 @@ class ClientPatch:
     def _lay_floor(self, base: type) -> None:
         function = self._function_of(base)
         if function is not None and function not in self._floors:
-            self._floors[function] = _Floor(function, self._around, self._aaround)
+            self._floors[function] = Floor(function, self._around, self._aaround)
 
     def _function_of(self, base: Any) -> FunctionType | None:
         """Return the SDK's own `request`, below what others have put around it; None if out of reach."""
         try:
-            function = inspect.unwrap(base.__dict__[_REQUEST])
+            function = inspect.unwrap(base.__dict__[REQUEST])
         except (AttributeError, KeyError, ValueError):
             return None
         plain = isinstance(function, FunctionType) and function.__module__ == self.sdk.module
@@ -256,7 +240,7 @@ class ClientPatch:
     def _payer_of(self, client: Any, args: Any, kwargs: Any) -> Engine | None:
         """Return who guards a request; None if nobody does, or it is guarded further up."""
         engine = self._guard_of(client)
-        options = _options(args, kwargs)
+        options = options_of(args, kwargs)
         if engine is None or is_marked(options):
             return None
         if (why := self.sdk.refuses(client)) is not None:
@@ -365,7 +349,7 @@ class ClientPatch:
 
         def retry(self: Any, *args: Any, **kwargs: Any) -> Any:
             note_retry(kwargs.get("options"), kwargs.get("response"))
-            return getattr(kind, _RETRY)(self, *args, **kwargs)
+            return getattr(kind, RETRY)(self, *args, **kwargs)
 
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             kind.__init__(self, *args, **kwargs)
@@ -374,11 +358,11 @@ class ClientPatch:
 
         names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
         ours: dict[str, Any] = {_ENGINE: engine, MODEL_MAP: model_map}
-        ours[_REQUEST] = _OnTop(
+        ours[REQUEST] = OnTop(
             functools.wraps(kind.request)(arequest if asynchronous else request),
             self._aaround if asynchronous else self._around,
         )
-        ours[_RETRY] = functools.wraps(getattr(kind, _RETRY))(retry)
+        ours[RETRY] = functools.wraps(getattr(kind, RETRY))(retry)
         if not self.sdk.made(kind):
             ours["__init__"] = functools.wraps(kind.__init__)(init)
         return type(kind.__name__, (kind,), {**names, **ours})
@@ -401,40 +385,6 @@ class ClientPatch:
                 break
         return found
 
-    # What is known to work
-
-    def _check(self, kind: Any, namespace: Mapping[str, Any], name: str) -> None:
-        """Refuse a class, of a module of that namespace, whose `request` cannot be guarded.
-
-        Raises:
-            ConfigurationError: it cannot; see `_difference`.
-        """
-        sdk = self.sdk
-        # While the import is under way, the package itself does not have its version yet.
-        version = str(getattr(sys.modules.get(f"{sdk.name}._version"), "__version__", "of unknown version"))
-        difference = self._difference(kind, namespace, name, version)
-        if difference is not None:
-            raise ConfigurationError(
-                f"{sdk.name} {version} is not one that budgetguard knows: {difference}. "
-                f"Install an {sdk.name} from {sdk.versions}, or update budgetguard"
-            )
-
-    def _difference(self, kind: Any, namespace: Mapping[str, Any], name: str, version: str) -> str | None:
-        """Return in what a version is unlike those that the tests run on, or None."""
-        request = getattr(kind, "__dict__", {}).get(_REQUEST)
-        if not callable(request) or not set(_PARAMETERS) <= inspect.signature(request).parameters.keys():
-            return f"it has no {name}.request({', '.join(_PARAMETERS)})"
-        retry = getattr(kind, "__dict__", {}).get(_RETRY)
-        if not callable(retry) or not set(_RETRY_PARAMETERS) <= inspect.signature(retry).parameters.keys():
-            return f"it has no {name}.{_RETRY}({', '.join(_RETRY_PARAMETERS)})"
-        if not callable(getattr(kind, "_prepare_url", None)):
-            return f"it has no {name}._prepare_url"
-        options = getattr(namespace.get("FinalRequestOptions"), "__annotations__", {})
-        if not set(_OPTIONS) <= options.keys():
-            return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"
-        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-        return None if self.sdk.oldest <= numbers < self.sdk.too_new else "its requests may go other ways"
-
 
 def engine_of(client: object) -> Engine | None:
     """Return the engine that a client was wrapped with, or None."""
@@ -449,100 +399,8 @@ def _own(base: type) -> Iterator[type]:
         below: list[type] = kind.__subclasses__()
         seen += [one for one in below if one not in seen]
         # A wrapped client's class has our own.
-        if callable(kind.__dict__.get(_REQUEST)) and _ENGINE not in kind.__dict__:
+        if callable(kind.__dict__.get(REQUEST)) and _ENGINE not in kind.__dict__:
             yield kind
-
-
-_FunctionWrapper: Any = wrapt.FunctionWrapper  # whose older versions take no types
-
-
-class _OnTop(_FunctionWrapper):  # type: ignore[misc]
-    """Wrap `request` of a class, and stand before a `request` that one client has of its own.
-
-    A client's own attribute would hide the class's; it does not hide one that can be set.
-    """
-
-    def __get__(self, client: Any, kind: Any = None) -> Any:
-        own = None if client is None else client.__dict__.get(_REQUEST)
-        if own is None:
-            return super().__get__(client, kind)
-        around: Any = self._self_wrapper
-        ours: Any = lambda theirs, _, args, kwargs: around(theirs, client, args, kwargs)  # noqa: E731
-        return wrapt.FunctionWrapper(own, ours)
-
-    def __set__(self, client: Any, method: Any) -> None:
-        client.__dict__[_REQUEST] = method
-
-    def __delete__(self, client: Any) -> None:
-        try:
-            del client.__dict__[_REQUEST]
-        except KeyError:
-            raise AttributeError(_REQUEST) from None
-
-
-class _Floor:
-    """A function of an SDK that dispatches to us, under every name that anybody keeps it by.
-
-    Its code is exchanged, since who has instrumented before us calls the function itself.
-
-    Args:
-        function: the SDK's.
-        around: guards one request of a sync client.
-        aaround: guards one request of an async client.
-    """
-
-    def __init__(self, function: FunctionType, around: Request, aaround: Request) -> None:
-        self._function = function
-        self._code = function.__code__
-        self._kwdefaults = function.__kwdefaults__
-        self._around, self._aaround = around, aaround
-        signature = inspect.signature(function)
-        asynchronous = inspect.iscoroutinefunction(function)
-        copied: Any = FunctionType(
-            self._code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-        )
-        copied.__kwdefaults__ = self._kwdefaults
-        copied.__qualname__, copied.__module__ = function.__qualname__, function.__module__
-        self._original = copied
-        code = (_dispatching if not asynchronous else _adispatching).__code__
-        function.__dict__["__signature__"] = signature
-        function.__kwdefaults__ = {
-            **(self._kwdefaults or {}),
-            "_budgetguard": self._send if not asynchronous else self._asend,
-        }
-        function.__code__ = code.replace(co_name=function.__name__, co_qualname=function.__qualname__)
-
-    def remove(self) -> None:
-        """Give the function its own code again."""
-        self._function.__code__ = self._code
-        self._function.__kwdefaults__ = self._kwdefaults
-        self._function.__dict__.pop("__signature__", None)
-
-    def _send(self, client: Any, args: Any, kwargs: Any) -> Any:
-        options = _options(args, kwargs)
-        if is_marked(options):
-            with sending(options):
-                return self._original(client, *args, **kwargs)
-        return self._around(functools.partial(self._original, client), client, args, kwargs)
-
-    async def _asend(self, client: Any, args: Any, kwargs: Any) -> Any:
-        options = _options(args, kwargs)
-        if is_marked(options):
-            with sending(options):
-                return await self._original(client, *args, **kwargs)
-        return await self._aaround(functools.partial(self._original, client), client, args, kwargs)
-
-
-def _dispatching(self: Any, *args: Any, _budgetguard: Any, **kwargs: Any) -> Any:
-    return _budgetguard(self, args, kwargs)
-
-
-async def _adispatching(self: Any, *args: Any, _budgetguard: Any, **kwargs: Any) -> Any:
-    return await _budgetguard(self, args, kwargs)
-
-
-def _options(args: Any, kwargs: Any) -> Any:
-    return kwargs["options"] if "options" in kwargs else args[1] if len(args) > 1 else None
 
 
 def _retry(wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:

@@ -19,7 +19,7 @@ from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.base import Polled
-from budgetguard.providers.body import BodyWatch, EventWatch, Watch
+from budgetguard.providers.body import BodyReader, EventReader, WholeReader
 from budgetguard.providers.sdk import Sdk
 from budgetguard.providers.streams import follow, http_response, is_event_stream, is_read, read_before
 
@@ -101,20 +101,22 @@ class Poll:
         try:
             response = http_response(answer)
             if response is not None and not is_read(response):
-                follow(response, self._watch(response, response.headers.get("content-encoding", "")), self)
+                follow(
+                    response, self._reader_of(response, response.headers.get("content-encoding", "")), self
+                )
                 return None
             if response is not None and self._row.tally is not None and is_event_stream(response):
-                return read_before(response, self._watch(response, encoding=""))
+                return read_before(response, self._reader_of(response, encoding=""))
             said = self._read(answer if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
-    def _watch(self, response: Any, encoding: str) -> Watch:
+    def _reader_of(self, response: Any, encoding: str) -> BodyReader:
         if self._row.tally is not None and is_event_stream(response):
-            return EventWatch(self._row.tally(""), hide_usage=False, encoding=encoding)
-        return BodyWatch(self._read, encoding=encoding)
+            return EventReader(self._row.tally(""), hide_usage=False, encoding=encoding)
+        return WholeReader(self._read, encoding=encoding)
 
     def _read(self, answer: object) -> Reported:
         self._found = tuple(self._row.read(answer))

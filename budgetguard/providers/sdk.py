@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 from budgetguard.engine.engine import Engine
+from budgetguard.errors import ConfigurationError
 from budgetguard.providers.table import EndpointTable
 
 # The generator's classes that have the method which every request goes through.
 SYNC: Final = "SyncAPIClient"
 ASYNC: Final = "AsyncAPIClient"
+# What a client does between two tries; from outside, `request` looks the same however many there were.
+RETRY: Final = "_sleep_for_retry"
+_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "request": ("self", "cast_to", "options", "stream", "stream_cls"),
+    RETRY: ("options", "response"),
+}
+_OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_data", "extra_json")
 
 EngineOf: TypeAlias = Callable[[Any], Engine | None]
 
@@ -88,3 +98,31 @@ class Sdk:
     def made(self, kind: type) -> bool:
         """Whether a class is the SDK's own, and not one that another package has derived."""
         return kind.__module__ == self.name or kind.__module__.startswith(f"{self.name}.")
+
+    def check(self, kind: Any, namespace: Mapping[str, Any], name: str) -> None:
+        """Refuse a class of the generator's, of that name in a module, whose requests cannot be guarded.
+
+        Raises:
+            ConfigurationError: it is unlike those that the tests run on.
+        """
+        # While the import is under way, the package itself does not have its version yet.
+        version = str(getattr(sys.modules.get(f"{self.name}._version"), "__version__", "of unknown version"))
+        difference = self._difference(kind, namespace, name, version)
+        if difference is not None:
+            raise ConfigurationError(
+                f"{self.name} {version} is not one that budgetguard knows: {difference}. "
+                f"Install an {self.name} from {self.versions}, or update budgetguard"
+            )
+
+    def _difference(self, kind: Any, namespace: Mapping[str, Any], name: str, version: str) -> str | None:
+        for method, parameters in _PARAMETERS.items():
+            found = getattr(kind, "__dict__", {}).get(method)
+            if not callable(found) or not set(parameters) <= inspect.signature(found).parameters.keys():
+                return f"it has no {name}.{method}({', '.join(parameters)})"
+        if not callable(getattr(kind, "_prepare_url", None)):
+            return f"it has no {name}._prepare_url"
+        options = getattr(namespace.get("FinalRequestOptions"), "__annotations__", {})
+        if not set(_OPTIONS) <= options.keys():
+            return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        return None if self.oldest <= numbers < self.too_new else "its requests may go other ways"

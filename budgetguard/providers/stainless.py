@@ -14,7 +14,7 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.provider_call import NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.base import Endpoint
-from budgetguard.providers.body import BodyWatch, Coding, EventWatch, Watch
+from budgetguard.providers.body import BodyReader, Coding, EventReader, WholeReader
 from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.http_call import HttpCall
@@ -124,12 +124,12 @@ class StainlessCall(HttpCall):
         if is_read(response):
             self._received = received
             if self._stream or is_event_stream(response):
-                self._ending = read_before(response, self._watch(response, encoding=""))
+                self._ending = read_before(response, self._reader_of(response, encoding=""))
             return None
-        follow(response, self._watch(response), call)
+        follow(response, self._reader_of(response), call)
         return answer
 
-    def _watch(self, response: Any, encoding: str | Coding | None = None) -> Watch:
+    def _reader_of(self, response: Any, encoding: str | Coding | None = None) -> BodyReader:
         sound = response.headers.get("content-type", "").strip().lower().startswith("audio/")
         events = is_event_stream(response)
         # Servers name the kind of a stream as they like; what was asked for as one, the body itself decides.
@@ -137,14 +137,14 @@ class StainlessCall(HttpCall):
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
         if self._endpoint.tally is not None and follows_events:
-            return EventWatch(
+            return EventReader(
                 _Complete(self._endpoint.tally(self.model), self._complete),
                 hide_usage=self._hide_usage,
                 encoding=encoding,
                 read=None if events else self._read,
             )
         # A recording's length is read from its beginning.
-        return BodyWatch(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
+        return WholeReader(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
 
     def _read(self, answer: object) -> Reported | NotCharged:
         response = http_response(answer)
@@ -180,13 +180,13 @@ class StainlessCall(HttpCall):
         self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
 
     def look(self, parsed: Any) -> None:
-        """Take note of an answer as the client has parsed it."""
+        """Keep an answer as the client has parsed it."""
         if self._receiving:
             self._received = parsed
 
 
 class _Look:
-    """Stand as the parser that the client calls with each answer. Its copies of the options share it.
+    """The parser that the client calls with each answer. Its copies of the options share it.
 
     Args:
         request: the call.
@@ -205,7 +205,7 @@ class _Look:
 
 
 class _Passing:
-    """Stand as the parser in the options of a request that was looked at and may pass.
+    """The parser in the options of a request that was looked at and may pass.
 
     Args:
         theirs: the caller's own parser.
@@ -233,7 +233,7 @@ def is_marked(options: Any) -> bool:
 
 @contextmanager
 def sending(options: Any) -> Iterator[None]:
-    """Take note that a guarded request goes through openai's own function.
+    """Count a guarded request that goes through the SDK's own function more than once.
 
     Somebody between the guard and there may send it more than once. What is not shown to the guard, because
     another answer is, is booked as a try that was lost.
@@ -253,7 +253,7 @@ def sending(options: Any) -> Iterator[None]:
 
 
 def note_retry(options: Any, response: object) -> None:
-    """Take note that the client is about to send a guarded request again; called where it handles why.
+    """Count a lost try before the client sends a guarded request again; called where it handles why.
 
     A try that was answered, with an error, cost nothing; one that was sent and never answered is lost.
 

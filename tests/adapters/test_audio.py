@@ -16,7 +16,7 @@ import pytest
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.provider_call import Answered
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from budgetguard.providers.body import BodyWatch
+from budgetguard.providers.body import WholeReader
 from budgetguard.providers.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.providers.openai.audio import read_speech
 from budgetguard.providers.request import look_into, with_files
@@ -73,7 +73,7 @@ def test_of_a_long_recording_only_the_beginning_is_kept_and_its_length_read(book
         kept.append(answer)
         return read_speech(answer)
 
-    watch = BodyWatch(read, most=4_096)
+    watch = WholeReader(read, most=4_096)
     for at in range(0, len(long), 1_000):
         assert watch.feed(long[at : at + 1_000]) == long[at : at + 1_000]
     watch.end()

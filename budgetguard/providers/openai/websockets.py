@@ -1,4 +1,4 @@
-"""Stand before websockets, which pass no `request`: guard the openai client's `realtime`, refuse the rest.
+"""Websockets, which pass no `request`: the openai client's `realtime` is guarded, the rest refused.
 
 Every resource of the client that can open one has a `connect` method, and every resource passes the
 `__init__` of one of two base classes: so a websocket that a later openai brings is refused as well.
@@ -57,7 +57,7 @@ _is_the_clients: ContextVar[bool] = ContextVar("budgetguard_websocket_of_the_cli
 
 
 class Websockets:
-    """Stand before every `connect` of the openai package.
+    """The guard before every `connect` of the openai package.
 
     Args:
         engine_of: client -> the engine that guards it, or None.
@@ -144,7 +144,7 @@ def _path(kind: type) -> str:
 
 
 class _Libraries:
-    """Stand before the libraries for websockets, those that are imported and those to come.
+    """The guard before libraries for websockets, those that are imported and those to come.
 
     Args:
         patched: -> the engine that guards all clients, or None.
