@@ -17,7 +17,8 @@ _DEPLOYMENT: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
 
 def azure_of(client: object) -> str | None:
     """Return the provider whose prices a client's calls have if it is one of Azure's, else None."""
-    return AZURE if _is_azures(type(client)) else None
+    kind: Any = type(client)
+    return AZURE if _is_azures(kind) else None
 
 
 @lru_cache(maxsize=64)
