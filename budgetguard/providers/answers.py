@@ -33,6 +33,8 @@ _INPUT_PARTS_BESIDE: Final = (
 # Of which no tokens are made: what was searched, and is billed by the piece.
 _SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
 _TICKS_PER_NANO: Final = 10
+# A response and a job that failed say so in their status, and may have cost something.
+_OF_ANSWERS: Final = ("choices", "output", "data", "status", "text")
 # Some write amounts as text, as JSON has no decimals.
 _AMOUNT: Final = re.compile(r"(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE]-?\d{1,2})?", re.ASCII)
 
@@ -62,6 +64,30 @@ def reported(answer: object) -> Reported:
         billed=_billed(told),
         total=(count(field(told, "total_tokens")) or 0) if usage is None else 0,
     )
+
+
+def is_only_an_error(answer: object) -> bool:
+    """Whether an answer, or the JSON text of one, is an error and nothing else, whatever its status says."""
+    if isinstance(answer, bytes | bytearray) and answer.lstrip()[:1] not in (b"{", b"["):
+        return False  # such as a recording
+    answer = parsed(answer)
+    if isinstance(answer, list) and len(answer) == 1:
+        (answer,) = answer
+    if not field(answer, "error") and field(answer, "object") != "error":
+        return False
+    return not any(field(answer, name) for name in _OF_ANSWERS) and not _counts_any(field(answer, "usage"))
+
+
+def _counts_any(usage: object) -> bool:
+    found = reported({"usage": usage})
+    return bool(found.billed or found.total or (found.usage and any(found.usage.units.values())))
+
+
+def is_api_error(answer: object) -> bool:
+    """Whether an answer of any function is the error of an API, with what an API's error says."""
+    error = field(answer, "error")
+    is_told = field(error, "message") is not None or field(error, "code") is not None
+    return isinstance(answer, Mapping) and is_told and is_only_an_error(answer)
 
 
 def _usage_of_list(answer: object, told: object) -> Usage | None:
