@@ -325,7 +325,7 @@ class GuardedCall:
         return background.when_dropped(thing, finish)
 
     def unreadable(self) -> Outcome:
-        """Return the ending of a call that was made, but whose answer tells no cost."""
+        """Return the outcome of a call that was made, but whose answer tells no cost."""
         return Answered(Reported(usage=None))
 
     def _give_back(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from budgetguard.core.learning import HiddenInput
@@ -206,8 +207,8 @@ def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
 def _most(rates: Rates, usage: Usage, marked: str | None, region: str | None) -> Nanos:
     """Return what a usage costs at most: its input read, or written into a cache, whichever is dearer."""
     cold = _cold(rates, usage, marked)
-    read = rates.cost_in(region, usage)
-    return read if cold is usage else max(read, rates.cost_in(region, cold))
+    cost = rates.cost if region is None else partial(rates.cost_in, region)
+    return cost(usage) if cold is usage else max(cost(usage), cost(cold))
 
 
 def with_margin(tokens: int) -> int:

@@ -173,7 +173,7 @@ class FunctionCall(ProviderCall):
         )
 
     def text_outcome(self, output_tokens: int) -> Outcome:
-        """Return the ending of an answer that is text: its tokens, and those of the input, are counted.
+        """Return the outcome of an answer that is text: its tokens, and those of the input, are counted.
 
         Text does not tell what hosted tools cost, or turns that the provider keeps; then the projection
         stands in. Nor does it tell what a model has thought.
@@ -186,7 +186,7 @@ class FunctionCall(ProviderCall):
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 
     def outcome_of_stream(self, events: ItemAccumulator) -> Outcome:
-        """Return the ending that a stream says which was read to its end.
+        """Return the outcome of a stream that was read to its end.
 
         Raises:
             UnpricedAnswerError: nothing of it could be read.
@@ -206,7 +206,7 @@ class FunctionCall(ProviderCall):
         return Answered(Reported(usage=None, seen=seen))
 
     def outcome_of_partial_stream(self, events: ItemAccumulator) -> Outcome:
-        """Return the ending that a stream says which was read no further."""
+        """Return the outcome of a stream that was read no further."""
         said, seen = events.reported, events.seen_tokens()
         if said is not None and events.told:
             return Answered(self._completed(said))

@@ -41,7 +41,7 @@ class HttpCall(ProviderCall):
         model_of: the model that a name stands for.
         free: what is asked there costs nothing, by the user's word.
         counts: the provider is to count the input, where it can.
-        fetcher: makes free requests for what the projection needs.
+        fetcher: -> what makes free requests for what the projection needs.
         row_of: path -> how a POST to it is read; None if it is free or allowed; raises if neither.
     """
 
@@ -56,7 +56,7 @@ class HttpCall(ProviderCall):
         model_of: Callable[[str], str] = str,
         free: bool = False,
         counts: bool = False,
-        fetcher: Fetcher,
+        fetcher: Callable[[], Fetcher],
         row_of: Callable[[str], Endpoint | None],
     ) -> None:
         self.endpoint = endpoint.name
@@ -69,7 +69,7 @@ class HttpCall(ProviderCall):
         self._provider = provider
         self._default_provider = default_provider
         self._free = free
-        self._fetcher: Fetcher | None = fetcher
+        self._fetcher: Callable[[], Fetcher] | None = fetcher
         self._row_of = row_of
         self._counts = counts
         # What is projected in place of the body, where more was fetched for it.
@@ -90,7 +90,7 @@ class HttpCall(ProviderCall):
         prepares = self._endpoint.fetches or (self._counts and self._endpoint.counts_input)
         if self._free or not prepares or fetcher is None:
             return None
-        return self._prepared(fetcher, book, learned_cap)
+        return self._prepared(fetcher(), book, learned_cap)
 
     def _prepared(self, fetcher: Fetcher, book: PriceBook, learned_cap: LearnedCap) -> Preparation:
         preparing = Preparing(

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import wrapt
 
@@ -55,6 +56,8 @@ class ClientPatch:
         # What we have put where: class, name, wrapper; and the SDK's functions that dispatch to us.
         self._wrappers: list[tuple[type, str, Any]] = []
         self._floors: dict[FunctionType, Floor] = {}
+        # Classes, and whether they are of clients of the SDK.
+        self._known: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         # Another one after each `unpatch`: what notices retries must not do so twice.
         self._turn = object()
         side_way = sdk.side_way
@@ -143,7 +146,7 @@ class ClientPatch:
             raise ConfigurationError(
                 f"this {kind.__name__} is wrapped already, by another guard: make a new client"
             )
-        if (why := self.sdk.refuses(client)) is not None:
+        if (why := self.sdk.refusal(client)) is not None:
             raise ConfigurationError(f"{kind.__name__} cannot be wrapped: {why}")
         base = self.sdk.base_of(kind)
         if base is None:
@@ -243,10 +246,16 @@ class ClientPatch:
         options = options_of(args, kwargs)
         if engine is None or is_marked(options):
             return None
-        if (why := self.sdk.refuses(client)) is not None:
+        if self.sdk.refuses is not None and (why := self.sdk.refuses(client)) is not None:
             self._refuse(engine, client, options, why)
             return None
-        return None if self.sdk.base_of(type(client)) is None else engine
+        return engine if self._is_client(type(client)) else None
+
+    def _is_client(self, kind: type) -> bool:
+        known = self._known.get(kind)
+        if known is None:
+            known = self._known[kind] = self.sdk.base_of(kind) is not None
+        return known
 
     def _refuse(self, engine: Engine, client: Any, options: Any, why: str) -> None:
         """Refuse a request that costs, of a client whose calls are not read.

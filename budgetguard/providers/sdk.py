@@ -66,7 +66,7 @@ class Sdk:
     provider_of: Callable[[object], str | None] = lambda _client: None
     model_in: Callable[[str], str | None] = lambda _address: None
     names_are_models: re.Pattern[str] | None = None
-    refuses: Callable[[object], str | None] = lambda _client: None
+    refuses: Callable[[object], str | None] | None = None
     side_way: Callable[[EngineOf, Callable[[], Engine | None]], SideWay] | None = None
     passed_by: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,6 +94,10 @@ class Sdk:
             elif one.__name__ == name and one.__module__ == self.module:
                 return one
         return None
+
+    def refusal(self, client: object) -> str | None:
+        """Return why requests of a client are refused, or None."""
+        return None if self.refuses is None else self.refuses(client)
 
     def made(self, kind: type) -> bool:
         """Whether a class is the SDK's own, and not one that another package has derived."""

@@ -34,7 +34,7 @@ def wrap(client: C, engine: Engine, model_map: Mapping[str, str] | None = None) 
     """
     kind = type(client)
     for patch in SDKS.values():
-        if patch.sdk.base_of(kind) is not None or patch.sdk.refuses(client) is not None:
+        if patch.sdk.base_of(kind) is not None or patch.sdk.refusal(client) is not None:
             return patch.wrap(client, engine, model_map)
     what = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(client, type):

@@ -80,7 +80,7 @@ class StainlessCall(HttpCall):
             model_of=str if own_names else model_of,
             free=free,
             counts=counts,
-            fetcher=Fetcher(client, request.headers, options.timeout),
+            fetcher=lambda: Fetcher(client, request.headers, options.timeout),
             row_of=lambda path: sdk.table.endpoint_of(
                 "POST", path, base_url=request.base_url, allowed=allowed
             ),
@@ -289,7 +289,7 @@ def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:
         path=sdk.table.path_of(options.url, base_url),
         headers={name.lower(): value for name, value in headers.items()},
         query=options.params,
-        body=with_files(_body(options), options.files),
+        body=with_files(_body(options), options.files) if options.files else _body(options),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -99,7 +100,7 @@ class EndpointTable:
             UnknownEndpointError: it is not allowed.
         """
         name = f"{method} {path}"
-        if any(_matches(self._bare("/" + pattern.strip().strip("/")), path) for pattern in allowed):
+        if any(_matches(_bare("/" + pattern.strip().strip("/"), self._prefix), path) for pattern in allowed):
             if name not in _warned:
                 _warned.add(name)
                 logger.warning("budgetguard: %s is allowed by allow_endpoints, and charged to nobody", name)
@@ -116,21 +117,27 @@ class EndpointTable:
         Dots and escapes are resolved first, so that `/files/../chat/completions` is what it is. What follows
         two slashes is a host, which clients leave out: `//chat/completions` is sent to `/completions`.
         """
-        if url.startswith(base_url):
-            url = "/" + url[len(base_url) :]
-        parts = (
-            urlsplit(url) if "://" in url or url.startswith("//") else urlsplit("//host/" + url.lstrip("/"))
-        )
-        return self._bare(posixpath.normpath("/" + unquote(parts.path).lstrip("/")))
-
-    def _bare(self, path: str) -> str:
-        return self._prefix.sub("", path)
+        return _bare(_plain(url, base_url), self._prefix)
 
     def _why(self, path: str) -> str:
         for row in self._refused:
             if any(_matches(pattern, path) for pattern in row.paths):
                 return row.why
         return "may cost money, and budgetguard does not know how much"
+
+
+# Calls differ little in these.
+@lru_cache(maxsize=1_024)
+def _plain(url: str, base_url: str) -> str:
+    if url.startswith(base_url):
+        url = "/" + url[len(base_url) :]
+    parts = urlsplit(url) if "://" in url or url.startswith("//") else urlsplit("//host/" + url.lstrip("/"))
+    return posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
+
+
+@lru_cache(maxsize=1_024)
+def _bare(path: str, prefix: re.Pattern[str]) -> str:
+    return prefix.sub("", path)
 
 
 def _is_free(pattern: str, path: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from budgetguard.pricing.book import AZURE
@@ -16,9 +17,14 @@ _DEPLOYMENT: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
 
 def azure_of(client: object) -> str | None:
     """Return the provider whose prices a client's calls have if it is one of Azure's, else None."""
+    kind: Any = type(client)
+    return AZURE if _is_azures(kind) else None
+
+
+@lru_cache(maxsize=64)
+def _is_azures(kind: Any) -> bool:
     # Also behind a gateway, whose address does not tell.
-    is_azures = any(kind.__name__ == "BaseAzureClient" for kind in type(client).__mro__)
-    return AZURE if is_azures else None
+    return any(base.__name__ == "BaseAzureClient" for base in kind.__mro__)
 
 
 def deployment(address: str) -> str | None:
