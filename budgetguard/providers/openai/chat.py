@@ -62,7 +62,7 @@ class ChatEndpoint(Endpoint):
         output = (cap + _predicted_tokens(body, model)) * choices
         fees = fees_beside(body, model, provider)
         add_tools(fees, body, provider, chat=True)
-        input_units = {**fees.units, "input_tokens": tokens + fees.input_tokens}
+        input_units = {"input_tokens": tokens + fees.input_tokens, **fees.units}
         if heard := _heard_tokens(body):
             input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
         output_units = {**fees.output, "output_tokens": output + fees.output.get("output_tokens", 0)}

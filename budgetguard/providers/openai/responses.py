@@ -113,9 +113,9 @@ class CompactEndpoint(Endpoint):
             model,
             asked.rates,
             {
+                "input_tokens": shown + more + fees.input_tokens,
                 **projected_fees(body, model, provider),
                 **fees.units,
-                "input_tokens": shown + more + fees.input_tokens,
             },
             {"output_tokens": cap},
             cap_assumed=given_cap is None,
