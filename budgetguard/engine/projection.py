@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final
 
 from budgetguard.core.learning import HiddenInput
@@ -109,15 +108,17 @@ class Projection:
     def _repriced(self, units: Mapping[str, int]) -> Projection:
         usage = Usage.of(**units)
         read = Usage.of(**{name: count for name, count in units.items() if not name.startswith("output")})
+        cost, input_cost = self.cost, self.input_cost
+        if self.served:
+            cost = _most(self.served, usage, self.marked, self.region)
+            input_cost = _most(self.served, read, self.marked, self.region)
         return replace(
             self,
             usage=usage,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=max((_most(one, usage, self.marked, self.region) for one in self.served), default=self.cost),
-            input_cost=max(
-                (_most(one, read, self.marked, self.region) for one in self.served), default=self.input_cost
-            ),
+            cost=cost,
+            input_cost=input_cost,
         )
 
     def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
@@ -204,11 +205,14 @@ def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
     return Usage.of(**{**usage.units, unit: max(0, written)})
 
 
-def _most(rates: Rates, usage: Usage, marked: str | None, region: str | None) -> Nanos:
-    """Return what a usage costs at most: its input read, or written into a cache, whichever is dearer."""
-    cold = _cold(rates, usage, marked)
-    cost = rates.cost if region is None else partial(rates.cost_in, region)
-    return cost(usage) if cold is usage else max(cost(usage), cost(cold))
+def _most(served: Sequence[Rates], usage: Usage, marked: str | None, region: str | None) -> Nanos:
+    """Return what a usage costs at the dearest rates, its input read or written into a cache."""
+    most = 0
+    for rates in served:
+        cold = _cold(rates, usage, marked)
+        for one in (usage,) if cold is usage else (usage, cold):
+            most = max(most, rates.cost(one) if region is None else rates.cost_in(region, one))
+    return most
 
 
 def with_margin(tokens: int) -> int:
@@ -260,8 +264,8 @@ def projected(
         usage=usage,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=max(_most(one, usage, marked, region) for one in served),
-        input_cost=max(_most(one, read, marked, region) for one in served),
+        cost=_most(served, usage, marked, region),
+        input_cost=_most(served, read, marked, region),
         cap_assumed=cap_assumed,
         output_cap=output_cap,
         hidden=hidden,

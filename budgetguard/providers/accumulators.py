@@ -179,10 +179,15 @@ class TextAccumulator(UsageAccumulator):
         return sum(count_text("".join(pieces), self._encoding) for pieces in list(self._pieces.values()))
 
 
-def with_texts(said: Reported, pieces: Iterable[object], model: str) -> Reported:
+def with_texts(said: Reported, pieces: Iterable[Piece], model: str) -> Reported:
     """Return what an answer reports with the tokens of its texts, where its usage falls short of them."""
-    texts = [text for text in pieces if isinstance(text, str) and text]
-    if not _may_fall_short(said, sum(map(_size, texts)), went_on=False):
+    texts: list[str] = []
+    size = 0
+    for _slot, text in pieces:
+        if isinstance(text, str) and text:
+            texts.append(text)
+            size += _size(text)
+    if not _may_fall_short(said, size, went_on=False):
         return said
     encoding = encoding_for(model)
     seen = sum(count_text(text, encoding) for text in texts)

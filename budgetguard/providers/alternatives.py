@@ -38,6 +38,8 @@ def with_alternatives(
     Raises:
         UnknownModelError: one of `models` has no price.
     """
+    if "models" not in body and "fallbacks" not in body:
+        return projection
     asked = projection.model
     models = [name for name in _names(field(body, "models")) if name != asked]
     if rates.provider != "openrouter":

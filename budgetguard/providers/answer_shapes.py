@@ -72,7 +72,7 @@ def read_whole(answer: object, model: str) -> Reported:
     model = model or said.model or ""
     if said.pending:
         return said
-    return with_texts(said, (text for _slot, text in shape.texts(inner)), model)
+    return with_texts(said, shape.texts(inner), model)
 
 
 class ItemAccumulator(ResponseAccumulator, ChatAccumulator):

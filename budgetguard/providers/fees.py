@@ -65,16 +65,17 @@ class Fees:
         self.input_tokens = WEB_SEARCH_TOKENS
 
 
-def fees_beside(body: Mapping[str, Any], model: str, provider: str) -> Fees:
-    """Return what a request is billed beside its tokens, at most, by what its parameters ask for.
+def fees_of(body: Mapping[str, Any], model: str, provider: str, *, chat: bool) -> Fees:
+    """Return what a request is billed beside its tokens, at most: by its parameters, and for its tools.
 
     Args:
-        body: a request for a chat completion or, at OpenRouter, for a response.
+        body: a request for a chat completion or for a response.
         model: the model's name.
         provider: genai-prices' provider id.
+        chat: any tool counts that runs at the provider; of a response, those that `hosted_tools` leaves out.
     """
     fees = Fees()
-    options = field(body, "web_search_options")
+    options = body.get("web_search_options")
     if provider == "openrouter":
         _add_openrouter(fees, body, model, options)
     elif provider == "perplexity":
@@ -85,13 +86,14 @@ def fees_beside(body: Mapping[str, Any], model: str, provider: str) -> Fees:
     elif options is not None:
         # One search a call, billed beside its tokens.
         fees.units["web_searches"] = 1
-    if provider == "x-ai" and (search := field(body, "search_parameters")) is not None:
+    if provider == "x-ai" and (search := body.get("search_parameters")) is not None:
         _add_live_search(fees, mapping(search))
+    if body.get("tools") or body.get("input"):
+        _add_tools(fees, body, provider, chat=chat)
     return fees
 
 
-def add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool) -> None:
-    """Add what tools may cost that run at the provider: any of a chat's, of a response those of no table."""
+def _add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool) -> None:
     for kind, tool in _hosted(body):
         if not chat and not kind.startswith(("openrouter:", "live_search")):
             continue
@@ -114,14 +116,16 @@ def marked_for_cache(body: Mapping[str, Any]) -> str | None:
     waiting = [body]
     while waiting:
         part = waiting.pop()
-        if (control := field(part, "cache_control")) is not None:
+        control = part.get("cache_control")
+        if control is not None:
             if field(control, "ttl") == "1h":
                 return "cache_write_1h_tokens"
             found = "cache_write_tokens"
         for name in _PROMPT:
             inner = part.get(name)
             if isinstance(inner, list | tuple):
-                waiting += [one if type(one) is dict else mapping(one) for one in inner]
+                for one in inner:
+                    waiting.append(one if type(one) is dict else mapping(one))
     return found
 
 

@@ -62,9 +62,10 @@ def kinds_of(body: Mapping[str, Any]) -> list[str]:
     `audio`, `files`, `images`, `schema`, `tools`, and `unseen_files` for files that it only names.
     """
     found: set[str] = set()
-    if field(body, "tools") or field(body, "functions"):
+    if body.get("tools") or body.get("functions"):
         found.add("tools")
-    if field(body, "response_format") is not None or _wants_schema(body):
+    text = body.get("text")
+    if body.get("response_format") is not None or (text is not None and _wants_schema(text)):
         found.add("schema")
     for part in _parts(body):
         kind = field(part, "type")
@@ -78,9 +79,7 @@ def unseen_files(body: Mapping[str, Any]) -> int:
     return sum(map(_is_unseen, _parts(body)))
 
 
-def _wants_schema(body: Mapping[str, Any]) -> bool:
-    if (text := field(body, "text")) is None:
-        return False
+def _wants_schema(text: Any) -> bool:
     return field(mapping(field(mapping(text), "format")), "schema") is not None
 
 

@@ -175,12 +175,12 @@ class HttpCall(ProviderCall):
         self._sent = replace(self._sent, body={**self._sent.body, name: value})
 
     def _read(self, answer: object) -> Reported | NotCharged:
+        answer = parsed(answer)
         if is_only_an_error(answer):
             return NotCharged("the answer was an error")
         said = self._endpoint.read(answer)
         if not said.pending:
-            texts = self._endpoint.texts(parsed(answer))
-            said = with_texts(said, (text for _slot, text in texts), self.model)
+            said = with_texts(said, self._endpoint.texts(answer), self.model)
         return self._complete(said)
 
     def _outcome_of(self, answer: object) -> Outcome:

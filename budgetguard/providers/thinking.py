@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from budgetguard.engine.projection import ASSUMED_OUTPUT, ASSUMED_OUTPUT_REASONING, assumed_output_cap
-from budgetguard.providers.json import field
 from budgetguard.tokens.models import is_reasoning
 
 _THINKING: Final = frozenset(
@@ -21,15 +20,18 @@ _THINKING: Final = frozenset(
     }
 )
 # What such parameters are kept in.
-_HOLDERS: Final = (
-    "chat_template_kwargs",
-    "config",
-    "extra_body",
-    "generationConfig",
-    "generation_config",
-    "google",
-    "model_kwargs",
+_HOLDERS: Final = frozenset(
+    {
+        "chat_template_kwargs",
+        "config",
+        "extra_body",
+        "generationConfig",
+        "generation_config",
+        "google",
+        "model_kwargs",
+    }
 )
+_DEEPEST: Final = 3
 _NO_THINKING: Final = frozenset({"disabled", "disable", "none", "off", "false", "minimal"})
 
 
@@ -40,20 +42,18 @@ def thinking_tokens(body: Mapping[str, Any]) -> int | None:
     `thinking_config`, OpenRouter's `reasoning`, OpenAI's `reasoning_effort`, Qwen's `enable_thinking`.
     """
     found: int | None = None
-    for holder in _holders_of_thinking(body):
+    waiting = [(body, _DEEPEST)]
+    while waiting:
+        holder, depth = waiting.pop()
         for name, value in holder.items():
-            if name not in _THINKING or value is None or value is False:
+            if value is None or value is False:
                 continue
-            if (tokens := _thought(value)) is not None:
-                found = max(found or 0, tokens)
+            if name in _THINKING:
+                if (tokens := _thought(value)) is not None:
+                    found = max(found or 0, tokens)
+            elif name in _HOLDERS and depth:
+                waiting.append((_plainly(value), depth - 1))
     return found
-
-
-def _holders_of_thinking(body: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, Any]]:
-    yield body
-    for name in _HOLDERS:
-        if depth and (inner := field(body, name)) is not None:
-            yield from _holders_of_thinking(_plainly(inner), depth - 1)
 
 
 def _plainly(value: Any) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budgetguard.core.learning import HiddenInput
@@ -10,9 +10,9 @@ from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.accumulators import Piece, TextAccumulator
 from budgetguard.providers.base import Asked, Body, Endpoint
-from budgetguard.providers.fees import add_tools, fees_beside, marked_for_cache
+from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
-from budgetguard.providers.json import compact_json, field, items, mapping, whole
+from budgetguard.providers.json import compact_json, field, getter, items, mapping, whole
 from budgetguard.providers.openai.content import Counter, audio_tokens
 from budgetguard.providers.openai.tool_text import billed_schema, namespace
 from budgetguard.providers.thinking import assumed_cap, thinking_tokens
@@ -45,7 +45,7 @@ class ChatEndpoint(Endpoint):
             ConfigurationError: bad `messages`, `n`, `max_tokens` or `max_completion_tokens`.
             UnknownModelError: the call would use a unit that has no price.
         """
-        body, model, provider = asked.body, asked.model, asked.rates.provider
+        body, model, provider = mapping(asked.body), asked.model, asked.rates.provider
         choices = self.choices(body)
         newer, older = whole(body, "max_completion_tokens"), whole(body, "max_tokens")
         given_cap = older if newer is None else newer
@@ -59,14 +59,15 @@ class ChatEndpoint(Endpoint):
             hidden, more = input_beyond("chat", body, model, kinds, {}, tokens, asked.learned)
             tokens += more
         # Predicted tokens that the model rejects are billed as output on top of the answer.
-        output = (cap + _predicted_tokens(body, model)) * choices
-        fees = fees_beside(body, model, provider)
-        add_tools(fees, body, provider, chat=True)
+        prediction = body.get("prediction")
+        rejected = 0 if prediction is None else _predicted_tokens(prediction, model)
+        output = (cap + rejected) * choices
+        fees = fees_of(body, model, provider, chat=True)
         input_units = {"input_tokens": tokens + fees.input_tokens, **fees.units}
-        if heard := _heard_tokens(body):
+        if "audio" in kinds and (heard := _heard_tokens(body)):
             input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
         output_units = {**fees.output, "output_tokens": output + fees.output.get("output_tokens", 0)}
-        if "audio" in (field(body, "modalities") or ()):
+        if "audio" in (body.get("modalities") or ()):
             output_units["output_audio_tokens"] = output
         return projected(
             model,
@@ -75,7 +76,7 @@ class ChatEndpoint(Endpoint):
             output_units,
             cap_assumed=given_cap is None,
             output_cap=cap,
-            asked_tier=field(body, "service_tier"),
+            asked_tier=body.get("service_tier"),
             hidden=hidden,
             fees=fees.units,
             marked=marked_for_cache(body),
@@ -92,7 +93,8 @@ class ChatEndpoint(Endpoint):
         Raises:
             ConfigurationError: `messages` is missing, empty or not a list.
         """
-        messages = field(body, "messages")
+        body = mapping(body)
+        messages = body.get("messages")
         if not isinstance(messages, list | tuple):
             raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
         if not messages:
@@ -100,9 +102,14 @@ class ChatEndpoint(Endpoint):
                 "messages must not be empty: a chat completion needs at least one message"
             )
         counter = Counter.of(model)
-        plain = [mapping(message) for message in messages]
-        total = counter.end + sum(map(counter.message, plain))
-        return total + _tool_tokens(body, plain, counter) + _schema_tokens(body, counter)
+        total = counter.end
+        for message in messages:
+            total += counter.message(mapping(message))
+        if body.get("tools") or body.get("functions"):
+            total += _tool_tokens(body, counter)
+        if (answer_format := body.get("response_format")) is not None:
+            total += _schema_tokens(answer_format, counter)
+        return total
 
     def choices(self, body: Body) -> int:
         return whole(body, "n", least=1) or 1
@@ -161,35 +168,40 @@ def ask_for_usage(body: Body) -> Mapping[str, object]:
     return {"stream_options": {**options, "include_usage": True}}
 
 
-def chat_texts(answer: Any) -> Iterator[Piece]:
-    """Yield the text of a whole chat completion, or legacy completion, each piece with its slot."""
+def chat_texts(answer: Any) -> list[Piece]:
+    """Return the texts of a whole chat completion, or legacy completion, each with its slot."""
+    found: list[Piece] = []
     for choice in items(field(answer, "choices")):
-        yield from _texts_of_choice(choice, "message")
+        found += _texts_of_choice(choice, "message")
+    return found
 
 
-def _texts_of_choice(choice: object, name: str) -> Iterator[Piece]:
-    index = field(choice, "index")
-    yield (index, "text"), field(choice, "text")
-    said = field(choice, name)
+def _texts_of_choice(choice: object, name: str) -> list[Piece]:
+    get = getter(choice)
+    index, said = get("index"), get(name)
+    found: list[Piece] = [((index, "text"), get("text"))]
     if said is None:
-        return
+        return found
+    get = getter(said)
     for kind in _KINDS:
-        yield (index, kind), field(said, kind)
-    yield (index, "audio"), field(field(said, "audio"), "transcript")
-    calls = list(items(field(said, "tool_calls")))
-    if (older := field(said, "function_call")) is not None:
+        found.append(((index, kind), get(kind)))
+    if (audio := get("audio")) is not None:
+        found.append(((index, "audio"), field(audio, "transcript")))
+    calls = get("tool_calls")
+    calls = [] if calls is None else list(items(calls))
+    if (older := get("function_call")) is not None:
         calls.append({"index": "function_call", "function": older})
     for call in calls:
         for kind in ("function", "custom"):
-            function = field(call, kind)
+            function = getter(field(call, kind))
             for part in ("name", "arguments", "input"):
-                yield (index, "call", field(call, "index"), part), field(function, part)
+                found.append(((index, "call", field(call, "index"), part), function(part)))
+    return found
 
 
-def _predicted_tokens(body: Body, model: str) -> int:
+def _predicted_tokens(prediction: object, model: str) -> int:
     """Return the tokens of the answer that a request predicts; the rejected ones are billed as output."""
-    prediction = field(body, "prediction")
-    return 0 if prediction is None else Counter.of(model).content(field(mapping(prediction), "content"))
+    return Counter.of(model).content(mapping(prediction).get("content"))
 
 
 def _heard_tokens(body: Body) -> int:
@@ -199,11 +211,11 @@ def _heard_tokens(body: Body) -> int:
     return sum(audio_tokens(part) for part in parts if field(part, "type") == "input_audio")
 
 
-def _tool_tokens(body: Body, messages: Iterable[Mapping[str, Any]], counter: Counter) -> int:
-    functions = [mapping(function) for function in items(field(body, "functions"))]
+def _tool_tokens(body: Body, counter: Counter) -> int:
+    functions = [mapping(function) for function in items(body.get("functions"))]
     total = 0
-    for tool in map(mapping, items(field(body, "tools"))):
-        if (function := field(tool, "function")) is not None:
+    for tool in map(mapping, items(body.get("tools"))):
+        if (function := tool.get("function")) is not None:
             functions.append(mapping(function))
         else:
             # Custom tools (a grammar, say) and those of the future: the text of their definition.
@@ -213,19 +225,16 @@ def _tool_tokens(body: Body, messages: Iterable[Mapping[str, Any]], counter: Cou
     total += counter.text(namespace(functions))
     if counter.model.startswith("gpt-5"):
         return total + _TOOLS + _TOOLS_GPT5
-    has_system = any(field(message, "role") in ("system", "developer") for message in messages)
+    has_system = any(field(message, "role") in ("system", "developer") for message in body["messages"])
     total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
-    forced = field(body, "tool_choice") or field(body, "function_call")
+    forced = body.get("tool_choice") or body.get("function_call")
     if isinstance(forced, Mapping):
         chosen = mapping(field(forced, "function") or forced)
-        total += _FORCED_TOOL + counter.text(field(chosen, "name"))
+        total += _FORCED_TOOL + counter.text(chosen.get("name"))
     return total
 
 
-def _schema_tokens(body: Body, counter: Counter) -> int:
-    asked = field(body, "response_format")
-    if asked is None:
-        return 0
+def _schema_tokens(asked: Any, counter: Counter) -> int:
     if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
         # A pydantic class, as the SDK's `parse` takes it and turns it into a schema.
         described: Mapping[str, Any] = {"name": asked.__name__, "schema": asked.model_json_schema()}
@@ -233,8 +242,8 @@ def _schema_tokens(body: Body, counter: Counter) -> int:
         described = mapping(field(mapping(asked), "json_schema"))
     if not described:
         return 0
-    total = _SCHEMA + counter.text(compact_json(billed_schema(field(described, "schema") or {})))
-    return total + counter.text(field(described, "name")) + counter.text(field(described, "description"))
+    total = _SCHEMA + counter.text(compact_json(billed_schema(described.get("schema") or {})))
+    return total + counter.text(described.get("name")) + counter.text(described.get("description"))
 
 
 CHAT: Final = ChatEndpoint("chat", "/chat/completions")

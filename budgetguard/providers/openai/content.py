@@ -69,6 +69,8 @@ class Counter:
         return _END_GPT5 if _O_SERIES_OR_GPT5.match(self.model) else _END
 
     def text(self, value: Any) -> int:
+        if type(value) is str:
+            return count_text(value, self.encoding)
         if is_absent(value):
             return 0
         if isinstance(value, bytes | bytearray):
@@ -77,21 +79,26 @@ class Counter:
         return count_text(value if isinstance(value, str) else compact_json(value), self.encoding)
 
     def message(self, message: Mapping[str, Any]) -> int:
-        total = _PER_MESSAGE + self.text(field(message, "role")) + self.content(field(message, "content"))
-        if (name := field(message, "name")) is not None:
+        """Return the tokens of a message; fields that are absent are not in it."""
+        content = message.get("content")
+        total = _PER_MESSAGE + self.text(message.get("role"))
+        total += self.text(content) if type(content) is str else self.content(content)
+        if (name := message.get("name")) is not None:
             total += 1 + self.text(name)
-        total += self.text(field(message, "refusal"))
-        if field(message, "audio") is not None:
+        if (refusal := message.get("refusal")) is not None:
+            total += self.text(refusal)
+        if message.get("audio") is not None:
             # An answer that was spoken earlier, named by its id alone.
             total += _UNSEEN_AUDIO_TOKENS
-        calls = [mapping(call) for call in items(field(message, "tool_calls"))]
-        if (call := field(message, "function_call")) is not None:
-            calls.append({"function": call})
-        for call in calls:
-            called = mapping(field(call, "function") or field(call, "custom") or {})
-            total += _TOOL_CALL + self.text(field(called, "name"))
-            total += self.text(field(called, "arguments") or field(called, "input"))
-        if len(calls) > 1:
+        calls = message.get("tool_calls")
+        called = [] if calls is None else [mapping(call) for call in items(calls)]
+        if (call := message.get("function_call")) is not None:
+            called.append({"function": call})
+        for call in called:
+            function = mapping(field(call, "function") or field(call, "custom") or {})
+            total += _TOOL_CALL + self.text(function.get("name"))
+            total += self.text(function.get("arguments") or function.get("input"))
+        if len(called) > 1:
             total += _PARALLEL_CALLS
         return total
 

@@ -15,7 +15,7 @@ from budgetguard.events import logger
 from budgetguard.providers.accumulators import Piece, TextAccumulator
 from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
-from budgetguard.providers.fees import add_tools, fees_beside, marked_for_cache
+from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed, text, whole
 from budgetguard.providers.openai.content import Counter, file_tokens
@@ -93,7 +93,7 @@ class CompactEndpoint(Endpoint):
             ConfigurationError: bad `input` or `max_output_tokens`.
             UnknownModelError: the call would use a unit that has no price.
         """
-        body, model, provider = asked.body, asked.model, asked.rates.provider
+        body, model, provider = mapping(asked.body), asked.model, asked.rates.provider
         given_cap = whole(body, "max_output_tokens")
         thinking = thinking_tokens(body)
         cap = assumed_cap(model, asked.learned(model), thinking) if given_cap is None else given_cap
@@ -107,8 +107,7 @@ class CompactEndpoint(Endpoint):
             shown, hidden, more = asked.counted, None, 0
             if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
                 hidden, more = input_beyond("counted responses", body, model, [], found, shown, asked.learned)
-        fees = fees_beside(body, model, provider)
-        add_tools(fees, body, provider, chat=False)
+        fees = fees_of(body, model, provider, chat=False)
         return projected(
             model,
             asked.rates,
