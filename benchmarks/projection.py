@@ -30,29 +30,20 @@ from pathlib import Path
 from typing import Any
 
 from budgetguard.core.learning import Observations, learned_cap, observe
-from budgetguard.engine.projection import (
-    Projection,
-    chat_input_tokens,
-    completion_input_tokens,
-    embedding_input_tokens,
-    project_chat,
-    project_response,
-    response_input_tokens,
-    with_margin,
-)
+from budgetguard.engine.projection import Projection, with_margin
 from budgetguard.pricing.book import PriceBook
-from budgetguard.tokens.hosted_tools import hidden_input
-from budgetguard.tokens.shapes import kinds_of
+from budgetguard.providers.base import Asked, Endpoint
+from budgetguard.providers.hidden_input import kinds_of
+from budgetguard.providers.openai.chat import CHAT
+from budgetguard.providers.openai.completions import COMPLETIONS
+from budgetguard.providers.openai.embeddings import EMBEDDINGS
+from budgetguard.providers.openai.hosted_tools import hidden_input
+from budgetguard.providers.openai.responses import RESPONSES
 
 # What the provider adds to the prompt for these cannot be read off the request.
 _HIDDEN_INPUT = ("web_search_options", "previous_response_id", "conversation")
-_COUNTS = {
-    "chat": chat_input_tokens,
-    "embeddings": embedding_input_tokens,
-    "responses": response_input_tokens,
-    "completions": completion_input_tokens,
-}
-_PROJECTS: dict[str, Callable[..., Projection]] = {"chat": project_chat, "responses": project_response}
+_ENDPOINTS: dict[str, Endpoint] = {row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES, COMPLETIONS)}
+_LEARN = ("chat", "responses")
 # Calls of each model and shape that a project settles before the held-out ones are projected.
 _SETTLED = 300
 
@@ -90,11 +81,11 @@ class Row:
     @property
     def learns(self) -> bool:
         """Whether its endpoint learns from what settles."""
-        return self.endpoint in _PROJECTS
+        return self.endpoint in _LEARN
 
     def project(self, learned: Callable[[str], int | None] = lambda key: None) -> Projection:
         """Project it as a guard does."""
-        return _PROJECTS[self.endpoint](self.request, self.model, _FREE, learned_input=learned)
+        return _ENDPOINTS[self.endpoint].project(Asked(self.request, self.model, _FREE, learned))
 
 
 def kind_of(request: Mapping[str, Any], endpoint: str) -> str:
@@ -161,10 +152,10 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         endpoint, usage = record["endpoint"], record["usage"]
-        count = _COUNTS.get(endpoint)
+        row = _ENDPOINTS.get(endpoint)
         billed = usage.get("prompt_tokens") or usage.get("input_tokens")
-        if count is None or not billed:
-            skipped[endpoint if count is None else "no billed prompt tokens"] += 1
+        if row is None or not billed:
+            skipped[endpoint if row is None else "no billed prompt tokens"] += 1
             continue
         request = record["request"]
         model = record["model"] or request.get("model") or record.get("response_model")
@@ -174,7 +165,7 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
             kind,
             record.get("repo", "-"),
             f"{record.get('repo')} {record.get('path', record['id'])}",
-            count(request, model),
+            row.input_tokens(request, model),
             billed,
             bool(record.get("response_extra", {}).get("service_tier")),
             "files by" in kind or bool(endpoint == "responses" and hidden_input(request, model)),

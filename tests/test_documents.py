@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.engine.projection import chat_input_tokens, response_input_tokens
 from budgetguard.tokens.documents import Document, read_pdf
+from tests.projecting import chat_input_tokens, response_input_tokens
 
 WORDS = b"(What it says on this page, in a line of some length.)"
 

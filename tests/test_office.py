@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.engine.projection import chat_input_tokens, response_input_tokens
 from budgetguard.tokens.office import read_office
 from budgetguard.tokens.text import count_text, encoding_for
+from tests.projecting import chat_input_tokens, response_input_tokens
 
 MODEL = "gpt-4o"
 PARAGRAPHS = [f"This is paragraph {number} of a report on money & budgets." for number in range(200)]

@@ -17,20 +17,13 @@ from openai import NOT_GIVEN, omit
 from openai.types.chat import ChatCompletionMessage
 from pydantic import BaseModel
 
-from budgetguard.engine.projection import (
-    Projection,
-    assumed_output_cap,
-    chat_input_tokens,
-    embedding_input_tokens,
-    is_reasoning,
-    project_chat,
-    project_embeddings,
-    with_margin,
-)
+from budgetguard.engine.projection import Projection, assumed_output_cap, with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.tokens.images import image_size
+from budgetguard.tokens.models import is_reasoning
 from budgetguard.tokens.text import O200K, count_text
+from tests.projecting import chat_input_tokens, embedding_input_tokens, project_chat, project_embeddings
 
 MODEL = "gpt-4o-mini"
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
@@ -381,12 +374,6 @@ def test_an_image_by_url_costs_the_most_that_one_can() -> None:
     by_url = image_cost(shown("https://example.com/cat.png"), "gpt-4o")
     assert by_url == 85 + 8 * 170
     assert image_cost(shown("https://example.com/cat.png", "low"), "gpt-4o") == 85
-
-
-def test_the_size_of_an_image_by_url_may_be_told() -> None:
-    url = "https://example.com/cat.png"
-    assert image_cost(shown(url), "gpt-4o", image_sizes={url: (512, 512)}) == 85 + 170
-    assert image_cost(shown(url), "gpt-4o", image_sizes={url: (-4, 0)}) == 85 + 8 * 170
 
 
 @pytest.mark.parametrize("forged", [png(0, 0), png(2**32 - 1, 2**32 - 1), b"no image", png(9, 9)[:18]])

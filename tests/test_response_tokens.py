@@ -11,19 +11,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from openai import NOT_GIVEN, omit
 
-from budgetguard.engine.projection import (
-    HiddenInput,
+from budgetguard.core.learning import HiddenInput
+from budgetguard.engine.projection import with_margin
+from budgetguard.errors import ConfigurationError, UnknownModelError
+from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.openai.hosted_tools import (
+    container_unit,
+    hidden_input,
+    projected_fees,
+    search_unit,
+)
+from budgetguard.tokens.text import count_text
+from tests.projecting import (
     completion_choices,
     completion_input_tokens,
     project_completion,
     project_response,
-    with_margin,
+    response_input_tokens,
 )
-from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing.book import PriceBook
-from budgetguard.tokens.hosted_tools import container_unit, hidden_input, projected_fees, search_unit
-from budgetguard.tokens.responses import response_input_tokens
-from budgetguard.tokens.text import count_text
 
 GPT = "gpt-4o"
 WORDS = "What is the capital of France?"

@@ -34,7 +34,7 @@ from budgetguard.engine.provider_call import (
 from budgetguard.engine.refusals import stopped
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import Rates
-from budgetguard.tokens.output_limits import output_limit
+from budgetguard.tokens.models import output_limit
 
 
 class GuardedCall:

@@ -1,68 +1,25 @@
-"""Project what a call will cost at most, before it is made."""
+"""What a call will cost at most, as it is known before it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import Final
 
 from budgetguard.core.learning import HiddenInput
 from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.rates import Rates
-from budgetguard.tokens.fees import Fees, add_tools, fees_beside, marked_for_cache
-from budgetguard.tokens.hosted_tools import KEPT, hidden_input, projected_fees
-from budgetguard.tokens.images import ImageSizes
-from budgetguard.tokens.output_limits import is_counted_exactly
-from budgetguard.tokens.requests import (
-    audio_input_tokens,
-    chat_input_tokens,
-    completion_input_tokens,
-    completion_prompts,
-    embedding_input_tokens,
-    given,
-    is_reasoning,
-    prediction_tokens,
-    thinking_tokens,
-)
-from budgetguard.tokens.responses import response_input_tokens
-from budgetguard.tokens.shapes import UNSEEN, UNSEEN_FILE, kinds_of, unseen_files
+from budgetguard.tokens.models import is_reasoning
 
-__all__ = [
-    "HiddenInput",
-    "Projection",
-    "assumed_output_cap",
-    "chat_input_tokens",
-    "completion_choices",
-    "completion_input_tokens",
-    "embedding_input_tokens",
-    "is_reasoning",
-    "project_chat",
-    "project_completion",
-    "project_embeddings",
-    "project_response",
-    "response_input_tokens",
-    "with_margin",
-]
-
-ASSUMED_OUTPUT = 1_024
-ASSUMED_OUTPUT_REASONING = 4_096
-# https://platform.openai.com/docs/api-reference/completions/create
-COMPLETION_CAP = 16
-_MARGIN = 32
-# What was found so far is not the most that will be found: a quarter more.
-_HEADROOM = 4
-
-
-def _nothing_learned(_key: str) -> int | None:
-    return None
+ASSUMED_OUTPUT: Final = 1_024
+ASSUMED_OUTPUT_REASONING: Final = 4_096
+MARGIN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Hold what a call will use and cost at most.
+    """What a call will use and cost at most.
 
     Attributes:
         model: the model's name as the call gave it.
@@ -151,15 +108,17 @@ class Projection:
     def _repriced(self, units: Mapping[str, int]) -> Projection:
         usage = Usage.of(**units)
         read = Usage.of(**{name: count for name, count in units.items() if not name.startswith("output")})
+        cost, input_cost = self.cost, self.input_cost
+        if self.served:
+            cost = _most(self.served, usage, self.marked, self.region)
+            input_cost = _most(self.served, read, self.marked, self.region)
         return replace(
             self,
             usage=usage,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=max((_most(one, usage, self.marked, self.region) for one in self.served), default=self.cost),
-            input_cost=max(
-                (_most(one, read, self.marked, self.region) for one in self.served), default=self.input_cost
-            ),
+            cost=cost,
+            input_cost=input_cost,
         )
 
     def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
@@ -246,11 +205,14 @@ def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
     return Usage.of(**{**usage.units, unit: max(0, written)})
 
 
-def _most(rates: Rates, usage: Usage, marked: str | None, region: str | None) -> Nanos:
-    """Return what a usage costs at most: its input read, or written into a cache, whichever is dearer."""
-    cold = _cold(rates, usage, marked)
-    cost = rates.cost if region is None else partial(rates.cost_in, region)
-    return cost(usage) if cold is usage else max(cost(usage), cost(cold))
+def _most(served: Sequence[Rates], usage: Usage, marked: str | None, region: str | None) -> Nanos:
+    """Return what a usage costs at the dearest rates, its input read or written into a cache."""
+    most = 0
+    for rates in served:
+        cold = _cold(rates, usage, marked)
+        for one in (usage,) if cold is usage else (usage, cold):
+            most = max(most, rates.cost(one) if region is None else rates.cost_in(region, one))
+    return most
 
 
 def with_margin(tokens: int) -> int:
@@ -258,7 +220,7 @@ def with_margin(tokens: int) -> int:
 
     Measured on 1 680 real requests: a projection with this margin was too low on 0.95 % of them.
     """
-    return -(-tokens * 105 // 100) + _MARGIN
+    return -(-tokens * 105 // 100) + MARGIN
 
 
 def assumed_output_cap(model: str) -> int:
@@ -267,230 +229,6 @@ def assumed_output_cap(model: str) -> int:
     1 024, or 4 096 for reasoning models: about the 99th percentile of real answers (1 014 and 3 134).
     """
     return ASSUMED_OUTPUT_REASONING if is_reasoning(model) else ASSUMED_OUTPUT
-
-
-def _assumed(model: str, learned: int | None, thinking: int | None) -> int:
-    cap = assumed_output_cap(model) if learned is None else learned
-    if thinking is None or is_reasoning(model):
-        return cap
-    # What was learned may be of calls that asked for no thinking.
-    return max(cap, ASSUMED_OUTPUT_REASONING, thinking + ASSUMED_OUTPUT)
-
-
-def project_chat(
-    body: Mapping[str, Any],
-    model: str,
-    rates: Rates,
-    *,
-    learned_cap: int | None = None,
-    learned_input: Callable[[str], int | None] = _nothing_learned,
-    image_sizes: ImageSizes | None = None,
-) -> Projection:
-    """Project a chat completion.
-
-    Input is priced as if none of it were cached, at the price of writing it into the cache if that is dearer.
-    A service tier that the request asks for is priced at the dearer of itself and `rates`, because a tier
-    that cannot be had is served and billed at the standard one.
-
-    Args:
-        body: the request, OpenAI-shaped.
-        model: the model's name.
-        rates: what the model costs.
-        learned_cap: output tokens per choice that the model's settled calls suggest, for a
-            request that sets no cap.
-        learned_input: `HiddenInput.key` -> what settled calls suggest to add for what is not counted.
-        image_sizes: (width, height) in pixels of images named by URL, where you know them.
-
-    Raises:
-        ConfigurationError: bad `messages`, `n`, `max_tokens` or `max_completion_tokens`.
-        UnknownModelError: the call would use a unit that has no price.
-    """
-    choices = whole_number(body, "n", least=1)
-    cap = whole_number(body, "max_completion_tokens", least=0)
-    older_cap = whole_number(body, "max_tokens", least=0)
-    if cap is None:
-        cap = older_cap
-    assumed = cap is None
-    thinking = thinking_tokens(body)
-    if cap is None:
-        cap = _assumed(model, learned_cap, thinking)
-    tokens = with_margin(chat_input_tokens(body, model, image_sizes=image_sizes))
-    kinds = kinds_of(body)
-    hidden: HiddenInput | None = None
-    # Plain text of OpenAI's models is counted as it is billed, so there is nothing to learn.
-    if kinds or not is_counted_exactly(model):
-        hidden, more = input_beyond("chat", body, model, kinds, {}, tokens, learned_input)
-        tokens += more
-    # Predicted tokens that the model rejects are billed as output on top of the answer.
-    output = (cap + prediction_tokens(body, model)) * (1 if choices is None else choices)
-    input_units = {"input_tokens": tokens}
-    if heard := audio_input_tokens(body):
-        input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
-    fees = fees_beside(body, model, rates.provider)
-    add_tools(fees, body, rates.provider, chat=True)
-    input_units = _with_fees(input_units, fees)
-    output_units = {"output_tokens": output}
-    for part, count in fees.output.items():
-        output_units[part] = output_units.get(part, 0) + count
-    if "audio" in (given(body, "modalities") or ()):
-        output_units["output_audio_tokens"] = output
-    return projected(
-        model,
-        rates,
-        input_units,
-        output_units,
-        cap_assumed=assumed,
-        output_cap=cap,
-        asked_tier=given(body, "service_tier"),
-        hidden=hidden,
-        fees=fees.units,
-        marked=marked_for_cache(body),
-        asked_to_think=thinking is not None,
-    )
-
-
-def _with_fees(input_units: Mapping[str, int], fees: Fees) -> dict[str, int]:
-    return {**input_units, **fees.units, "input_tokens": input_units["input_tokens"] + fees.input_tokens}
-
-
-def project_embeddings(body: Mapping[str, Any], model: str, rates: Rates) -> Projection:
-    """Project an embeddings request, which has no output.
-
-    Raises:
-        UnknownModelError: input tokens have no price.
-    """
-    tokens = with_margin(embedding_input_tokens(body, model))
-    return projected(
-        model,
-        rates,
-        {"input_tokens": tokens},
-        {},
-        cap_assumed=False,
-        asked_tier=given(body, "service_tier"),
-    )
-
-
-def project_response(
-    body: Mapping[str, Any],
-    model: str,
-    rates: Rates,
-    *,
-    learned_cap: int | None = None,
-    learned_input: Callable[[str], int | None] = _nothing_learned,
-    image_sizes: ImageSizes | None = None,
-    counted: int | None = None,
-) -> Projection:
-    """Project a response: a request to `/responses`.
-
-    Hosted tools, and turns that the provider keeps (`previous_response_id`, `conversation`, a `prompt`
-    template), are given an allowance of input tokens, and the fees of those tools are projected.
-
-    Args:
-        body: the request.
-        model: the model's name.
-        rates: what the model costs.
-        learned_cap: as in `project_chat`.
-        learned_input: as in `project_chat`.
-        image_sizes: as in `project_chat`.
-        counted: the input tokens by the provider's own count, which knows the turns and files that it keeps,
-            but not what hosted tools will find.
-
-    Raises:
-        ConfigurationError: bad `input` or `max_output_tokens`.
-        UnknownModelError: the call would use a unit that has no price.
-    """
-    cap = whole_number(body, "max_output_tokens", least=0)
-    assumed = cap is None
-    thinking = thinking_tokens(body)
-    if cap is None:
-        cap = _assumed(model, learned_cap, thinking)
-    allowances = hidden_input(body, model)
-    if counted is None:
-        shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
-        hidden, more = input_beyond(
-            "responses", body, model, kinds_of(body), allowances, shown, learned_input
-        )
-    else:
-        shown, hidden, more = counted, None, 0
-        if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
-            hidden, more = input_beyond("counted responses", body, model, [], found, shown, learned_input)
-    fees = fees_beside(body, model, rates.provider)
-    add_tools(fees, body, rates.provider, chat=False)
-    input_units = {"input_tokens": shown + more, **projected_fees(body, model, rates.provider)}
-    return projected(
-        model,
-        rates,
-        _with_fees(input_units, fees),
-        {"output_tokens": cap},
-        cap_assumed=assumed,
-        output_cap=cap,
-        asked_tier=given(body, "service_tier"),
-        hidden=hidden,
-        fees=fees.units,
-        marked=marked_for_cache(body),
-        asked_to_think=thinking is not None,
-    )
-
-
-def input_beyond(
-    endpoint: str,
-    body: Mapping[str, Any],
-    model: str,
-    kinds: list[str],
-    allowances: Mapping[str, int],
-    shown: int,
-    learned_input: Callable[[str], int | None],
-) -> tuple[HiddenInput, int]:
-    """Return what to learn of the input beyond what is counted, and the tokens to add for it now."""
-    if UNSEEN in kinds:
-        allowances = {**allowances, UNSEEN: unseen_files(body) * UNSEEN_FILE}
-    if allowances:
-        key = f"{model} input beyond: {' '.join(sorted(allowances))}"
-    else:
-        key = f"{model} {endpoint}: {' '.join(kinds) or 'text'}"
-    hides = bool(allowances)
-    text = 0 if hides or is_counted_exactly(model) else shown - _MARGIN
-    hidden = HiddenInput(key, shown, text, hides)
-    learned = learned_input(key)
-    if learned is None:
-        return hidden, sum(allowances.values())
-    more = hidden.tokens(learned)
-    return hidden, more + more // _HEADROOM if hides else more
-
-
-def project_completion(
-    body: Mapping[str, Any], model: str, rates: Rates, *, learned_cap: int | None = None
-) -> Projection:
-    """Project a legacy completion: a request to `/completions`.
-
-    Without `max_tokens` an answer ends after 16 tokens, so the cap is never assumed.
-
-    Raises:
-        ConfigurationError: bad `n`, `best_of` or `max_tokens`.
-        UnknownModelError: the call would use a unit that has no price.
-    """
-    cap = whole_number(body, "max_tokens", least=0)
-    tokens = with_margin(completion_input_tokens(body, model))
-    each = COMPLETION_CAP if cap is None else cap
-    return projected(
-        model,
-        rates,
-        {"input_tokens": tokens},
-        {"output_tokens": each * completion_choices(body)},
-        cap_assumed=False,
-        output_cap=each,
-        asked_tier=given(body, "service_tier"),
-    )
-
-
-def completion_choices(body: Mapping[str, Any]) -> int:
-    """Return how many answers a legacy completion is billed: `n`, or `best_of` if more, for each prompt.
-
-    Raises:
-        ConfigurationError: bad `n` or `best_of`.
-    """
-    wanted = whole_number(body, "n", least=1), whole_number(body, "best_of", least=1)
-    return max(1, completion_prompts(body)) * max(one or 1 for one in wanted)
 
 
 def projected(
@@ -526,8 +264,8 @@ def projected(
         usage=usage,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=max(_most(one, usage, marked, region) for one in served),
-        input_cost=max(_most(one, read, marked, region) for one in served),
+        cost=_most(served, usage, marked, region),
+        input_cost=_most(served, read, marked, region),
         cap_assumed=cap_assumed,
         output_cap=output_cap,
         hidden=hidden,
@@ -537,17 +275,3 @@ def projected(
         asked_to_think=asked_to_think,
         region=region,
     )
-
-
-def whole_number(body: Mapping[str, Any], name: str, *, least: int) -> int | None:
-    """Return a number of a request, None if it is absent.
-
-    Raises:
-        ConfigurationError: it is no whole number of at least `least`.
-    """
-    value = given(body, name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return value

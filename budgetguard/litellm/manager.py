@@ -18,10 +18,13 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.core.windows import Align, duration_ms, parse_duration
 from budgetguard.engine import paid_answers as charged
 from budgetguard.engine.context import current_runs
-from budgetguard.engine.projection import chat_input_tokens, project_chat, project_embeddings
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.providers.answer_shapes import litellm_cost, read_whole
+from budgetguard.providers.answer_shapes import read_whole
+from budgetguard.providers.base import Asked
+from budgetguard.providers.frameworks import litellm_cost
 from budgetguard.providers.functions import chat_body
+from budgetguard.providers.openai.chat import CHAT
+from budgetguard.providers.openai.embeddings import EMBEDDINGS
 from budgetguard.tokens.text import count_text, encoding_for
 
 if TYPE_CHECKING:
@@ -183,16 +186,8 @@ class BudgetManager:
             if engine.settings.unknown_model == "allow":
                 return _usd(spent)
             raise _without_price(error, "the cost of the call cannot be projected") from error
-        if "messages" in body:
-            projection = project_chat(
-                body,
-                model,
-                rates,
-                learned_cap=engine.learned_cap(model),
-                learned_input=engine.learned_cap,
-            )
-        else:
-            projection = project_embeddings(body, model, rates)
+        endpoint = CHAT if "messages" in body else EMBEDDINGS
+        projection = endpoint.project(Asked(body, model, rates, engine.learned_cap))
         return _usd(spent + projection.cost)
 
     def get_total_budget(self, user: User) -> float:
@@ -449,7 +444,7 @@ def _counted(model: str, input_text: object, output_text: object) -> Reported:
     body = chat_body({}, input_text)
     return Reported(
         Usage.of(
-            input_tokens=chat_input_tokens(body, model),
+            input_tokens=CHAT.input_tokens(body, model),
             output_tokens=count_text(str(output_text), encoding_for(model)),
         ),
         model=model,

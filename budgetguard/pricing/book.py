@@ -43,6 +43,7 @@ AZURE = "azure"
 FREE_PROVIDER = "free"
 _CACHE_SIZE = 1_024
 _SERVED_REMEMBERED = 64
+_ADDRESSES_REMEMBERED = 64
 
 # The names that `register` gives the prices in common use.
 _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "cache_read_mtok"}
@@ -71,6 +72,9 @@ _MORE_ADDRESSES = (
     ("together", r"https://api\.together\.ai"),
     (AZURE, r"https://[^./]+\.openai\.azure\.us"),
 )
+
+# Address -> the list that was searched, and the provider found in it.
+_providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
 
 # What may follow a model's name without making it another model: a date, a version, `latest`.
 _SAME_MODEL = re.compile(
@@ -461,17 +465,16 @@ def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
     if not base_url:
         return None
-    return next(
-        (
-            provider_id
-            for provider_id, pattern in (
-                *((one.id, one.api_pattern) for one in snapshot.providers),
-                *_MORE_ADDRESSES,
-            )
-            if _is_at(pattern, str(base_url))
-        ),
-        None,
-    )
+    address = str(base_url)
+    known = _providers_at.get(address)
+    if known is not None and known[0] is snapshot:
+        return known[1]
+    patterns = ((one.id, one.api_pattern) for one in snapshot.providers)
+    found = next((name for name, at in (*patterns, *_MORE_ADDRESSES) if _is_at(at, address)), None)
+    if len(_providers_at) >= _ADDRESSES_REMEMBERED:
+        _providers_at.clear()
+    _providers_at[address] = snapshot, found
+    return found
 
 
 def _is_at(pattern: str, base_url: str) -> bool:

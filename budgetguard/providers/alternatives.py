@@ -9,12 +9,12 @@ from budgetguard.engine.projection import Projection, assumed_output_cap
 from budgetguard.engine.provider_call import LearnedCap
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.rates import Rates
-from budgetguard.tokens.requests import as_mapping, given, listed
+from budgetguard.providers.json import field, items
 
 
 def first_model(body: Mapping[str, Any]) -> Any:
     """Return the model that a request asks for: the first of OpenRouter's `models` where it names none."""
-    return given(body, "model") or next(iter(_names(given(body, "models"))), "")
+    return field(body, "model") or next(iter(_names(field(body, "models"))), "")
 
 
 def with_alternatives(
@@ -38,12 +38,14 @@ def with_alternatives(
     Raises:
         UnknownModelError: one of `models` has no price.
     """
+    if "models" not in body and "fallbacks" not in body:
+        return projection
     asked = projection.model
-    models = [name for name in _names(given(body, "models")) if name != asked]
+    models = [name for name in _names(field(body, "models")) if name != asked]
     if rates.provider != "openrouter":
         models = []
     others = {name: rates_of(name) for name in models}
-    for name in _names(given(body, "fallbacks")):
+    for name in _names(field(body, "fallbacks")):
         try:
             others[name] = rates_of(name)
         except UnknownModelError:
@@ -55,5 +57,5 @@ def with_alternatives(
 
 
 def _names(value: Any) -> list[str]:
-    named = (one if isinstance(one, str) else given(as_mapping(one), "model") for one in listed(value))
+    named = (one if isinstance(one, str) else field(one, "model") for one in items(value))
     return [name for name in named if isinstance(name, str) and name]

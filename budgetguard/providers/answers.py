@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.json import count, field, parsed, text
+from budgetguard.providers.json import count, field, getter, parsed, text
+
+Get: TypeAlias = Callable[[str], Any]
 
 # (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are
 # already inside the output total. Text parts are not here either: they are what is left of the total.
@@ -33,6 +35,8 @@ _INPUT_PARTS_BESIDE: Final = (
 # Of which no tokens are made: what was searched, and is billed by the piece.
 _SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
 _TICKS_PER_NANO: Final = 10
+# A response and a job that failed say so in their status, and may have cost something.
+_OF_ANSWERS: Final = ("choices", "output", "data", "status", "text")
 # Some write amounts as text, as JSON has no decimals.
 _AMOUNT: Final = re.compile(r"(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE]-?\d{1,2})?", re.ASCII)
 
@@ -48,79 +52,111 @@ def reported(answer: object) -> Reported:
     Args:
         answer: an SDK object, a mapping, or the JSON text of one.
     """
-    answer = parsed(answer)
-    told = _plain(field(answer, "usage"))
+    said = getter(parsed(answer))
+    told = said("usage")
     if told is None:
-        told = _plain(field(field(answer, "x_groq"), "usage"))
-    usage = _usage_of_list(answer, told) or _usage(told)
+        told = field(said("x_groq"), "usage")
+    counts = getter(told)
+    usage = None if told is None else (_usage_of_list(said, counts) or _usage(counts))
     return Reported(
         usage=usage,
-        model=text(field(answer, "model")),
-        tier=text(field(answer, "service_tier")),
-        request_id=text(field(answer, "id")),
-        unsaid=frozenset() if usage is None else _unsaid(answer, told, usage),
-        billed=_billed(told),
-        total=(count(field(told, "total_tokens")) or 0) if usage is None else 0,
+        model=text(said("model")),
+        tier=text(said("service_tier")),
+        request_id=text(said("id")),
+        unsaid=frozenset() if usage is None else _unsaid(said, counts, usage),
+        billed=None if told is None else _billed(counts),
+        total=(_count(counts, "total_tokens") or 0) if usage is None and told is not None else 0,
     )
 
 
-def _usage_of_list(answer: object, told: object) -> Usage | None:
+def is_only_an_error(answer: object) -> bool:
+    """Whether an answer, or the JSON text of one, is an error and nothing else, whatever its status says."""
+    answer = parsed(answer)
+    if isinstance(answer, list) and len(answer) == 1:
+        (answer,) = answer
+    said = getter(answer)
+    if not said("error") and said("object") != "error":
+        return False
+    return not any(said(name) for name in _OF_ANSWERS) and not _counts_any(said("usage"))
+
+
+def _counts_any(usage: object) -> bool:
+    found = reported({"usage": usage})
+    return bool(found.billed or found.total or (found.usage and any(found.usage.units.values())))
+
+
+def is_api_error(answer: object) -> bool:
+    """Whether an answer of any function is the error of an API, with what an API's error says."""
+    error = field(answer, "error")
+    is_told = field(error, "message") is not None or field(error, "code") is not None
+    return isinstance(answer, Mapping) and is_told and is_only_an_error(answer)
+
+
+def _usage_of_list(said: Get, counts: Get) -> Usage | None:
     """Read the usage of embeddings or a ranking: all of it is input, and some tell it as the total alone."""
-    if told is None or field(answer, "object") != "list" or field(answer, "data") is None:
+    if said("object") != "list" or said("data") is None:
         return None
-    total = count(field(told, "total_tokens"))
-    if not total or _first_count(told, "prompt_tokens", "input_tokens"):
+    total = _count(counts, "total_tokens")
+    if not total or _count(counts, "prompt_tokens", "input_tokens"):
         return None
     return Usage.of(input_tokens=total)
 
 
-def _unsaid(answer: object, told: object, usage: Usage) -> frozenset[str]:
+def _unsaid(said: Get, counts: Get, usage: Usage) -> frozenset[str]:
+    if usage.input_tokens and usage.output_tokens:
+        return frozenset()
     unsaid = set() if usage.input_tokens else {"input_tokens"}
-    names = ("completion_tokens", "output_tokens", "total_tokens")
     # Embeddings have no output.
-    if not usage.output_tokens and _first_count(told, *names) is None and field(answer, "data") is None:
+    names = ("completion_tokens", "output_tokens", "total_tokens")
+    if not usage.output_tokens and said("data") is None and _count(counts, *names) is None:
         unsaid.add("output_tokens")
     return frozenset(unsaid)
 
 
-def _plain(usage: object) -> object:
-    """Return an SDK object's fields as a mapping, in which it is cheap to look for one that is not there."""
-    more = None if isinstance(usage, Mapping) else getattr(usage, "__pydantic_extra__", None)
-    return {**vars(usage), **more} if isinstance(more, dict) else usage
-
-
-def _usage(usage: object) -> Usage | None:
-    if usage is None:
-        return None
-    total_in = _first_count(usage, "prompt_tokens", "input_tokens")
-    total_out = _first_count(usage, "completion_tokens", "output_tokens")
+def _usage(counts: Get) -> Usage | None:
+    total_in = _count(counts, "prompt_tokens", "input_tokens")
+    total_out = _count(counts, "completion_tokens", "output_tokens")
     if total_in is None and total_out is None:
         return None
-    total = count(field(usage, "total_tokens"))
+    total = _count(counts, "total_tokens")
     if total_out is None and total is not None and total_in is not None:
         total_out = max(0, total - total_in)
     if total_in is None and total is not None and total_out is not None:
         total_in = max(0, total - total_out)
-    details = _first(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    read = _parts(details, _INPUT_PARTS)
-    if field(usage, "prompt_tokens") is not None:
+    details = (
+        counts("prompt_tokens_details") or counts("input_tokens_details") or counts("input_token_details")
+    )
+    read = {} if details is None else _parts(details, _INPUT_PARTS)
+    if counts("prompt_tokens") is not None:
         for names, unit in _INPUT_PARTS_BESIDE:
-            read[unit] = max(read.get(unit, 0), _first_count(usage, *names) or 0)
-    details_out = _first(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    written = _parts(details_out, _OUTPUT_PARTS)
-    more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
-    units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
+            if beside := _count(counts, *names):
+                read[unit] = max(read.get(unit, 0), beside)
+    details_out = (
+        counts("completion_tokens_details")
+        or counts("output_tokens_details")
+        or counts("output_token_details")
+    )
+    written = {} if details_out is None else _parts(details_out, _OUTPUT_PARTS)
+    units = {"input_tokens": total_in or 0, "output_tokens": total_out or 0}
+    if total is not None or read or written:
+        more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
+        units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
     units |= {**read, **written}
-    if (cached := field(details, "cached_tokens_details")) is not None:
+    if details is not None and (cached := field(details, "cached_tokens_details")) is not None:
         units["cache_audio_read_tokens"] = count(field(cached, "audio_tokens")) or 0
-    _add_research(units, usage)
-    searched = {unit: n for name, unit in _SEARCHED if (n := count(field(usage, name))) is not None}
-    # That nothing was searched is kept, too: a search may have been held for.
-    return Usage({**Usage.of(**units).units, **searched})
+    if counts("citation_tokens") is not None:
+        _add_research(units, counts)
+    units = {unit: tokens for unit, tokens in units.items() if tokens}
+    for name, unit in _SEARCHED:
+        # That nothing was searched is kept, too: a search may have been held for.
+        if counts(name) is not None and (searched := _count(counts, name)) is not None:
+            units[unit] = searched
+    return Usage(units)
 
 
 def _parts(details: object, parts: tuple[tuple[str, str], ...]) -> dict[str, int]:
-    return {} if details is None else {unit: count(field(details, name)) or 0 for name, unit in parts}
+    get = getter(details)
+    return {unit: _count(get, name) or 0 for name, unit in parts}
 
 
 def _outside(
@@ -147,32 +183,32 @@ def _outside(
     return more_in, more_out
 
 
-def _add_research(units: dict[str, int], usage: object) -> None:
+def _add_research(units: dict[str, int], counts: Get) -> None:
     """Add what Perplexity's research reads and thinks: it is counted at the top, and in no total."""
-    if field(usage, "citation_tokens") is None:
-        return
     for name, unit in (
         ("citation_tokens", "output_citation_tokens"),
         ("reasoning_tokens", "output_reasoning_tokens"),
     ):
-        units[unit] = tokens = count(field(usage, name)) or 0
+        units[unit] = tokens = _count(counts, name) or 0
         units["output_tokens"] += tokens
 
 
-def _billed(usage: object) -> Nanos | None:
+def _billed(counts: Get) -> Nanos | None:
     """Read what a usage says was billed in USD; None if it does not, or says what cannot be.
 
     OpenRouter writes `cost` and, for a key of the caller's own, what its provider bills besides; Perplexity
     `cost.total_cost`; xAI ticks of 1e-10 USD. Whether a server may be believed is not said here.
     """
-    if (ticks := count(field(usage, "cost_in_usd_ticks"))) is not None:
+    if counts("cost_in_usd_ticks") is not None and (ticks := _count(counts, "cost_in_usd_ticks")) is not None:
         return _possible(-(-ticks // _TICKS_PER_NANO))
-    cost = field(usage, "cost")
+    cost = counts("cost")
+    if cost is None:
+        return None
     total = field(cost, "total_cost")
     billed = _nanos(cost if total is None else total)
-    own_key = field(usage, "is_byok")
+    own_key = counts("is_byok")
     if billed is not None and (own_key is True or (own_key is None and not billed)):
-        upstream = _nanos(field(field(usage, "cost_details"), "upstream_inference_cost"))
+        upstream = _nanos(field(counts("cost_details"), "upstream_inference_cost"))
         return _possible(billed + (upstream or 0))
     return billed
 
@@ -190,9 +226,12 @@ def _possible(nanos: Nanos) -> Nanos | None:
     return nanos if nanos <= MAX_NANOS else None
 
 
-def _first(value: object, *names: str) -> Any:
-    return next((found for name in names if (found := field(value, name)) is not None), None)
-
-
-def _first_count(value: object, *names: str) -> int | None:
-    return next((found for name in names if (found := count(field(value, name))) is not None), None)
+def _count(get: Get, *names: str) -> int | None:
+    """Return the first of some counters that is there and is a number."""
+    for name in names:
+        found = get(name)
+        if type(found) is int and found >= 0:
+            return found
+        if found is not None and (read := count(found)) is not None:
+            return read
+    return None

@@ -1,20 +1,46 @@
-"""What the table of endpoints says of one endpoint."""
+"""One endpoint of a provider's API: what it costs to ask it, and how its answers are read."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import Fetch, LearnedCap
 from budgetguard.pricing.rates import Rates
+from budgetguard.providers.accumulators import Piece, UsageAccumulator
 from budgetguard.providers.answers import reported
 from budgetguard.providers.fetching import Fetcher
 
 Body: TypeAlias = Mapping[str, Any]
-Projector: TypeAlias = Callable[..., Projection]
+
+
+def nothing_learned(_key: str) -> int | None:
+    """Return None: no settled call has taught anything."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an endpoint projects.
+
+    Attributes:
+        body: the request's JSON body, or what was prepared in its place.
+        model: the model's name.
+        rates: what the model costs by the unit.
+        learned: what settled calls suggest: a model -> output tokens of each choice; `HiddenInput.key` ->
+            input tokens beyond those that are counted; None where there were not enough of them.
+        counted: the input tokens by the provider's own count, or None.
+    """
+
+    body: Body
+    model: str
+    rates: Rates
+    learned: LearnedCap = nothing_learned
+    counted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +49,17 @@ class Prepared:
 
     Attributes:
         model: the model's name.
-        body: what the endpoint's `project` gets.
+        body: what is projected in place of the request's own body.
         name: what the call is known by, if not by the endpoint's name.
         rates: what the model costs; None to look it up.
+        counted: the input tokens by the provider's own count, or None.
     """
 
     model: str
     body: Body
     name: str | None = None
     rates: Rates | None = None
+    counted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +71,8 @@ class Preparing:
         path: as the table has it, ids filled in.
         fetch: makes requests that cost nothing, as the caller would.
         rates: model -> what it costs there.
-        learned: as `Endpoint.project` takes it, by model.
-        row_of: path -> the row of a POST to it; None if it is free or allowed; raises if neither.
+        learned: as `Asked` has it.
+        row_of: path -> the endpoint of a POST to it; None if it is free or allowed; raises if neither.
         strict: the input is to be projected at a bound.
     """
 
@@ -57,65 +85,85 @@ class Preparing:
     strict: bool = False
 
 
-Prepare: TypeAlias = Callable[[Preparing], Generator[Fetch, Any, Prepared]]
+Fetching: TypeAlias = Generator[Fetch, Any, Prepared]
 
 
-class Tally(Protocol):
-    """Read a stream's events as they pass.
+class Endpoint(ABC):
+    """One endpoint: how its requests are projected, and how its answers are read.
 
-    Those of text, whose usage may come early or in parts, say more: see `StreamTally`.
-    """
-
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-
-    def feed(self, chunk: object) -> None:
-        """Take one event's JSON."""
-
-    def seen_tokens(self) -> int:
-        """Count the output tokens seen so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One endpoint, and how it is read.
+    Args:
+        name: what calls to it are known by, such as `chat`.
+        path: without `/v1`; `{}` is an id.
 
     Attributes:
-        name: what calls to it are known by, such as `chat`.
-        path: without `/v1`.
-        project: (body, model, rates, learned output cap) -> what the call will cost at most.
-        choices: body -> how many answers are asked for.
-        read: whole answer -> what it reports.
-        tally: model -> a reader of its stream; None if it does not stream.
-        asking: body -> fields to write into it, without which its stream would report no usage; what reports
-            it is then hidden from the caller. Empty where it does so by itself, or is asked to.
-        unreported: body -> units that are billed but that no answer counts.
-        least_ttl: body -> milliseconds that the call's hold must live at least.
-        cap_at: provider -> the parameter that caps the output of each choice there, where requests may leave
-            it out, or None.
-        prepare: fetches what the request does not show, and returns what is projected instead of its body.
-        count: like `prepare`, where the settings want the provider's own count of the input.
-        learns_input: `project` takes `learned_input`, too: key -> tokens beyond what requests show.
+        streams: its answers may come as a stream, which `accumulator` reads.
+        fetches: its requests do not show what they cost, so that `prepare` has to fetch it.
+        counts_input: the provider can count the input of its requests; `prepare` asks, where that is wanted.
     """
 
-    name: str
-    path: str
-    project: Projector
-    choices: Callable[[Body], int] = lambda body: 1
-    read: Callable[[object], Reported] = reported
-    tally: Callable[[str], Tally] | None = None
-    asking: Callable[[Body], Mapping[str, object]] = field(default=lambda body: {})
-    unreported: Callable[[Body], Mapping[str, int]] = field(default=lambda body: {})
-    least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
-    cap_at: Callable[[str], str | None] = field(default=lambda provider: None)
-    prepare: Prepare | None = None
-    count: Prepare | None = None
-    learns_input: bool = False
+    streams: bool = False
+    fetches: bool = False
+    counts_input: bool = False
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+
+    @abstractmethod
+    def project(self, asked: Asked) -> Projection:
+        """Return what a call will cost at most.
+
+        Raises:
+            ConfigurationError: the request cannot be right.
+            UnknownModelError: the call would use a unit that has no price.
+        """
+
+    def input_tokens(self, body: Body, model: str) -> int:
+        """Count the input tokens that a request shows; of endpoints that are billed otherwise, 0."""
+        return 0
+
+    def choices(self, body: Body) -> int:
+        """Return how many answers a request asks for."""
+        return 1
+
+    def cap_name(self, provider: str) -> str | None:
+        """Return the parameter that caps the output of each choice there, None if requests must have one."""
+        return None
+
+    def asks_usage(self, body: Body) -> Mapping[str, object]:
+        """Return the fields to write into a request, without which its stream would report no usage.
+
+        What reports it is then hidden from the caller. Empty if the request asks, or need not.
+        """
+        return {}
+
+    def read(self, answer: object) -> Reported:
+        """Return what a whole answer reports: an SDK object, a mapping, or the JSON text of one."""
+        return reported(answer)
+
+    def texts(self, answer: Any) -> Iterable[Piece]:
+        """Yield the text of a whole answer, each piece with the slot that it continues."""
+        return ()
+
+    def accumulator(self, model: str) -> UsageAccumulator:
+        """Return what reads a stream of the model's, if `streams`."""
+        raise NotImplementedError(f"{self.path} does not stream")
+
+    def unreported(self, body: Body) -> Mapping[str, int]:
+        """Return the units of a request that are billed but that no answer counts."""
+        return {}
+
+    def least_ttl(self, body: Body) -> int:
+        """Return the milliseconds that a call's hold must live at least."""
+        return 0
+
+    def prepare(self, preparing: Preparing) -> Fetching:
+        """Fetch what the request does not show, if `fetches` or `counts_input`."""
+        raise NotImplementedError(f"{self.path} is projected from its request alone")
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedEndpoints:
     """Endpoints that are refused, and why.
 
     Attributes:
@@ -136,12 +184,12 @@ class Polled:
         path: without `/v1`; `{}` is an id.
         read: whole answer -> what it says of each answer that it tells of, by `request_id`; `pending` as
             long as one goes on.
-        tally: as an `Endpoint` has it, for one answer that streams.
+        accumulator: makes what reads one answer that streams; None if none does.
         told: (what an answer says, the endpoint of its call) -> what may be booked of it.
     """
 
     method: str
     path: str
     read: Callable[[object], Iterable[Reported]]
-    tally: Callable[[str], Tally] | None = None
+    accumulator: Callable[[str], UsageAccumulator] | None = None
     told: Callable[[Reported, str], Reported] = lambda said, _endpoint: said

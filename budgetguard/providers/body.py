@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.provider_call import Abandoned, Answered, NotCharged, Outcome, Unknown
-from budgetguard.providers.base import Tally
+from budgetguard.providers.accumulators import UsageAccumulator
 
 ReadBody: TypeAlias = Callable[[bytes], Reported | NotCharged]
 
@@ -83,21 +83,24 @@ class EventReader(BodyReader):
     """A reader of server-sent events.
 
     Args:
-        tally: adds up what the events say.
+        accumulator: what the events say, added up.
         hide_usage: take out of the stream what it has only because we asked for the usage.
         encoding: the response's `content-encoding`, or what undoes it.
         read: whole body -> what it reports, for a body that turns out to be no stream of events.
+        complete: completes what was reported with what no answer counts.
     """
 
     def __init__(
         self,
-        tally: Tally,
+        accumulator: UsageAccumulator,
         *,
         hide_usage: bool,
         encoding: str | Coding = "",
         read: ReadBody | None = None,
+        complete: Callable[[Reported], Reported] = lambda said: said,
     ) -> None:
-        self._tally = tally
+        self._accumulator = accumulator
+        self._complete = complete
         self._hide = hide_usage
         self._read = read
         self._is_stream = read is None
@@ -121,36 +124,33 @@ class EventReader(BodyReader):
         return kept if self._coding is None else self._coding.encode(kept) + self._coding.finish()
 
     def seen_beyond(self, tokens: int) -> int | None:
-        # Tallies of sound and pictures have none: what they see is not priced as text.
-        seen_beyond: Callable[[int], int | None] | None = getattr(self._tally, "seen_beyond", None)
-        return None if seen_beyond is None else seen_beyond(tokens)
+        return self._accumulator.seen_beyond(tokens)
 
     @property
     def awaits_usage(self) -> bool:
-        ended = self.broken or self._tally_says("ended")
-        return not self.over and ended and not self._tally_says("told")
+        said = self._accumulator
+        return not self.over and (self.broken or said.ended) and not said.told
 
     @property
     def nears_end(self) -> bool:
-        return not self.over and self._tally_says("nears_end") and not self._tally_says("told")
+        return not self.over and self._accumulator.nears_end and not self._accumulator.told
 
     def outcome(self, error: BaseException | None) -> Outcome:
         if self.over and not self._is_stream and self._read is not None:
             return _outcome(self._read(self._no_stream))
-        tally, part = self._tally, getattr(self._tally, "part", None)
-        said = tally.reported
-        if said is not None and (said.pending or self._tally_says("told", default=True)):
-            return Answered(said)
-        seen, failed = tally.seen_tokens(), self._tally_says("failed")
+        events = self._accumulator
+        said, part, failed = events.reported, events.part, events.failed
+        if said is not None:
+            said = self._complete(said)
+            if said.pending or events.told:
+                return Answered(said)
+        seen = events.seen_tokens()
         if failed and said is None and not seen:
             return NotCharged("the answer was an error")
         if self.over and not failed:
             # Whole: where it reports no usage, the projection stands in, unless more was seen.
             return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
-        return Abandoned(seen, part=part, reported=said, model=getattr(tally, "model", None))
-
-    def _tally_says(self, name: str, *, default: bool = False) -> bool:
-        return bool(getattr(self._tally, name, default))
+        return Abandoned(seen, part=part, reported=said, model=events.model)
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data
@@ -184,7 +184,7 @@ class EventReader(BodyReader):
             (chunk,) = chunk  # as some servers write their errors
         if not isinstance(chunk, dict):
             return event
-        self._tally.feed(chunk)
+        self._accumulator.feed(chunk)
         self.broken = self.broken or bool(chunk.get("error"))
         if not self._hide or "usage" not in chunk:
             return event

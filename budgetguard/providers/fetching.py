@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Fetch
-from budgetguard.tokens.requests import is_absent
+from budgetguard.providers.json import is_absent
 
 Take = Callable[[bytes], bool]
 

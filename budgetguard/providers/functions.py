@@ -8,12 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine.projection import (
-    Projection,
-    chat_input_tokens,
-    embedding_input_tokens,
-    response_input_tokens,
-)
+from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import (
     Abandoned,
     Answered,
@@ -26,17 +21,20 @@ from budgetguard.engine.provider_call import (
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.accumulators import is_api_error
 from budgetguard.providers.alternatives import with_alternatives
-from budgetguard.providers.answer_shapes import ItemTally, read_whole
-from budgetguard.providers.base import Endpoint
+from budgetguard.providers.answer_shapes import ItemAccumulator, read_whole
+from budgetguard.providers.answers import is_api_error
+from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.failures import was_never_sent
+from budgetguard.providers.input_bounds import input_reserve
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.providers.json import field
 from budgetguard.providers.live import attach_live
-from budgetguard.providers.openai.endpoints import PRICED
-from budgetguard.tokens.input_bounds import input_reserve
-from budgetguard.tokens.requests import given, is_reasoning
-from budgetguard.tokens.responses import offered_tools
+from budgetguard.providers.openai.chat import CHAT
+from budgetguard.providers.openai.embeddings import EMBEDDINGS
+from budgetguard.providers.openai.hosted_tools import offered_tools
+from budgetguard.providers.openai.responses import RESPONSES
+from budgetguard.tokens.models import is_reasoning
 from budgetguard.tokens.text import count_text, encoding_for
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ class FunctionCall(ProviderCall):
         self._name = name
         self._row = row
         # What clients write into the request beside its own parameters.
-        extra = given(body, "extra_body")
+        extra = field(body, "extra_body")
         self._body = {**body, **extra} if isinstance(extra, Mapping) else body
         self._usage = usage
         self._provider = provider
@@ -100,8 +98,7 @@ class FunctionCall(ProviderCall):
             rates = Rates.free(self.model, FREE_PROVIDER)
         else:
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
-        more = {"learned_input": learned_cap} if self._row.learns_input else {}
-        projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
+        projection = self._row.project(Asked(self._body, self.model, rates, learned_cap))
         if not self._free:
             projection = with_alternatives(
                 projection,
@@ -112,7 +109,7 @@ class FunctionCall(ProviderCall):
             )
         self._hides = projection.hidden is not None and projection.hidden.hides
         self._thinks = projection.thinks
-        if self.strict and self._row.cap_at(rates.provider) is not None:
+        if self.strict and self._row.cap_name(rates.provider) is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
 
@@ -183,37 +180,37 @@ class FunctionCall(ProviderCall):
         """
         if self._hides:
             return Answered(Reported(usage=None))
-        tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
+        tokens = self._row.input_tokens(self._body, self.model)
         usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
         unsaid = frozenset({"output_tokens"} if self._thinks and output_tokens else ())
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 
-    def outcome_of_stream(self, tally: ItemTally) -> Outcome:
+    def outcome_of_stream(self, events: ItemAccumulator) -> Outcome:
         """Return the outcome of a stream that was read to its end.
 
         Raises:
             UnpricedAnswerError: nothing of it could be read.
         """
-        said, seen = tally.reported, tally.seen_tokens()
+        said, seen = events.reported, events.seen_tokens()
         if said is not None:
-            was_seen = seen and tally.unread is None and not self._thinks
+            was_seen = seen and events.unread is None and not self._thinks
             if was_seen and "output_tokens" in said.unsaid:
                 said = replace(said, unsaid=said.unsaid - {"output_tokens"}, seen=max(said.seen, seen))
             return Answered(self._completed(said))
-        if tally.failed and not seen:
+        if events.failed and not seen:
             return NotCharged("the answer was an error")
-        if tally.unread is None:
+        if events.unread is None:
             return self.text_outcome(seen)
-        if not tally.understood and not seen:
-            raise self._unpriced(tally.unread)
+        if not events.understood and not seen:
+            raise self._unpriced(events.unread)
         return Answered(Reported(usage=None, seen=seen))
 
-    def outcome_of_partial_stream(self, tally: ItemTally) -> Outcome:
+    def outcome_of_partial_stream(self, events: ItemAccumulator) -> Outcome:
         """Return the outcome of a stream that was read no further."""
-        said, seen = tally.reported, tally.seen_tokens()
-        if said is not None and tally.told:
+        said, seen = events.reported, events.seen_tokens()
+        if said is not None and events.told:
             return Answered(self._completed(said))
-        if tally.unread is not None and not tally.understood and not seen:
+        if events.unread is not None and not events.understood and not seen:
             return Answered(Reported(usage=None))  # what it said, nobody here can tell
         return Abandoned(seen, reported=said)
 
@@ -251,7 +248,7 @@ class ItemReader:
     def __init__(self, request: FunctionCall, *, told: bool = False) -> None:
         self._request = request
         self._told = told
-        self._tally = ItemTally(request.model)
+        self._events = ItemAccumulator(request.model)
         self._any = False
         self._last: object = None
 
@@ -259,17 +256,17 @@ class ItemReader:
         self._any = True
         if self._told:
             self._last = item
-        self._tally.feed(item)
+        self._events.feed(item)
 
     def outcome(self) -> Outcome:
         if self._told and self._any:
             return self._request.outcome(self._last)
-        return self._request.outcome_of_stream(self._tally)
+        return self._request.outcome_of_stream(self._events)
 
     def outcome_early(self, error: BaseException | None) -> Outcome:
         if error is not None and not self._any:
             return self._request.outcome_of_error(error)
-        return self._request.outcome_of_partial_stream(self._tally)
+        return self._request.outcome_of_partial_stream(self._events)
 
 
 def outcome_of_any_error(error: BaseException) -> Outcome:
@@ -306,12 +303,6 @@ _OF_RESPONSES: Final = (
     "previous_response_id",
     "reasoning",
 )
-_ROWS: Final = {row.name: row for row in PRICED}
-_INPUT_TOKENS: Final[Mapping[str, Callable[[Mapping[str, Any], str], int]]] = {
-    "chat": chat_input_tokens,
-    "embeddings": embedding_input_tokens,
-    "responses": response_input_tokens,
-}
 
 
 def request_body(
@@ -332,11 +323,11 @@ def request_body(
     """
     body = chat_body(arguments, asked)
     if _is_for_a_response(body):
-        most = next((body[name] for name in CAPS if given(body, name) is not None), cap)
-        return _ROWS["responses"], {**_without_input(body), "input": asked, "max_output_tokens": most}
-    if cap is not None and given(body, "max_completion_tokens") is None:
+        most = next((body[name] for name in CAPS if field(body, name) is not None), cap)
+        return RESPONSES, {**_without_input(body), "input": asked, "max_output_tokens": most}
+    if cap is not None and field(body, "max_completion_tokens") is None:
         body["max_completion_tokens"] = cap
-    return _ROWS["chat" if "messages" in body else "embeddings"], body
+    return (CHAT if "messages" in body else EMBEDDINGS), body
 
 
 def chat_body(arguments: Mapping[str, Any], asked: object) -> dict[str, Any]:
@@ -368,9 +359,9 @@ def _without_input(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_for_a_response(body: Mapping[str, Any]) -> bool:
-    if any(given(body, name) is not None for name in _OF_RESPONSES):
+    if any(field(body, name) is not None for name in _OF_RESPONSES):
         return True
     # A tool of a chat request has its definition inside, under the name of its type.
     return any(
-        isinstance(kind := given(tool, "type"), str) and kind not in tool for tool in offered_tools(body)
+        isinstance(kind := field(tool, "type"), str) and kind not in tool for tool in offered_tools(body)
     )

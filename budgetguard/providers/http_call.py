@@ -19,12 +19,14 @@ from budgetguard.engine.provider_call import (
 from budgetguard.errors import BudgetGuardError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.accumulators import is_only_an_error, with_seen
+from budgetguard.providers.accumulators import with_texts
 from budgetguard.providers.alternatives import first_model, with_alternatives
-from budgetguard.providers.base import Endpoint, Prepare, Preparing
+from budgetguard.providers.answers import is_only_an_error
+from budgetguard.providers.base import Asked, Endpoint, Preparing
 from budgetguard.providers.fetching import Fetcher
+from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.json import parsed
 from budgetguard.providers.request import HttpRequest
-from budgetguard.tokens.input_bounds import input_reserve
 
 
 class HttpCall(ProviderCall):
@@ -72,6 +74,7 @@ class HttpCall(ProviderCall):
         self._counts = counts
         # What is projected in place of the body, where more was fetched for it.
         self._shown: Mapping[str, Any] | None = None
+        self._counted: int | None = None
         self._rates: Rates | None = None
         self._unreported = endpoint.unreported(request.body)
         self.least_ttl = endpoint.least_ttl(request.body)
@@ -84,14 +87,12 @@ class HttpCall(ProviderCall):
 
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         fetcher, self._fetcher = self._fetcher, None
-        prepare = self._endpoint.prepare or (self._endpoint.count if self._counts else None)
-        if self._free or prepare is None or fetcher is None:
+        prepares = self._endpoint.fetches or (self._counts and self._endpoint.counts_input)
+        if self._free or not prepares or fetcher is None:
             return None
-        return self._prepared(prepare, fetcher(), book, learned_cap)
+        return self._prepared(fetcher(), book, learned_cap)
 
-    def _prepared(
-        self, prepare: Prepare, fetcher: Fetcher, book: PriceBook, learned_cap: LearnedCap
-    ) -> Preparation:
+    def _prepared(self, fetcher: Fetcher, book: PriceBook, learned_cap: LearnedCap) -> Preparation:
         preparing = Preparing(
             body=self._sent.body,
             path=self._sent.path,
@@ -101,8 +102,9 @@ class HttpCall(ProviderCall):
             row_of=self._row_of,
             strict=self.strict,
         )
-        prepared = yield from prepare(preparing)
+        prepared = yield from self._endpoint.prepare(preparing)
         self._shown = prepared.body
+        self._counted = prepared.counted
         self.model = self._named(prepared.model)
         self.endpoint = prepared.name or self.endpoint
         self._rates = prepared.rates
@@ -140,7 +142,7 @@ class HttpCall(ProviderCall):
     def _project_free(self, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = Rates.free(str(self.model), FREE_PROVIDER)
         nothing = Projection(rates.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
-        if self._endpoint.prepare is not None:
+        if self._endpoint.fetches:
             return rates, nothing  # what it would be projected from was not fetched
         try:
             return self._project_at(rates, learned_cap)
@@ -149,13 +151,12 @@ class HttpCall(ProviderCall):
             return rates, nothing
 
     def _project_at(self, rates: Rates, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
         body = self._sent.body if self._shown is None else self._shown
-        projection = self._endpoint.project(body, self.model, rates, learned_cap(self.model), **more)
+        projection = self._endpoint.project(Asked(body, self.model, rates, learned_cap, self._counted))
         self.choices = self._endpoint.choices(self._sent.body)
         if self.strict and projection.input_tokens and projection.served:
             projection = projection.with_reserve(input_reserve(body, self.model))
-        self._cap = self._endpoint.cap_at(rates.provider)
+        self._cap = self._endpoint.cap_name(rates.provider)
         if not self.strict:
             self._sent = replace(self._sent, body={})  # the prompt is not needed any more
         self._shown = None
@@ -174,9 +175,13 @@ class HttpCall(ProviderCall):
         self._sent = replace(self._sent, body={**self._sent.body, name: value})
 
     def _read(self, answer: object) -> Reported | NotCharged:
+        answer = parsed(answer)
         if is_only_an_error(answer):
             return NotCharged("the answer was an error")
-        return self._complete(with_seen(self._endpoint.read(answer), answer, self.model))
+        said = self._endpoint.read(answer)
+        if not said.pending:
+            said = with_texts(said, self._endpoint.texts(answer), self.model)
+        return self._complete(said)
 
     def _outcome_of(self, answer: object) -> Outcome:
         said = self._read(answer)

@@ -105,7 +105,7 @@ class Poll:
                     response, self._reader_of(response, response.headers.get("content-encoding", "")), self
                 )
                 return None
-            if response is not None and self._row.tally is not None and is_event_stream(response):
+            if response is not None and self._row.accumulator is not None and is_event_stream(response):
                 return read_before(response, self._reader_of(response, encoding=""))
             said = self._read(answer if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
@@ -114,8 +114,8 @@ class Poll:
             return None
 
     def _reader_of(self, response: Any, encoding: str) -> BodyReader:
-        if self._row.tally is not None and is_event_stream(response):
-            return EventReader(self._row.tally(""), hide_usage=False, encoding=encoding)
+        if self._row.accumulator is not None and is_event_stream(response):
+            return EventReader(self._row.accumulator(""), hide_usage=False, encoding=encoding)
         return WholeReader(self._read, encoding=encoding)
 
     def _read(self, answer: object) -> Reported:

@@ -18,6 +18,7 @@ from budgetguard.providers.body import BodyReader, Coding, EventReader, WholeRea
 from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.http_call import HttpCall
+from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
 from budgetguard.providers.sdk import Sdk
 from budgetguard.providers.streams import (
@@ -28,7 +29,6 @@ from budgetguard.providers.streams import (
     is_read,
     read_before,
 )
-from budgetguard.tokens.requests import is_absent
 
 # The attribute of a client's type that has its own names for models.
 MODEL_MAP: Final = "_budgetguard_model_map"
@@ -85,7 +85,7 @@ class StainlessCall(HttpCall):
                 "POST", path, base_url=request.base_url, allowed=allowed
             ),
         )
-        self._stream = stream and endpoint.tally is not None
+        self._stream = stream and endpoint.streams
         self._hide_usage = False
         self._received: object = None
         self._ending: Outcome | None = None
@@ -136,9 +136,10 @@ class StainlessCall(HttpCall):
         follows_events = events or (self._stream and not sound)
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
-        if self._endpoint.tally is not None and follows_events:
+        if self._endpoint.streams and follows_events:
             return EventReader(
-                _Complete(self._endpoint.tally(self.model), self._complete),
+                self._endpoint.accumulator(self.model),
+                complete=self._complete,
                 hide_usage=self._hide_usage,
                 encoding=encoding,
                 read=None if events else self._read,
@@ -156,7 +157,7 @@ class StainlessCall(HttpCall):
         headers = {} if is_absent(self.options.headers) else dict(self.options.headers)
         if not any(name.lower() == "accept-encoding" for name in headers):
             self.options.headers = {**headers, "Accept-Encoding": "identity"}
-        asked = self._endpoint.asking(self._sent.body)
+        asked = self._endpoint.asks_usage(self._sent.body)
         self._hide_usage = bool(asked)
         for name, value in asked.items():
             self._write(name, value)
@@ -265,22 +266,6 @@ def note_retry(options: Any, response: object) -> None:
     error = sys.exception()
     if isinstance(look, _Look) and response is None and error is not None and not was_never_sent(error):
         look.request.lost_tries += 1
-
-
-class _Complete:
-    """Complete what a tally reports with what answers never count."""
-
-    def __init__(self, tally: Any, complete: Callable[[Reported], Reported]) -> None:
-        self._tally = tally
-        self._complete = complete
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_tally"), name)
-
-    @property
-    def reported(self) -> Reported | None:
-        said = self._tally.reported
-        return None if said is None else self._complete(said)
 
 
 def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:

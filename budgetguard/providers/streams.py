@@ -17,7 +17,7 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Outcome
 from budgetguard.errors import BudgetExceededError
-from budgetguard.providers.answer_shapes import ItemTally
+from budgetguard.providers.answer_shapes import ItemAccumulator
 from budgetguard.providers.body import BodyReader, Coding, EventReader, Undone, knows_coding
 from budgetguard.providers.reading_on import AsyncReader, SyncReader
 
@@ -59,7 +59,7 @@ def attach_stream(answer: Any, call: GuardedCall) -> Any | None:
     if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
     encoding = coding_of(response, changes=False)
-    body = EventReader(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
+    body = EventReader(ItemAccumulator(call.request.model), hide_usage=False, encoding=encoding)
     follow(response, body, call)
     return answer
 
@@ -69,7 +69,7 @@ def stream_outcome(answer: object, model: str) -> Outcome | None:
     response = http_response(answer)
     if response is None or not is_read(response) or not is_event_stream(response):
         return None
-    return read_before(response, EventReader(ItemTally(model), hide_usage=False))
+    return read_before(response, EventReader(ItemAccumulator(model), hide_usage=False))
 
 
 def coding_of(response: Any, *, changes: bool) -> str | Coding:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from budgetguard.errors import UnknownEndpointError
 from budgetguard.events import logger
-from budgetguard.providers.base import Endpoint, Polled, Refused
+from budgetguard.providers.base import Endpoint, Polled, RefusedEndpoints
 
 # Of these, none does any work that is paid for.
 FREE_METHODS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -36,7 +36,7 @@ class EndpointTable:
         self,
         priced: Iterable[Endpoint],
         free: Iterable[str],
-        refused: Iterable[Refused],
+        refused: Iterable[RefusedEndpoints],
         polled: Iterable[Polled] = (),
         *,
         prefix: str = r"/v1(?=/)",

@@ -11,8 +11,8 @@ run as they do against the provider. Nothing leaves the machine: it listens on 1
 
 Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, `/input_tokens`, and
 `/{id}` and `/{id}/cancel` for those in the background), `/v1/embeddings`, `/v1/moderations`, `/v1/models`,
-`/v1/files`, `/v1/batches` (which end when a test says so, by `server.batches.end(id)`), `/v1/assistants`,
-`/v1/threads` with their messages and runs; `/__server__/log` gives its records to other processes.
+`/v1/files`, `/v1/batches` (which end when a test says so, by `server.batches.end(id)`); `/__server__/log`
+gives its records to other processes.
 Run it on its own with `python -m budgetguard.testing.openai_server`.
 """
 
@@ -34,7 +34,6 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._http import Connection, HTTPRequest
 from budgetguard.testing._journal import Journal, RecordedRequest
-from budgetguard.testing._openai_assistants import Assistants
 from budgetguard.testing._openai_background import BackgroundResponses
 from budgetguard.testing._openai_batches import Batches
 from budgetguard.testing._openai_checks import problem_of
@@ -120,7 +119,6 @@ class OpenAIServer:
         self._wanted_port = port
         self._journal = Journal()
         self._background = BackgroundResponses()
-        self._assistants = Assistants(self._next_reply, count_tokens, self._journal)
         self.files = Files()
         self.batches = Batches(self.files, self._next_reply, count_tokens, self._journal)
         self._lock = threading.Lock()
@@ -274,8 +272,6 @@ class OpenAIServer:
                 self.batches.serve(exchange, body)
             elif path == INPUT_COUNTS:
                 self._count_input(exchange, body or {})
-            elif self._assistants.knows(path):
-                self._assistants.serve(exchange, body, urlsplit(request.target).query)
             elif self._background.knows(request.method, path):
                 self._background.serve(exchange, urlsplit(request.target).query)
             else:

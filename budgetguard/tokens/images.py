@@ -7,9 +7,8 @@ import binascii
 import math
 import re
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 # Base64 characters of an image that are read for its size: nearly always the first kilobytes tell, but a
 # JPEG's size can stand behind an embedded thumbnail.
@@ -22,8 +21,6 @@ _MAX_PATCHES = 1_536
 _MAX_PATCHES_NEWER = 2_500
 _MAX_PATCHES_ORIGINAL = 10_000
 _LOW_SIDE = 512
-
-ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
 
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
@@ -68,19 +65,18 @@ _PRICING = (
 )
 
 
-def image_tokens(url: Any, detail: Any, model: str, sizes: ImageSizes) -> int:
+def image_tokens(url: Any, detail: Any, model: str, size: tuple[int, int] | None = None) -> int:
     """Return what an image in a message is billed as, in tokens.
 
     Args:
         url: the image's URL or data URL.
         detail: `low`, `high`, `auto`, `original` or None, as the request asks.
         model: the model's name, without a provider prefix.
-        sizes: (width, height) in pixels of images that are named by URL, where they are known.
+        size: (width, height) in pixels, where it is known; else it is read from a data URL.
     """
     pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
-    size = None
-    if isinstance(url, str):
-        size = _size_of_data_url(url) or _believable(sizes.get(url))
+    if size is None and isinstance(url, str):
+        size = _size_of_data_url(url)
     if detail == "original":
         return math.ceil(_patches(size, _MAX_PATCHES_ORIGINAL) * (pricing.patch_factor or 1.0))
     if pricing.patch_factor is not None:

@@ -77,19 +77,17 @@ def count_text(text: str, encoding: str) -> int:
         encoder = _load(encoding)
     if encoder is None:
         return _byte_length(text)
-    if len(text) <= SLICE:
-        return _count_slice(encoder, text)
-    return sum(_count_slice(encoder, text[at : at + SLICE]) for at in range(0, len(text), SLICE))
-
-
-def _count_slice(encoder: Encoding, text: str) -> int:
-    try:
-        return len(encoder.encode_ordinary(text))
-    except BaseException as error:
-        # A panic of the Rust part derives from BaseException: it would pass `except Exception`.
-        if type(error).__name__ != "PanicException":
-            raise
-        return _byte_length(text)
+    total = 0
+    for at in range(0, len(text), SLICE):
+        part = text[at : at + SLICE]
+        try:
+            total += len(encoder.encode_ordinary(part))
+        except BaseException as error:
+            # A panic of the Rust part derives from BaseException: it would pass `except Exception`.
+            if type(error).__name__ != "PanicException":
+                raise
+            total += _byte_length(part)
+    return total
 
 
 def _byte_length(text: str) -> int:

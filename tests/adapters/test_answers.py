@@ -13,8 +13,8 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.accumulators import StreamTally
 from budgetguard.providers.answers import reported
+from budgetguard.providers.openai.chat import ChatAccumulator
 from budgetguard.tokens.text import SLICE, count_text
 
 CHAT: dict[str, Any] = {
@@ -147,7 +147,7 @@ def test_an_answer_that_does_not_say_has_no_usage(answer: object) -> None:
 )
 def test_nothing_that_a_server_sends_is_an_error(answer: object) -> None:
     reported(answer)
-    tally = StreamTally("gpt-4o")
+    tally = ChatAccumulator("gpt-4o")
     tally.feed(answer)
     assert tally.seen_tokens() >= 0
 
@@ -157,7 +157,7 @@ def chunk(index: int = 0, **delta: Any) -> dict[str, Any]:
 
 
 def test_a_tally_counts_what_was_seen_of_every_choice() -> None:
-    tally = StreamTally("gpt-4o")
+    tally = ChatAccumulator("gpt-4o")
     for index in (0, 1):
         for word in ("Hello", " there", " you"):
             tally.feed(chunk(index, content=word))
@@ -170,14 +170,14 @@ def test_a_tally_counts_what_was_seen_of_every_choice() -> None:
 
 
 def test_a_tally_counts_legacy_completions() -> None:
-    tally = StreamTally("gpt-3.5-turbo-instruct")
+    tally = ChatAccumulator("gpt-3.5-turbo-instruct")
     for text in ("Once upon", " a time"):
         tally.feed({"choices": [{"index": 0, "text": text}]})
     assert tally.seen_tokens() == count_text("Once upon a time", "cl100k_base")
 
 
 def test_a_tally_reports_the_last_usage_with_what_came_before() -> None:
-    tally = StreamTally("gpt-4o")
+    tally = ChatAccumulator("gpt-4o")
     tally.feed({**chunk(content="Hello"), "service_tier": "flex"})
     tally.feed({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
     tally.feed({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
@@ -185,7 +185,7 @@ def test_a_tally_reports_the_last_usage_with_what_came_before() -> None:
 
 
 def test_a_tally_keeps_no_more_text_than_it_needs() -> None:
-    tally = StreamTally("gpt-4o")
+    tally = ChatAccumulator("gpt-4o")
     for _ in range(40):
         tally.feed(chunk(content="word " * 1000))
         assert sum(len(text) for pieces in tally._pieces.values() for text in pieces) < SLICE

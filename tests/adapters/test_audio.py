@@ -17,8 +17,8 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.provider_call import Answered
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.providers.body import WholeReader
-from budgetguard.providers.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
-from budgetguard.providers.openai.audio import read_speech
+from budgetguard.providers.openai import audio
+from budgetguard.providers.openai.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.providers.request import look_into, with_files
 from budgetguard.testing._media import silence
 from tests.adapters.books import Books
@@ -71,7 +71,7 @@ def test_of_a_long_recording_only_the_beginning_is_kept_and_its_length_read(book
 
     def read(answer: bytes) -> Reported:
         kept.append(answer)
-        return read_speech(answer)
+        return audio.SPEECH.read(answer)
 
     watch = WholeReader(read, most=4_096)
     for at in range(0, len(long), 1_000):

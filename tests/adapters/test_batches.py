@@ -17,7 +17,6 @@ import pytest
 
 from budgetguard.engine import background_answers as pending
 from budgetguard.engine.context import budget_user
-from budgetguard.engine.projection import project_chat
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
@@ -31,6 +30,7 @@ from budgetguard.testing.clock import FakeClock
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.batch_books import ASK, arguments, batch_nanos, lines
 from tests.adapters.books import MODEL, USER, Books, open_books
+from tests.projecting import project_chat
 
 DAY = 24 * 3_600
 CREATED = "/v1/batches"

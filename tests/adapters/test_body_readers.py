@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.provider_call import Abandoned, Answered, Unknown
-from budgetguard.providers.accumulators import StreamTally
 from budgetguard.providers.answers import reported
 from budgetguard.providers.body import EventReader, WholeReader
+from budgetguard.providers.openai.chat import ChatAccumulator
 from budgetguard.tokens.text import count_text
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4}
@@ -49,7 +49,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def watch(**options: Any) -> EventReader:
-    return EventReader(StreamTally("gpt-4o"), **{"hide_usage": True, **options})
+    return EventReader(ChatAccumulator("gpt-4o"), **{"hide_usage": True, **options})
 
 
 def through(one: EventReader | WholeReader, parts: list[bytes]) -> bytes:

@@ -14,7 +14,8 @@ import pytest
 
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.openai.images import image_tokens, project_images
+from budgetguard.providers.base import Asked
+from budgetguard.providers.openai.images import GENERATIONS, image_tokens
 from budgetguard.providers.request import with_files
 from tests.adapters.books import Books
 from tests.adapters.media import IMAGE_PRICES, billed_usd, check, media, o200k, open_media
@@ -139,7 +140,7 @@ def test_images_that_are_looked_at_cost_more_input(books: Books) -> None:
 
     def seen(file: bytes, **more: Any) -> int:
         body = with_files({"prompt": PROMPT, **more}, [("image", file)])
-        return project_images(body, "gpt-image-1", rates, None).usage.units["input_image_tokens"]
+        return GENERATIONS.project(Asked(body, "gpt-image-1", rates)).usage.units["input_image_tokens"]
 
     square, wide, unknown = png(1_024, 1_024), png(1_536, 1_024), b"no image"
     assert seen(square) < seen(wide) < seen(unknown)
@@ -186,8 +187,10 @@ def test_what_is_left_to_the_model_is_projected_at_the_most(model: str) -> None:
 def test_images_of_a_gif_are_projected_frame_by_frame() -> None:
     rates = PriceBook().rates("gpt-image-2")
     body = {"prompt": PROMPT, "size": "1024x1024", "quality": "low"}
-    one = project_images(body, "gpt-image-2", rates, None)
-    many = project_images({**body, "output_format": "gif", "frame_count": 5}, "gpt-image-2", rates, None)
+    one = GENERATIONS.project(Asked(body, "gpt-image-2", rates))
+    many = GENERATIONS.project(
+        Asked({**body, "output_format": "gif", "frame_count": 5}, "gpt-image-2", rates)
+    )
     assert many.output_tokens == 5 * one.output_tokens
     assert one.input_tokens >= o200k(PROMPT)
 

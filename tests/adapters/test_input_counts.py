@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from budgetguard.engine.projection import response_input_tokens, with_margin
+from budgetguard.engine.projection import with_margin
 from budgetguard.errors import BudgetExceededError
-from budgetguard.providers.openai import input_counts
+from budgetguard.providers.openai import responses
 from budgetguard.testing._openai_reply import INPUT_COUNTS
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 from tests.adapters.response_books import ASK, check
+from tests.projecting import response_input_tokens
 
 TOOL: Any = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
 
@@ -29,7 +30,7 @@ def server() -> Iterator[OpenAIServer]:
 
 @pytest.fixture
 def books(server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
-    monkeypatch.setattr(input_counts, "_warned", set())
+    monkeypatch.setattr(responses, "_warned", set())
     with open_books(server, "memory", tmp_path, count="provider") as opened:
         yield opened
 
@@ -99,7 +100,7 @@ def test_a_server_that_does_not_count_is_done_without_and_said_once(
 
 
 def test_a_count_that_takes_too_long_is_not_waited_for(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_counts, "_PATIENCE", 0.2)
+    monkeypatch.setattr(responses, "_PATIENCE", 0.2)
     books.server.count_refusal = Reply(status=500, hang=True)
     books.client().responses.create(**ASK)
     assert projected(books) == with_margin(response_input_tokens(ASK, MODEL))

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.lengths import most_seconds
 from budgetguard.providers.openai.audio import (
-    SpeechTally,
-    TranscriptionTally,
-    read_speech,
-    read_transcription,
+    SPEECH,
+    TRANSCRIPTIONS,
 )
-from budgetguard.providers.openai.images import ImagesTally, read_images
-from budgetguard.providers.openai.video import read_video
+from budgetguard.providers.openai.images import GENERATIONS, ImagesAccumulator
+from budgetguard.providers.openai.lengths import most_seconds
+from budgetguard.providers.openai.video import VIDEOS
 from budgetguard.testing._media import silence
 
-READERS: list[Callable[[object], Reported]] = [read_images, read_speech, read_transcription, read_video]
-TALLIES: list[Any] = [ImagesTally, SpeechTally, TranscriptionTally]
+READERS: list[Callable[[object], Reported]] = [
+    row.read for row in (GENERATIONS, SPEECH, TRANSCRIPTIONS, VIDEOS)
+]
+STREAMED = (GENERATIONS, SPEECH, TRANSCRIPTIONS)
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -81,8 +81,8 @@ def test_no_bytes_are_too_strange_to_read(data: bytes) -> None:
 @settings(deadline=None)
 @given(st.lists(answers, max_size=4))
 def test_no_event_is_too_strange_to_read(events: list[Any]) -> None:
-    for make in TALLIES:
-        tally = make("gpt-4o")
+    for row in STREAMED:
+        tally = row.accumulator("gpt-4o")
         for event in events:
             tally.feed(event)
         assert sound(tally.reported)
@@ -146,7 +146,7 @@ def test_no_recording_is_too_strange_to_measure(head: bytes, rest: bytes, name: 
     ],
 )
 def test_output_that_is_not_said_to_be_text_is_an_image(usage: Any, units: dict[str, int]) -> None:
-    assert read_images({"data": [{}], "usage": usage}).usage == Usage(units)
+    assert GENERATIONS.read({"data": [{}], "usage": usage}).usage == Usage(units)
 
 
 @pytest.mark.parametrize(
@@ -162,26 +162,26 @@ def test_output_that_is_not_said_to_be_text_is_an_image(usage: Any, units: dict[
     ],
 )
 def test_a_transcription_reports_seconds_or_tokens(usage: Any, units: dict[str, int]) -> None:
-    assert read_transcription({"text": "", "usage": usage}).usage == Usage(units)
+    assert TRANSCRIPTIONS.read({"text": "", "usage": usage}).usage == Usage(units)
 
 
 @pytest.mark.parametrize(
     "usage", [None, {}, {"seconds": float("nan")}, {"seconds": -1}, {"seconds": True}, "5"]
 )
 def test_a_transcription_that_reports_nothing_is_booked_as_projected(usage: Any) -> None:
-    assert read_transcription({"text": "", "usage": usage}).usage is None
+    assert TRANSCRIPTIONS.read({"text": "", "usage": usage}).usage is None
 
 
 def test_a_job_that_failed_at_once_costs_nothing_and_one_that_tells_nothing_its_projection() -> None:
     job = {"id": "video_1", "seconds": "4", "size": "1280x720"}
-    assert read_video(job).usage == Usage({"video_seconds_720x1280": 4})
-    assert read_video({**job, "status": "failed"}).usage == Usage()
-    assert read_video({**job, "size": None}).usage is None
-    assert read_video(job).request_id == "video_1"
+    assert VIDEOS.read(job).usage == Usage({"video_seconds_720x1280": 4})
+    assert VIDEOS.read({**job, "status": "failed"}).usage == Usage()
+    assert VIDEOS.read({**job, "size": None}).usage is None
+    assert VIDEOS.read(job).request_id == "video_1"
 
 
 def test_images_of_one_stream_add_up() -> None:
-    tally = ImagesTally()
+    tally = ImagesAccumulator()
     done = {"type": "image_generation.completed", "usage": {"input_tokens": 5, "output_tokens": 100}}
     tally.feed({"type": "image_generation.partial_image"})
     assert (tally.reported, tally.seen_tokens()) == (None, 100)

@@ -11,7 +11,7 @@ import pytest
 
 from budgetguard import BudgetManager, Guard
 from budgetguard.pricing.regions import answered_factor
-from budgetguard.tokens.requests import thinking_tokens
+from budgetguard.providers.thinking import thinking_tokens
 from tests.adapters.books import HTTP
 from tests.adapters.test_stream_ends import (
     ERROR,

@@ -57,7 +57,7 @@ MODELS = {
 }
 
 read = pytest.mark.parametrize("row", [*PRICED, *POLLED], ids=lambda row: row.path)
-streamed = pytest.mark.parametrize("row", [row for row in PRICED if row.tally], ids=lambda row: row.path)
+streamed = pytest.mark.parametrize("row", [row for row in PRICED if row.streams], ids=lambda row: row.path)
 projects = pytest.mark.parametrize(
     "row", [row for row in PRICED if row.prepare is None], ids=lambda row: row.path
 )
@@ -78,8 +78,8 @@ def test_an_answer_is_read_whatever_stands_in_it(
 @settings(max_examples=40, deadline=None)
 @given(chunks=st.lists(OBJECTS, max_size=4))
 def test_a_stream_is_read_whatever_stands_in_it(row: Endpoint, chunks: list[dict[str, Any]]) -> None:
-    assert row.tally is not None
-    tally = row.tally("gpt-4o-mini")
+    assert row.streams
+    tally = row.accumulator("gpt-4o-mini")
     for chunk in chunks:
         tally.feed(chunk)
     assert tally.seen_tokens() >= 0

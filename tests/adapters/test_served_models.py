@@ -636,7 +636,7 @@ def test_only_what_is_written_into_a_cache_is_held_as_such(
 
 
 def test_a_given_up_stream_of_a_cold_prompt_costs_what_writing_it_costs(place: Place) -> None:
-    from budgetguard.engine.projection import project_chat
+    from tests.projecting import project_chat
 
     rates = PriceBook().rates("gpt-5.6-sol")
     projection = project_chat({"messages": MESSAGES, "max_tokens": 10}, "gpt-5.6-sol", rates)

@@ -11,7 +11,8 @@ import pytest
 
 from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.answer_shapes import ItemTally, litellm_cost, read_answer, recognised
+from budgetguard.providers.answer_shapes import ItemAccumulator, read_answer, recognised
+from budgetguard.providers.frameworks import litellm_cost
 
 CLAUDE = "claude-sonnet-4-5"
 TEXT = "word " * 200
@@ -420,7 +421,7 @@ STREAMS: dict[str, tuple[list[Any], dict[str, int]]] = {
 
 @pytest.mark.parametrize(("items", "units"), STREAMS.values(), ids=STREAMS)
 def test_the_pieces_of_a_stream_are_added_up(items: list[Any], units: dict[str, int]) -> None:
-    tally = ItemTally("gpt-4o-mini")
+    tally = ItemAccumulator("gpt-4o-mini")
     for item in items:
         tally.feed(item)
     assert tally.reported is not None
@@ -429,7 +430,7 @@ def test_the_pieces_of_a_stream_are_added_up(items: list[Any], units: dict[str, 
 
 
 def test_what_a_stream_told_first_counts_though_it_is_left() -> None:
-    tally = ItemTally(CLAUDE)
+    tally = ItemAccumulator(CLAUDE)
     for item in ANTHROPIC_EVENTS[:3]:
         tally.feed(item)
     said = tally.reported
@@ -441,7 +442,7 @@ def test_what_a_stream_told_first_counts_though_it_is_left() -> None:
 
 
 def test_text_that_each_piece_repeats_counts_once() -> None:
-    tally = ItemTally("gpt-4o-mini")
+    tally = ItemAccumulator("gpt-4o-mini")
     for n in range(1, 101):
         tally.feed(SimpleNamespace(text="word " * n))
     assert tally.unread is SimpleNamespace

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from budgetguard import Guard
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers import reading_on
-from budgetguard.providers.accumulators import StreamTally
+from budgetguard.providers.openai.chat import ChatAccumulator
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, open_books
 from tests.adapters.test_openai_streams import settle_background
@@ -457,7 +457,7 @@ def test_usage_is_merged_by_the_larger_of_each_field(one: Any, two: Any, three: 
 
 @given(st.lists(st.builds(usage, st.integers(0, 9), st.integers(0, 9)), min_size=1))
 def test_no_usage_of_a_stream_takes_away_what_another_said(told: list[Any]) -> None:
-    tally = StreamTally("gpt-4o")
+    tally = ChatAccumulator("gpt-4o")
     for one in told:
         tally.feed(last(one))
     assert tally.reported is not None
@@ -471,13 +471,13 @@ def test_no_usage_of_a_stream_takes_away_what_another_said(told: list[Any]) -> N
 
 def test_a_stream_may_end_in_two_threads_at_once() -> None:
     for _ in range(20):
-        tally = StreamTally(WRITER)
+        tally = ChatAccumulator(WRITER)
         for index in range(50):
             choice = {"index": index, "delta": {"content": "a few words more"}, "finish_reason": None}
             tally.feed({"choices": [choice]})
         start, seen = threading.Barrier(4), []
 
-        def end(tally: StreamTally = tally, start: Any = start, seen: list[int] = seen) -> None:
+        def end(tally: ChatAccumulator = tally, start: Any = start, seen: list[int] = seen) -> None:
             start.wait()
             seen.append(tally.seen_tokens())
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
-from budgetguard.providers.base import Endpoint
+from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
+from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
 from budgetguard.providers.request import with_files
-from budgetguard.tokens.hosted_tools import hidden_input, projected_fees
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
@@ -64,7 +64,6 @@ _REQUESTS: Final[Mapping[str, Sequence[tuple[str, dict[str, Any], dict[str, Any]
 # What these bill is not in their requests.
 _BY_WORD: Final[Mapping[str, str]] = {
     "batches": "its lines, each as its endpoint, at batch prices",
-    "runs": "tokens, searches, containers",
 }
 _NOTES: Final[Mapping[str, str]] = {
     "responses": "[hosted tools](projection.md#hosted-tools)",
@@ -73,7 +72,6 @@ _NOTES: Final[Mapping[str, str]] = {
     "translations": "[the length of the upload](media.md); booked as projected",
     "videos": "booked when the job is taken on",
     "batches": "[its file is read](batches.md)",
-    "runs": "[assistant and thread are read](assistants.md)",
 }
 # These share a row's readers with others, and are never asked for as a stream.
 _NO_STREAM: Final = frozenset({"image variations"})
@@ -127,7 +125,7 @@ def endpoints() -> Iterator[str]:
     """Yield the table of the endpoints that have prices: what bills them is asked of their projections."""
     yield from _head("endpoint", "name", "priced by", "streams", "notes")
     for row in PRICED:
-        streams = "yes" if row.tally is not None and row.name not in _NO_STREAM else ""
+        streams = "yes" if row.streams and row.name not in _NO_STREAM else ""
         yield _row(f"`POST {row.path}`", f"`{row.name}`", _priced_by(row), streams, _notes(row))
 
 
@@ -224,7 +222,7 @@ def _priced_by(row: Endpoint) -> str:
     ways: dict[str, list[str]] = {}
     for model, fields, files in _REQUESTS[row.name]:
         body = with_files({**fields, "model": model}, {name: _file(file) for name, file in files.items()})
-        projection: Projection = row.project(body, model, PriceBook().rates(model), None, **_more(row))
+        projection: Projection = row.project(Asked(body, model, PriceBook().rates(model)))
         words: dict[str, None] = {}
         for unit in projection.usage.units:
             if (word := next(word for start, word in _UNITS if unit.startswith(start))) is not None:
@@ -235,17 +233,13 @@ def _priced_by(row: Endpoint) -> str:
     return "; ".join(f"{way} ({', '.join(models)})" for way, models in ways.items())
 
 
-def _more(row: Endpoint) -> dict[str, Any]:
-    return {"learned_input": lambda _key: None} if row.learns_input else {}
-
-
 def _file(file: object) -> object:
     return io.BytesIO(file) if isinstance(file, bytes) else file
 
 
 def _notes(row: Endpoint) -> str:
     notes = []
-    if row.asking({}):
+    if row.asks_usage({}):
         notes.append("[its stream is asked for usage](#streams)")
     if ttl := row.least_ttl({}):
         days = ttl // 86_400_000

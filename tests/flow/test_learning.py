@@ -5,9 +5,10 @@ from typing import Any
 
 from budgetguard import Guard
 from budgetguard.core.learning import ENOUGH
-from budgetguard.engine.projection import chat_input_tokens, with_margin
+from budgetguard.engine.projection import with_margin
 from budgetguard.events import Projected
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record
+from tests.projecting import chat_input_tokens
 
 
 def asker(guard: Guard, outputs: int, **more: Any) -> Any:

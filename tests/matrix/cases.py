@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from . import batches, chat, medias, realtime, responses, runs, texts
+from . import batches, chat, medias, realtime, responses, texts
 from .case import CLIENTS, Case
 from .ways import Way
 
@@ -15,7 +15,6 @@ CASES: Final[tuple[Case, ...]] = (
     *texts.CASES,
     *medias.CASES,
     batches.CASE,
-    runs.CASE,
     realtime.CASE,
 )
 

@@ -102,7 +102,7 @@ def paid_methods() -> Iterator[tuple[str, str, bool]]:
                 except UnknownEndpointError:
                     continue
                 if row is not None:
-                    streams = "stream" in inspect.signature(method).parameters and row.tally is not None
+                    streams = "stream" in inspect.signature(method).parameters and row.streams
                     yield f"{name}.{part}", row.name, streams
 
 

@@ -22,11 +22,11 @@ from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.clients import patch, unpatch
+from tests.projecting import project_chat
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from budgetguard.providers.anthropic.messages import MESSAGES
-from budgetguard.providers.base import Refused
+from budgetguard.providers.base import RefusedEndpoints
 from budgetguard.providers.sdk import ASYNC, SYNC, Sdk
 from budgetguard.providers.table import EndpointTable
 
@@ -13,13 +13,15 @@ from budgetguard.providers.table import EndpointTable
 FREE: Final = ("/messages/count_tokens", "/messages/batches/{}/cancel")
 
 REFUSED: Final = (
-    Refused("runs many messages, whose cost budgetguard does not read yet", ("/messages/batches",)),
-    Refused("is Anthropic's legacy API, which budgetguard does not read: use messages", ("/complete",)),
-    Refused(
+    RefusedEndpoints("runs many messages, whose cost budgetguard does not read yet", ("/messages/batches",)),
+    RefusedEndpoints(
+        "is Anthropic's legacy API, which budgetguard does not read: use messages", ("/complete",)
+    ),
+    RefusedEndpoints(
         "stores what later requests read, which budgetguard does not read yet",
         ("/files", "/skills", "/skills/{}/versions"),
     ),
-    Refused(
+    RefusedEndpoints(
         "runs models where budgetguard does not see what they spend",
         (
             "/agents",

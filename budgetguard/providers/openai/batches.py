@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from dataclasses import field as field_of
+from typing import Final
 
 from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import Fetch
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import BATCH, STANDARD_TIERS, Rates
 from budgetguard.providers.answers import reported
-from budgetguard.providers.base import Body, Endpoint, Prepared, Preparing
-from budgetguard.providers.json import count, items, parsed, text
-from budgetguard.providers.json import field as field_of
-from budgetguard.tokens.input_bounds import input_reserve
-from budgetguard.tokens.requests import given
+from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
+from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.json import count, field, items, parsed, text
 
 # A batch whose usage does not tell all that it bills: calls of hosted tools, pictures, sound.
 _PARTLY_TOLD: Final = "batches with tools"
@@ -32,8 +30,8 @@ _MARGIN: Final = 6 * _DAY
 
 
 @dataclass
-class Lines:
-    """Add up the projections of a batch's lines while its file is read.
+class BatchLines:
+    """The projections of a batch's lines, added up while its file is read.
 
     What is wrong with a line is kept as the `problem`, and ends the reading.
 
@@ -51,14 +49,14 @@ class Lines:
     problem: BudgetGuardError | None = None
     cost: Nanos = 0
     input_cost: Nanos = 0
-    units: Counter[str] = field(default_factory=Counter)
-    rates: dict[str, Rates] = field(default_factory=dict)
+    units: Counter[str] = field_of(default_factory=Counter)
+    rates: dict[str, Rates] = field_of(default_factory=dict)
     _number: int = 0
     _found: int = 0
     _rest: bytes = b""
 
     def take(self, piece: bytes) -> bool:
-        """Take a piece of the file, and tell whether to go on."""
+        """Take a piece of the file; return whether to go on."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             self._take_line(line)
@@ -67,7 +65,7 @@ class Lines:
         return True
 
     def end(self) -> None:
-        """Take note that the file is over."""
+        """Take the end of the file."""
         if self.problem is None:
             rest, self._rest = self._rest, b""
             self._take_line(rest)
@@ -112,82 +110,87 @@ class Lines:
             request = json.loads(line)
         except ValueError as error:
             raise ConfigurationError(f"not JSON ({error}), so the batch was not created") from error
-        url, body = field_of(request, "url"), field_of(request, "body")
+        url, body = field(request, "url"), field(request, "body")
         if not isinstance(request, dict) or not isinstance(url, str) or not isinstance(body, dict):
             raise ConfigurationError("a request has a url and a body, so the batch was not created")
         row = self.preparing.row_of(url)
         if row is None:
             return
-        if row.prepare is not None:
+        if row.fetches:
             raise ConfigurationError(f"{url} has no place in a batch, so the batch was not created")
-        rates = self.preparing.rates(given(body, "model"))
+        rates = self.preparing.rates(field(body, "model"))
         self.rates[rates.model] = rates
         projection = self._at_batch_prices(row, body, rates)
         self.cost += projection.cost
         self.input_cost += projection.input_cost
         self.units.update(projection.usage.units)
 
-    def _at_batch_prices(self, row: Endpoint, body: Mapping[str, Any], rates: Rates) -> Projection:
-        if given(body, "service_tier") in STANDARD_TIERS:
+    def _at_batch_prices(self, row: Endpoint, body: Body, rates: Rates) -> Projection:
+        if field(body, "service_tier") in STANDARD_TIERS:
             # Not what makes a batch dearer.
             body = {name: value for name, value in body.items() if name != "service_tier"}
-        learned = self.preparing.learned
-        more: dict[str, Callable[[str], int | None]] = {"learned_input": learned} if row.learns_input else {}
-        projection = row.project(body, rates.model, rates.with_tier(BATCH), learned(rates.model), **more)
+        asked = Asked(body, rates.model, rates.with_tier(BATCH), self.preparing.learned)
+        projection = row.project(asked)
         if self.preparing.strict and projection.input_tokens:
             return projection.with_reserve(input_reserve(body, rates.model))
         return projection
 
 
-def prepare_batch(preparing: Preparing) -> Generator[Fetch, Any, Prepared]:
-    """Read the input file of a batch, and project its lines.
+class BatchesEndpoint(Endpoint):
+    """Batches, projected from the file of requests that they name."""
 
-    What the provider answers instead of the file is raised as it is: it would refuse the batch as well.
-    """
-    file_id = given(preparing.body, "input_file_id")
-    if not isinstance(file_id, str) or not file_id:
-        raise ConfigurationError(
-            f"input_file_id must be the id of an uploaded file, not {file_id!r}: a batch is projected from it"
+    fetches = True
+
+    def prepare(self, preparing: Preparing) -> Fetching:
+        """Read the input file of a batch, and project its lines.
+
+        What the provider answers instead of the file is raised as it is: it would refuse the batch as well.
+        """
+        file_id = field(preparing.body, "input_file_id")
+        if not isinstance(file_id, str) or not file_id:
+            raise ConfigurationError(
+                f"input_file_id must be the id of an uploaded file, not {file_id!r}: a batch is projected "
+                "from it"
+            )
+        lines = BatchLines(preparing, file_id)
+        try:
+            yield preparing.fetch.content(file_id, lines.take)
+        except Exception as error:
+            error.add_note(f"budgetguard asked for {file_id} to project a batch, which was not created")
+            raise
+        lines.end()
+        rates = lines.dearest()
+        return Prepared(rates.model, {"lines": lines}, None if lines.is_told else _PARTLY_TOLD, rates)
+
+    def project(self, asked: Asked) -> Projection:
+        """Return what the lines will use, each at its own model's batch price.
+
+        Raises:
+            BudgetGuardError: a line cannot be priced; the message has its number.
+        """
+        lines: BatchLines = asked.body["lines"]
+        if lines.problem is not None:
+            raise lines.problem
+        usage = Usage.of(**lines.units)
+        return Projection(
+            model=asked.model,
+            usage=usage,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=lines.cost,
+            input_cost=lines.input_cost,
+            cap_assumed=False,
         )
-    lines = Lines(preparing, file_id)
-    try:
-        yield preparing.fetch.content(file_id, lines.take)
-    except Exception as error:
-        error.add_note(f"budgetguard asked for {file_id} to project a batch, which was not created")
-        raise
-    lines.end()
-    rates = lines.dearest()
-    return Prepared(rates.model, {"lines": lines}, None if lines.is_told else _PARTLY_TOLD, rates)
 
+    def least_ttl(self, body: Body) -> int:
+        """Return a batch's completion window and six days."""
+        try:
+            return duration_ms(field(body, "completion_window")) + _MARGIN
+        except ConfigurationError:
+            return _DAY + _MARGIN
 
-def project_batch(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
-    """Return the projection of a batch: what its lines will use, each at its own model's batch price.
-
-    Raises:
-        BudgetGuardError: a line cannot be priced; the message has its number.
-    """
-    lines: Lines = body["lines"]
-    if lines.problem is not None:
-        raise lines.problem
-    usage = Usage.of(**lines.units)
-    return Projection(
-        model=model,
-        usage=usage,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cost=lines.cost,
-        input_cost=lines.input_cost,
-        cap_assumed=False,
-    )
-
-
-def batch_ttl(body: Body) -> int:
-    """Return how long the hold of a batch lives at least: its completion window and six days."""
-    window = given(body, "completion_window")
-    try:
-        return duration_ms(window) + _MARGIN
-    except ConfigurationError:
-        return _DAY + _MARGIN
+    def read(self, answer: object) -> Reported:
+        return read_batch(answer)
 
 
 def read_batch(answer: object) -> Reported:
@@ -201,27 +204,38 @@ def read_batch(answer: object) -> Reported:
     """
     answer = parsed(answer)
     said = reported(answer)
-    if text(field_of(answer, "status")) not in _OVER:
+    if text(field(answer, "status")) not in _OVER:
         return Reported(usage=None, request_id=said.request_id, pending=True)
-    counts = field_of(answer, "request_counts")
-    completed, total = count(field_of(counts, "completed")), count(field_of(counts, "total"))
+    counts = field(answer, "request_counts")
+    completed, total = count(field(counts, "completed")), count(field(counts, "total"))
     usage, done = said.usage, (1, 1)
     if completed is not None and total:
         done = completed, total
     if usage is not None and not usage.units and completed:
         usage = None
-    if usage is None and (completed == 0 or field_of(answer, "status") == "failed"):
+    if usage is None and (completed == 0 or field(answer, "status") == "failed"):
         usage = Usage()
-    return Reported(usage, text(field_of(answer, "model")), BATCH, said.request_id, done=done)
+    return Reported(usage, text(field(answer, "model")), BATCH, said.request_id, done=done)
 
 
-def read_batches(answer: object) -> Iterable[Reported]:
-    """Read a page of batches."""
-    return [read_batch(one) for one in items(field_of(parsed(answer), "data"))]
+def _read_one(answer: object) -> Iterable[Reported]:
+    return (read_batch(answer),)
 
 
-def told_of_batch(said: Reported, endpoint: str) -> Reported:
+def _read_page(answer: object) -> Iterable[Reported]:
+    return [read_batch(one) for one in items(field(parsed(answer), "data"))]
+
+
+def _told(said: Reported, endpoint: str) -> Reported:
     """Return what may be booked of what a batch says: not a usage that leaves some of it out."""
     if endpoint == _PARTLY_TOLD and said.usage is not None and said.usage.units:
         return replace(said, usage=None)
     return said
+
+
+BATCHES: Final = BatchesEndpoint("batches", "/batches")
+POLLED: Final = (
+    Polled("GET", "/batches", _read_page, told=_told),
+    Polled("GET", "/batches/{}", _read_one, told=_told),
+    Polled("POST", "/batches/{}/cancel", _read_one, told=_told),
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,13 +10,14 @@ from typing import Any, BinaryIO, Final
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError
-from budgetguard.pricing.rates import Rates
+from budgetguard.providers.accumulators import UsageAccumulator
 from budgetguard.providers.answers import reported
-from budgetguard.providers.json import field
-from budgetguard.providers.measures import text, tokens, whole
+from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.json import field, parsed, whole, words
 from budgetguard.providers.request import files_of, look_into
 from budgetguard.tokens.images import image_size
-from budgetguard.tokens.requests import bare_name, given
+from budgetguard.tokens.models import bare_name
+from budgetguard.tokens.text import count_text, encoding_for
 
 _MOST_IMAGES: Final = 128
 _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -63,55 +63,109 @@ _LOW_FIDELITY: Final = re.compile(r"gpt-image-1|chatgpt-image")
 _FRAMES: Final = 9
 
 
-def project_images(body: Mapping[str, Any], model: str, rates: Rates, learned: int | None) -> Projection:
-    """Project a generation, an edit or a variation.
+class ImagesEndpoint(Endpoint):
+    """Images: generated, edited or varied."""
 
-    Args:
-        body: the request; a `Form` if it uploads images.
-        model: its name.
-        rates: what it costs.
-        learned: output tokens of an image that settled calls of the model suggest, for a request that
-            leaves both size and quality to it.
+    streams = True
 
-    Raises:
-        ConfigurationError: bad `n`, `partial_images` or `size`; output that a second model writes.
-        UnknownModelError: the size and quality have no price.
-    """
-    if given(body, "output_format") == "svg":
-        raise ConfigurationError(
-            "SVG output is written by a second model that bills apart, which budgetguard cannot price; "
-            "ask for png, webp or jpeg"
+    def project(self, asked: Asked) -> Projection:
+        """Project a generation, an edit or a variation.
+
+        What settled calls of the model suggest as output tokens of an image counts for a request that leaves
+        both size and quality to it.
+
+        Raises:
+            ConfigurationError: bad `n`, `partial_images` or `size`; output that a second model writes.
+            UnknownModelError: the size and quality have no price.
+        """
+        body, model, rates = asked.body, asked.model, asked.rates
+        if field(body, "output_format") == "svg":
+            raise ConfigurationError(
+                "SVG output is written by a second model that bills apart, which budgetguard cannot price; "
+                "ask for png, webp or jpeg"
+            )
+        n = self.choices(body)
+        if rates.prices(_image_unit(body)) or not rates.prices("output_tokens"):
+            return projected(model, rates, {}, self.unreported(body))
+        name = bare_name(model)
+        pictures = files_of(body, "image", "mask")
+        seen = sum(_input_tokens(look_into(picture, _dimensions), body, name) for picture in pictures)
+        told = count_text(words(body, "prompt"), encoding_for(model))
+        free = field(body, "quality") in (None, "auto") and field(body, "size") in (None, "auto")
+        learned = asked.learned(model) if free else None
+        each = image_tokens(body, name) if learned is None else learned
+        each += _PARTIAL_IMAGE * (whole(body, "partial_images", most=_MOST_IMAGES) or 0)
+        drawn = each * n * _frames(body)
+        thought = _THOUGHT * n if _TEXT_TOO.match(name) else 0
+        return projected(
+            model,
+            rates,
+            {
+                "input_tokens": with_margin(told + seen),
+                "input_image_tokens": with_margin(seen) if seen else 0,
+            },
+            {"output_tokens": drawn + thought, "output_image_tokens": drawn},
+            cap_assumed=free,
         )
-    n = image_count(body)
-    if rates.prices(image_unit(body)) or not rates.prices("output_tokens"):
-        return projected(model, rates, {}, unreported_images(body))
-    name = bare_name(model)
-    pictures = files_of(body, "image", "mask")
-    seen = sum(_input_tokens(look_into(picture, _dimensions), body, name) for picture in pictures)
-    words = tokens(text(body, "prompt"), model)
-    free = given(body, "quality") in (None, "auto") and given(body, "size") in (None, "auto")
-    each = learned if free and learned is not None else image_tokens(body, name)
-    each += _PARTIAL_IMAGE * whole(body, "partial_images", 0, least=0, most=_MOST_IMAGES)
-    drawn = each * n * _frames(body)
-    thought = _THOUGHT * n if _TEXT_TOO.match(name) else 0
-    return projected(
-        model,
-        rates,
-        {"input_tokens": with_margin(words + seen), "input_image_tokens": with_margin(seen) if seen else 0},
-        {"output_tokens": drawn + thought, "output_image_tokens": drawn},
-        cap_assumed=free,
-    )
+
+    def choices(self, body: Body) -> int:
+        return whole(body, "n", least=1, most=_MOST_IMAGES) or 1
+
+    def unreported(self, body: Body) -> Mapping[str, int]:
+        return {_image_unit(body): self.choices(body)}
+
+    def read(self, answer: object) -> Reported:
+        """Read what an answer reports; one with images and no usage is billed by the image."""
+        answer = parsed(answer)
+        said = reported(answer)
+        if said.usage is None:
+            return Reported(usage=Usage() if field(answer, "data") else None)
+        if not said.usage.units:
+            return Reported(usage=None)  # no image is drawn from nothing
+        return Reported(usage=_drawn(said.usage, field(answer, "usage")))
+
+    def accumulator(self, model: str) -> ImagesAccumulator:
+        return ImagesAccumulator()
 
 
-def image_count(body: Mapping[str, Any]) -> int:
-    """Return how many images a request asks for."""
-    return whole(body, "n", 1, least=1, most=_MOST_IMAGES)
+class ImagesAccumulator(UsageAccumulator):
+    """What a stream of images has said so far."""
+
+    part = "output_image_tokens"
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._partial = 0
+
+    @property
+    def reported(self) -> Reported | None:
+        """What the provider reported, or None as long as it has not."""
+        return None if self._usage is None else Reported(self._usage)
+
+    def feed(self, chunk: object) -> None:
+        """Take one event."""
+        kind = str(field(chunk, "type"))
+        if kind.endswith(".partial_image"):
+            self._partial += 1
+        said = reported(chunk)
+        if said.usage is None:
+            return
+        # Each finished image reports its own.
+        drawn = _drawn(said.usage, field(chunk, "usage")).units
+        so_far = {} if self._usage is None else self._usage.units
+        self._usage = Usage.of(
+            **{unit: so_far.get(unit, 0) + drawn.get(unit, 0) for unit in so_far.keys() | drawn.keys()}
+        )
+
+    def seen_tokens(self) -> int:
+        """Count the output tokens seen so far: those of the partial images."""
+        return self._partial * _PARTIAL_IMAGE
 
 
-def image_unit(body: Mapping[str, Any]) -> str:
+def _image_unit(body: Mapping[str, Any]) -> str:
     """Return the unit in which a model is billed that is billed by the image: `images_hd_1024x1024`."""
-    quality = given(body, "quality") or "standard"
-    size = given(body, "size") or "1024x1024"
+    quality = field(body, "quality") or "standard"
+    size = field(body, "size") or "1024x1024"
     if not isinstance(quality, str) or not re.fullmatch("[a-z]{1,16}", quality):
         raise ConfigurationError(f"quality must be a word such as 'high', not {quality!r}")
     if size == "auto":
@@ -120,17 +174,12 @@ def image_unit(body: Mapping[str, Any]) -> str:
     return f"images_{quality}_{size}"
 
 
-def unreported_images(body: Mapping[str, Any]) -> Mapping[str, int]:
-    """Return the images that a request asks for, which no answer counts."""
-    return {image_unit(body): image_count(body)}
-
-
 def image_tokens(body: Mapping[str, Any], name: str) -> int:
     """Return the output tokens of one image of the size and quality that a request asks for.
 
     What is left to the model is projected at the most: `high`, and the largest size.
     """
-    quality, size = given(body, "quality"), given(body, "size")
+    quality, size = field(body, "quality"), field(body, "size")
     if _OF_TABLE.match(name):
         table = _TABLE_MINI if "mini" in name else _TABLE
         square, portrait, landscape = table.get(str(quality), table["high"])
@@ -158,9 +207,9 @@ def _size_of(size: object) -> tuple[int, int]:
 
 
 def _frames(body: Mapping[str, Any]) -> int:
-    if given(body, "output_format") != "gif":
+    if field(body, "output_format") != "gif":
         return 1
-    return whole(body, "frame_count", _FRAMES, least=1, most=_MOST_IMAGES)
+    return whole(body, "frame_count", least=1, most=_MOST_IMAGES) or _FRAMES
 
 
 def _dimensions(file: BinaryIO, _size: int, _name: str) -> tuple[int, int] | None:
@@ -168,7 +217,7 @@ def _dimensions(file: BinaryIO, _size: int, _name: str) -> tuple[int, int] | Non
 
 
 def _input_tokens(size: tuple[int, int] | None, body: Mapping[str, Any], name: str) -> int:
-    high = given(body, "input_fidelity") == "high" or _LOW_FIDELITY.match(name) is None
+    high = field(body, "input_fidelity") == "high" or _LOW_FIDELITY.match(name) is None
     if size is None:
         return _IN_BASE + _IN_TILE * _IN_MOST_TILES + (_FIDELITY if high else 0)
     fit = min(1.0, 2_048 / max(size))
@@ -176,21 +225,6 @@ def _input_tokens(size: tuple[int, int] | None, body: Mapping[str, Any], name: s
     tiles = math.ceil(max(size) * fit / 512 - 1e-9) * max(1, math.ceil(min(size) * fit / 512 - 1e-9))
     extra = _FIDELITY_SQUARE if size[0] == size[1] else _FIDELITY
     return _IN_BASE + _IN_TILE * min(tiles, _IN_MOST_TILES) + (extra if high else 0)
-
-
-def read_images(answer: object) -> Reported:
-    """Read what an answer reports; one with images and no usage is billed by the image."""
-    if isinstance(answer, bytes | bytearray):
-        try:
-            answer = json.loads(answer)
-        except ValueError:
-            return Reported(usage=None)
-    said = reported(answer)
-    if said.usage is None:
-        return Reported(usage=Usage() if field(answer, "data") else None)
-    if not said.usage.units:
-        return Reported(usage=None)  # no image is drawn from nothing
-    return Reported(usage=_drawn(said.usage, field(answer, "usage")))
 
 
 def _drawn(usage: Usage, told: object) -> Usage:
@@ -203,39 +237,6 @@ def _drawn(usage: Usage, told: object) -> Usage:
     return Usage.of(**{**usage.units, "output_image_tokens": image})
 
 
-class ImagesTally:
-    """Add up what a stream of images has said so far.
-
-    Args:
-        model: the model that was asked for.
-    """
-
-    part: Final = "output_image_tokens"
-
-    def __init__(self, model: str = "") -> None:
-        self._usage: Usage | None = None
-        self._partial = 0
-
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-        return None if self._usage is None else Reported(self._usage)
-
-    def feed(self, chunk: object) -> None:
-        """Take one event."""
-        kind = str(field(chunk, "type"))
-        if kind.endswith(".partial_image"):
-            self._partial += 1
-        said = reported(chunk)
-        if said.usage is None:
-            return
-        # Each finished image reports its own.
-        drawn = _drawn(said.usage, field(chunk, "usage")).units
-        so_far = {} if self._usage is None else self._usage.units
-        self._usage = Usage.of(
-            **{unit: so_far.get(unit, 0) + drawn.get(unit, 0) for unit in so_far.keys() | drawn.keys()}
-        )
-
-    def seen_tokens(self) -> int:
-        """Count the output tokens seen so far: those of the partial images."""
-        return self._partial * _PARTIAL_IMAGE
+GENERATIONS: Final = ImagesEndpoint("images", "/images/generations")
+EDITS: Final = ImagesEndpoint("image edits", "/images/edits")
+VARIATIONS: Final = ImagesEndpoint("image variations", "/images/variations")

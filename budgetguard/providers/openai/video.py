@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected
 from budgetguard.errors import ConfigurationError
-from budgetguard.pricing.rates import Rates
-from budgetguard.providers.json import count, field
-from budgetguard.providers.measures import whole
-from budgetguard.tokens.requests import given
+from budgetguard.providers.base import Asked, Endpoint
+from budgetguard.providers.json import count, field, parsed, text, whole
 
 # What the API takes where the request does not say:
 # https://developers.openai.com/api/reference/resources/videos/methods/create
@@ -23,23 +19,35 @@ _MOST_SECONDS: Final = 3_600
 _DIMENSIONS: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
-def project_video(body: Mapping[str, Any], model: str, rates: Rates, _learned: int | None) -> Projection:
-    """Project a video: its seconds at the price of its resolution.
+class VideosEndpoint(Endpoint):
+    """Videos, made in jobs."""
 
-    Raises:
-        ConfigurationError: bad `seconds` or `size`.
-        UnknownModelError: the resolution has no price.
-    """
-    seconds = whole(body, "seconds", _SECONDS, least=1, most=_MOST_SECONDS)
-    unit = video_unit(given(body, "size") or _SIZE)
-    if unit is None:
-        raise ConfigurationError(
-            f"size must be a width and a height such as '1280x720', not {given(body, 'size')!r}"
-        )
-    return projected(model, rates, {}, {unit: seconds})
+    def project(self, asked: Asked) -> Projection:
+        """Project a video: its seconds at the price of its resolution.
+
+        Raises:
+            ConfigurationError: bad `seconds` or `size`.
+            UnknownModelError: the resolution has no price.
+        """
+        seconds = whole(asked.body, "seconds", least=1, most=_MOST_SECONDS) or _SECONDS
+        size = field(asked.body, "size")
+        unit = _unit(size or _SIZE)
+        if unit is None:
+            raise ConfigurationError(f"size must be a width and a height such as '1280x720', not {size!r}")
+        return projected(asked.model, asked.rates, {}, {unit: seconds})
+
+    def read(self, answer: object) -> Reported:
+        """Read the seconds and the size of a job that was taken on; one that failed at once costs nothing."""
+        answer = parsed(answer)
+        job = text(field(answer, "id"))
+        if field(answer, "status") == "failed":
+            return Reported(usage=Usage(), request_id=job)
+        unit, seconds = _unit(field(answer, "size")), count(field(answer, "seconds"))
+        usage = Usage({unit: seconds}) if unit is not None and seconds else None
+        return Reported(usage=usage, request_id=job)
 
 
-def video_unit(size: object) -> str | None:
+def _unit(size: object) -> str | None:
     """Return the unit in which a video of a size is billed, whichever side is the long one."""
     found = _DIMENSIONS.fullmatch(size) if isinstance(size, str) else None
     if found is None:
@@ -48,18 +56,4 @@ def video_unit(size: object) -> str | None:
     return f"video_seconds_{short}x{long}"
 
 
-def read_video(answer: object) -> Reported:
-    """Read the seconds and the size of a job that was taken on; one that failed at once costs nothing."""
-    if isinstance(answer, bytes | bytearray):
-        try:
-            answer = json.loads(answer)
-        except ValueError:
-            return Reported(usage=None)
-    name = field(answer, "id")
-    job = name if isinstance(name, str) else None
-    if field(answer, "status") == "failed":
-        return Reported(usage=Usage(), request_id=job)
-    unit, seconds = video_unit(field(answer, "size")), count(field(answer, "seconds"))
-    if unit is None or not seconds:
-        return Reported(usage=None, request_id=job)
-    return Reported(usage=Usage({unit: seconds}), request_id=job)
+VIDEOS: Final = VideosEndpoint("videos", "/videos")

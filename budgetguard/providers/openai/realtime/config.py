@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budgetguard.providers.json import items, text
-from budgetguard.tokens.requests import as_mapping
+from budgetguard.providers.json import items, mapping, text
 
 _PCM: Final = "audio/pcm"
 
@@ -23,7 +22,7 @@ class SessionConfig:
 
     def updated(self, change: object) -> SessionConfig:
         """Return it with a change on top, as the server does it: what is absent stays."""
-        return SessionConfig(_merged(self._values, as_mapping(change)))
+        return SessionConfig(_merged(self._values, mapping(change)))
 
     @property
     def model(self) -> str | None:
@@ -58,7 +57,7 @@ class SessionConfig:
     @property
     def audio_out(self) -> str:
         """The format of the sound that comes."""
-        output = as_mapping(as_mapping(self._values.get("audio")).get("output"))
+        output = mapping(mapping(self._values.get("audio")).get("output"))
         return _format(output.get("format"), self._values.get("output_audio_format"))
 
     @property
@@ -69,7 +68,7 @@ class SessionConfig:
             chosen = self._values.get("input_audio_transcription")
         if not chosen:
             return None
-        return text(as_mapping(chosen).get("model")) or "whisper-1"
+        return text(mapping(chosen).get("model")) or "whisper-1"
 
     @property
     def answers_unasked(self) -> bool:
@@ -80,7 +79,7 @@ class SessionConfig:
         """
         if self._values.get("type") == "transcription":
             return False
-        if any(as_mapping(tool).get("type") == "mcp" for tool in items(self.tools)):
+        if any(mapping(tool).get("type") == "mcp" for tool in items(self.tools)):
             return True
         detection = self._detection()
         return detection is not None and detection.get("create_response") is not False
@@ -92,14 +91,14 @@ class SessionConfig:
         return self.answers_unasked and bool(detection and detection.get("idle_timeout_ms"))
 
     def _detection(self) -> Mapping[str, Any] | None:
-        for holder in (as_mapping(as_mapping(self._values.get("audio")).get("input")), self._values):
+        for holder in (mapping(mapping(self._values.get("audio")).get("input")), self._values):
             if "turn_detection" in holder:
                 found = holder["turn_detection"]
-                return None if found is None else as_mapping(found)
+                return None if found is None else mapping(found)
         return {}  # on by default
 
     def _input(self, name: str) -> Any:
-        return as_mapping(as_mapping(self._values.get("audio")).get("input")).get(name)
+        return mapping(mapping(self._values.get("audio")).get("input")).get(name)
 
 
 def response_cap(values: Mapping[str, Any]) -> int | None:
@@ -120,7 +119,7 @@ def speaks(values: Mapping[str, Any], default: bool = True) -> bool:
 
 
 def _format(present: Any, beta: Any) -> str:
-    kind = as_mapping(present).get("type") if present is not None else beta
+    kind = mapping(present).get("type") if present is not None else beta
     return kind if isinstance(kind, str) else _PCM
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.openai.realtime.config import SessionConfig
-from budgetguard.tokens.realtime import Size, added_up, heard_tokens, item_size, session_size
+from budgetguard.providers.openai.realtime.sizes import Size, added_up, heard_tokens, item_size, session_size
 
 
 @dataclass(eq=False, slots=True)

@@ -18,13 +18,12 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.provider_call import NotCharged, ProviderCall
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.events import logger
-from budgetguard.providers.json import text
+from budgetguard.providers.json import mapping, text
 from budgetguard.providers.openai.realtime.calls import Tariff, read_sizes
+from budgetguard.providers.openai.realtime.sizes import Size, audio_ms
 from budgetguard.providers.openai.realtime.standing import Opener, Standing
 from budgetguard.providers.openai.realtime.state import SessionState
 from budgetguard.providers.openai.realtime.underway import CallsUnderWay
-from budgetguard.tokens.realtime import Size, audio_ms
-from budgetguard.tokens.requests import as_mapping
 
 Job = Callable[[], None]
 
@@ -109,7 +108,7 @@ class Session:
         return None
 
     def _response_asked(self, event: Mapping[str, Any]) -> Outgoing:
-        asked = as_mapping(event.get("response"))
+        asked = mapping(event.get("response"))
         ident, changed = self._named(event)
         call = self._call(lambda: self._state.response(asked))
 
@@ -164,7 +163,7 @@ class Session:
         self._state.conversation.appended(length)
 
     def _session_changed(self, event: Mapping[str, Any], *, transcribes: bool) -> Outgoing:
-        change = {**({"type": "transcription"} if transcribes else {}), **as_mapping(event.get("session"))}
+        change = {**({"type": "transcription"} if transcribes else {}), **mapping(event.get("session"))}
         ident, changed = self._named(event)
         writer = self._state.asked_config.updated(change).transcribes_with
 
@@ -204,7 +203,7 @@ class Session:
             return (None if taken is None else taken(self, event)), None
 
     def _session_told(self, event: Mapping[str, Any]) -> Job | None:
-        told = as_mapping(event.get("session"))
+        told = mapping(event.get("session"))
         kind = str(event["type"])
         if kind.startswith("transcription_session"):
             told = {**told, "type": "transcription"}
@@ -249,7 +248,7 @@ class Session:
         return settle
 
     def _began(self, event: Mapping[str, Any]) -> Job | None:
-        response = as_mapping(event.get("response"))
+        response = mapping(event.get("response"))
         ident = text(response.get("id")) or ""
         if self._under_way.response(ident) is not None:
             return None  # told twice: a second call would take the place of the first
@@ -293,7 +292,7 @@ class Session:
         return extend
 
     def _ended(self, event: Mapping[str, Any]) -> Job | None:
-        told = as_mapping(event.get("response"))
+        told = mapping(event.get("response"))
         ident = text(told.get("id")) or ""
         response = self._under_way.take_response(ident)
         apart = response is not None and response.request.apart
@@ -320,7 +319,7 @@ class Session:
         return settle
 
     def _failed(self, event: Mapping[str, Any]) -> tuple[Job | None, Mapping[str, Any] | None]:
-        error = as_mapping(event.get("error"))
+        error = mapping(event.get("error"))
         ident = text(error.get("event_id")) or ""
         shown = {**event, "error": {**error, "event_id": None}} if ident.startswith(_OURS) else None
         self._state.refused(ident)

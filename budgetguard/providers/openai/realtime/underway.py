@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from budgetguard.engine.call import GuardedCall
 from budgetguard.providers.openai.realtime.calls import ResponseRequest, TranscriptRequest
-from budgetguard.tokens.realtime import audio_ms, spoken_tokens
+from budgetguard.providers.openai.realtime.sizes import audio_ms, spoken_tokens
 from budgetguard.tokens.text import count_text, encoding_for
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from budgetguard.tokens.output_limits import is_counted_exactly
-from budgetguard.tokens.requests import as_mapping, given, is_absent, listed
-from budgetguard.tokens.tool_text import compact_json
+from budgetguard.providers.json import compact_json, field, is_absent, items, mapping
+from budgetguard.tokens.models import is_counted_exactly
 
 # What OpenAI renders for the model in ways that are not public, so that its tokens are only estimated.
 _RENDERED: Final = ("tools", "functions", "response_format", "text", "tool_choice", "function_call")
@@ -32,14 +31,14 @@ def input_reserve(body: Mapping[str, Any], model: str) -> int:
     """
     if not is_counted_exactly(model):
         return _bytes(body)
-    total = sum(_bytes(given(body, name)) for name in _RENDERED)
+    total = sum(_bytes(field(body, name)) for name in _RENDERED)
     for name in ("messages", "input"):
-        for message in listed(given(body, name)):
+        for message in items(field(body, name)):
             if isinstance(message, str | int | bytes):
                 continue
-            plain = as_mapping(message)
-            total += sum(_bytes(given(plain, inner)) for inner in _RENDERED_IN_MESSAGES)
-            if str(given(plain, "type") or "message") != "message":
+            plain = mapping(message)
+            total += sum(_bytes(field(plain, inner)) for inner in _RENDERED_IN_MESSAGES)
+            if str(field(plain, "type") or "message") != "message":
                 total += _bytes(plain)  # an item of a response: a call, its output, reasoning
     return total
 
@@ -53,7 +52,7 @@ def _bytes(value: Any) -> int:
     if isinstance(value, type) and hasattr(value, "model_json_schema"):
         return _bytes(compact_json(value.model_json_schema()))
     if isinstance(value, Mapping) or hasattr(value, "model_dump"):
-        plain = as_mapping(value)
+        plain = mapping(value)
         # Two for the marks around a field.
         return sum(
             _bytes(str(name)) + 2 + _bytes(inner) for name, inner in plain.items() if name not in _MEDIA

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, Final
 
-from budgetguard.tokens.hosted_tools import WEB_SEARCH_TOKENS
-from budgetguard.tokens.requests import as_mapping, given, listed
-from budgetguard.tokens.responses import offered_tools
+from budgetguard.providers.json import field, items, mapping
+from budgetguard.providers.openai.hosted_tools import WEB_SEARCH_TOKENS, offered_tools
 
 _SHOWN: Final = frozenset({"function", "custom", "namespace"})
 # Tools of Gemini's have no type; these run there.
@@ -41,9 +41,13 @@ _RESEARCH_CITATIONS: Final = 60_000
 _RESEARCH_THOUGHT: Final = 150_000
 
 
+# Where the parts of a prompt stand in a request, and in each other.
+_PROMPT: Final = ("system", "messages", "input", "tools", "content")
+
+
 @dataclass(slots=True)
 class Fees:
-    """Hold what a request may be billed beside the tokens that it shows and is answered with.
+    """What a request may be billed beside the tokens that it shows and is answered with.
 
     Attributes:
         units: the units, apart from tokens.
@@ -51,9 +55,9 @@ class Fees:
         output: further units of output: parts by name, and their sum as `output_tokens`.
     """
 
-    units: dict[str, int] = field(default_factory=dict)
+    units: dict[str, int] = field_of(default_factory=dict)
     input_tokens: int = 0
-    output: dict[str, int] = field(default_factory=dict)
+    output: dict[str, int] = field_of(default_factory=dict)
 
     def search(self, unit: str, most: int) -> None:
         """Add a search: so many of the unit, and what is read of what it finds."""
@@ -61,38 +65,40 @@ class Fees:
         self.input_tokens = WEB_SEARCH_TOKENS
 
 
-def fees_beside(body: Mapping[str, Any], model: str, provider: str) -> Fees:
-    """Return what a request is billed beside its tokens, at most, by what its parameters ask for.
+def fees_of(body: Mapping[str, Any], model: str, provider: str, *, chat: bool) -> Fees:
+    """Return what a request is billed beside its tokens, at most: by its parameters, and for its tools.
 
     Args:
-        body: a request for a chat completion or, at OpenRouter, for a response.
+        body: a request for a chat completion or for a response.
         model: the model's name.
         provider: genai-prices' provider id.
+        chat: any tool counts that runs at the provider; of a response, those that `hosted_tools` leaves out.
     """
     fees = Fees()
-    options = given(body, "web_search_options")
+    options = body.get("web_search_options")
     if provider == "openrouter":
         _add_openrouter(fees, body, model, options)
     elif provider == "perplexity":
-        if given(as_mapping(options), "search_type") in ("pro", "auto"):
+        if field(mapping(options), "search_type") in ("pro", "auto"):
             fees.units["tool_uses_pro_search"] = 1
         if "deep-research" in model:
             _add_research(fees)
     elif options is not None:
         # One search a call, billed beside its tokens.
         fees.units["web_searches"] = 1
-    if provider == "x-ai" and (search := given(body, "search_parameters")) is not None:
-        _add_live_search(fees, as_mapping(search))
+    if provider == "x-ai" and (search := body.get("search_parameters")) is not None:
+        _add_live_search(fees, mapping(search))
+    if body.get("tools") or body.get("input"):
+        _add_tools(fees, body, provider, chat=chat)
     return fees
 
 
-def add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool) -> None:
-    """Add what tools may cost that run at the provider: any of a chat's, of a response those of no table."""
+def _add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool) -> None:
     for kind, tool in _hosted(body):
         if not chat and not kind.startswith(("openrouter:", "live_search")):
             continue
         if provider == "openrouter" and kind == "openrouter:web_search":
-            parameters = as_mapping(given(tool, "parameters"))
+            parameters = mapping(field(tool, "parameters"))
             searches = _whole(parameters, "max_uses") or _whole(parameters, "max_total_results") or 1
             fees.search("search_results", searches * _RESULTS_OF_A_SEARCH)
         elif provider == "x-ai" and kind == "live_search":
@@ -104,48 +110,45 @@ def add_tools(fees: Fees, body: Mapping[str, Any], provider: str, *, chat: bool)
 def marked_for_cache(body: Mapping[str, Any]) -> str | None:
     """Return the unit by which a request's prompt is billed that it marks to be kept; None if it does not.
 
-    Anthropic's `cache_control`, on the request, a tool, a message or a part of one; for an hour it is dearer.
+    Anthropic's `cache_control`, on the request or on any part of its prompt; for an hour it is dearer.
     """
     found: str | None = None
-    for control in _cache_controls(body):
+    waiting = [body]
+    while waiting:
+        part = waiting.pop()
+        control = part.get("cache_control")
         if control is not None:
-            if given(as_mapping(control), "ttl") == "1h":
+            if field(control, "ttl") == "1h":
                 return "cache_write_1h_tokens"
             found = "cache_write_tokens"
+        for name in _PROMPT:
+            inner = part.get(name)
+            if isinstance(inner, list | tuple):
+                for one in inner:
+                    waiting.append(one if type(one) is dict else mapping(one))
     return found
-
-
-def _cache_controls(body: Mapping[str, Any]) -> Iterator[Any]:
-    yield body.get("cache_control")
-    for name in ("messages", "input", "tools"):
-        for one in listed(given(body, name)):
-            if isinstance(one, Mapping):
-                yield one.get("cache_control")
-                for part in listed(one.get("content")):
-                    if isinstance(part, Mapping):
-                        yield part.get("cache_control")
 
 
 def _add_openrouter(fees: Fees, body: Mapping[str, Any], model: str, options: Any) -> None:
     if options is not None or model.endswith(":online"):
         fees.search("search_results", _RESULTS_OF_A_SEARCH)
-    for one in listed(given(body, "plugins")):
-        plugin = as_mapping(one)
-        name = str(given(plugin, "id"))
-        if given(plugin, "enabled") is False or name in _FREE_PLUGINS:
+    for one in items(field(body, "plugins")):
+        plugin = mapping(one)
+        name = str(field(plugin, "id"))
+        if field(plugin, "enabled") is False or name in _FREE_PLUGINS:
             continue
         if name == "web":
             most = _whole(plugin, "max_results") or _RESULTS
             fees.search("search_results", max(most, _RESULTS_OF_A_SEARCH))
         elif name == "file-parser":
-            if given(as_mapping(given(plugin, "pdf")), "engine") not in _FREE_PARSERS:
+            if field(mapping(field(plugin, "pdf")), "engine") not in _FREE_PARSERS:
                 fees.units["input_document_pages"] = _PAGES
         else:
             fees.units[f"tool_uses_{_plain(name)}"] = 1
 
 
 def _add_live_search(fees: Fees, search: Mapping[str, Any]) -> None:
-    if given(search, "mode") != "off":
+    if field(search, "mode") != "off":
         fees.search("search_sources", _whole(search, "max_search_results") or _SOURCES)
 
 
@@ -160,7 +163,7 @@ def _add_research(fees: Fees) -> None:
 
 def _hosted(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for tool in offered_tools(body):
-        kind = given(tool, "type")
+        kind = field(tool, "type")
         if isinstance(kind, str):
             if kind not in _SHOWN:
                 yield kind, tool
@@ -173,5 +176,5 @@ def _plain(name: str) -> str:
 
 
 def _whole(mapping: Mapping[str, Any], name: str) -> int | None:
-    value = given(mapping, name)
+    value = field(mapping, name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

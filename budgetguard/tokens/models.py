@@ -1,11 +1,18 @@
-"""How many tokens a model can answer with at most: a cap above that is an error of the provider's."""
+"""What a model's name tells: whether it thinks, how much it can answer, how its tokens are counted."""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
-from budgetguard.tokens.requests import bare_name
+_REASONING: Final = re.compile(
+    r"o\d|gpt-[5-9]|gpt-oss|codex|computer-use|deepseek-r\d|qwq|magistral|.*(reason|think)"
+    r"|gemini-(2\.5|[3-9])|grok-(3-mini|[4-9]|code)"
+)
+_NOT_REASONING: Final = re.compile(
+    r"gpt-5[\d.]*-chat|gpt-5-search|.*non-?(reason|think)|gemini-.*(lite|image|tts|audio|live|embedding)"
+)
 
 # Maximum output and context window, in tokens; the first row that matches counts. Read in LiteLLM's
 # model_prices_and_context_window.json (a stored copy that has gpt-5.6, so of 2026-06 or later), genai-prices'
@@ -38,6 +45,20 @@ _LIMITS: Final = tuple(
 _UNKNOWN: Final = 4_096
 
 _OPENAI: Final = re.compile(r"gpt-\d|chatgpt|o\d(-|$)|codex|text-embedding|davinci|babbage")
+
+
+@lru_cache(maxsize=1_024)
+def bare_name(model: str) -> str:
+    """Return the model's name in small letters, without provider and fine-tuning prefixes."""
+    return model.lower().rpartition("/")[2].removeprefix("ft:")
+
+
+@lru_cache(maxsize=1_024)
+def is_reasoning(model: str) -> bool:
+    """Whether the model thinks before it answers, at the price of output (the o series, gpt-5 and later,
+    Gemini and Grok since they do, and others whose names say so)."""
+    name = bare_name(model)
+    return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
 
 
 def output_limit(model: str, input_tokens: int) -> int:

@@ -6,11 +6,10 @@ were billed: descriptions, titles and defaults become comments, types become Typ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from budgetguard.errors import ConfigurationError
+from budgetguard.providers.json import compact_json
 
 # Deeper than any real schema; what is deeper is rendered as compact JSON, so recursion has an end.
 _MAX_DEPTH = 32
@@ -45,22 +44,6 @@ def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) ->
         lines.append("")
     lines.append("} // namespace functions")
     return "\n".join(lines)
-
-
-def compact_json(value: Any) -> str:
-    """Return JSON without spaces; what JSON does not know is written as text.
-
-    Raises:
-        ConfigurationError: a value nested so deeply that no client can send it.
-    """
-    try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    except RecursionError:
-        raise ConfigurationError(
-            "a part of the request is nested too deeply to be sent; flatten its schema or content"
-        ) from None
-    except (TypeError, ValueError):
-        return repr(value)
 
 
 def billed_schema(schema: Any, depth: int = 0) -> Any:

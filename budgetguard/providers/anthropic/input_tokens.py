@@ -10,15 +10,16 @@ import binascii
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.json import compact_json, field, is_absent, mapping
 from budgetguard.tokens.documents import MAX_BYTES, read_pdf
 from budgetguard.tokens.images import image_size
-from budgetguard.tokens.requests import as_mapping, bare_name, given, is_absent
+from budgetguard.tokens.models import bare_name
 from budgetguard.tokens.text import O200K, count_text
-from budgetguard.tokens.tool_text import compact_json
 
 # Claude 3 to 4.6 write English in 1.14 times o200k's tokens, code and JSON in up to 1.29, Arabic in 1.8;
 # later ones in 1.35, 1.74 and 1.88.
@@ -74,7 +75,7 @@ class ClaudeInput:
     """
 
     tokens: int = 0
-    kinds: set[str] = field(default_factory=set)
+    kinds: set[str] = field_of(default_factory=set)
     unseen: int = 0
 
 
@@ -88,33 +89,33 @@ def claude_input(body: Mapping[str, Any], model: str) -> ClaudeInput:
     Raises:
         ConfigurationError: `messages` is missing, empty or no list, or a part of it can be read only once.
     """
-    messages = given(body, "messages")
+    messages = field(body, "messages")
     if not isinstance(messages, list | tuple):
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: Claude needs at least one message")
     counter = _Counter(_OLDER.match(bare_name(model)) is not None, ClaudeInput())
     found = counter.found
-    found.tokens = _REQUEST + counter.system(given(body, "system"))
+    found.tokens = _REQUEST + counter.system(field(body, "system"))
     for message in messages:
-        found.tokens += _MESSAGE + counter.content(given(as_mapping(message), "content"))
-    tools = given(body, "tools")
+        found.tokens += _MESSAGE + counter.content(field(mapping(message), "content"))
+    tools = field(body, "tools")
     if tools:
         found.kinds.add("tools")
-        found.tokens += counter.tools(tools, model, given(body, "tool_choice"))
+        found.tokens += counter.tools(tools, model, field(body, "tool_choice"))
     if (schema := _schema(body)) is not None:
         found.kinds.add("schema")
         found.tokens += _SCHEMA + counter.text(schema)
-    if given(as_mapping(given(body, "thinking")), "type") not in (None, "disabled"):
+    if field(mapping(field(body, "thinking")), "type") not in (None, "disabled"):
         found.tokens += _THINKING
     return found
 
 
 def _schema(body: Mapping[str, Any]) -> Any:
-    for asked in (given(body, "output_format"), given(as_mapping(given(body, "output_config")), "format")):
+    for asked in (field(body, "output_format"), field(mapping(field(body, "output_config")), "format")):
         if asked is not None:
-            shown = asked.model_json_schema() if hasattr(asked, "model_json_schema") else as_mapping(asked)
-            return shown if hasattr(asked, "model_json_schema") else given(shown, "schema")
+            shown = asked.model_json_schema() if hasattr(asked, "model_json_schema") else mapping(asked)
+            return shown if hasattr(asked, "model_json_schema") else field(shown, "schema")
     return None
 
 
@@ -153,16 +154,16 @@ class _Counter:
             or hasattr(content, "model_dump")
         ):
             content = (content,)
-        return sum(self.text(one) if isinstance(one, str) else self.block(as_mapping(one)) for one in content)
+        return sum(self.text(one) if isinstance(one, str) else self.block(mapping(one)) for one in content)
 
     def block(self, block: Mapping[str, Any]) -> int:
-        kind = given(block, "type")
+        kind = field(block, "type")
         if kind == "text":
-            return self.text(given(block, "text"))
+            return self.text(field(block, "text"))
         if kind in _FILE_BLOCKS:
             return _BLOCK + self.file(str(kind), block)
         if kind in ("tool_result", "mcp_tool_result"):
-            return _BLOCK + self.content(given(block, "content"))
+            return _BLOCK + self.content(field(block, "content"))
         # Signatures and what is encrypted are not billed as the text that they look like.
         shown = {
             name: value
@@ -172,15 +173,15 @@ class _Counter:
         return _BLOCK + self.text(shown)
 
     def file(self, kind: str, block: Mapping[str, Any]) -> int:
-        source = as_mapping(given(block, "source"))
+        source = mapping(field(block, "source"))
         self.found.kinds.add("images" if kind == "image" else "documents")
-        beside = _DOCUMENT + sum(self.text(given(block, name)) for name in ("title", "context"))
-        if given(source, "type") == "content":
-            return beside + self.content(given(source, "content"))
-        data = given(source, "data")
+        beside = _DOCUMENT + sum(self.text(field(block, name)) for name in ("title", "context"))
+        if field(source, "type") == "content":
+            return beside + self.content(field(source, "content"))
+        data = field(source, "data")
         if kind == "image":
             return _image(data, self.older)
-        if given(source, "type") == "text":
+        if field(source, "type") == "text":
             return beside + self.text(data)
         tokens = _pdf(data, self.older)
         if tokens is None:
@@ -191,10 +192,10 @@ class _Counter:
     def tools(self, tools: Any, model: str, choice: Any) -> int:
         total = _TOOLS_FIRST if _FIRST_TOOLS.match(bare_name(model)) else _TOOLS
         total = total if self.older else total + _TOOLS_LATER
-        if given(as_mapping(choice), "type") in ("any", "tool"):
+        if field(mapping(choice), "type") in ("any", "tool"):
             total += _FORCED
-        for tool in map(as_mapping, tools):
-            kind = str(given(tool, "type") or "custom")
+        for tool in map(mapping, tools):
+            kind = str(field(tool, "type") or "custom")
             total += next((tokens for start, tokens in _DEFINED if kind.startswith(start)), 0)
             total += _TOOL + self.text(
                 {name: value for name, value in tool.items() if name != "cache_control"}

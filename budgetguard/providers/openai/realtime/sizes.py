@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from budgetguard.providers.json import compact_json, field, items, mapping
 from budgetguard.tokens.images import image_tokens
-from budgetguard.tokens.requests import as_mapping, given, listed
 from budgetguard.tokens.text import count_text, encoding_for
-from budgetguard.tokens.tool_text import compact_json
 
 _MS_HEARD: Final = 100
 _MS_SPOKEN: Final = 50
@@ -73,7 +72,7 @@ def session_size(instructions: object, tools: object, model: str) -> Size:
     """Return the size of what every response reads first: the instructions and the tools."""
     encoding = encoding_for(model)
     text = count_text(instructions, encoding) if isinstance(instructions, str) else 0
-    offered = sum(count_text(compact_json(tool), encoding) + _ITEM for tool in listed(tools))
+    offered = sum(count_text(compact_json(tool), encoding) + _ITEM for tool in items(tools))
     return Size(text + offered + _SESSION)
 
 
@@ -85,26 +84,26 @@ def item_size(item: object, model: str, audio_format: str) -> Size:
         model: decides how text and pictures become tokens.
         audio_format: of the sound in it.
     """
-    mapping = as_mapping(item)
+    made = mapping(item)
     encoding = encoding_for(model)
-    if given(mapping, "content") is None:
+    if field(made, "content") is None:
         # Calls, their outputs, approvals, lists of tools: all that they hold, whatever it is called.
-        held = [value for key, value in mapping.items() if key not in _MARKS and value is not None]
+        held = [value for key, value in made.items() if key not in _MARKS and value is not None]
         words = (value if isinstance(value, str) else compact_json(value) for value in held)
         return Size(sum(count_text(text, encoding) for text in words) + _ITEM)
-    content = mapping["content"]
-    parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else listed(content)
-    return added_up(_part_size(as_mapping(part), model, audio_format) for part in parts) + Size(_ITEM)
+    content = made["content"]
+    parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else items(content)
+    return added_up(_part_size(mapping(part), model, audio_format) for part in parts) + Size(_ITEM)
 
 
 _MARKS: Final = frozenset({"id", "type", "object", "status", "role", "call_id"})
 
 
 def _part_size(part: Mapping[str, Any], model: str, audio_format: str) -> Size:
-    audio = given(part, "audio")
+    audio = field(part, "audio")
     if isinstance(audio, str):
         return Size(audio=heard_tokens(audio_ms(len(audio), audio_format)))
-    if (url := given(part, "image_url")) is not None:
-        return Size(image=image_tokens(url, given(part, "detail"), model, {}))
-    texts = (given(part, name) for name in _TEXTS)
+    if (url := field(part, "image_url")) is not None:
+        return Size(image=image_tokens(url, field(part, "detail"), model))
+    texts = (field(part, name) for name in _TEXTS)
     return Size(sum(count_text(text, encoding_for(model)) for text in texts if isinstance(text, str)))

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from budgetguard.core.usage import Usage
 from budgetguard.pricing.extra import drawn_unit
-from budgetguard.tokens.requests import as_mapping, given, is_reasoning
-from budgetguard.tokens.responses import offered_tools
+from budgetguard.providers.json import count, field, items, mapping, text
+from budgetguard.tokens.models import is_reasoning
 
 # Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
 # seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the
@@ -53,6 +54,14 @@ IMAGE_TOKENS: Final = 6_240
 _DRAWS: Final = "gpt-image-1"
 
 
+def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the tools that a request offers: those of its own, and those that its items bring."""
+    tools = [mapping(tool) for tool in items(field(body, "tools"))]
+    for item in items(field(body, "input")):
+        tools += [mapping(tool) for tool in items(field(mapping(item), "tools"))]
+    return tools
+
+
 def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
     """Return the kinds of input that a request does not show, with the tokens to allow for each at first.
 
@@ -69,7 +78,7 @@ def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
         ("conversation", "conversation"),
         ("prompt", "prompt"),
     ):
-        if given(body, key):
+        if field(body, key):
             found[kind] = _CONTINUED[kind]
     return found
 
@@ -82,13 +91,13 @@ def projected_fees(body: Mapping[str, Any], model: str, provider: str = "openai"
     heeded. At xAI, which bills each call of a tool, `code_executions` and `social_searches` too.
     """
     hosted = _hosted(body)
-    most = given(body, "max_tool_calls")
+    most = field(body, "max_tool_calls")
     most = most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None
     units: dict[str, int] = {}
     searches = _SEARCHES_REASONING if is_reasoning(model) or provider == _XAI else _SEARCHES
     if "web_search" in hosted:
         units[search_unit(body)] = searches
-    if provider == _XAI and any(given(tool, "type") == "x_search" for tool in offered_tools(body)):
+    if provider == _XAI and any(field(tool, "type") == "x_search" for tool in offered_tools(body)):
         units["social_searches"] = searches
     if "file_search" in hosted:
         units["storage_searches"] = 1
@@ -99,24 +108,56 @@ def projected_fees(body: Mapping[str, Any], model: str, provider: str = "openai"
     if "image_generation" in hosted:
         units[drawn_by(body)] = IMAGE_TOKENS
     if most is not None:
-        units = {
-            unit: min(count, most) if unit.endswith("searches") else count for unit, count in units.items()
-        }
+        units = {unit: min(n, most) if unit.endswith("searches") else n for unit, n in units.items()}
         units = units if most else {}
     return units
+
+
+def with_tool_fees(usage: Usage, answer: object) -> Usage:
+    """Return a response's usage with the fees of the hosted tools that it used."""
+    calls: dict[str, int] = {}
+    containers: set[object] = set()
+    for item in items(field(answer, "output")):
+        kind = text(field(item, "type")) or ""
+        if kind == "web_search_call" and field(field(item, "action"), "type") not in (None, "search"):
+            continue  # a page that is opened or looked through again is not billed
+        if kind == "code_interpreter_call":
+            containers.add(text(field(item, "container_id")))
+        calls[kind] = calls.get(kind, 0) + 1
+    counted = field(answer, "tool_usage")
+    searches = count(field(field(counted, "web_search"), "num_requests"))
+    offered = {"tools": field(answer, "tools")}
+    fees = {
+        search_unit(offered): calls.get("web_search_call", 0) if searches is None else searches,
+        "storage_searches": calls.get("file_search_call", 0),
+        drawn_by(offered): _drawn(field(counted, "image_gen"), calls.get("image_generation_call", 0)),
+    }
+    if (session := container_unit(offered)) is not None:
+        fees[session] = len(containers)
+    return Usage.of(**{**usage.units, **fees})
+
+
+def _drawn(counted: object, images: int) -> int:
+    """Return the tokens of the image model; those that it read cost less than those it drew."""
+    if not images:
+        return 0
+    output = count(field(counted, "output_tokens"))
+    if not output:
+        return images * IMAGE_TOKENS
+    return output + (count(field(counted, "input_tokens")) or 0)
 
 
 def drawn_by(body: Mapping[str, Any]) -> str:
     """Return the unit of what a request's image generation tool draws; `body` may be an answer too."""
     named = (
-        given(tool, "model") for tool in offered_tools(body) if given(tool, "type") == "image_generation"
+        field(tool, "model") for tool in offered_tools(body) if field(tool, "type") == "image_generation"
     )
     return drawn_unit(next((model for model in named if isinstance(model, str) and model), _DRAWS))
 
 
 def search_unit(body: Mapping[str, Any]) -> str:
     """Return the unit that a request's web searches are billed by; `body` may be an answer too."""
-    tools = [str(given(tool, "type")) for tool in offered_tools(body)]
+    tools = [str(field(tool, "type")) for tool in offered_tools(body)]
     newer = any(tool.startswith("web_search") and "preview" not in tool for tool in tools)
     older = any(tool.startswith("web_search_preview") for tool in tools)
     return "web_search_previews" if older and not newer else "web_searches"
@@ -125,7 +166,7 @@ def search_unit(body: Mapping[str, Any]) -> str:
 def _hosted(body: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     for tool in offered_tools(body):
-        kind = given(tool, "type")
+        kind = field(tool, "type")
         if kind not in _SHOWN:
             found[_kind(str(kind))] = None
     return sorted(found)
@@ -155,10 +196,10 @@ def container_unit(body: Mapping[str, Any]) -> str | None:
         body: a request, or an answer: both have the `tools`.
     """
     for tool in offered_tools(body):
-        if given(tool, "type") == "code_interpreter":
-            container = given(tool, "container")
+        if field(tool, "type") == "code_interpreter":
+            container = field(tool, "container")
             if isinstance(container, str):
                 return None  # whoever made it has paid for it
-            memory = given(as_mapping(container), "memory_limit")
+            memory = field(mapping(container), "memory_limit")
             return f"container_sessions_{memory if isinstance(memory, str) else _LEAST_MEMORY}"
     return None

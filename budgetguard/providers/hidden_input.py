@@ -1,0 +1,105 @@
+"""Input that a request is billed for beyond what is counted, which settled calls teach.
+
+It is learned by model and by the kinds of parts that a request has: files that it only names, for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from budgetguard.core.learning import HiddenInput
+from budgetguard.engine.projection import MARGIN
+from budgetguard.providers.json import field, mapping
+from budgetguard.tokens.models import is_counted_exactly
+
+# Tokens to allow for a file that is named by its id or URL, until settled calls have taught better.
+UNSEEN_FILE: Final = 20_000
+
+UNSEEN: Final = "unseen_files"
+# What was found so far is not the most that will be found: a quarter more.
+_HEADROOM: Final = 4
+
+_PARTS: Final = {
+    "image_url": "images",
+    "input_image": "images",
+    "computer_screenshot": "images",
+    "input_audio": "audio",
+    "file": "files",
+    "input_file": "files",
+}
+
+
+def input_beyond(
+    endpoint: str,
+    body: Mapping[str, Any],
+    model: str,
+    kinds: list[str],
+    allowances: Mapping[str, int],
+    shown: int,
+    learned_input: Callable[[str], int | None],
+) -> tuple[HiddenInput, int]:
+    """Return what to learn of the input beyond what is counted, and the tokens to add for it now."""
+    if UNSEEN in kinds:
+        allowances = {**allowances, UNSEEN: unseen_files(body) * UNSEEN_FILE}
+    if allowances:
+        key = f"{model} input beyond: {' '.join(sorted(allowances))}"
+    else:
+        key = f"{model} {endpoint}: {' '.join(kinds) or 'text'}"
+    hides = bool(allowances)
+    text = 0 if hides or is_counted_exactly(model) else shown - MARGIN
+    hidden = HiddenInput(key, shown, text, hides)
+    learned = learned_input(key)
+    if learned is None:
+        return hidden, sum(allowances.values())
+    more = hidden.tokens(learned)
+    return hidden, more + more // _HEADROOM if hides else more
+
+
+def kinds_of(body: Mapping[str, Any]) -> list[str]:
+    """Return what a request consists of beside text, sorted.
+
+    `audio`, `files`, `images`, `schema`, `tools`, and `unseen_files` for files that it only names.
+    """
+    found: set[str] = set()
+    if body.get("tools") or body.get("functions"):
+        found.add("tools")
+    text = body.get("text")
+    if body.get("response_format") is not None or (text is not None and _wants_schema(text)):
+        found.add("schema")
+    for part in _parts(body):
+        kind = field(part, "type")
+        if isinstance(kind, str) and kind in _PARTS:
+            found.add(UNSEEN if _is_unseen(part) else _PARTS[kind])
+    return sorted(found)
+
+
+def unseen_files(body: Mapping[str, Any]) -> int:
+    """Return how many files a request names by id or URL."""
+    return sum(map(_is_unseen, _parts(body)))
+
+
+def _wants_schema(text: Any) -> bool:
+    return field(mapping(field(mapping(text), "format")), "schema") is not None
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    items = body.get("messages") or body.get("input")
+    if not isinstance(items, list | tuple):
+        return
+    for item in items:
+        # Most messages are plain text, and looking at them has to cost next to nothing.
+        plain = item if type(item) is dict else mapping(item)
+        for name in ("content", "output"):
+            content = plain.get(name)
+            if isinstance(content, list | tuple):
+                yield from (mapping(part) for part in content if not isinstance(part, str))
+            elif isinstance(content, dict):
+                yield content
+
+
+def _is_unseen(part: Mapping[str, Any]) -> bool:
+    if field(part, "type") not in ("file", "input_file"):
+        return False
+    file = mapping(field(part, "file") or part)
+    return not isinstance(field(file, "file_data"), str | bytes)

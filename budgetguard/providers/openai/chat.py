@@ -1,0 +1,249 @@
+"""Chat completions: `/chat/completions`, of OpenAI and of all whose API has its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from budgetguard.core.learning import HiddenInput
+from budgetguard.engine.projection import Projection, projected, with_margin
+from budgetguard.errors import ConfigurationError
+from budgetguard.providers.accumulators import Piece, TextAccumulator
+from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.fees import fees_of, marked_for_cache
+from budgetguard.providers.hidden_input import input_beyond, kinds_of
+from budgetguard.providers.json import compact_json, field, getter, items, mapping, whole
+from budgetguard.providers.openai.content import Counter, audio_tokens
+from budgetguard.providers.openai.tool_text import billed_schema, namespace
+from budgetguard.providers.thinking import assumed_cap, thinking_tokens
+from budgetguard.tokens.models import is_counted_exactly
+
+_TOOLS: Final = 9
+_TOOLS_WITH_SYSTEM: Final = 5
+_TOOLS_GPT5: Final = 80
+_FORCED_TOOL: Final = 6
+_SCHEMA: Final = 19
+
+# What a message says, beside calls of tools.
+_KINDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
+_PLAIN: Final = frozenset({"role", *_KINDS})
+
+
+class ChatEndpoint(Endpoint):
+    """Chat completions."""
+
+    streams = True
+
+    def project(self, asked: Asked) -> Projection:
+        """Project a chat completion.
+
+        Input is priced as if none of it were cached, at the price of writing it into the cache if that is
+        dearer. A service tier that the request asks for is priced at the dearer of itself and the standard
+        one, because a tier that cannot be had is served and billed at the standard one.
+
+        Raises:
+            ConfigurationError: bad `messages`, `n`, `max_tokens` or `max_completion_tokens`.
+            UnknownModelError: the call would use a unit that has no price.
+        """
+        body, model, provider = mapping(asked.body), asked.model, asked.rates.provider
+        choices = self.choices(body)
+        newer, older = whole(body, "max_completion_tokens"), whole(body, "max_tokens")
+        given_cap = older if newer is None else newer
+        thinking = thinking_tokens(body)
+        cap = assumed_cap(model, asked.learned(model), thinking) if given_cap is None else given_cap
+        tokens = with_margin(self.input_tokens(body, model))
+        kinds = kinds_of(body)
+        hidden: HiddenInput | None = None
+        # Plain text of OpenAI's models is counted as it is billed, so there is nothing to learn.
+        if kinds or not is_counted_exactly(model):
+            hidden, more = input_beyond("chat", body, model, kinds, {}, tokens, asked.learned)
+            tokens += more
+        # Predicted tokens that the model rejects are billed as output on top of the answer.
+        prediction = body.get("prediction")
+        rejected = 0 if prediction is None else _predicted_tokens(prediction, model)
+        output = (cap + rejected) * choices
+        fees = fees_of(body, model, provider, chat=True)
+        input_units = {"input_tokens": tokens + fees.input_tokens, **fees.units}
+        if "audio" in kinds and (heard := _heard_tokens(body)):
+            input_units["input_audio_tokens"] = min(tokens, with_margin(heard))
+        output_units = {**fees.output, "output_tokens": output + fees.output.get("output_tokens", 0)}
+        if "audio" in (body.get("modalities") or ()):
+            output_units["output_audio_tokens"] = output
+        return projected(
+            model,
+            asked.rates,
+            input_units,
+            output_units,
+            cap_assumed=given_cap is None,
+            output_cap=cap,
+            asked_tier=body.get("service_tier"),
+            hidden=hidden,
+            fees=fees.units,
+            marked=marked_for_cache(body),
+            asked_to_think=thinking is not None,
+        )
+
+    def input_tokens(self, body: Body, model: str) -> int:
+        """Return the best estimate of the prompt tokens that a request is billed.
+
+        Args:
+            body: the request; pydantic objects, SDK sentinels and unknown parts are tolerated.
+            model: the model's name, which decides the encoding and the price of images.
+
+        Raises:
+            ConfigurationError: `messages` is missing, empty or not a list.
+        """
+        body = mapping(body)
+        messages = body.get("messages")
+        if not isinstance(messages, list | tuple):
+            raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
+        if not messages:
+            raise ConfigurationError(
+                "messages must not be empty: a chat completion needs at least one message"
+            )
+        counter = Counter.of(model)
+        total = counter.end
+        for message in messages:
+            total += counter.message(mapping(message))
+        if body.get("tools") or body.get("functions"):
+            total += _tool_tokens(body, counter)
+        if (answer_format := body.get("response_format")) is not None:
+            total += _schema_tokens(answer_format, counter)
+        return total
+
+    def choices(self, body: Body) -> int:
+        return whole(body, "n", least=1) or 1
+
+    def cap_name(self, provider: str) -> str:
+        # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
+        return "max_completion_tokens" if provider in ("openai", "azure") else "max_tokens"
+
+    def asks_usage(self, body: Body) -> Mapping[str, object]:
+        return ask_for_usage(body)
+
+    def texts(self, answer: Any) -> Iterable[Piece]:
+        return chat_texts(answer)
+
+    def accumulator(self, model: str) -> ChatAccumulator:
+        return ChatAccumulator(model)
+
+
+class ChatAccumulator(TextAccumulator):
+    """What the chunks of a streamed chat completion, or legacy completion, have said so far.
+
+    Args:
+        model: the model that was asked for; decides how text becomes tokens.
+    """
+
+    def feed(self, chunk: object) -> None:
+        """Take one chunk: an SDK object or a mapping."""
+        for choice in items(field(chunk, "choices")):
+            index = field(choice, "index")
+            said = field(choice, "delta")
+            if said is None:  # a whole answer, as one piece
+                for slot, text in _texts_of_choice(choice, "message"):
+                    self._keep(slot, text)
+            elif type(said) is dict and said.keys() <= _PLAIN:  # as nearly all are
+                for kind in said:
+                    if kind != "role":
+                        self._keep((index, kind), said[kind])
+                self._keep((index, "text"), field(choice, "text"))
+            else:
+                for slot, text in _texts_of_choice(choice, "delta"):
+                    self._keep(slot, text)
+            index = index if isinstance(index, int) else 0
+            self._begun.add(index)
+            if field(choice, "finish_reason") is not None:
+                self._finished.add(index)
+        self.failed = self.failed or field(chunk, "error") is not None
+        self._take_report(chunk)
+
+
+def ask_for_usage(body: Body) -> Mapping[str, object]:
+    """Return the field that has a stream end with its usage; none if the request has it."""
+    options = field(body, "stream_options")
+    options = dict(options) if isinstance(options, Mapping) else {}
+    if options.get("include_usage") is True:
+        return {}
+    return {"stream_options": {**options, "include_usage": True}}
+
+
+def chat_texts(answer: Any) -> list[Piece]:
+    """Return the texts of a whole chat completion, or legacy completion, each with its slot."""
+    found: list[Piece] = []
+    for choice in items(field(answer, "choices")):
+        found += _texts_of_choice(choice, "message")
+    return found
+
+
+def _texts_of_choice(choice: object, name: str) -> list[Piece]:
+    get = getter(choice)
+    index, said = get("index"), get(name)
+    found: list[Piece] = [((index, "text"), get("text"))]
+    if said is None:
+        return found
+    get = getter(said)
+    for kind in _KINDS:
+        found.append(((index, kind), get(kind)))
+    if (audio := get("audio")) is not None:
+        found.append(((index, "audio"), field(audio, "transcript")))
+    calls = get("tool_calls")
+    calls = [] if calls is None else list(items(calls))
+    if (older := get("function_call")) is not None:
+        calls.append({"index": "function_call", "function": older})
+    for call in calls:
+        for kind in ("function", "custom"):
+            function = getter(field(call, kind))
+            for part in ("name", "arguments", "input"):
+                found.append(((index, "call", field(call, "index"), part), function(part)))
+    return found
+
+
+def _predicted_tokens(prediction: object, model: str) -> int:
+    """Return the tokens of the answer that a request predicts; the rejected ones are billed as output."""
+    return Counter.of(model).content(mapping(prediction).get("content"))
+
+
+def _heard_tokens(body: Body) -> int:
+    """Return the part of a request's input tokens that is audio."""
+    contents = (field(mapping(message), "content") for message in field(body, "messages"))
+    parts = (mapping(part) for content in contents for part in items(content))
+    return sum(audio_tokens(part) for part in parts if field(part, "type") == "input_audio")
+
+
+def _tool_tokens(body: Body, counter: Counter) -> int:
+    functions = [mapping(function) for function in items(body.get("functions"))]
+    total = 0
+    for tool in map(mapping, items(body.get("tools"))):
+        if (function := tool.get("function")) is not None:
+            functions.append(mapping(function))
+        else:
+            # Custom tools (a grammar, say) and those of the future: the text of their definition.
+            total += counter.text(dict(tool))
+    if not functions and not total:
+        return 0
+    total += counter.text(namespace(functions))
+    if counter.model.startswith("gpt-5"):
+        return total + _TOOLS + _TOOLS_GPT5
+    has_system = any(field(message, "role") in ("system", "developer") for message in body["messages"])
+    total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
+    forced = body.get("tool_choice") or body.get("function_call")
+    if isinstance(forced, Mapping):
+        chosen = mapping(field(forced, "function") or forced)
+        total += _FORCED_TOOL + counter.text(chosen.get("name"))
+    return total
+
+
+def _schema_tokens(asked: Any, counter: Counter) -> int:
+    if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
+        # A pydantic class, as the SDK's `parse` takes it and turns it into a schema.
+        described: Mapping[str, Any] = {"name": asked.__name__, "schema": asked.model_json_schema()}
+    else:
+        described = mapping(field(mapping(asked), "json_schema"))
+    if not described:
+        return 0
+    total = _SCHEMA + counter.text(compact_json(billed_schema(described.get("schema") or {})))
+    return total + counter.text(described.get("name")) + counter.text(described.get("description"))
+
+
+CHAT: Final = ChatEndpoint("chat", "/chat/completions")
