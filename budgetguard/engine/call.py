@@ -20,16 +20,9 @@ from budgetguard.engine import paid_answers as charged
 from budgetguard.engine.background import background
 from budgetguard.engine.context import Payer, as_hook, calls_around, current_payer, current_tags, inside_hook
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Abandoned,
-    Answered,
-    NotCharged,
-    Outcome,
-    Preparation,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import Rates

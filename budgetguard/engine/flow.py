@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.provider_call import Fetch, NotCharged, Outcome
+from budgetguard.engine.outcomes import NotCharged, Outcome
+from budgetguard.engine.provider_call import Fetch
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
 logger = logging.getLogger("budgetguard")

@@ -4,53 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Outcome
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Say that the provider answered; what it reported is settled, or the projection if it did not say."""
-
-    reported: Reported
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """Say that a stream ended early: the input and the `seen` output tokens are settled.
-
-    Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
-    that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
-    less is settled, and its input stands for the projected one. `model` is the one that it said it is.
-    """
-
-    seen: int
-    usage: Usage | None = None
-    part: str | None = None
-    reported: Reported | None = None
-    model: str | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NotCharged:
-    """Say that the provider did no work, so the hold is given back."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Say that nobody knows whether the provider charged; `unknown_outcome` decides."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +28,6 @@ class Fetch:
 
 
 Preparation: TypeAlias = Generator[Fetch, Any, None]
-Outcome: TypeAlias = Answered | Abandoned | NotCharged | Unknown
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
 

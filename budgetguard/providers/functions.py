@@ -8,21 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import (
     Projection,
     chat_input_tokens,
     embedding_input_tokens,
     response_input_tokens,
 )
-from budgetguard.engine.provider_call import (
-    Abandoned,
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from budgetguard.engine.background import background
 from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.flow import Work, adrive, drive, finished, invoking, reserving
-from budgetguard.engine.provider_call import NotCharged, Outcome, Unknown
+from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import UnpricedAnswerError
 
 if TYPE_CHECKING:

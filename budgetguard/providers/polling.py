@@ -17,7 +17,7 @@ from budgetguard.engine import background_answers as pending
 from budgetguard.engine.background import background
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Answered, Outcome
+from budgetguard.engine.outcomes import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.pricing.book import AZURE
 from budgetguard.providers.base import Polled

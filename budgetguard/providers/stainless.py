@@ -14,16 +14,9 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    Preparation,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import LearnedCap, Preparation, ProviderCall
 from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.pricing.book import AZURE, FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from budgetguard.engine.background import background, is_inside
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Outcome
+from budgetguard.engine.outcomes import Outcome
 from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.answer_shapes import ItemTally
 from budgetguard.providers.body import Coding, EventWatch, Undone, Watch, knows_coding

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine.provider_call import Abandoned, Answered, Unknown
+from budgetguard.engine.outcomes import Abandoned, Answered, Unknown
 from budgetguard.providers.accumulators import StreamTally
 from budgetguard.providers.answers import reported
 from budgetguard.providers.body import BodyWatch, EventWatch

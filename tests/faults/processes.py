@@ -15,8 +15,9 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine import engine as bookkeeping
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Flow, Step
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection, projected
-from budgetguard.engine.provider_call import Answered, LearnedCap, NotCharged, Outcome, ProviderCall, Unknown
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 from tests.guarded_calls import MODEL, StatusError
