@@ -152,7 +152,7 @@ class Hooks:
     """Hand events to hooks, none of which can touch the call."""
 
     def __init__(self) -> None:
-        self._hooks: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()
+        self.entries: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()
 
     def add(self, hook: Hook, kinds: tuple[type[Event], ...], *, all: bool = False) -> Callable[[], None]:
         """Call `hook` with each event of these kinds (all, if none is named), and return its remover.
@@ -160,15 +160,12 @@ class Hooks:
         A hook may make calls of its own; only hooks that want `all` events hear of those.
         """
         entry = (hook, kinds or (Event,), all)
-        self._hooks = (*self._hooks, entry)
+        self.entries = (*self.entries, entry)
 
         def remove() -> None:
-            self._hooks = tuple(one for one in self._hooks if one is not entry)
+            self.entries = tuple(one for one in self.entries if one is not entry)
 
         return remove
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
 
     def emit(self, event: Event, *, by_hook: bool = False) -> None:
         """Hand one event to the hooks that want it; what a hook raises is logged and goes no further.
@@ -177,7 +174,7 @@ class Hooks:
             event: what happened.
             by_hook: it is of a call that a hook makes.
         """
-        for hook, kinds, all in self._hooks:
+        for hook, kinds, all in self.entries:
             if isinstance(event, kinds) and (all or not by_hook):
                 try:
                     hook(event)

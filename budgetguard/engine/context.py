@@ -140,12 +140,22 @@ class Link:
     lost: Lost | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Frame:
-    """Hold one guarded call that is under way, for the calls made inside it."""
+    """One guarded call that is under way, for the calls made inside it.
+
+    Attributes:
+        call: the call.
+        outer: the frame around this one.
+        generator: the id of the generator's frame whose block this is, and that frame's code: between two
+            steps its caller runs with this current, and is not inside. None for any other function.
+        open: whether calls made here are still inside: not once the block is settled, wherever it is left.
+    """
 
     call: GuardedCall
     outer: Frame | None
+    generator: tuple[int, CodeType] | None = None
+    open: bool = True
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
@@ -186,18 +196,22 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Payer:
-    """Say who pays for a call that is made here.
+class Caller:
+    """Who makes a call here.
 
     Attributes:
         user: the current user, or None.
         runs: the charges of the runs around us, innermost first, each once.
         lost: why nobody can say who pays, so that the call must be refused; None if that is not so.
+        tags: of every `budget_tags` around us, outermost first, each once.
+        by_hook: whether a hook runs around us, or has started what runs here.
     """
 
     user: str | None
     runs: tuple[Charge, ...]
     lost: Lost | None
+    tags: tuple[str, ...]
+    by_hook: bool
 
 
 def current_user() -> str | None:
@@ -210,20 +224,15 @@ def current_user() -> str | None:
 
 def current_tags() -> tuple[str, ...]:
     """Return the tags of every `budget_tags` around us, outermost first, each once."""
-    found = [link.tags for link, lost in _judged() if link.tags and not lost]
-    return tuple(dict.fromkeys(tag for tags in reversed(found) for tag in tags))
+    return current_caller(None).tags
 
 
-def current_runs(engine: object) -> tuple[Charge, ...]:
-    """Return the charges of a bookkeeper's runs around us, innermost first, each once."""
-    return current_payer(engine).runs
-
-
-def current_payer(engine: object) -> Payer:
-    """Return who pays for a bookkeeper's call that is made here."""
+def current_caller(engine: object) -> Caller:
+    """Return who makes an engine's call here."""
     user: str | None = None
     runs: dict[str, Charge] = {}
     unknown: Lost | None = None
+    tags: tuple[str, ...] = ()
     for link, lost in _judged():
         if lost:
             # A user, or a run, that was set further inside says enough.
@@ -235,34 +244,68 @@ def current_payer(engine: object) -> Payer:
             user = link.user
         if link.run is not None and link.engine is engine:
             runs.setdefault(link.run.account, link.run)
+        if link.tags:
+            tags = link.tags + tags
     if user is None and not runs and unknown is None and _stranded:
         unknown = "stranded"
-    return Payer(user, tuple(runs.values()), unknown)
+    unique = tuple(dict.fromkeys(tags)) if tags else tags
+    return Caller(user, tuple(runs.values()), unknown, unique, inside_hook())
 
 
 def calls_around(engine: object) -> tuple[GuardedCall, ...]:
     """Return the calls of one bookkeeper that we are inside, innermost first."""
-    calls = []
+    if _current.frame is None:  # nearly always
+        return ()
+    return tuple(frame.call for frame in _frames_around() if frame.call.engine is engine)
+
+
+def _frames_around() -> Iterator[Frame]:
+    """Yield the frames that we are inside, innermost first."""
     frame = _current.frame
     while frame is not None:
-        if frame.call.engine is engine:
-            calls.append(frame.call)
+        if frame.open and (frame.generator is None or _is_on_stack(*frame.generator)):
+            yield frame
         frame = frame.outer
-    return tuple(calls)
 
 
-def enter_frame(call: GuardedCall) -> Frame:
-    """Begin a guarded call: calls made from here on are inside it."""
+def _is_on_stack(ident: int, code: CodeType) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (id(frame) == ident and frame.f_code is code):
+        frame = frame.f_back
+    return frame is not None
+
+
+def enter_frame(call: GuardedCall, block: FrameType | None = None) -> Frame:
+    """Begin a guarded call: calls made from here on are inside it.
+
+    Args:
+        call: the call.
+        block: the frame of the function in which its `with` stands, if it is a block.
+    """
     _follow()
-    frame = Frame(call, _current.frame)
+    generator = (id(block), block.f_code) if block is not None and _is_generator(block) else None
+    frame = Frame(call, _current.frame, generator)
     _current.frame = frame
     return frame
 
 
 def leave_frame(frame: Frame) -> None:
-    """End a guarded call; in another context than it began in, there is nothing to end."""
+    """Go on outside of a guarded call; in another context than it began in, there is nothing to take out."""
     if _current.frame is frame:
         _current.frame = frame.outer
+
+
+def _frames_to_carry() -> Frame | None:
+    """Return the frames that we are inside as they count elsewhere, where no generator is on the stack."""
+    frame = _current.frame
+    while frame is not None and frame.generator is None:
+        frame = frame.outer
+    if frame is None:  # nearly always
+        return _current.frame
+    carried: Frame | None = None
+    for one in reversed(tuple(_frames_around())):
+        carried = Frame(one.call, carried)
+    return carried
 
 
 def enter_link(
@@ -412,7 +455,7 @@ def _task() -> weakref.ref[Any] | None:
     return None if task is None else weakref.ref(task)
 
 
-def _used_in(frame: FrameType | None) -> FrameType | None:
+def used_in(frame: FrameType | None) -> FrameType | None:
     """Return the frame that enters, or leaves: of the function in which the `with` stands.
 
     Context managers do so on behalf of who uses them, also those that are written as generators.
@@ -561,7 +604,7 @@ def as_hook() -> Iterator[None]:
 
 def surroundings() -> Surroundings | None:
     """Return what is current, or None if nothing is."""
-    link, frame = _current.link, _current.frame
+    link, frame = _current.link, _frames_to_carry()
     if link is not None or _of_generators:
         link = _as_judged()
     return None if link is None and frame is None else Surroundings(link, frame)
@@ -627,11 +670,14 @@ def _task_context() -> Context | None:
     Generators share the context of their callers, or are stepped in new ones. What is copied for a task
     must be what counts here, where it is started.
     """
-    if not _of_generators and not any(link.scope.frame is not None for link in _listed(_current.link)):
+    frame = _frames_to_carry()
+    in_generator = any(link.scope.frame is not None for link in _listed(_current.link))
+    if not _of_generators and not in_generator and frame is _current.frame:
         return None
     link = _as_judged()
     context = copy_context()
     context.run(setattr, _current, "link", link and Link(None, Scope(), link, border="thread"))
+    context.run(setattr, _current, "frame", frame)
     return context
 
 
@@ -660,22 +706,22 @@ class Surrounding:
         return self
 
     def __enter__(self) -> Self:
-        self._enter(_used_in(sys._getframe(1)))
+        self._enter(used_in(sys._getframe(1)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(_used_in(sys._getframe(1)) if _of_generators else None)
+        self._leave(used_in(sys._getframe(1)) if _of_generators else None)
 
     async def __aenter__(self) -> Self:
-        self._enter(_used_in(sys._getframe(1)))
+        self._enter(used_in(sys._getframe(1)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(_used_in(sys._getframe(1)) if _of_generators else None)
+        self._leave(used_in(sys._getframe(1)) if _of_generators else None)
 
     def __call__(self, function: F) -> F:
         if not callable(function) and not isinstance(function, classmethod | staticmethod):

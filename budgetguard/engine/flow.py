@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.outcomes import NotCharged, Outcome
+from budgetguard.engine.outcomes import NEVER_SENT, Outcome
 from budgetguard.engine.provider_call import Fetch
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
@@ -71,7 +71,7 @@ def reserving(call: GuardedCall) -> Flow:
         raise  # refused: nothing is held
     except BaseException:
         # Cancelled or interrupted while reserving: the hold may have been granted, the call was not made.
-        yield _finish(call, NotCharged("interrupted before the call"))
+        yield _finish(call, NEVER_SENT)
         raise
 
 
@@ -120,7 +120,15 @@ class Closed(BaseException):
         self.original = original
 
 
-def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
+def _nothing() -> None:
+    """Be the call of a flow that makes none."""
+
+
+async def _anothing() -> None:
+    """Be the call of a flow that makes none."""
+
+
+def drive(flow: Flow, invoke: Callable[[], Any] = _nothing) -> Any:
     """Carry out a flow in this thread.
 
     An interrupt (Ctrl-C, a signal handler that raises) comes between any two instructions: also here, and
@@ -145,7 +153,7 @@ def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
             send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
 
 
-async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
+async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]] = _anothing) -> Any:
     """Carry out a flow in an event loop (asyncio or trio), store work in worker threads."""
     background.start()
     closing = False
@@ -180,6 +188,16 @@ def _is_over(flow: Flow) -> bool:
 def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
     answer: Awaitable[Any] = step.run() if isinstance(step, Fetch) else invoke()
     return answer
+
+
+async def finish_async(call: GuardedCall, outcome: Outcome) -> None:
+    """Book a call as it ended, off the event loop."""
+    finish = partial(call.finish, outcome)
+    try:
+        await finished(Work(finish, call.blocking))
+    except GeneratorExit:  # the task is being thrown away, and may not wait for anything
+        background.put(finish)
+        raise
 
 
 async def finished(work: Work) -> Any:

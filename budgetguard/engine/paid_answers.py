@@ -28,7 +28,7 @@ _MOST_IDS: Final = 8_192
 _MOST_KEPT: Final = 128
 
 
-class _Charged:
+class PaidAnswers:
     """Remember who paid for which answer."""
 
     def __init__(self) -> None:
@@ -80,24 +80,24 @@ class _Charged:
         return None
 
 
-_charged = _Charged()
+_paid = PaidAnswers()
 
 
 def remember(engine: Engine, user: str, reported: Reported) -> None:
     """Remember that a user has paid for an answer that reported this."""
-    _charged.remember(_payer(engine, user), reported)
+    _paid.remember(_payer(engine, user), reported)
 
 
 def remember_object(engine: Engine, user: str, answer: object) -> None:
     """Remember that a user has paid for this very object."""
     # Small values are one object for everybody.
     if not isinstance(answer, str | bytes | int | float | tuple | frozenset | None):
-        _charged.remember_object(_payer(engine, user), answer)
+        _paid.remember_object(_payer(engine, user), answer)
 
 
-def is_charged(engine: Engine, user: str, answer: object, reported: Reported) -> bool:
+def is_paid(engine: Engine, user: str, answer: object, reported: Reported) -> bool:
     """Tell whether a guarded call has charged an answer to a user already."""
-    return _charged.has(_payer(engine, user), answer, reported)
+    return _paid.has(_payer(engine, user), answer, reported)
 
 
 def _payer(engine: Engine, user: str) -> Payer:
@@ -126,7 +126,7 @@ def _name(payer: Payer, reported: Reported) -> Hashable | None:
 
 def _renew() -> None:
     # A thread of the parent may have held the lock at the fork; in the child nobody would release it.
-    _charged._lock = threading.RLock()
+    _paid._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,12 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.core.accounts import USER, Balance, account_name, check_id
-from budgetguard.core.holds import Hold, Settlement, new_hold_id
 from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.core.windows import Align, duration_ms, parse_duration
-from budgetguard.engine import paid_answers as charged
-from budgetguard.engine.context import current_runs
+from budgetguard.core.windows import Align, parse_duration
+from budgetguard.engine import paid_answers
 from budgetguard.engine.projection import chat_input_tokens, project_chat, project_embeddings
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.providers.answer_shapes import litellm_cost, read_whole
@@ -236,35 +234,14 @@ class BudgetManager:
             found = _counted(model, input_text, output_text)
         elif completion_obj is not None:
             found = _read(completion_obj, model)
-            if charged.is_charged(engine, user, completion_obj, found):
+            if paid_answers.is_paid(engine, user, completion_obj, found):
                 return {"user": self._record(user)}
         else:
             raise ConfigurationError(
                 "update_cost needs the answer (completion_obj=), or model=, input_text= and output_text="
             )
         name, cost = self._priced(found, model, completion_obj)
-        now = engine.now()
-        hold = Hold(
-            id=new_hold_id(now),
-            charges=engine.charges(user, current_runs(engine)),
-            amount=0,
-            on_expiry=0,
-            ttl=duration_ms(engine.settings.hold_ttl),
-            created=now,
-            user=user,
-            model=name,
-            endpoint="update_cost",
-        )
-        engine.post(
-            hold,
-            Settlement(
-                cost,
-                outcome="posted",
-                usage=found.usage,
-                request_id=found.request_id,
-                thresholds=engine.settings.thresholds,
-            ),
-        )
+        engine.post(user, cost, model=name, endpoint="update_cost", reported=found)
         return {"user": self._record(user)}
 
     def get_current_cost(self, user: User) -> float:

@@ -54,7 +54,10 @@ class FunctionCall(ProviderCall):
 
     Attributes:
         more: arguments that the function is called with on top of its caller's.
+        given_cap: the cap on the output that the caller has set, where that is known.
     """
+
+    given_cap: int | None = None
 
     endpoint = "function"
 
@@ -89,10 +92,7 @@ class FunctionCall(ProviderCall):
         self.choices = n if isinstance(n, int) and n > 0 else 1
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        if self._free:
-            rates = Rates.free(self.model, FREE_PROVIDER)
-        else:
-            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
+        rates = self.rates(book)
         more = {"learned_input": learned_cap} if self._row.learns_input else {}
         projection = self._row.project(self._body, self.model, rates, learned_cap(self.model), **more)
         if not self._free:
@@ -108,6 +108,20 @@ class FunctionCall(ProviderCall):
         if self.strict and self._row.cap is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
+
+    def rates(self, book: PriceBook) -> Rates:
+        """Return what the call costs by the unit.
+
+        Raises:
+            UnknownModelError: there is no price.
+        """
+        if self._free:
+            return Rates.free(self.model, FREE_PROVIDER)
+        return book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
+
+    def input_tokens(self) -> int:
+        """Count the tokens of the input."""
+        return _INPUT_TOKENS[self._row.name](self._body, self.model)
 
     def rates_if_known(self, book: PriceBook) -> Rates:
         return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
@@ -176,8 +190,7 @@ class FunctionCall(ProviderCall):
         """
         if self._hides:
             return Answered(Reported(usage=None))
-        tokens = _INPUT_TOKENS[self._row.name](self._body, self.model)
-        usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
+        usage = Usage.of(input_tokens=self.input_tokens(), output_tokens=output_tokens)
         unsaid = frozenset({"output_tokens"} if self._thinks and output_tokens else ())
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 

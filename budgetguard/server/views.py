@@ -31,6 +31,7 @@ from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_na
 from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Clock, Milliseconds
+from budgetguard.engine.holds import derived_id, posting
 from budgetguard.errors import StoreError
 from budgetguard.server.reading import VIEW
 from budgetguard.stores.base import Store
@@ -229,14 +230,6 @@ def _hold(
     """Make the one hold with which a view's account may leave its present state, whatever is done to it."""
     when = report.since if balance is None else balance.updated_ms
     state = f"{account} {when} {'new' if balance is None else balance.spent_nanos}"
-    return Hold(
-        id=f"{when:012x}{hashlib.sha256(state.encode()).hexdigest()[:20]}",
-        charges=charges,
-        amount=0,
-        on_expiry=0,
-        ttl=1,
-        created=when,
-        user=report.user,
-        model=model,
-        endpoint=_ENDPOINT,
+    return posting(
+        when, charges, user=report.user, model=model, endpoint=_ENDPOINT, ident=derived_id(when, state)
     )
