@@ -352,6 +352,7 @@ def direct_call(
     input: object = None,
     input_tokens: int | None = None,
     max_output_tokens: int | None = None,
+    request: Mapping[str, Any] | None = None,
     provider: str | None = None,
     base_url: str | None = None,
     endpoint: str = "call",
@@ -378,6 +379,12 @@ def direct_call(
             raise ConfigurationError(f"{name} must be text, not {value!r}")
     if max_output_tokens is not None:
         _count(max_output_tokens, "max_output_tokens")
+    if request is not None and not isinstance(request, Mapping):
+        raise ConfigurationError(
+            f'request is a mapping such as {{"tools": [...]}}, not {type(request).__name__}'
+        )
+    if request and input_tokens is not None:
+        raise ConfigurationError("request= is counted with messages= or input=: count it into input_tokens")
     endpoint = check_id(endpoint, name="endpoint")
     labels = (tags,) if isinstance(tags, str) else tuple(tags)
     settings = engine.settings
@@ -387,19 +394,19 @@ def direct_call(
         "free": base_url is not None and settings.is_free(base_url),
     }
     name = settings.model_of(model)
-    request: FunctionCall
+    call: FunctionCall
     if input_tokens is not None:
         count = _count(input_tokens, "input_tokens")
-        request = CountedCall(name, count, max_output_tokens, **options)
+        call = CountedCall(name, count, max_output_tokens, **options)
     else:
-        row, body = request_body({}, messages if input is None else input, max_output_tokens)
+        row, body = request_body(request or {}, messages if input is None else input, max_output_tokens)
         cap = None if max_output_tokens is not None else _CAP
-        request = FunctionCall("call", name, row, body, None, cap=cap, **options)
-    request.endpoint = endpoint
-    request.given_cap = max_output_tokens
+        call = FunctionCall("call", name, row, body, None, cap=cap, **options)
+    call.endpoint = endpoint
+    call.given_cap = max_output_tokens
     return BudgetedCall(
         engine,
-        request,
+        call,
         user=None if user is None else check_id(user, name="user"),
         tags=tuple(check_id(tag, name="each tag") for tag in labels),
     )
