@@ -46,6 +46,7 @@ class GuardedCall:
     Attributes:
         booked: Nanos booked for it, None until it is finished.
         output_held: output tokens that its hold is for; None where it needs no more of it.
+        closed: calls made from now on are not inside it, wherever it is still current.
     """
 
     _left: Callable[[], Outcome] | None = None
@@ -82,6 +83,7 @@ class GuardedCall:
         self._followed = False
         self._extensions: list[Hold] = []
         self.booked: Nanos | None = None
+        self.closed = False
         self.output_held: int | None = None
 
     @property
@@ -225,6 +227,7 @@ class GuardedCall:
         left, hold = self._left, self._hold
         if left is None or self._pid != os.getpid():  # a forked child has copies of its parent's calls
             return
+        self.closed = True
         self._finished.acquire(blocking=False)  # whoever comes after this comes too late
         if hold is not None:
             try:

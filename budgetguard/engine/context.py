@@ -149,13 +149,11 @@ class Frame:
         outer: the frame around this one.
         generator: the id of the generator's frame whose block this is, and that frame's code: between two
             steps its caller runs with this current, and is not inside. None for any other function.
-        open: whether calls made here are still inside: not once the block is settled, wherever it is left.
     """
 
     call: GuardedCall
     outer: Frame | None
     generator: tuple[int, CodeType] | None = None
-    open: bool = True
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
@@ -263,7 +261,7 @@ def _frames_around() -> Iterator[Frame]:
     """Yield the frames that we are inside, innermost first."""
     frame = _current.frame
     while frame is not None:
-        if frame.open and (frame.generator is None or _is_on_stack(*frame.generator)):
+        if not frame.call.closed and (frame.generator is None or _is_on_stack(*frame.generator)):
             yield frame
         frame = frame.outer
 
@@ -298,7 +296,7 @@ def leave_frame(frame: Frame) -> None:
 def _frames_to_carry() -> Frame | None:
     """Return the frames that we are inside as they count elsewhere, where no generator is on the stack."""
     frame = _current.frame
-    while frame is not None and frame.generator is None:
+    while frame is not None and frame.generator is None and not frame.call.closed:
         frame = frame.outer
     if frame is None:  # nearly always
         return _current.frame

@@ -234,7 +234,7 @@ class BudgetedCall:
         stage, self._stage = self._stage, "left"
         if self._frame is not None:
             leave_frame(self._frame)
-            self._frame.open = False
+            self._frame.call.closed = True
         if stage != "open":
             return self._noted
         if self._pid != os.getpid():
@@ -257,9 +257,8 @@ class BudgetedCall:
         return call
 
     def _end(self, stage: Stage, call: GuardedCall, outcome: Outcome) -> None:
-        assert self._frame is not None
         self._stage = stage
-        self._frame.open = False
+        call.closed = True
         if self._is_async and call.blocking:
             self._noted = outcome
             call.left_as(outcome)
