@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from budgetguard import events
 from budgetguard.core.holds import Charge, Hold
@@ -118,7 +119,8 @@ class GuardedCall:
         """
         engine, request = self.engine, self.request
         self._project()
-        free = self._is_free()
+        # Free is a call whose model is, and every other that may answer, and what is billed beside tokens.
+        free = not self._projection.cost and self._rates.is_free
         charged = not free or self._rates.is_unknown
         if charged and (self._user is None or self._lost is not None):
             engine.check_payer(self._user, self._lost, request.model)
@@ -174,7 +176,8 @@ class GuardedCall:
     def grip(self) -> object:
         """Return what is to be kept, from before it reserves, by whoever goes on with it."""
         grip = _Grip()
-        self.keep(grip)
+        self._left = _never_sent
+        self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
         return grip
 
     def keep(self, grip: object) -> None:
@@ -253,14 +256,15 @@ class GuardedCall:
 
     def _book(self, outcome: Outcome, hold: Hold) -> None:
         # What a hook's own call does tells no hooks, wherever it is booked: in the background, say.
-        with as_hook() if self._by_hook and not inside_hook() else nullcontext():
+        with as_hook() if self._by_hook and not inside_hook() else _NO_HOOK:
             # Tries that were lost on the way cost what an unknown outcome does, whatever the last one did.
             lost = min(self.request.lost_tries * hold.on_expiry, MAX_NANOS)
             if self._paid_inside or (isinstance(outcome, NotCharged) and not lost):
                 self._void(outcome, hold)
             else:
                 self._settle(outcome, hold, lost)
-        self._give_back_extensions()
+        if self._extensions:
+            self._give_back_extensions()
 
     def _void(self, outcome: Outcome, hold: Hold) -> None:
         reason = outcome.reason if isinstance(outcome, NotCharged) else "calls inside it paid"
@@ -376,10 +380,6 @@ class GuardedCall:
         charges = self.engine.charges(facts)
         return charges if charged else tuple(replace(charge, required=False) for charge in charges)
 
-    def _is_free(self) -> bool:
-        """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
-        return not self._projection.cost and self._rates.is_free
-
     def _ceiling(self) -> int:
         settings = self.engine.settings
         if settings.strict_ceiling is not None:
@@ -425,6 +425,9 @@ class GuardedCall:
         if policy == "charge":
             return self._projection.cost
         return self._projection.input_cost if policy == "input" else 0
+
+
+_NO_HOOK: Final = nullcontext()
 
 
 class _Grip:

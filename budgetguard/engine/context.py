@@ -247,7 +247,8 @@ def current_caller(engine: object) -> Caller:
     if user is None and not runs and unknown is None and _stranded:
         unknown = "stranded"
     unique = tuple(dict.fromkeys(tags)) if tags else tags
-    return Caller(user, tuple(runs.values()), unknown, unique, inside_hook())
+    by_hook = _current.link is not None and inside_hook()
+    return Caller(user, tuple(runs.values()), unknown, unique, by_hook)
 
 
 def calls_around(engine: object) -> tuple[GuardedCall, ...]:
@@ -280,7 +281,8 @@ def enter_frame(call: GuardedCall, block: FrameType | None = None) -> Frame:
         call: the call.
         block: the frame of the function in which its `with` stands, if it is a block.
     """
-    _follow()
+    if not _followed:
+        _follow()
     generator = (id(block), block.f_code) if block is not None and _is_generator(block) else None
     frame = Frame(call, _current.frame, generator)
     _current.frame = frame
@@ -327,7 +329,8 @@ def enter_link(
         tags: see `Link`.
         hook: see `Link`.
     """
-    _follow()
+    if not _followed:
+        _follow()
     outer = _current.link
     if _of_generators:
         outer = _seen_from(_on_stack(), outer)
@@ -353,7 +356,8 @@ def leave_link(owner: object, frame: FrameType | None = None) -> None:
     link = _current.link
     if not _of_generators and link is not None and link.owner is owner:  # nearly always
         link.scope.open = False
-        _current.link = _not_lent(link.outer)
+        outer = link.outer
+        _current.link = outer if outer is None or not outer.lent else _not_lent(outer)
         return
     scope = _scope_of(owner, frame)
     if scope is None:  # entered in another context
@@ -654,9 +658,8 @@ _CARRIED_CODE: Final = _carried.__code__
 
 
 def _follow() -> None:
-    if not _followed:
-        follow(surroundings, within, within_thread, _task_context, _forget)
-        _followed.append(True)
+    follow(surroundings, within, within_thread, _task_context, _forget)
+    _followed.append(True)
 
 
 _followed: list[bool] = []
@@ -688,16 +691,12 @@ def _forget() -> None:
 class Surrounding:
     """Be a `with`, an `async with` and a decorator, all of which mean the same.
 
-    Subclasses say what entering and leaving does; one object may be entered many times, also at once.
+    Subclasses say what entering does; one object may be entered many times, also at once.
     """
 
     def _enter(self, frame: FrameType | None) -> None:
         """Enter, see `enter_link`."""
         raise NotImplementedError
-
-    def _leave(self, frame: FrameType | None) -> None:
-        """Leave, see `leave_link`."""
-        leave_link(self, frame)
 
     def _again(self) -> Surrounding:
         """Return what one call of a decorated function enters."""
@@ -710,7 +709,7 @@ class Surrounding:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(used_in(sys._getframe(1)) if _of_generators else None)
+        leave_link(self, used_in(sys._getframe(1)) if _of_generators else None)
 
     async def __aenter__(self) -> Self:
         self._enter(used_in(sys._getframe(1)))
@@ -719,7 +718,7 @@ class Surrounding:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(used_in(sys._getframe(1)) if _of_generators else None)
+        leave_link(self, used_in(sys._getframe(1)) if _of_generators else None)
 
     def __call__(self, function: F) -> F:
         if not callable(function) and not isinstance(function, classmethod | staticmethod):
@@ -733,7 +732,7 @@ class Surrounding:
         try:
             yield
         finally:
-            self._leave(None)
+            leave_link(self)
 
     def _around(self, wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
         entered = self._again()

@@ -31,7 +31,7 @@ from budgetguard.core.holds import (
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.usage import Reported
 from budgetguard.core.windows import duration_ms
-from budgetguard.engine import at_exit, runlog, telling
+from budgetguard.engine import at_exit, paid_answers, runlog, telling
 from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import Lost, current_caller
 from budgetguard.engine.holds import posting
@@ -73,6 +73,7 @@ class Engine:
     Attributes:
         settings: those in force.
         project: whose accounts these are.
+        books: names the balances that are kept, see `paid_answers`.
         hold_ttl: milliseconds that a hold lives without word of its call.
         prices: what models cost.
         hooks: who is told of events.
@@ -102,6 +103,7 @@ class Engine:
         self.hold_ttl = duration_ms(settings.hold_ttl)
         given = settings.store
         self.project = settings.project or (DEFAULT_PROJECT if isinstance(given, str) else given.project)
+        self.books = paid_answers.books_of(self)
 
     @property
     def place(self) -> str:

@@ -29,7 +29,7 @@ logger = logging.getLogger("budgetguard")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Do something short with the store. It is finished even if the caller is cancelled meanwhile.
+    """A short piece of work with the store, which is finished even if the caller is cancelled meanwhile.
 
     Attributes:
         run: what to do.
@@ -42,7 +42,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Invoke:
-    """Make the call itself."""
+    """The call itself."""
 
 
 Step: TypeAlias = Work | Fetch | Invoke
@@ -66,7 +66,7 @@ def reserving(call: GuardedCall) -> Flow:
     if (preparation := call.prepare()) is not None:
         yield from preparation
     try:
-        yield Work(call.reserve, call.blocking)
+        yield Work(call.reserve, call.engine.blocking)
     except BudgetGuardError:
         raise  # refused: nothing is held
     except BaseException:
@@ -109,7 +109,7 @@ def invoking(call: GuardedCall) -> Flow:
 
 
 def _finish(call: GuardedCall, outcome: Outcome) -> Work:
-    return Work(partial(call.finish, outcome), call.blocking)
+    return Work(partial(call.finish, outcome), call.engine.blocking)
 
 
 class Closed(BaseException):

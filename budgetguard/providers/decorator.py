@@ -61,9 +61,6 @@ class Budgeted:
     ) -> None:
         self._engine = engine
         self._name = getattr(_plain(function), "__qualname__", None) or type(function).__name__
-        for name in options:
-            if name not in _OPTIONS:
-                raise TypeError(f"@budgeted has no option {name!r}: there are {', '.join(_OPTIONS)}")
         self._model = options.get("model")
         self._input = options.get("input")
         self._usage = options.get("usage")
@@ -178,7 +175,14 @@ def budgeted(
     function: Callable[..., Any] | None,
     **options: Unpack[BudgetedOptions],
 ) -> Any:
-    """Guard a function, or return a decorator that does."""
+    """Guard a function, or return a decorator that does.
+
+    Raises:
+        TypeError: an option that there is not.
+    """
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(f"@budgeted has no option {name!r}: there are {', '.join(_OPTIONS)}")
 
     def guard(function: Callable[..., Any]) -> Any:
         return Decorated(function, Budgeted(engine, function, options))
