@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, 
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_tags, budget_user, current_user
-from budgetguard.engine.runs import Run
+from budgetguard.engine.context import current_user
+from budgetguard.engine.surrounding import Run, budget_tags, budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,

@@ -14,8 +14,7 @@ from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_na
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import to_nanos, to_usd
 from budgetguard.core.windows import Align, Milliseconds, calendar_start
-from budgetguard.engine.context import budget_user
-from budgetguard.engine.runs import Run
+from budgetguard.engine.surrounding import Run, budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.stores.base import Store

@@ -33,9 +33,10 @@ from budgetguard.core.usage import Reported
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine import at_exit, paid_answers, runlog, telling
 from budgetguard.engine.background import Dropped, background
-from budgetguard.engine.context import Lost, current_caller
+from budgetguard.engine.context import current_caller
 from budgetguard.engine.holds import posting
 from budgetguard.engine.learning import Learned
+from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
 from budgetguard.engine.payers import Books, CallFacts, ProcessCap, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account

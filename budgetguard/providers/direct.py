@@ -16,9 +16,10 @@ from budgetguard.core.money import to_nanos, to_usd
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.context import Frame, enter_frame, leave_frame, used_in
+from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, finish_async, reserving
+from budgetguard.engine.links import Frame, used_in
 from budgetguard.engine.outcomes import UNREADABLE, Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected
 from budgetguard.engine.provider_call import LearnedCap

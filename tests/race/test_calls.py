@@ -20,9 +20,9 @@ import pytest
 from budgetguard.config import Settings
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.projection import project_chat
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.patching import patch, unpatch
