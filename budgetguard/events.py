@@ -1,4 +1,4 @@
-"""What happens to calls and budgets, one frozen object each, handed to hooks.
+"""Events: what happens to calls and budgets, one frozen object each, handed to hooks.
 
 Money is USD as Decimal. No event carries text of a prompt or an answer.
 """
@@ -19,7 +19,7 @@ logger = logging.getLogger("budgetguard")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Hold what every event has.
+    """What every event has.
 
     Attributes:
         at: when, by the guard's clock (aware, UTC).
@@ -50,7 +50,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEvent(Event):
-    """Hold what every event of one call has.
+    """What every event of one call has.
 
     Attributes:
         hold_id: the hold's id, the same through the call's life.
@@ -63,7 +63,7 @@ class CallEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projected(CallEvent):
-    """Say what a call will cost at most: `cost`, for `usage`; `cap_assumed` if the request set no cap.
+    """A call was projected: it costs at most `cost`, for `usage`; `cap_assumed` if the request set no cap.
 
     `output_cap` is the cap on the output tokens of each choice, None where there is none. In strict mode
     a call whose cap does not fit is projected again with a lower one, under the same hold id.
@@ -77,7 +77,7 @@ class Projected(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held(CallEvent):
-    """Say that `amount` is set aside on `accounts`."""
+    """`amount` was set aside on `accounts`."""
 
     amount: Decimal
     accounts: tuple[str, ...]
@@ -85,7 +85,7 @@ class Held(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(CallEvent):
-    """Say that a call was not made: `account` had `available`, and `cost` was projected."""
+    """A call was not made: `account` had `available`, and `cost` was projected."""
 
     account: str
     cost: Decimal
@@ -97,13 +97,13 @@ class Refused(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(CallEvent):
-    """Say that `cost` is booked.
+    """`cost` was booked.
 
     Attributes:
         cost: USD.
         held: USD that had been set aside.
         usage: what the provider reported; None where it reported nothing.
-        estimated: the cost is the projection's, because nothing better is known.
+        estimated: the cost is the projection's, or partly so, because nothing better is known.
         outcome: `answered`, `abandoned`, `failed`, `unknown` or `posted`.
         request_id: the provider's id of the answer.
     """
@@ -118,7 +118,7 @@ class Settled(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voided(CallEvent):
-    """Say that `held` is given back: the call did no work, or calls inside it paid."""
+    """`held` was given back: the call did no work, or calls inside it paid."""
 
     held: Decimal
     reason: str
@@ -126,7 +126,7 @@ class Voided(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired(Event):
-    """Say that a hold ended without word of its call, and that `booked` was charged for it."""
+    """A hold expired without word of its call, and `booked` was charged for it."""
 
     hold_id: str
     accounts: tuple[str, ...]
@@ -136,7 +136,7 @@ class Expired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdCrossed(Event):
-    """Say, once a window, that `account` has spent `threshold` percent of its limit."""
+    """`account` has spent `threshold` percent of its limit; told once a window."""
 
     account: str
     threshold: int
@@ -149,7 +149,7 @@ Hook: TypeAlias = Callable[[Event], object]
 
 
 class Hooks:
-    """Hand events to hooks, none of which can touch the call."""
+    """The hooks that events are handed to; none of them can touch the call."""
 
     def __init__(self) -> None:
         self.entries: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()

@@ -29,7 +29,7 @@ def finish_at_exit() -> None:
 
 
 def mind_end() -> None:
-    """Have this process finish at its end if it is one that ends without `atexit`."""
+    """Arrange that a process which ends without `atexit` is finished as well."""
     global _minded_in
     if _minded_in == os.getpid():
         return

@@ -181,7 +181,7 @@ class GuardedCall:
         return grip
 
     def keep(self, grip: object) -> None:
-        """Have this finished by what is known of it once `grip` is garbage, from before it reserves."""
+        """Finish this by what is known of it once `grip` is garbage; from before it reserves."""
         self._left = _never_sent
         self._watch(grip)
 
@@ -338,7 +338,7 @@ class GuardedCall:
             paid_answers.remember_object(self.engine, self._user, answer)
 
     def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
-        """Have this finished in the background if a thing becomes garbage before.
+        """Finish this in the background if a thing becomes garbage before.
 
         Returns a function that calls that off, and tells whether it was still to come. A forked child
         drops copies of what its parent still uses, so there nothing happens.

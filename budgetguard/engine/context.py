@@ -114,7 +114,7 @@ def current_caller(engine: object) -> Caller:
 
 
 def calls_around(engine: object) -> tuple[GuardedCall, ...]:
-    """Return the calls of one bookkeeper that we are inside, innermost first."""
+    """Return the calls of one engine that we are inside, innermost first."""
     if current.frame is None:  # nearly always
         return ()
     return tuple(frame.call for frame in _frames_around() if frame.call.engine is engine)
@@ -262,7 +262,7 @@ def inside_hook() -> bool:
 
 @contextmanager
 def as_hook() -> Iterator[None]:
-    """Have what is called inside be a hook's."""
+    """Mark what is called inside as a hook's."""
     owner = object()
     enter_link(owner, hook=True)
     try:

@@ -113,7 +113,7 @@ def _finish(call: GuardedCall, outcome: Outcome) -> Work:
 
 
 class Closed(BaseException):
-    """Stand for a GeneratorExit inside a flow: `yield from` would close the flow instead of asking it."""
+    """A GeneratorExit inside a flow: `yield from` would close the flow instead of asking it."""
 
     def __init__(self, original: GeneratorExit) -> None:
         super().__init__("closed")
@@ -121,11 +121,11 @@ class Closed(BaseException):
 
 
 def _nothing() -> None:
-    """Be the call of a flow that makes none."""
+    """Make no call."""
 
 
 async def _anothing() -> None:
-    """Be the call of a flow that makes none."""
+    """Make no call."""
 
 
 def drive(flow: Flow, invoke: Callable[[], Any] = _nothing) -> Any:
@@ -201,7 +201,7 @@ async def finish_async(call: GuardedCall, outcome: Outcome) -> None:
 
 
 async def finished(work: Work) -> Any:
-    """Do the work to its end, then raise the cancellation that came meanwhile, if one did."""
+    """Finish the work, then raise the cancellation that came meanwhile, if one did."""
     if not work.blocking:
         return work.run()
     try:

@@ -50,7 +50,7 @@ _RUN_JOBS: Final = frozenset(
 
 
 class Scope:
-    """Hold what is known of one entering: where, and whether it is over. Shared by all copies of its link.
+    """Where something was entered, and whether that is over. Shared by all copies of its link.
 
     Attributes:
         open: whether it is still entered.
@@ -81,7 +81,7 @@ class Scope:
 
 @dataclass(slots=True, eq=False)  # a frozen one takes 2 us to make, for each `with`
 class Link:
-    """Hold one `with` in the chain of those around us. Never changed: contexts and threads share it.
+    """One `with` in the chain of those around us. Never changed: contexts and threads share it.
 
     Attributes:
         owner: what was entered.
@@ -139,7 +139,7 @@ current = _Current()
 
 
 class _Job(threading.local):
-    """Hold what was current when the job was submitted that runs in this thread; None outside of jobs.
+    """What was current when the job that runs in this thread was submitted; None outside of jobs.
 
     Many jobs run in a context of their own (`asyncio.to_thread`), which does not say where it was copied.
     """
@@ -164,7 +164,7 @@ carriers: set[CodeType] = set()
 
 
 def follow_threads() -> None:
-    """Have threads, jobs and tasks carry what is current, from now on."""
+    """Let threads, jobs and tasks carry what is current, from now on."""
     from budgetguard.engine.threads import follow
 
     follow()

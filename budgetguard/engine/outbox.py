@@ -33,7 +33,7 @@ _MOST_UNKNOWN: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Unsent:
-    """Hold one settlement, the store that shall take it (None: the present one), and its spool."""
+    """One settlement, the store that shall take it (None: the present one), and its spool."""
 
     store: Store | None
     hold: Hold
@@ -42,7 +42,7 @@ class _Unsent:
 
 
 class Outbox:
-    """Keep what could not be sent, and send it again: after 1 s, then 2 s, up to every 30 s.
+    """Settlements that could not be sent; they are sent again after 1 s, then 2 s, up to every 30 s.
 
     Args:
         present: opens the present store, or raises StoreError.

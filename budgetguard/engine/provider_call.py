@@ -1,4 +1,4 @@
-"""One call as its adapter reads it: how to project it, and how it ended."""
+"""A call as its adapter reads it: how to project it, and how it ended."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask the provider for something that costs nothing, and that the projection needs.
+    """A request that costs nothing, for something that the projection needs.
 
     Attributes:
-        run: asks; of an async client it returns an awaitable.
+        run: sends it; of an async client it returns an awaitable.
     """
 
     run: Callable[[], Any]
@@ -86,7 +86,7 @@ class ProviderCall(ABC):
 
     @abstractmethod
     def outcome(self, answer: Any) -> Outcome:
-        """Say how a call ended that returned this.
+        """Classify the outcome of a call that returned `answer`.
 
         Raises:
             UnpricedAnswerError: no cost can be read from it.
@@ -94,7 +94,7 @@ class ProviderCall(ABC):
 
     @abstractmethod
     def outcome_of_error(self, error: BaseException) -> Outcome:
-        """Say how a call ended that raised this."""
+        """Classify the outcome of a call that raised `error`."""
 
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         """Take over an answer that is still running, and return it, guarded; None if it is complete.

@@ -1,4 +1,4 @@
-"""What a refusal says: who refused, with which numbers, and what to do about it."""
+"""The errors of refusals: which account refused, with which numbers, and what to do about it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Surrounding:
-    """Be a `with`, an `async with` and a decorator, all of which mean the same.
+    """A `with`, an `async with` and a decorator, all of which mean the same.
 
     Subclasses say what entering does; one object may be entered many times, also at once.
     """

@@ -1,4 +1,4 @@
-"""What an engine tells of: answers of the store as events for hooks, refusals as errors."""
+"""What a store answered, as events for hooks, and refusals as errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def emit_call(engine: Engine, kind: type[events.CallEvent], hold: Hold, **values
 
 
 def tell_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
-    """Tell of holds that were found expired."""
+    """Emit an event for each hold that was found expired."""
     for expiry in expiries:
         emit(
             engine,
@@ -60,7 +60,7 @@ def tell_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
 def tell_settled(
     engine: Engine, hold: Hold, settlement: Settlement, answer: Settled, *, estimated: bool
 ) -> None:
-    """Tell of a settlement, and of what the store found with it."""
+    """Emit the events of a settlement, and of what the store found with it."""
     tell_expiries(engine, answer.expired)
     if engine.hooks.entries and not answer.repeated and settlement.state == "settled":
         emit_call(
@@ -89,7 +89,7 @@ def tell_settled(
 
 
 def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError:
-    """Tell of a refusal, and return the error that says it.
+    """Emit the event of a refusal, and return its error.
 
     Args:
         engine: whose store refused.

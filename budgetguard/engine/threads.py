@@ -1,4 +1,4 @@
-"""Hand what is current to plain threads and to the jobs of thread pools, which start with an empty context.
+"""What is current, carried to plain threads and the jobs of thread pools, which start with an empty context.
 
 Installed when something first becomes current, never by importing. Only our own variables travel;
 other libraries' context stays as Python leaves it. Others wrap the same methods (tracers, error
@@ -63,7 +63,7 @@ def within(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
 
 
 def within_thread(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
-    """Do as `within`, for all of a thread, which lives on when the `with` around its start is left."""
+    """Do as `within` for all of a thread, which lives on when the `with` around its start is left."""
     return _carried(carried, call, "thread")
 
 
@@ -225,7 +225,7 @@ class _Carrier:
 
 
 class _Items(Iterator[Any]):
-    """Step through an iterator, for whom it was given to a pool by."""
+    """An iterator whose steps belong to whoever gave it to a pool."""
 
     def __init__(self, items: Iterator[Any], carried: Surroundings | None) -> None:
         self._items = items

@@ -1,4 +1,4 @@
-"""Take over the users of LiteLLM's `user_cost.json`, once, however often it is run."""
+"""Import the users of LiteLLM's `user_cost.json`, once, however often it is run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LATEST: Final = 32_503_680_000
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Hold what an import did.
+    """What an import did.
 
     Attributes:
         created: users who were made.

@@ -163,7 +163,7 @@ class BudgetedCall:
         self._end("voided", self._open("void"), NotCharged(reason))
 
     def extend(self, output_tokens: int) -> None:
-        """Tell how many output tokens a stream has written so far; holds more once that exceeds the hold.
+        """Report the output tokens that a stream has written so far; holds more once they exceed the hold.
 
         Raises:
             BudgetExceededError: no account has more, and `on_stream_exceeded` is `stop`.
