@@ -75,8 +75,10 @@ __all__ = [
     "default_guard",
     "log_events",
     "on",
+    "patch_anthropic",
     "patch_openai",
     "register_price",
+    "unpatch_anthropic",
     "unpatch_openai",
     "wrap",
 ]
@@ -124,6 +126,8 @@ budget = _of_default(Guard.budget)
 call = _of_default(Guard.call)
 patch_openai = _of_default(Guard.patch_openai)
 unpatch_openai = _of_default(Guard.unpatch_openai)
+patch_anthropic = _of_default(Guard.patch_anthropic)
+unpatch_anthropic = _of_default(Guard.unpatch_anthropic)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)

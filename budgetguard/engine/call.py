@@ -13,6 +13,7 @@ from typing import Final
 
 from budgetguard import events
 from budgetguard.core.holds import Charge, Hold
+from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.engine import background_answers, paid_answers
@@ -111,6 +112,7 @@ class GuardedCall:
         """Return the steps to take before `reserve`, None if there are none."""
         return self.request.prepare(self.engine.prices, self.engine.learned_cap)
 
+    @of_books
     def reserve(self) -> None:
         """Project the cost, and set it aside; calls around this one give back what they hold.
 
@@ -203,6 +205,7 @@ class GuardedCall:
         if self._left is not None:
             self._left = partial(self.request.outcome, answer)
 
+    @of_books
     def finish(self, outcome: Outcome) -> None:
         """Book the call as it ended. Counts once, whoever comes first; never raises.
 
@@ -298,6 +301,7 @@ class GuardedCall:
         if self._user is not None and isinstance(outcome, Answered):
             paid_answers.remember(engine, self._user, outcome.reported)
 
+    @of_books
     def extend(self, seen: int) -> None:
         """Hold more for a stream that has written so many output tokens, more than its hold is for.
 
