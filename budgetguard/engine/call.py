@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from budgetguard import events
-from budgetguard.core.holds import Charge, Hold
+from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
 from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.core.usage import Usage
@@ -21,12 +21,12 @@ from budgetguard.engine.background import background
 from budgetguard.engine.booking import booking_of
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.holds import hold_again, new_hold
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
-from budgetguard.engine.payers import CallFacts
+from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
+from budgetguard.engine.telling import emit_call
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import Rates
 from budgetguard.tokens.output_limits import output_limit
@@ -46,6 +46,7 @@ class GuardedCall:
         tags: labels of this call beside the current ones.
 
     Attributes:
+        projection: what it will cost at most, once it is reserved.
         booked: Nanos booked for it, None until it is finished.
         output_held: output tokens that its hold is for; None where it needs no more of it.
         closed: calls made from now on are not inside it, wherever it is still current.
@@ -78,7 +79,7 @@ class GuardedCall:
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._rates: Rates
-        self._projection: Projection
+        self.projection: Projection
         self._hold: Hold | None = None
         self._refused: Hold | None = None
         self._rebooked: Hold | None = None
@@ -103,14 +104,9 @@ class GuardedCall:
         """Whether calls inside this one have paid, so that this one does not."""
         return bool(self._paid_inside)
 
-    @property
-    def projection(self) -> Projection:
-        """What it will cost at most."""
-        return self._projection
-
     def prepare(self) -> Preparation | None:
         """Return the steps to take before `reserve`, None if there are none."""
-        return self.request.prepare(self.engine.prices, self.engine.learned_cap)
+        return self.request.prepare(self.engine.prices, self.engine.learned.cap)
 
     @of_books
     def reserve(self) -> None:
@@ -122,14 +118,14 @@ class GuardedCall:
         engine, request = self.engine, self.request
         self._project()
         # Free is a call whose model is, and every other that may answer, and what is billed beside tokens.
-        free = not self._projection.cost and self._rates.is_free
+        free = not self.projection.cost and self._rates.is_free
         charged = not free or self._rates.is_unknown
         if charged and (self._user is None or self._lost is not None):
             engine.check_payer(self._user, self._lost, request.model)
-        fits = request.strict and self._projection.cap_assumed and request.takes_cap and not free
+        fits = request.strict and self.projection.cap_assumed and request.takes_cap and not free
         if fits:
             self._cap(self._ceiling())
-        projection = self._projection
+        projection = self.projection
         if projection.cost > MAX_NANOS:
             raise ConfigurationError(
                 f"this call to {request.model} is projected at {format_usd(projection.cost)}, "
@@ -159,8 +155,8 @@ class GuardedCall:
         for outer in self._around:
             outer._paid_inside.add(hold.id)
         self.output_held = projection.output_tokens if granted and projection.cost else None
-        if granted and fits and self._projection.output_cap is not None:
-            request.write_cap(self._projection.output_cap)
+        if granted and fits and self.projection.output_cap is not None:
+            request.write_cap(self.projection.output_cap)
 
     def owe(self) -> BudgetGuardError | None:
         """Reserve for what the provider has begun unasked: refused or not, its cost will be booked.
@@ -175,20 +171,19 @@ class GuardedCall:
             return error
         return None
 
-    def grip(self) -> object:
-        """Return what is to be kept, from before it reserves, by whoever goes on with it."""
-        grip = _Grip()
+    def keep(self, grip: object = None) -> object:
+        """Finish this by what is known of it once its grip is garbage; from before it reserves.
+
+        Args:
+            grip: what whoever goes on with it keeps; a new object by default.
+
+        Returns:
+            The grip.
+        """
+        grip = grip or _Grip()
         self._left = _never_sent
         self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
         return grip
-
-    def keep(self, grip: object) -> None:
-        """Finish this by what is known of it once `grip` is garbage; from before it reserves."""
-        self._left = _never_sent
-        self._watch(grip)
-
-    def _watch(self, thing: object) -> None:
-        self.engine.under_way[id(self)] = self, background.watch(thing, self.finish_left)
 
     def sent(self) -> None:
         """Note that it may be sent from now on."""
@@ -283,12 +278,12 @@ class GuardedCall:
             outcome,
             self.request,
             self._rates,
-            self._projection,
+            self.projection,
             cost_of_unknown=hold.on_expiry,
             thresholds=engine.settings.thresholds,
         )
         for key, tokens in booking.observed:
-            engine.observe(key, tokens)
+            engine.learned.observe(key, tokens)
         if lost:
             booking = booking.with_lost_tries(lost)
         if self._given_back:
@@ -308,7 +303,7 @@ class GuardedCall:
         Raises:
             BudgetExceededError: no account has more, and the settings say `stop`.
         """
-        hold, engine, projection = self._hold, self.engine, self._projection
+        hold, engine, projection = self._hold, self.engine, self.projection
         if hold is None or self._given_back or self.output_held is None:
             self.output_held = None
             return
@@ -355,12 +350,8 @@ class GuardedCall:
         self._followed = True
         if self._left is not None:
             self._left = outcome
-            self._watch(thing)
+            self.engine.under_way[id(self)] = self, background.watch(thing, self.finish_left)
         return background.when_dropped(thing, finish)
-
-    def unreadable(self) -> Outcome:
-        """Return the outcome of a call that was answered, but whose answer tells no cost."""
-        return UNREADABLE
 
     def _give_back(self) -> None:
         if not self._given_back and self._hold is not None:
@@ -370,34 +361,34 @@ class GuardedCall:
     def _project(self) -> None:
         engine, request = self.engine, self.request
         try:
-            self._rates, self._projection = request.project(engine.prices, engine.learned_cap)
+            self._rates, self.projection = request.project(engine.prices, engine.learned.cap)
         except UnknownModelError:
             if engine.settings.unknown_model == "error":
                 raise
             self._rates = request.rates_if_known(engine.prices)
-            self._projection = Projection(request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+            self.projection = Projection(request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
     def _charges(self, charged: bool) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
         request = self.request
         facts = CallFacts(self._user, self._runs, request.model, request.endpoint, self._tags)
-        charges = self.engine.charges(facts)
+        charges = charges_for(facts, self.engine)
         return charges if charged else tuple(replace(charge, required=False) for charge in charges)
 
     def _ceiling(self) -> int:
         settings = self.engine.settings
         if settings.strict_ceiling is not None:
             return settings.strict_ceiling
-        shown = self._projection.input_tokens - self._projection.reserve
+        shown = self.projection.input_tokens - self.projection.reserve
         return max(settings.strict_floor, output_limit(self.request.model, shown))
 
     def _cap(self, cap: int) -> None:
-        self._projection = self._projection.with_cap(cap, self.request.choices)
+        self.projection = self.projection.with_cap(cap, self.request.choices)
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
         assert self._hold is not None
-        projection, choices = self._projection, self.request.choices
+        projection, choices = self.projection, self.request.choices
         low, high = self.engine.settings.strict_floor, (projection.output_cap or 0) - 1
         if high < low:
             return None
@@ -406,18 +397,16 @@ class GuardedCall:
             fits = projection.with_cap(middle, choices).cost <= available
             low, high = (middle, high) if fits else (low, middle - 1)
         self._cap(low)
-        self._hold = replace(self._hold, amount=self._projection.cost, on_expiry=self._cost_of_unknown())
+        self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())
         self._tell_projected(self._hold)
         return self._hold
 
     def _tell_projected(self, hold: Hold) -> None:
-        projection = self._projection
-        self.engine.emit(
+        projection = self.projection
+        emit_call(
+            self.engine,
             events.Projected,
-            user=self._user,
-            model=self.request.model,
-            hold_id=hold.id,
-            endpoint=self.request.endpoint,
+            hold,
             cost=to_usd(projection.cost),
             usage=projection.usage,
             cap_assumed=projection.cap_assumed,
@@ -427,8 +416,8 @@ class GuardedCall:
     def _cost_of_unknown(self) -> Nanos:
         policy = self.engine.settings.unknown_outcome
         if policy == "charge":
-            return self._projection.cost
-        return self._projection.input_cost if policy == "input" else 0
+            return self.projection.cost
+        return self.projection.input_cost if policy == "input" else 0
 
 
 _NO_HOOK: Final = nullcontext()

@@ -18,7 +18,7 @@ is found is judged before it counts:
   goes on without a user. Nobody can see who that is, so calls without a user are refused until it is left.
 
 Nearly always none of this is so: every link was entered by the task that looks, in no generator. Then the
-chain counts as it is (`_entered_here`); all else is judged link by link (`_judge`).
+chain counts as it is (`judged`); all else is judged link by link (`_judge`).
 """
 
 from __future__ import annotations
@@ -172,31 +172,25 @@ def frames_to_carry() -> Frame | None:
 
 def judged() -> Iterable[tuple[Link, Lost | None]]:
     """Return the links around us, innermost first, each with why it is lost, if it is; borders as well."""
-    link = current.link
-    if not of_generators and (entered_here := _entered_here(link)) is not None:  # nearly always
-        return entered_here
-    return _judge(link)
-
-
-def _entered_here(link: Link | None) -> list[tuple[Link, None]] | None:
-    """Return a chain of which all was entered by this task and is in no generator; None for any other."""
+    first = link = current.link
+    if of_generators:
+        return _judge(first)
     found: list[tuple[Link, None]] = []
     if link is None:
         return found
     task, thread = task_here(), threading.get_ident()
     while link is not None:
         scope = link.scope
-        if scope.task is not task or scope.thread != thread or scope.frame is not None:
-            return None
-        if link.border is not None or link.lost is not None:
-            return None
+        is_here = scope.task is task and scope.thread == thread and scope.frame is None
+        if not is_here or link.border is not None or link.lost is not None:
+            return _judge(first)
         found.append((link, None))
         link = link.outer
-    return found
+    return found  # nearly always
 
 
 def _judge(link: Link | None) -> Iterator[tuple[Link, Lost | None]]:
-    """Yield what `judged` returns, of any chain."""
+    """Yield what `judged` returns, of a chain that may be from elsewhere."""
     running: tuple[Link, ...] = ()
     if of_generators:
         running = on_stack()

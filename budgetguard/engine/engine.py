@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from budgetguard import events
 from budgetguard.config import DEFAULT_PROJECT, Settings
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import (
     VOID,
-    Charge,
     Granted,
     Hold,
     Refused,
@@ -27,6 +26,7 @@ from budgetguard.core.holds import (
     Settled,
     Settlement,
     UnknownAccount,
+    new_hold,
 )
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.usage import Reported
@@ -34,11 +34,10 @@ from budgetguard.core.windows import duration_ms
 from budgetguard.engine import at_exit, paid_answers, runlog, telling
 from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import current_caller
-from budgetguard.engine.holds import posting
 from budgetguard.engine.learning import Learned
 from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
-from budgetguard.engine.payers import Books, CallFacts, ProcessCap, charges_for
+from budgetguard.engine.payers import CallFacts, ProcessCap, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account
 from budgetguard.engine.spool import Spool, spool_folder
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
@@ -47,22 +46,12 @@ from budgetguard.pricing.book import PriceBook
 from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
 from budgetguard.stores.waiting import taken
 
+if TYPE_CHECKING:
+    from budgetguard.engine.call import GuardedCall
+
 _SMALLER_TRIES: Final = 8
 # Projects that an error names.
 _ELSEWHERE: Final = 5
-
-
-class UnderWay(Protocol):
-    """A call that may hold money; see `GuardedCall`."""
-
-    def is_left(self) -> bool:
-        """Whether nobody goes on with it, now that the process ends."""
-
-    def finish_left(self) -> None:
-        """Finish what was left undone."""
-
-    def may_be_forgotten(self, account: str) -> bool:
-        """Whether an account's money may be held for an answer that nobody reads any more."""
 
 
 class Engine:
@@ -76,9 +65,12 @@ class Engine:
         project: whose accounts these are.
         books: names the balances that are kept, see `paid_answers`.
         hold_ttl: milliseconds that a hold lives without word of its call.
+        now: returns the time in milliseconds, by the guard's clock.
+        blocking: whether dealing with the store waits for I/O; opening it does.
         prices: what models cost.
         hooks: who is told of events.
         process: what this process has spent, and its cap.
+        learned: how long models' answers are.
         under_way: the calls that may hold money, by their identity.
     """
 
@@ -88,10 +80,11 @@ class Engine:
         if settings.runs:
             runlog.follow(self.hooks)
         self.process = ProcessCap()
-        self.under_way: dict[int, tuple[UnderWay, Dropped]] = {}
+        self.under_way: dict[int, tuple[GuardedCall, Dropped]] = {}
+        self.blocking = True
         self._store: Store | None = None
         self._opening = threading.RLock()
-        self._learned = Learned(lambda: self.store)
+        self.learned = Learned(lambda: self.store)
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
         self._outbox = Outbox(lambda: self.store, partial(telling.tell_settled, self, estimated=False))
@@ -101,6 +94,7 @@ class Engine:
 
     def _take(self, settings: Settings) -> None:
         self.settings = settings
+        self.now = settings.clock
         self.hold_ttl = duration_ms(settings.hold_ttl)
         given = settings.store
         self.project = settings.project or (DEFAULT_PROJECT if isinstance(given, str) else given.project)
@@ -125,7 +119,7 @@ class Engine:
                     opened = self._open_store()
                     if self._store is not None:  # a signal handler has opened it meanwhile
                         return self._store
-                    self._store = opened
+                    self._store, self.blocking = opened, opened.blocking
                     if (spool := self._spool(self._store)) is not None:
                         self._outbox.adopt(self._store, spool)
         return self._store
@@ -135,29 +129,16 @@ class Engine:
         """Whether the store has been used."""
         return self._store is not None
 
-    @property
-    def blocking(self) -> bool:
-        """Whether dealing with the store waits for I/O; opening it does."""
-        return self._store is None or self._store.blocking
-
     def configure(self, settings: Settings) -> None:
         """Take other settings. Calls under way keep what they began with."""
         same = ("store", "project", "retention", "clock")
         if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
-            former, self._store = self._store, None
+            former, self._store, self.blocking = self._store, None, True
             if former is not None and isinstance(self.settings.store, str):
                 former.close()  # calls under way open it again
-            self._learned.forget()
+            self.learned.forget()
             self.process.begin_elsewhere()
         self._take(settings)
-
-    def now(self) -> int:
-        """Return the time in milliseconds, by the guard's clock."""
-        return self.settings.clock()
-
-    def charges(self, facts: CallFacts) -> tuple[Charge, ...]:
-        """Return who pays for a call; see `payers`."""
-        return charges_for(facts, Books(self.settings, self.project, self.process))
 
     def check_payer(self, user: str | None, lost: Lost | None, model: str) -> None:
         """Refuse a call that nobody can say who pays for, or that has no user where each needs one.
@@ -252,8 +233,8 @@ class Engine:
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
-        if self._learned.is_due:
-            settlement = replace(settlement, observed=self._learned.take())
+        if observed := self.learned.due():
+            settlement = replace(settlement, observed=observed)
         self.process.count(self.project, hold, settlement.cost)
         answer = self._send(hold, settlement)
         if answer is not None and (self.hooks.entries or answer.crossings or answer.expired):
@@ -282,8 +263,8 @@ class Engine:
             StoreError: the store failed; nothing is booked.
         """
         facts = CallFacts(user, current_caller(self).runs, model, endpoint)
-        hold = posting(
-            self.now(), self.charges(facts), user=user, model=model, endpoint=endpoint, ttl=self.hold_ttl
+        hold = new_hold(
+            self.now(), charges_for(facts, self), ttl=self.hold_ttl, user=user, model=model, endpoint=endpoint
         )
         settlement = Settlement(
             cost,
@@ -333,18 +314,6 @@ class Engine:
         self.flush()
         if self._store is not None:
             self._store.close()
-
-    def learned_cap(self, model: str) -> int | None:
-        """Return the output cap that a model's settled calls suggest (tokens), or None before enough."""
-        return self._learned.cap(model)
-
-    def observe(self, model: str, tokens: int) -> None:
-        """Learn from an answer of that many output tokens; stored together with a later settlement."""
-        self._learned.observe(model, tokens)
-
-    def emit(self, kind: type[events.Event], *, user: str | None, model: str, **values: Any) -> None:
-        """Hand an event to the hooks; see `telling`."""
-        telling.emit(self, kind, user=user, model=model, **values)
 
     def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""

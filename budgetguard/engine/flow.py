@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.outcomes import NEVER_SENT, Outcome
+from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE, Outcome
 from budgetguard.engine.provider_call import Fetch
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
@@ -54,7 +54,7 @@ def guarded(call: GuardedCall) -> Flow:
 
     Returns the answer; raises what refused, or what the call raised.
     """
-    grip = call.grip()
+    grip = call.keep()
     yield from reserving(call)
     answer = yield from invoking(call)
     del grip
@@ -71,7 +71,7 @@ def reserving(call: GuardedCall) -> Flow:
         raise  # refused: nothing is held
     except BaseException:
         # Cancelled or interrupted while reserving: the hold may have been granted, the call was not made.
-        yield _finish(call, NEVER_SENT)
+        yield Work(partial(call.finish, NEVER_SENT), call.engine.blocking)
         raise
 
 
@@ -83,7 +83,7 @@ def invoking(call: GuardedCall) -> Flow:
         answer = yield Invoke()
     except BaseException as error:
         leave_frame(frame)
-        yield _finish(call, call.request.outcome_of_error(error))
+        yield Work(partial(call.finish, call.request.outcome_of_error(error)), call.engine.blocking)
         raise
     leave_frame(frame)
     call.answered(answer)
@@ -96,20 +96,16 @@ def invoking(call: GuardedCall) -> Flow:
     except UnpricedAnswerError as error:
         # What calls inside have paid for needs no price of its own.
         unpriced = None if call.delegated else error
-        outcome = call.unreadable()
+        outcome = UNREADABLE
     except Exception:
         logger.exception("budgetguard: an answer could not be read; its projection is booked")
-        outcome = call.unreadable()
-    yield _finish(call, outcome)
+        outcome = UNREADABLE
+    yield Work(partial(call.finish, outcome), call.engine.blocking)
     call.remember(answer)
     if unpriced is not None:
         unpriced.answer = answer  # it was paid for
         raise unpriced
     return answer
-
-
-def _finish(call: GuardedCall, outcome: Outcome) -> Work:
-    return Work(partial(call.finish, outcome), call.engine.blocking)
 
 
 class Closed(BaseException):

@@ -44,13 +44,10 @@ class Learned:
         # Until enough is known, each one is sent at once: a program that makes one call a run learns too.
         self._send_now = self._send_now or sum(counts.values()) <= _SEND_EACH
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the next settlement is to take along what was observed."""
-        return self._send_now or len(self._unsent) >= _SEND_EVERY
-
-    def take(self) -> tuple[tuple[str, int], ...]:
-        """Return what a settlement takes along."""
+    def due(self) -> tuple[tuple[str, int], ...]:
+        """Return the observations that the next settlement takes along; they are handed out once."""
+        if not self._send_now and len(self._unsent) < _SEND_EVERY:
+            return ()
         self._send_now = False
         taken = []
         while self._unsent:

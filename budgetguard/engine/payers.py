@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from budgetguard.config import Settings
 from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Budget, account_name
@@ -121,9 +121,8 @@ class ProcessCap:
         return account_name(PROCESS, f"{os.getpid()}-{os.urandom(6).hex()}")
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """Where a call is booked: what rules know beside the call itself."""
+class Books(Protocol):
+    """Where a call is booked, which rules know beside the call itself: an engine."""
 
     settings: Settings
     project: str

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from budgetguard.core.accounts import USER, Budget, account_name, check_id
-from budgetguard.core.holds import Charge, Settled, Settlement
+from budgetguard.core.holds import Charge, Settled, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos, format_usd, to_nanos
 from budgetguard.core.windows import Milliseconds, window_at
-from budgetguard.engine.holds import derived_id, posting
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 
@@ -125,7 +124,7 @@ def _users(users: tuple[str, ...]) -> str:
 
 
 def _book(guard: Guard, one: _User, charge: Charge, model: str, cost: Nanos) -> Nanos:
-    hold = posting(
+    hold = new_hold(
         _UNKNOWN_TIME, (charge,), user=one.user, model=model, endpoint="import", ident=one.hold_id(model)
     )
     # Straight to the store: this process has not spent it, so its max_budget must not count it.

@@ -181,8 +181,8 @@ class BudgetManager:
                 body,
                 model,
                 rates,
-                learned_cap=engine.learned_cap(model),
-                learned_input=engine.learned_cap,
+                learned_cap=engine.learned.cap(model),
+                learned_input=engine.learned.cap,
             )
         else:
             projection = project_embeddings(body, model, rates)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.flow import adrive, drive, finish_async, invoking, reserving
-from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
+from budgetguard.engine.outcomes import UNREADABLE, NotCharged, Outcome, Unknown
 from budgetguard.errors import UnpricedAnswerError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Stepped:
                 self._inner.close()
             return advance()
         if not self._begun:
-            grip = self._call.grip()
+            grip = self._call.keep()
             drive(reserving(self._call))
             self._begin()
             del grip
@@ -103,7 +103,7 @@ class Stepped:
                 await self._inner.aclose()
             return await advance()
         if not self._begun:
-            grip = self._call.grip()
+            grip = self._call.keep()
             await adrive(reserving(self._call))
             self._begin()
             del grip
@@ -173,7 +173,7 @@ class Stepped:
         try:
             outcome = self._reader.outcome()
         except UnpricedAnswerError as error:
-            finish(self._call.unreadable())
+            finish(UNREADABLE)
             if self._call.delegated:
                 return
             if not self._keeps:

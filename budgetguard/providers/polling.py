@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any
 
 from budgetguard import events
-from budgetguard.core.holds import HoldRecord, Settlement
+from budgetguard.core.holds import HoldRecord, Settlement, recorded_hold
 from budgetguard.core.money import MAX_NANOS, Nanos
 from budgetguard.core.usage import Reported
 from budgetguard.engine import background_answers
 from budgetguard.engine.background import background
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.holds import recorded_hold
 from budgetguard.engine.outcomes import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.base import Polled

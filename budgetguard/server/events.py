@@ -26,10 +26,11 @@ from budgetguard.core.holds import (
     Settled,
     Settlement,
     UnknownAccount,
+    derived_id,
+    new_hold,
     new_hold_id,
 )
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
-from budgetguard.engine.holds import derived_id, new_hold
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
 from budgetguard.stores.wire.answers import balance_to_json, expiries_to_json
@@ -172,7 +173,7 @@ def watched(store: Store, events: Events) -> Store:
 def _hold(ident: str, now: Milliseconds, text: str) -> Hold:
     charge = Charge(_OUTBOX, budget=Budget(None))
     tags = (text,) if text else ()
-    return new_hold(now, (charge,), amount=0, ttl=KEPT, endpoint="webhook", tags=tags, ident=ident)
+    return new_hold(now, (charge,), ttl=KEPT, endpoint="webhook", tags=tags, ident=ident)
 
 
 def _give_up(expiry: Expiry) -> None:

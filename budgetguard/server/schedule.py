@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import VOID, Charge, Granted, Hold
+from budgetguard.core.holds import VOID, Charge, Granted, Hold, new_hold
 from budgetguard.core.windows import Clock, Milliseconds
-from budgetguard.engine.holds import new_hold
 from budgetguard.errors import StoreError
 from budgetguard.server.events import Events
 from budgetguard.server.projects import Projects

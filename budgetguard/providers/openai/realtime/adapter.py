@@ -21,7 +21,7 @@ from budgetguard.engine.background import background
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Flow, Invoke, Work, adrive, drive
-from budgetguard.engine.payers import CallFacts
+from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.refusals import missing_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
@@ -112,7 +112,7 @@ class _Guard:
         user = caller.user or settings.user
         engine.check_payer(user, caller.lost, self._model or "a realtime session")
         try:
-            self._find_payer(user, engine.charges(CallFacts(user, caller.runs, model, "realtime")))
+            self._find_payer(user, charges_for(CallFacts(user, caller.runs, model, "realtime"), engine))
         except StoreError:
             if settings.on_store_error == "block":
                 raise
