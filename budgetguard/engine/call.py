@@ -180,7 +180,7 @@ class GuardedCall:
         Returns:
             The grip.
         """
-        grip = grip or _Grip()
+        grip = _Grip() if grip is None else grip
         self._left = _never_sent
         self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
         return grip
