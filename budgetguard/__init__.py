@@ -16,15 +16,16 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
+from functools import wraps
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_tags, budget_user, current_user
-from budgetguard.engine.runs import Run
+from budgetguard.engine.context import current_user
+from budgetguard.engine.surrounding import Run, budget_tags, budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
@@ -37,13 +38,13 @@ from budgetguard.errors import (
     UnknownUserError,
     UnpricedAnswerError,
 )
-from budgetguard.events import Event, Hook, log_events
+from budgetguard.events import Event, log_events
 from budgetguard.guard import Guard
 
 if TYPE_CHECKING:
     from budgetguard.litellm.manager import BudgetManager
     from budgetguard.providers.checking import Checked
-    from budgetguard.providers.decorator import Answer, Input
+    from budgetguard.providers.decorator import BudgetedOptions
 
 __all__ = [
     "Balance",
@@ -66,6 +67,7 @@ __all__ = [
     "budget_tags",
     "budget_user",
     "budgeted",
+    "call",
     "check",
     "configure",
     "current_cost",
@@ -82,7 +84,8 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _guard: Guard | None = None
 _making = threading.RLock()
@@ -108,16 +111,27 @@ def default_guard() -> Guard:
     return _guard
 
 
-def configure(**settings: Any) -> None:
-    """Change the default guard's settings: `configure(store="disk:///var/lib/app", project="my-app")`.
+def _of_default(verb: Callable[Concatenate[Guard, P], R]) -> Callable[P, R]:
+    """Return a guard's verb as a function of the default guard."""
 
-    Args:
-        settings: see `budgetguard.config.Settings`; those not named stay as they are.
+    @wraps(verb)
+    def function(*args: P.args, **kwargs: P.kwargs) -> R:
+        return verb(default_guard(), *args, **kwargs)
 
-    Raises:
-        ConfigurationError: an unknown setting or a bad value; nothing was changed.
-    """
-    default_guard().configure(**settings)
+    return function
+
+
+configure = _of_default(Guard.configure)
+budget = _of_default(Guard.budget)
+call = _of_default(Guard.call)
+patch_openai = _of_default(Guard.patch_openai)
+unpatch_openai = _of_default(Guard.unpatch_openai)
+patch_anthropic = _of_default(Guard.patch_anthropic)
+unpatch_anthropic = _of_default(Guard.unpatch_anthropic)
+wrap = _of_default(Guard.wrap)
+current_cost = _of_default(Guard.current_cost)
+register_price = _of_default(Guard.register_price)
+on = _of_default(Guard.on)
 
 
 @overload
@@ -125,16 +139,7 @@ def budgeted(function: F) -> F: ...
 
 
 @overload
-def budgeted(
-    *,
-    model: str | None = None,
-    input: Input | None = None,
-    usage: Answer | None = None,
-    max_completion_tokens: int | None = None,
-    user: str | None = None,
-    provider: str | None = None,
-    base_url: str | None = None,
-) -> Callable[[F], F]: ...
+def budgeted(**options: Unpack[BudgetedOptions]) -> Callable[[F], F]: ...
 
 
 def budgeted(function: Any = None, **options: Any) -> Any:
@@ -145,15 +150,8 @@ def budgeted(function: Any = None, **options: Any) -> Any:
     themselves, and then it is not.
 
     Args:
-        model: the model, where the function has no parameter `model`.
-        input: the parameter that is the input (by default `messages`, `prompt` or `input`), or a callable
-            that takes the function's arguments and returns messages or text.
-        usage: a callable that reads an answer of another kind: returns a Usage, or input and output tokens.
-        max_completion_tokens: what the function caps the output at, where it has no such parameter.
-        user: who pays; by default the current user.
-        provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or a
-            prefix of the model's name says, else OpenAI.
-        base_url: the address that the function calls; calls to one of `free_base_urls` cost nothing.
+        function: what is guarded, where the decorator has no options.
+        options: see `BudgetedOptions`.
 
     Raises:
         ConfigurationError: when decorating: an option that cannot be right for this function.
@@ -164,67 +162,6 @@ def budgeted(function: Any = None, **options: Any) -> Any:
     return decorate(lambda: default_guard().engine, function, **options)
 
 
-def budget(limit: int | float | Decimal) -> Run:
-    """Cap what the calls inside spend together: `with budgetguard.budget(0.50) as run:`; see `Run`.
-
-    Args:
-        limit: USD.
-
-    Raises:
-        ConfigurationError: a bad limit.
-    """
-    return default_guard().budget(limit)
-
-
-def patch_openai(*, model_map: Mapping[str, str] | None = None) -> None:
-    """Guard every client of the `openai` package, those that exist already too. Twice is once.
-
-    Args:
-        model_map: which model a deployment serves, as `configure(model_map=...)` sets it.
-
-    Raises:
-        ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
-            `model_map`.
-    """
-    default_guard().patch_openai(model_map=model_map)
-
-
-def unpatch_openai() -> None:
-    """Undo `patch_openai`, leaving what others wrapped around it."""
-    default_guard().unpatch_openai()
-
-
-def patch_anthropic(*, model_map: Mapping[str, str] | None = None) -> None:
-    """Guard every client of the `anthropic` package, those that exist already too. Twice is once.
-
-    Args:
-        model_map: which model a name stands for, as `configure(model_map=...)` sets it.
-
-    Raises:
-        ConfigurationError: another guard has patched it, or this version of anthropic is not known; a bad
-            `model_map`.
-    """
-    default_guard().patch_anthropic(model_map=model_map)
-
-
-def unpatch_anthropic() -> None:
-    """Undo `patch_anthropic`, leaving what others wrapped around it."""
-    default_guard().unpatch_anthropic()
-
-
-def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
-    """Guard one client of `openai` or `anthropic`, and those made from it, and return it.
-
-    Args:
-        client: an `OpenAI`, `AsyncOpenAI` or one of Azure's; an `Anthropic` or `AsyncAnthropic`.
-        model_map: as the setting of that name, for this client alone, before the setting's own names.
-
-    Raises:
-        ConfigurationError: not a client of these packages, or one whose calls are refused; a bad `model_map`.
-    """
-    return default_guard().wrap(client, model_map=model_map)
-
-
 def check() -> list[Checked]:
     """Return, for each SDK of models that this process has imported, whether it is guarded, and why not.
 
@@ -233,27 +170,6 @@ def check() -> list[Checked]:
     from budgetguard.providers.checking import check
 
     return check()
-
-
-def current_cost() -> float:
-    """Return what this process has spent, USD as a float, as LiteLLM counts it."""
-    return default_guard().current_cost()
-
-
-def register_price(model: str, **prices: Any) -> None:
-    """Set a model's price by your own word, before every price list.
-
-    `register_price("my-model", input=0.5, output=2)` is USD per million tokens; see `PriceBook.register`.
-
-    Raises:
-        ConfigurationError: no price, a bad price, an unknown unit.
-    """
-    default_guard().register_price(model, **prices)
-
-
-def on(hook: Hook, *kinds: type[Event]) -> Callable[[], None]:
-    """Call `hook` with events (of these kinds only, if any are named), and return its remover."""
-    return default_guard().on(hook, *kinds)
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ DEFAULT_THRESHOLDS: Final = (50, 80, 100)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Hold what a guard does. Each setting is also a variable: `BUDGETGUARD_` and its name in capitals.
+    """What a guard does. Each setting is also a variable: `BUDGETGUARD_` and its name in capitals.
 
     Attributes:
         store: a store's URL, or an open Store. By default `disk://~/.budgetguard`.

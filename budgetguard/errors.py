@@ -5,7 +5,7 @@
     ├── MissingUserError        no user is set, and nothing limits this call
     ├── UnknownUserError        the user has no budget             (also a KeyError)
     ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
-    ├── UnknownEndpointError    a path that may cost money and that nobody taught
+    ├── UnknownEndpointError    a path that may cost money and has no price
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
@@ -60,7 +60,7 @@ class BudgetGuardError(Exception):
 
 
 class BudgetExceededError(BudgetGuardError):
-    """Refuse a call whose projected cost is more than an account has available.
+    """The call was refused: its projected cost is more than an account has available.
 
     Attributes:
         user: the user who was to pay, or None.
@@ -120,13 +120,13 @@ class BudgetExceededError(BudgetGuardError):
 
 
 class MissingUserError(BudgetGuardError):
-    """Refuse a call that no budget limits, that has no user where each needs one, or whose user is lost."""
+    """The call was refused: no budget limits it, it has no user where each needs one, or its user is lost."""
 
     status = 422
 
 
 class UnknownUserError(BudgetGuardError, KeyError):
-    """Refuse to charge or read a user who has no budget.
+    """The user has no budget, so nothing was charged or read.
 
     Attributes:
         user: the user id that was asked for.
@@ -140,7 +140,7 @@ class UnknownUserError(BudgetGuardError, KeyError):
 
 
 class UnknownModelError(BudgetGuardError, LookupError):
-    """Refuse a call that cannot be priced: the model, or a unit that the call uses, has no price.
+    """The call was refused: the model, or a unit that the call uses, has no price.
 
     Attributes:
         model: the model's name as the call gave it.
@@ -154,7 +154,7 @@ class UnknownModelError(BudgetGuardError, LookupError):
 
 
 class UnknownEndpointError(BudgetGuardError):
-    """Refuse a request to a path that may cost money and that budgetguard cannot price.
+    """The request was refused: its path may cost money, and budgetguard cannot price it.
 
     Attributes:
         endpoint: method and path, such as `POST /images/generations`.
@@ -166,7 +166,7 @@ class UnknownEndpointError(BudgetGuardError):
 
 
 class UnpricedAnswerError(BudgetGuardError):
-    """Report that a guarded function answered with something from which no cost can be read.
+    """A guarded function answered with something from which no cost can be read.
 
     The call was made: its projection has been booked, so that nothing goes unpaid.
 
@@ -179,17 +179,17 @@ class UnpricedAnswerError(BudgetGuardError):
 
 
 class ConfigurationError(BudgetGuardError, ValueError):
-    """Refuse a bad argument or setting; nothing was changed."""
+    """A bad argument or setting; nothing was changed."""
 
     status = 422
 
 
 class UnknownAttributeError(ConfigurationError, AttributeError):
-    """Refuse to set a name of the module `budgetguard` that does not exist: a mistyped cap caps nothing."""
+    """A name of the module `budgetguard` that does not exist was set: a mistyped cap caps nothing."""
 
 
 class StoreError(BudgetGuardError):
-    """Report that the store cannot be read or written; its cause is chained."""
+    """The store cannot be read or written; its cause is chained."""
 
     status = 503
     status_code = 503

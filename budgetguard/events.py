@@ -1,4 +1,4 @@
-"""What happens to calls and budgets, one frozen object each, handed to hooks.
+"""Events: what happens to calls and budgets, one frozen object each, handed to hooks.
 
 Money is USD as Decimal. No event carries text of a prompt or an answer.
 """
@@ -20,7 +20,7 @@ logger = logging.getLogger("budgetguard")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Hold what every event has.
+    """What every event has.
 
     Attributes:
         at: when, by the guard's clock (aware, UTC).
@@ -51,7 +51,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEvent(Event):
-    """Hold what every event of one call has.
+    """What every event of one call has.
 
     Attributes:
         hold_id: the hold's id, the same through the call's life.
@@ -64,7 +64,7 @@ class CallEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projected(CallEvent):
-    """Say what a call will cost at most: `cost`, for `usage`; `cap_assumed` if the request set no cap.
+    """A call was projected: it costs at most `cost`, for `usage`; `cap_assumed` if the request set no cap.
 
     `output_cap` is the cap on the output tokens of each choice, None where there is none. In strict mode
     a call whose cap does not fit is projected again with a lower one, under the same hold id.
@@ -78,7 +78,7 @@ class Projected(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held(CallEvent):
-    """Say that `amount` is set aside on `accounts`."""
+    """`amount` was set aside on `accounts`."""
 
     amount: Decimal
     accounts: tuple[str, ...]
@@ -86,7 +86,7 @@ class Held(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(CallEvent):
-    """Say that a call was not made: `account` had `available`, and `cost` was projected."""
+    """A call was not made: `account` had `available`, and `cost` was projected."""
 
     account: str
     cost: Decimal
@@ -98,13 +98,13 @@ class Refused(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(CallEvent):
-    """Say that `cost` is booked.
+    """`cost` was booked.
 
     Attributes:
         cost: USD.
         held: USD that had been set aside.
         usage: what the provider reported; None where it reported nothing.
-        estimated: the cost is the projection's, because nothing better is known.
+        estimated: the cost is the projection's, or partly so, because nothing better is known.
         outcome: `answered`, `abandoned`, `failed`, `unknown` or `posted`.
         request_id: the provider's id of the answer.
     """
@@ -119,7 +119,7 @@ class Settled(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voided(CallEvent):
-    """Say that `held` is given back: the call did no work, or calls inside it paid."""
+    """`held` was given back: the call did no work, or calls inside it paid."""
 
     held: Decimal
     reason: str
@@ -127,7 +127,7 @@ class Voided(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired(Event):
-    """Say that a hold ended without word of its call, and that `booked` was charged for it."""
+    """A hold expired without word of its call, and `booked` was charged for it."""
 
     hold_id: str
     accounts: tuple[str, ...]
@@ -137,7 +137,7 @@ class Expired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdCrossed(Event):
-    """Say, once a window, that `account` has spent `threshold` percent of its limit."""
+    """`account` has spent `threshold` percent of its limit; told once a window."""
 
     account: str
     threshold: int
@@ -150,10 +150,10 @@ Hook: TypeAlias = Callable[[Event], object]
 
 
 class Hooks:
-    """Hand events to hooks, none of which can touch the call."""
+    """The hooks that events are handed to; none of them can touch the call."""
 
     def __init__(self) -> None:
-        self._hooks: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()
+        self.entries: tuple[tuple[Hook, tuple[type[Event], ...], bool], ...] = ()
 
     def add(self, hook: Hook, kinds: tuple[type[Event], ...], *, all: bool = False) -> Callable[[], None]:
         """Call `hook` with each event of these kinds (all, if none is named), and return its remover.
@@ -161,15 +161,12 @@ class Hooks:
         A hook may make calls of its own; only hooks that want `all` events hear of those.
         """
         entry = (hook, kinds or (Event,), all)
-        self._hooks = (*self._hooks, entry)
+        self.entries = (*self.entries, entry)
 
         def remove() -> None:
-            self._hooks = tuple(one for one in self._hooks if one is not entry)
+            self.entries = tuple(one for one in self.entries if one is not entry)
 
         return remove
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
 
     @of_books
     def emit(self, event: Event, *, by_hook: bool = False) -> None:
@@ -179,7 +176,7 @@ class Hooks:
             event: what happened.
             by_hook: it is of a call that a hook makes.
         """
-        for hook, kinds, all in self._hooks:
+        for hook, kinds, all in self.entries:
             if isinstance(event, kinds) and (all or not by_hook):
                 try:
                     hook(event)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from budgetguard.config import Settings, changed, from_environment, max_budget_of_environment
 from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import to_nanos, to_usd
 from budgetguard.core.windows import Align, Milliseconds, calendar_start
-from budgetguard.engine.context import budget_user
-from budgetguard.engine.runs import Run
+from budgetguard.engine.surrounding import Run, budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.stores.base import Store
 
 if TYPE_CHECKING:
     from budgetguard.litellm.manager import BudgetManager
-    from budgetguard.providers.decorator import Answer, Input
+    from budgetguard.providers.decorator import BudgetedOptions
+    from budgetguard.providers.direct import BudgetedCall
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -77,7 +77,7 @@ class Guard:
         """
         return self.engine.store
 
-    def configure(self, **settings: Any) -> None:
+    def configure(self, /, **settings: Any) -> None:
         """Change settings; those not named stay as they are. Calls under way keep what they began with.
 
         Raises:
@@ -178,23 +178,67 @@ class Guard:
     def budgeted(self, function: F) -> F: ...
 
     @overload
-    def budgeted(
-        self,
-        *,
-        model: str | None = None,
-        input: Input | None = None,
-        usage: Answer | None = None,
-        max_completion_tokens: int | None = None,
-        user: str | None = None,
-        provider: str | None = None,
-        base_url: str | None = None,
-    ) -> Callable[[F], F]: ...
+    def budgeted(self, **options: Unpack[BudgetedOptions]) -> Callable[[F], F]: ...
 
     def budgeted(self, function: Any = None, **options: Any) -> Any:
         """Guard a function that answers with a completion; see `budgetguard.budgeted`."""
         from budgetguard.providers.decorator import budgeted
 
         return budgeted(lambda: self.engine, function, **options)
+
+    def call(
+        self,
+        *,
+        model: str,
+        messages: object = None,
+        input: object = None,
+        input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        request: Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
+        endpoint: str = "call",
+        user: str | None = None,
+        tags: str | Sequence[str] = (),
+    ) -> BudgetedCall:
+        """Put one call under a budget, whatever makes it: `with guard.call(...) as call:`.
+
+        See `BudgetedCall`. The input is given as one of `messages`, `input` and `input_tokens`.
+
+        Args:
+            model: the model.
+            messages: of a chat.
+            input: text, messages, or a list of texts to embed.
+            input_tokens: how many there are, where you count them yourself.
+            max_output_tokens: the cap that the call sets on its output; 0 for a call that writes none. By
+                default one is assumed, from what settled calls of the model have written.
+            request: what else the request has that costs, by OpenAI's names: `{"tools": [...], "n": 2}`.
+            provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or
+                a prefix of the model's name says, else OpenAI.
+            base_url: the address that is called; calls to one of `free_base_urls` cost nothing.
+            endpoint: what the call is known by in events and records.
+            user: who pays; by default the current user.
+            tags: labels of this call, beside the current ones.
+
+        Raises:
+            ConfigurationError: a bad argument. What refuses the call is raised where the block begins.
+        """
+        from budgetguard.providers.direct import direct_call
+
+        return direct_call(
+            self.engine,
+            model=model,
+            messages=messages,
+            input=input,
+            input_tokens=input_tokens,
+            max_output_tokens=max_output_tokens,
+            request=request,
+            provider=provider,
+            base_url=base_url,
+            endpoint=endpoint,
+            user=user,
+            tags=tags,
+        )
 
     def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
         """Guard every client of the `openai` package, those that exist already too. Twice is once.
@@ -355,7 +399,7 @@ class Guard:
 
     # Prices and events
 
-    def register_price(self, model: str, **prices: Any) -> None:
+    def register_price(self, /, model: str, **prices: Any) -> None:
         """Set a model's price by your own word; see `PriceBook.register`.
 
         Raises:

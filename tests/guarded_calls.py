@@ -10,8 +10,9 @@ import budgetguard
 from budgetguard import Guard, Usage
 from budgetguard.core.usage import Reported
 from budgetguard.engine.background import background
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import Answered, LearnedCap, NotCharged, Outcome, ProviderCall, Unknown
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.errors import StoreError, UnpricedAnswerError
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from budgetguard import ConfigurationError, Guard, budget_tags, budget_user, current_user
-from budgetguard.engine.context import current_tags, surroundings
+from budgetguard.engine.context import current_tags
+from budgetguard.engine.threads import surroundings
 
 
 @pytest.fixture(autouse=True)

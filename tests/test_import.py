@@ -66,6 +66,7 @@ def test_the_exported_names_are_these() -> None:
         "budget_tags",
         "budget_user",
         "budgeted",
+        "call",
         "check",
         "configure",
         "current_cost",

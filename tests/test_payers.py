@@ -24,7 +24,8 @@ import pytest
 import trio
 
 from budgetguard import Guard, MissingUserError, budget_tags, budget_user, current_user
-from budgetguard.engine.context import current_tags, surroundings
+from budgetguard.engine.context import current_tags
+from budgetguard.engine.threads import surroundings
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from budgetguard import budget_user, current_user
 from budgetguard.engine.background import Background
-from budgetguard.engine.context import within
+from budgetguard.engine.threads import within
 
 
 def in_thread(make: Callable[[Callable[[], None]], threading.Thread]) -> str | None:

@@ -7,7 +7,7 @@ with the time, so ids sort by age and a verb that is sent twice counts once.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
@@ -24,6 +24,13 @@ Outcome: TypeAlias = Literal["answered", "abandoned", "failed", "unknown", "post
 def new_hold_id(now: Milliseconds) -> str:
     """Make an id: 12 hex digits of time, then 80 random bits."""
     return f"{now:012x}{os.urandom(10).hex()}"
+
+
+def derived_id(at: Milliseconds, state: str) -> str:
+    """Return the id of a hold that whoever finds the same state makes as well, so that it counts once."""
+    import hashlib  # importing budgetguard is to be quick
+
+    return f"{at:012x}{hashlib.sha256(state.encode()).hexdigest()[:20]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +239,48 @@ class HoldRecord:
     def ended_at(self) -> datetime | None:
         """When it was settled, voided or expired; None while open."""
         return None if self.ended_ms is None else to_datetime(self.ended_ms)
+
+
+# The one place where holds are made; reading one from a store or from the wire is not making it.
+
+
+def new_hold(
+    created: Milliseconds,
+    charges: tuple[Charge, ...],
+    *,
+    amount: Nanos = 0,
+    on_expiry: Nanos = 0,
+    ttl: Milliseconds = 1,
+    ident: str | None = None,
+    user: str | None = None,
+    model: str = "",
+    endpoint: str = "",
+    tags: tuple[str, ...] = (),
+) -> Hold:
+    """Make a hold, see `Hold`; one of nothing is what a cost is booked by that nothing was set aside for.
+
+    `ident` is its id, where that is derived from what it is about; a new one by default.
+    """
+    ident = ident or new_hold_id(created)
+    return Hold(ident, charges, amount, on_expiry, ttl, created, user, model, endpoint, tags)
+
+
+def hold_again(hold: Hold, now: Milliseconds) -> Hold:
+    """Make another hold for the same call."""
+    return replace(hold, id=new_hold_id(now), created=now)
+
+
+def recorded_hold(record: HoldRecord) -> Hold:
+    """Return the hold that a store has a record of; the store knows whom it charges."""
+    return new_hold(
+        record.created_ms,
+        (),
+        amount=record.amount_nanos,
+        on_expiry=record.on_expiry_nanos,
+        ttl=0,
+        ident=record.id,
+        user=record.user,
+        model=record.model,
+        endpoint=record.endpoint,
+        tags=record.tags,
+    )

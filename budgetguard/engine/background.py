@@ -39,9 +39,9 @@ _IDLE_SHARE: Final = 0.02
 
 
 class Dropped(weakref.ref[object]):
-    """Stand in the queue of jobs for a thing that has become garbage.
+    """A job for a thing that has become garbage, as it stands in the queue.
 
-    What puts it there is no Python code: a signal handler that raises inside a finalizer ends the finalizer,
+    It is put there without Python code: a signal handler that raises inside a finalizer ends the finalizer
     and nothing else.
 
     Attributes:
@@ -90,17 +90,17 @@ class Background:
                     self._pid = former
 
     def put(self, job: Job) -> None:
-        """Have a job run soon; does nothing but put it in a queue."""
+        """Queue a job to run soon; does nothing else, so finalizers may call it."""
         self._jobs.put(job)
 
     def watch(self, thing: object, job: Job, key: int | None = None) -> Dropped:
-        """Have a job run when a thing is garbage, unless what this returns is gone before."""
+        """Run a job once a thing is garbage, as long as what this returns is kept."""
         watching = Dropped(thing, self._jobs.put)
         watching.job, watching.key = job, key
         return watching
 
     def when_dropped(self, thing: object, job: Job) -> Callable[[], bool]:
-        """Have a job run when a thing is garbage, or when the process ends.
+        """Run a job once a thing is garbage, or when the process ends.
 
         Returns a function that calls that off, and tells whether it was still to come.
         """
@@ -116,13 +116,13 @@ class Background:
         return call_off
 
     def after(self, seconds: float, job: Job) -> None:
-        """Have a job run in some seconds, if the process lives that long."""
+        """Run a job in some seconds, if the process lives that long."""
         timer = threading.Timer(seconds, self.put, (job,))
         timer.daemon = True
         _start(timer)
 
     def collect(self) -> bool:
-        """Have what is watched, and is garbage, done with; tell whether anything was looked for.
+        """Collect garbage and run the jobs of what was watched; return whether it was done.
 
         Not again and again, while nothing new is watched: who is refused in a loop must not collect garbage
         all the time.
@@ -137,7 +137,7 @@ class Background:
         return True
 
     def finish(self, patience: float = _PATIENCE) -> None:
-        """Do what is still waiting, and wait for the job under way, at most some seconds."""
+        """Run what is still queued, and wait for the job under way, at most `patience` seconds."""
         if threading.current_thread() is self._thread or inside.store:
             return  # a job cannot wait for itself, nor a signal handler for one that needs what it interrupts
         if self._pid == os.getpid():

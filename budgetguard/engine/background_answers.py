@@ -1,4 +1,4 @@
-"""Calls whose answers come later: each keeps its hold until somebody asks for its answer and it has ended.
+"""Calls whose answers come later: each keeps its hold until somebody asks for its answer after it has ended.
 
 The store notes which answer a hold waits for, so that whoever asks can settle it: another process, days
 later. This process keeps its own calls besides, for what the store does not know: the price that a call was

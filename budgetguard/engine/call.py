@@ -9,73 +9,84 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from budgetguard import events
-from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
 from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
-from budgetguard.core.usage import Reported, Usage
-from budgetguard.core.windows import duration_ms
-from budgetguard.engine import background_answers as pending
-from budgetguard.engine import paid_answers as charged
+from budgetguard.core.usage import Usage
+from budgetguard.engine import background_answers, paid_answers
 from budgetguard.engine.background import background
-from budgetguard.engine.context import Payer, as_hook, calls_around, current_payer, current_tags, inside_hook
+from budgetguard.engine.booking import booking_of
+from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
+from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Abandoned,
-    Answered,
-    NotCharged,
-    Outcome,
-    Preparation,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
+from budgetguard.engine.telling import emit_call
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import Rates
 from budgetguard.tokens.models import output_limit
 
 
 class GuardedCall:
-    """Take one call through reserve and finish. Made where the call is made: it looks at who is current.
+    """One call on its way through reserve and finish. Who pays is looked up where it is made.
 
-    An interrupt may come between any two instructions: Ctrl-C, a signal handler that raises. So whoever takes
-    a call through keeps its grip. Where that is let go before the call is booked, or is still there when the
-    process ends, the call is finished by what is known of it by then (`_left`).
+    An interrupt (Ctrl-C, a signal handler that raises) may come between any two instructions. So whoever
+    takes a call through keeps a grip of it. Where that is let go before the call is booked, or is still
+    there when the process ends, the call is finished by what is known of it by then (`_left`).
 
     Args:
         engine: whose books it goes into.
         request: the call, as its adapter reads it.
         user: who pays, if the caller says; else the current user, else the settings' user.
+        tags: labels of this call beside the current ones.
+
+    Attributes:
+        projection: what it will cost at most, once it is reserved.
+        booked: Nanos booked for it, None until it is finished.
+        output_held: output tokens that its hold is for; None where it needs no more of it.
+        closed: calls made from now on are not inside it, wherever it is still current.
     """
 
     _left: Callable[[], Outcome] | None = None
 
-    def __init__(self, engine: Engine, request: ProviderCall, *, user: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        request: ProviderCall,
+        *,
+        user: str | None = None,
+        tags: tuple[str, ...] = (),
+    ) -> None:
         self.engine = engine
         self.request = request
-        request.strict = engine.settings.strict
-        payer = current_payer(engine)
-        self._user = user or payer.user or engine.settings.user
-        self._runs = payer.runs
-        self._payer = Payer(self._user, payer.runs, None if user else payer.lost)
-        self._by_hook = inside_hook()
-        self._tags = tuple(dict.fromkeys((*engine.settings.tags, *current_tags())))
+        settings = engine.settings
+        request.strict = settings.strict
+        caller = current_caller(engine)
+        self._user = user or caller.user or settings.user
+        self._runs = caller.runs
+        self._lost = None if user else caller.lost
+        self._by_hook = caller.by_hook
+        self._tags = tuple(dict.fromkeys((*settings.tags, *caller.tags, *tags)))
         self._around = calls_around(engine)
         self._paid_inside: set[str] = set()
         self._given_back = False
-        self._charged = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._rates: Rates
-        self._projection: Projection
+        self.projection: Projection
         self._hold: Hold | None = None
         self._refused: Hold | None = None
         self._rebooked: Hold | None = None
         self._followed = False
         self._extensions: list[Hold] = []
+        self.booked: Nanos | None = None
+        self.closed = False
         self.output_held: int | None = None
 
     @property
@@ -93,14 +104,9 @@ class GuardedCall:
         """Whether calls inside this one have paid, so that this one does not."""
         return bool(self._paid_inside)
 
-    @property
-    def projection(self) -> Projection:
-        """What it will cost at most."""
-        return self._projection
-
     def prepare(self) -> Preparation | None:
         """Return the steps to take before `reserve`, None if there are none."""
-        return self.request.prepare(self.engine.prices, self.engine.learned_cap)
+        return self.request.prepare(self.engine.prices, self.engine.learned.cap)
 
     @of_books
     def reserve(self) -> None:
@@ -109,32 +115,35 @@ class GuardedCall:
         Raises:
             BudgetGuardError: the call must not be made; nothing is held.
         """
-        engine = self.engine
-        self._rates, self._projection = self._project()
-        if not self._is_free or self._rates.is_unknown:
-            engine.check_payer(self._payer, self.request.model)
-        if fits := self._may_be_capped():
+        engine, request = self.engine, self.request
+        self._project()
+        # Free is a call whose model is, and every other that may answer, and what is billed beside tokens.
+        free = not self.projection.cost and self._rates.is_free
+        charged = not free or self._rates.is_unknown
+        if charged and (self._user is None or self._lost is not None):
+            engine.check_payer(self._user, self._lost, request.model)
+        fits = request.strict and self.projection.cap_assumed and request.takes_cap and not free
+        if fits:
             self._cap(self._ceiling())
-        projection = self._projection
+        projection = self.projection
         if projection.cost > MAX_NANOS:
             raise ConfigurationError(
-                f"this call to {self.request.model} is projected at {format_usd(projection.cost)}, "
+                f"this call to {request.model} is projected at {format_usd(projection.cost)}, "
                 f"more than a budget can hold (${MAX_USD}): cap its output lower"
             )
-        now = engine.now()
-        self._hold = hold = Hold(
-            id=new_hold_id(now),
-            charges=self._charges(),
+        self._hold = hold = new_hold(
+            engine.now(),
+            self._charges(charged),
             amount=projection.cost,
             on_expiry=self._cost_of_unknown(),
-            ttl=max(duration_ms(engine.settings.hold_ttl), self.request.least_ttl),
-            created=now,
+            ttl=max(engine.hold_ttl, request.least_ttl),
             user=self._user,
-            model=self.request.model,
-            endpoint=self.request.endpoint,
+            model=request.model,
+            endpoint=request.endpoint,
             tags=self._tags,
         )
-        self._tell_projected(hold)
+        if engine.hooks.entries:
+            self._tell_projected(hold)
         for outer in self._around:
             outer._give_back()
         try:
@@ -145,10 +154,9 @@ class GuardedCall:
             raise
         for outer in self._around:
             outer._paid_inside.add(hold.id)
-        # What was never held needs no more of it.
         self.output_held = projection.output_tokens if granted and projection.cost else None
-        if granted and fits and self._projection.output_cap is not None:
-            self.request.write_cap(self._projection.output_cap)
+        if granted and fits and self.projection.output_cap is not None:
+            request.write_cap(self.projection.output_cap)
 
     def owe(self) -> BudgetGuardError | None:
         """Reserve for what the provider has begun unasked: refused or not, its cost will be booked.
@@ -163,35 +171,44 @@ class GuardedCall:
             return error
         return None
 
-    def grip(self) -> object:
-        """Return what is to be kept, from before it reserves, by whoever goes on with it."""
-        grip = _Grip()
+    def keep(self, grip: object = None) -> object:
+        """Finish this by what is known of it once its grip is garbage; from before it reserves.
+
+        Args:
+            grip: what whoever goes on with it keeps; a new object by default.
+
+        Returns:
+            The grip.
+        """
+        grip = _Grip() if grip is None else grip
         self._left = _never_sent
-        self._watch(grip)
+        self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
         return grip
 
-    def _watch(self, thing: object) -> None:
-        self.engine.under_way[id(self)] = self, background.watch(thing, self.finish_left)
-
     def sent(self) -> None:
-        """Take note that it may be sent from now on."""
+        """Note that it may be sent from now on."""
         if self._left is not None:
             self._left = _interrupted
 
+    def left_as(self, outcome: Outcome) -> None:
+        """Note the outcome that is booked if nobody goes on with it."""
+        if self._left is not None:
+            self._left = lambda: outcome
+
     def answered(self, answer: object) -> None:
-        """Take note of what it was answered with."""
+        """Note what it was answered with."""
         if self._left is not None:
             self._left = partial(self.request.outcome, answer)
 
     @of_books
     def finish(self, outcome: Outcome) -> None:
-        """Book how the call ended. Counts once, whoever says it first; never raises.
+        """Book the call as it ended. Counts once, whoever comes first; never raises.
 
-        A call whose answer is pending has not ended: it keeps its hold, and whoever asks for the answer
-        later finishes it (see `pending`).
+        A call whose answer comes later has not ended: it keeps its hold, and whoever asks for the answer
+        finishes it (see `background_answers`).
         """
         if isinstance(outcome, Answered) and outcome.reported.pending:
-            pending.remember(self, outcome.reported.request_id)
+            background_answers.remember(self, outcome.reported.request_id)
             self._give_back_extensions()
             self._is_booked()
             return
@@ -211,12 +228,13 @@ class GuardedCall:
         left, hold = self._left, self._hold
         if left is None or self._pid != os.getpid():  # a forked child has copies of its parent's calls
             return
+        self.closed = True
         self._finished.acquire(blocking=False)  # whoever comes after this comes too late
         if hold is not None:
             try:
                 outcome = left()
             except Exception:  # noqa: BLE001 - as in the flow
-                outcome = self.unreadable()
+                outcome = UNREADABLE
             self._book(outcome, hold)
         self._is_booked()
 
@@ -236,35 +254,47 @@ class GuardedCall:
 
     def _book(self, outcome: Outcome, hold: Hold) -> None:
         # What a hook's own call does tells no hooks, wherever it is booked: in the background, say.
-        with as_hook() if self._by_hook and not inside_hook() else nullcontext():
-            self._settle_or_void(outcome, hold)
-
-    def _settle_or_void(self, outcome: Outcome, hold: Hold) -> None:
-        # Tries that were lost on the way cost what one of unknown outcome does, whatever the last one did.
-        lost = min(self.request.lost_tries * hold.on_expiry, MAX_NANOS)
-        if self.delegated or (isinstance(outcome, NotCharged) and not lost):
-            reason = outcome.reason if isinstance(outcome, NotCharged) else "calls inside it paid"
-            for outer in self._around:
-                outer._paid_inside.discard(hold.id)
-            if not self._given_back:
-                self.engine.void(hold, reason)
+        with as_hook() if self._by_hook and not inside_hook() else _NO_HOOK:
+            # Tries that were lost on the way cost what an unknown outcome does, whatever the last one did.
+            lost = min(self.request.lost_tries * hold.on_expiry, MAX_NANOS)
+            if self._paid_inside or (isinstance(outcome, NotCharged) and not lost):
+                self._void(outcome, hold)
+            else:
+                self._settle(outcome, hold, lost)
+        if self._extensions:
             self._give_back_extensions()
-            return
-        settlement, estimated = self._settlement(outcome, hold)
+
+    def _void(self, outcome: Outcome, hold: Hold) -> None:
+        reason = outcome.reason if isinstance(outcome, NotCharged) else "calls inside it paid"
+        for outer in self._around:
+            outer._paid_inside.discard(hold.id)
+        self.booked = 0
+        if not self._given_back:
+            self.engine.void(hold, reason)
+
+    def _settle(self, outcome: Outcome, hold: Hold, lost: Nanos) -> None:
+        engine = self.engine
+        booking = booking_of(
+            outcome,
+            self.request,
+            self._rates,
+            self.projection,
+            cost_of_unknown=hold.on_expiry,
+            thresholds=engine.settings.thresholds,
+        )
+        for key, tokens in booking.observed:
+            engine.learned.observe(key, tokens)
         if lost:
-            settlement = replace(settlement, cost=min(settlement.cost + lost, MAX_NANOS))
-            estimated = True
+            booking = booking.with_lost_tries(lost)
         if self._given_back:
             # A call inside was refused, so what this one held went; but it was answered all the same.
             if self._rebooked is None:
-                now = self.engine.now()
-                self._rebooked = replace(hold, id=new_hold_id(now), created=now)
+                self._rebooked = hold_again(hold, engine.now())
             hold = self._rebooked
-        self.engine.settle(hold, settlement, estimated=estimated)
-        self._give_back_extensions()
-        self._charged = True
+        engine.settle(hold, booking.settlement, estimated=booking.estimated)
+        self.booked = booking.settlement.cost
         if self._user is not None and isinstance(outcome, Answered):
-            charged.remember(self.engine, self._user, outcome.reported)
+            paid_answers.remember(engine, self._user, outcome.reported)
 
     @of_books
     def extend(self, seen: int) -> None:
@@ -273,16 +303,15 @@ class GuardedCall:
         Raises:
             BudgetExceededError: no account has more, and the settings say `stop`.
         """
-        hold, engine, projection = self._hold, self.engine, self._projection
+        hold, engine, projection = self._hold, self.engine, self.projection
         if hold is None or self._given_back or self.output_held is None:
             self.output_held = None
             return
         wanted = seen + projection.output_tokens // 4 + 1
         held = hold.amount + sum(one.amount for one in self._extensions)
         amount = max(0, projection.with_output(wanted).cost - held)
-        now = engine.now()
         on_expiry = amount if engine.settings.unknown_outcome == "charge" else 0
-        more = replace(hold, id=new_hold_id(now), amount=amount, on_expiry=on_expiry, created=now)
+        more = replace(hold_again(hold, engine.now()), amount=amount, on_expiry=on_expiry)
         self._extensions.append(more)  # before it is granted: an interrupt may come right after
         empty = engine.extend(more)
         if empty is None:
@@ -303,12 +332,12 @@ class GuardedCall:
                 self._extensions.remove(more)
 
     def remember(self, answer: object) -> None:
-        """Take note that this very answer is paid for, if it is; see `charged`."""
-        if self._charged and self._user is not None:
-            charged.remember_object(self.engine, self._user, answer)
+        """Remember that this very answer is paid for, if it is; see `paid_answers`."""
+        if self.booked is not None and self._user is not None and not self._paid_inside:
+            paid_answers.remember_object(self.engine, self._user, answer)
 
     def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
-        """Have this finished in the background if a thing becomes garbage before.
+        """Finish this in the background if a thing becomes garbage before.
 
         Returns a function that calls that off, and tells whether it was still to come. A forked child
         drops copies of what its parent still uses, so there nothing happens.
@@ -321,57 +350,45 @@ class GuardedCall:
         self._followed = True
         if self._left is not None:
             self._left = outcome
-            self._watch(thing)
+            self.engine.under_way[id(self)] = self, background.watch(thing, self.finish_left)
         return background.when_dropped(thing, finish)
-
-    def unreadable(self) -> Outcome:
-        """Return the outcome of a call that was made, but whose answer tells no cost."""
-        return Answered(Reported(usage=None))
 
     def _give_back(self) -> None:
         if not self._given_back and self._hold is not None:
             self._given_back = True
             self.engine.void(self._hold, "a call inside it pays")
 
-    def _project(self) -> tuple[Rates, Projection]:
+    def _project(self) -> None:
+        engine, request = self.engine, self.request
         try:
-            return self.request.project(self.engine.prices, self.engine.learned_cap)
+            self._rates, self.projection = request.project(engine.prices, engine.learned.cap)
         except UnknownModelError:
-            if self.engine.settings.unknown_model == "error":
+            if engine.settings.unknown_model == "error":
                 raise
-            rates = self.request.rates_if_known(self.engine.prices)
-            return rates, Projection(self.request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
+            self._rates = request.rates_if_known(engine.prices)
+            self.projection = Projection(request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
 
-    def _charges(self) -> tuple[Charge, ...]:
+    def _charges(self, charged: bool) -> tuple[Charge, ...]:
         """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
-        charges = self.engine.charges(self._user, self._runs)
-        if not self._is_free or self._rates.is_unknown:
-            return charges
-        return tuple(replace(charge, required=False) for charge in charges)
-
-    @property
-    def _is_free(self) -> bool:
-        """Whether its model is, and so is every other that may answer, and what is billed beside tokens."""
-        return self._rates.is_free and not self._projection.cost
-
-    def _may_be_capped(self) -> bool:
-        projection = self._projection
-        return self.request.strict and projection.cap_assumed and self.request.takes_cap and not self._is_free
+        request = self.request
+        facts = CallFacts(self._user, self._runs, request.model, request.endpoint, self._tags)
+        charges = charges_for(facts, self.engine)
+        return charges if charged else tuple(replace(charge, required=False) for charge in charges)
 
     def _ceiling(self) -> int:
         settings = self.engine.settings
         if settings.strict_ceiling is not None:
             return settings.strict_ceiling
-        shown = self._projection.input_tokens - self._projection.reserve
+        shown = self.projection.input_tokens - self.projection.reserve
         return max(settings.strict_floor, output_limit(self.request.model, shown))
 
     def _cap(self, cap: int) -> None:
-        self._projection = self._projection.with_cap(cap, self.request.choices)
+        self.projection = self.projection.with_cap(cap, self.request.choices)
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
         assert self._hold is not None
-        projection, choices = self._projection, self.request.choices
+        projection, choices = self.projection, self.request.choices
         low, high = self.engine.settings.strict_floor, (projection.output_cap or 0) - 1
         if high < low:
             return None
@@ -380,18 +397,16 @@ class GuardedCall:
             fits = projection.with_cap(middle, choices).cost <= available
             low, high = (middle, high) if fits else (low, middle - 1)
         self._cap(low)
-        self._hold = replace(self._hold, amount=self._projection.cost, on_expiry=self._cost_of_unknown())
+        self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())
         self._tell_projected(self._hold)
         return self._hold
 
     def _tell_projected(self, hold: Hold) -> None:
-        projection = self._projection
-        self.engine.emit(
+        projection = self.projection
+        emit_call(
+            self.engine,
             events.Projected,
-            user=self._user,
-            model=self.request.model,
-            hold_id=hold.id,
-            endpoint=self.request.endpoint,
+            hold,
             cost=to_usd(projection.cost),
             usage=projection.usage,
             cap_assumed=projection.cap_assumed,
@@ -401,82 +416,22 @@ class GuardedCall:
     def _cost_of_unknown(self) -> Nanos:
         policy = self.engine.settings.unknown_outcome
         if policy == "charge":
-            return self._projection.cost
-        return self._projection.input_cost if policy == "input" else 0
+            return self.projection.cost
+        return self.projection.input_cost if policy == "input" else 0
 
-    def _settlement(self, outcome: Outcome, hold: Hold) -> tuple[Settlement, bool]:
-        thresholds = self.engine.settings.thresholds
-        if isinstance(outcome, Unknown | NotCharged):
-            cost = hold.on_expiry if isinstance(outcome, Unknown) else 0
-            return Settlement(cost, outcome="unknown", thresholds=thresholds), True
-        if isinstance(outcome, Abandoned):
-            said = outcome.reported
-            usage = outcome.usage or self._projection.abandoned(outcome.seen, said)
-            if outcome.part is not None:
-                usage = usage.merged(Usage.of(**{outcome.part: outcome.seen}))
-            # What was billed until then is not all of it.
-            so_far = said or Reported(usage=None, model=outcome.model)
-            so_far = replace(so_far, usage=usage)
-            cost = max(self._cost(replace(so_far, billed=None)), self._cost(so_far))
-            return Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True
-        assert isinstance(outcome, Answered)
-        reported = self._with_fees(outcome.reported)
-        completed = self._projection.completed(reported)
-        if completed is None:
-            cost, estimated = reported.part_of(self._projection.cost), True
-            if reported.billed:
-                cost, estimated = self._cost(reported), False
-        elif completed != reported.usage:
-            cost, estimated = self._cost(replace(reported, usage=completed)), True
-        else:
-            cost = self._cost(reported)
-            told = {unit: n for unit, n in completed.units.items() if unit not in reported.measured}
-            # What was measured makes an estimate only where it is billed.
-            estimated = bool(reported.measured) and cost != self._cost(replace(reported, usage=Usage(told)))
-            if (hidden := self._projection.hidden) is not None:
-                self.engine.observe(hidden.key, hidden.observed(completed.input_tokens))
-            # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
-            if completed.output_tokens and self._projection.cap_assumed:
-                each = -(-completed.output_tokens // self.request.choices)
-                if not self._projection.cap_written or each < (self._projection.output_cap or 0):
-                    self.engine.observe(self.request.model, each)
-        return (
-            Settlement(
-                cost,
-                usage=completed,
-                request_id=reported.request_id,
-                thresholds=thresholds,
-            ),
-            estimated,
-        )
 
-    def _with_fees(self, reported: Reported) -> Reported:
-        """Add what the call is billed beside its tokens, where the answer does not count it."""
-        fees = self._projection.fees
-        if reported.usage is None or not (fees or 0 in reported.usage.units.values()):
-            return reported
-        return replace(reported, usage=Usage.of(**{**fees, **reported.usage.units}))
-
-    def _cost(self, reported: Reported) -> Nanos:
-        if reported.model is not None:
-            reported = replace(reported, model=self.request.model_named(reported.model))
-        try:
-            return min(self._rates.cost_of(reported), MAX_NANOS)
-        except UnknownModelError as error:
-            # The money is spent; the projection is the best that is known of how much.
-            events.logger.error("budgetguard: booked as projected, because %s", error)
-            return self._projection.cost
+_NO_HOOK: Final = nullcontext()
 
 
 class _Grip:
-    """Be there as long as somebody keeps it."""
+    """What is there as long as somebody keeps it."""
 
     __slots__ = ("__weakref__",)
 
 
 def _never_sent() -> Outcome:
-    return NotCharged("interrupted before the call")
+    return NEVER_SENT
 
 
 def _interrupted() -> Outcome:
-    return Unknown("interrupted")
+    return INTERRUPTED

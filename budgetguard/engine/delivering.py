@@ -15,7 +15,7 @@ from budgetguard.stores.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Hold what waits in the spool for one project of one store.
+    """What waits in the spool for one project of one store.
 
     Attributes:
         store: the store's URL, without credentials.
@@ -60,7 +60,7 @@ def drop_unknown(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Hold what a delivery did.
+    """What a delivery did.
 
     Attributes:
         settlements: how many the store has taken.

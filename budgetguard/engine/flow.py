@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.provider_call import Fetch, NotCharged, Outcome
+from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE, Outcome
+from budgetguard.engine.provider_call import Fetch
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
 logger = logging.getLogger("budgetguard")
@@ -28,7 +29,7 @@ logger = logging.getLogger("budgetguard")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Do something short with the store. It is finished even if the caller is cancelled meanwhile.
+    """A short piece of work with the store, which is finished even if the caller is cancelled meanwhile.
 
     Attributes:
         run: what to do.
@@ -41,7 +42,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Invoke:
-    """Make the call itself."""
+    """The call itself."""
 
 
 Step: TypeAlias = Work | Fetch | Invoke
@@ -53,7 +54,7 @@ def guarded(call: GuardedCall) -> Flow:
 
     Returns the answer; raises what refused, or what the call raised.
     """
-    grip = call.grip()
+    grip = call.keep()
     yield from reserving(call)
     answer = yield from invoking(call)
     del grip
@@ -65,12 +66,12 @@ def reserving(call: GuardedCall) -> Flow:
     if (preparation := call.prepare()) is not None:
         yield from preparation
     try:
-        yield Work(call.reserve, call.blocking)
+        yield Work(call.reserve, call.engine.blocking)
     except BudgetGuardError:
         raise  # refused: nothing is held
     except BaseException:
         # Cancelled or interrupted while reserving: the hold may have been granted, the call was not made.
-        yield _finish(call, NotCharged("interrupted before the call"))
+        yield Work(partial(call.finish, NEVER_SENT), call.engine.blocking)
         raise
 
 
@@ -82,7 +83,7 @@ def invoking(call: GuardedCall) -> Flow:
         answer = yield Invoke()
     except BaseException as error:
         leave_frame(frame)
-        yield _finish(call, call.request.outcome_of_error(error))
+        yield Work(partial(call.finish, call.request.outcome_of_error(error)), call.engine.blocking)
         raise
     leave_frame(frame)
     call.answered(answer)
@@ -95,11 +96,11 @@ def invoking(call: GuardedCall) -> Flow:
     except UnpricedAnswerError as error:
         # What calls inside have paid for needs no price of its own.
         unpriced = None if call.delegated else error
-        outcome = call.unreadable()
+        outcome = UNREADABLE
     except Exception:
         logger.exception("budgetguard: an answer could not be read; its projection is booked")
-        outcome = call.unreadable()
-    yield _finish(call, outcome)
+        outcome = UNREADABLE
+    yield Work(partial(call.finish, outcome), call.engine.blocking)
     call.remember(answer)
     if unpriced is not None:
         unpriced.answer = answer  # it was paid for
@@ -107,19 +108,23 @@ def invoking(call: GuardedCall) -> Flow:
     return answer
 
 
-def _finish(call: GuardedCall, outcome: Outcome) -> Work:
-    return Work(partial(call.finish, outcome), call.blocking)
-
-
 class Closed(BaseException):
-    """Stand for a GeneratorExit inside a flow: `yield from` would close the flow instead of asking it."""
+    """A GeneratorExit inside a flow: `yield from` would close the flow instead of asking it."""
 
     def __init__(self, original: GeneratorExit) -> None:
         super().__init__("closed")
         self.original = original
 
 
-def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
+def _nothing() -> None:
+    """Make no call."""
+
+
+async def _anothing() -> None:
+    """Make no call."""
+
+
+def drive(flow: Flow, invoke: Callable[[], Any] = _nothing) -> Any:
     """Carry out a flow in this thread.
 
     An interrupt (Ctrl-C, a signal handler that raises) comes between any two instructions: also here, and
@@ -144,7 +149,7 @@ def drive(flow: Flow, invoke: Callable[[], Any]) -> Any:
             send = partial(flow.throw, Closed(error) if isinstance(error, GeneratorExit) else error)
 
 
-async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]]) -> Any:
+async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]] = _anothing) -> Any:
     """Carry out a flow in an event loop (asyncio or trio), store work in worker threads."""
     background.start()
     closing = False
@@ -181,8 +186,18 @@ def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaita
     return answer
 
 
+async def finish_async(call: GuardedCall, outcome: Outcome) -> None:
+    """Book a call as it ended, off the event loop."""
+    finish = partial(call.finish, outcome)
+    try:
+        await finished(Work(finish, call.blocking))
+    except GeneratorExit:  # the task is being thrown away, and may not wait for anything
+        background.put(finish)
+        raise
+
+
 async def finished(work: Work) -> Any:
-    """Do the work to its end, then raise the cancellation that came meanwhile, if one did."""
+    """Finish the work, then raise the cancellation that came meanwhile, if one did."""
     if not work.blocking:
         return work.run()
     try:

@@ -33,7 +33,7 @@ _MOST_UNKNOWN: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Unsent:
-    """Hold one settlement, the store that shall take it (None: the present one), and its spool."""
+    """One settlement, the store that shall take it (None: the present one), and its spool."""
 
     store: Store | None
     hold: Hold
@@ -42,7 +42,7 @@ class _Unsent:
 
 
 class Outbox:
-    """Keep what could not be sent, and send it again: after 1 s, then 2 s, up to every 30 s.
+    """Settlements that could not be sent; they are sent again after 1 s, then 2 s, up to every 30 s.
 
     Args:
         present: opens the present store, or raises StoreError.
@@ -52,17 +52,17 @@ class Outbox:
     def __init__(self, present: Callable[[], Store], tell: Tell) -> None:
         self._present = present
         self._tell = tell
-        self._unsent: dict[str, _Unsent] = {}
+        self.unsent: dict[str, _Unsent] = {}
         self._unknown: dict[str, _Unsent] = {}
         self._retry_in = _FIRST_RETRY
         self._retrying_in = 0
 
     def __bool__(self) -> bool:
-        return bool(self._unsent)
+        return bool(self.unsent)
 
     def keep(self, store: Store | None, hold: Hold, settlement: Settlement, spool: Spool | None) -> None:
         """Keep a settlement that a store did not take, and try again later."""
-        self._unsent[hold.id] = _Unsent(store, hold, settlement, _written(hold, settlement, spool))
+        self.unsent[hold.id] = _Unsent(store, hold, settlement, _written(hold, settlement, spool))
         background.start()
         if self._retrying_in != os.getpid():
             self._retrying_in = os.getpid()
@@ -84,18 +84,18 @@ class Outbox:
             logger.warning(
                 "budgetguard: %d settlements from earlier are delivered to %s", len(found), spool.url
             )
-            self._unsent = found | self._unsent
+            self.unsent = found | self.unsent
         if found or self._unknown:
             background.start()
             background.put(self.flush)
 
     def flush(self) -> None:
         """Send everything; what is refused stays, and so does what is for an account of nobody."""
-        self._send({**self._unknown, **self._unsent})
+        self._send({**self._unknown, **self.unsent})
 
     def flush_unsent(self) -> None:
         """Send what no store has answered yet."""
-        self._send(dict(self._unsent))
+        self._send(dict(self.unsent))
 
     def _send(self, everything: dict[str, _Unsent]) -> None:
         away: set[int] = set()
@@ -109,18 +109,18 @@ class Outbox:
             except StoreError:
                 away.add(id(unsent.store))
                 # To the back, so that one which never goes through does not hold up the others.
-                if self._unsent.pop(ident, None) is not None:
-                    self._unsent[ident] = unsent
+                if self.unsent.pop(ident, None) is not None:
+                    self.unsent[ident] = unsent
                 continue
             except Exception as error:  # noqa: BLE001 - nor does one that no store can take
-                self._unsent.pop(ident, None)
+                self.unsent.pop(ident, None)
                 self._unknown.pop(ident, None)
                 if unsent.spool is not None:
                     unsent.spool.set_aside(ident, error)
                 else:
                     logger.exception("budgetguard: the settlement of hold %s cannot be booked", ident)
                 continue
-            self._unsent.pop(ident, None)
+            self.unsent.pop(ident, None)
             if isinstance(answer, UnknownAccount) and unsent.settlement.cost:
                 if ident not in self._unknown:
                     self._keep_unknown(unsent, answer.account)
@@ -155,7 +155,7 @@ class Outbox:
     def _retry(self) -> None:
         self._retrying_in = 0
         self.flush_unsent()
-        if self._unsent:
+        if self.unsent:
             self._retry_in = min(self._retry_in * 2, _LONGEST_RETRY)
             self._retrying_in = os.getpid()
             background.after(self._retry_in, self._retry)

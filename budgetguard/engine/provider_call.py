@@ -1,13 +1,13 @@
-"""One call as its adapter reads it: how to project it, and how it ended."""
+"""A call as its adapter reads it: how to project it, and how it ended."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Outcome
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
@@ -17,55 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """Say that the provider answered; what it reported is settled, or the projection if it did not say."""
-
-    reported: Reported
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """Say that a stream ended early: the input and the `seen` output tokens are settled.
-
-    Or `usage`, where more is known of what was used than a number of tokens. `part` is the unit of those
-    that are no text, such as `output_image_tokens`. `reported` is what the stream had said until then: no
-    less is settled, and its input stands for the projected one. `model` is the one that it said it is.
-    """
-
-    seen: int
-    usage: Usage | None = None
-    part: str | None = None
-    reported: Reported | None = None
-    model: str | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NotCharged:
-    """Say that the provider did no work, so the hold is given back."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Say that nobody knows whether the provider charged; `unknown_outcome` decides."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask the provider for something that costs nothing, and that the projection needs.
+    """A request that costs nothing, for something that the projection needs.
 
     Attributes:
-        run: asks; of an async client it returns an awaitable.
+        run: sends it; of an async client it returns an awaitable.
     """
 
     run: Callable[[], Any]
 
 
 Preparation: TypeAlias = Generator[Fetch, Any, None]
-Outcome: TypeAlias = Answered | Abandoned | NotCharged | Unknown
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
 
@@ -124,7 +86,7 @@ class ProviderCall(ABC):
 
     @abstractmethod
     def outcome(self, answer: Any) -> Outcome:
-        """Say how a call ended that returned this.
+        """Classify the outcome of a call that returned `answer`.
 
         Raises:
             UnpricedAnswerError: no cost can be read from it.
@@ -132,7 +94,7 @@ class ProviderCall(ABC):
 
     @abstractmethod
     def outcome_of_error(self, error: BaseException) -> Outcome:
-        """Say how a call ended that raised this."""
+        """Classify the outcome of a call that raised `error`."""
 
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         """Take over an answer that is still running, and return it, guarded; None if it is complete.

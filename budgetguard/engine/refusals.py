@@ -1,12 +1,13 @@
-"""What a refusal says: who refused, with which numbers, and what to do about it."""
+"""The errors of refusals: which account refused, with which numbers, and what to do about it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Balance
+from budgetguard.core.accounts import RUN, Balance
 from budgetguard.core.holds import Hold
 from budgetguard.core.money import Nanos, format_usd, to_usd
+from budgetguard.engine.payers import account_in_words
 from budgetguard.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -47,13 +48,7 @@ def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> Budg
         spent: what it has spent as people mean it, Nanos.
     """
     available = limit - spent - balance.held_nanos
-    kind, _, ident = balance.account.partition(":")
-    who = {
-        USER: f"user {ident!r}",
-        RUN: "this run",
-        PROCESS: "this process (max_budget)",
-        PROJECT: f"project {ident!r}",
-    }.get(kind, balance.account)
+    who = account_in_words(balance.account)
     when = f" until {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
     held = f" and {format_usd(balance.held_nanos)} is held for calls under way" if balance.held_nanos else ""
     last = "raise the limit, or wait until it resets" if balance.resets_at else "or raise the limit"

@@ -25,7 +25,7 @@ VARIABLE: Final = "BUDGETGUARD_RUN_LOG"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Hold what a run keeps of a refused call: which account refused, whose call, to which model."""
+    """A refused call as its run keeps it: which account refused, whose call, to which model."""
 
     account: str
     user: str | None

@@ -51,7 +51,7 @@ def spool_folder(setting: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """Hold one settlement that waits.
+    """A settlement that waits.
 
     Attributes:
         path: its file.
@@ -67,7 +67,7 @@ class Spooled:
 
 
 class Spool:
-    """Keep settlements of one project in one store.
+    """The settlements of one project that one store has not taken.
 
     Args:
         folder: where spools are; made when the first settlement comes (0700).
@@ -117,7 +117,7 @@ class Spool:
             path.replace(path.with_suffix(_UNKNOWN))
 
     def set_aside(self, hold_id: str, error: Exception) -> None:
-        """Keep a settlement that no store can take where nobody tries again, and tell of it."""
+        """Put a settlement that no store can take where nobody tries again, and log it."""
         path = self._path(hold_id)
         _set_aside(path if path.exists() else path.with_suffix(_UNKNOWN), error)
 

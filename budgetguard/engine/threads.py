@@ -1,4 +1,4 @@
-"""Hand what is current to plain threads and to the jobs of thread pools, which start with an empty context.
+"""What is current, carried to plain threads and the jobs of thread pools, which start with an empty context.
 
 Installed when something first becomes current, never by importing. Only our own variables travel;
 other libraries' context stays as Python leaves it. Others wrap the same methods (tracers, error
@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
+from dataclasses import dataclass, replace
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import wrapt
+
+from budgetguard.engine.context import as_judged, frames_to_carry, judged
+from budgetguard.engine.links import (
+    Frame,
+    Link,
+    Scope,
+    carriers,
+    chain_of,
+    current,
+    job,
+    listed,
+    of_generators,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from multiprocessing.pool import ThreadPool
-
-Surroundings: TypeAlias = Callable[[], Any]
-TaskContext: TypeAlias = Callable[[], Context | None]
-Within: TypeAlias = Callable[[Any, Callable[[], Any]], Any]
 
 # What takes a function and the iterable that its jobs are made of; some read that in a thread of the pool.
 _MAPS: Final = ("map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
@@ -31,22 +41,81 @@ _lock = threading.RLock()
 _installed = False
 
 
-def follow(
-    surroundings: Surroundings,
-    within: Within,
-    within_thread: Within,
-    task_context: TaskContext,
-    forget: Callable[[], None],
-) -> None:
-    """Make threads, jobs, and tasks carry what is current, and processes not; once is enough.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is current at one moment, to be made current elsewhere."""
 
-    Args:
-        surroundings: returns what is current, or None.
-        within: calls a job with that made current.
-        within_thread: calls all that a thread does with that made current.
-        task_context: returns the context to start a task in; None if that is the current one.
-        forget: what a process that multiprocessing has forked does first. Its pools' processes work for
-            everybody, and those that are spawned begin with nothing.
+    link: Link | None
+    frame: Frame | None
+
+
+def surroundings() -> Surroundings | None:
+    """Return what is current, or None if nothing is."""
+    link, frame = current.link, frames_to_carry()
+    if link is not None or of_generators:
+        link = as_judged()
+    return None if link is None and frame is None else Surroundings(link, frame)
+
+
+def within(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
+    """Call something with `carried` current (nothing, if None), as a job, and put back what was."""
+    return _carried(carried, call, "job")
+
+
+def within_thread(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
+    """Do as `within` for all of a thread, which lives on when the `with` around its start is left."""
+    return _carried(carried, call, "thread")
+
+
+def _carried(carried: Surroundings | None, call: Callable[[], Any], border: Literal["thread", "job"]) -> Any:
+    before = current.link, current.frame
+    outer_job = job.seen
+    scope = Scope()
+    link = frame = None
+    if carried is not None:
+        frame = carried.frame
+        link = carried.link and Link(None, scope, carried.link, border=border)
+    current.link, current.frame = link, frame
+    job.seen = tuple(listed(link)) if border == "job" else None
+    try:
+        return call()
+    finally:
+        scope.open = False
+        job.seen = outer_job
+        current.link, current.frame = before
+
+
+carriers.add(_carried.__code__)
+
+
+def _task_context() -> Context | None:
+    """Return a context to start a task in; None if the one that is current says whose it is.
+
+    Generators share the context of their callers, or are stepped in new ones. What is copied for a task
+    must be what counts here, where it is started.
+    """
+    frame = frames_to_carry()
+    in_generator = any(link.scope.frame is not None for link in listed(current.link))
+    if not of_generators and not in_generator and frame is current.frame:
+        return None
+    link = as_judged()
+    context = copy_context()
+    context.run(setattr, current, "link", link and Link(None, Scope(), link, border="thread"))
+    context.run(setattr, current, "frame", frame)
+    return context
+
+
+def _forget() -> None:
+    """Mark what is current as lost: this process was forked to work for others than who forked it."""
+    current.link = chain_of([replace(one, lost=lost or "process") for one, lost in judged()], None)
+    of_generators.clear()
+
+
+def follow() -> None:
+    """Make threads, jobs, and tasks carry what is current; once is enough.
+
+    A process that multiprocessing forks forgets it first: its pools' processes work for everybody, and those
+    that are spawned begin with nothing.
     """
     global _installed
     if _installed:
@@ -60,7 +129,7 @@ def follow(
     from multiprocessing.pool import ThreadPool
     from multiprocessing.util import register_after_fork
 
-    carrier = _Carrier(surroundings, within, within_thread, task_context)
+    carrier = _Carrier()
     wrapt.wrap_function_wrapper(threading.Thread, "start", carrier.start)
     wrapt.wrap_function_wrapper(ThreadPoolExecutor, "submit", carrier.submit)
     wrapt.wrap_function_wrapper(Future, "add_done_callback", carrier.submit)
@@ -69,26 +138,14 @@ def follow(
     wrapt.wrap_function_wrapper(ThreadPool, "apply_async", carrier.apply_async)
     for name in _MAPS:
         wrapt.wrap_function_wrapper(ThreadPool, name, carrier.map)
-    register_after_fork(_Carrier, lambda _: forget())
+    register_after_fork(_Carrier, lambda _: _forget())
 
 
 class _Carrier:
-    """Hold the wrappers."""
-
-    def __init__(
-        self,
-        surroundings: Surroundings,
-        within: Within,
-        within_thread: Within,
-        task_context: TaskContext,
-    ) -> None:
-        self._surroundings = surroundings
-        self._within = within
-        self._within_thread = within_thread
-        self._task_context = task_context
+    """The wrappers."""
 
     def start(self, wrapped: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
-        carried = self._surroundings()
+        carried = surroundings()
         if carried is None:
             return wrapped(*args, **kwargs)
         run = thread.run
@@ -104,7 +161,7 @@ class _Carrier:
 
         def call_within(_thread: object) -> None:
             put_back()
-            self._within_thread(carried, run)
+            within_thread(carried, run)
 
         # A method, as `run` always is: others take it apart into function and thread.
         run_within = MethodType(call_within, thread)
@@ -117,7 +174,7 @@ class _Carrier:
 
     def create_task(self, wrapped: Callable[..., Any], _loop: object, args: Any, kwargs: Any) -> Any:
         # A context that the caller gives is its own affair.
-        context = None if kwargs.get("context") is not None else self._task_context()
+        context = None if kwargs.get("context") is not None else _task_context()
         return wrapped(*args, **kwargs) if context is None else context.run(wrapped, *args, **kwargs)
 
     def follow_uvloop(self, uvloop: Any) -> None:
@@ -154,7 +211,7 @@ class _Carrier:
     def _job(self, function: Any) -> Any:
         if not callable(function):
             return function  # the pool says what is wrong with it
-        carried, within = self._surroundings(), self._within
+        carried = surroundings()
 
         def call_within(*args: Any, **kwargs: Any) -> Any:
             return within(carried, lambda: function(*args, **kwargs))
@@ -164,16 +221,15 @@ class _Carrier:
     def _items(self, iterable: Any) -> Any:
         if hasattr(iterable, "__len__") or not isinstance(iterable, Iterable):
             return iterable
-        return _Items(iter(iterable), self._surroundings(), self._within)
+        return _Items(iter(iterable), surroundings())
 
 
 class _Items(Iterator[Any]):
-    """Step through an iterator, for whom it was given to a pool by."""
+    """An iterator whose steps belong to whoever gave it to a pool."""
 
-    def __init__(self, items: Iterator[Any], carried: Any, within: Within) -> None:
+    def __init__(self, items: Iterator[Any], carried: Surroundings | None) -> None:
         self._items = items
         self._carried = carried
-        self._within = within
 
     def __next__(self) -> Any:
-        return self._within(self._carried, lambda: next(self._items))
+        return within(self._carried, lambda: next(self._items))

@@ -14,7 +14,7 @@ from budgetguard.stores.hosted_target import parse_url
 
 
 class HostedGuard:
-    """Make guards that keep a project's balances at a service; nothing is asked before the first.
+    """Guards that keep a project's balances at a service; nothing is asked before the first is made.
 
     Args:
         api_base: the service's address.

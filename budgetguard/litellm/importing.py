@@ -1,4 +1,4 @@
-"""Take over the users of LiteLLM's `user_cost.json`, once, however often it is run."""
+"""Import the users of LiteLLM's `user_cost.json`, once, however often it is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from budgetguard.core.accounts import USER, Budget, account_name, check_id
-from budgetguard.core.holds import Charge, Hold, Settled, Settlement
+from budgetguard.core.holds import Charge, Settled, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos, format_usd, to_nanos
 from budgetguard.core.windows import Milliseconds, window_at
 from budgetguard.errors import ConfigurationError
@@ -32,7 +32,7 @@ _LATEST: Final = 32_503_680_000
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Hold what an import did.
+    """What an import did.
 
     Attributes:
         created: users who were made.
@@ -71,8 +71,7 @@ class _User:
     digest: str
 
     def hold_id(self, model: str) -> str:
-        text = json.dumps([self.user, self.digest, model])
-        return f"{_UNKNOWN_TIME:012x}{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+        return derived_id(_UNKNOWN_TIME, json.dumps([self.user, self.digest, model]))
 
 
 def import_user_cost(guard: Guard, path: str | os.PathLike[str], *, calendar: bool = False) -> Imported:
@@ -125,16 +124,8 @@ def _users(users: tuple[str, ...]) -> str:
 
 
 def _book(guard: Guard, one: _User, charge: Charge, model: str, cost: Nanos) -> Nanos:
-    hold = Hold(
-        id=one.hold_id(model),
-        charges=(charge,),
-        amount=0,
-        on_expiry=0,
-        ttl=1,
-        created=_UNKNOWN_TIME,
-        user=one.user,
-        model=model,
-        endpoint="import",
+    hold = new_hold(
+        _UNKNOWN_TIME, (charge,), user=one.user, model=model, endpoint="import", ident=one.hold_id(model)
     )
     # Straight to the store: this process has not spent it, so its max_budget must not count it.
     answer = guard.store.settle(hold, Settlement(cost, outcome="posted"))

@@ -6,26 +6,20 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.core.accounts import USER, Balance, account_name, check_id
-from budgetguard.core.holds import Hold, Settlement, new_hold_id
-from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
-from budgetguard.core.usage import Reported, Usage
-from budgetguard.core.windows import Align, duration_ms, parse_duration
-from budgetguard.engine import paid_answers as charged
-from budgetguard.engine.context import current_runs
+from budgetguard.core.money import Nanos, to_nanos, to_usd
+from budgetguard.core.windows import Align, parse_duration
+from budgetguard.engine import paid_answers
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.providers.answer_shapes import read_whole
+from budgetguard.litellm.costs import counted_usage, price, reported_usage, without_price
 from budgetguard.providers.base import Asked
-from budgetguard.providers.frameworks import litellm_cost
 from budgetguard.providers.functions import chat_body
 from budgetguard.providers.openai.chat import CHAT
 from budgetguard.providers.openai.embeddings import EMBEDDINGS
-from budgetguard.tokens.text import count_text, encoding_for
 
 if TYPE_CHECKING:
     from budgetguard.guard import Guard
@@ -36,8 +30,6 @@ User: TypeAlias = "str | int"
 logger = logging.getLogger("budgetguard")
 
 _DAY_MS: Final = 86_400_000
-# Output tokens.
-_LEAST_WRITTEN: Final = 10
 # LiteLLM's own, which a manager shows but never asks.
 _LITELLM_ADDRESS: Final = "https://api.litellm.ai"
 # The year 10 000: the last instant that a datetime can tell.
@@ -45,7 +37,7 @@ _LAST_SECOND: Final = 253_402_300_800
 
 
 class BudgetManager:
-    """Keep users' budgets as LiteLLM's `BudgetManager` does, over a guard's store or at a hosted service.
+    """Users' budgets as LiteLLM's `BudgetManager` keeps them, over a guard's store or at a hosted service.
 
     Amounts in and out are USD as float. A record is a dict with `total_budget`, `duration`, `created_at`,
     `last_updated_at`, `current_cost` and `model_cost`; see `record`. Nothing is kept in the manager itself:
@@ -99,7 +91,7 @@ class BudgetManager:
         return _Users(self)
 
     def load_data(self) -> None:
-        """Do nothing: what is stored is read whenever it is asked for. Here for programs that call it."""
+        """Do nothing, for programs that call it: what is stored is read whenever it is asked for."""
 
     def print_verbose(self, print_statement: object) -> None:
         """Log a statement at level DEBUG."""
@@ -185,9 +177,9 @@ class BudgetManager:
         except UnknownModelError as error:
             if engine.settings.unknown_model == "allow":
                 return _usd(spent)
-            raise _without_price(error, "the cost of the call cannot be projected") from error
+            raise without_price(error, "the cost of the call cannot be projected") from error
         endpoint = CHAT if "messages" in body else EMBEDDINGS
-        projection = endpoint.project(Asked(body, model, rates, engine.learned_cap))
+        projection = endpoint.project(Asked(body, model, rates, engine.learned.cap))
         return _usd(spent + projection.cost)
 
     def get_total_budget(self, user: User) -> float:
@@ -228,38 +220,17 @@ class BudgetManager:
         user = _id(user)
         engine = self._guard.engine
         if model is not None and input_text is not None and output_text is not None:
-            found = _counted(model, input_text, output_text)
+            found = counted_usage(model, input_text, output_text)
         elif completion_obj is not None:
-            found = _read(completion_obj, model)
-            if charged.is_charged(engine, user, completion_obj, found):
+            found = reported_usage(completion_obj, model)
+            if paid_answers.is_paid(engine, user, completion_obj, found):
                 return {"user": self._record(user)}
         else:
             raise ConfigurationError(
                 "update_cost needs the answer (completion_obj=), or model=, input_text= and output_text="
             )
-        name, cost = self._priced(found, model, completion_obj)
-        now = engine.now()
-        hold = Hold(
-            id=new_hold_id(now),
-            charges=engine.charges(user, current_runs(engine)),
-            amount=0,
-            on_expiry=0,
-            ttl=duration_ms(engine.settings.hold_ttl),
-            created=now,
-            user=user,
-            model=name,
-            endpoint="update_cost",
-        )
-        engine.post(
-            hold,
-            Settlement(
-                cost,
-                outcome="posted",
-                usage=found.usage,
-                request_id=found.request_id,
-                thresholds=engine.settings.thresholds,
-            ),
-        )
+        name, cost = price(engine, found, model, completion_obj)
+        engine.post(user, cost, model=name, endpoint="update_cost", reported=found)
         return {"user": self._record(user)}
 
     def get_current_cost(self, user: User) -> float:
@@ -279,7 +250,7 @@ class BudgetManager:
         return {model: _usd(cost) for model, cost in self._balance(user).models.items()}
 
     def is_valid_user(self, user: User) -> bool:
-        """Tell whether a user has a budget."""
+        """Return whether a user has a budget."""
         try:
             user = _id(user)
         except ConfigurationError:
@@ -300,7 +271,7 @@ class BudgetManager:
         return {"user": record(self._guard.reset(user))}
 
     def reset_on_duration(self, user: User) -> None:
-        """Do nothing: windows reset by themselves. Here for programs that call it.
+        """Do nothing, for programs that call it: windows reset by themselves.
 
         Raises:
             UnknownUserError: the user has no budget.
@@ -308,7 +279,7 @@ class BudgetManager:
         self._balance(user)
 
     def update_budget_all_users(self) -> None:
-        """Do nothing: windows reset by themselves. Here for programs that call it."""
+        """Do nothing, for programs that call it: windows reset by themselves."""
 
     def save_data(self) -> dict[str, str]:
         """Return `{"status": "success"}`: every change is stored when its call returns."""
@@ -318,7 +289,7 @@ class BudgetManager:
     def import_litellm(
         self, path: str | os.PathLike[str] = "user_cost.json", *, calendar: bool = False
     ) -> Imported:
-        """Take over the users of LiteLLM's `user_cost.json`; see `litellm_import.import_user_cost`.
+        """Import the users of LiteLLM's `user_cost.json`; see `importing.import_user_cost`.
 
         Raises:
             ConfigurationError: the file cannot be read, or is no such file; nothing was changed.
@@ -334,35 +305,9 @@ class BudgetManager:
     def _record(self, user: User) -> dict[str, Any]:
         return record(self._balance(user))
 
-    def _priced(self, found: Reported, model: str | None, answer: object) -> tuple[str, Nanos]:
-        assert found.usage is not None
-        engine = self._guard.engine
-        names = [name for name in (model, found.model) if name]
-        if not names:
-            raise ConfigurationError("the answer names no model: pass model= too; nothing was booked")
-        if found.billed:  # a bill of nothing is one that is not written yet
-            return names[0], min(found.billed, MAX_NANOS)
-        first: UnknownModelError | None = None
-        # LiteLLM takes the provider out of the model's name, and gives it beside that.
-        asked: list[tuple[str, str | None]] = [(name, found.provider) for name in names]
-        if found.provider is not None and model:
-            asked.append((model, None))
-        for name, provider in asked:
-            try:
-                rates = engine.prices.rates(name, provider=provider, tier=found.tier, bare=True)
-                return name, min(rates.cost_of(replace(found, model=None, billed=None)), MAX_NANOS)
-            except UnknownModelError as error:
-                first = first or error
-        if (cost := litellm_cost(answer)) is not None:
-            return names[0], cost
-        assert first is not None
-        if engine.settings.unknown_model == "allow" and first.unit is None:
-            return names[0], 0
-        raise _without_price(first, "nothing was booked") from first
-
 
 class _Users(Mapping[str, dict[str, Any]]):
-    """Show a manager's records by user."""
+    """A manager's records by user, read whenever they are looked at."""
 
     def __init__(self, manager: BudgetManager) -> None:
         self._manager = manager
@@ -437,49 +382,6 @@ def _instant(created_at: object) -> datetime:
     return datetime.fromtimestamp(created_at, UTC)
 
 
-def _counted(model: str, input_text: object, output_text: object) -> Reported:
-    for name, text in (("input_text", input_text), ("output_text", output_text)):
-        if not isinstance(text, str):
-            raise ConfigurationError(f"{name} must be text, not {type(text).__name__}; nothing was booked")
-    body = chat_body({}, input_text)
-    return Reported(
-        Usage.of(
-            input_tokens=CHAT.input_tokens(body, model),
-            output_tokens=count_text(str(output_text), encoding_for(model)),
-        ),
-        model=model,
-    )
-
-
-def _read(answer: object, model: str | None) -> Reported:
-    found = read_whole(answer, model or "")
-    if found.total:
-        seen = min(found.seen, found.total)
-        return replace(found, usage=Usage.of(input_tokens=found.total - seen, output_tokens=seen))
-    if found.usage is None and found.billed:
-        return replace(found, usage=Usage())
-    if found.usage is None:
-        raise ConfigurationError(
-            f"no usage can be read from completion_obj ({type(answer).__name__}), so nothing was booked. "
-            "Pass the whole answer (awaited, over, and not a stream), or model=, input_text= and output_text="
-        )
-    # A word or two may be a cache's or a stub's, and cost nothing; a whole answer does not.
-    if found.seen < max(found.usage.output_tokens, _LEAST_WRITTEN):
-        return found
-    written = found.seen
-    return replace(found, usage=Usage({**found.usage.units, "output_tokens": written}))
-
-
 def _id(user: User) -> str:
     whole = isinstance(user, int) and not isinstance(user, bool)
     return check_id(str(user) if whole else user, name="user")
-
-
-def _without_price(error: UnknownModelError, effect: str) -> UnknownModelError:
-    if error.unit is not None or not error.model:
-        return error
-    return UnknownModelError(
-        f"no price is known for the model {error.model!r}, so {effect}. Set one in USD per million tokens: "
-        f"register_price({error.model!r}, input=..., output=...)",
-        model=error.model,
-    )

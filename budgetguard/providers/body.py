@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 from budgetguard.core.usage import Reported
-from budgetguard.engine.provider_call import Abandoned, Answered, NotCharged, Outcome, Unknown
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.providers.accumulators import UsageAccumulator
 
 ReadBody: TypeAlias = Callable[[bytes], Reported | NotCharged]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypedDict, Unpack
 
 from budgetguard.core.accounts import check_id
 from budgetguard.engine.call import GuardedCall
@@ -15,50 +15,59 @@ from budgetguard.errors import ConfigurationError
 from budgetguard.providers.functions import CAPS, INPUTS, FunctionCall, UsageReader, request_body
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
 
-Input: TypeAlias = str | Callable[..., Any]
-Answer: TypeAlias = UsageReader
+
+class BudgetedOptions(TypedDict, total=False):
+    """What `@budgeted` can be told of a function; all of it is optional.
+
+    Attributes:
+        model: the model, where the function has no parameter `model`.
+        input: the parameter that is the input (by default `messages`, `prompt` or `input`), or a callable
+            that takes the function's arguments and returns messages or text.
+        usage: a callable that reads an answer of another kind: returns a Usage, or input and output tokens.
+            Of a function that yields, it is given the last item.
+        max_completion_tokens: what the function caps the output at, where it has no such parameter.
+        user: who pays; by default the current user.
+        provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or a
+            prefix of the model's name says, else OpenAI.
+        base_url: the address that the function calls; calls to one of `free_base_urls` cost nothing.
+    """
+
+    model: str | None
+    input: str | Callable[..., Any] | None
+    usage: UsageReader | None
+    max_completion_tokens: int | None
+    user: str | None
+    provider: str | None
+    base_url: str | None
+
+
+_OPTIONS: Final = tuple(BudgetedOptions.__annotations__)
 
 
 class Budgeted:
-    """Guard one function: what its calls are asked and by whom they are paid.
+    """The guard of one function: what its calls ask for, and who pays for them.
 
     Args:
         engine: returns the books that its calls go into.
         function: what is guarded.
-        model: the model, where the function has no parameter `model`.
-        input: the parameter that is the input, or a callable that takes the function's arguments and
-            returns it.
-        usage: reads usage from the answer; from the last item, if the function yields.
-        max_completion_tokens: what the function caps the output at, where it has no such parameter.
-        user: who pays.
-        provider: whose prices count, by genai-prices' id (`azure`).
-        base_url: the address that the function calls, which tells whose prices count, or that it is free.
+        options: see `BudgetedOptions`.
 
     Raises:
         ConfigurationError: an option that cannot be right for this function.
     """
 
     def __init__(
-        self,
-        engine: Callable[[], Engine],
-        function: Callable[..., Any],
-        *,
-        model: str | None = None,
-        input: Input | None = None,
-        usage: Answer | None = None,
-        max_completion_tokens: int | None = None,
-        user: str | None = None,
-        provider: str | None = None,
-        base_url: str | None = None,
+        self, engine: Callable[[], Engine], function: Callable[..., Any], options: BudgetedOptions
     ) -> None:
         self._engine = engine
         self._name = getattr(_plain(function), "__qualname__", None) or type(function).__name__
-        self._model = model
-        self._input = input
-        self._usage = usage
-        self._cap = max_completion_tokens
-        self._provider = provider
-        self._base_url = base_url
+        self._model = options.get("model")
+        self._input = options.get("input")
+        self._usage = options.get("usage")
+        self._cap = options.get("max_completion_tokens")
+        self._provider = options.get("provider")
+        self._base_url = options.get("base_url")
+        user = options.get("user")
         self._user = None if user is None else check_id(user, name="user")
         if not callable(function) and not isinstance(function, classmethod | staticmethod):
             raise ConfigurationError(f"@budgeted guards functions, and {function!r} is none")
@@ -164,30 +173,19 @@ class Budgeted:
 def budgeted(
     engine: Callable[[], Engine],
     function: Callable[..., Any] | None,
-    *,
-    model: str | None = None,
-    input: Input | None = None,
-    usage: Answer | None = None,
-    max_completion_tokens: int | None = None,
-    user: str | None = None,
-    provider: str | None = None,
-    base_url: str | None = None,
+    **options: Unpack[BudgetedOptions],
 ) -> Any:
-    """Guard a function, or return a decorator that does; for the arguments see `Budgeted`."""
+    """Guard a function, or return a decorator that does.
+
+    Raises:
+        TypeError: an option that there is not.
+    """
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(f"@budgeted has no option {name!r}: there are {', '.join(_OPTIONS)}")
 
     def guard(function: Callable[..., Any]) -> Any:
-        around = Budgeted(
-            engine,
-            function,
-            model=model,
-            input=input,
-            usage=usage,
-            max_completion_tokens=max_completion_tokens,
-            user=user,
-            provider=provider,
-            base_url=base_url,
-        )
-        return Decorated(function, around)
+        return Decorated(function, Budgeted(engine, function, options))
 
     return guard if function is None else guard(function)
 

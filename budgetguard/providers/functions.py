@@ -8,16 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Abandoned,
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
@@ -59,7 +52,10 @@ class FunctionCall(ProviderCall):
 
     Attributes:
         more: arguments that the function is called with on top of its caller's.
+        given_cap: the cap on the output that the caller has set, where that is known.
     """
+
+    given_cap: int | None = None
 
     endpoint = "function"
 
@@ -94,10 +90,7 @@ class FunctionCall(ProviderCall):
         self.choices = n if isinstance(n, int) and n > 0 else 1
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        if self._free:
-            rates = Rates.free(self.model, FREE_PROVIDER)
-        else:
-            rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
+        rates = self.rates(book)
         projection = self._row.project(Asked(self._body, self.model, rates, learned_cap))
         if not self._free:
             projection = with_alternatives(
@@ -112,6 +105,20 @@ class FunctionCall(ProviderCall):
         if self.strict and self._row.cap_name(rates.provider) is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
+
+    def rates(self, book: PriceBook) -> Rates:
+        """Return what the call costs by the unit.
+
+        Raises:
+            UnknownModelError: there is no price.
+        """
+        if self._free:
+            return Rates.free(self.model, FREE_PROVIDER)
+        return book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
+
+    def input_tokens(self) -> int:
+        """Count the tokens of the input."""
+        return self._row.input_tokens(self._body, self.model)
 
     def rates_if_known(self, book: PriceBook) -> Rates:
         return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
@@ -180,8 +187,7 @@ class FunctionCall(ProviderCall):
         """
         if self._hides:
             return Answered(Reported(usage=None))
-        tokens = self._row.input_tokens(self._body, self.model)
-        usage = Usage.of(input_tokens=tokens, output_tokens=output_tokens)
+        usage = Usage.of(input_tokens=self.input_tokens(), output_tokens=output_tokens)
         unsaid = frozenset({"output_tokens"} if self._thinks and output_tokens else ())
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 

@@ -7,15 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    Preparation,
-    ProviderCall,
-)
+from budgetguard.engine.provider_call import LearnedCap, Preparation, ProviderCall
 from budgetguard.errors import BudgetGuardError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates

@@ -13,10 +13,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from budgetguard.engine.background import background
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.flow import Work, adrive, drive, finished, invoking, reserving
-from budgetguard.engine.provider_call import NotCharged, Outcome, Unknown
+from budgetguard.engine.flow import adrive, drive, finish_async, invoking, reserving
+from budgetguard.engine.outcomes import UNREADABLE, NotCharged, Outcome, Unknown
 from budgetguard.errors import UnpricedAnswerError
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ class Stepped:
                 self._inner.close()
             return advance()
         if not self._begun:
-            grip = self._call.grip()
-            drive(reserving(self._call), _nothing)
+            grip = self._call.keep()
+            drive(reserving(self._call))
             self._begin()
             del grip
         if self._inner is None:
@@ -104,8 +103,8 @@ class Stepped:
                 await self._inner.aclose()
             return await advance()
         if not self._begun:
-            grip = self._call.grip()
-            await adrive(reserving(self._call), _anothing)
+            grip = self._call.keep()
+            await adrive(reserving(self._call))
             self._begin()
             del grip
         if self._inner is None:
@@ -118,11 +117,11 @@ class Stepped:
                 try:
                     self._complete(endings.append)
                 finally:
-                    await self._finish(endings[0])
+                    await finish_async(self._call, endings[0])
             raise
         except BaseException as error:
             if self._end():
-                await self._finish(self._reader.outcome_early(error))
+                await finish_async(self._call, self._reader.outcome_early(error))
             raise
         self._reader.feed(item)
         return item
@@ -143,7 +142,7 @@ class Stepped:
             return None if close is None else await self.ainside(close)
         finally:
             if self._end():
-                await self._finish(self._reader.outcome_early(None))
+                await finish_async(self._call, self._reader.outcome_early(None))
 
     def inside(self, do: Callable[[], Any]) -> Any:
         """Do something as a part of the call."""
@@ -174,7 +173,7 @@ class Stepped:
         try:
             outcome = self._reader.outcome()
         except UnpricedAnswerError as error:
-            finish(self._call.unreadable())
+            finish(UNREADABLE)
             if self._call.delegated:
                 return
             if not self._keeps:
@@ -182,14 +181,6 @@ class Stepped:
             logger.warning("budgetguard: %s", error)
         else:
             finish(outcome)
-
-    async def _finish(self, outcome: Outcome) -> None:
-        finish = partial(self._call.finish, outcome)
-        try:
-            await finished(Work(finish, self._call.blocking))
-        except GeneratorExit:  # the task is being thrown away, and may not wait for anything
-            background.put(finish)
-            raise
 
 
 class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
@@ -242,11 +233,3 @@ async def _await(answer: Awaitable[Any], call: GuardedCall) -> Any:
         return await answer
 
     return await adrive(invoking(call), invoke)
-
-
-def _nothing() -> None:
-    """Be the call of a flow that makes none."""
-
-
-async def _anothing() -> None:
-    """Be the call of an async flow that makes none."""

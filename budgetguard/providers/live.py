@@ -17,7 +17,7 @@ import wrapt
 from budgetguard.core.usage import Reported
 from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Answered, NotCharged, Outcome
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome
 from budgetguard.errors import UnpricedAnswerError
 from budgetguard.providers.iterators import Reader, Stepped
 

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 from budgetguard import events
-from budgetguard.core.holds import Hold, HoldRecord, Settlement
+from budgetguard.core.holds import HoldRecord, Settlement, recorded_hold
 from budgetguard.core.money import MAX_NANOS, Nanos
 from budgetguard.core.usage import Reported
-from budgetguard.engine import background_answers as pending
+from budgetguard.engine import background_answers
 from budgetguard.engine.background import background
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Answered, Outcome
+from budgetguard.engine.outcomes import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.base import Polled
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
@@ -124,12 +124,12 @@ class Poll:
 
     def _settle(self, said: Reported, request_id: str) -> None:
         engine = self._engine
-        call = pending.waiting(engine, request_id)
+        call = background_answers.waiting(engine, request_id)
         if call is not None:
-            pending.forget(call, request_id)
+            background_answers.forget(call, request_id)
             call.finish(Answered(self._row.told(said, call.request.endpoint)))
             return
-        record = pending.waiting_hold(engine, request_id)
+        record = background_answers.waiting_hold(engine, request_id)
         if record is None:
             return
         said = self._row.told(said, record.endpoint)
@@ -137,20 +137,8 @@ class Poll:
         settlement = Settlement(
             cost, usage=said.usage, request_id=request_id, thresholds=engine.settings.thresholds
         )
-        hold = Hold(
-            id=record.id,
-            charges=(),  # the store has them
-            amount=record.amount_nanos,
-            on_expiry=record.on_expiry_nanos,
-            ttl=0,
-            created=record.created_ms,
-            user=record.user,
-            model=record.model,
-            endpoint=record.endpoint,
-            tags=record.tags,
-        )
-        pending.end(engine, request_id)
-        engine.settle(hold, settlement, estimated=estimated)
+        background_answers.end(engine, request_id)
+        engine.settle(recorded_hold(record), settlement, estimated=estimated)
 
     def _cost(self, record: HoldRecord, said: Reported) -> tuple[Nanos, bool]:
         """Return what an answer cost at the prices of its call's time, and whether that is an estimate."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.provider_call import NotCharged, Outcome, Unknown
+from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.base import Endpoint
 from budgetguard.providers.body import BodyReader, Coding, EventReader, WholeReader

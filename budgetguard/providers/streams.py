@@ -15,7 +15,7 @@ from budgetguard.core.inside import inside
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Outcome
+from budgetguard.engine.outcomes import Outcome
 from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.answer_shapes import ItemAccumulator
 from budgetguard.providers.body import BodyReader, Coding, EventReader, Undone, knows_coding

@@ -8,7 +8,6 @@ put twice under one id is there once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
@@ -27,6 +26,8 @@ from budgetguard.core.holds import (
     Settled,
     Settlement,
     UnknownAccount,
+    derived_id,
+    new_hold,
     new_hold_id,
 )
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
@@ -88,8 +89,8 @@ class Events:
 
     def started(self, project: str, balance: Balance) -> None:
         """Note that an account's window began; once, however often it is noted."""
-        state = json.dumps([project, balance.account, balance.starts_ms]).encode()
-        ident = f"{balance.starts_ms:012x}{hashlib.sha256(state).hexdigest()[:20]}"
+        state = json.dumps([project, balance.account, balance.starts_ms])
+        ident = derived_id(balance.starts_ms, state)
         about = {"account": balance.account, "balance": balance_to_json(balance)}
         self._note(ident, STARTED, project, balance.starts_ms, about)
 
@@ -171,7 +172,8 @@ def watched(store: Store, events: Events) -> Store:
 
 def _hold(ident: str, now: Milliseconds, text: str) -> Hold:
     charge = Charge(_OUTBOX, budget=Budget(None))
-    return Hold(ident, (charge,), 0, 0, KEPT, now, endpoint="webhook", tags=(text,) if text else ())
+    tags = (text,) if text else ()
+    return new_hold(now, (charge,), ttl=KEPT, endpoint="webhook", tags=tags, ident=ident)
 
 
 def _give_up(expiry: Expiry) -> None:

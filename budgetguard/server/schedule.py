@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import VOID, Charge, Granted, Hold, new_hold_id
+from budgetguard.core.holds import VOID, Charge, Granted, Hold, new_hold
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
 from budgetguard.server.events import Events
@@ -79,7 +79,7 @@ class Lease:
         self._next = now + self._length // 3
         dated = self._clock()
         charge = Charge(LEASE, budget=Budget(1))
-        asked = Hold(new_hold_id(dated), (charge,), 1, 0, self._length, dated, user=self._name)
+        asked = new_hold(dated, (charge,), amount=1, ttl=self._length, user=self._name)
         if isinstance(self._store.reserve(asked), Granted):
             self._mine = asked
         return self._mine is not None

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name
-from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement
+from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
@@ -229,14 +229,6 @@ def _hold(
     """Make the one hold with which a view's account may leave its present state, whatever is done to it."""
     when = report.since if balance is None else balance.updated_ms
     state = f"{account} {when} {'new' if balance is None else balance.spent_nanos}"
-    return Hold(
-        id=f"{when:012x}{hashlib.sha256(state.encode()).hexdigest()[:20]}",
-        charges=charges,
-        amount=0,
-        on_expiry=0,
-        ttl=1,
-        created=when,
-        user=report.user,
-        model=model,
-        endpoint=_ENDPOINT,
+    return new_hold(
+        when, charges, user=report.user, model=model, endpoint=_ENDPOINT, ident=derived_id(when, state)
     )

@@ -15,8 +15,8 @@ from budgetguard.config import Settings
 from budgetguard.core.accounts import Budget
 from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer

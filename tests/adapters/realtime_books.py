@@ -12,7 +12,7 @@ import openai
 
 from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing._realtime_server import RealtimeServer
 from tests.adapters.books import USER, Books, keeper_on

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine.provider_call import Answered
+from budgetguard.engine.outcomes import Answered
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.providers.body import WholeReader
 from budgetguard.providers.openai import audio

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from budgetguard.engine import background_answers as pending
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,

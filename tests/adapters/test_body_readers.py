@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine.provider_call import Abandoned, Answered, Unknown
+from budgetguard.engine.outcomes import Abandoned, Answered, Unknown
 from budgetguard.providers.answers import reported
 from budgetguard.providers.body import EventReader, WholeReader
 from budgetguard.providers.openai.chat import ChatAccumulator

@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import _base_client
 
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownEndpointError
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on

@@ -14,7 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, open_books

@@ -18,8 +18,8 @@ import wrapt
 from openai import _base_client
 from openai.resources.responses import Responses
 
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
 from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.testing.openai_server import OpenAIServer
@@ -144,7 +144,7 @@ def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) 
         from budgetguard.core.accounts import Budget
         from budgetguard.engine.engine import Engine
         from budgetguard.config import Settings
-        from budgetguard.engine.context import budget_user
+        from budgetguard.engine.surrounding import budget_user
         from budgetguard.providers.sdks import SDKS
         patch = SDKS["openai"].patch
         assert ("openai" in sys.modules) == ({first!r} == "openai"), "openai was imported for nothing"

@@ -13,7 +13,7 @@ import pytest
 import budgetguard
 from budgetguard import Guard, UnknownModelError
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, keeper_on, open_books

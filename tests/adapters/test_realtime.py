@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection as SyncSocket
 
 from budgetguard.engine.background import background
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     MissingUserError,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.money import NANOS_PER_USD
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetGuardError
 from budgetguard.providers.openai.realtime.calls import Tariff
 from budgetguard.providers.openai.realtime.session import Session

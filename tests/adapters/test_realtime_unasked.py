@@ -13,7 +13,7 @@ import pytest
 from budgetguard.core.accounts import Budget
 from budgetguard.core.usage import Usage
 from budgetguard.engine.background import background
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from tests.adapters.books import USER

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.testing.clock import FakeClock
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import USER, Books, open_books

@@ -9,8 +9,8 @@ import pytest
 
 from budgetguard.config import Settings
 from budgetguard.core.accounts import Budget
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.events import Event
 from budgetguard.providers.sdks import SDKS
 

@@ -99,6 +99,14 @@ def stepped(guard: Guard) -> Callable[[], None]:
     return lambda: (list(ask(HELLO)), None)[1]
 
 
+def block(guard: Guard) -> Callable[[], None]:
+    def ask() -> None:
+        with guard.call(model=MODEL, messages=HELLO) as call:
+            call.settle(completion())
+
+    return ask
+
+
 def client_of(guard: Guard) -> openai.OpenAI:
     def answer(request: httpx2.Request) -> httpx2.Response:
         about = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
@@ -127,7 +135,8 @@ def guard_at(store: str, tmp_path: Path) -> Guard:
 
 
 @pytest.mark.parametrize(
-    ("store", "kind"), [("memory://", plain), ("memory://", streamed), ("disk://", stepped)]
+    ("store", "kind"),
+    [("memory://", plain), ("memory://", block), ("memory://", streamed), ("disk://", stepped)],
 )
 def test_an_interrupt_at_any_place_in_a_call_leaves_no_hold(
     store: str, kind: Callable[[Guard], Callable[[], None]], tmp_path: Path

@@ -177,7 +177,7 @@ def left_behind(folder: Path, spool: Path) -> None:
         return completion()
 
     ask(HELLO)
-    guard.engine._outbox._unsent.clear()
+    guard.engine._outbox.unsent.clear()
     aways.pop().end()
     guard.close()
 

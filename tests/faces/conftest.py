@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from budgetguard.engine.context import surroundings
+from budgetguard.engine.threads import surroundings
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,12 @@ from typing import Any, Final
 from budgetguard import Guard
 from budgetguard.core.holds import Hold
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine import engine as bookkeeping
+from budgetguard.engine import at_exit
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Flow, Step
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection, projected
-from budgetguard.engine.provider_call import Answered, LearnedCap, NotCharged, Outcome, ProviderCall, Unknown
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
 from tests.guarded_calls import MODEL, StatusError
@@ -104,7 +105,7 @@ class Process:
             attempt.call._left = None
             if attempt.stream is None:
                 attempt.context.run(_bury, attempt.flow)
-        bookkeeping._keepers.discard(self.guard.engine)
+        at_exit.engines.discard(self.guard.engine)
 
 
 class Background:

@@ -25,9 +25,9 @@ from budgetguard.engine import call as calls
 from budgetguard.engine import engine as bookkeeping
 from budgetguard.engine import outbox
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.flow import Flow, Step, Work, guarded
-from budgetguard.engine.provider_call import Abandoned, Answered, Outcome
+from budgetguard.engine.outcomes import Abandoned, Answered, Outcome
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError, StoreError
 from budgetguard.stores import Store
 from budgetguard.stores.movable import Movable

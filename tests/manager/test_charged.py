@@ -10,7 +10,7 @@ import pytest
 
 from budgetguard import Guard, budget_user
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine import paid_answers as charged
+from budgetguard.engine import paid_answers
 from tests.manager.answers import COST, MESSAGES, MODEL, completion
 
 
@@ -40,14 +40,14 @@ def test_an_answer_is_not_kept_alive(guard: Guard) -> None:
     guard.set_budget(10, user="1234")
     answer = Answer()
     ask(guard, answer)
-    assert charged.is_charged(guard.engine, "1234", answer, Reported(None))
+    assert paid_answers.is_paid(guard.engine, "1234", answer, Reported(None))
     gone = weakref.ref(answer)
     del answer
     gc.collect()
     assert gone() is None
 
 
-def test_objects_that_come_and_go_are_never_taken_for_one_that_was_charged(guard: Guard) -> None:
+def test_objects_that_come_and_go_are_never_taken_for_one_that_was_paid(guard: Guard) -> None:
     guard.set_budget(10, user="1234")
     manager = guard.manager()
     for number in range(1, 301):
@@ -57,7 +57,7 @@ def test_objects_that_come_and_go_are_never_taken_for_one_that_was_charged(guard
     assert manager.get_current_cost("1234") == pytest.approx(600 * COST)
 
 
-def test_an_answer_charged_to_two_users_is_known_for_both(guard: Guard) -> None:
+def test_an_answer_paid_to_two_users_is_known_for_both(guard: Guard) -> None:
     manager = guard.manager()
     answer = Answer()
     for user in ("1234", "5678"):
@@ -92,9 +92,11 @@ def test_only_the_newest_ids_are_remembered(guard: Guard) -> None:
         return Reported(Usage.of(input_tokens=1), MODEL, None, f"chatcmpl-{number}")
 
     for number in range(10_000):
-        charged.remember(guard.engine, "1234", said(number))
+        paid_answers.remember(guard.engine, "1234", said(number))
     known = [
-        number for number in range(10_000) if charged.is_charged(guard.engine, "1234", object(), said(number))
+        number
+        for number in range(10_000)
+        if paid_answers.is_paid(guard.engine, "1234", object(), said(number))
     ]
     assert known == list(range(10_000 - len(known), 10_000))
     assert 1_000 < len(known) < 10_000

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from budgetguard import Guard
-from budgetguard.engine.context import budget_user
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import StoreError
 from tests.guarded_calls import HELLO, MODEL
 

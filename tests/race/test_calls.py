@@ -20,8 +20,8 @@ import pytest
 from budgetguard.config import Settings
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.openai_server import OpenAIServer, Reply

@@ -18,9 +18,10 @@ from typing import Any, Final
 from budgetguard.config import changed
 from budgetguard.core.holds import Charge
 from budgetguard.engine.background import background
-from budgetguard.engine.context import Payer, current_payer
+from budgetguard.engine.context import current_caller
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Flow, Invoke, Work, adrive, drive
+from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.refusals import missing_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
@@ -107,11 +108,11 @@ class _Guard:
                     raise
         if free:
             return
-        payer = current_payer(engine)
-        user = payer.user or settings.user
-        engine.check_payer(Payer(user, payer.runs, payer.lost), self._model or "a realtime session")
+        caller = current_caller(engine)
+        user = caller.user or settings.user
+        engine.check_payer(user, caller.lost, self._model or "a realtime session")
         try:
-            self._find_payer(user, engine.charges(user, payer.runs))
+            self._find_payer(user, charges_for(CallFacts(user, caller.runs, model, "realtime"), engine))
         except StoreError:
             if settings.on_store_error == "block":
                 raise

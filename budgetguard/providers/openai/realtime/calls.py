@@ -7,16 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection, projected, with_margin
-from budgetguard.engine.provider_call import (
-    Abandoned,
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    ProviderCall,
-    Unknown,
-)
+from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import count, field, text

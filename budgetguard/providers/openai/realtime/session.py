@@ -15,7 +15,8 @@ from budgetguard.core.holds import new_hold_id
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import current_user
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.provider_call import NotCharged, ProviderCall
+from budgetguard.engine.outcomes import NotCharged
+from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.providers.json import mapping, text

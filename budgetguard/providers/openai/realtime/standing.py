@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.context import surroundings, within
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.provider_call import NotCharged, ProviderCall
+from budgetguard.engine.outcomes import NotCharged
+from budgetguard.engine.provider_call import ProviderCall
+from budgetguard.engine.threads import surroundings, within
 from budgetguard.providers.openai.realtime.state import SessionState
 
 

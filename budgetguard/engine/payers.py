@@ -1,0 +1,201 @@
+"""Who pays for a call: a list of rules, one for each kind of account.
+
+A rule turns what is known of a call into the charges of its kind. A new kind of account is one rule and one
+row of `RULES`; refusals name its accounts by that row, too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias
+
+from budgetguard.config import Settings
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Budget, account_name
+from budgetguard.core.holds import Charge, Hold
+from budgetguard.core.money import Nanos
+from budgetguard.core.newest import keep_newest
+
+_MOST_COUNTED: Final = 1_024
+_MOST_NAMES: Final = 4_096
+
+_named = lru_cache(_MOST_NAMES)(account_name)
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What is known of a call before it is made.
+
+    Attributes:
+        user: who makes it, or None.
+        runs: the charges of the runs around it, innermost first.
+        model: the model as the call names it.
+        endpoint: what is called, such as `chat`.
+        tags: its labels.
+    """
+
+    user: str | None = None
+    runs: tuple[Charge, ...] = ()
+    model: str = ""
+    endpoint: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class ProcessCap:
+    """What one guard spends in this process, and the `max_budget` that caps it; a forked child counts anew.
+
+    The cap is an account like any other, so that it is held and refused in the same transaction: one
+    account in each project's store. What was spent elsewhere, or before the cap was set, is not on that
+    account, and is taken off its limit.
+
+    Attributes:
+        limit: Nanos that may be spent; None for no cap.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.limit: Nanos | None = None
+        self._spent: Nanos = 0
+        self._on_account: dict[str, Nanos] = {}
+        self._counted: dict[str, None] = {}
+        self._pid = 0
+        self._mind_fork()
+
+    @property
+    def spent(self) -> Nanos:
+        """Nanos that this process has spent."""
+        self._mind_fork()
+        return self._spent
+
+    def charge(self, project: str) -> Charge | None:
+        """Return the charge that caps a project's call; None where nothing is capped."""
+        if self.limit is None:
+            return None
+        self._mind_fork()
+        with self._lock:
+            elsewhere = self._spent - self._on_account.get(project, 0)
+            left = Budget(max(0, self.limit - elsewhere))
+            return Charge(self._account, budget=left, pinned=True, ephemeral=True)
+
+    def is_mine(self, account: str) -> bool:
+        """Whether an account is this process's."""
+        return account == self._account
+
+    def count(self, project: str, hold: Hold, cost: Nanos) -> None:
+        """Count what a project's call cost; once, also if an interrupted settlement is made again."""
+        if self._pid != os.getpid():
+            self._mind_fork()
+        with self._lock:
+            if hold.id in self._counted:
+                return
+            # An interrupt comes at a call or a jump backwards, so the next lines go through as a whole.
+            self._counted[hold.id] = None
+            self._spent += cost
+            for charge in hold.charges:
+                if charge.account == self._account:
+                    self._on_account[project] = self._on_account.get(project, 0) + cost
+                    break
+            if len(self._counted) > _MOST_COUNTED:
+                keep_newest(self._counted, _MOST_COUNTED)
+
+    def begin_elsewhere(self) -> None:
+        """Take new accounts, because the stores have changed; what is spent stays spent."""
+        self._mind_fork()
+        with self._lock:
+            self._account = self._new_account()
+            self._on_account = {}
+
+    def _mind_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._lock = threading.RLock()
+            self._account = self._new_account()
+            self._spent = 0
+            self._on_account = {}
+            self._pid = os.getpid()
+
+    @staticmethod
+    def _new_account() -> str:
+        return account_name(PROCESS, f"{os.getpid()}-{os.urandom(6).hex()}")
+
+
+class Books(Protocol):
+    """Where a call is booked, which rules know beside the call itself: an engine."""
+
+    settings: Settings
+    project: str
+    process: ProcessCap
+
+
+Rule: TypeAlias = Callable[[CallFacts, Books], tuple[Charge, ...]]
+
+
+def _user(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    if facts.user is None:
+        return ()
+    default = None if books.settings.default_budget is None else books.settings.default
+    return (Charge(_named(USER, facts.user), required=True, budget=default),)
+
+
+def _runs(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    # The settings' runs were made by whoever started this program. Where they do not exist (in another
+    # project or store), nothing would hold the program to them, so they are required.
+    if not books.settings.runs:
+        return facts.runs
+    started = (Charge(account_name(RUN, run), required=True) for run in books.settings.runs)
+    return (*facts.runs, *started)
+
+
+def _process(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    if books.process.limit is None:
+        return ()
+    cap = books.process.charge(books.project)
+    return () if cap is None else (cap,)
+
+
+def _project(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    return (Charge(_named(PROJECT, books.project)),)
+
+
+@dataclass(frozen=True, slots=True)
+class PayerRule:
+    """One kind of account that pays for calls.
+
+    Attributes:
+        kind: the first part of its accounts' names.
+        charges: (call, books) -> the accounts of this kind that the call is charged to.
+        named: how an error names an account of this kind; `{}` is the account's id, quoted.
+    """
+
+    kind: str
+    charges: Rule
+    named: str
+
+
+RULES: Final = (
+    PayerRule(USER, _user, "user {}"),
+    PayerRule(RUN, _runs, "this run"),
+    PayerRule(PROCESS, _process, "this process (max_budget)"),
+    PayerRule(PROJECT, _project, "project {}"),
+)
+"""Who pays, in the order in which accounts are asked; the first that has too little refuses."""
+
+_CHARGES: Final = tuple(rule.charges for rule in RULES)
+_NAMED: Final = {rule.kind: rule.named for rule in RULES}
+
+
+def charges_for(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    """Return all accounts that a call is charged to."""
+    found: tuple[Charge, ...] = ()
+    for rule in _CHARGES:
+        found += rule(facts, books)
+    return found
+
+
+def account_in_words(account: str) -> str:
+    """Return an account as an error names it: `user '1234'` for `user:1234`."""
+    kind, _, ident = account.partition(":")
+    named = _NAMED.get(kind)
+    return account if named is None else named.format(repr(ident))

@@ -1,0 +1,116 @@
+"""What a store answered, as events for hooks, and refusals as errors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from budgetguard import events
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Expiry, Hold, Settled, Settlement
+from budgetguard.core.money import to_usd
+from budgetguard.core.windows import to_datetime
+from budgetguard.engine.background import background
+from budgetguard.engine.context import as_hook, inside_hook
+from budgetguard.engine.refusals import refusal
+from budgetguard.errors import BudgetExceededError
+
+if TYPE_CHECKING:
+    from budgetguard.engine.engine import Engine
+
+
+def emit(engine: Engine, kind: type[events.Event], *, user: str | None, model: str, **values: Any) -> None:
+    """Hand an event to the hooks; of calls that a hook makes itself, only those of a run's log hear."""
+    if not engine.hooks.entries:
+        return
+    event = kind(at=to_datetime(engine.now()), project=engine.project, user=user, model=model, **values)
+    if not inside_hook():
+        _hand_over(engine, event)
+    elif isinstance(event, events.Expired):  # of another call, which is to be heard of
+        background.put(partial(_hand_over, engine, event))
+    else:
+        engine.hooks.emit(event, by_hook=True)
+
+
+def _hand_over(engine: Engine, event: events.Event) -> None:
+    with as_hook():
+        engine.hooks.emit(event)
+
+
+def emit_call(engine: Engine, kind: type[events.CallEvent], hold: Hold, **values: Any) -> None:
+    """Hand an event of one call to the hooks."""
+    emit(engine, kind, user=hold.user, model=hold.model, hold_id=hold.id, endpoint=hold.endpoint, **values)
+
+
+def tell_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
+    """Emit an event for each hold that was found expired."""
+    for expiry in expiries:
+        emit(
+            engine,
+            events.Expired,
+            user=expiry.user,
+            model=expiry.model,
+            hold_id=expiry.hold_id,
+            accounts=expiry.accounts,
+            held=to_usd(expiry.amount),
+            booked=to_usd(expiry.booked),
+        )
+
+
+def tell_settled(
+    engine: Engine, hold: Hold, settlement: Settlement, answer: Settled, *, estimated: bool
+) -> None:
+    """Emit the events of a settlement, and of what the store found with it."""
+    tell_expiries(engine, answer.expired)
+    if engine.hooks.entries and not answer.repeated and settlement.state == "settled":
+        emit_call(
+            engine,
+            events.Settled,
+            hold,
+            cost=to_usd(settlement.cost),
+            held=to_usd(hold.amount),
+            usage=settlement.usage,
+            estimated=estimated,
+            outcome=settlement.outcome,
+            request_id=settlement.request_id,
+        )
+    for crossing in answer.crossings:
+        emit(
+            engine,
+            events.ThresholdCrossed,
+            user=hold.user,
+            model=hold.model,
+            account=crossing.account,
+            threshold=crossing.threshold,
+            spent=crossing.balance.spent,
+            limit=to_usd(crossing.balance.limit_nanos or 0),
+            resets_at=crossing.balance.resets_at,
+        )
+
+
+def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError:
+    """Emit the event of a refusal, and return its error.
+
+    Args:
+        engine: whose store refused.
+        hold: what was asked for.
+        balance: the account that has too little available.
+    """
+    limit, spent = balance.limit_nanos or 0, balance.spent_nanos
+    if engine.process.is_mine(balance.account):
+        # The account's limit leaves out what was spent elsewhere; people mean all of it.
+        whole = engine.process.limit or 0
+        spent += whole - limit
+        limit = whole
+    emit_call(
+        engine,
+        events.Refused,
+        hold,
+        account=balance.account,
+        cost=to_usd(hold.amount),
+        limit=to_usd(limit),
+        spent=to_usd(spent),
+        available=to_usd(limit - spent - balance.held_nanos),
+        resets_at=balance.resets_at,
+    )
+    return refusal(hold, balance, limit=limit, spent=spent)
