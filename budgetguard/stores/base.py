@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.core.learning import Observations
+from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.targets import POSTGRES_SCHEMES, REDIS_SCHEMES, SERVICE_SCHEMES
@@ -23,6 +24,7 @@ __all__ = [
     "Migrating",
     "Store",
     "StoreKind",
+    "Transfer",
     "open_store",
     "public_url",
 ]
@@ -115,6 +117,43 @@ class Store(LedgerVerbs, Administration, Protocol):
 
 
 @runtime_checkable
+class Transfer(Protocol):
+    """What moves a project to another store, and adds its balances up again: its rows, read and written whole.
+
+    A frozen project stands still: every verb that writes raises StoreError with its note (see
+    `transfer.frozen_error`), and reads show what was stored, whatever time would have changed.
+
+    Attributes:
+        retention_ms: for how long the records of ended calls are kept (milliseconds).
+    """
+
+    url: str
+    project: str
+    retention_ms: Milliseconds
+
+    def export(self) -> Export:
+        """Return all that is stored of the project, as it is stored: nothing is brought up to date.
+
+        No more is in memory than a page. Raises StoreError, also while the rows are walked over.
+        """
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        """Insert or replace rows as another store exported them, a few hundred a transaction.
+
+        Rows that come again change nothing. Raises StoreError where the project is not frozen.
+        """
+
+    def freeze(self, note: str | None) -> None:
+        """Close the project for writing, and say why in a note; None opens it again.
+
+        When this returns, no verb is still under way that may write.
+        """
+
+    def frozen(self) -> str | None:
+        """Return the note of a frozen project, None if it is not frozen."""
+
+
+@runtime_checkable
 class Migrating(Protocol):
     """A store whose database must be brought up to date when budgetguard is."""
 
@@ -147,7 +186,7 @@ class StoreKind(NamedTuple):
 
 
 _MEMORY: Final = StoreKind("budgetguard.stores.memory", "MemoryStore")
-_DISK: Final = StoreKind("budgetguard.stores.disk", "DiskStore")
+_DISK: Final = StoreKind("budgetguard.stores.sqlite", "DiskStore")
 _REDIS: Final = StoreKind("budgetguard.stores.redis", "RedisStore", "redis", (5, 2, 1), "redis")
 _POSTGRES: Final = StoreKind("budgetguard.stores.postgres", "PostgresStore", "psycopg", (3, 2), "postgres")
 _HOSTED: Final = StoreKind("budgetguard.stores.hosted", "HostedStore")

@@ -1,11 +1,11 @@
-"""What the embedded stores share: the ledger's verbs over rows, each in one transaction."""
+"""The stores that run in this process: the ledger's verbs over rows, each in one transaction."""
 
 from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from budgetguard.core import ledger
@@ -35,29 +35,29 @@ from budgetguard.core.rows import (
     record,
 )
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
-from budgetguard.stores.movable import COPY, batches, moved, note_of
+from budgetguard.stores.transfer import batches, open_error
 
 
-class TimedRows(Rows, Protocol):
+class OpenRows(Rows, Protocol):
     """Rows in an open transaction."""
+
+    @property
+    def frozen(self) -> str | None:
+        """The note of a frozen project, None if it is not frozen."""
 
     @property
     def now(self) -> Milliseconds:
         """When the transaction takes place: after it was waited for."""
 
-    @property
-    def moved_to(self) -> str | None:
-        """Where the project has moved, None if it has not."""
-
-    def move(self, moved_to: str | None) -> None:
-        """Note where the project has moved."""
+    def freeze(self, note: str | None) -> None:
+        """Store the note of a frozen project; None removes it."""
 
     def note_swept(self, hold_id: str) -> None:
-        """Note that the record of a hold was swept."""
+        """Store that the record of a hold was swept."""
 
 
 class EmbeddedStore(ABC):
-    """Run the ledger over rows that a subclass keeps."""
+    """The verbs of a store, run by the ledger over rows that a subclass keeps."""
 
     url: str
     project: str
@@ -70,20 +70,20 @@ class EmbeddedStore(ABC):
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     @abstractmethod
-    def _transaction(
-        self, *, whole: bool = False, until: float | None = None
-    ) -> AbstractContextManager[TimedRows]:
+    def _transaction(self, *, even_frozen: bool = False) -> AbstractContextManager[OpenRows]:
         """Open a write transaction: it commits on leaving, and rolls back on any exception.
 
-        It is waited for until a time (time.monotonic()), or for as long as the store waits.
-
-        Accounts may be loaded with those of their open holds alone that are due, or that are loaded
-        before; with all of them if `whole`. In either case `len` counts all.
+        Raises:
+            StoreError: the project is frozen, unless `even_frozen`; or the store's own failures.
         """
 
     @abstractmethod
     def _peek(self, account: str) -> AccountRow | None:
         """Return an account's row as stored, outside any transaction."""
+
+    @abstractmethod
+    def _find_answer(self, request_id: str) -> str | None:
+        """Return the id of the hold that an answer was attached to last, outside any transaction."""
 
     @abstractmethod
     def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
@@ -98,36 +98,40 @@ class EmbeddedStore(ABC):
         """Yield holds stored as open on an account, or on any, without holding a lock between pages."""
 
     def reserve(self, hold: Hold) -> Reservation:
-        with self._writing() as rows:
+        with self._transaction() as rows:
             return ledger.reserve(rows, hold, rows.now)
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._writing() as rows:
+        with self._transaction() as rows:
             return ledger.settle(rows, hold, settlement, rows.now)
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        with self._writing() as rows:
+        with self._transaction() as rows:
             return ledger.attach(rows, hold_id, request_id)
 
     def attached(self, request_id: str) -> HoldRecord | None:
-        with self._transaction() as rows:
-            hold_id = rows.load_answer(request_id)
-            row, expiries = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
-        self._announce(expiries)
-        return None if row is None or hold_id is None else record(hold_id, row)
+        hold_id = self._find_answer(request_id)
+        row = None if hold_id is None else self._present_hold(hold_id)
+        return None if hold_id is None or row is None else record(hold_id, row)
 
     def read(self, account: str) -> Balance | None:
         row = self._peek(account)
         return None if row is None else self._present(account, row)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        with self._writing() as rows:
+        with self._transaction() as rows:
             found, expiries = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
         self._announce(expiries)
         return found
 
+    def reset(self, account: str) -> Balance | None:
+        with self._transaction() as rows:
+            found, expiries = ledger.reset(rows, account, rows.now)
+        self._announce(expiries)
+        return found
+
     def delete(self, account: str) -> bool:
-        with self._writing(whole=True) as rows:
+        with self._transaction() as rows:
             existed, expiries = ledger.delete(rows, account, rows.now)
         self._announce(expiries)
         return existed
@@ -155,12 +159,7 @@ class EmbeddedStore(ABC):
 
     def _brought_up_to_date(self, stored: Iterator[tuple[str, HoldRow]]) -> Iterator[tuple[str, HoldRow]]:
         for hold_id, row in stored:
-            if not is_hold_due(row, self._clock()):
-                yield hold_id, row
-                continue
-            with self._transaction() as rows:
-                current, expiries = _present_hold(rows, hold_id)
-            self._announce(expiries)
+            current = self._present_hold(hold_id) if is_hold_due(row, self._clock()) else row
             if current is not None:
                 yield hold_id, current
 
@@ -171,36 +170,32 @@ class EmbeddedStore(ABC):
         # Time may have changed the account since it was stored; only then is a write worth its lock.
         if not is_due(row, self._clock()):
             return balance(account, row)
-        with self._transaction() as rows:
-            if rows.moved_to is not None:
+        with self._transaction(even_frozen=True) as rows:
+            if rows.frozen is not None:
                 return balance(account, row)
             found, expiries = ledger.read(rows, account, rows.now)
         self._announce(expiries)
         return found
 
+    def _present_hold(self, hold_id: str) -> HoldRow | None:
+        with self._transaction(even_frozen=True) as rows:
+            if rows.frozen is not None:
+                return rows.load_hold(hold_id)
+            row, expiries = ledger.present_hold(rows, hold_id, rows.now)
+        self._announce(expiries)
+        return row
+
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            with self._transaction(whole=True) as here:
-                if here.moved_to is not None and not here.moved_to.startswith(COPY):
-                    raise moved(self, here.moved_to)
+            with self._transaction(even_frozen=True) as here:
+                if here.frozen is None:
+                    raise open_error(self)
                 for one in batch:
                     _put(here, one)
 
-    def retire(self, moved_to: str | None) -> None:
-        with self._transaction() as rows:
-            rows.move(None if moved_to is None else note_of(moved_to))
-
-    @contextmanager
-    def _writing(self, *, whole: bool = False, until: float | None = None) -> Iterator[TimedRows]:
-        """Open a transaction for a verb that writes: see `_transaction`.
-
-        Raises:
-            StoreError: the project has moved.
-        """
-        with self._transaction(whole=whole, until=until) as rows:
-            if rows.moved_to is not None:
-                raise moved(self, rows.moved_to)
-            yield rows
+    def freeze(self, note: str | None) -> None:
+        with self._transaction(even_frozen=True) as rows:
+            rows.freeze(note)
 
     def _announce(self, expiries: builtins.list[Expiry] | tuple[Expiry, ...]) -> None:
         for expiry in expiries:
@@ -208,11 +203,11 @@ class EmbeddedStore(ABC):
                 hook(expiry)
 
     @abstractmethod
-    def retired(self) -> str | None:
-        """Return where the project has moved, None if it has not."""
+    def frozen(self) -> str | None:
+        """Return the note of a frozen project, None if it is not frozen."""
 
     @abstractmethod
-    def export(self, since: Milliseconds = 0) -> Export:
+    def export(self) -> Export:
         """Return all that is stored of the project, as it is stored."""
 
     @abstractmethod
@@ -225,18 +220,11 @@ class EmbeddedStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections; the next verb opens them again."""
+        """Close files and connections; the next verb opens them again."""
 
 
-def _present_hold(rows: TimedRows, hold_id: str) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
-    if rows.moved_to is not None:
-        return rows.load_hold(hold_id), ()
-    return ledger.present_hold(rows, hold_id, rows.now)
-
-
-def _put(rows: TimedRows, one: Stored) -> None:
+def _put(rows: OpenRows, one: Stored) -> None:
     if isinstance(one, StoredHold):
-        rows.load_hold(one.id)  # so that rows know whether, and where, there is one
         rows.save_hold(one.id, one.row)
         for request_id in one.answers:
             rows.save_answer(request_id, one.id)
@@ -247,5 +235,4 @@ def _put(rows: TimedRows, one: Stored) -> None:
     elif one.row is None:
         rows.remove_account(one.name)
     else:
-        rows.load_account(one.name)
         rows.save_account(one.name, one.row)

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from budgetguard.core.money import Nanos
 from budgetguard.core.rows import AccountRow, Export, HoldRow, StoredAccount, StoredHold
-from budgetguard.stores.movable import Movable
+from budgetguard.stores.base import Transfer
 
 What: TypeAlias = Literal["spent", "held", "expired", "expiries", "open holds", "open holds listed"]
 
@@ -66,7 +66,7 @@ class Verification:
         return not self.differences
 
 
-def verify(store: Movable) -> Verification:
+def verify(store: Transfer) -> Verification:
     """Add up every balance of a store's project again, and compare.
 
     The store may be in use meanwhile. Nothing is changed in it, nor brought up to date.
@@ -166,8 +166,8 @@ def _differences(stored: StoredAccount, row: AccountRow, sums: _Sums) -> Iterato
         ("held", row["held"], sums.held[name, row["window"]]),
         ("expired", row["expired"], booked.expired),
         ("expiries", row["expiries"], booked.expiries),
-        ("open holds", stored.open_holds, sums.open[name]),
-        ("open holds listed", len(row["open"]), sums.open[name]),
+        ("open holds", row["opened"], sums.open[name]),
+        ("open holds listed", len(stored.open), sums.open[name]),
     )
     for what, kept, added_up in numbers:
         if kept != added_up:

@@ -1,0 +1,344 @@
+"""`disk://FOLDER`: balances in a folder, shared by every process of this machine.
+
+The folder is a diskcache, hardened, whose SQLite database holds the store's own tables: integers and JSON
+text, no pickle, nothing ever evicted. Folders that this makes are 0700, and every verb is one immediate
+transaction. A killed process loses nothing that a verb had returned for; a power cut may lose the last
+moments (WAL with synchronous=NORMAL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
+
+from budgetguard.core.accounts import Balance
+from budgetguard.core.learning import Observations
+from budgetguard.core.rows import AccountRow, Export, HoldRow, Stored
+from budgetguard.core.windows import Clock, Milliseconds
+from budgetguard.errors import StoreError
+from budgetguard.stores import sqlite_tables as tables
+from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.nested import nested
+from budgetguard.stores.sqlite_file import StoreFile, connect, database_identity, explain, open_file, parse_url
+from budgetguard.stores.sqlite_rows import RowCache, TableRows
+from budgetguard.stores.sqlite_tables import MalformedAccount
+from budgetguard.stores.transfer import frozen_error
+from budgetguard.stores.urls import public_url
+from budgetguard.stores.waiting import take
+
+_SWEEP_EVERY = 512
+_LAST: Final = b""
+"""Comes after every text, as SQLite sorts."""
+
+
+class DiskStore(EmbeddedStore):
+    """One project's rows in a diskcache folder.
+
+    Args:
+        url: `disk:///absolute/folder`, `disk://relative/folder` or `disk://~/folder`, optionally with
+            `?timeout=SECONDS` (how long a verb waits for other threads and processes; 60 by default).
+            `$NAME` and `${NAME}` stand for variables of the environment.
+
+    Raises:
+        ConfigurationError: a bad URL.
+        StoreError: the folder cannot be made, read or written, or holds something else.
+    """
+
+    blocking = True
+
+    def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
+        super().__init__(project=project, clock=clock, retention=retention)
+        self.url = url
+        self._folder, self._timeout = parse_url(url)
+        # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
+        self._lock = threading.RLock()
+        self._close_after = False
+        self._since_sweep = 0
+        self._file: StoreFile | None = None
+        self._identity: tuple[int, int] | None = None
+        self._waits = self._timeout
+        self._number = 0
+        self._cache = RowCache()
+        survive_forks(self)
+        with self._use("open"):
+            pass
+
+    def reset(self, account: str) -> Balance | None:
+        try:
+            return super().reset(account)
+        except StoreError as error:
+            if not isinstance(error.__cause__, MalformedAccount):
+                raise
+        with self._transaction() as rows:
+            rows.mend_account(account)
+        return super().reset(account)
+
+    def delete(self, account: str) -> bool:
+        try:
+            return super().delete(account)
+        except StoreError as error:
+            if not isinstance(error.__cause__, MalformedAccount):
+                raise
+        with self._transaction() as rows:
+            return rows.drop_account(account)
+
+    def observations(self, model: str) -> Observations:
+        with self._reading() as rows:
+            return rows.load_observations(model)
+
+    def projects(self, account: str | None = None) -> Iterator[str]:
+        with self._use("read") as con:
+            if account is None:
+                found = con.execute(tables.LIST_PROJECTS).fetchall()
+            else:
+                found = con.execute(tables.LIST_PROJECTS_WITH, (account,)).fetchall()
+        yield from (name for (name,) in found)
+
+    def frozen(self) -> str | None:
+        with self._reading() as rows:
+            return rows.frozen
+
+    def export(self) -> Export:
+        with self._use("read"):
+            number = self._number
+        return Export(self._clock(), self._exported(number))
+
+    def _exported(self, project: int) -> Iterator[Stored]:
+        # On a connection of its own, since all of it is one state of the store: one long transaction.
+        with self._apart() as con:
+            con.execute("BEGIN")
+            yield from TableRows(con.execute, project, 0, RowCache()).exported()
+
+    def close(self) -> None:
+        if _is_owned(self._lock):
+            # A signal handler must not take the connection from the verb that it interrupts: the next does.
+            self._close_after = True
+            return
+        with self._lock:
+            self._let_go()
+
+    @contextmanager
+    def _transaction(self, *, even_frozen: bool = False) -> Iterator[TableRows]:
+        with self._use("write") as con:
+            try:
+                execute = con.execute
+                if not self._number:
+                    self._number = _project_number(con, self.project)
+                execute("BEGIN IMMEDIATE")
+                self._cache.begin(execute)
+                rows = TableRows(execute, self._number, self._clock(), self._cache)
+                note = rows.frozen
+                if note is not None and not even_frozen:
+                    raise frozen_error(self, note)
+                self._since_sweep += 1
+                if self._since_sweep >= _SWEEP_EVERY and note is None:
+                    self._since_sweep = 0
+                    rows.sweep(max(0, rows.now - self.retention_ms))
+                yield rows
+                execute("COMMIT")
+                self._cache.committed()
+            finally:
+                if con.in_transaction:  # an interrupt is an exception too
+                    roll_back(con)
+
+    @contextmanager
+    def _reading(self) -> Iterator[TableRows]:
+        """See one state of the store throughout; waits for nobody."""
+        with self._use("read") if not self._is_nested() else self._apart() as con:
+            try:
+                con.execute("BEGIN")
+                yield TableRows(con.execute, self._number, self._clock(), RowCache())
+            finally:
+                roll_back(con)
+
+    def _is_nested(self) -> bool:
+        """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
+        return _is_owned(self._lock) and self._file is not None
+
+    @contextmanager
+    def _apart(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection of its own: what the verb that was interrupted has written is not committed."""
+        with self._explained("read"), closing(connect(self._folder, self._timeout)) as con:
+            yield con
+
+    def _find_answer(self, request_id: str) -> str | None:
+        with self._reading() as rows:
+            return rows.load_answer(request_id)
+
+    def _peek(self, account: str) -> AccountRow | None:
+        with self._reading() as rows:
+            return rows.peek_account(account)
+
+    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
+        end = _after(prefix) if prefix else _LAST
+        after: str | None = None
+        malformed: list[MalformedAccount] = []
+        while True:
+            with self._reading() as rows:
+                page = rows.page_of_accounts(prefix, end, after)
+            for name, row in page:
+                if isinstance(row, MalformedAccount):
+                    malformed.append(row)
+                else:
+                    yield name, row
+            if len(page) < tables.PAGE:
+                break
+            after = page[-1][0]
+        # The others are listed all the same; but a list that lacks some must not pass for a whole one.
+        with self._explained("read"):
+            for error in malformed:
+                raise error
+
+    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
+        start, end = f"{since:012x}", _LAST if until is None else f"{until:012x}"
+        after: str | None = None
+        while True:
+            with self._reading() as rows:
+                page = rows.page_of_holds(start, end, after)
+            yield from page
+            if len(page) < tables.PAGE:
+                return
+            after = page[-1][0]
+
+    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
+        after = ""
+        while True:
+            with self._reading() as rows:
+                page = rows.page_of_open(account, after)
+            for hold_id, row in page:
+                if account is None or account in row["accounts"]:
+                    yield hold_id, row
+            if len(page) < tables.PAGE:
+                return
+            after = page[-1][0]
+
+    def _wait(self, doing: str, until: float) -> None:
+        """Wait for the lock.
+
+        Raises:
+            StoreError: it did not come in time.
+        """
+        if not take(self._lock, until):
+            raise StoreError(
+                f"cannot {doing} the store in {self._folder}: other threads of this process kept it busy "
+                f"for {self._timeout:g} s, as where another process holds its lock; try again, or raise "
+                "?timeout="
+            )
+
+    @contextmanager
+    def _use(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """Yield the connection to one verb at a time, which waits for the timeout at most.
+
+        An interrupt may come between any two instructions. Wherever it comes, this generator ends, and so
+        lets go of the lock. It is one generator, since three of them cost a third of a verb.
+
+        Raises:
+            StoreError: the verb failed, the lock did not come in time, or this very thread is in the middle
+                of another verb.
+        """
+        lock = self._lock
+        if _is_owned(lock):
+            raise nested(public_url(self.url))
+        waits = self._timeout
+        try:
+            if not lock.acquire(False):
+                until = time.monotonic() + waits
+                self._wait(doing, until)
+                waits = max(0.0, until - time.monotonic())
+            con = self._open(waits).connection
+            # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
+            if not 0.9 * self._waits <= waits <= 1.1 * self._waits + 0.01:
+                con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
+                self._waits = waits
+            yield con
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(explain(error, doing, self._folder, self._timeout)) from error
+        finally:
+            try:  # noqa: SIM105 - an interrupt in a `suppress` would leave the lock taken
+                lock.release()
+            except RuntimeError:  # it was never taken
+                pass
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        """Have whatever Python raises over a file that is damaged, missing or full leave as a StoreError."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(explain(error, doing, self._folder, self._timeout)) from error
+
+    def _open(self, waits: float) -> StoreFile:
+        if self._close_after:
+            self._close_after = False
+            self._let_go()
+        if self._identity is not None and database_identity(self._folder) != self._identity:
+            self._let_go()
+            raise StoreError(
+                f"the store in {self._folder} was deleted or replaced while this program used it: nothing "
+                "was changed. Put its folder back, or start the program again to use what is there now"
+            )
+        if self._file is None:
+            file = open_file(self._folder, waits)
+            self._waits = waits
+            self._number = 0
+            self._cache = RowCache()
+            self._identity = database_identity(self._folder)
+            self._file = file
+        if not self._number:  # until something is written, by this process or another
+            self._number = _find_project(self._file.connection, self.project)
+        return self._file
+
+    def _let_go(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _before_fork(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _after_fork_in_child(self) -> None:
+        if self._file is not None and self._file.is_open():
+            # C code forked without the hook above. SQLite forbids to close what the parent opened.
+            self._file.abandon()
+            _INHERITED.append(self._file)
+            self._file = None
+
+
+# Whether this thread has a lock already: all re-entrant locks of Python tell, `threading.Condition` needs it.
+_is_owned: Final = operator.methodcaller("_is_owned")
+
+_INHERITED: list[StoreFile] = []
+
+
+def roll_back(con: sqlite3.Connection) -> None:
+    """End a transaction that did not commit, if there is one."""
+    if con.in_transaction:
+        with contextlib.suppress(sqlite3.Error):  # what ended the transaction matters, not that it has ended
+            con.execute("ROLLBACK")
+
+
+def _find_project(con: sqlite3.Connection, project: str) -> int:
+    """Return a project's number, 0 if nothing was written of it yet."""
+    found = con.execute(tables.FIND_PROJECT, (project,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def _project_number(con: sqlite3.Connection, project: str) -> int:
+    con.execute(tables.ADD_PROJECT, (project,))  # another process may be faster
+    return _find_project(con, project)
+
+
+def _after(prefix: str) -> str:
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

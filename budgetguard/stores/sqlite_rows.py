@@ -1,0 +1,301 @@
+"""Rows of the ledger, read from the disk store's tables and written to them, inside a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from budgetguard.core.learning import Observations
+from budgetguard.core.money import MAX_SUM
+from budgetguard.core.rows import (
+    AccountRow,
+    HoldRow,
+    Stored,
+    StoredAccount,
+    StoredHold,
+    StoredObservations,
+    StoredSwept,
+    copy_account,
+    copy_hold,
+)
+from budgetguard.core.windows import Milliseconds
+from budgetguard.stores import sqlite_tables as tables
+from budgetguard.stores.sqlite_tables import (
+    MalformedAccount,
+    account_in,
+    account_out,
+    changing_out,
+    counts_in,
+    counts_out,
+    hold_in,
+    hold_out,
+    malformed,
+    quoted,
+    text_in,
+    text_out,
+)
+
+_REMEMBERED: Final = 8_192
+"""Accounts, and open holds, of which rows are remembered."""
+
+
+class RowCache:
+    """Rows as one connection has last seen them, which is as they are until another one commits.
+
+    SQLite tells by a number whether another one has. Rows that a transaction loads and saves come in here at
+    once; unless it commits, nothing of it is used again.
+    """
+
+    __slots__ = ("_begun", "_version", "accounts", "holds", "project")
+
+    def __init__(self) -> None:
+        self._begun: int | None = None
+        self._version: int | None = None
+        self.project: tuple[str, str | None] | None = None
+        self.accounts: dict[str, AccountRow | None] = {}
+        self.holds: dict[str, HoldRow] = {}
+
+    def begin(self, execute: Callable[[str], sqlite3.Cursor]) -> None:
+        """Forget what may have changed; to be called at the start of a write transaction."""
+        self._begun = execute("PRAGMA data_version").fetchone()[0]
+        if self._version != self._begun:
+            self.clear()
+        self._version = None
+        if len(self.accounts) >= _REMEMBERED:
+            self.accounts.clear()
+        while len(self.holds) >= _REMEMBERED:
+            del self.holds[next(iter(self.holds))]
+
+    def committed(self) -> None:
+        """Keep what the transaction loaded and saved."""
+        self._version = self._begun
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.project = None
+        self.accounts.clear()
+        self.holds.clear()
+
+
+class TableRows:
+    """Rows of one project in an open transaction.
+
+    Args:
+        execute: runs a statement in it.
+        project: the project's number.
+        now: when the transaction takes place (milliseconds).
+        cache: of the connection, in a write transaction.
+    """
+
+    __slots__ = ("_cache", "_execute", "_known", "_project", "now")
+
+    def __init__(
+        self, execute: Callable[..., sqlite3.Cursor], project: int, now: Milliseconds, cache: RowCache
+    ) -> None:
+        self.now = now
+        self._execute = execute
+        self._project = project
+        self._cache = cache
+        self._known: set[str] = set()  # ids of holds that have a row
+
+    @property
+    def frozen(self) -> str | None:
+        """The note of a frozen project, None if it is not frozen."""
+        return self._about_project()[1]
+
+    @property
+    def swept_to(self) -> str:
+        """The greatest id of a hold whose record was swept; empty if none was."""
+        return self._about_project()[0]
+
+    def _about_project(self) -> tuple[str, str | None]:
+        found = self._cache.project
+        if found is None:
+            found = self._execute(tables.LOAD_PROJECT, (self._project,)).fetchone() or ("", None)
+            self._cache.project = found
+        return found
+
+    def freeze(self, note: str | None) -> None:
+        """Store the note of a frozen project; None removes it."""
+        self._execute(tables.SAVE_FROZEN, (note, self._project))
+        self._cache.project = None
+
+    def note_swept(self, hold_id: str) -> None:
+        """Store that the record of a hold was swept."""
+        self._execute(tables.SAVE_SWEPT, (hold_id, self._project))
+        self._cache.project = None
+
+    def load_account(self, name: str) -> AccountRow | None:
+        cached = self._cache.accounts
+        if name in cached:
+            row = cached[name]
+        else:
+            row = cached[name] = self.peek_account(name)
+        return None if row is None else copy_account(row)
+
+    def peek_account(self, name: str) -> AccountRow | None:
+        """Return an account's row as it is stored."""
+        found = self._execute(tables.LOAD_ACCOUNT, (self._project, name)).fetchone()
+        return None if found is None else account_in(name, found)
+
+    def save_account(self, name: str, row: AccountRow) -> None:
+        self._execute(tables.SAVE_ACCOUNT, (self._project, name, *account_out(row)))
+        self._cache.accounts[name] = row
+
+    def remove_account(self, name: str) -> None:
+        self._execute(tables.REMOVE_ACCOUNT, (self._project, name))
+        self._cache.accounts[name] = None
+
+    def mend_account(self, name: str) -> None:
+        """Set what an account has spent to nothing, whatever stands there, and what it holds to its holds."""
+        holds = [self.load_hold(hold_id) for hold_id in self.open_holds(name)]
+        held = sum(hold["amount"] for hold in holds if hold is not None)
+        self._execute(tables.MEND_ACCOUNT, (min(held, MAX_SUM), len(holds), self._project, name))
+        self._cache.clear()
+
+    def drop_account(self, name: str) -> bool:
+        """Delete an account, whatever stands there, and return whether it existed; its holds are nobody's."""
+        for hold_id in self.open_holds(name):
+            hold = self.load_hold(hold_id)
+            if hold is not None:
+                del hold["accounts"][name]
+                self.save_hold(hold_id, hold)
+        self._cache.accounts[name] = None
+        return self._execute(tables.REMOVE_ACCOUNT, (self._project, name)).rowcount > 0
+
+    def load_hold(self, hold_id: str) -> HoldRow | None:
+        row = self._cache.holds.get(hold_id)
+        if row is not None:
+            return copy_hold(row)
+        found = self._execute(tables.LOAD_HOLD, (self._project, hold_id)).fetchone()
+        if found is None:
+            return None
+        self._known.add(hold_id)
+        return hold_in(hold_id, found[1:])
+
+    def save_hold(self, hold_id: str, row: HoldRow) -> None:
+        cached = self._cache.holds
+        if hold_id in cached or hold_id in self._known:
+            self._execute(tables.UPDATE_HOLD, (*changing_out(row), self._project, hold_id))
+        else:
+            self._execute(tables.INSERT_HOLD, (self._project, hold_id, *hold_out(row), *changing_out(row)))
+        if row["state"] == "held":
+            cached[hold_id] = row
+        else:
+            cached.pop(hold_id, None)
+            self._known.add(hold_id)
+
+    def open_holds(self, account: str) -> dict[str, Milliseconds]:
+        # SQLite looks for the quoted name as a part of the text, which may be the end of a longer one.
+        named = f"{quoted(account)}:"
+        return {
+            hold_id: expires
+            for hold_id, expires, accounts in self._execute(tables.OPEN_OF_ACCOUNT, (self._project, named))
+            if account in counts_in(accounts, f"of hold {hold_id!r}")
+        }
+
+    def load_answer(self, request_id: str) -> str | None:
+        found = self._execute(tables.LOAD_ANSWER, (self._project, text_out(request_id))).fetchone()
+        if found is None:
+            return None
+        hold_id = found[0]
+        if not isinstance(hold_id, str):
+            raise malformed(f"answer {request_id!r}", "its hold's id is no text")
+        return hold_id
+
+    def save_answer(self, request_id: str, hold_id: str) -> None:
+        self._execute(tables.SAVE_ANSWER, (self._project, text_out(request_id), hold_id))
+
+    def load_observations(self, model: str) -> Observations:
+        found = self._execute(tables.LOAD_OBSERVED, (self._project, text_out(model))).fetchone()
+        return {} if found is None else counts_in(found[0], f"observation {model!r}")
+
+    def count_models(self) -> int:
+        """Return of how many models something was observed."""
+        found: int = self._execute(tables.COUNT_MODELS, (self._project,)).fetchone()[0]
+        return found
+
+    def save_observations(self, model: str, counts: Observations) -> None:
+        self._execute(tables.SAVE_OBSERVED, (self._project, text_out(model), counts_out(counts)))
+
+    def page_of_accounts(
+        self, start: str, end: str | bytes, after: str | None
+    ) -> list[tuple[str, AccountRow | MalformedAccount]]:
+        """Return up to a page of accounts, start <= name < end, by name, after one of them."""
+        statement = tables.FIRST_PAGE_OF_ACCOUNTS if after is None else tables.NEXT_PAGE_OF_ACCOUNTS
+        page: list[tuple[str, AccountRow | MalformedAccount]] = []
+        for name, *values in self._execute(statement, (self._project, after or start, end)):
+            try:
+                page.append((name, account_in(name, tuple(values))))
+            except MalformedAccount as error:
+                page.append((name, error))
+        return page
+
+    def page_of_holds(self, start: str, end: str | bytes, after: str | None) -> list[tuple[str, HoldRow]]:
+        """Return up to a page of holds, start <= id < end, in order of their ids, after one of them."""
+        statement = tables.FIRST_PAGE_OF_HOLDS if after is None else tables.NEXT_PAGE_OF_HOLDS
+        found = self._execute(statement, (self._project, after or start, end))
+        return [(row[0], hold_in(row[0], row[1:])) for row in found]
+
+    def page_of_open(self, account: str | None, after: str) -> list[tuple[str, HoldRow]]:
+        """Return up to a page of open holds, of an account or of any, in order of their ids, after one."""
+        # Every hold that is on an account has the colon between that account's name and its window.
+        named = ":" if account is None else f"{quoted(account)}:"
+        found = self._execute(tables.PAGE_OF_OPEN, (self._project, named, after))
+        return [(row[0], hold_in(row[0], row[1:])) for row in found]
+
+    def sweep(self, horizon: Milliseconds) -> None:
+        """Delete some of what ended, or was used last, before the horizon; few enough to delay no call."""
+        project, made_before = self._project, f"{horizon:012x}"
+        old = self._execute(tables.SWEPT_HOLDS, (project, made_before, horizon)).fetchall()
+        for (hold_id,) in old:
+            self._execute(tables.SWEEP_HOLD, (project, hold_id))
+        if old:
+            self.note_swept(old[-1][0])
+        self._execute(tables.SWEEP_OPEN_ON_NOTHING, (project, made_before, horizon))
+        self._execute(tables.SWEEP_ANSWERS, (project, project, made_before))
+        for (name,) in self._execute(tables.IDLE_ACCOUNTS, (project, horizon, horizon)).fetchall():
+            self.remove_account(name)
+        self._cache.clear()
+
+    def exported(self) -> Iterator[Stored]:
+        """Yield all that is stored: see `base.Transfer.export`.
+
+        Raises:
+            sqlite3.Error: it cannot be read, or is not what this wrote.
+        """
+        yield from self._exported_holds()
+        yield from self._exported_accounts()
+        for stored, counts in self._execute(tables.LIST_OBSERVED, (self._project,)):
+            model = text_in(stored, "observation")
+            yield StoredObservations(model, counts_in(counts, f"observation {model!r}"))
+        if self.swept_to:
+            yield StoredSwept(self.swept_to)
+
+    def _exported_holds(self) -> Iterator[Stored]:
+        after: str | None = None
+        while page := self.page_of_holds("", b"", after):
+            answers: dict[str, list[str]] = defaultdict(list)
+            ids = (self._project, page[0][0], page[-1][0])
+            for hold_id, request_id in self._execute(tables.ANSWERS_OF_PAGE, ids):
+                answers[hold_id].append(text_in(request_id, f"answer of hold {hold_id!r}"))
+            for hold_id, row in page:
+                yield StoredHold(hold_id, row, tuple(answers.get(hold_id, ())))
+            after = page[-1][0]
+
+    def _exported_accounts(self) -> Iterator[Stored]:
+        # All at once, since to look for those of each account would be to read all of them for each. They are
+        # the calls that are under way.
+        open_holds: dict[str, dict[str, Milliseconds]] = defaultdict(dict)
+        for hold_id, expires, accounts in self._execute(tables.OPEN_HOLDS, (self._project,)):
+            for name in counts_in(accounts, f"of hold {hold_id!r}"):
+                open_holds[name][hold_id] = expires
+        after: str | None = None
+        while page := self.page_of_accounts("", b"", after):
+            for name, row in page:
+                if isinstance(row, MalformedAccount):
+                    raise row
+                yield StoredAccount(name, row, open_holds.get(name, {}))
+            after = page[-1][0]
