@@ -12,7 +12,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.rows import new_account
 from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.stores.disk import DiskStore
+from budgetguard.stores.sqlite import DiskStore
 from engines import AMOUNT, COST, LIMIT, PROJECT, Pair
 
 NAME = "disk"

@@ -14,7 +14,6 @@ from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds, window_at
 
-
 NEVER: Final = 2**62
 """The time (milliseconds) that stands for no time at all."""
 

@@ -118,7 +118,7 @@ class Store(LedgerVerbs, Administration, Protocol):
 
 @runtime_checkable
 class Transfer(Protocol):
-    """What moves a project to another store, and adds its balances up again: its rows, read and written whole.
+    """The rows of a project, read and written whole: to move it, and to add its balances up again.
 
     A frozen project stands still: every verb that writes raises StoreError with its note (see
     `transfer.frozen_error`), and reads show what was stored, whatever time would have changed.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance, Budget, check_id
@@ -36,6 +35,8 @@ from budgetguard.core.rows import (
 )
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
 from budgetguard.stores.transfer import batches, open_error
+
+_T = TypeVar("_T")
 
 
 class OpenRows(Rows, Protocol):
@@ -70,8 +71,8 @@ class EmbeddedStore(ABC):
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     @abstractmethod
-    def _transaction(self, *, even_frozen: bool = False) -> AbstractContextManager[OpenRows]:
-        """Open a write transaction: it commits on leaving, and rolls back on any exception.
+    def _run(self, work: Callable[[OpenRows], _T], *, even_frozen: bool = False) -> _T:
+        """Run `work` over rows in a write transaction: it commits, or rolls back on any exception.
 
         Raises:
             StoreError: the project is frozen, unless `even_frozen`; or the store's own failures.
@@ -98,16 +99,13 @@ class EmbeddedStore(ABC):
         """Yield holds stored as open on an account, or on any, without holding a lock between pages."""
 
     def reserve(self, hold: Hold) -> Reservation:
-        with self._transaction() as rows:
-            return ledger.reserve(rows, hold, rows.now)
+        return self._run(lambda rows: ledger.reserve(rows, hold, rows.now))
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._transaction() as rows:
-            return ledger.settle(rows, hold, settlement, rows.now)
+        return self._run(lambda rows: ledger.settle(rows, hold, settlement, rows.now))
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        with self._transaction() as rows:
-            return ledger.attach(rows, hold_id, request_id)
+        return self._run(lambda rows: ledger.attach(rows, hold_id, request_id))
 
     def attached(self, request_id: str) -> HoldRecord | None:
         hold_id = self._find_answer(request_id)
@@ -119,34 +117,21 @@ class EmbeddedStore(ABC):
         return None if row is None else self._present(account, row)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        with self._transaction() as rows:
-            found, expiries = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
-        self._announce(expiries)
-        return found
+        return self._told(
+            self._run(lambda rows: ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral))
+        )
 
     def reset(self, account: str) -> Balance | None:
-        with self._transaction() as rows:
-            found, expiries = ledger.reset(rows, account, rows.now)
-        self._announce(expiries)
-        return found
+        return self._told(self._run(lambda rows: ledger.reset(rows, account, rows.now)))
 
     def delete(self, account: str) -> bool:
-        with self._transaction() as rows:
-            existed, expiries = ledger.delete(rows, account, rows.now)
-        self._announce(expiries)
-        return existed
+        return self._told(self._run(lambda rows: ledger.delete(rows, account, rows.now)))
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         for name, row in self._scan_accounts(f"{kind}:" if kind else ""):
             balance = self._present(name, row)
             if balance is not None:
                 yield balance
-
-    def reset(self, account: str) -> Balance | None:
-        with self._writing() as rows:
-            found, expiries = ledger.reset(rows, account, rows.now)
-        self._announce(expiries)
-        return found
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         for hold_id, row in self._brought_up_to_date(self._scan_open(account)):
@@ -170,37 +155,53 @@ class EmbeddedStore(ABC):
         # Time may have changed the account since it was stored; only then is a write worth its lock.
         if not is_due(row, self._clock()):
             return balance(account, row)
-        with self._transaction(even_frozen=True) as rows:
+
+        def work(rows: OpenRows) -> tuple[Balance | None, tuple[Expiry, ...]]:
             if rows.frozen is not None:
-                return balance(account, row)
-            found, expiries = ledger.read(rows, account, rows.now)
-        self._announce(expiries)
-        return found
+                return balance(account, row), ()
+            return ledger.read(rows, account, rows.now)
+
+        return self._told(self._run(work, even_frozen=True))
 
     def _present_hold(self, hold_id: str) -> HoldRow | None:
-        with self._transaction(even_frozen=True) as rows:
+        def work(rows: OpenRows) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
             if rows.frozen is not None:
-                return rows.load_hold(hold_id)
-            row, expiries = ledger.present_hold(rows, hold_id, rows.now)
-        self._announce(expiries)
-        return row
+                return rows.load_hold(hold_id), ()
+            return ledger.present_hold(rows, hold_id, rows.now)
 
-    def restore(self, rows: Iterable[Stored]) -> None:
-        for batch in batches(rows):
-            with self._transaction(even_frozen=True) as here:
-                if here.frozen is None:
-                    raise open_error(self)
-                for one in batch:
-                    _put(here, one)
+        return self._told(self._run(work, even_frozen=True))
 
-    def freeze(self, note: str | None) -> None:
-        with self._transaction(even_frozen=True) as rows:
-            rows.freeze(note)
-
-    def _announce(self, expiries: builtins.list[Expiry] | tuple[Expiry, ...]) -> None:
+    def _told(self, found: tuple[_T, tuple[Expiry, ...]]) -> _T:
+        """Tell the hooks of the expiries that a verb has found, and return what else it has."""
+        result, expiries = found
         for expiry in expiries:
             for hook in self._expiry_hooks:
                 hook(expiry)
+        return result
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        for batch in batches(rows):
+            self._run(partial(self._put, batch), even_frozen=True)
+
+    def _put(self, batch: Sequence[Stored], rows: OpenRows) -> None:
+        if rows.frozen is None:
+            raise open_error(self)
+        for one in batch:
+            if isinstance(one, StoredHold):
+                rows.save_hold(one.id, one.row)
+                for request_id in one.answers:
+                    rows.save_answer(request_id, one.id)
+            elif isinstance(one, StoredObservations):
+                rows.save_observations(one.model, one.counts)
+            elif isinstance(one, StoredSwept):
+                rows.note_swept(one.id)
+            elif one.row is None:
+                rows.remove_account(one.name)
+            else:
+                rows.save_account(one.name, one.row)
+
+    def freeze(self, note: str | None) -> None:
+        self._run(lambda rows: rows.freeze(note), even_frozen=True)
 
     @abstractmethod
     def frozen(self) -> str | None:
@@ -221,18 +222,3 @@ class EmbeddedStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close files and connections; the next verb opens them again."""
-
-
-def _put(rows: OpenRows, one: Stored) -> None:
-    if isinstance(one, StoredHold):
-        rows.save_hold(one.id, one.row)
-        for request_id in one.answers:
-            rows.save_answer(request_id, one.id)
-    elif isinstance(one, StoredObservations):
-        rows.save_observations(one.model, one.counts)
-    elif isinstance(one, StoredSwept):
-        rows.note_swept(one.id)
-    elif one.row is None:
-        rows.remove_account(one.name)
-    else:
-        rows.save_account(one.name, one.row)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from typing import Final
+from typing import Final, TypeVar
 
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
@@ -26,13 +26,15 @@ from budgetguard.core.rows import (
 )
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.embedded import EmbeddedStore, OpenRows
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import shown_url
 
-_SWEEP_EVERY = 1_024
+_T = TypeVar("_T")
+
+_SWEEP_EVERY: Final = 1_024
 MOST_RECORDS: Final = 20_000
 """Records of ended calls, at most about so many: 1.5 kB each, in a process that may run for months."""
 
@@ -103,8 +105,7 @@ class MemoryStore(EmbeddedStore):
     def close(self) -> None:
         """Do nothing: there is nothing to close but the balances themselves."""
 
-    @contextmanager
-    def _transaction(self, *, even_frozen: bool = False) -> Iterator[_MemoryRows]:
+    def _run(self, work: Callable[[OpenRows], _T], *, even_frozen: bool = False) -> _T:
         with self._lock:
             if self._committed is not None:
                 self._complete()
@@ -115,7 +116,7 @@ class MemoryStore(EmbeddedStore):
                 rows = _MemoryRows(self._clock(), self._tables)
                 if rows.frozen is not None and not even_frozen:
                     raise frozen_error(self, rows.frozen)
-                yield rows
+                result = work(rows)
                 self._committed = rows
                 self._complete()
                 self._since_sweep += 1
@@ -124,6 +125,7 @@ class MemoryStore(EmbeddedStore):
                     self._sweep(self._clock() - self.retention_ms)
             finally:
                 self._inside = False
+        return result
 
     @contextmanager
     def _reading(self) -> Iterator[_Tables]:

@@ -8,14 +8,15 @@ moments (WAL with synchronous=NORMAL).
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Final, TypeVar
+
+from diskcache.core import DBNAME
 
 from budgetguard.core.accounts import Balance
 from budgetguard.core.learning import Observations
@@ -23,17 +24,28 @@ from budgetguard.core.rows import AccountRow, Export, HoldRow, Stored
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
 from budgetguard.stores import sqlite_tables as tables
-from budgetguard.stores.embedded import EmbeddedStore
+from budgetguard.stores.embedded import EmbeddedStore, OpenRows
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
-from budgetguard.stores.sqlite_file import StoreFile, connect, database_identity, explain, open_file, parse_url
+from budgetguard.stores.sqlite_file import (
+    StoreFile,
+    connect,
+    database_identity,
+    explain,
+    open_file,
+    parse_url,
+)
 from budgetguard.stores.sqlite_rows import RowCache, TableRows
 from budgetguard.stores.sqlite_tables import MalformedAccount
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import public_url
 from budgetguard.stores.waiting import take
 
-_SWEEP_EVERY = 512
+_T = TypeVar("_T")
+
+_SWEEP_EVERY: Final = 512
+_LOOK_EVERY: Final = 0.001
+"""Seconds for which a database is taken to be where it was: each look costs a sixth of a verb."""
 _LAST: Final = b""
 """Comes after every text, as SQLite sorts."""
 
@@ -57,17 +69,20 @@ class DiskStore(EmbeddedStore):
         super().__init__(project=project, clock=clock, retention=retention)
         self.url = url
         self._folder, self._timeout = parse_url(url)
+        self._database = str(self._folder / DBNAME)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.RLock()
         self._close_after = False
         self._since_sweep = 0
         self._file: StoreFile | None = None
+        self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._look_at = 0.0
         self._waits = self._timeout
         self._number = 0
         self._cache = RowCache()
         survive_forks(self)
-        with self._use("open"):
+        with self._reading("open"):
             pass
 
     def reset(self, account: str) -> Balance | None:
@@ -76,8 +91,7 @@ class DiskStore(EmbeddedStore):
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
-        with self._transaction() as rows:
-            rows.mend_account(account)
+        self._write(lambda rows: rows.mend_account(account))
         return super().reset(account)
 
     def delete(self, account: str) -> bool:
@@ -86,27 +100,23 @@ class DiskStore(EmbeddedStore):
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
-        with self._transaction() as rows:
-            return rows.drop_account(account)
+        return self._write(lambda rows: rows.drop_account(account))
 
     def observations(self, model: str) -> Observations:
         with self._reading() as rows:
             return rows.load_observations(model)
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        with self._use("read") as con:
-            if account is None:
-                found = con.execute(tables.LIST_PROJECTS).fetchall()
-            else:
-                found = con.execute(tables.LIST_PROJECTS_WITH, (account,)).fetchall()
-        yield from (name for (name,) in found)
+        with self._reading() as rows:
+            found = rows.projects(account)
+        yield from found
 
     def frozen(self) -> str | None:
         with self._reading() as rows:
             return rows.frozen
 
     def export(self) -> Export:
-        with self._use("read"):
+        with self._reading():
             number = self._number
         return Export(self._clock(), self._exported(number))
 
@@ -124,39 +134,41 @@ class DiskStore(EmbeddedStore):
         with self._lock:
             self._let_go()
 
-    @contextmanager
-    def _transaction(self, *, even_frozen: bool = False) -> Iterator[TableRows]:
-        with self._use("write") as con:
-            try:
-                execute = con.execute
-                if not self._number:
-                    self._number = _project_number(con, self.project)
-                execute("BEGIN IMMEDIATE")
-                self._cache.begin(execute)
-                rows = TableRows(execute, self._number, self._clock(), self._cache)
-                note = rows.frozen
-                if note is not None and not even_frozen:
-                    raise frozen_error(self, note)
-                self._since_sweep += 1
-                if self._since_sweep >= _SWEEP_EVERY and note is None:
-                    self._since_sweep = 0
-                    rows.sweep(max(0, rows.now - self.retention_ms))
-                yield rows
-                execute("COMMIT")
-                self._cache.committed()
-            finally:
-                if con.in_transaction:  # an interrupt is an exception too
-                    roll_back(con)
+    def _run(self, work: Callable[[OpenRows], _T], *, even_frozen: bool = False) -> _T:
+        return self._write(work, even_frozen=even_frozen)
+
+    def _write(self, work: Callable[[TableRows], _T], *, even_frozen: bool = False) -> _T:
+        if _is_owned(self._lock):
+            raise nested(public_url(self.url))
+        try:
+            rows = self._begin(self._enter("write"), even_frozen)
+            result = work(rows)
+            self._cache.commit()
+            return result
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(explain(error, "write", self._folder, self._timeout)) from error
+        finally:
+            self._leave()
 
     @contextmanager
-    def _reading(self) -> Iterator[TableRows]:
+    def _reading(self, doing: str = "read") -> Iterator[TableRows]:
         """See one state of the store throughout; waits for nobody."""
-        with self._use("read") if not self._is_nested() else self._apart() as con:
+        if self._is_nested():
+            with self._apart() as con:
+                con.execute("BEGIN")
+                yield TableRows(con.execute, self._number, self._clock(), RowCache())
+            return
+        if _is_owned(self._lock):
+            raise nested(public_url(self.url))
+        with self._explained(doing):
             try:
+                con = self._enter(doing)
                 con.execute("BEGIN")
                 yield TableRows(con.execute, self._number, self._clock(), RowCache())
             finally:
-                roll_back(con)
+                self._leave()
 
     def _is_nested(self) -> bool:
         """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
@@ -219,54 +231,58 @@ class DiskStore(EmbeddedStore):
                 return
             after = page[-1][0]
 
-    def _wait(self, doing: str, until: float) -> None:
-        """Wait for the lock.
+    def _enter(self, doing: str) -> sqlite3.Connection:
+        """Let one verb at a time have the connection; it waits for the timeout at most.
+
+        Whatever comes of it, `_leave` must follow.
 
         Raises:
-            StoreError: it did not come in time.
-        """
-        if not take(self._lock, until):
-            raise StoreError(
-                f"cannot {doing} the store in {self._folder}: other threads of this process kept it busy "
-                f"for {self._timeout:g} s, as where another process holds its lock; try again, or raise "
-                "?timeout="
-            )
-
-    @contextmanager
-    def _use(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """Yield the connection to one verb at a time, which waits for the timeout at most.
-
-        An interrupt may come between any two instructions. Wherever it comes, this generator ends, and so
-        lets go of the lock. It is one generator, since three of them cost a third of a verb.
-
-        Raises:
-            StoreError: the verb failed, the lock did not come in time, or this very thread is in the middle
-                of another verb.
+            StoreError: the lock did not come in time.
         """
         lock = self._lock
-        if _is_owned(lock):
-            raise nested(public_url(self.url))
         waits = self._timeout
+        if not lock.acquire(blocking=False):
+            until = time.monotonic() + waits
+            if not take(lock, until):
+                raise StoreError(
+                    f"cannot {doing} the store in {self._folder}: other threads of this process kept it busy "
+                    f"for {waits:g} s, as where another process holds its lock; try again, or raise "
+                    "?timeout="
+                )
+            waits = max(0.0, until - time.monotonic())
+        self._connection = None
+        con = self._connection = self._open(waits).connection
+        # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
+        if not 0.9 * self._waits <= waits <= 1.1 * self._waits + 0.01:
+            con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
+            self._waits = waits
+        return con
+
+    def _leave(self) -> None:
+        """Roll back what was not committed, and let the next verb have the connection."""
+        if not _is_owned(self._lock):  # it did not come in time
+            return
         try:
-            if not lock.acquire(False):
-                until = time.monotonic() + waits
-                self._wait(doing, until)
-                waits = max(0.0, until - time.monotonic())
-            con = self._open(waits).connection
-            # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
-            if not 0.9 * self._waits <= waits <= 1.1 * self._waits + 0.01:
-                con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
-                self._waits = waits
-            yield con
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(explain(error, doing, self._folder, self._timeout)) from error
+            con = self._connection
+            if con is not None and con.in_transaction:
+                with suppress(sqlite3.Error):  # what ended the transaction matters, not that it has ended
+                    con.execute("ROLLBACK")
         finally:
-            try:  # noqa: SIM105 - an interrupt in a `suppress` would leave the lock taken
-                lock.release()
-            except RuntimeError:  # it was never taken
-                pass
+            self._lock.release()
+
+    def _begin(self, con: sqlite3.Connection, even_frozen: bool) -> TableRows:
+        if not self._number:
+            self._number = _project_number(con, self.project)
+        execute = self._cache.begin(con)
+        rows = TableRows(execute, self._number, self._clock(), self._cache)
+        note = rows.frozen
+        if note is not None and not even_frozen:
+            raise frozen_error(self, note)
+        self._since_sweep += 1
+        if self._since_sweep >= _SWEEP_EVERY and note is None:
+            self._since_sweep = 0
+            rows.sweep(max(0, rows.now - self.retention_ms))
+        return rows
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
@@ -282,18 +298,21 @@ class DiskStore(EmbeddedStore):
         if self._close_after:
             self._close_after = False
             self._let_go()
-        if self._identity is not None and database_identity(self._folder) != self._identity:
-            self._let_go()
-            raise StoreError(
-                f"the store in {self._folder} was deleted or replaced while this program used it: nothing "
-                "was changed. Put its folder back, or start the program again to use what is there now"
-            )
+        now = time.monotonic()
+        if now >= self._look_at:
+            if self._identity is not None and database_identity(self._database) != self._identity:
+                self._let_go()
+                raise StoreError(
+                    f"the store in {self._folder} was deleted or replaced while this program used it: "
+                    "nothing was changed. Put its folder back, or start the program again to use what is "
+                    "there now"
+                )
+            self._look_at = now + _LOOK_EVERY
         if self._file is None:
             file = open_file(self._folder, waits)
             self._waits = waits
             self._number = 0
-            self._cache = RowCache()
-            self._identity = database_identity(self._folder)
+            self._identity = database_identity(self._database)
             self._file = file
         if not self._number:  # until something is written, by this process or another
             self._number = _find_project(self._file.connection, self.project)
@@ -320,13 +339,6 @@ class DiskStore(EmbeddedStore):
 _is_owned: Final = operator.methodcaller("_is_owned")
 
 _INHERITED: list[StoreFile] = []
-
-
-def roll_back(con: sqlite3.Connection) -> None:
-    """End a transaction that did not commit, if there is one."""
-    if con.in_transaction:
-        with contextlib.suppress(sqlite3.Error):  # what ended the transaction matters, not that it has ended
-            con.execute("ROLLBACK")
 
 
 def _find_project(con: sqlite3.Connection, project: str) -> int:

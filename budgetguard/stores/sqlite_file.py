@@ -264,10 +264,10 @@ def _refuse(value: object) -> NoReturn:
     raise TypeError(f"a budgetguard store holds text only, not {type(value).__name__}")
 
 
-def database_identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder's database from another in its place; None where there is none."""
+def database_identity(database: str) -> tuple[int, int] | None:
+    """Return what tells a database from another in its place; None where there is none."""
     try:
-        found = os.stat(f"{folder}/{DBNAME}")  # noqa: PTH116 - for each verb, and a Path takes three times as long
+        found = os.stat(database)  # noqa: PTH116 - for each verb, and a Path takes three times as long
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -299,7 +299,7 @@ def _make_private(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        with suppress(FileExistsError):  # another process was faster
             path.mkdir(mode=0o700)
     if not (missing[0] if missing else folder).is_dir():
         raise NotADirectoryError(f"{folder} is a file")

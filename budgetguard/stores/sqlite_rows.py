@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_SUM
@@ -25,14 +25,15 @@ from budgetguard.stores import sqlite_tables as tables
 from budgetguard.stores.sqlite_tables import (
     MalformedAccount,
     account_in,
-    account_out,
-    changing_out,
+    budget_out,
     counts_in,
     counts_out,
+    end_out,
     hold_in,
     hold_out,
     malformed,
     quoted,
+    standing_out,
     text_in,
     text_out,
 )
@@ -48,17 +49,25 @@ class RowCache:
     once; unless it commits, nothing of it is used again.
     """
 
-    __slots__ = ("_begun", "_version", "accounts", "holds", "project")
+    __slots__ = ("_begun", "_connection", "_version", "accounts", "execute", "holds", "project")
 
     def __init__(self) -> None:
-        self._begun: int | None = None
+        self._connection: sqlite3.Connection | None = None
+        self.execute: Callable[..., sqlite3.Cursor]
+        self._begun = 0
         self._version: int | None = None
         self.project: tuple[str, str | None] | None = None
         self.accounts: dict[str, AccountRow | None] = {}
         self.holds: dict[str, HoldRow] = {}
 
-    def begin(self, execute: Callable[[str], sqlite3.Cursor]) -> None:
-        """Forget what may have changed; to be called at the start of a write transaction."""
+    def begin(self, connection: sqlite3.Connection) -> Callable[..., sqlite3.Cursor]:
+        """Begin a write transaction, and forget what may have changed; return what runs its statements."""
+        if connection is not self._connection:  # of another one the number says nothing
+            self._connection, self._version = connection, None
+            # One cursor for all: making one costs a tenth of what it then does.
+            self.execute = connection.cursor().execute
+        execute = self.execute
+        execute("BEGIN IMMEDIATE")
         self._begun = execute("PRAGMA data_version").fetchone()[0]
         if self._version != self._begun:
             self.clear()
@@ -67,9 +76,11 @@ class RowCache:
             self.accounts.clear()
         while len(self.holds) >= _REMEMBERED:
             del self.holds[next(iter(self.holds))]
+        return execute
 
-    def committed(self) -> None:
-        """Keep what the transaction loaded and saved."""
+    def commit(self) -> None:
+        """Commit the transaction, and keep what it loaded and saved."""
+        self.execute("COMMIT")
         self._version = self._begun
 
     def clear(self) -> None:
@@ -89,7 +100,7 @@ class TableRows:
         cache: of the connection, in a write transaction.
     """
 
-    __slots__ = ("_cache", "_execute", "_known", "_project", "now")
+    __slots__ = ("_cache", "_execute", "_project", "_stored", "now")
 
     def __init__(
         self, execute: Callable[..., sqlite3.Cursor], project: int, now: Milliseconds, cache: RowCache
@@ -98,7 +109,7 @@ class TableRows:
         self._execute = execute
         self._project = project
         self._cache = cache
-        self._known: set[str] = set()  # ids of holds that have a row
+        self._stored: dict[str, bool] = {}  # holds that have a row, and whether they are open in it
 
     @property
     def frozen(self) -> str | None:
@@ -141,8 +152,13 @@ class TableRows:
         return None if found is None else account_in(name, found)
 
     def save_account(self, name: str, row: AccountRow) -> None:
-        self._execute(tables.SAVE_ACCOUNT, (self._project, name, *account_out(row)))
-        self._cache.accounts[name] = row
+        cached, key = self._cache.accounts, (self._project, name)
+        budget, before = budget_out(row), cached.get(name)
+        if before is not None and budget_out(before) == budget:
+            self._execute(tables.UPDATE_STANDING, (*standing_out(row), *key))
+        else:
+            self._execute(tables.REPLACE_ACCOUNT, (*key, *budget, *standing_out(row)))
+        cached[name] = row
 
     def remove_account(self, name: str) -> None:
         self._execute(tables.REMOVE_ACCOUNT, (self._project, name))
@@ -172,20 +188,28 @@ class TableRows:
         found = self._execute(tables.LOAD_HOLD, (self._project, hold_id)).fetchone()
         if found is None:
             return None
-        self._known.add(hold_id)
-        return hold_in(hold_id, found[1:])
+        row = hold_in(hold_id, found[1:])
+        self._stored[hold_id] = row["state"] == "held"
+        return row
 
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
-        cached = self._cache.holds
-        if hold_id in cached or hold_id in self._known:
-            self._execute(tables.UPDATE_HOLD, (*changing_out(row), self._project, hold_id))
-        else:
-            self._execute(tables.INSERT_HOLD, (self._project, hold_id, *hold_out(row), *changing_out(row)))
-        if row["state"] == "held":
-            cached[hold_id] = row
-        else:
+        cached, project = self._cache.holds, self._project
+        was_open = True if hold_id in cached else self._stored.get(hold_id)
+        if row["state"] != "held":
+            if was_open is None:
+                self._execute(tables.INSERT_ENDED_HOLD, (project, hold_id, *hold_out(row), *end_out(row)))
+            else:
+                self._execute(tables.END_HOLD, (*end_out(row), project, was_open, hold_id))
             cached.pop(hold_id, None)
-            self._known.add(hold_id)
+            self._stored[hold_id] = False
+            return
+        request_id = None if row["request_id"] is None else text_out(row["request_id"])
+        if was_open is None:
+            self._execute(tables.INSERT_OPEN_HOLD, (project, hold_id, *hold_out(row), request_id))
+        else:
+            accounts = counts_out(row["accounts"])
+            self._execute(tables.CHANGE_OPEN_HOLD, (accounts, request_id, project, hold_id))
+        cached[hold_id] = row
 
     def open_holds(self, account: str) -> dict[str, Milliseconds]:
         # SQLite looks for the quoted name as a part of the text, which may be the end of a longer one.
@@ -259,6 +283,14 @@ class TableRows:
         for (name,) in self._execute(tables.IDLE_ACCOUNTS, (project, horizon, horizon)).fetchall():
             self.remove_account(name)
         self._cache.clear()
+
+    def projects(self, account: str | None) -> list[str]:
+        """Return the projects of the database that have an account, or just this account, by name."""
+        if account is None:
+            found = self._execute(tables.LIST_PROJECTS).fetchall()
+        else:
+            found = self._execute(tables.LIST_PROJECTS_WITH, (account,)).fetchall()
+        return [name for (name,) in found]
 
     def exported(self) -> Iterator[Stored]:
         """Yield all that is stored: see `base.Transfer.export`.

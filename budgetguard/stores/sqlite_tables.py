@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from budgetguard.core.rows import AccountRow, HoldRow
@@ -22,11 +23,15 @@ _INTEGER: Final = ("integer",)
 _TEXT: Final = ("text",)
 _NAME: Final = ("text", "blob")
 
-_ACCOUNT: Final = {
+_BUDGET: Final = {
     "limit": ("integer", "null"),
     "duration": ("text", "null"),
     "timezone": _TEXT,
     "anchor": _INTEGER,
+    "created": _INTEGER,
+    "ephemeral": _INTEGER,
+}
+_STANDING: Final = {
     "start": _INTEGER,
     "end": ("integer", "null"),
     "window": _INTEGER,
@@ -39,13 +44,13 @@ _ACCOUNT: Final = {
     "opened": _INTEGER,
     "due": _INTEGER,
     "crossed": _TEXT,
-    "created": _INTEGER,
     "updated": _INTEGER,
-    "ephemeral": _INTEGER,
 }
-"""The columns of an account, in the order in which statements take and give them, and their types."""
+_ACCOUNT: Final = _BUDGET | _STANDING
+"""The columns of an account, in the order in which statements take and give them, and their types: those of
+its budget, and those that calls change."""
 
-# What a hold is told when it is reserved, and what may change afterwards.
+# What a hold is told when it is reserved, and how it ends.
 _HOLD: Final = {
     "amount": _INTEGER,
     "on_expiry": _INTEGER,
@@ -55,10 +60,10 @@ _HOLD: Final = {
     "model": _NAME,
     "endpoint": _NAME,
     "tags": _TEXT,
-}
-_CHANGING: Final = {
-    "state": _TEXT,
     "accounts": _TEXT,
+}
+_END: Final = {
+    "state": _TEXT,
     "epochs": _TEXT,
     "cost": _INTEGER,
     "ended": ("integer", "null"),
@@ -68,8 +73,13 @@ _CHANGING: Final = {
 }
 
 
+_DEFAULTS: Final = {"state": "'held'", "epochs": "'{}'", "cost": "0", "usage": "'{}'"}
+
+
 def _columns(types: Mapping[str, tuple[str, ...]]) -> str:
-    return ", ".join(f'"{name}" {kinds[0].upper()}' for name, kinds in types.items())
+    return ", ".join(
+        f'"{name}" {kinds[0].upper()} DEFAULT {_DEFAULTS.get(name, "NULL")}' for name, kinds in types.items()
+    )
 
 
 def _list(types: Mapping[str, object]) -> str:
@@ -80,17 +90,20 @@ def _marks(types: Mapping[str, object]) -> str:
     return ", ".join("?" * len(types))
 
 
+def _sets(types: Mapping[str, object]) -> str:
+    return ", ".join(f'"{name}" = ?' for name in types)
+
+
 SCHEMA: Final = (
     # `swept` is the greatest id of a hold whose record was swept; `frozen` the note of a frozen project.
-    "CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, swept TEXT NOT NULL DEFAULT '', "
-    "frozen TEXT)",
+    "CREATE TABLE project "
+    "(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, swept TEXT NOT NULL DEFAULT '', frozen TEXT)",
     f"CREATE TABLE account (project INTEGER NOT NULL, name TEXT NOT NULL, {_columns(_ACCOUNT)}, "
     "PRIMARY KEY (project, name)) WITHOUT ROWID",
     "CREATE INDEX account_idle ON account (project, created) WHERE ephemeral = 1",
-    f"CREATE TABLE hold (project INTEGER NOT NULL, id TEXT NOT NULL, {_columns(_HOLD)}, "
-    f"{_columns(_CHANGING)}, PRIMARY KEY (project, id)) WITHOUT ROWID",
-    # The open holds are few, and found here without a look at the others.
-    "CREATE INDEX hold_open ON hold (project, id, expires, accounts) WHERE state = 'held'",
+    # The open holds are few, and stand apart, so that they need no index that every call writes.
+    f"CREATE TABLE hold (project INTEGER NOT NULL, open INTEGER NOT NULL, id TEXT NOT NULL, "
+    f"{_columns(_HOLD)}, {_columns(_END)}, PRIMARY KEY (project, open, id)) WITHOUT ROWID",
     "CREATE TABLE answer (project INTEGER NOT NULL, request_id NOT NULL, hold TEXT NOT NULL, "
     "PRIMARY KEY (project, request_id)) WITHOUT ROWID",
     "CREATE INDEX answer_hold ON answer (project, hold)",
@@ -114,7 +127,8 @@ SAVE_SWEPT: Final = "UPDATE project SET swept = max(swept, ?) WHERE id = ?"
 SAVE_FROZEN: Final = "UPDATE project SET frozen = ? WHERE id = ?"
 
 LOAD_ACCOUNT: Final = f"SELECT {_list(_ACCOUNT)} FROM account WHERE project = ? AND name = ?"
-SAVE_ACCOUNT: Final = (
+UPDATE_STANDING: Final = f"UPDATE account SET {_sets(_STANDING)} WHERE project = ? AND name = ?"
+REPLACE_ACCOUNT: Final = (
     f"INSERT OR REPLACE INTO account (project, name, {_list(_ACCOUNT)}) VALUES (?, ?, {_marks(_ACCOUNT)})"
 )
 MEND_ACCOUNT: Final = (
@@ -133,35 +147,36 @@ IDLE_ACCOUNTS: Final = (
     f"AND opened = 0 LIMIT {SWEEP_AT_MOST}"
 )
 
-_HOLDS = f"SELECT id, {_list(_HOLD)}, {_list(_CHANGING)} FROM hold WHERE project = ?"
-LOAD_HOLD: Final = f"{_HOLDS} AND id = ?"
-_PAGE_OF_HOLDS = f"{_HOLDS} AND id {{}} ? AND id < ? ORDER BY id LIMIT {PAGE}"
-FIRST_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.format(">=")
-NEXT_PAGE_OF_HOLDS: Final = _PAGE_OF_HOLDS.format(">")
-INSERT_HOLD: Final = (
-    f"INSERT OR REPLACE INTO hold (project, id, {_list(_HOLD)}, {_list(_CHANGING)}) "
-    f"VALUES (?, ?, {_marks(_HOLD)}, {_marks(_CHANGING)})"
+_HOLDS = f"SELECT id, {_list(_HOLD)}, {_list(_END)} FROM hold WHERE project = ?"
+LOAD_HOLD: Final = f"{_HOLDS} AND open IN (0, 1) AND id = ?"
+_PAGE_OF_HOLDS = " UNION ALL ".join(
+    f"{_HOLDS} AND open = {open_} AND id {{0}} ? AND id < ?" for open_ in (0, 1)
 )
-UPDATE_HOLD: Final = (
-    f"UPDATE hold SET {', '.join(f'"{name}" = ?' for name in _CHANGING)} WHERE project = ? AND id = ?"
+FIRST_PAGE_OF_HOLDS: Final = f"{_PAGE_OF_HOLDS.format('>=')} ORDER BY id LIMIT {PAGE}"
+NEXT_PAGE_OF_HOLDS: Final = f"{_PAGE_OF_HOLDS.format('>')} ORDER BY id LIMIT {PAGE}"
+INSERT_OPEN_HOLD: Final = (
+    f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, request_id) "
+    f"VALUES (?, 1, ?, {_marks(_HOLD)}, ?)"
 )
-OPEN_HOLDS: Final = (
-    "SELECT id, expires, accounts FROM hold INDEXED BY hold_open WHERE project = ? AND state = 'held'"
+INSERT_ENDED_HOLD: Final = (
+    f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, {_list(_END)}) "
+    f"VALUES (?, 0, ?, {_marks(_HOLD)}, {_marks(_END)})"
 )
+END_HOLD: Final = f"UPDATE hold SET open = 0, {_sets(_END)} WHERE project = ? AND open = ? AND id = ?"
+CHANGE_OPEN_HOLD: Final = (
+    "UPDATE hold SET accounts = ?, request_id = ? WHERE project = ? AND open = 1 AND id = ?"
+)
+OPEN_HOLDS: Final = "SELECT id, expires, accounts FROM hold WHERE project = ? AND open = 1"
 OPEN_OF_ACCOUNT: Final = f"{OPEN_HOLDS} AND instr(accounts, ?)"
-PAGE_OF_OPEN: Final = (
-    f"SELECT id, {_list(_HOLD)}, {_list(_CHANGING)} FROM hold INDEXED BY hold_open "
-    f"WHERE project = ? AND state = 'held' AND instr(accounts, ?) AND id > ? ORDER BY id LIMIT {PAGE}"
-)
+PAGE_OF_OPEN: Final = f"{_HOLDS} AND open = 1 AND instr(accounts, ?) AND id > ? ORDER BY id LIMIT {PAGE}"
 # A hold's id begins with when it was made, which is before it ended.
 SWEPT_HOLDS: Final = (
-    "SELECT id FROM hold WHERE project = ? AND id < ? AND ended < ? "
+    "SELECT id FROM hold WHERE project = ? AND open = 0 AND id < ? AND ended < ? "
     f"ORDER BY id LIMIT {SWEEP_AT_MOST}"
 )
-SWEEP_HOLD: Final = "DELETE FROM hold WHERE project = ? AND id = ?"
+SWEEP_HOLD: Final = "DELETE FROM hold WHERE project = ? AND open = 0 AND id = ?"
 SWEEP_OPEN_ON_NOTHING: Final = (
-    "DELETE FROM hold INDEXED BY hold_open "
-    "WHERE project = ? AND state = 'held' AND id < ? AND accounts = '{}' AND expires < ?"
+    "DELETE FROM hold WHERE project = ? AND open = 1 AND id < ? AND accounts = '{}' AND expires < ?"
 )
 
 LOAD_ANSWER: Final = "SELECT hold FROM answer WHERE project = ? AND request_id = ?"
@@ -173,7 +188,9 @@ ANSWERS_OF_PAGE: Final = (
 SWEEP_ANSWERS: Final = f"""
 DELETE FROM answer WHERE project = ? AND request_id IN (
   SELECT request_id FROM answer INDEXED BY answer_hold WHERE project = ? AND hold < ?
-  AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.project = answer.project AND h.id = answer.hold)
+  AND NOT EXISTS (
+    SELECT 1 FROM hold h WHERE h.project = answer.project AND h.open IN (0, 1) AND h.id = answer.hold
+  )
   LIMIT {SWEEP_AT_MOST}
 )
 """
@@ -184,14 +201,14 @@ LIST_OBSERVED: Final = "SELECT model, counts FROM observation WHERE project = ? 
 
 STATEMENTS: Final = {
     "load account": LOAD_ACCOUNT,
-    "save account": SAVE_ACCOUNT,
+    "update standing": UPDATE_STANDING,
     "remove account": REMOVE_ACCOUNT,
     "first page of accounts": FIRST_PAGE_OF_ACCOUNTS,
     "next page of accounts": NEXT_PAGE_OF_ACCOUNTS,
     "idle accounts": IDLE_ACCOUNTS,
     "load hold": LOAD_HOLD,
-    "insert hold": INSERT_HOLD,
-    "update hold": UPDATE_HOLD,
+    "end hold": END_HOLD,
+    "change open hold": CHANGE_OPEN_HOLD,
     "first page of holds": FIRST_PAGE_OF_HOLDS,
     "next page of holds": NEXT_PAGE_OF_HOLDS,
     "open holds": OPEN_HOLDS,
@@ -234,6 +251,8 @@ def quoted(name: str) -> str:
 
 def counts_out(counts: Mapping[str, int]) -> str:
     """Write integers by name as JSON text, in a third of the time that a JSON encoder needs to set out."""
+    if not counts:
+        return "{}"
     return "{" + ",".join([f"{quoted(name)}:{count:d}" for name, count in counts.items()]) + "}"
 
 
@@ -326,7 +345,7 @@ class _Types:
 
 
 _ACCOUNT_TYPES: Final = _Types(_ACCOUNT)
-_HOLD_TYPES: Final = _Types(_HOLD | _CHANGING)
+_HOLD_TYPES: Final = _Types(_HOLD | _END)
 
 
 def account_in(name: str, values: tuple[Any, ...]) -> AccountRow:
@@ -350,11 +369,17 @@ def account_in(name: str, values: tuple[Any, ...]) -> AccountRow:
 _MODELS, _CROSSED = list(_ACCOUNT).index("models"), list(_ACCOUNT).index("crossed")
 
 
-def account_out(row: AccountRow) -> list[Any]:
-    """Return the columns of an account's row."""
-    values: list[Any] = [row[name] for name in _ACCOUNT]  # type: ignore[literal-required]  # the keys of a row
-    values[_MODELS] = counts_out(row["models"])
-    values[_CROSSED] = dump(row["crossed"]) if row["crossed"] else "[]"
+budget_out: Final = itemgetter(*_BUDGET)
+"""Return the columns of an account's budget."""
+
+_standing: Final = itemgetter(*_STANDING)
+
+
+def standing_out(row: AccountRow) -> list[Any]:
+    """Return the columns of an account that calls change."""
+    values = list(_standing(row))
+    values[_MODELS - len(_BUDGET)] = counts_out(row["models"])
+    values[_CROSSED - len(_BUDGET)] = dump(row["crossed"]) if row["crossed"] else "[]"
     return values
 
 
@@ -366,8 +391,8 @@ def hold_in(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
     """
     what = f"of hold {hold_id!r}"
     _HOLD_TYPES.check(values, what)
-    amount, on_expiry, created, expires, user, model, endpoint, tags = values[:8]
-    state, accounts, epochs, cost, ended, outcome, request_id, usage = values[8:]
+    amount, on_expiry, created, expires, user, model, endpoint, tags, accounts = values[:9]
+    state, epochs, cost, ended, outcome, request_id, usage = values[9:]
     return {
         "state": state,
         "accounts": counts_in(accounts, what),
@@ -389,26 +414,26 @@ def hold_in(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
 
 
 def hold_out(row: HoldRow) -> tuple[Any, ...]:
-    """Return the columns of a hold that never change."""
-    user = row["user"]
+    """Return the columns of a hold that it has from the start."""
+    user, model, endpoint = row["user"], row["model"], row["endpoint"]
     return (
         row["amount"],
         row["on_expiry"],
         row["created"],
         row["expires"],
         None if user is None else text_out(user),
-        text_out(row["model"]),
-        text_out(row["endpoint"]),
+        text_out(model),
+        text_out(endpoint),
         dump(row["tags"]) if row["tags"] else "[]",
+        counts_out(row["accounts"]),
     )
 
 
-def changing_out(row: HoldRow) -> tuple[Any, ...]:
-    """Return the columns of a hold that change while it lives."""
+def end_out(row: HoldRow) -> tuple[Any, ...]:
+    """Return the columns of a hold that say how it ended."""
     request_id = row["request_id"]
     return (
         row["state"],
-        counts_out(row["accounts"]),
         counts_out(row["epochs"]),
         row["cost"],
         row["ended"],

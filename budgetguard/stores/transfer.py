@@ -140,8 +140,8 @@ def frozen_error(store: Transfer, note: str) -> StoreError:
     project, here = f"project {store.project!r}", public_url(store.url)
     if note.startswith(_COPY):
         return StoreError(
-            f"{project} of {here} is an unfinished {note}: programs use that one until `budgetguard copy` has "
-            "moved it. Nothing was changed"
+            f"{project} of {here} is an unfinished {note}: programs use that one until `budgetguard copy` "
+            "has moved it. Nothing was changed"
         )
     if note.startswith(_MOVING):
         there = note.removeprefix(_MOVING)
@@ -225,15 +225,14 @@ class _Move:
                 if isinstance(one, StoredSwept):  # no row is left
                     continue
                 raise ConfigurationError(
-                    f"{self._whereto} has a project {project!r} already, with {_name_of(one)}, which would be "
-                    "written over: name another store, or delete that project"
+                    f"{self._whereto} has a project {project!r} already, with {_name_of(one)}, which would "
+                    "be written over: name another store, or delete that project"
                 )
 
     def _import(self) -> None:
         # What an earlier move imported may have been deleted since.
-        self._target.restore(
-            StoredAccount(one.name, None) for one in self._target.export().rows if isinstance(one, StoredAccount)
-        )
+        earlier = [one.name for one in self._target.export().rows if isinstance(one, StoredAccount)]
+        self._target.restore(StoredAccount(name, None) for name in earlier)
         self._target.restore(self._counted("copying", self._source.export().rows))
 
     def _compare(self) -> Sums:
