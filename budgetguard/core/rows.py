@@ -120,7 +120,7 @@ class Export:
         at: when it was begun, by the store's clock.
         rows: holds, then accounts in order of their names, then observations, then what was swept. A hold
             may come more than once: the last of it counts. An account agrees with the holds that came before
-            it.
+            it, and is due when the first of its open holds expires.
     """
 
     at: Milliseconds

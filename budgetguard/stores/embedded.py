@@ -188,6 +188,7 @@ class EmbeddedStore(ABC):
             raise open_error(self)
         for one in batch:
             if isinstance(one, StoredHold):
+                rows.load_hold(one.id)  # so that rows know whether, and where, there is one
                 rows.save_hold(one.id, one.row)
                 for request_id in one.answers:
                     rows.save_answer(request_id, one.id)

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     Export,
     HoldRow,
@@ -302,7 +303,10 @@ def _exported(tables: _Tables) -> Iterator[Stored]:
     for hold_id, hold in sorted(tables.holds.items()):
         yield StoredHold(hold_id, copy_hold(hold), tuple(attached.get(hold_id, ())))
     for name, account in sorted(tables.accounts.items()):
-        yield StoredAccount(name, copy_account(account), open_holds.get(name, {}))
+        listed = open_holds.get(name, {})
+        row = copy_account(account)
+        row["due"] = min(listed.values(), default=NEVER)
+        yield StoredAccount(name, row, listed)
     for model, counts in sorted(tables.observed.items()):
         yield StoredObservations(model, dict(counts))
     if tables.swept_to:

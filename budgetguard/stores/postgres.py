@@ -33,16 +33,17 @@ from budgetguard.core.learning import FADE_AT, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import StoreError
-from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.postgres_link import shared_link
 from budgetguard.stores.postgres_rows import (
     balance_of,
     charge_values,
     crossings_of,
     decode,
+    decode_optional,
     digest,
     dump,
     encode,
+    encode_optional,
     expiries_of,
     exported,
     hold_values,
@@ -52,6 +53,7 @@ from budgetguard.stores.postgres_rows import (
 )
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
 from budgetguard.stores.targets import postgres_target
+from budgetguard.stores.transfer import batches, frozen_error, open_error
 
 _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
@@ -211,11 +213,11 @@ class PostgresStore:
         found = self._link.run(statement, [sql_value(name)], self._link.deadline())
         yield from map(decode, json.loads(found or b"[]"))
 
-    def export(self, since: Milliseconds = 0) -> Export:
+    def export(self) -> Export:
         at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())
-        return Export(at, self._exported(since))
+        return Export(at, self._exported())
 
-    def _exported(self, since: Milliseconds) -> Iterator[Stored]:
+    def _exported(self) -> Iterator[Stored]:
         # All of it is one state of the database: one long transaction, on a connection of its own.
         with self._link.apart("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as con:
 
@@ -223,19 +225,18 @@ class PostgresStore:
                 statement, values = self._asking(function, arguments)
                 return self._read(con.ask(statement, values, prepare=False))
 
-            yield from exported(ask, since)
+            yield from exported(ask)
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            self._call("restore", (dump(rows_value(batch)), COPY), self._link.deadline())
+            self._call("restore", (dump(rows_value(batch)),), self._link.deadline())
 
-    def retire(self, moved_to: str | None) -> None:
-        whereto = None if moved_to is None else encode(note_of(moved_to))
-        self._call("retire", (whereto,), self._link.deadline())
+    def freeze(self, note: str | None) -> None:
+        self._call("freeze", (encode_optional(note),), self._link.deadline())
 
-    def retired(self) -> str | None:
-        found: str | None = self._call("moved_to", (), self._link.deadline())
-        return None if found is None else decode(found)
+    def frozen(self) -> str | None:
+        found: str | None = self._call("frozen_note", (), self._link.deadline())
+        return decode_optional(found)
 
     def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
         self._expiry_hooks.append(hook)
@@ -298,8 +299,10 @@ class PostgresStore:
 
     def _read(self, answer: bytes | None) -> Any:
         value = json.loads(answer) if answer else None
-        if isinstance(value, dict) and "moved" in value:
-            raise moved(self, decode(value["moved"]))
+        if isinstance(value, dict) and "frozen" in value:
+            raise frozen_error(self, decode(value["frozen"]))
+        if value == "in use":
+            raise open_error(self)
         return value
 
     def _accounts(self, prefix: str, *, with_open_holds: bool = False) -> Iterator[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import Charge, Crossing, Expiry, Hold, HoldRecord
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     HoldRow,
     Stored,
@@ -161,17 +162,16 @@ def crossings_of(values: Sequence[Mapping[str, Any]]) -> tuple[Crossing, ...]:
     )
 
 
-def exported(ask: Callable[..., Any], since: Milliseconds) -> Iterator[Stored]:
-    """Yield what is stored of a project: see `movable.Movable.export`.
+def exported(ask: Callable[..., Any]) -> Iterator[Stored]:
+    """Yield what is stored of a project: see `base.Transfer.export`.
 
     Args:
         ask: calls a function of the schema with some arguments after the project.
-        since: as there.
     """
-    for row in _pages("id", lambda after: ask("export_holds", after, since, _PAGE)):
+    for row in _pages("id", lambda after: ask("export_holds", after, _PAGE)):
         yield StoredHold(decode(row["id"]), _hold_of(row), tuple(map(decode, row["answers"])))
     for row in _pages("name", lambda after: ask("export_accounts", after, _PAGE)):
-        yield StoredAccount(decode(row["name"]), _account_of(row), row["open_holds"])
+        yield StoredAccount(decode(row["name"]), _account_of(row), row["open"])
     for row in _pages("name", lambda after: ask("export_models", after, _PAGE)):
         yield StoredObservations(decode(row["name"]), row["counts"])
     if swept_to := ask("swept_to"):
@@ -205,7 +205,7 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
             accounts.pop(one.name, None)
             removed.add(encode(one.name))
         else:
-            accounts[one.name] = _account_columns(one.name, one.row)
+            accounts[one.name] = _account_columns(one.name, one.row, one.open)
             removed.discard(encode(one.name))
     return {
         "holds": list(holds.values()),
@@ -241,7 +241,7 @@ _ACCOUNT_COLUMNS: Final = {
     "held": "held_nanos",
     "expired": "expired_nanos",
     "expiries": "expiries",
-    "open": "open",
+    "opened": "open_holds",
     "crossed": "crossed",
     "created": "created_ms",
     "updated": "updated_ms",
@@ -277,16 +277,18 @@ def _hold_columns(hold_id: str, row: HoldRow) -> dict[str, Any]:
 
 def _account_of(columns: Mapping[str, Any]) -> AccountRow:
     row = {field: columns[column] for field, column in _ACCOUNT_COLUMNS.items()}
-    return cast(AccountRow, {**row, "models": _decoded_keys(columns["models"])})
+    row["models"] = _decoded_keys(columns["models"])
+    row["due"] = min(columns["open"].values(), default=NEVER)
+    return cast(AccountRow, row)
 
 
-def _account_columns(name: str, row: AccountRow) -> dict[str, Any]:
+def _account_columns(name: str, row: AccountRow, listed: Mapping[str, Milliseconds]) -> dict[str, Any]:
     fields: Mapping[str, Any] = cast(Mapping[str, Any], row)
     columns = {column: fields[field] for field, column in _ACCOUNT_COLUMNS.items()}
     columns["name"] = encode(name)
     columns["models"] = _encoded_keys(row["models"])
-    columns["open_holds"] = len(row["open"])
-    columns["next_due_ms"] = min(row["open"].values(), default=None)
+    columns["open"] = dict(listed)
+    columns["next_due_ms"] = min(listed.values(), default=None)
     return columns
 
 

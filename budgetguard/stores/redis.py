@@ -40,7 +40,6 @@ from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observ
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.redis_link import LuaScript, RedisLink
 from budgetguard.stores.redis_rows import (
     Exporting,
@@ -58,6 +57,7 @@ from budgetguard.stores.redis_rows import (
     words_of,
 )
 from budgetguard.stores.targets import redis_target
+from budgetguard.stores.transfer import batches, frozen_error, open_error
 
 SCHEMA: Final = 1
 _PAGE: Final = b"200"
@@ -248,22 +248,22 @@ class RedisStore:
         counts = dict(zip(found[::2], found[1::2], strict=True))
         return {decode(bucket): int(seen) for bucket, seen in counts.items() if bucket != b"sum"}
 
-    def export(self, since: Milliseconds = 0) -> Export:
+    def export(self) -> Export:
         def ask(what: bytes, low: bytes = b"", size: bytes = b"", *more: bytes) -> Any:
             return self._run("export", [what, low, size, *more])[0]
 
-        return Exporting(ask, self._answers, self._models, self.observations).export(since)
+        return Exporting(ask, self._answers, self._models, self.observations).export()
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows, _RESTORED_AT_ONCE):
-            self._run("restore", [encode(COPY), *(word for one in batch for word in words_of(one))])
+            self._run("restore", [word for one in batch for word in words_of(one)])
 
-    def retire(self, moved_to: str | None) -> None:
-        self._run("retire", [b"" if moved_to is None else encode(note_of(moved_to))])
+    def freeze(self, note: str | None) -> None:
+        self._run("freeze", [encode(note or "")])
 
-    def retired(self) -> str | None:
-        (_, moved_to), _ = self._run("export", [b"now", b"", b""])
-        return decode(moved_to) or None
+    def frozen(self) -> str | None:
+        (_, note), _ = self._run("export", [b"now", b"", b""])
+        return decode(note) or None
 
     def projects(self, account: str | None = None) -> Iterator[str]:
         # No key lists them: it might be on another node, and a role's rights may end at its project's keys.
@@ -355,8 +355,10 @@ class RedisStore:
                 stamp = b"" if self._clock is None else number(self._clock())
                 head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
-                if isinstance(answer, list) and answer[0] == b"moved":
-                    raise moved(self, decode(answer[1]))
+                if isinstance(answer, list) and answer[0] == b"frozen":
+                    raise frozen_error(self, decode(answer[1]))
+                if answer == b"in use":
+                    raise open_error(self)
                 if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
                     raise self._failure(*answer)
                 if isinstance(answer, list) and answer[0] == b"more":

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Charge, Expiry, Hold, HoldRecord
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     Export,
     HoldRow,
@@ -214,20 +215,15 @@ class Exporting:
         self._observed = observed
         self._attached: dict[bytes, list[str]] = {}
 
-    def export(self, since: Milliseconds) -> Export:
-        """Return what is stored: see `movable.Movable.export`."""
+    def export(self) -> Export:
+        """Return what is stored: see `base.Transfer.export`."""
         stamp, _ = self._ask(b"now")
-        return Export(int(stamp), self._rows(int(stamp), since))
+        return Export(int(stamp), self._rows(int(stamp)))
 
-    def _rows(self, began: Milliseconds, since: Milliseconds) -> Iterator[Stored]:
+    def _rows(self, began: Milliseconds) -> Iterator[Stored]:
         for request_id, hold_id in self._answers():
             self._attached.setdefault(hold_id, []).append(decode(request_id))
-        if since:
-            yield from self._ended(since)
-            yield from self._by_id(b"open")
-            yield from self._named(sorted(self._attached))
-        else:
-            yield from self._by_id(b"holds")
+        yield from self._by_id(b"holds")
         for _ in range(_ROUNDS):
             now, _ = self._ask(b"now")
             changed = 0
@@ -254,11 +250,6 @@ class Exporting:
                 return
             low = b"(" + last
 
-    def _named(self, ids: Sequence[bytes]) -> Iterator[Stored]:
-        for first in range(0, len(ids), _PAGE):
-            (page,) = self._ask(b"ids", b"", b"", *ids[first : first + _PAGE])
-            yield from map(self._hold, page)
-
     def _ended(self, since: Milliseconds) -> Iterator[Stored]:
         low, seen = b"%d" % since, set[bytes]()
         while True:
@@ -281,8 +272,8 @@ class Exporting:
             now, seen, last, changed, page = self._ask(b"accounts", low, number(_ACCOUNTS), number(since))
             yield from map(self._hold, changed)
             for name, fields, models, open_holds in page:
-                row = account_of(fields, models, open_holds)
-                yield StoredAccount(decode(name), row, len(row["open"]))
+                listed = {decode(hold_id): int(due) for hold_id, due in pairs(open_holds).items()}
+                yield StoredAccount(decode(name), account_of(fields, models, listed), listed)
             if seen < _ACCOUNTS:
                 return
             low, since = b"(" + last, int(now)
@@ -292,15 +283,17 @@ class Exporting:
         return StoredHold(decode(hold_id), hold_of(fields, on), tuple(self._attached.get(hold_id, ())))
 
 
-def account_of(words: Sequence[bytes], models: Sequence[bytes], open_holds: Sequence[bytes]) -> AccountRow:
-    """Return the row of an account: its fields, what it spent by model, its open holds by expiry."""
+def account_of(
+    words: Sequence[bytes], models: Sequence[bytes], listed: Mapping[str, Milliseconds]
+) -> AccountRow:
+    """Return the row of an account: its fields, what it spent by model, when its open holds expire."""
     fields = pairs(words)
     row: dict[str, Any] = {name: int(fields[name.encode()]) for name in _ACCOUNT_NUMBERS}
     row["limit"], row["end"] = optional(fields[b"limit"]), optional(fields[b"end"])
     row["duration"] = decode(fields[b"duration"]) or None
     row["timezone"] = decode(fields[b"timezone"])
     row["models"] = {decode(model): int(cost) for model, cost in pairs(models).items()}
-    row["open"] = {decode(hold_id): int(expires) for hold_id, expires in pairs(open_holds).items()}
+    row["opened"], row["due"] = len(listed), min(listed.values(), default=NEVER)
     row["crossed"] = [int(percent) for percent in fields[b"crossed"].split(b",") if percent]
     row["ephemeral"] = fields[b"ephemeral"] == b"1"
     return cast(AccountRow, row)
@@ -317,7 +310,7 @@ def words_of(one: Stored) -> list[bytes]:
         return [b"swept", encode(one.id)]
     if one.row is None:
         return [b"removed", encode(one.name)]
-    return [b"account", encode(one.name), *_account_words(one.row)]
+    return [b"account", encode(one.name), *_account_words(one.row, one.open)]
 
 
 def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
@@ -336,7 +329,7 @@ def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
     return [*head, *_flat(fields.items()), *_counted(word for three in on for word in three)]
 
 
-def _account_words(row: AccountRow) -> list[bytes]:
+def _account_words(row: AccountRow, listed: Mapping[str, Milliseconds]) -> list[bytes]:
     values = cast(Mapping[str, Any], row)
     fields = {name.encode(): number(values[name]) for name in (*_ACCOUNT_NUMBERS, "limit", "end")}
     fields[b"duration"] = encode(row["duration"] or "")
@@ -348,7 +341,7 @@ def _account_words(row: AccountRow) -> list[bytes]:
         fields[b"updated"],
         *_flat(fields.items()),
         *_flat((encode(model), number(cost)) for model, cost in row["models"].items()),
-        *_flat((encode(hold_id), number(expires)) for hold_id, expires in row["open"].items()),
+        *_flat((encode(hold_id), number(expires)) for hold_id, expires in listed.items()),
     ]
 
 

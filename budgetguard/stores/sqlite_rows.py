@@ -10,6 +10,7 @@ from typing import Final
 from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_SUM
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     HoldRow,
     Stored,
@@ -204,7 +205,9 @@ class TableRows:
             self._stored[hold_id] = False
             return
         request_id = None if row["request_id"] is None else text_out(row["request_id"])
-        if was_open is None:
+        if not was_open:
+            if was_open is not None:  # only an older export has it open again
+                self._execute(tables.SWEEP_HOLD, (project, hold_id))
             self._execute(tables.INSERT_OPEN_HOLD, (project, hold_id, *hold_out(row), request_id))
         else:
             accounts = counts_out(row["accounts"])
@@ -260,7 +263,8 @@ class TableRows:
     def page_of_holds(self, start: str, end: str | bytes, after: str | None) -> list[tuple[str, HoldRow]]:
         """Return up to a page of holds, start <= id < end, in order of their ids, after one of them."""
         statement = tables.FIRST_PAGE_OF_HOLDS if after is None else tables.NEXT_PAGE_OF_HOLDS
-        found = self._execute(statement, (self._project, after or start, end))
+        span = (self._project, after or start, end)
+        found = self._execute(statement, (*span, *span))
         return [(row[0], hold_in(row[0], row[1:])) for row in found]
 
     def page_of_open(self, account: str | None, after: str) -> list[tuple[str, HoldRow]]:
@@ -329,5 +333,7 @@ class TableRows:
             for name, row in page:
                 if isinstance(row, MalformedAccount):
                     raise row
-                yield StoredAccount(name, row, open_holds.get(name, {}))
+                listed = open_holds.get(name, {})
+                row["due"] = min(listed.values(), default=NEVER)
+                yield StoredAccount(name, row, listed)
             after = page[-1][0]

@@ -278,9 +278,7 @@ def _sums_of(export: Export, horizon: Milliseconds) -> Sums:
                 sums.limit += one.row["limit"] or 0
                 sums.spent += one.row["spent"]
                 sums.held += one.row["held"]
-                # `due` is a bound that each store finds for itself.
-                row = {**one.row, "due": None, "open": dict(one.open)}
-                sums.by_account[one.name] = _hash("account", one.name, row)
+                sums.by_account[one.name] = _hash("account", one.name, [one.row, dict(one.open)])
         elif isinstance(one, StoredObservations):
             sums.fingerprint = sums.fingerprint + _hash("model", one.model, one.counts) & _MASK
     return sums

@@ -30,9 +30,9 @@ from budgetguard.core.usage import Usage
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store
-from budgetguard.stores.disk import DiskStore, writing
-from budgetguard.stores.disk_file import PlainDisk
-from budgetguard.stores.disk_tables import STATEMENTS
+from budgetguard.stores.sqlite import DiskStore, writing
+from budgetguard.stores.sqlite_file import PlainDisk
+from budgetguard.stores.sqlite_tables import STATEMENTS
 from budgetguard.testing.clock import FakeClock
 
 AWKWARD = ["🎈", "a:b", "100%", "%3A", "it's", '"q"', "a/b", "a b", "*", "\\", "ünï"]

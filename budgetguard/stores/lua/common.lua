@@ -9,7 +9,7 @@
 --   models                              models whose answers have buckets
 --   gone                                accounts that were deleted or removed, by the time since when
 --   swept                               the greatest id of a hold whose record was swept
---   moved                               where the project has moved to, if it has: then nothing changes
+--   frozen                              the note of a frozen project: nothing of it changes
 -- Money is only ever added by HINCRBY, which is exact. A Lua number is a double, exact to 2^53, and
 -- redis.call() may write it with an exponent, so numbers are written through int(). Sums stop at MOST and
 -- stay there (money.add_bounded), to within the hundred Nanos that a double resolves there.
@@ -56,7 +56,7 @@ for _ = 1, tonumber(take()) do
   hints[hint.name] = hint
 end
 
-local moved = call('GET', P .. 'moved')
+local frozen = call('GET', P .. 'frozen')
 -- The first failure found. Nothing may have been changed before it is returned.
 local failure = false
 
@@ -229,7 +229,7 @@ end
 
 -- Note the window that the client must compute before anything may be changed.
 local function foresee(acc)
-  if acc.fresh or moved or not is_over(acc) then
+  if acc.fresh or frozen or not is_over(acc) then
     return
   end
   local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor')
@@ -243,7 +243,7 @@ end
 
 -- Bring an account up to the present, windows after expiries. Return whether all is done, as expire_due does.
 local function present(acc, sparing)
-  if acc.fresh or moved then
+  if acc.fresh or frozen then
     return true
   end
   if not expire_due(acc, sparing) then

@@ -1,7 +1,7 @@
 -- ledger.delete: remove an account. Its open holds stay with their other accounts, or are charged to nobody.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local name = take()
 local acc = account(name)

@@ -17,7 +17,7 @@ local function all(ids)
 end
 
 if what == 'now' then
-  return {stamp, moved or ''}
+  return {stamp, frozen or ''}
 elseif what == 'swept' then
   -- The server expires records by itself; those are swept later.
   local swept = call('GET', P .. 'swept') or ''
@@ -25,12 +25,6 @@ elseif what == 'swept' then
     swept = swept_with(swept, id)
   end
   return {swept}
-elseif what == 'ids' then
-  local ids = {}
-  while at < #ARGV do
-    ids[#ids + 1] = take()
-  end
-  return {all(ids)}
 elseif what == 'ended' then
   local ids = call('ZRANGEBYSCORE', P .. 'ended', low, '+inf', 'WITHSCORES', 'LIMIT', 0, size)
   local names = {}

@@ -2,8 +2,8 @@
 
 local name, resetting = take(), take() == '1'
 local acc = account(name)
-if moved and resetting then
-  return {'moved', moved}
+if frozen and resetting then
+  return {'frozen', frozen}
 end
 if failure and resetting and failure[1] == 'damaged' then
   -- Its spend is reset anyway; what it holds is the sum of its holds.

@@ -1,7 +1,7 @@
 -- ledger.reserve: grant a hold on all of its accounts that exist, or change nothing and say why not.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local id, amount, on_expiry, expires = take(), take(), take(), int(now + tonumber(take()))
 local first = at + 2

@@ -3,8 +3,8 @@
 -- The new window depends on the row: the client computes it from what this answers, and calls again; it
 -- counts if the row is still the same.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local name, budget, ephemeral = take(), take_budget(), take() == '1'
 local given, seen = take() == '1', {duration = take(), timezone = take(), anchor = take()}

@@ -1,7 +1,7 @@
 -- ledger.settle: book what a call cost, once per hold id.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local id, cost, state, outcome, usage, request = take(), take(), take(), take(), take(), take()
 local thresholds, observed = {}, {}

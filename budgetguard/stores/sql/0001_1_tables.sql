@@ -29,11 +29,11 @@ CREATE TABLE @schema@.accounts (
 
 CREATE INDEX accounts_ephemeral ON @schema@.accounts (project, created_ms) WHERE ephemeral;
 
--- Projects that have moved, and where to. A verb that writes looks here after it has taken its first lock: to
--- add a row, `retire` locks the tables against verbs that have begun.
-CREATE TABLE @schema@.moved (
+-- Projects that are closed for writing, and why. A verb that writes looks here after it has taken its first
+-- lock: to add a row, `freeze` locks the tables against verbs that have begun.
+CREATE TABLE @schema@.frozen (
     project text COLLATE "C" PRIMARY KEY,
-    moved_to text NOT NULL
+    note text NOT NULL
 );
 
 -- accounts, windows and epochs are parallel arrays: who is charged, the window that granted the hold, and the

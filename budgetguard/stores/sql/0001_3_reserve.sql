@@ -8,7 +8,7 @@ CREATE FUNCTION @schema@.reserve(
     p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_now bigint;
     v_rows @schema@.accounts[];
     v_row @schema@.accounts;
@@ -32,10 +32,10 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
         PERFORM @schema@.unmake_accounts(p_project, v_made);
-        RETURN jsonb_build_object('moved', v_moved);
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     SELECT h.accounts INTO v_prior FROM @schema@.holds h WHERE h.project = p_project AND h.id = p_id;
     IF FOUND THEN

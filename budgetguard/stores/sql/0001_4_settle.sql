@@ -42,7 +42,7 @@ CREATE FUNCTION @schema@.settle(
     p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_epochs bigint[];
     v_now bigint;
     v_rows @schema@.accounts[];
@@ -73,10 +73,10 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
         PERFORM @schema@.unmake_accounts(p_project, v_made);
-        RETURN jsonb_build_object('moved', v_moved);
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF FOUND AND (v_hold.state <> 'held' OR v_hold.accounts = '{}') THEN

@@ -14,7 +14,7 @@ CREATE FUNCTION @schema@.present(p_project text, p_id text, p_now bigint, p_also
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean;
+    v_frozen boolean;
     v_hold @schema@.holds;
     v_locked text[];
     v_again jsonb;
@@ -23,8 +23,8 @@ BEGIN
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF v_hold.state = 'held' AND v_hold.expires_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || v_hold.accounts);
-        v_moved := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
-        IF NOT v_moved THEN
+        v_frozen := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
+        IF NOT v_frozen THEN
             SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
                 p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
         END IF;
@@ -33,7 +33,7 @@ BEGIN
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
         -- No account is left that would have ended it.
-        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN
+        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_frozen THEN
             v_expired := v_expired || @schema@.expire(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;
@@ -53,12 +53,12 @@ $$;
 CREATE FUNCTION @schema@.attach(p_project text, p_id text, p_answer bytea, p_request_id text)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
 BEGIN
     PERFORM 1 FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     UPDATE @schema@.holds SET request_id = p_request_id
     WHERE project = p_project AND id = p_id AND state NOT IN ('settled', 'voided');
@@ -78,7 +78,7 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_before bigint := greatest(@schema@.present_ms(p_now) - p_retention, 0);
 BEGIN
-    IF EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
+    IF EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project) THEN
         RETURN;
     END IF;
     DELETE FROM @schema@.accounts a USING (

@@ -7,12 +7,12 @@ CREATE FUNCTION @schema@.accounts_page(
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
+    v_frozen boolean := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
             'value', @schema@.balance(a), 'key', a.name,
-            'due', NOT v_moved
+            'due', NOT v_frozen
                 AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
             ORDER BY a.name)
         FROM (
@@ -29,12 +29,12 @@ CREATE FUNCTION @schema@.holds_page(p_project text, p_start text, p_end text, p_
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
+    v_frozen boolean := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
             'value', @schema@.record(h), 'key', h.id,
-            'due', NOT v_moved AND h.state = 'held' AND h.expires_ms <= v_now)
+            'due', NOT v_frozen AND h.state = 'held' AND h.expires_ms <= v_now)
             ORDER BY h.id)
         FROM (
             SELECT * FROM @schema@.holds o
