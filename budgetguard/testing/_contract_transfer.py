@@ -134,7 +134,7 @@ class TransferLaws(ContractBase):
         assert list(copy.list()) == list(lived.list())
         assert verify(copy)
         copy.restore(rows)  # an older state, as of a store that was restored from its backup
-        assert list(copy.holds()) == [one for one in copy.calls() if one.state == "held"]
+        assert [one.state for one in copy.calls() if one.id == ended.id] == ["held"]
 
     def test_nothing_is_restored_over_a_project_that_is_in_use(
         self, lived: MovableStore, copy: MovableStore
