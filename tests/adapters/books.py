@@ -51,7 +51,7 @@ def billed_nanos(server: OpenAIServer) -> int:
 
 @dataclass
 class Books:
-    """One user's books under a engine, beside the server that bills."""
+    """One user's books under an engine, beside the server that bills."""
 
     engine: Engine
     server: OpenAIServer
@@ -104,7 +104,7 @@ class Books:
 def open_books(
     server: OpenAIServer, store: str, folder: Path, *, usd: float = 10, **settings: Any
 ) -> Iterator[Books]:
-    """Patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
+    """Patch openai for an engine whose user 1234 has `usd`, and be that user inside."""
     engine = keeper_on(store, folder, **settings)
     books = Books(engine, server)
     books.limit(int(usd * NANOS_PER_USD))

@@ -73,7 +73,7 @@ class RealtimeBooks(Books):
 
 @contextmanager
 def realtime_books(store: str, folder: Path, *, usd: float = 10, **settings: Any) -> Iterator[RealtimeBooks]:
-    """Serve, patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
+    """Serve, patch openai for an engine whose user 1234 has `usd`, and be that user inside."""
     with RealtimeServer() as server:
         engine = keeper_on(store, folder, **settings)
         books = RealtimeBooks(engine, server)  # type: ignore[arg-type]  # another server than its base has

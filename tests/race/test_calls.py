@@ -67,7 +67,7 @@ STORES = ("memory", "disk")
 
 @contextmanager
 def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Engine]:
-    """Patch openai for a engine that gives each new user the budget; nobody made the user before.
+    """Patch openai for an engine that gives each new user the budget; nobody made the user before.
 
     Args:
         store: `memory`, `disk`, or a URL.
