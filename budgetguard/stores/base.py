@@ -12,7 +12,7 @@ from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settle
 from budgetguard.core.learning import Observations
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores import redis_target
+from budgetguard.stores.targets import POSTGRES_SCHEMES, REDIS_SCHEMES, SERVICE_SCHEMES
 from budgetguard.stores.urls import public_url, shown_url
 
 __all__ = [
@@ -155,11 +155,9 @@ _HOSTED: Final = StoreKind("budgetguard.stores.hosted", "HostedStore")
 STORES: Final = {
     "memory": _MEMORY,
     "disk": _DISK,
-    **dict.fromkeys(redis_target.SCHEMES, _REDIS),
-    "postgresql": _POSTGRES,
-    "postgres": _POSTGRES,
-    "https": _HOSTED,
-    "http": _HOSTED,
+    **dict.fromkeys(REDIS_SCHEMES, _REDIS),
+    **dict.fromkeys(POSTGRES_SCHEMES, _POSTGRES),
+    **dict.fromkeys(SERVICE_SCHEMES, _HOSTED),
 }
 """The stores by URL scheme. A new store is a module and a row here."""
 
@@ -171,9 +169,9 @@ def open_store(
 
     Args:
         url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`;
-            or a server: `redis://HOST:PORT/DATABASE` (see `redis_target.parse_url`),
-            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `postgres_target.parse_url`);
-            or a service: `https://KEY@HOST` (see `hosted_target.parse_url`).
+            or a server: `redis://HOST:PORT/DATABASE` (see `targets.redis_target`),
+            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `targets.postgres_target`);
+            or a service: `https://KEY@HOST` (see `targets.service_target`).
         project: whose accounts; projects that share a store share nothing.
         clock: what tells the time.
         retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).

@@ -24,9 +24,8 @@ from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.hosted_errors import explain_answer
-from budgetguard.stores.hosted_link import Link
-from budgetguard.stores.hosted_target import parse_url
+from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.targets import service_target
 from budgetguard.stores.wire.answers import (
     balance_from_json,
     expiries_from_json,
@@ -48,11 +47,11 @@ class HostedStore:
     Nothing is asked before the first verb.
 
     Args:
-        url: see `hosted_target.parse_url`.
+        url: see `targets.service_target`.
         project: whose accounts.
         clock: unused: the service's counts.
         retention: unused: the service's counts.
-        headers: sent in place of the key; see `hosted_target.parse_url`.
+        headers: sent in place of the key; see `targets.service_target`.
 
     Raises:
         ConfigurationError: a bad URL or header.
@@ -71,7 +70,7 @@ class HostedStore:
     ) -> None:
         self.url = url
         self.project = check_id(project, name="project")
-        self._link = Link(parse_url(url, headers))
+        self._link = HostedLink(service_target(url, headers))
         self._base = f"/v1/projects/{quote(project, safe='')}/"
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
@@ -148,13 +147,13 @@ class HostedStore:
     ) -> T:
         answer = self._link.ask(method, self._base + route, body, repeat=repeat)
         if answer.status != 200 or not isinstance(answer.value, dict):
-            raise StoreError(explain_answer(answer, self._link.target))
+            raise StoreError(self._link.explain_answer(answer))
         expiries = answer.value.pop("told", [])
         try:
             told = expiries_from_json(expiries)
             found = read(answer.value)
         except ConfigurationError as error:
-            raise StoreError(explain_answer(answer, self._link.target, str(error))) from error
+            raise StoreError(self._link.explain_answer(answer, str(error))) from error
         for expiry in told:
             for hook in self._expiry_hooks:
                 hook(expiry)

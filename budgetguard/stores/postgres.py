@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,12 +33,10 @@ from budgetguard.core.learning import FADE_AT, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import StoreError
-from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.stores.postgres_link import Link, shared_link
+from budgetguard.stores.postgres_link import shared_link
 from budgetguard.stores.postgres_rows import exported, rows_value
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
-from budgetguard.stores.postgres_target import parse_url
 from budgetguard.stores.postgres_wire import (
     balance_of,
     charge_values,
@@ -52,6 +49,7 @@ from budgetguard.stores.postgres_wire import (
     record_of,
     sql_value,
 )
+from budgetguard.stores.targets import postgres_target
 
 _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
@@ -70,8 +68,6 @@ WHERE f.project IS NOT NULL AND ($1::text IS NULL OR EXISTS (
     SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = $1
 ))
 """
-_INHERITED: Final[list[Link]] = []
-"""Connections of a parent process: to close them, be it by forgetting them, would end them for it too."""
 
 
 class PostgresStore:
@@ -80,7 +76,7 @@ class PostgresStore:
     Nothing is connected before the first verb.
 
     Args:
-        url: see `postgres_target.parse_url`.
+        url: see `targets.postgres_target`.
 
     Raises:
         ConfigurationError: a bad URL.
@@ -93,12 +89,10 @@ class PostgresStore:
         self.project = check_id(project, name="project")
         self._clock = clock
         self.retention_ms = duration_ms(retention)
-        self._target = parse_url(url)
+        target = self._target = postgres_target(url)
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._since_sweep = 0
-        self._lock = threading.RLock()
-        self._link = self._new_link()
-        survive_forks(self)
+        self._link = shared_link(url, target, lambda con: ensure(con, target))
 
     def reserve(self, hold: Hold) -> Reservation:
         names, flags, limits = charge_values(hold.charges)
@@ -221,7 +215,7 @@ class PostgresStore:
 
     def _exported(self, since: Milliseconds) -> Iterator[Stored]:
         # All of it is one state of the database: one long transaction, on a connection of its own.
-        with self._link.snapshot() as con:
+        with self._link.apart("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as con:
 
             def ask(function: str, *arguments: Any) -> Any:
                 statement, values = self._asking(function, arguments)
@@ -253,8 +247,8 @@ class PostgresStore:
         Raises:
             StoreError: the database cannot be asked, or this role may not.
         """
-        before, after = self._link.apart(lambda con: migrate(con, self._target))
-        return before, after
+        with self._link.apart() as con:
+            return migrate(con, self._target)
 
     def grants(self) -> str:
         """Return the SQL with which the owner lets another role use the store."""
@@ -349,17 +343,6 @@ class PostgresStore:
         for expiry in expiries_of(answer["expired"]):
             for hook in self._expiry_hooks:
                 hook(expiry)
-
-    def _new_link(self) -> Link:
-        target = self._target
-        return shared_link(self.url, target, lambda con: ensure(con, target))
-
-    def _before_fork(self) -> None:
-        """Do nothing: the child gets connections of its own."""
-
-    def _after_fork_in_child(self) -> None:
-        _INHERITED.append(self._link)
-        self._link = self._new_link()
 
 
 class _Found:

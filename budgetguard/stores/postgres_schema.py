@@ -9,15 +9,15 @@ from functools import cache
 from importlib.resources import files
 from typing import LiteralString
 
+import psycopg
+from psycopg import sql
+
 from budgetguard.errors import StoreError
-from budgetguard.stores.postgres_link import Connection
-from budgetguard.stores.postgres_target import Target
-
-import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
-from psycopg import sql  # isort: skip
+from budgetguard.stores.postgres_link import PostgresConnection
+from budgetguard.stores.targets import PostgresTarget
 
 
-def ensure(con: Connection, target: Target) -> None:
+def ensure(con: PostgresConnection, target: PostgresTarget) -> None:
     """See to it that the schema is there and of this version.
 
     Raises:
@@ -27,7 +27,7 @@ def ensure(con: Connection, target: Target) -> None:
         migrate(con, target)
 
 
-def migrate(con: Connection, target: Target) -> tuple[int, int]:
+def migrate(con: PostgresConnection, target: PostgresTarget) -> tuple[int, int]:
     """Make or migrate the schema, and return its version before and after; 0 is none.
 
     Raises:
@@ -63,7 +63,7 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
     return before, _latest()
 
 
-def grants(target: Target) -> str:
+def grants(target: PostgresTarget) -> str:
     """Return the SQL with which the owner lets another role use the store."""
     schema = f'"{target.schema}"'  # it may be a word of SQL, such as user
     return (
@@ -72,7 +72,7 @@ def grants(target: Target) -> str:
     )
 
 
-def _begin(con: Connection, target: Target) -> None:
+def _begin(con: PostgresConnection, target: PostgresTarget) -> None:
     ((encoding,),) = con.execute("SHOW server_encoding").fetchall()
     if encoding != "UTF8":
         raise StoreError(
@@ -87,7 +87,7 @@ def _begin(con: Connection, target: Target) -> None:
     )
 
 
-def _version(con: Connection, target: Target) -> int:
+def _version(con: PostgresConnection, target: PostgresTarget) -> int:
     # Not to_regclass: that answers from a cache which may not know yet what another session has just made.
     there = con.execute(
         "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -103,7 +103,7 @@ def _version(con: Connection, target: Target) -> int:
     return min(missing) - 1 if missing else max(versions)
 
 
-def _own(text: LiteralString, target: Target) -> sql.Composed:
+def _own(text: LiteralString, target: PostgresTarget) -> sql.Composed:
     return sql.SQL(text).format(sql.Identifier(target.schema))
 
 

@@ -19,6 +19,8 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
+from redis.exceptions import NoPermissionError
+
 from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import (
     Charge,
@@ -39,30 +41,22 @@ from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.stores.redis_target import parse_url
-
-try:
-    from redis.exceptions import NoPermissionError
-
-    from budgetguard.stores import redis_link
-    from budgetguard.stores.redis_rows import Exporting, words_of
-    from budgetguard.stores.redis_wire import (
-        balance_of,
-        budget_words,
-        charge_words,
-        decode,
-        dump,
-        encode,
-        expiries_of,
-        hold_words,
-        number,
-        pairs,
-        record_of,
-    )
-except ImportError as error:
-    raise ConfigurationError(
-        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard-ai[redis]'"
-    ) from error
+from budgetguard.stores.redis_link import LuaScript, RedisLink
+from budgetguard.stores.redis_rows import Exporting, words_of
+from budgetguard.stores.redis_wire import (
+    balance_of,
+    budget_words,
+    charge_words,
+    decode,
+    dump,
+    encode,
+    expiries_of,
+    hold_words,
+    number,
+    pairs,
+    record_of,
+)
+from budgetguard.stores.targets import redis_target
 
 SCHEMA: Final = 1
 _PAGE: Final = b"200"
@@ -86,7 +80,7 @@ class RedisStore:
     windows and expiries; any other clock rules itself.
 
     Args:
-        url: see `redis_target.parse_url`.
+        url: see `targets.redis_target`.
 
     Raises:
         ConfigurationError: a bad URL, the redis package is missing, or the server may evict budgets.
@@ -104,9 +98,9 @@ class RedisStore:
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
-        target = parse_url(url)
+        target = redis_target(url)
         self._where = str(target)
-        self._link = redis_link.Link(target)
+        self._link = RedisLink(target)
         self._eviction = _Eviction(self._link, self._where)
         if told := self._eviction.told():
             raise ConfigurationError(told)
@@ -415,10 +409,10 @@ def _window(
 
 
 @cache
-def _script(name: str) -> redis_link.Script:
+def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
     parts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)]
-    return redis_link.Script("\n".join(parts))
+    return LuaScript("\n".join(parts))
 
 
 class _Eviction:
@@ -429,7 +423,7 @@ class _Eviction:
         where: how errors name it.
     """
 
-    def __init__(self, link: redis_link.Link, where: str) -> None:
+    def __init__(self, link: RedisLink, where: str) -> None:
         self._link = link
         self._where = where
         self._told: str | None = None

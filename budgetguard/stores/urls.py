@@ -14,7 +14,9 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://(.*)", re.DOTALL)
-_HOST: Final = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.%-]+)?(?::[0-9]{1,5})?"
+HOST: Final = r"\[[0-9A-Fa-f:.%]+\]|[\w.%-]+"
+"""A host as a URL has it: IPv6 in brackets, or a name."""
+_HOST: Final = rf"(?:{HOST})?(?::[0-9]{{1,5}})?"
 _HOSTS: Final = re.compile(f"{_HOST}(?:,{_HOST})*")
 # With ; or = in it, it may be an option that was not written after a question mark.
 _PATH: Final = re.compile(r"[^@:;=]*")
