@@ -19,7 +19,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.stores import Store, open_store
+from budgetguard.stores import Store, open_store, postgres_schema
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import PostgresServer, fresh_url, running, shared_server
@@ -504,16 +504,13 @@ def test_a_function_that_somebody_else_made_on_the_path_does_not_run_in_ours() -
         store.settle(call, Settlement(5))
         store.close()
         assert con.execute(f"SELECT count(*) FROM evil_{schema}.loot").fetchone() == (0,)
-        unset = con.execute(
-            "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace AND NOT coalesce("
-            "array_to_string(proconfig, ' ') LIKE '%%search_path=pg_catalog, %%, pg_temp%%', false)",
-            [schema],
-        ).fetchall()
-        assert unset == []
+        assert _functions_with_any_path(con, schema) == []
         con.execute(f"DROP SCHEMA evil_{schema} CASCADE")
 
 
-def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_others_had(url: str) -> None:
+def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_others_had(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(url, project="p")
     store.set_budget("user:1", Budget(100))
     store.close()
@@ -521,20 +518,31 @@ def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_ot
     role = f"r{schema}"
     with psycopg.connect(shared_server().url, autocommit=True) as con:
         con.execute(f"CREATE ROLE {role} LOGIN")
-        con.execute(f"GRANT SELECT, INSERT ON {schema}.moved TO {role}")
-        con.execute(f"DELETE FROM {schema}.versions WHERE version = 9")
-        con.execute(f"DROP TABLE {schema}.swept")
-        con.execute(f"DROP FUNCTION {schema}.plus")
-        con.execute(f"ALTER FUNCTION {schema}.expire RESET ALL")
+        con.execute(f"GRANT SELECT, INSERT ON {schema}.accounts TO {role}")
+        later = (
+            "CREATE TABLE @schema@.later (name text); CREATE FUNCTION @schema@.more() RETURNS integer "
+            "LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION @schema@.plus(bigint, bigint);"
+        )
+        known = postgres_schema._versions()
+        monkeypatch.setattr(postgres_schema, "_versions", lambda: {**known, 2: later})
         store = open_store(url, project="p")
-        call = hold(10)
-        assert isinstance(store.reserve(call), Granted)
-        store.settle(call, Settlement(5))
+        assert store.read("user:1") is not None
         store.close()
+        assert con.execute(f"SELECT version FROM {schema}.versions ORDER BY 1").fetchall() == [(1,), (2,)]
         has = "SELECT has_table_privilege(%s, %s, 'INSERT'), has_table_privilege(%s, %s, 'DELETE')"
-        assert con.execute(has, [role, f"{schema}.swept"] * 2).fetchone() == (True, False)
+        assert con.execute(has, [role, f"{schema}.later"] * 2).fetchone() == (True, False)
+        assert con.execute(has, [role, f"{schema}.holds"] * 2).fetchone() == (True, False)
+        assert _functions_with_any_path(con, schema) == []
         con.execute(f"DROP OWNED BY {role}")
         con.execute(f"DROP ROLE {role}")
+
+
+def _functions_with_any_path(con: psycopg.Connection[Any], schema: str) -> list[Any]:
+    return con.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace AND NOT coalesce("
+        "array_to_string(proconfig, ' ') LIKE '%%search_path=pg_catalog, %%, pg_temp%%', false)",
+        [schema],
+    ).fetchall()
 
 
 @pytest.mark.parametrize("schema", ["user", "order", "select"])

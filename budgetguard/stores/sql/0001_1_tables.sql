@@ -91,3 +91,9 @@ CREATE TABLE @schema@.observations (
     name text COLLATE "C" NOT NULL,
     PRIMARY KEY (project, model, shard)
 ) WITH (fillfactor = 50);
+
+-- Of projects of which records were swept, the greatest id of such a hold.
+CREATE TABLE @schema@.swept (
+    project text COLLATE "C" PRIMARY KEY,
+    id text COLLATE "C" NOT NULL
+);

@@ -94,7 +94,10 @@ BEGIN
         ORDER BY o.id LIMIT p_most FOR UPDATE SKIP LOCKED
     ), forgotten AS (
         DELETE FROM @schema@.answers a USING old WHERE a.project = p_project AND a.hold_id = old.id
+    ), deleted AS (
+        DELETE FROM @schema@.holds h USING old WHERE h.project = p_project AND h.id = old.id
     )
-    DELETE FROM @schema@.holds h USING old WHERE h.project = p_project AND h.id = old.id;
+    INSERT INTO @schema@.swept SELECT p_project, max(old.id) FROM old HAVING count(*) > 0
+    ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
 END
 $$;

@@ -73,7 +73,9 @@ BEGIN
         IF p_flags[v_place] & 4 <> 0 THEN
             v_row.limit_nanos := p_limits[v_place];
         END IF;
-        IF p_amount <> 0 AND v_row.spent_nanos + v_row.held_nanos + p_amount > v_row.limit_nanos THEN
+        IF p_amount <> 0
+            AND p_amount > least(v_row.limit_nanos, @max_sum@) - v_row.spent_nanos - v_row.held_nanos THEN
+            v_row.limit_nanos := least(v_row.limit_nanos, @max_sum@);
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'expired', v_expired);
         END IF;

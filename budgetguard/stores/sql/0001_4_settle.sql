@@ -11,6 +11,11 @@ BEGIN
     FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
     ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT 1 FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model)
+            AND (SELECT count(DISTINCT o.model) FROM @schema@.observations o WHERE o.project = p_project) >= @most_models@
+        THEN
+            RETURN;
+        END IF;
         INSERT INTO @schema@.observations (project, model, counts, name)
         VALUES (p_project, v_model, jsonb_build_object(p_bucket, 1), p_name);
         RETURN;
@@ -94,6 +99,10 @@ BEGIN
                 RETURN jsonb_build_object('again', true, 'lock', v_lock);
             END IF;
         END IF;
+    ELSIF EXISTS (SELECT 1 FROM @schema@.swept s WHERE s.project = p_project AND p_id <= s.id) THEN
+        -- As old as records that were swept: it may have been booked.
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('repeated', true);
     ELSE
         SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, v_found, v_made);
         IF v_unknown IS NOT NULL THEN
@@ -143,15 +152,15 @@ BEGIN
         v_reached := '{}';
         IF v_row.window_no = v_hold.windows[i] THEN
             IF v_late AND v_hold.epochs[i] = v_row.epoch_no THEN
-                v_row.spent_nanos := v_row.spent_nanos - v_hold.on_expiry_nanos;
+                v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, -v_hold.on_expiry_nanos);
                 v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_expiry_nanos);
-                v_row.expired_nanos := v_row.expired_nanos - v_hold.on_expiry_nanos;
+                v_row.expired_nanos := @schema@.plus(v_row.expired_nanos, -v_hold.on_expiry_nanos);
                 v_row.expiries := v_row.expiries - 1;
             END IF;
             IF v_open THEN
                 v_row.held_nanos := v_row.held_nanos - v_hold.amount_nanos;
             END IF;
-            v_row.spent_nanos := v_row.spent_nanos + p_cost;
+            v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, p_cost);
             v_row.models := @schema@.book(v_row.models, v_hold.model, p_cost);
             v_epochs[i] := v_row.epoch_no;
             IF v_row.limit_nanos <> 0 THEN

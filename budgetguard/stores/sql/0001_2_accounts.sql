@@ -17,13 +17,20 @@ CREATE FUNCTION @schema@.balance(a @schema@.accounts) RETURNS jsonb LANGUAGE sql
         'expiries', a.expiries, 'open_holds', a.open_holds)
 $$;
 
+-- A sum with an amount added to it, which may be negative. At the bound (`money.MAX_SUM`) it stays, since what
+-- it would be beyond that is not known any more.
+CREATE FUNCTION @schema@.plus(p_sum bigint, p_nanos bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_sum >= @max_sum@ THEN @max_sum@ ELSE least(p_sum + p_nanos, @max_sum@) END
+$$;
+
 -- The spend by model with a cost added to one; a model that cost nothing in the end is not listed.
 CREATE FUNCTION @schema@.book(p_models jsonb, p_model text, p_cost bigint) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN p_cost = 0 THEN p_models
         WHEN coalesce((p_models ->> p_model)::bigint, 0) + p_cost = 0 THEN p_models - p_model
-        ELSE p_models || jsonb_build_object(p_model, coalesce((p_models ->> p_model)::bigint, 0) + p_cost)
+        ELSE p_models || jsonb_build_object(
+            p_model, @schema@.plus(coalesce((p_models ->> p_model)::bigint, 0), p_cost))
     END
 $$;
 
@@ -188,7 +195,7 @@ BEGIN
         WHERE a.project = p_project AND a.name = c.account
     ), models AS (
         SELECT s.name, jsonb_object_agg(s.model, s.nanos) AS nanos FROM (
-            SELECT t.name, t.model, sum(t.nanos) AS nanos FROM (
+            SELECT t.name, t.model, least(sum(t.nanos), @max_sum@) AS nanos FROM (
                 SELECT s.name, s.model, s.on_expiry_nanos AS nanos FROM shares s WHERE s.counts
                 UNION ALL
                 SELECT a.name, m.key, m.value::bigint FROM @schema@.accounts a, jsonb_each_text(a.models) m
@@ -202,7 +209,8 @@ BEGIN
         FROM shares s GROUP BY s.name
     ), booked AS (
         UPDATE @schema@.accounts a SET open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
-            spent_nanos = a.spent_nanos + s.booked, expired_nanos = a.expired_nanos + s.booked,
+            spent_nanos = least(a.spent_nanos + s.booked, @max_sum@),
+            expired_nanos = least(a.expired_nanos + s.booked, @max_sum@),
             expiries = a.expiries + s.expiries, models = coalesce(m.nanos, '{}')
         FROM sums s LEFT JOIN models m ON m.name = s.name WHERE a.project = p_project AND a.name = s.name
     ), closed AS (

@@ -91,6 +91,12 @@ BEGIN
     INSERT INTO @schema@.observations (project, model, counts, name)
     SELECT p_project, sha256(convert_to(r ->> 'name', 'UTF8')), r -> 'counts', r ->> 'name'
     FROM jsonb_array_elements(p_rows -> 'models') r;
+    INSERT INTO @schema@.swept SELECT p_project, p_rows ->> 'swept' WHERE p_rows ->> 'swept' <> ''
+    ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
     RETURN 'null';
 END
+$$;
+
+CREATE FUNCTION @schema@.swept_to(p_project text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(s.id) FROM @schema@.swept s WHERE s.project = p_project
 $$;
