@@ -14,7 +14,7 @@ import pytest
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores import open_store
 from budgetguard.stores.postgres_link import PostgresLink, explained
-from budgetguard.stores.postgres_wire import decode, encode, sql_value
+from budgetguard.stores.postgres_rows import decode, encode, sql_value
 from budgetguard.stores.targets import postgres_target
 from budgetguard.stores.waiting import take
 

@@ -35,9 +35,7 @@ from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_cl
 from budgetguard.errors import StoreError
 from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.postgres_link import shared_link
-from budgetguard.stores.postgres_rows import exported, rows_value
-from budgetguard.stores.postgres_schema import ensure, grants, migrate
-from budgetguard.stores.postgres_wire import (
+from budgetguard.stores.postgres_rows import (
     balance_of,
     charge_values,
     crossings_of,
@@ -46,9 +44,13 @@ from budgetguard.stores.postgres_wire import (
     dump,
     encode,
     expiries_of,
+    exported,
+    hold_values,
     record_of,
+    rows_value,
     sql_value,
 )
+from budgetguard.stores.postgres_schema import ensure, grants, migrate
 from budgetguard.stores.targets import postgres_target
 
 _PAGE: Final = 500
@@ -96,7 +98,7 @@ class PostgresStore:
 
     def reserve(self, hold: Hold) -> Reservation:
         names, flags, limits = charge_values(hold.charges)
-        fields = (hold.amount, *_fields(hold))
+        fields = (hold.amount, *hold_values(hold))
 
         def arguments(found: _Found) -> tuple[Any, ...]:
             return (encode(hold.id), names, flags, limits, *fields, self._now(), *found.values())
@@ -124,7 +126,7 @@ class PostgresStore:
             [bucket for _, tokens in settlement.observed for bucket in observe({}, tokens)],
             FADE_AT,
         )
-        fields = (hold.amount, *_fields(hold), *ended)
+        fields = (hold.amount, *hold_values(hold), *ended)
 
         def arguments(found: _Found) -> tuple[Any, ...]:
             return (encode(hold.id), names, flags, *fields, self._now(), *found.values())
@@ -399,15 +401,3 @@ class _Found:
             "start": window.start,
             "end": window.end,
         }
-
-
-def _fields(hold: Hold) -> tuple[Any, ...]:
-    return (
-        hold.on_expiry,
-        hold.ttl,
-        hold.created,
-        None if hold.user is None else encode(hold.user),
-        encode(hold.model),
-        encode(hold.endpoint),
-        [encode(tag) for tag in hold.tags],
-    )

@@ -42,8 +42,8 @@ from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_cl
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.movable import COPY, batches, moved, note_of
 from budgetguard.stores.redis_link import LuaScript, RedisLink
-from budgetguard.stores.redis_rows import Exporting, words_of
-from budgetguard.stores.redis_wire import (
+from budgetguard.stores.redis_rows import (
+    Exporting,
     balance_of,
     budget_words,
     charge_words,
@@ -55,6 +55,7 @@ from budgetguard.stores.redis_wire import (
     number,
     pairs,
     record_of,
+    words_of,
 )
 from budgetguard.stores.targets import redis_target
 
