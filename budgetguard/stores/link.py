@@ -48,7 +48,8 @@ class Link(ABC, Generic[C]):
 
     def close(self) -> None:
         """Close the connections that are not in use; the next request opens others."""
-        self._check_process()
+        if self._owner != os.getpid():
+            self._begin_in_child()
         with suppress(IndexError):  # another thread may take the last one
             while True:
                 self._disconnect(self._idle.pop())
@@ -79,10 +80,9 @@ class Link(ABC, Generic[C]):
         self._idle: deque[C] = deque()
         self._owner = os.getpid()
 
-    def _check_process(self) -> None:
-        if self._owner != os.getpid():
-            _INHERITED.append(self._idle)
-            self._begin()
+    def _begin_in_child(self) -> None:
+        _INHERITED.append(self._idle)
+        self._begin()
 
     def _repeat(self, attempt: Callable[[C], T], deadline: float, *, fresh: bool = False) -> T:
         """Return what an attempt with some connection returns; try again while its errors pass by themselves.
@@ -97,7 +97,8 @@ class Link(ABC, Generic[C]):
         Raises:
             Exception: of the last attempt.
         """
-        self._check_process()
+        if self._owner != os.getpid():
+            self._begin_in_child()
         pause = 0.0
         while True:
             connection: C | None = None

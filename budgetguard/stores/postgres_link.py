@@ -7,6 +7,7 @@ convert twenty parameters with them takes as long as the database takes for the 
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -173,15 +174,18 @@ class PostgresLink(Link[PostgresConnection]):
                         self._prepared = True
             return con.ask(statement, values, prepare=self._target.prepare)
 
-        self._check_process()
+        if self._owner != os.getpid():
+            self._begin_in_child()
         slots = self._slots
-        with self._explaining():
+        try:
             if not take(slots, deadline):
                 raise DeadlineError(f"all {self._target.pool} connections were in use")
             try:
                 return self._repeat(attempt, deadline)
             finally:
                 slots.release()
+        except psycopg.Error as error:
+            raise StoreError(explained(error, self._target)) from error
 
     @contextmanager
     def apart(self, begin: str = "SET lock_timeout = 0") -> Iterator[PostgresConnection]:
@@ -193,10 +197,13 @@ class PostgresLink(Link[PostgresConnection]):
         Raises:
             StoreError: the database could not be asked, or said no.
         """
-        with self._explaining(), self._connect(self.deadline()) as con:
-            con.execute("SET statement_timeout = 0")
-            con.execute(begin.encode())
-            yield con
+        try:
+            with self._connect(self.deadline()) as con:
+                con.execute("SET statement_timeout = 0")
+                con.execute(begin.encode())
+                yield con
+        except psycopg.Error as error:
+            raise StoreError(explained(error, self._target)) from error
 
     def _begin(self) -> None:
         super()._begin()
@@ -239,13 +246,6 @@ class PostgresLink(Link[PostgresConnection]):
         # The server was restarted, or closed what was idle for long.
         broke = connection is not None and connection.pgconn.status == pq.ConnStatus.BAD
         return 0.0 if broke else None
-
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.Error as error:
-            raise StoreError(explained(error, self._target)) from error
 
 
 def shared_link(

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from redis import exceptions as errors
@@ -40,6 +39,8 @@ _PASSING: Final = (
     errors.AskError,
 )
 """What passes by itself: a restart, a failover, a slot on its way to another node."""
+
+_TO_EXPLAIN: Final = (errors.RedisError, OSError, UnicodeError)
 
 _STOPPED: Final = re.compile(r"Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
 _KINDS: Final[dict[str, Callable[[str], errors.ResponseError]]] = {
@@ -117,11 +118,13 @@ class RedisLink(Link[RedisConnection]):
         Raises:
             StoreError: the server could not be asked, or said no.
         """
-        with self._explaining():
+        try:
             try:
                 return self._send(script.command(arguments, known=True), deadline)
             except errors.NoScriptError:
                 return self._send(script.command(arguments, known=False), deadline)
+        except _TO_EXPLAIN as error:
+            raise self._explained(error) from error
 
     def ask(self, *words: bytes) -> Any:
         """Run a command.
@@ -129,19 +132,15 @@ class RedisLink(Link[RedisConnection]):
         Raises:
             StoreError: the server could not be asked, or said no.
         """
-        with self._explaining():
-            return self._send(_command(words), self.deadline())
-
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
         try:
-            yield
-        except (errors.RedisError, OSError, UnicodeError) as error:
-            told: Exception = error
-            if isinstance(error, errors.MovedError | errors.AskError) and self._target.kind != "cluster":
-                told = ClusterNodeError(str(error))
-            text = remedies.explain(told, self._target, self._target.timeout, remedies.REDIS)
-            raise StoreError(text) from error
+            return self._send(_command(words), self.deadline())
+        except _TO_EXPLAIN as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> StoreError:
+        if isinstance(error, errors.MovedError | errors.AskError) and self._target.kind != "cluster":
+            error = ClusterNodeError(str(error))
+        return StoreError(remedies.explain(error, self._target, self._target.timeout, remedies.REDIS))
 
     def _send(self, packed: bytes, deadline: float) -> Any:
         def attempt(connection: RedisConnection) -> Any:

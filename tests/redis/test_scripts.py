@@ -58,6 +58,7 @@ def test_a_verb_is_one_round_trip(server: ValkeyServer, client: redis.Redis) -> 
     store = open_store(server.url, project="p")
     budget(store, 10**6, duration="monthly")
     settled(store, granted(store, make_hold()), 1)
+    store.read(USER)  # so that the server knows all three scripts
     client.config_resetstat()
     for _ in range(200):
         settled(store, granted(store, make_hold()), 1, (50, 80, 100))

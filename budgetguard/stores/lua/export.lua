@@ -3,7 +3,6 @@
 
 local what, low, size = take(), take(), take()
 
-
 local function stored(id)
   local hold = load(id)
   return hold and {id, call('HGETALL', hold.key), hold.on} or false
@@ -20,7 +19,7 @@ end
 if what == 'now' then
   return {stamp, moved or ''}
 elseif what == 'swept' then
-  -- The server forgets records by itself; those that it has forgotten are swept later.
+  -- The server expires records by itself; those are swept later.
   local swept = call('GET', P .. 'swept') or ''
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. int(now - retention))) do
     swept = swept_with(swept, id)

@@ -1,4 +1,4 @@
--- Let the project leave: with nowhere to go, it stays.
+-- Note where the project has moved to; an empty text takes the note back.
 
 local whereto = take()
 if whereto == '' then

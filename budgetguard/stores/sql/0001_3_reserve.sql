@@ -54,7 +54,8 @@ BEGIN
         RETURN jsonb_build_object('unlimited', true);
     END IF;
     FOREACH v_row IN ARRAY v_rows LOOP
-        v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false) OR coalesce(v_row.ends_ms <= v_now, false);
+        v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false)
+            OR coalesce(v_row.ends_ms <= v_now, false);
     END LOOP;
     IF v_is_due THEN
         SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
@@ -97,7 +98,7 @@ BEGIN
     )
     SELECT count(*) INTO v_place FROM hold;
     IF v_place = 0 THEN
-        RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+        RAISE EXCEPTION 'another session made the hold' USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'expired', v_expired);
 END

@@ -1,5 +1,5 @@
--- Count an answer of a model in the first shard that nobody else is writing to, or in a new one. `p_fade_at`
--- answers in one shard halve it.
+-- Count an answer of a model in the first shard that no other session is writing to, or in a new one. A shard
+-- with `p_fade_at` answers is halved. A model beyond `learning.MOST_MODELS` is not counted.
 CREATE FUNCTION @schema@.observe(p_project text, p_name text, p_bucket text, p_fade_at bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -11,9 +11,11 @@ BEGIN
     FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
     ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
-        IF NOT EXISTS (SELECT 1 FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model)
-            AND (SELECT count(DISTINCT o.model) FROM @schema@.observations o WHERE o.project = p_project) >= @most_models@
-        THEN
+        IF NOT EXISTS (
+            SELECT 1 FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
+        ) AND (
+            SELECT count(DISTINCT o.model) FROM @schema@.observations o WHERE o.project = p_project
+        ) >= @most_models@ THEN
             RETURN;
         END IF;
         INSERT INTO @schema@.observations (project, model, counts, name)
@@ -31,7 +33,7 @@ $$;
 
 -- Book what a call cost, once per hold id. Answers one of
 -- {settled, late, crossings, expired}, {repeated}, {unknown}, {again, lock, windows, missing}.
--- What is said of the hold itself (p_amount to p_tags) is for a hold that is not known here.
+-- The fields of the hold itself (p_amount to p_tags) are for a hold that is not stored here.
 CREATE FUNCTION @schema@.settle(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_expiry bigint,
     p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
@@ -78,7 +80,7 @@ BEGIN
     END IF;
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF FOUND AND (v_hold.state <> 'held' OR v_hold.accounts = '{}') THEN
-        -- Else whoever ends it has locked one of its accounts, which are all there.
+        -- Otherwise a session that ends it has locked one of its accounts, which all exist.
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
     END IF;
     v_known := FOUND;
@@ -92,7 +94,7 @@ BEGIN
         END IF;
         v_taken := v_hold.accounts;
         IF NOT v_taken <@ v_found THEN
-            -- Accounts that the client did not name, or that were made with this hold since the locks above.
+            -- Accounts that the client did not name, or that were made with this hold since the lock.
             SELECT array_agg(name) INTO v_lock FROM @schema@.accounts
             WHERE project = p_project AND name = ANY (v_taken) AND NOT name = ANY (v_found);
             IF v_lock IS NOT NULL THEN
@@ -139,7 +141,7 @@ BEGIN
         INTO v_hold;
         INSERT INTO @schema@.holds VALUES (v_hold.*) ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+            RAISE EXCEPTION 'another session made the hold' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
     v_open := v_known AND v_hold.state = 'held';
@@ -193,6 +195,7 @@ BEGIN
     FOR i IN 1 .. cardinality(p_observed) LOOP
         PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);
     END LOOP;
-    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
+    RETURN jsonb_build_object(
+        'settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
 END
 $$;

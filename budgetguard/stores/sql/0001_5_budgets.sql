@@ -26,9 +26,9 @@ BEGIN
 END
 $$;
 
--- Make an account, or change its limit and window and keep what it has spent. The client computes the
--- window: the first call asks for it, and `p_window` is {anchor, fresh, start, end} as it was answered,
--- `fresh` where the window starts now.
+-- Make an account, or change its limit and window and keep its spend. The client computes the window: the
+-- first call answers what it is to be computed from, the next has it in `p_window`: {anchor, fresh, start,
+-- end}, `fresh` where the window starts now.
 CREATE FUNCTION @schema@.set_budget(
     p_project text, p_name text, p_limit bigint, p_duration text, p_timezone text, p_starts_at bigint,
     p_ephemeral boolean, p_life bigint, p_now bigint, p_also text[], p_window jsonb
@@ -95,7 +95,7 @@ BEGIN
             p_life, p_life, 0, NULL, v_now, v_now, p_ephemeral)
         ON CONFLICT DO NOTHING RETURNING * INTO v_row;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'somebody else made the account' USING ERRCODE = 'serialization_failure';
+            RAISE EXCEPTION 'another session made the account' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
     RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'expired', v_expired);
@@ -140,7 +140,7 @@ BEGIN
 END
 $$;
 
--- Forget an account: its open holds stay with their other accounts, or are charged to nobody.
+-- Delete an account. Its open holds stay with their other accounts, or are charged to nobody.
 CREATE FUNCTION @schema@.delete(p_project text, p_name text, p_now bigint, p_also text[]) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- The verbs on holds, and what is removed in passing.
+-- The verbs on holds, and the removal of old records.
 
 CREATE FUNCTION @schema@.record(h @schema@.holds) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
@@ -32,7 +32,8 @@ BEGIN
             RETURN v_again;
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN  -- no account is left that would have ended it
+        -- No account is left that would have ended it.
+        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN
             v_expired := v_expired || @schema@.expire(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;
@@ -71,7 +72,7 @@ END
 $$;
 
 -- Remove records of calls that ended before the retention (milliseconds), with their answers, and idle
--- accounts that may be forgotten: at most `p_most` of each, and none that somebody else is at.
+-- ephemeral accounts: at most `p_most` of each, and none that another session has locked.
 CREATE FUNCTION @schema@.sweep(p_project text, p_now bigint, p_retention bigint, p_most bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Pages: at most `p_most` rows, as an array of {value, due, key} in order of their keys. `due` says that time
--- has changed a row since it was stored. The client goes on behind the last key.
+-- Pages: at most `p_most` rows, as an array of {value, due, key} in order of their keys. `due` means that
+-- time has changed a row since it was stored. The client goes on after the last key.
 
 -- Accounts with p_start <= name < p_end (no end if NULL), or of them those with open holds.
 CREATE FUNCTION @schema@.accounts_page(
@@ -12,7 +12,8 @@ BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
             'value', @schema@.balance(a), 'key', a.name,
-            'due', NOT v_moved AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
+            'due', NOT v_moved
+                AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
             ORDER BY a.name)
         FROM (
             SELECT * FROM @schema@.accounts o
@@ -32,7 +33,8 @@ DECLARE
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
-            'value', @schema@.record(h), 'key', h.id, 'due', NOT v_moved AND h.state = 'held' AND h.expires_ms <= v_now)
+            'value', @schema@.record(h), 'key', h.id,
+            'due', NOT v_moved AND h.state = 'held' AND h.expires_ms <= v_now)
             ORDER BY h.id)
         FROM (
             SELECT * FROM @schema@.holds o
@@ -42,14 +44,15 @@ BEGIN
 END
 $$;
 
--- Open holds of an account behind one that expires at `p_expires`, in order of when they expire.
+-- The open holds of an account after one that expires at `p_expires`, in order of expiry.
 CREATE FUNCTION @schema@.open_page(
     p_project text, p_account text, p_expires bigint, p_id text, p_most bigint
 ) RETURNS jsonb LANGUAGE sql AS $$
     SELECT jsonb_agg(@schema@.record(h) ORDER BY h.expires_ms, h.id)
     FROM (
         SELECT * FROM @schema@.charges o
-        WHERE o.project = p_project AND o.account = p_account AND (o.expires_ms, o.hold_id) > (p_expires, p_id)
+        WHERE o.project = p_project AND o.account = p_account
+            AND (o.expires_ms, o.hold_id) > (p_expires, p_id)
         ORDER BY o.expires_ms, o.hold_id LIMIT p_most
     ) c JOIN @schema@.holds h ON h.project = c.project AND h.id = c.hold_id
 $$;

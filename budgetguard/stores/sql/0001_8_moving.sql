@@ -1,5 +1,5 @@
--- Rows as they are stored, and taken as another store has them. Pages of at most `p_most`, in order of their
--- keys, behind `p_after`.
+-- Rows whole, for other stores and from them. Pages of at most `p_most`, in order of their keys, after
+-- `p_after`.
 
 CREATE FUNCTION @schema@.instant(p_project text, p_now bigint) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
     SELECT to_jsonb(@schema@.present_ms(p_now))
@@ -9,8 +9,8 @@ CREATE FUNCTION @schema@.moved_to(p_project text) RETURNS jsonb LANGUAGE sql STA
     SELECT to_jsonb(m.moved_to) FROM @schema@.moved m WHERE m.project = p_project
 $$;
 
--- When this returns, nobody is writing any more who did not know: whoever has begun holds one of the locks,
--- and whoever begins waits for them, and looks then.
+-- When this returns, no verb that began before it is still writing: such a verb holds one of the locks, and
+-- one that begins waits for them, and then looks.
 CREATE FUNCTION @schema@.retire(p_project text, p_moved_to text) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     LOCK TABLE @schema@.accounts IN EXCLUSIVE MODE;
@@ -56,9 +56,10 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
     ) o
 $$;
 
--- Insert or replace rows: {holds, accounts, removed, models}, each key in them once. A project that
+-- Insert or replace rows: {holds, accounts, removed, models, swept}, each key in them once. A project that
 -- has moved takes none, but a copy in the making does: its note begins with `p_copy`.
-CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb, p_copy text) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb, p_copy text) RETURNS jsonb
+LANGUAGE plpgsql AS $$
 DECLARE
     v_moved text;
     v_names text[];
