@@ -42,7 +42,7 @@ _PAGE: Final = 500
 
 
 class HostedStore:
-    """Keep one project's balances at a hosted service.
+    """One project's balances at a hosted service.
 
     Nothing is asked before the first verb.
 
@@ -98,7 +98,7 @@ class HostedStore:
         return self._ask("PUT", "budget", body, read=_one("balance", balance_from_json))
 
     def delete(self, account: str) -> bool:
-        # Carried out once more, it would not find what it has deleted, and answer so.
+        # Carried out twice, it would answer that there was nothing to delete.
         route = _route("budget", {"account": account})
         return self._ask("DELETE", route, read=_flag("deleted"), repeat=False)
 
@@ -106,7 +106,7 @@ class HostedStore:
         return self._pages("balances", {"kind": kind} if kind else {}, balance_from_json)
 
     def reset(self, account: str) -> Balance | None:
-        # Carried out once more, it would forget what was spent in between.
+        # Carried out twice, it would reset what was spent in between.
         read = _maybe("balance", balance_from_json)
         return self._ask("POST", "reset", {"account": account}, read=read, repeat=False)
 
@@ -121,7 +121,7 @@ class HostedStore:
         return self._ask("GET", _route("observations", {"model": model}), read=_one("observations", _counts))
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        # A key is for one project, and which others there are is no business of its owner.
+        # A key is for one project; its owner must not learn which others there are.
         if next(self.list(), None) if account is None else self.read(account):
             yield self.project
 

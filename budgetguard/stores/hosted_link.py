@@ -51,7 +51,7 @@ _REMEDIES: Final = {
 
 
 class UnreachedError(OSError):
-    """No connection came about, so nothing was sent; its cause says why."""
+    """No connection was made, so nothing was sent; the cause says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class ServiceAnswer:
     Attributes:
         status: of HTTP.
         value: the body as JSON values; None if it is none.
-        retry_after: seconds after which it wants to be asked again, if it says so.
-        location: where else it sends whoever asks.
+        retry_after: seconds after which it wants to be asked again; 0 if it does not say.
+        location: the address that it redirects to.
     """
 
     status: int
@@ -167,7 +167,7 @@ class _DeadlineReader(RawIOBase):
 
 
 class HostedLink(Link[HTTPConnection]):
-    """Ask one service, from any thread.
+    """Send requests to one service, from any thread.
 
     Args:
         target: where, with which headers, and for how long.

@@ -232,7 +232,7 @@ class LiteLLMStore:
         )
 
     def _before_fork(self) -> None:
-        """Do nothing: the link sees by itself that it is in a child."""
+        """Do nothing: the link knows by itself that it is in a child."""
 
     def _after_fork_in_child(self) -> None:
         """Do nothing."""

@@ -1,8 +1,8 @@
 """`postgresql://`: balances in a database, shared by every machine that reaches it.
 
 A verb is one call of a function in the database, which locks what it changes in a fixed order: see
-`sql/`. Where it finds a window over, it asks for the next one, which only this side computes
-(`windows.window_at`), and is called once more. The database's clock counts.
+`sql/`. A function that finds a window over changes nothing and answers so; it is called again with the next
+window, which only this side can compute (`windows.window_at`). The database's clock counts.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ from budgetguard.stores.postgres_rows import (
     charge_values,
     crossings_of,
     decode,
+    decode_optional,
     digest,
     dump,
     encode,
+    encode_optional,
     expiries_of,
     exported,
     hold_values,
@@ -57,23 +59,9 @@ _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
 _SWEPT_AT_MOST: Final = 2_048
 
-# From one project to the next by the index, so that not every account is read.
-_PROJECTS: Final = """
-WITH RECURSIVE found AS (
-    (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
-    UNION ALL
-    SELECT (SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1)
-    FROM found f WHERE f.project IS NOT NULL
-)
-SELECT jsonb_agg(f.project ORDER BY f.project) FROM found f
-WHERE f.project IS NOT NULL AND ($1::text IS NULL OR EXISTS (
-    SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = $1
-))
-"""
-
 
 class PostgresStore:
-    """Keep one project's rows in a PostgreSQL database.
+    """One project's balances in a PostgreSQL database.
 
     Nothing is connected before the first verb.
 
@@ -100,10 +88,10 @@ class PostgresStore:
         names, flags, limits = charge_values(hold.charges)
         fields = (hold.amount, *hold_values(hold))
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, limits, *fields, self._now(), *found.values())
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(hold.id), names, flags, limits, *fields, self._now(), *needs.values())
 
-        answer = self._verb("reserve", arguments, _Found(hold.charges))
+        answer = self._verb("reserve", arguments, _Needs(hold.charges))
         self._sweep_at_times()
         if "granted" in answer:
             expired = expiries_of(answer.get("expired", ()))
@@ -128,10 +116,10 @@ class PostgresStore:
         )
         fields = (hold.amount, *hold_values(hold), *ended)
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, *fields, self._now(), *found.values())
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(hold.id), names, flags, *fields, self._now(), *needs.values())
 
-        answer = self._verb("settle", arguments, _Found(hold.charges))
+        answer = self._verb("settle", arguments, _Needs(hold.charges))
         self._sweep_at_times()
         if "unknown" in answer:
             return UnknownAccount(decode(answer["unknown"]))
@@ -158,18 +146,18 @@ class PostgresStore:
         life = int.from_bytes(os.urandom(6))
         told = (budget.limit, budget.duration, budget.timezone, budget.starts_at, ephemeral, life)
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(account), *told, self._now(), sorted(found.also), found.window)
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(account), *told, self._now(), sorted(needs.also), needs.window)
 
-        answer = self._verb("set_budget", arguments, _Found(budget=budget))
+        answer = self._verb("set_budget", arguments, _Needs(budget=budget))
         self._announce(answer)
         return balance_of(answer["balance"])
 
     def delete(self, account: str) -> bool:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return encode(account), self._now(), sorted(found.also)
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return encode(account), self._now(), sorted(needs.also)
 
-        answer = self._verb("delete", arguments, _Found())
+        answer = self._verb("delete", arguments, _Needs())
         self._announce(answer)
         return bool(answer["existed"])
 
@@ -206,10 +194,7 @@ class PostgresStore:
         return counts
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        name = None if account is None else encode(account)
-        statement = _PROJECTS.replace("@schema@", f'"{self._target.schema}"').encode()
-        found = self._link.run(statement, [sql_value(name)], self._link.deadline())
-        yield from map(decode, json.loads(found or b"[]"))
+        yield from map(decode, self._call("projects", (encode_optional(account),), self._link.deadline()))
 
     def export(self, since: Milliseconds = 0) -> Export:
         at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())
@@ -230,12 +215,11 @@ class PostgresStore:
             self._call("restore", (dump(rows_value(batch)), COPY), self._link.deadline())
 
     def retire(self, moved_to: str | None) -> None:
-        whereto = None if moved_to is None else encode(note_of(moved_to))
-        self._call("retire", (whereto,), self._link.deadline())
+        note = None if moved_to is None else encode(note_of(moved_to))
+        self._call("retire", (note,), self._link.deadline())
 
     def retired(self) -> str | None:
-        found: str | None = self._call("moved_to", (), self._link.deadline())
-        return None if found is None else decode(found)
+        return decode_optional(self._call("moved_to", (), self._link.deadline()))
 
     def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
         self._expiry_hooks.append(hook)
@@ -257,27 +241,26 @@ class PostgresStore:
         return grants(self._target)
 
     def _balance(self, verb: str, account: str) -> Balance | None:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return encode(account), self._now(), sorted(found.also), found.windows_value()
-
-        answer = self._verb(verb, arguments, _Found())
-        self._announce(answer)
+        answer = self._as_of_now(verb, encode(account))
         return None if answer["balance"] is None else balance_of(answer["balance"])
 
     def _present(self, verb: str, key: str | bytes) -> HoldRecord | None:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return key, self._now(), sorted(found.also), found.windows_value()
+        answer = self._as_of_now(verb, key)
+        return None if answer is None or answer["record"] is None else record_of(answer["record"])
 
-        answer = self._verb(verb, arguments, _Found())
-        if answer is None or answer["record"] is None:
-            return None
-        self._announce(answer)
-        return record_of(answer["record"])
+    def _as_of_now(self, verb: str, key: str | bytes) -> Any:
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return key, self._now(), sorted(needs.also), needs.windows_value()
 
-    def _verb(self, name: str, arguments: Callable[[_Found], tuple[Any, ...]], found: _Found) -> Any:
+        answer = self._verb(verb, arguments, _Needs())
+        if answer is not None:
+            self._announce(answer)
+        return answer
+
+    def _verb(self, name: str, arguments: Callable[[_Needs], tuple[Any, ...]], needs: _Needs) -> Any:
         deadline = self._link.deadline()
         while True:
-            answer = self._call(name, arguments(found), deadline)
+            answer = self._call(name, arguments(needs), deadline)
             if answer is None or "again" not in answer:
                 return answer
             if time.monotonic() >= deadline:
@@ -285,7 +268,7 @@ class PostgresStore:
                     f"cannot use the store at {self._target}: others kept changing the same accounts for "
                     f"{self._target.timeout:g} s: try again, or raise ?timeout=; nothing was changed"
                 )
-            found.learn(answer)
+            needs.learn(answer)
 
     def _call(self, name: str, arguments: Sequence[Any], deadline: float) -> Any:
         self._link.opened(self)
@@ -347,8 +330,8 @@ class PostgresStore:
                 hook(expiry)
 
 
-class _Found:
-    """What a verb was found to need beyond what it was given: locks, windows, accounts to make."""
+class _Needs:
+    """What a verb needs beyond its arguments, as its answers say: locks, windows, accounts to make."""
 
     def __init__(self, charges: Sequence[Charge] = (), budget: Budget | None = None) -> None:
         self._charges = charges

@@ -143,13 +143,13 @@ class PostgresLink(Link[PostgresConnection]):
         super().__init__(target.timeout, kept=target.pool)
 
     def opened(self, user: object) -> None:
-        """Note that somebody uses the connections."""
+        """Add a user of the connections."""
         self._users.add(user)
 
     def left(self, user: object) -> None:
-        """Note that somebody does not use them any more; the last one closes those that are idle.
+        """Remove a user; the last one closes the idle connections.
 
-        Who comes after that may find another database there, and prepares it anew.
+        A later user may find another database there, so `prepare` is called again.
         """
         self._users.discard(user)
         if not self._users:

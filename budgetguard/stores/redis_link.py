@@ -8,6 +8,7 @@ cluster client only redirections would be used, and it bounds each of its steps 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ from budgetguard.stores.link import Link
 from budgetguard.stores.targets import RedisKind, RedisTarget
 
 Address: TypeAlias = tuple[str, int]
+
+_ASK_EVERY: Final = 1.0
+"""Seconds after which a server is asked again whether it evicts."""
 
 _SHORTEST_WAIT: Final = 0.05
 """Seconds that a step is given even where the deadline has passed, so that it can say what is wrong."""
@@ -61,7 +65,7 @@ class RedisConnection(Protocol):
         """Connect and log in."""
 
     def disconnect(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
 
     def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None:
         """Send what is packed already."""
@@ -106,7 +110,7 @@ class RedisLink(Link[RedisConnection]):
     """
 
     def __init__(self, target: RedisTarget) -> None:
-        self._target = target
+        self.target = target
         self._route = _ROUTES[target.kind](target)
         super().__init__(target.timeout)
 
@@ -138,9 +142,9 @@ class RedisLink(Link[RedisConnection]):
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> StoreError:
-        if isinstance(error, errors.MovedError | errors.AskError) and self._target.kind != "cluster":
+        if isinstance(error, errors.MovedError | errors.AskError) and self.target.kind != "cluster":
             error = ClusterNodeError(str(error))
-        return StoreError(remedies.explain(error, self._target, self._target.timeout, remedies.REDIS))
+        return StoreError(remedies.explain(error, self.target, self.target.timeout, remedies.REDIS))
 
     def _send(self, packed: bytes, deadline: float) -> Any:
         def attempt(connection: RedisConnection) -> Any:
@@ -156,7 +160,7 @@ class RedisLink(Link[RedisConnection]):
         return self._repeat(attempt, deadline)
 
     def _connect(self, deadline: float) -> RedisConnection:
-        connection = _connected(self._target, self._route.address(deadline), deadline)
+        connection = _connected(self.target, self._route.address(deadline), deadline)
         try:
             self._route.check(connection)
         except BaseException:
@@ -175,6 +179,49 @@ class RedisLink(Link[RedisConnection]):
         if not isinstance(error, _PASSING) or isinstance(error, errors.AuthenticationError):
             return None
         return 0.0 if self._route.can_recover(error) else None
+
+
+class EvictionCheck:
+    """Whether a server would delete budgets when its memory is full; asked anew every second.
+
+    Args:
+        link: to the server.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._problem: str | None = None
+        self._ask_at = 0.0
+
+    def problem(self) -> str | None:
+        """Return what is wrong, or None.
+
+        Raises:
+            StoreError: the server cannot be asked.
+        """
+        if self._problem is not None or time.monotonic() >= self._ask_at:
+            self._problem = self._ask()
+        return self._problem
+
+    def _ask(self) -> str | None:
+        try:
+            text = self._link.ask(b"INFO", b"memory")
+        except StoreError as error:
+            if isinstance(error.__cause__, errors.NoPermissionError):
+                # Its user may not ask: such servers are mostly set up by somebody who knows.
+                self._ask_at = math.inf
+                return None
+            raise
+        self._ask_at = time.monotonic() + _ASK_EVERY
+        fields = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        policy = fields.get("maxmemory_policy", "noeviction")
+        if not int(fields.get("maxmemory", 0)) or policy == "noeviction":
+            return None
+        return (
+            f"the store at {self._link.target} would delete budgets when its memory is full "
+            f"(maxmemory-policy {policy}): set maxmemory-policy noeviction, "
+            "or give budgetguard a server of its own"
+        )
 
 
 def _connected(
@@ -234,11 +281,7 @@ def _typed(error: errors.ResponseError) -> errors.ResponseError:
 
 
 class _ServerRoute:
-    """The way to one server.
-
-    Args:
-        target: where a URL leads.
-    """
+    """The route to one server."""
 
     def __init__(self, target: RedisTarget) -> None:
         self._target = target
@@ -251,12 +294,12 @@ class _ServerRoute:
         """Raise if a server just reached is not the one to write to."""
 
     def can_recover(self, error: Exception) -> bool:
-        """Learn from a failure that passes by itself, and return whether it does so on this way."""
+        """Note a failure that passes by itself, and return whether it does so on this route."""
         return not isinstance(error, errors.MovedError | errors.AskError)
 
 
 class _SentinelRoute(_ServerRoute):
-    """The way to a master that Sentinels know."""
+    """The route to a master that Sentinels know."""
 
     def __init__(self, target: RedisTarget) -> None:
         super().__init__(target)
@@ -299,7 +342,7 @@ class _SentinelRoute(_ServerRoute):
 
 
 class _ClusterRoute(_ServerRoute):
-    """The way to the node of a cluster that has the project's slot."""
+    """The route to the node of a cluster that has the project's slot."""
 
     def __init__(self, target: RedisTarget) -> None:
         super().__init__(target)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import quote, unquote, urlencode
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.urls import HOST, shown_url, shown_word
+from budgetguard.stores.urls import TEXT, YES_OR_NO, URLParts, matching, seconds_from, shown_word
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that a verb may take, connecting and trying again included, before it raises StoreError."""
@@ -29,64 +29,31 @@ POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 SERVICE_SCHEMES: Final = ("https", "http")
 
 _PORTS: Final = {"https": 443, "http": 80, "redis": 6_379, "sentinel": 26_379}
-_HOST_AND_PORT: Final = re.compile(rf"({HOST})(?::([0-9]{{1,5}}))?")
 _SENTINEL_SERVICE: Final = re.compile(r"[A-Za-z0-9._-]+")  # what Sentinel itself takes
 # What a header may hold without being read as something else; a key has no spaces besides.
 _VISIBLE: Final = frozenset(map(chr, range(0x21, 0x7F)))
 
 RedisKind: TypeAlias = Literal["server", "sentinel", "cluster", "unix"]
 
-
-# Options
-
-
-class _Option(NamedTuple):
-    """An option of a URL: what its value must be, and how to read it; None is no such value."""
-
-    must_be: str
-    read: Callable[[str], Any]
-
-
-def _seconds(least: float, must_be: str = "a number of seconds") -> _Option:
-    def read(text: str) -> float | None:
-        try:
-            seconds = float(text)
-        except ValueError:
-            return None
-        return seconds if least <= seconds < 1e6 else None
-
-    return _Option(must_be, read)
-
-
-def _matching(pattern: str, must_be: str, made: Callable[[str], Any]) -> _Option:
-    return _Option(must_be, lambda text: made(text) if re.fullmatch(pattern, text) else None)
-
-
-_TEXT: Final = _Option("text", str)
-_SWITCH: Final = _matching("yes|no", "yes or no", "yes".__eq__)
-
 _REDIS_OPTIONS: Final = {
-    "timeout": _seconds(0.001),
-    "sentinel_username": _TEXT,
-    "sentinel_password": _TEXT,
-    "ssl_ca_certs": _TEXT,
-    "ssl_certfile": _TEXT,
-    "ssl_keyfile": _TEXT,
-    "ssl_check_hostname": _SWITCH,
-    "ssl_verify": _SWITCH,
+    "timeout": seconds_from(0.001),
+    "sentinel_username": TEXT,
+    "sentinel_password": TEXT,
+    "ssl_ca_certs": TEXT,
+    "ssl_certfile": TEXT,
+    "ssl_keyfile": TEXT,
+    "ssl_check_hostname": YES_OR_NO,
+    "ssl_verify": YES_OR_NO,
 }
 _POSTGRES_OPTIONS: Final = {
-    "timeout": _seconds(0.1, "a number of seconds, at least 0.1"),
-    "schema": _matching(
+    "timeout": seconds_from(0.1, "a number of seconds, at least 0.1"),
+    "schema": matching(
         "(?!pg_)[a-z_][a-z0-9_]{0,62}", "small letters, digits and _, at most 63, and not begin with pg_", str
     ),
-    "prepare": _matching("[01]", "0 or 1", "1".__eq__),
-    "pool": _matching("[1-9][0-9]{0,3}", "a number of connections", int),
+    "prepare": matching("[01]", "0 or 1", "1".__eq__),
+    "pool": matching("[1-9][0-9]{0,3}", "a number of connections", int),
 }
-_SERVICE_OPTIONS: Final = {"timeout": _seconds(0.001), "ssl_ca_certs": _TEXT}
-
-
-# Targets
+_SERVICE_OPTIONS: Final = {"timeout": seconds_from(0.001), "ssl_ca_certs": TEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +159,7 @@ def redis_target(url: str) -> RedisTarget:
     Raises:
         ConfigurationError: anything else; its text shows no password.
     """
-    parts = _Parts.of(url, "a user or password")
+    parts = URLParts.of(url, "a user or password")
     base, _, way = parts.scheme.partition("+")
     tls = base in ("rediss", "valkeys")
     given = parts.options(_REDIS_OPTIONS, tls=tls, secure="rediss:// or valkeys://")
@@ -249,7 +216,7 @@ def postgres_target(url: str) -> PostgresTarget:
     from psycopg.conninfo import conninfo_to_dict
 
     write = "write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    parts = _Parts.of(url, "a user or password", at_in_options=True)
+    parts = URLParts.of(url, "a user or password", at_in_options=True)
     if parts.userinfo.count("@"):
         raise parts.error(f"it has an @ in the wrong place: {write}, with %40 for @ in a name or a password")
     parts.refuse_options_in_path("the database's name")
@@ -282,7 +249,7 @@ def service_target(url: str, headers: Mapping[str, str] | None = None) -> Servic
     Raises:
         ConfigurationError: anything else; its text shows no key.
     """
-    parts = _Parts.of(url, "a key")
+    parts = URLParts.of(url, "a key")
     if "#" in url:
         raise parts.error("a # has no place in it: write %23")
     try:
@@ -310,7 +277,7 @@ def service_target(url: str, headers: Mapping[str, str] | None = None) -> Servic
     )
 
 
-def _headers(given: Mapping[str, str] | None, parts: _Parts) -> tuple[tuple[str, str], ...]:
+def _headers(given: Mapping[str, str] | None, parts: URLParts) -> tuple[tuple[str, str], ...]:
     always = ("Content-Type", "application/json")
     if given is None:
         username, password = parts.credentials()
@@ -336,100 +303,3 @@ def _is_header(name: object, value: object) -> bool:
             f"the header {name!r} must be text of visible ASCII characters ({type(value).__name__} given)"
         )
     return name.lower() not in ("host", "content-length", "transfer-encoding", "connection")
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """A URL cut into its parts: `SCHEME://[USERINFO@]HOSTS[/PATH][?OPTIONS]`."""
-
-    scheme: str
-    userinfo: str
-    listed: str
-    path: str
-    pairs: list[tuple[str, str]]
-    shown: str
-
-    @classmethod
-    def of(cls, url: str, credentials: str, *, at_in_options: bool = False) -> _Parts:
-        """Cut a URL.
-
-        Args:
-            url: what to cut.
-            credentials: what stands before its @.
-            at_in_options: whether an @ may stand in its options.
-
-        Raises:
-            ConfigurationError: it has an @ where none may be; the text shows no password.
-        """
-        scheme, _, rest = url.partition("://")
-        address, _, query = rest.partition("?")
-        authority, _, path = address.partition("/")
-        userinfo, _, listed = authority.rpartition("@")
-        if "@" in path or ("@" in query and "@" not in authority and not at_in_options):
-            raise ConfigurationError(
-                f"a store's {scheme}:// URL has {credentials} with / or ? in it: write %2F or %3F for them"
-            )
-        return cls(scheme, userinfo, listed, path, parse_qsl(query, keep_blank_values=True), shown_url(url))
-
-    def error(self, text: str) -> ConfigurationError:
-        """Return an error about this URL, which shows nothing that may be secret."""
-        return ConfigurationError(f"store {self.shown!r}: {text}")
-
-    def credentials(self) -> tuple[str | None, str | None]:
-        """Return user and password."""
-        username, _, password = self.userinfo.partition(":")
-        return unquote(username) or None, unquote(password) or None
-
-    def hosts(self, default_port: int) -> tuple[tuple[str, int], ...]:
-        """Return the hosts with their ports, in their order."""
-        found = []
-        for text in self.listed.split(","):
-            match = _HOST_AND_PORT.fullmatch(text)
-            port = int(match[2]) if match and match[2] else default_port
-            if match is None or not 0 < port < 65_536:
-                raise self.error(
-                    f"{shown_word(text)} is no host: write HOST or HOST:PORT, with IPv6 in brackets"
-                )
-            found.append((match[1].strip("[]"), port))
-        return tuple(found)
-
-    def refuse_options_in_path(self, where: str) -> None:
-        """Raise if the path looks as if it had options in it, which may be secret."""
-        if ";" in self.path or "=" in self.path:
-            raise self.error(
-                f"it has options in {where}: they come after a question mark, with & between them "
-                f"(in {where}, ; and = are written %3B and %3D)"
-            )
-
-    def options(
-        self,
-        table: Mapping[str, _Option],
-        *,
-        tls: bool = True,
-        secure: str = "",
-        beside: str = "",
-        others: bool = False,
-    ) -> dict[str, Any]:
-        """Return the options, read.
-
-        Args:
-            table: those that there are.
-            tls: whether those of TLS make sense.
-            secure: the schemes that use TLS.
-            beside: what else to say where one is unknown.
-            others: leave out those that the table lacks, which somebody else reads.
-        """
-        found = {}
-        for name, text in self.pairs:
-            option = table.get(name)
-            if option is None and others:
-                continue
-            if option is None:
-                raise self.error(f"unknown option {shown_word(name)}; it takes {', '.join(table)}{beside}")
-            if name.startswith("ssl_") and not tls:
-                raise self.error(f"{name} needs TLS: write {secure}")
-            value = option.read(text)
-            if value is None:
-                raise self.error(f"{name} must be {option.must_be}, not {shown_word(text)}")
-            found[name] = value
-        return found

@@ -11,8 +11,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.stores import Store, open_store
-from budgetguard.stores import redis as redis_store
+from budgetguard.stores import Store, open_store, redis_link
 from tests.servers.valkey import ValkeyServer
 
 from .conftest import Start
@@ -113,7 +112,7 @@ def test_a_record_that_the_server_dropped_has_its_call_booked_once(store: Store,
 def test_an_eviction_that_is_switched_on_later_is_noticed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "_ASK_EVERY", 0.05)
+    monkeypatch.setattr(redis_link, "_ASK_EVERY", 0.05)
     server = start()
     store = open_store(server.url, project="p")
     budget(store, 10**9)

@@ -57,6 +57,22 @@ CREATE FUNCTION @schema@.open_page(
     ) c JOIN @schema@.holds h ON h.project = c.project AND h.id = c.hold_id
 $$;
 
+-- The projects that have an account, or this one, by name. From one project to the next by the index, so that
+-- not every account is read.
+CREATE FUNCTION @schema@.projects(p_project text, p_account text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE found AS (
+        (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1
+        ) FROM found f WHERE f.project IS NOT NULL
+    )
+    SELECT coalesce(jsonb_agg(f.project ORDER BY f.project), '[]') FROM found f
+    WHERE f.project IS NOT NULL AND (p_account IS NULL OR EXISTS (
+        SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = p_account
+    ))
+$$;
+
 -- What has been observed of a model, bucket -> answers, all shards together.
 CREATE FUNCTION @schema@.observed(p_project text, p_model bytea) RETURNS jsonb LANGUAGE sql AS $$
     SELECT coalesce(jsonb_object_agg(s.key, s.answers), '{}') FROM (
