@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import remedies
-from budgetguard.stores.link import Link
+from budgetguard.stores.link import ServerLink
 from budgetguard.stores.targets import KEY_VARIABLE, ServiceTarget
 
 _SHORTEST_WAIT: Final = 0.001
@@ -166,7 +166,7 @@ class _DeadlineReader(RawIOBase):
         return self._socket.recv_into(buffer)
 
 
-class HostedLink(Link[HTTPConnection]):
+class HostedLink(ServerLink[HTTPConnection]):
     """Send requests to one service, from any thread.
 
     Args:

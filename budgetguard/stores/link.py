@@ -26,11 +26,11 @@ _INHERITED: Final[list[Any]] = []
 """Connections of a parent process: to close them, be it by forgetting them, might end them for it too."""
 
 
-class Link(ABC, Generic[C]):
-    """Send requests to one server, from any thread, each within the time that a verb may take.
+class ServerLink(ABC, Generic[C]):
+    """Requests to one server, from any thread, each within the time that a verb may take.
 
-    A store says how to connect and close, which connections are still in order after an error, and which
-    errors pass by themselves.
+    A subclass knows how to connect and disconnect, which connections are still in order after an error, and
+    which errors pass by themselves.
 
     Args:
         timeout: seconds that a verb may take, connecting and trying again included.
@@ -41,6 +41,7 @@ class Link(ABC, Generic[C]):
         self._timeout = timeout
         self._kept = kept
         self._begin()
+        self._owner = os.getpid()
 
     def deadline(self) -> float:
         """Return until when a verb that begins now may take (time.monotonic())."""
@@ -76,13 +77,13 @@ class Link(ABC, Generic[C]):
         """
 
     def _begin(self) -> None:
-        """Begin without connections, in a process that has just opened this or was just forked."""
+        """Begin without connections, in the process that opens this and in a forked child of it."""
         self._idle: deque[C] = deque()
-        self._owner = os.getpid()
 
     def _begin_in_child(self) -> None:
         _INHERITED.append(self._idle)
         self._begin()
+        self._owner = os.getpid()  # at last: other threads of the child look here
 
     def _repeat(self, attempt: Callable[[C], T], deadline: float, *, fresh: bool = False) -> T:
         """Return what an attempt with some connection returns; try again while its errors pass by themselves.

@@ -23,7 +23,7 @@ from psycopg import capabilities, pq
 
 from budgetguard.errors import StoreError
 from budgetguard.stores import remedies
-from budgetguard.stores.link import Link
+from budgetguard.stores.link import ServerLink
 from budgetguard.stores.targets import PostgresTarget
 from budgetguard.stores.waiting import take, taken
 
@@ -128,7 +128,7 @@ class _Slots:
         self._free.put(None)
 
 
-class PostgresLink(Link[PostgresConnection]):
+class PostgresLink(ServerLink[PostgresConnection]):
     """Run statements on a database, from any thread, each within the time that its target states.
 
     Args:

@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from budgetguard.errors import StoreError
 from budgetguard.stores import remedies
-from budgetguard.stores.link import Link
+from budgetguard.stores.link import ServerLink
 from budgetguard.stores.targets import RedisKind, RedisTarget
 
 Address: TypeAlias = tuple[str, int]
@@ -102,7 +102,7 @@ class LuaScript:
         return b"*%d\r\n%b%b" % (3 + len(arguments), head, _pack(arguments))
 
 
-class RedisLink(Link[RedisConnection]):
+class RedisLink(ServerLink[RedisConnection]):
     """Run commands on the server that a target names, from any thread, each within a deadline.
 
     Args:
