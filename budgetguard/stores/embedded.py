@@ -18,6 +18,7 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
     AccountRow,
@@ -57,6 +58,7 @@ class OpenRows(Rows, Protocol):
         """Store that the record of a hold was swept."""
 
 
+@store_verbs
 class EmbeddedStore(ABC):
     """The verbs of a store, run by the ledger over rows that a subclass keeps."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final, TypeVar
 
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
     NEVER,
@@ -53,6 +54,7 @@ class _Tables:
     swept_to: str = ""
 
 
+@store_verbs
 class MemoryStore(EmbeddedStore):
     """One project's rows in dictionaries behind a lock.
 

@@ -29,6 +29,7 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import FADE_AT, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
@@ -60,6 +61,7 @@ _SWEEP_EVERY: Final = 512
 _SWEPT_AT_MOST: Final = 2_048
 
 
+@store_verbs
 class PostgresStore:
     """One project's balances in a PostgreSQL database.
 

@@ -32,6 +32,7 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
@@ -68,6 +69,7 @@ _SEEN_AT_MOST: Final = 100_000
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
+@store_verbs
 class RedisStore:
     """One project's balances on a Redis or Valkey server.
 

@@ -242,9 +242,10 @@ def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
     if application == _APPLICATION:
         schema: int = con.execute("PRAGMA user_version").fetchone()[0]
         if schema != _SCHEMA:
+            remedy = "update budgetguard" if schema > _SCHEMA else "use the budgetguard that made it"
             raise StoreError(
                 f"the store in {path.parent} has schema {schema}, and this budgetguard knows {_SCHEMA}: "
-                "update budgetguard, or give it another folder"
+                f"{remedy}, or give it another folder; nothing was changed"
             )
         return True
     if application or con.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
