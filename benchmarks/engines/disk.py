@@ -28,9 +28,7 @@ def opened(users: int) -> Iterator[Pair]:
         store = open_store(f"disk://{folder}/store", project=PROJECT)
         assert isinstance(store, DiskStore)
         row = new_account(Budget(LIMIT), system_clock())
-        with store._transaction() as rows:
-            for user in range(users):
-                rows.save_account(f"user:{user}", row)
+        store._run(lambda rows: [rows.save_account(f"user:{user}", row) for user in range(users)])
 
         def floor(user: int) -> None:
             key = f"user:{user}"

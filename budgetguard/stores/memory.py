@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
-from budgetguard.core.rows import (
-    NEVER,
-    AccountRow,
-    Export,
-    HoldRow,
-    Stored,
-    StoredAccount,
-    StoredHold,
-    StoredObservations,
-    StoredSwept,
-    copy_account,
-    copy_hold,
-    gone_since,
-)
+from budgetguard.core.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.embedded import EmbeddedStore, OpenRows
+from budgetguard.stores.embedded import EmbeddedStore, StoredRows
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import shown_url
 
 _T = TypeVar("_T")
+_Row = TypeVar("_Row")
 
 _SWEEP_EVERY: Final = 1_024
 MOST_RECORDS: Final = 20_000
@@ -52,6 +40,18 @@ class _Tables:
     observed: dict[str, Observations] = field(default_factory=dict)
     frozen: str | None = None
     swept_to: str = ""
+
+    def copy(self) -> _Tables:
+        """Return tables of their own, with the same rows."""
+        return _Tables(
+            self.accounts.copy(),
+            self.holds.copy(),
+            self.open.copy(),
+            self.answers.copy(),
+            self.observed.copy(),
+            self.frozen,
+            self.swept_to,
+        )
 
 
 @store_verbs
@@ -81,34 +81,10 @@ class MemoryStore(EmbeddedStore):
         self._since_sweep = 0
         survive_forks(self)
 
-    def observations(self, model: str) -> Observations:
-        return dict(self._tables.observed.get(model, {}))
-
-    def projects(self, account: str | None = None) -> Iterator[str]:
-        accounts = self._tables.accounts
-        if accounts if account is None else account in accounts:
-            yield self.project
-
-    def frozen(self) -> str | None:
-        return self._tables.frozen
-
-    def export(self) -> Export:
-        with self._reading() as tables:
-            copy = _Tables(
-                dict(tables.accounts),
-                dict(tables.holds),
-                dict(tables.open),
-                dict(tables.answers),
-                dict(tables.observed),
-                swept_to=tables.swept_to,
-            )
-            at = self._clock()
-        return Export(at, _exported(copy))
-
     def close(self) -> None:
         """Do nothing: there is nothing to close but the balances themselves."""
 
-    def _run(self, work: Callable[[OpenRows], _T], *, even_frozen: bool = False) -> _T:
+    def _run(self, work: Callable[[StoredRows], _T], *, even_frozen: bool = False) -> _T:
         with self._lock:
             if self._committed is not None:
                 self._complete()
@@ -116,7 +92,7 @@ class MemoryStore(EmbeddedStore):
                 raise nested(self.url)
             self._inside = True
             try:
-                rows = _MemoryRows(self._clock(), self._tables)
+                rows = _MemoryRows(self._clock(), self._tables, self.project)
                 if rows.frozen is not None and not even_frozen:
                     raise frozen_error(self, rows.frozen)
                 result = work(rows)
@@ -131,57 +107,24 @@ class MemoryStore(EmbeddedStore):
         return result
 
     @contextmanager
-    def _reading(self) -> Iterator[_Tables]:
-        """Lock the tables, with all that is committed in its place."""
+    def _reading(self) -> Iterator[_MemoryRows]:
+        """Lock the rows, with all that is committed in its place."""
         with self._lock:
             if self._committed is not None:
                 self._complete()
-            yield self._tables
+            yield _MemoryRows(self._clock(), self._tables, self.project)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[_MemoryRows]:
+        with self._reading():
+            copy = self._tables.copy()
+        yield _MemoryRows(self._clock(), copy, self.project)
 
     def _complete(self) -> None:
         # An interrupt may come between any two of these changes. Then whoever comes next makes them again.
         if self._committed is not None:
             self._committed.apply()
             self._committed = None
-
-    def _peek(self, account: str) -> AccountRow | None:
-        with self._reading() as tables:
-            return tables.accounts.get(account)
-
-    def _find_answer(self, request_id: str) -> str | None:
-        with self._reading() as tables:
-            return tables.answers.get(request_id)
-
-    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
-        with self._reading() as tables:
-            names = sorted(name for name in tables.accounts if name.startswith(prefix))
-        for name in names:
-            row = self._peek(name)
-            if row is not None:
-                yield name, row
-
-    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
-        with self._reading() as tables:
-            ids = sorted(tables.holds)
-        first = bisect_left(ids, f"{since:012x}")
-        last = len(ids) if until is None else bisect_left(ids, f"{until:012x}")
-        yield from self._still_there(ids[first:last])
-
-    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
-        with self._reading() as tables:
-            ids = sorted(
-                hold_id
-                for hold_id, row in tables.open.items()
-                if (row["accounts"] if account is None else account in row["accounts"])
-            )
-        yield from self._still_there(ids)
-
-    def _still_there(self, ids: list[str]) -> Iterator[tuple[str, HoldRow]]:
-        for hold_id in ids:
-            with self._reading() as tables:
-                row = tables.holds.get(hold_id)
-            if row is not None:
-                yield hold_id, row
 
     def _before_fork(self) -> None:
         """Do nothing: a copy of the balances is as good as the balances."""
@@ -216,13 +159,24 @@ class MemoryStore(EmbeddedStore):
 class _MemoryRows:
     """Rows copied on the way out and kept aside on the way in: a verb that raises has changed nothing."""
 
-    __slots__ = ("_accounts", "_answers", "_holds", "_observed", "_tables", "frozen", "now", "swept_to")
+    __slots__ = (
+        "_accounts",
+        "_answers",
+        "_holds",
+        "_observed",
+        "_project",
+        "_tables",
+        "frozen",
+        "now",
+        "swept_to",
+    )
 
-    def __init__(self, now: Milliseconds, tables: _Tables) -> None:
+    def __init__(self, now: Milliseconds, tables: _Tables, project: str) -> None:
         self.now = now
         self.frozen = tables.frozen
         self.swept_to = tables.swept_to
         self._tables = tables
+        self._project = project
         self._accounts: dict[str, AccountRow | None] = {}
         self._holds: dict[str, HoldRow] = {}
         self._answers: dict[str, str] = {}
@@ -271,7 +225,7 @@ class _MemoryRows:
         self._holds[hold_id] = row
 
     def open_holds(self, account: str) -> Mapping[str, Milliseconds]:
-        return _open_on(self._tables, account)
+        return {i: row["expires"] for i, row in self._tables.open.items() if account in row["accounts"]}
 
     def load_answer(self, request_id: str) -> str | None:
         return self._tables.answers.get(request_id)
@@ -289,27 +243,36 @@ class _MemoryRows:
     def save_observations(self, model: str, counts: Observations) -> None:
         self._observed[model] = counts
 
+    def page_of_accounts(self, start: str, end: str | None) -> list[tuple[str, AccountRow | Exception]]:
+        return [*_between(self._tables.accounts, start, end)]
 
-def _open_on(tables: _Tables, account: str) -> dict[str, Milliseconds]:
-    return {hold_id: row["expires"] for hold_id, row in tables.open.items() if account in row["accounts"]}
+    def page_of_holds(self, start: str, end: str | None) -> list[tuple[str, HoldRow]]:
+        return _between(self._tables.holds, start, end)
+
+    def page_of_open(self, start: str, account: str | None) -> list[tuple[str, HoldRow]]:
+        found = _between(self._tables.open, start, None)
+        return [
+            (i, row)
+            for i, row in found
+            if (row["accounts"] if account is None else account in row["accounts"])
+        ]
+
+    def answers_between(self, first: str, last: str) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for request_id, hold_id in self._tables.answers.items():
+            if first <= hold_id <= last:
+                found.setdefault(hold_id, []).append(request_id)
+        return found
+
+    def list_observations(self) -> list[tuple[str, Observations]]:
+        return sorted(self._tables.observed.items())
+
+    def projects(self, account: str | None) -> list[str]:
+        accounts = self._tables.accounts
+        return [self._project] if (accounts if account is None else account in accounts) else []
 
 
-def _exported(tables: _Tables) -> Iterator[Stored]:
-    attached: dict[str, list[str]] = {}
-    for request_id, hold_id in tables.answers.items():
-        attached.setdefault(hold_id, []).append(request_id)
-    open_holds: dict[str, dict[str, Milliseconds]] = {}
-    for hold_id, hold in tables.open.items():
-        for name in hold["accounts"]:
-            open_holds.setdefault(name, {})[hold_id] = hold["expires"]
-    for hold_id, hold in sorted(tables.holds.items()):
-        yield StoredHold(hold_id, copy_hold(hold), tuple(attached.get(hold_id, ())))
-    for name, account in sorted(tables.accounts.items()):
-        listed = open_holds.get(name, {})
-        row = copy_account(account)
-        row["due"] = min(listed.values(), default=NEVER)
-        yield StoredAccount(name, row, listed)
-    for model, counts in sorted(tables.observed.items()):
-        yield StoredObservations(model, dict(counts))
-    if tables.swept_to:
-        yield StoredSwept(tables.swept_to)
+def _between(rows: Mapping[str, _Row], start: str, end: str | None) -> list[tuple[str, _Row]]:
+    """Return all rows from `start` to before `end`: the pages of what is in memory have no bound."""
+    found = [(name, row) for name, row in rows.items() if name >= start and (end is None or name < end)]
+    return sorted(found, key=itemgetter(0))

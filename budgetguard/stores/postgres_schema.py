@@ -48,7 +48,8 @@ def migrate(con: PostgresConnection, target: PostgresTarget) -> tuple[int, int]:
             if before > _latest():
                 raise StoreError(
                     f"the schema {target.schema} at {target} has version {before}, and this budgetguard "
-                    f"knows {_latest()} at most: install a newer one, or name another schema with ?schema="
+                    f"knows {_latest()}: use the budgetguard that made it (a newer one, or one from before "
+                    "the first release), or name another schema with ?schema=; nothing was changed"
                 )
             if before == 0:
                 _begin(con, target)

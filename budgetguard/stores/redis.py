@@ -37,7 +37,7 @@ from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observ
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink
+from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
 from budgetguard.stores.redis_rows import (
     Exporting,
     balance_of,
@@ -56,7 +56,7 @@ from budgetguard.stores.redis_rows import (
 from budgetguard.stores.targets import redis_target
 from budgetguard.stores.transfer import batches, frozen_error, open_error
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
@@ -91,7 +91,7 @@ class RedisStore:
         self.project = check_id(project, name="project")
         self._clock = None if clock is system_clock else clock
         self.retention_ms = duration_ms(retention)
-        self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
+        self._prefix = _prefix(SCHEMA, project)
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
@@ -99,6 +99,7 @@ class RedisStore:
         self._eviction = EvictionCheck(self._link)
         if problem := self._eviction.problem():
             raise ConfigurationError(problem)
+        self._refuse_older_schema()
 
     def reserve(self, hold: Hold) -> Reservation:
         if problem := self._eviction.problem():
@@ -379,6 +380,21 @@ class RedisStore:
             "data. Restore it from a backup, or give the account its budget anew; nothing was changed"
         )
 
+    def _refuse_older_schema(self) -> None:
+        older = _prefix(SCHEMA - 1, self.project)
+        try:
+            found = self._link.ask(b"EXISTS", older + b"accounts")
+        except StoreError as error:
+            if is_forbidden(error):  # its user may use the keys of this schema alone
+                return
+            raise
+        if found:
+            raise StoreError(
+                f"project {self.project!r} at {self._link.target} has schema {SCHEMA - 1}, and this budgetguard "
+                f"knows {SCHEMA}: use the budgetguard that made it, or name another database or project, or "
+                f"delete the keys that begin with {older.decode()}; nothing was changed"
+            )
+
     def _see(self, charges: Sequence[Charge]) -> None:
         """Remember accounts that exist, and that the server does not expire by itself."""
         seen = self._seen
@@ -395,6 +411,11 @@ class RedisStore:
 
 
 _ONE: Final = ord("1")
+
+
+def _prefix(schema: int, project: str) -> bytes:
+    """Return what the keys of a project begin with."""
+    return f"bg:{schema}:{{{quote(project, safe='')}}}:".encode()
 
 
 def _window(

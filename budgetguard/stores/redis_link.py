@@ -207,7 +207,7 @@ class EvictionCheck:
         try:
             text = self._link.ask(b"INFO", b"memory")
         except StoreError as error:
-            if isinstance(error.__cause__, errors.NoPermissionError):
+            if is_forbidden(error):
                 # Its user may not ask: such servers are mostly set up by somebody who knows.
                 self._ask_at = math.inf
                 return None
@@ -222,6 +222,11 @@ class EvictionCheck:
             f"(maxmemory-policy {policy}): set maxmemory-policy noeviction, "
             "or give budgetguard a server of its own"
         )
+
+
+def is_forbidden(error: StoreError) -> bool:
+    """Return whether a server refused a command because its user may not run it."""
+    return isinstance(error.__cause__, errors.NoPermissionError)
 
 
 def _connected(

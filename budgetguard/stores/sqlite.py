@@ -19,12 +19,11 @@ from typing import Final, TypeVar
 from diskcache.core import DBNAME
 
 from budgetguard.core.accounts import Balance
-from budgetguard.core.learning import Observations
-from budgetguard.core.rows import AccountRow, Export, HoldRow, Stored
-from budgetguard.core.windows import Clock, Milliseconds
+from budgetguard.core.inside import store_verbs
+from budgetguard.core.windows import Clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import sqlite_tables as tables
-from budgetguard.stores.embedded import EmbeddedStore, OpenRows
+from budgetguard.stores.embedded import EmbeddedStore, StoredRows
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.sqlite_file import (
@@ -46,10 +45,9 @@ _T = TypeVar("_T")
 _SWEEP_EVERY: Final = 512
 _LOOK_EVERY: Final = 0.001
 """Seconds for which a database is taken to be where it was: each look costs a sixth of a verb."""
-_LAST: Final = b""
-"""Comes after every text, as SQLite sorts."""
 
 
+@store_verbs
 class DiskStore(EmbeddedStore):
     """One project's rows in a diskcache folder.
 
@@ -102,30 +100,6 @@ class DiskStore(EmbeddedStore):
                 raise
         return self._write(lambda rows: rows.drop_account(account))
 
-    def observations(self, model: str) -> Observations:
-        with self._reading() as rows:
-            return rows.load_observations(model)
-
-    def projects(self, account: str | None = None) -> Iterator[str]:
-        with self._reading() as rows:
-            found = rows.projects(account)
-        yield from found
-
-    def frozen(self) -> str | None:
-        with self._reading() as rows:
-            return rows.frozen
-
-    def export(self) -> Export:
-        with self._reading():
-            number = self._number
-        return Export(self._clock(), self._exported(number))
-
-    def _exported(self, project: int) -> Iterator[Stored]:
-        # On a connection of its own, since all of it is one state of the store: one long transaction.
-        with self._apart() as con:
-            con.execute("BEGIN")
-            yield from TableRows(con.execute, project, 0, RowCache()).exported()
-
     def close(self) -> None:
         if _is_owned(self._lock):
             # A signal handler must not take the connection from the verb that it interrupts: the next does.
@@ -134,7 +108,7 @@ class DiskStore(EmbeddedStore):
         with self._lock:
             self._let_go()
 
-    def _run(self, work: Callable[[OpenRows], _T], *, even_frozen: bool = False) -> _T:
+    def _run(self, work: Callable[[StoredRows], _T], *, even_frozen: bool = False) -> _T:
         return self._write(work, even_frozen=even_frozen)
 
     def _write(self, work: Callable[[TableRows], _T], *, even_frozen: bool = False) -> _T:
@@ -156,9 +130,8 @@ class DiskStore(EmbeddedStore):
     def _reading(self, doing: str = "read") -> Iterator[TableRows]:
         """See one state of the store throughout; waits for nobody."""
         if self._is_nested():
-            with self._apart() as con:
-                con.execute("BEGIN")
-                yield TableRows(con.execute, self._number, self._clock(), RowCache())
+            with self._apart() as rows:
+                yield rows
             return
         if _is_owned(self._lock):
             raise nested(public_url(self.url))
@@ -175,61 +148,18 @@ class DiskStore(EmbeddedStore):
         return _is_owned(self._lock) and self._file is not None
 
     @contextmanager
-    def _apart(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection of its own: what the verb that was interrupted has written is not committed."""
+    def _snapshot(self) -> Iterator[TableRows]:
+        with self._reading():
+            pass  # so that the project's number is known
+        with self._apart() as rows:
+            yield rows
+
+    @contextmanager
+    def _apart(self) -> Iterator[TableRows]:
+        """Read over a connection of its own, which sees nothing of an interrupted verb."""
         with self._explained("read"), closing(connect(self._folder, self._timeout)) as con:
-            yield con
-
-    def _find_answer(self, request_id: str) -> str | None:
-        with self._reading() as rows:
-            return rows.load_answer(request_id)
-
-    def _peek(self, account: str) -> AccountRow | None:
-        with self._reading() as rows:
-            return rows.peek_account(account)
-
-    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
-        end = _after(prefix) if prefix else _LAST
-        after: str | None = None
-        malformed: list[MalformedAccount] = []
-        while True:
-            with self._reading() as rows:
-                page = rows.page_of_accounts(prefix, end, after)
-            for name, row in page:
-                if isinstance(row, MalformedAccount):
-                    malformed.append(row)
-                else:
-                    yield name, row
-            if len(page) < tables.PAGE:
-                break
-            after = page[-1][0]
-        # The others are listed all the same; but a list that lacks some must not pass for a whole one.
-        with self._explained("read"):
-            for error in malformed:
-                raise error
-
-    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
-        start, end = f"{since:012x}", _LAST if until is None else f"{until:012x}"
-        after: str | None = None
-        while True:
-            with self._reading() as rows:
-                page = rows.page_of_holds(start, end, after)
-            yield from page
-            if len(page) < tables.PAGE:
-                return
-            after = page[-1][0]
-
-    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
-        after = ""
-        while True:
-            with self._reading() as rows:
-                page = rows.page_of_open(account, after)
-            for hold_id, row in page:
-                if account is None or account in row["accounts"]:
-                    yield hold_id, row
-            if len(page) < tables.PAGE:
-                return
-            after = page[-1][0]
+            con.execute("BEGIN")
+            yield TableRows(con.execute, self._number, self._clock(), RowCache())
 
     def _enter(self, doing: str) -> sqlite3.Connection:
         """Let one verb at a time have the connection; it waits for the timeout at most.
@@ -350,7 +280,3 @@ def _find_project(con: sqlite3.Connection, project: str) -> int:
 def _project_number(con: sqlite3.Connection, project: str) -> int:
     con.execute(tables.ADD_PROJECT, (project,))  # another process may be faster
     return _find_project(con, project)
-
-
-def _after(prefix: str) -> str:
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

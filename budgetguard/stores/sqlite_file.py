@@ -28,7 +28,7 @@ DEFAULT_LOCK_TIMEOUT: Final = 60.0
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 5
+_SCHEMA: Final = 6
 
 # Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
 _PAGE_SIZE: Final = 2_048

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_SUM
-from budgetguard.core.rows import (
-    NEVER,
-    AccountRow,
-    HoldRow,
-    Stored,
-    StoredAccount,
-    StoredHold,
-    StoredObservations,
-    StoredSwept,
-    copy_account,
-    copy_hold,
-)
+from budgetguard.core.rows import AccountRow, HoldRow, copy_account, copy_hold
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores import sqlite_tables as tables
 from budgetguard.stores.sqlite_tables import (
@@ -41,6 +30,8 @@ from budgetguard.stores.sqlite_tables import (
 
 _REMEMBERED: Final = 8_192
 """Accounts, and open holds, of which rows are remembered."""
+_LAST: Final = b""
+"""Comes after every text, as SQLite sorts."""
 
 
 class RowCache:
@@ -144,13 +135,9 @@ class TableRows:
         if name in cached:
             row = cached[name]
         else:
-            row = cached[name] = self.peek_account(name)
+            found = self._execute(tables.LOAD_ACCOUNT, (self._project, name)).fetchone()
+            row = cached[name] = None if found is None else account_in(name, found)
         return None if row is None else copy_account(row)
-
-    def peek_account(self, name: str) -> AccountRow | None:
-        """Return an account's row as it is stored."""
-        found = self._execute(tables.LOAD_ACCOUNT, (self._project, name)).fetchone()
-        return None if found is None else account_in(name, found)
 
     def save_account(self, name: str, row: AccountRow) -> None:
         cached, key = self._cache.accounts, (self._project, name)
@@ -247,32 +234,37 @@ class TableRows:
     def save_observations(self, model: str, counts: Observations) -> None:
         self._execute(tables.SAVE_OBSERVED, (self._project, text_out(model), counts_out(counts)))
 
-    def page_of_accounts(
-        self, start: str, end: str | bytes, after: str | None
-    ) -> list[tuple[str, AccountRow | MalformedAccount]]:
-        """Return up to a page of accounts, start <= name < end, by name, after one of them."""
-        statement = tables.FIRST_PAGE_OF_ACCOUNTS if after is None else tables.NEXT_PAGE_OF_ACCOUNTS
-        page: list[tuple[str, AccountRow | MalformedAccount]] = []
-        for name, *values in self._execute(statement, (self._project, after or start, end)):
+    def page_of_accounts(self, start: str, end: str | None) -> list[tuple[str, AccountRow | Exception]]:
+        page: list[tuple[str, AccountRow | Exception]] = []
+        span = (start, _LAST if end is None else end)
+        for name, *values in self._execute(tables.PAGE_OF_ACCOUNTS, (self._project, *span)):
             try:
                 page.append((name, account_in(name, tuple(values))))
             except MalformedAccount as error:
                 page.append((name, error))
         return page
 
-    def page_of_holds(self, start: str, end: str | bytes, after: str | None) -> list[tuple[str, HoldRow]]:
-        """Return up to a page of holds, start <= id < end, in order of their ids, after one of them."""
-        statement = tables.FIRST_PAGE_OF_HOLDS if after is None else tables.NEXT_PAGE_OF_HOLDS
-        span = (self._project, after or start, end)
-        found = self._execute(statement, (*span, *span))
+    def page_of_holds(self, start: str, end: str | None) -> list[tuple[str, HoldRow]]:
+        span = (self._project, start, _LAST if end is None else end)
+        found = self._execute(tables.PAGE_OF_HOLDS, (*span, *span))
         return [(row[0], hold_in(row[0], row[1:])) for row in found]
 
-    def page_of_open(self, account: str | None, after: str) -> list[tuple[str, HoldRow]]:
-        """Return up to a page of open holds, of an account or of any, in order of their ids, after one."""
+    def page_of_open(self, start: str, account: str | None) -> list[tuple[str, HoldRow]]:
         # Every hold that is on an account has the colon between that account's name and its window.
         named = ":" if account is None else f"{quoted(account)}:"
-        found = self._execute(tables.PAGE_OF_OPEN, (self._project, named, after))
+        found = self._execute(tables.PAGE_OF_OPEN, (self._project, named, start))
         return [(row[0], hold_in(row[0], row[1:])) for row in found]
+
+    def answers_between(self, first: str, last: str) -> Mapping[str, list[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for hold_id, request_id in self._execute(tables.ANSWERS_BETWEEN, (self._project, first, last)):
+            found[hold_id].append(text_in(request_id, f"answer of hold {hold_id!r}"))
+        return found
+
+    def list_observations(self) -> list[tuple[str, Observations]]:
+        found = self._execute(tables.LIST_OBSERVED, (self._project,)).fetchall()
+        models = [(text_in(model, "observation"), counts) for model, counts in found]
+        return [(model, counts_in(counts, f"observation {model!r}")) for model, counts in models]
 
     def sweep(self, horizon: Milliseconds) -> None:
         """Delete some of what ended, or was used last, before the horizon; few enough to delay no call."""
@@ -289,51 +281,8 @@ class TableRows:
         self._cache.clear()
 
     def projects(self, account: str | None) -> list[str]:
-        """Return the projects of the database that have an account, or just this account, by name."""
         if account is None:
             found = self._execute(tables.LIST_PROJECTS).fetchall()
         else:
             found = self._execute(tables.LIST_PROJECTS_WITH, (account,)).fetchall()
         return [name for (name,) in found]
-
-    def exported(self) -> Iterator[Stored]:
-        """Yield all that is stored: see `base.Transfer.export`.
-
-        Raises:
-            sqlite3.Error: it cannot be read, or is not what this wrote.
-        """
-        yield from self._exported_holds()
-        yield from self._exported_accounts()
-        for stored, counts in self._execute(tables.LIST_OBSERVED, (self._project,)):
-            model = text_in(stored, "observation")
-            yield StoredObservations(model, counts_in(counts, f"observation {model!r}"))
-        if self.swept_to:
-            yield StoredSwept(self.swept_to)
-
-    def _exported_holds(self) -> Iterator[Stored]:
-        after: str | None = None
-        while page := self.page_of_holds("", b"", after):
-            answers: dict[str, list[str]] = defaultdict(list)
-            ids = (self._project, page[0][0], page[-1][0])
-            for hold_id, request_id in self._execute(tables.ANSWERS_OF_PAGE, ids):
-                answers[hold_id].append(text_in(request_id, f"answer of hold {hold_id!r}"))
-            for hold_id, row in page:
-                yield StoredHold(hold_id, row, tuple(answers.get(hold_id, ())))
-            after = page[-1][0]
-
-    def _exported_accounts(self) -> Iterator[Stored]:
-        # All at once, since to look for those of each account would be to read all of them for each. They are
-        # the calls that are under way.
-        open_holds: dict[str, dict[str, Milliseconds]] = defaultdict(dict)
-        for hold_id, expires, accounts in self._execute(tables.OPEN_HOLDS, (self._project,)):
-            for name in counts_in(accounts, f"of hold {hold_id!r}"):
-                open_holds[name][hold_id] = expires
-        after: str | None = None
-        while page := self.page_of_accounts("", b"", after):
-            for name, row in page:
-                if isinstance(row, MalformedAccount):
-                    raise row
-                listed = open_holds.get(name, {})
-                row["due"] = min(listed.values(), default=NEVER)
-                yield StoredAccount(name, row, listed)
-            after = page[-1][0]

@@ -15,8 +15,8 @@ from operator import itemgetter
 from typing import Any, Final
 
 from budgetguard.core.rows import AccountRow, HoldRow
+from budgetguard.stores.embedded import PAGE
 
-PAGE: Final = 500
 SWEEP_AT_MOST: Final = 2_000
 
 _INTEGER: Final = ("integer",)
@@ -136,12 +136,10 @@ MEND_ACCOUNT: Final = (
     "opened = ?, due = 0 WHERE project = ? AND name = ?"
 )
 REMOVE_ACCOUNT: Final = "DELETE FROM account WHERE project = ? AND name = ?"
-_PAGE_OF_ACCOUNTS = (
+PAGE_OF_ACCOUNTS: Final = (
     f"SELECT name, {_list(_ACCOUNT)} FROM account "
-    f"WHERE project = ? AND name {{}} ? AND name < ? ORDER BY name LIMIT {PAGE}"
+    f"WHERE project = ? AND name >= ? AND name < ? ORDER BY name LIMIT {PAGE}"
 )
-FIRST_PAGE_OF_ACCOUNTS: Final = _PAGE_OF_ACCOUNTS.format(">=")
-NEXT_PAGE_OF_ACCOUNTS: Final = _PAGE_OF_ACCOUNTS.format(">")
 IDLE_ACCOUNTS: Final = (
     "SELECT name FROM account WHERE ephemeral = 1 AND project = ? AND created < ? AND updated < ? "
     f"AND opened = 0 LIMIT {SWEEP_AT_MOST}"
@@ -149,11 +147,10 @@ IDLE_ACCOUNTS: Final = (
 
 _HOLDS = f"SELECT id, {_list(_HOLD)}, {_list(_END)} FROM hold WHERE project = ?"
 LOAD_HOLD: Final = f"{_HOLDS} AND open IN (0, 1) AND id = ?"
-_PAGE_OF_HOLDS = " UNION ALL ".join(
-    f"{_HOLDS} AND open = {open_} AND id {{0}} ? AND id < ?" for open_ in (0, 1)
+PAGE_OF_HOLDS: Final = (
+    " UNION ALL ".join(f"{_HOLDS} AND open = {open_} AND id >= ? AND id < ?" for open_ in (0, 1))
+    + f" ORDER BY id LIMIT {PAGE}"
 )
-FIRST_PAGE_OF_HOLDS: Final = f"{_PAGE_OF_HOLDS.format('>=')} ORDER BY id LIMIT {PAGE}"
-NEXT_PAGE_OF_HOLDS: Final = f"{_PAGE_OF_HOLDS.format('>')} ORDER BY id LIMIT {PAGE}"
 INSERT_OPEN_HOLD: Final = (
     f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, request_id) "
     f"VALUES (?, 1, ?, {_marks(_HOLD)}, ?)"
@@ -166,9 +163,10 @@ END_HOLD: Final = f"UPDATE hold SET open = 0, {_sets(_END)} WHERE project = ? AN
 CHANGE_OPEN_HOLD: Final = (
     "UPDATE hold SET accounts = ?, request_id = ? WHERE project = ? AND open = 1 AND id = ?"
 )
-OPEN_HOLDS: Final = "SELECT id, expires, accounts FROM hold WHERE project = ? AND open = 1"
-OPEN_OF_ACCOUNT: Final = f"{OPEN_HOLDS} AND instr(accounts, ?)"
-PAGE_OF_OPEN: Final = f"{_HOLDS} AND open = 1 AND instr(accounts, ?) AND id > ? ORDER BY id LIMIT {PAGE}"
+OPEN_OF_ACCOUNT: Final = (
+    "SELECT id, expires, accounts FROM hold WHERE project = ? AND open = 1 AND instr(accounts, ?)"
+)
+PAGE_OF_OPEN: Final = f"{_HOLDS} AND open = 1 AND instr(accounts, ?) AND id >= ? ORDER BY id LIMIT {PAGE}"
 # A hold's id begins with when it was made, which is before it ended.
 SWEPT_HOLDS: Final = (
     "SELECT id FROM hold WHERE project = ? AND open = 0 AND id < ? AND ended < ? "
@@ -181,7 +179,7 @@ SWEEP_OPEN_ON_NOTHING: Final = (
 
 LOAD_ANSWER: Final = "SELECT hold FROM answer WHERE project = ? AND request_id = ?"
 SAVE_ANSWER: Final = "INSERT OR REPLACE INTO answer (project, request_id, hold) VALUES (?, ?, ?)"
-ANSWERS_OF_PAGE: Final = (
+ANSWERS_BETWEEN: Final = (
     "SELECT hold, request_id FROM answer INDEXED BY answer_hold "
     "WHERE project = ? AND hold >= ? AND hold <= ? ORDER BY hold, request_id"
 )
@@ -203,22 +201,19 @@ STATEMENTS: Final = {
     "load account": LOAD_ACCOUNT,
     "update standing": UPDATE_STANDING,
     "remove account": REMOVE_ACCOUNT,
-    "first page of accounts": FIRST_PAGE_OF_ACCOUNTS,
-    "next page of accounts": NEXT_PAGE_OF_ACCOUNTS,
+    "page of accounts": PAGE_OF_ACCOUNTS,
     "idle accounts": IDLE_ACCOUNTS,
     "load hold": LOAD_HOLD,
     "end hold": END_HOLD,
     "change open hold": CHANGE_OPEN_HOLD,
-    "first page of holds": FIRST_PAGE_OF_HOLDS,
-    "next page of holds": NEXT_PAGE_OF_HOLDS,
-    "open holds": OPEN_HOLDS,
+    "page of holds": PAGE_OF_HOLDS,
     "open of account": OPEN_OF_ACCOUNT,
     "page of open": PAGE_OF_OPEN,
     "swept holds": SWEPT_HOLDS,
     "sweep hold": SWEEP_HOLD,
     "sweep open on nothing": SWEEP_OPEN_ON_NOTHING,
     "load answer": LOAD_ANSWER,
-    "answers of page": ANSWERS_OF_PAGE,
+    "answers between": ANSWERS_BETWEEN,
     "sweep answers": SWEEP_ANSWERS,
     "load observed": LOAD_OBSERVED,
     "load project": LOAD_PROJECT,

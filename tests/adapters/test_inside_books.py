@@ -11,11 +11,11 @@ import pytest
 from budgetguard.core.inside import inside, store_verbs
 from budgetguard.engine.background import background
 from budgetguard.events import Held
-from budgetguard.stores.disk import DiskStore
 from budgetguard.stores.hosted import HostedStore
 from budgetguard.stores.memory import MemoryStore
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.stores.redis import RedisStore
+from budgetguard.stores.sqlite import DiskStore
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 

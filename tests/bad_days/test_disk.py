@@ -30,7 +30,7 @@ from budgetguard.core.usage import Usage
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store
-from budgetguard.stores.sqlite import DiskStore, writing
+from budgetguard.stores.sqlite import DiskStore
 from budgetguard.stores.sqlite_file import PlainDisk
 from budgetguard.stores.sqlite_tables import STATEMENTS
 from budgetguard.testing.clock import FakeClock
@@ -104,7 +104,7 @@ def test_a_folder_that_may_not_be_written_is_a_store_error_that_says_so(folder: 
         """
         import os, sys
         from budgetguard.errors import StoreError
-        from budgetguard.stores import disk, open_store
+        from budgetguard.stores import open_store
         if os.getuid() == 0:
             os.setgid(65534)
             os.setuid(65534)
@@ -724,9 +724,7 @@ def test_reserving_and_settling_touches_no_more_of_a_store_with_many_users(tmp_p
         store = opened(tmp_path / str(users))
         assert isinstance(store, DiskStore)
         row = new_account(Budget(10**9), 0)
-        with store._transaction() as rows:
-            for i in range(users):
-                rows.save_account(f"user:{i}", row)
+        store._run(lambda rows: [rows.save_account(f"user:{i}", row) for i in range(users)])
 
         def verbs() -> None:
             spend(store, 1)
@@ -957,7 +955,7 @@ def test_another_users_store_says_whose_it_is(folder: Path) -> None:
         """
         import os, sys
         from budgetguard.errors import StoreError
-        from budgetguard.stores import disk, open_store
+        from budgetguard.stores import open_store
         os.setgid(65534)
         os.setuid(65534)
         try:
@@ -971,18 +969,12 @@ def test_another_users_store_says_whose_it_is(folder: Path) -> None:
 
 
 def test_a_transaction_that_sqlite_has_ended_by_itself_does_not_hide_why(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as con:
-        # A full disk does so; then there is nothing to roll back, which SQLite calls an error.
-        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"), writing(con):
-            con.execute("INSERT OR ROLLBACK INTO project (name) VALUES ('p')")
-        assert not con.in_transaction
-
-
-def test_a_store_of_an_older_version_is_brought_up_to_date(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / "cache.db")) as con:
-        con.execute("ALTER TABLE project DROP COLUMN swept")
-        con.commit()
     store = opened(folder)
+    assert isinstance(store, DiskStore)
+    # A full disk does so; then there is nothing to roll back, which SQLite calls an error.
+    statement = "INSERT OR ROLLBACK INTO project (name) VALUES ('p')"
+    with pytest.raises(StoreError, match="UNIQUE"):
+        store._run(lambda rows: rows._execute(statement))  # type: ignore[attr-defined]  # of TableRows
+    assert not connection(store).in_transaction
     spend(store, 5)
-    assert spent(store) == 10
     store.close()

@@ -116,7 +116,7 @@ def test_a_change_by_hand_is_found_in_redis(
     url = new_url("redis")
     store = opened(url, clock)
     with redis.Redis.from_url(url) as client:
-        client.eval(f"local P = KEYS[1] {change}", 1, "bg:1:{p}:")
+        client.eval(f"local P = KEYS[1] {change}", 1, "bg:2:{p}:")
     assert found(store) == differences
     store.close()
 

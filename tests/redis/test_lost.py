@@ -18,7 +18,7 @@ from .conftest import Start
 from .helpers import USER, budget, granted, make_hold, money, settled
 
 PROJECT = "project:p"
-KEYS = "bg:1:{p}:"
+KEYS = "bg:2:{p}:"
 
 
 def call(amount: int = 1) -> Hold:
