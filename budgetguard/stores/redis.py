@@ -390,9 +390,9 @@ class RedisStore:
             raise
         if found:
             raise StoreError(
-                f"project {self.project!r} at {self._link.target} has schema {SCHEMA - 1}, and this budgetguard "
-                f"knows {SCHEMA}: use the budgetguard that made it, or name another database or project, or "
-                f"delete the keys that begin with {older.decode()}; nothing was changed"
+                f"project {self.project!r} at {self._link.target} has schema {SCHEMA - 1}, and this "
+                f"budgetguard knows {SCHEMA}: use the budgetguard that made it, or name another database or "
+                f"project, or delete the keys that begin with {older.decode()}; nothing was changed"
             )
 
     def _see(self, charges: Sequence[Charge]) -> None:

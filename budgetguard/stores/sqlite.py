@@ -73,7 +73,6 @@ class DiskStore(EmbeddedStore):
         self._close_after = False
         self._since_sweep = 0
         self._file: StoreFile | None = None
-        self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._look_at = 0.0
         self._waits = self._timeout
@@ -112,19 +111,28 @@ class DiskStore(EmbeddedStore):
         return self._write(work, even_frozen=even_frozen)
 
     def _write(self, work: Callable[[TableRows], _T], *, even_frozen: bool = False) -> _T:
-        if _is_owned(self._lock):
+        # An interrupt may come between any two instructions, and must not leave the lock taken.
+        lock = self._lock
+        if _is_owned(lock):
             raise nested(public_url(self.url))
         try:
-            rows = self._begin(self._enter("write"), even_frozen)
-            result = work(rows)
-            self._cache.commit()
-            return result
+            con = self._enter("write")
+            try:
+                rows = self._begin(con, even_frozen)
+                result = work(rows)
+                self._cache.commit()
+                return result
+            finally:
+                _roll_back(con)
         except StoreError:
             raise
         except Exception as error:
             raise StoreError(explain(error, "write", self._folder, self._timeout)) from error
         finally:
-            self._leave()
+            try:  # noqa: SIM105 - an interrupt in a `suppress` would leave the lock taken
+                lock.release()
+            except RuntimeError:  # it was never taken
+                pass
 
     @contextmanager
     def _reading(self, doing: str = "read") -> Iterator[TableRows]:
@@ -133,15 +141,25 @@ class DiskStore(EmbeddedStore):
             with self._apart() as rows:
                 yield rows
             return
-        if _is_owned(self._lock):
+        lock = self._lock
+        if _is_owned(lock):
             raise nested(public_url(self.url))
-        with self._explained(doing):
+        try:
+            con = self._enter(doing)
             try:
-                con = self._enter(doing)
                 con.execute("BEGIN")
                 yield TableRows(con.execute, self._number, self._clock(), RowCache())
             finally:
-                self._leave()
+                _roll_back(con)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(explain(error, doing, self._folder, self._timeout)) from error
+        finally:
+            try:  # noqa: SIM105 - see above
+                lock.release()
+            except RuntimeError:
+                pass
 
     def _is_nested(self) -> bool:
         """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
@@ -157,14 +175,17 @@ class DiskStore(EmbeddedStore):
     @contextmanager
     def _apart(self) -> Iterator[TableRows]:
         """Read over a connection of its own, which sees nothing of an interrupted verb."""
-        with self._explained("read"), closing(connect(self._folder, self._timeout)) as con:
-            con.execute("BEGIN")
-            yield TableRows(con.execute, self._number, self._clock(), RowCache())
+        try:
+            with closing(connect(self._folder, self._timeout)) as con:
+                con.execute("BEGIN")
+                yield TableRows(con.execute, self._number, self._clock(), RowCache())
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(explain(error, "read", self._folder, self._timeout)) from error
 
     def _enter(self, doing: str) -> sqlite3.Connection:
-        """Let one verb at a time have the connection; it waits for the timeout at most.
-
-        Whatever comes of it, `_leave` must follow.
+        """Take the lock, waiting for the timeout at most, and return the connection.
 
         Raises:
             StoreError: the lock did not come in time.
@@ -180,25 +201,13 @@ class DiskStore(EmbeddedStore):
                     "?timeout="
                 )
             waits = max(0.0, until - time.monotonic())
-        self._connection = None
-        con = self._connection = self._open(waits).connection
+        con = self._open(waits).connection
+        _roll_back(con)  # what an interrupt has left
         # SQLite waits for what is left of the time. Not for each verb: it costs a statement.
         if not 0.9 * self._waits <= waits <= 1.1 * self._waits + 0.01:
             con.execute(f"PRAGMA busy_timeout = {int(waits * 1_000)}")
             self._waits = waits
         return con
-
-    def _leave(self) -> None:
-        """Roll back what was not committed, and let the next verb have the connection."""
-        if not _is_owned(self._lock):  # it did not come in time
-            return
-        try:
-            con = self._connection
-            if con is not None and con.in_transaction:
-                with suppress(sqlite3.Error):  # what ended the transaction matters, not that it has ended
-                    con.execute("ROLLBACK")
-        finally:
-            self._lock.release()
 
     def _begin(self, con: sqlite3.Connection, even_frozen: bool) -> TableRows:
         if not self._number:
@@ -213,16 +222,6 @@ class DiskStore(EmbeddedStore):
             self._since_sweep = 0
             rows.sweep(max(0, rows.now - self.retention_ms))
         return rows
-
-    @contextmanager
-    def _explained(self, doing: str) -> Iterator[None]:
-        """Have whatever Python raises over a file that is damaged, missing or full leave as a StoreError."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(explain(error, doing, self._folder, self._timeout)) from error
 
     def _open(self, waits: float) -> StoreFile:
         if self._close_after:
@@ -269,6 +268,13 @@ class DiskStore(EmbeddedStore):
 _is_owned: Final = operator.methodcaller("_is_owned")
 
 _INHERITED: list[StoreFile] = []
+
+
+def _roll_back(con: sqlite3.Connection) -> None:
+    """End a transaction that was not committed, if there is one."""
+    if con.in_transaction:
+        with suppress(sqlite3.Error):  # what ended the transaction matters, not that it has ended
+            con.execute("ROLLBACK")
 
 
 def _find_project(con: sqlite3.Connection, project: str) -> int:

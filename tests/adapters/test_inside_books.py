@@ -47,16 +47,16 @@ def test_a_stream_that_ends_inside_a_store_does_not_enter_it_again(
         stream = client.chat.completions.create(**CHAT, stream=True)
         next(iter(stream))
         depth: list[bool] = []
-        settle = MemoryStore._transaction
+        run = MemoryStore._run
 
-        def transaction(self: Any, **more: Any) -> Any:
+        def transaction(self: Any, work: Any, **more: Any) -> Any:
             depth.append(inside.store)
             if len(depth) == 1:
                 stream.close()  # as the garbage collector would
                 assert len(depth) == 1, "the store was entered again"
-            return settle(self, **more)
+            return run(self, work, **more)
 
-        monkeypatch.setattr(MemoryStore, "_transaction", transaction)
+        monkeypatch.setattr(MemoryStore, "_run", transaction)
         books.limit(10**9)
         background.finish()
         assert depth == [True, True]
