@@ -332,16 +332,18 @@ def test_a_role_without_the_right_to_make_the_schema_is_told_what_to_run_and_wha
     owner.close()
 
 
-def test_a_schema_of_a_newer_budgetguard_is_refused_and_left_alone(url: str) -> None:
+@pytest.mark.parametrize("version", [9, 999], ids=["before the first release", "newer"])
+def test_a_schema_of_another_budgetguard_is_refused_and_left_alone(url: str, version: int) -> None:
     store = open_store(url, project="p")
     store.set_budget("user:1", Budget(100))
     store.close()
     with psycopg.connect(shared_server().url, autocommit=True) as con:
-        con.execute(f"INSERT INTO {schema_of(url)}.versions VALUES (999, now())")
-    newer = open_store(url, project="p")
-    with pytest.raises(StoreError, match="has version 999, and this budgetguard knows"):
-        newer.reserve(hold())
-    newer.close()
+        con.execute(f"INSERT INTO {schema_of(url)}.versions VALUES ({version}, now())")
+    another = open_store(url, project="p")
+    told = f"has version {version}, and this budgetguard knows 1: use the budgetguard that made it"
+    with pytest.raises(StoreError, match=told):
+        another.reserve(hold())
+    another.close()
 
 
 def test_a_database_in_an_encoding_that_cannot_hold_every_name_is_refused() -> None:
