@@ -133,7 +133,7 @@ def test_a_project_of_an_older_schema_is_refused_and_left_as_it_is(
     server: ValkeyServer, client: redis.Redis
 ) -> None:
     client.zadd("bg:1:{p}:accounts", {USER: 0})
-    with pytest.raises(StoreError, match="has schema 1, and .* knows 2: use the budgetguard that made it"):
+    with pytest.raises(StoreError, match=r"has schema 1, and .* knows 2: use the budgetguard that made it"):
         open_store(server.url, project="p")
     assert client.keys() == [b"bg:1:{p}:accounts"]
     budget(open_store(server.url, project="q"), 100)
