@@ -159,7 +159,7 @@ def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
 
 
 def attach(rows: Rows, hold_id: str, request_id: str) -> bool:
-    """Note which answer of the provider's a hold waits for; a later note replaces it.
+    """Store which answer of the provider's a hold waits for, in place of an earlier one.
 
     Returns whether there was such a hold, neither settled nor voided; else nothing has changed.
     """
@@ -399,7 +399,7 @@ def _clear_spend(row: AccountRow) -> None:
 
 
 def _cross(name: str, account: AccountRow, limit: Nanos, thresholds: Iterable[int]) -> list[Crossing]:
-    """Note and return the thresholds that an account has reached first."""
+    """Store and return the thresholds that an account has reached first."""
     spent, crossed = account["spent"] * 100, account["crossed"]
     reached = [percent for percent in thresholds if spent >= percent * limit and percent not in crossed]
     crossed += reached

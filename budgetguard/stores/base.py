@@ -57,7 +57,7 @@ class LedgerVerbs(Protocol):
         """Book what a call cost, once per hold id; state `voided` books nothing."""
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        """Note which of the provider's answers a hold waits for, so that others can settle it.
+        """Store which of the provider's answers a hold waits for, so that others can settle it.
 
         Returns whether there is such a hold, neither settled nor voided; else nothing has changed.
         """

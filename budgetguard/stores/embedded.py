@@ -142,15 +142,15 @@ class EmbeddedStore(ABC):
         return None if row is None else self._present(account, row)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        return self._told(
+        return self._announced(
             self._run(lambda rows: ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral))
         )
 
     def reset(self, account: str) -> Balance | None:
-        return self._told(self._run(lambda rows: ledger.reset(rows, account, rows.now)))
+        return self._announced(self._run(lambda rows: ledger.reset(rows, account, rows.now)))
 
     def delete(self, account: str) -> bool:
-        return self._told(self._run(lambda rows: ledger.delete(rows, account, rows.now)))
+        return self._announced(self._run(lambda rows: ledger.delete(rows, account, rows.now)))
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         start, end = (f"{kind}:", f"{kind};") if kind else ("", None)
@@ -196,7 +196,7 @@ class EmbeddedStore(ABC):
                 return balance(account, row), ()
             return ledger.read(rows, account, rows.now)
 
-        return self._told(self._run(work, even_frozen=True))
+        return self._announced(self._run(work, even_frozen=True))
 
     def _present_hold(self, hold_id: str) -> HoldRow | None:
         def work(rows: StoredRows) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
@@ -204,10 +204,10 @@ class EmbeddedStore(ABC):
                 return rows.load_hold(hold_id), ()
             return ledger.present_hold(rows, hold_id, rows.now)
 
-        return self._told(self._run(work, even_frozen=True))
+        return self._announced(self._run(work, even_frozen=True))
 
-    def _told(self, found: tuple[_T, tuple[Expiry, ...]]) -> _T:
-        """Tell the hooks of the expiries that a verb has found, and return what else it has."""
+    def _announced(self, found: tuple[_T, tuple[Expiry, ...]]) -> _T:
+        """Call the hooks for the expiries that a verb has found, and return its result."""
         result, expiries = found
         for expiry in expiries:
             for hook in self._expiry_hooks:

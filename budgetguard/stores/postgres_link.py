@@ -116,7 +116,7 @@ class _Slots:
             self._free.put(None)
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Take a slot, and tell whether there was one in time (seconds)."""
+        """Take a slot, and return whether there was one in time (seconds)."""
         try:
             self._free.get(blocking, timeout)
         except Empty:
@@ -124,7 +124,7 @@ class _Slots:
         return True
 
     def release(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self._free.put(None)
 
 

@@ -299,7 +299,7 @@ class _ServerRoute:
         """Raise if a server just reached is not the one to write to."""
 
     def can_recover(self, error: Exception) -> bool:
-        """Note a failure that passes by itself, and return whether it does so on this route."""
+        """Remember a failure that passes by itself, and return whether it does so on this route."""
         return not isinstance(error, errors.MovedError | errors.AskError)
 
 

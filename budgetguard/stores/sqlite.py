@@ -23,7 +23,7 @@ from budgetguard.core.inside import store_verbs
 from budgetguard.core.windows import Clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import sqlite_tables as tables
-from budgetguard.stores.embedded import EmbeddedStore, StoredRows
+from budgetguard.stores.embedded import EmbeddedStore
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.sqlite_file import (
@@ -88,7 +88,7 @@ class DiskStore(EmbeddedStore):
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
-        self._write(lambda rows: rows.mend_account(account))
+        self._run(lambda rows: rows.mend_account(account))
         return super().reset(account)
 
     def delete(self, account: str) -> bool:
@@ -97,7 +97,7 @@ class DiskStore(EmbeddedStore):
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
-        return self._write(lambda rows: rows.drop_account(account))
+        return self._run(lambda rows: rows.drop_account(account))
 
     def close(self) -> None:
         if _is_owned(self._lock):
@@ -107,10 +107,7 @@ class DiskStore(EmbeddedStore):
         with self._lock:
             self._let_go()
 
-    def _run(self, work: Callable[[StoredRows], _T], *, even_frozen: bool = False) -> _T:
-        return self._write(work, even_frozen=even_frozen)
-
-    def _write(self, work: Callable[[TableRows], _T], *, even_frozen: bool = False) -> _T:
+    def _run(self, work: Callable[[TableRows], _T], *, even_frozen: bool = False) -> _T:
         # An interrupt may come between any two instructions, and must not leave the lock taken.
         lock = self._lock
         if _is_owned(lock):
@@ -162,7 +159,7 @@ class DiskStore(EmbeddedStore):
                 pass
 
     def _is_nested(self) -> bool:
-        """Tell whether this thread is in the middle of a verb, which a signal handler has interrupted."""
+        """Return whether this thread is in the middle of a verb, which a signal handler has interrupted."""
         return _is_owned(self._lock) and self._file is not None
 
     @contextmanager

@@ -181,7 +181,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
         _close_all(self._connections)
 
     def is_open(self) -> bool:
-        """Tell whether there is a connection."""
+        """Return whether there is a connection."""
         return bool(self._connections)
 
     def abandon(self) -> None:

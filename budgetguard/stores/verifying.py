@@ -1,4 +1,4 @@
-"""Add every balance up again from the records of calls, and tell where a store says otherwise.
+"""Add every balance up again from the records of calls, and find where a store says otherwise.
 
 Each record names the accounts that booked it, and the epoch of each in which they did. What an account
 has spent is the sum of the costs that were booked in its present epoch; what it holds, the sum of the
@@ -28,7 +28,7 @@ _AGAIN_WITHIN: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Tell of one number of a balance that its records do not come to.
+    """One number of a balance that its records do not come to.
 
     Attributes:
         account: whose.
@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Hold what was found.
+    """What a verification found.
 
     Attributes:
         accounts: how many were added up.
@@ -62,7 +62,7 @@ class Verification:
     partial: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        """Tell whether every balance is what its records come to."""
+        """Return whether every balance is what its records come to."""
         return not self.differences
 
 
@@ -76,7 +76,7 @@ def verify(store: Transfer) -> Verification:
     """
     export = store.export()
     horizon = export.at - store.retention_ms
-    sums = _Sums(export)
+    sums = _RecordSums(export)
     differences: list[Difference] = []
     partial: list[str] = []
     accounts = 0
@@ -126,7 +126,7 @@ class Latest:
         return before
 
 
-class _Sums:
+class _RecordSums:
     """What the records come to so far, by account and epoch, and by account and window."""
 
     def __init__(self, export: Export) -> None:
@@ -158,7 +158,7 @@ class _Sums:
                 booked.expiries += sign
 
 
-def _differences(stored: StoredAccount, row: AccountRow, sums: _Sums) -> Iterator[Difference]:
+def _differences(stored: StoredAccount, row: AccountRow, sums: _RecordSums) -> Iterator[Difference]:
     name = stored.name
     booked = sums.booked.get((name, row["epoch"]), _Booked())
     numbers: tuple[tuple[What, int, int], ...] = (

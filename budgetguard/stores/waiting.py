@@ -40,7 +40,7 @@ def take(lock: Lock, until: float) -> bool:
 
 @contextmanager
 def taken(lock: Lock) -> Iterator[None]:
-    """Hold a lock for a block, however long it takes to acquire it."""
+    """Keep a lock for a block, however long it takes to acquire it."""
     if not lock.acquire(blocking=False):
         if _is_patched():
             while not lock.acquire(blocking=False):
