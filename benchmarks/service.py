@@ -29,8 +29,8 @@ from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, n
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.stores.hosted_link import Link
-from budgetguard.stores.hosted_target import parse_url
+from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.targets import service_target
 
 PROJECT = "service"
 USERS = 1_000
@@ -137,7 +137,7 @@ def _work(url: str, what: str, threads: int, seconds: float, number: int, pipe: 
 
 
 def _healthz(url: str) -> Callable[[int], None]:
-    link = Link(parse_url(url))
+    link = HostedLink(service_target(url))
 
     def do(_user: int) -> None:
         assert link.ask("GET", "/healthz").status == 200

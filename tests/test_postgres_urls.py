@@ -13,16 +13,15 @@ import pytest
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores import open_store
-from budgetguard.stores.postgres_errors import explain
-from budgetguard.stores.postgres_link import Link
-from budgetguard.stores.postgres_target import parse_url
-from budgetguard.stores.postgres_wire import decode, encode, sql_value
+from budgetguard.stores.postgres_link import PostgresLink, explained
+from budgetguard.stores.postgres_rows import decode, encode, sql_value
+from budgetguard.stores.targets import postgres_target
 from budgetguard.stores.waiting import take
 
 
 def test_a_url_says_where_as_whom_and_how_long() -> None:
     url = "postgresql://me:s%2Fcret@db:5433/budgets?timeout=2.5&schema=mine&prepare=0&pool=3&sslmode=require"
-    target = parse_url(url)
+    target = postgres_target(url)
     assert target.parameters == {
         "user": "me",
         "password": "s/cret",
@@ -37,7 +36,7 @@ def test_a_url_says_where_as_whom_and_how_long() -> None:
 
 
 def test_what_a_url_leaves_out_has_a_default() -> None:
-    target = parse_url("postgres://db/budgets")
+    target = postgres_target("postgres://db/budgets")
     assert (target.timeout, target.schema, target.prepare, target.pool) == (5.0, "budgetguard", True, 10)
 
 
@@ -97,7 +96,7 @@ except Exception as error:
     ],
 )
 def test_an_error_of_the_driver_says_what_to_do(error: psycopg.Error, remedy: str) -> None:
-    text = explain(error, parse_url("postgresql://u:top-secret@h/d"))
+    text = explained(error, postgres_target("postgresql://u:top-secret@h/d"))
     assert text.startswith("cannot use the store at h, database d: ")
     assert remedy in text
     assert "secret" not in text
@@ -121,7 +120,7 @@ def test_lists_are_written_as_arrays_whatever_their_text_holds() -> None:
 
 def test_a_signal_handler_may_take_a_slot_while_its_thread_is_taking_one() -> None:
     """A handler runs between any two lines, as what traces them does; a lock it waits for is never let go."""
-    link = Link(parse_url("postgresql://h/d?pool=3"), lambda _: None)
+    link = PostgresLink(postgres_target("postgresql://h/d?pool=3"), lambda _: None)
     met: list[bool] = []
 
     def handle(frame: FrameType, event: str, _: object) -> object:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from budgetguard import Guard
 from budgetguard.config import Settings
 from budgetguard.errors import BudgetGuardError, ConfigurationError
-from budgetguard.stores import hosted_target, open_store, postgres_target, redis_target
+from budgetguard.stores import open_store, targets
 from budgetguard.stores.base import STORES, public_url
 from budgetguard.stores.urls import shown_url
 
@@ -81,9 +81,9 @@ FORMS = [
     "{s}://host/0&password={p}",
 ]
 PARSERS = {
-    **dict.fromkeys(redis_target.SCHEMES, redis_target.parse_url),
-    **dict.fromkeys(("postgresql", "postgres"), postgres_target.parse_url),
-    **dict.fromkeys(hosted_target.SCHEMES, hosted_target.parse_url),
+    **dict.fromkeys(targets.REDIS_SCHEMES, targets.redis_target),
+    **dict.fromkeys(targets.POSTGRES_SCHEMES, targets.postgres_target),
+    **dict.fromkeys(targets.SERVICE_SCHEMES, targets.service_target),
 }
 AROUND = ["", "/", "@", "#", "?", ":", "%", "[", " ", "&", ";", "=", "\\", "é"]
 

@@ -12,7 +12,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.rows import new_account
 from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
-from budgetguard.stores.disk import DiskStore
+from budgetguard.stores.sqlite import DiskStore
 from engines import AMOUNT, COST, LIMIT, PROJECT, Pair
 
 NAME = "disk"
@@ -28,9 +28,7 @@ def opened(users: int) -> Iterator[Pair]:
         store = open_store(f"disk://{folder}/store", project=PROJECT)
         assert isinstance(store, DiskStore)
         row = new_account(Budget(LIMIT), system_clock())
-        with store._transaction() as rows:
-            for user in range(users):
-                rows.save_account(f"user:{user}", row)
+        store._run(lambda rows: [rows.save_account(f"user:{user}", row) for user in range(users)])
 
         def floor(user: int) -> None:
             key = f"user:{user}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
-from budgetguard.stores.hosted_link import Link
-from budgetguard.stores.hosted_target import parse_url
+from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.targets import service_target
 from engines import LIMIT, PROJECT, Pair, Unavailable
 
 NAME = "hosted"
@@ -33,7 +33,7 @@ def opened(users: int) -> Iterator[Pair]:
         service = ServeProcess(beneath.url, Path(folder) / "log")
         try:
             store = open_store(service.url, project=PROJECT)
-            link = Link(parse_url(service.url))
+            link = HostedLink(service_target(service.url))
 
             def floor(_user: int) -> None:
                 for _ in range(2):

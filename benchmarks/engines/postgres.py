@@ -36,7 +36,7 @@ def opened(users: int) -> Iterator[Pair]:
         store = open_store(server.url, project=PROJECT)
         assert store.read("user:0") is None  # makes the schema
         con.execute(
-            "INSERT INTO budgetguard.core.accounts SELECT %s, 'user:' || n, %s, 0, 0, 0, 0, '{}', '{}', "
+            "INSERT INTO budgetguard.accounts SELECT %s, 'user:' || n, %s, 0, 0, 0, 0, '{}', '{}', "
             "NULL, 'UTC', 0, 0, NULL, 1, 1, 0, NULL, 0, 0, false FROM generate_series(0, %s) n",
             (PROJECT, LIMIT, users - 1),
         )

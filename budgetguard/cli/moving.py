@@ -1,4 +1,4 @@
-"""`copy`: move a project to another store, or look at it there."""
+"""`copy`: move a project to another store."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from budgetguard.cli.session import Session, new_console, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.base import Store, open_store, public_url
-from budgetguard.stores.movable import Movable
-from budgetguard.stores.moving import Copied, Progress, Sums
-from budgetguard.stores.moving import copy as copy_project
+from budgetguard.stores.base import Store, Transfer, open_store, public_url
+from budgetguard.stores.transfer import Moved, Progress, Sums, move, undo
 
 From = Annotated[str, typer.Option("--from", metavar="URL", help="The store where the project is.")]
-To = Annotated[str, typer.Option("--to", metavar="URL", help="The store where it shall be.")]
+To = Annotated[str | None, typer.Option("--to", metavar="URL", help="The store where it shall be.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,47 +28,56 @@ def register(app: typer.Typer) -> None:
 
 def copy(
     source: From,
-    target: To,
+    target: To = None,
     project: options.Project = None,
-    keep_open: Annotated[
+    take_back: Annotated[
         bool,
-        typer.Option("--keep-open", help="Only copy what there is now; the project stays where it is."),
+        typer.Option("--undo", help="Open the project again where it is, after a move was killed."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Move a project to another store, while programs still write to the first.
+    """Move a project to another store.
 
-    At the end the first store takes no more writes and says whereto the project has moved, the rest is
-    copied, and the sums of the two are compared. If they differ, the project stays. Interrupted, it can be
-    repeated. Start the programs again with the new store then, and run `budgetguard deliver`.
+    The first store takes no writes meanwhile: calls are refused, and settlements wait in the spool. At the
+    end the sums of the two are compared. If they differ, or anything fails, the project stays where it is.
+    Killed, it can be repeated, or undone. Start the programs again with the new store then, and run
+    `budgetguard deliver`.
 
     \b
     Example:
       budgetguard copy --from disk:///var/lib/app/budgets --to postgresql://db.internal/budgets
     """
-    with session(source, project, json=json) as here, opened(here, target) as there:
-        console = new_console(stderr=True)
-        with console.status("Looking at both stores ...") as status:
+    with session(source, project, json=json) as here:
+        if take_back:
+            undo(movable(here.guard.store))
+            if json:
+                here.write({"action": "undone", "project": here.guard.project})
+            else:
+                here.say(f"Opened {printable(here.place)} again.")
+            return
+        if target is None:
+            raise ConfigurationError("name the store to move the project to: --to URL")
+        with opened(here, target) as there:
+            console = new_console(stderr=True)
+            with console.status("Looking at both stores ...") as status:
 
-            def tell(progress: Progress) -> None:
-                standing = ", writes are refused" if progress.retired else ""
-                rows = count(progress.rows, "row")
-                status.update(f"{progress.step.capitalize()}, pass {progress.number}: {rows}{standing}")
+                def tell(progress: Progress) -> None:
+                    status.update(f"{progress.step.capitalize()}: {count(progress.rows, 'row')}")
 
-            done = copy_project(movable(here.guard.store), movable(there), keep_open=keep_open, tell=tell)
-        if json:
-            here.write(_object(here, there, done))
-        else:
-            _show(here, there, done)
+                done = move(movable(here.guard.store), movable(there), tell=tell)
+            if json:
+                here.write(_object(here, there, done))
+            else:
+                _show(here, there, done)
 
 
-def movable(store: Store) -> Movable:
+def movable(store: Store) -> Transfer:
     """Return a store as one whose rows can be read and written.
 
     Raises:
         ConfigurationError: it is none.
     """
-    if not isinstance(store, Movable):
+    if not isinstance(store, Transfer):
         raise ConfigurationError(
             f"{public_url(store.url)} is a service, which keeps its rows to itself: "
             "run this where the service runs, with --store URL of the store behind it"
@@ -95,25 +102,19 @@ def opened(here: Session, url: str) -> Iterator[Store]:
         store.close()
 
 
-def _show(here: Session, there: Store, done: Copied) -> None:
+def _show(here: Session, there: Store, done: Moved) -> None:
     old, new = printable(public_url(here.guard.store.url)), printable(public_url(there.url))
     project = f"project {here.guard.project!r}"
-    passes = f"{count(done.rows, 'row')} in {done.passes} pass{'' if done.passes == 1 else 'es'}"
     if done.action == "none":
         here.say(f"Nothing to do: {project} has moved to {new} before.")
-    elif done.action == "copied":
-        here.say(f"Copied {project} to {new}: {passes}. It stays at {old}; the copy takes no calls.")
     else:
         here.say(
-            f"Moved {project} to {new}: {passes}. The sums agree. "
-            f"Writes were refused for {done.stood_still:.1f} s."
+            f"Moved {project} to {new}: {count(done.rows, 'row')}. The sums agree. "
+            f"Writes were refused for {done.seconds:.1f} s."
         )
     here.console.print(new_table([text_column("There"), Column("")], _rows(done.sums)))
-    if done.action != "copied":
-        here.say(
-            f"Start the programs with BUDGETGUARD_STORE={new} now. What they could not settle meanwhile:"
-        )
-        here.say(f"  budgetguard deliver --from {old} --to {new} --project {here.guard.project}")
+    here.say(f"Start the programs with BUDGETGUARD_STORE={new} now. What they could not settle meanwhile:")
+    here.say(f"  budgetguard deliver --from {old} --to {new} --project {here.guard.project}")
 
 
 def _rows(sums: Sums) -> list[list[str]]:
@@ -128,16 +129,15 @@ def _rows(sums: Sums) -> list[list[str]]:
     ]
 
 
-def _object(here: Session, there: Store, done: Copied) -> dict[str, Any]:
+def _object(here: Session, there: Store, done: Moved) -> dict[str, Any]:
     sums = done.sums
     return {
         "action": done.action,
         "project": here.guard.project,
         "from": public_url(here.guard.store.url),
         "to": public_url(there.url),
-        "passes": done.passes,
         "rows": done.rows,
-        "refused_seconds": round(done.stood_still, 3),
+        "refused_seconds": round(done.seconds, 3),
         "accounts": sums.accounts,
         "limits": format(to_usd(sums.limit), "f"),
         "spent": format(to_usd(sums.spent), "f"),

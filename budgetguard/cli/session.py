@@ -21,7 +21,7 @@ from budgetguard.core.windows import zone
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
-from budgetguard.stores.disk import parse_url
+from budgetguard.stores.sqlite_file import parse_url
 
 _PIPE_WIDTH = 120
 

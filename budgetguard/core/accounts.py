@@ -53,7 +53,7 @@ def check_id(value: object, *, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hold a limit and a window.
+    """A limit and a window.
 
     Attributes:
         limit: Nanos; None counts what is spent and refuses nothing.
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Hold how an account stands in its present window.
+    """An account's state in its present window.
 
     The properties are for people and callers (USD as Decimal, aware datetimes); the attributes are
     what stores exchange (Nanos, milliseconds).

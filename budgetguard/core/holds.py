@@ -35,7 +35,7 @@ def derived_id(at: Milliseconds, state: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Name one account that a hold is taken from.
+    """One account that a hold is taken from.
 
     Attributes:
         account: such as `user:1234`.
@@ -54,7 +54,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Hold what is set aside for one call.
+    """Money set aside for one call.
 
     Attributes:
         id: see `new_hold_id`.
@@ -83,7 +83,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Hold how a call ended.
+    """How a call ended, and what it cost.
 
     Attributes:
         cost: Nanos to book; 0 with state `voided`.
@@ -109,7 +109,7 @@ VOID = Settlement(cost=0, state="voided", outcome="failed")
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Tell of a hold that expired: what was booked for it, on which accounts."""
+    """A hold that expired: what was booked for it, on which accounts."""
 
     hold_id: str
     accounts: tuple[str, ...]
@@ -121,7 +121,7 @@ class Expiry:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Tell of a threshold (percent of the limit) that an account reached first in its window."""
+    """A threshold (percent of the limit) that an account reached first in its window."""
 
     account: str
     threshold: int
@@ -130,7 +130,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Answer that the money is set aside.
+    """The answer that the money is set aside.
 
     Attributes:
         accounts: the charged accounts that exist.
@@ -145,7 +145,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Answer that an account has too little available; nothing changed."""
+    """The answer that an account has too little available; nothing changed."""
 
     balance: Balance
     expired: tuple[Expiry, ...] = ()
@@ -153,14 +153,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class UnknownAccount:
-    """Answer that a required account does not exist; nothing changed."""
+    """The answer that a required account does not exist; nothing changed."""
 
     account: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unlimited:
-    """Answer that none of the accounts exists, so nothing limits the call; nothing changed."""
+    """The answer that none of the accounts exists, so nothing limits the call; nothing changed."""
 
 
 Reservation: TypeAlias = Granted | Refused | UnknownAccount | Unlimited
@@ -168,7 +168,7 @@ Reservation: TypeAlias = Granted | Refused | UnknownAccount | Unlimited
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Answer what a settlement did.
+    """What a settlement did.
 
     Attributes:
         booked: Nanos booked; 0 where the hold had been settled or voided before.
@@ -187,7 +187,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
-    """Hold one hold as it stands: open, or the record of a call that ended. No text of the call.
+    """A hold as it stands: open, or the record of a call that ended. No text of the call.
 
     The properties are for people and callers (USD as Decimal, aware datetimes); the attributes are what
     stores exchange (Nanos, milliseconds).

@@ -1,4 +1,4 @@
-"""Whether a thread is in the middle of our books, as they say themselves: a flag of each thread.
+"""Whether a thread is inside our books: a flag of each thread, which the books set themselves.
 
 The garbage collector and signal handlers run anywhere, also inside a store's lock or between two halves of a
 change. What they are to finish there is left to the background.

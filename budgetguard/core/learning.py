@@ -59,7 +59,7 @@ def _upper_edge(bucket: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HiddenInput:
-    """Hold what is learned of input that is billed beyond what is counted.
+    """What is learned of input that is billed beyond what is counted.
 
     Requests of one model and one shape miss the same: what hosted tools find, or a prompt of the provider's
     own beside the tools. So tokens are learned. Where the model's own encoding is not public, what is missed

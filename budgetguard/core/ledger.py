@@ -22,7 +22,7 @@ that jumps ahead and back, which has records swept too soon, has nothing booked 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
@@ -30,7 +30,6 @@ from budgetguard.core.holds import (
     Expiry,
     Granted,
     Hold,
-    HoldState,
     Refused,
     Reservation,
     Settled,
@@ -40,7 +39,7 @@ from budgetguard.core.holds import (
 )
 from budgetguard.core.learning import MOST_MODELS, observe
 from budgetguard.core.money import MAX_SUM, Nanos, add_bounded
-from budgetguard.core.rows import AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
+from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
 from budgetguard.core.windows import Milliseconds, window_at
 
 
@@ -53,35 +52,42 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
         return Granted(tuple(prior["accounts"]), repeated=True)
     book = _Book(rows, now)
     accounts: dict[str, AccountRow] = {}
-    limits: dict[str, Nanos | None] = {}
+    pinned: dict[str, Nanos | None] = {}
     for charge in hold.charges:
-        row = accounts.get(charge.account) or book.account(charge.account)
-        if row is None and charge.budget is not None:
-            row = new_account(charge.budget, now, ephemeral=charge.ephemeral)
-        elif row is not None and charge.pinned and charge.budget is not None:
-            limits[charge.account] = charge.budget.limit
+        name, budget = charge.account, charge.budget
+        row = accounts.get(name) or book.account(name)
+        if row is None and budget is not None:
+            row = new_account(budget, now, ephemeral=charge.ephemeral)
+        elif row is not None and charge.pinned and budget is not None:
+            pinned[name] = budget.limit
         if row is not None:
-            accounts[charge.account] = row
+            accounts[name] = row
         elif charge.required:
-            return UnknownAccount(charge.account)
+            return UnknownAccount(name)
     if not accounts:
         return Unlimited()
-    # Copies, made when nothing more is loaded: a refusal must not keep a limit that it pinned.
-    accounts |= {name: {**accounts[name], "limit": limit} for name, limit in limits.items()}
+    amount = hold.amount
     for name, row in accounts.items():
-        limit = MAX_SUM if row["limit"] is None else min(row["limit"], MAX_SUM)
-        if hold.amount and row["spent"] + row["held"] + hold.amount > limit:
+        limit = pinned.get(name, row["limit"])
+        limit = MAX_SUM if limit is None or limit > MAX_SUM else limit
+        if amount and row["spent"] + row["held"] + amount > limit:
             book.save()  # what time alone brought about: windows that ended, holds that expired
             return Refused(balance(name, {**row, "limit": limit}), tuple(book.expiries))
     expires = now + hold.ttl
+    windows: dict[str, int] = {}
     for name, row in accounts.items():
-        row["held"] += hold.amount
-        row["open"][hold.id] = expires
+        if name in pinned:
+            row["limit"] = pinned[name]
+        row["held"] += amount
+        row["opened"] += 1
+        if expires < row["due"]:
+            row["due"] = expires
         row["updated"] = now
-        book.put_account(name, row)
-    book.put_hold(hold.id, _hold_row(hold, "held", {n: r["window"] for n, r in accounts.items()}, expires))
+        windows[name] = row["window"]
+        book.changed[name] = row
+    book.changed_holds[hold.id] = _hold_row(hold, windows, expires)
     book.save()
-    return Granted(tuple(accounts), expired=tuple(book.expiries))
+    return Granted(tuple(windows), expired=tuple(book.expiries))
 
 
 def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Settled | UnknownAccount:
@@ -93,6 +99,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     """
     book = _Book(rows, now, sparing=hold.id)
     row = book.hold(hold.id)
+    is_new = row is None
     if row is None:
         if hold.id <= rows.swept_to:
             return Settled(booked=0, repeated=True)
@@ -101,41 +108,46 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
             account = book.account(charge.account)
             if account is None and charge.budget is not None:
                 account = new_account(charge.budget, now, ephemeral=charge.ephemeral)
-                book.put_account(charge.account, account)
+                book.accounts[charge.account] = account
             if account is not None:
                 windows[charge.account] = account["window"]
             elif charge.required:
                 return UnknownAccount(charge.account)
-        row = _hold_row(hold, "held", windows, now + hold.ttl)
+        row = _hold_row(hold, windows, now + hold.ttl)
     if row["state"] in ("settled", "voided"):
         return Settled(booked=0, repeated=True)
     late = row["state"] == "expired"
+    cost, model = settlement.cost, row["model"]
     crossings: list[Crossing] = []
     for name, window in row["accounts"].items():
         account = book.account(name)
         if account is None:
             continue
-        _release(account, hold.id, row, window)
+        if not late and not is_new:
+            _release(account, row, window)
         if account["window"] == window:
             if late and row["epochs"].get(name) == account["epoch"]:
-                _book_cost(account, row["model"], -row["on_expiry"])
+                _book_cost(account, model, -row["on_expiry"])
                 account["expired"] = add_bounded(account["expired"], -row["on_expiry"])
                 account["expiries"] -= 1
-            _book_cost(account, row["model"], settlement.cost)
+            if cost:
+                _book_cost(account, model, cost)
             row["epochs"][name] = account["epoch"]
-            crossings += _cross(name, account, settlement.thresholds)
+            if settlement.thresholds and account["limit"]:
+                crossings += _cross(name, account, account["limit"], settlement.thresholds)
         account["updated"] = now
-        book.put_account(name, account)
+        book.changed[name] = account
     row["state"] = settlement.state
-    row["cost"] = settlement.cost
+    row["cost"] = cost
     row["ended"] = now
     row["outcome"] = settlement.outcome
     row["request_id"] = settlement.request_id or row["request_id"]
     row["usage"] = dict(settlement.usage.units) if settlement.usage else {}
-    book.put_hold(hold.id, row)
+    book.changed_holds[hold.id] = row
     book.save()
-    learn(rows, settlement.observed)
-    return Settled(settlement.cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
+    if settlement.observed:
+        learn(rows, settlement.observed)
+    return Settled(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
 
 
 def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
@@ -147,7 +159,7 @@ def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
 
 
 def attach(rows: Rows, hold_id: str, request_id: str) -> bool:
-    """Note which answer of the provider's a hold waits for; a later note replaces it.
+    """Store which answer of the provider's a hold waits for, in place of an earlier one.
 
     Returns whether there was such a hold, neither settled nor voided; else nothing has changed.
     """
@@ -182,7 +194,7 @@ def set_budget(
         row["anchor"] = anchor
         row["start"], row["end"] = window.start, window.end
         row["updated"] = now
-    book.put_account(name, row)
+    book.changed[name] = row
     book.save()
     return balance(name, row), tuple(book.expiries)
 
@@ -198,7 +210,7 @@ def reset(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tup
         return None, ()
     _clear_spend(row)
     row["updated"] = now
-    book.put_account(name, row)
+    book.changed[name] = row
     book.save()
     return balance(name, row), tuple(book.expiries)
 
@@ -212,11 +224,11 @@ def delete(rows: Rows, name: str, now: Milliseconds) -> tuple[bool, tuple[Expiry
     row = book.account(name)
     if row is None:
         return False, ()
-    for hold_id in row["open"]:
+    for hold_id in rows.open_holds(name):
         hold = book.hold(hold_id)
-        if hold is not None:
-            hold["accounts"].pop(name, None)
-            book.put_hold(hold_id, hold)
+        if hold is not None and hold["state"] == "held":  # it may have expired just now
+            del hold["accounts"][name]
+            book.changed_holds[hold_id] = hold
     book.save()
     rows.remove_account(name)
     return True, tuple(book.expiries)
@@ -244,49 +256,51 @@ def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tupl
 
 
 class _Book:
-    """The rows that one verb has touched, brought up to the present as they are loaded."""
+    """The rows that one verb has touched, brought up to the present as they are loaded.
+
+    Attributes:
+        accounts: those loaded or made, None where there is none.
+        changed, changed_holds: the rows that `save` stores.
+        expiries: holds found expired on the way.
+    """
+
+    __slots__ = ("_current", "_holds", "_now", "_rows", "_sparing", "accounts", "changed", "changed_holds",
+                 "expiries")  # fmt: skip
 
     def __init__(self, rows: Rows, now: Milliseconds, *, sparing: str | None = None) -> None:
         self._rows = rows
         self._now = now
         self._sparing = sparing  # the hold being settled must not expire under its own settlement
-        self._accounts: dict[str, AccountRow | None] = {}
         self._current: set[str] = set()
         self._holds: dict[str, HoldRow | None] = {}
-        self._dirty_accounts: dict[str, AccountRow] = {}
-        self._dirty_holds: dict[str, HoldRow] = {}
+        self.accounts: dict[str, AccountRow | None] = {}
+        self.changed: dict[str, AccountRow] = {}
+        self.changed_holds: dict[str, HoldRow] = {}
         self.expiries: list[Expiry] = []
 
     def account(self, name: str) -> AccountRow | None:
-        row = self._stored(name)
+        row = self.accounts[name] if name in self.accounts else self._load(name)
         if row is not None and name not in self._current:
             self._current.add(name)
             if is_due(row, self._now):
-                self._expire_due(row)
+                self._expire_due(name, row)
                 self._roll(row)
-                self._dirty_accounts[name] = row
+                self.changed[name] = row
         return row
 
-    def _stored(self, name: str) -> AccountRow | None:
-        if name not in self._accounts:
-            self._accounts[name] = self._rows.load_account(name)
-        return self._accounts[name]
+    def _load(self, name: str) -> AccountRow | None:
+        row = self.accounts[name] = self._rows.load_account(name)
+        return row
 
     def hold(self, hold_id: str) -> HoldRow | None:
         if hold_id not in self._holds:
             self._holds[hold_id] = self._rows.load_hold(hold_id)
         return self._holds[hold_id]
 
-    def put_account(self, name: str, row: AccountRow) -> None:
-        self._accounts[name] = self._dirty_accounts[name] = row
-
-    def put_hold(self, hold_id: str, row: HoldRow) -> None:
-        self._holds[hold_id] = self._dirty_holds[hold_id] = row
-
     def save(self) -> None:
-        for name, account in self._dirty_accounts.items():
+        for name, account in self.changed.items():
             self._rows.save_account(name, account)
-        for hold_id, hold in self._dirty_holds.items():
+        for hold_id, hold in self.changed_holds.items():
             self._rows.save_hold(hold_id, hold)
 
     def _roll(self, row: AccountRow) -> None:
@@ -300,31 +314,35 @@ class _Book:
         row["held"] = 0
         _clear_spend(row)
 
-    def _expire_due(self, row: AccountRow) -> None:
-        due = [h for h, expires in row["open"].items() if expires <= self._now and h != self._sparing]
-        for hold_id in due:
-            hold = self.hold(hold_id)
-            if hold is None or hold["state"] != "held":
-                del row["open"][hold_id]
-                continue
-            self.expire(hold_id, hold)
+    def _expire_due(self, name: str, row: AccountRow) -> None:
+        now = self._now
+        if row["due"] > now:
+            return
+        row["due"] = NEVER
+        for hold_id, expires in self._rows.open_holds(name).items():
+            if expires > now:
+                row["due"] = min(row["due"], expires)
+            elif hold_id != self._sparing:
+                hold = self.hold(hold_id)
+                if hold is not None and hold["state"] == "held":  # another account may have met it before
+                    self.expire(hold_id, hold)
 
     def expire(self, hold_id: str, hold: HoldRow) -> None:
         hold["state"], hold["outcome"] = "expired", "unknown"
         hold["cost"], hold["ended"] = hold["on_expiry"], self._now
-        self.put_hold(hold_id, hold)
+        self.changed_holds[hold_id] = hold
         for name, window in hold["accounts"].items():
             # As stored: bringing that account up to date here would meet this hold half expired.
-            account = self._stored(name)
+            account = self.accounts[name] if name in self.accounts else self._load(name)
             if account is None:
                 continue
-            _release(account, hold_id, hold, window)
+            _release(account, hold, window)
             if account["window"] == window:  # if that is over by now, what is booked goes with it
                 _book_cost(account, hold["model"], hold["on_expiry"])
                 account["expired"] = add_bounded(account["expired"], hold["on_expiry"])
                 account["expiries"] += 1
                 hold["epochs"][name] = account["epoch"]
-            self._dirty_accounts[name] = account
+            self.changed[name] = account
         self.expiries.append(
             Expiry(
                 hold_id=hold_id,
@@ -337,10 +355,10 @@ class _Book:
         )
 
 
-def _hold_row(hold: Hold, state: HoldState, windows: Mapping[str, int], expires: Milliseconds) -> HoldRow:
+def _hold_row(hold: Hold, windows: dict[str, int], expires: Milliseconds) -> HoldRow:
     return {
-        "state": state,
-        "accounts": dict(windows),
+        "state": "held",
+        "accounts": windows,
         "epochs": {},
         "amount": hold.amount,
         "on_expiry": hold.on_expiry,
@@ -358,14 +376,14 @@ def _hold_row(hold: Hold, state: HoldState, windows: Mapping[str, int], expires:
     }
 
 
-def _release(account: AccountRow, hold_id: str, hold: HoldRow, window: int) -> None:
-    if account["open"].pop(hold_id, None) is not None and account["window"] == window:
+def _release(account: AccountRow, hold: HoldRow, window: int) -> None:
+    """Take an open hold off one of its accounts."""
+    account["opened"] -= 1
+    if account["window"] == window:
         account["held"] -= hold["amount"]
 
 
 def _book_cost(account: AccountRow, model: str, cost: Nanos) -> None:
-    if not cost:
-        return
     account["spent"] = add_bounded(account["spent"], cost)
     models = account["models"]
     models[model] = add_bounded(models.get(model, 0), cost)
@@ -380,14 +398,9 @@ def _clear_spend(row: AccountRow) -> None:
     row["crossed"] = []
 
 
-def _cross(name: str, account: AccountRow, thresholds: Iterable[int]) -> list[Crossing]:
-    limit = account["limit"]
-    if not limit:
-        return []
-    reached = [
-        percent
-        for percent in thresholds
-        if account["spent"] * 100 >= percent * limit and percent not in account["crossed"]
-    ]
-    account["crossed"] += reached
+def _cross(name: str, account: AccountRow, limit: Nanos, thresholds: Iterable[int]) -> list[Crossing]:
+    """Store and return the thresholds that an account has reached first."""
+    spent, crossed = account["spent"] * 100, account["crossed"]
+    reached = [percent for percent in thresholds if spent >= percent * limit and percent not in crossed]
+    crossed += reached
     return [Crossing(name, percent, balance(name, account)) for percent in reached]

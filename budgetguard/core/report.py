@@ -22,14 +22,14 @@ DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
 @dataclass(slots=True)
 class Totals:
-    """Hold what some calls come to.
+    """Sums over some calls.
 
     Attributes:
         calls: calls that were made and have ended, expired ones among them. What was imported from
             elsewhere is spent, but no call.
         open: calls under way.
         voided: holds given back, whose calls did no work.
-        expiries: those of `calls` of which no word ever came.
+        expiries: those of `calls` that expired: their outcome is unknown.
         input_tokens: tokens in, as the provider reported them.
         output_tokens: tokens out, likewise.
         spent: Nanos booked.
@@ -76,7 +76,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Hold calls added up.
+    """Calls added up.
 
     Attributes:
         by: what the rows are of.

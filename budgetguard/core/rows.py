@@ -1,11 +1,11 @@
-"""Rows: the stored form of accounts and holds, and what can be said of one row alone."""
+"""Rows: the stored form of accounts and holds, and what can be computed from one row alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias, TypedDict
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import HoldRecord, HoldState
@@ -14,9 +14,16 @@ from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds, window_at
 
+NEVER: Final = 2**62
+"""The time (milliseconds) that stands for no time at all."""
+
 
 class AccountRow(TypedDict):
-    """The stored form of an account: JSON values only."""
+    """The stored form of an account: JSON values only.
+
+    Its open holds are those whose rows name it. It knows their number (`opened`), and a time before which
+    none of them expires (`due`): a lower bound, since a hold that ends does not move it.
+    """
 
     limit: Nanos | None
     duration: str | None
@@ -31,7 +38,8 @@ class AccountRow(TypedDict):
     expired: Nanos
     expiries: int
     models: dict[str, Nanos]
-    open: dict[str, Milliseconds]
+    opened: int
+    due: Milliseconds
     crossed: list[int]
     created: Milliseconds
     updated: Milliseconds
@@ -65,21 +73,21 @@ class HoldRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """Hold an account as a store has it.
+    """An account as a store has it.
 
     Attributes:
         row: None removes the account from the store that takes it.
-        open_holds: how many open holds the store counts on it.
+        open: the open holds that the store lists for it, with when they expire.
     """
 
     name: str
     row: AccountRow | None
-    open_holds: int = 0
+    open: Mapping[str, Milliseconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHold:
-    """Hold a hold as a store has it, with the provider's answers that were attached to it last."""
+    """A hold as a store has it, with the provider's answers that were attached to it last."""
 
     id: str
     row: HoldRow
@@ -88,7 +96,7 @@ class StoredHold:
 
 @dataclass(frozen=True, slots=True)
 class StoredObservations:
-    """Hold what a store has observed of a model."""
+    """What a store has observed of a model."""
 
     model: str
     counts: Observations
@@ -96,7 +104,7 @@ class StoredObservations:
 
 @dataclass(frozen=True, slots=True)
 class StoredSwept:
-    """Hold the greatest id of a hold whose record a store has swept: see `Rows.swept_to`."""
+    """The greatest id of a hold whose record a store has swept: see `Rows.swept_to`."""
 
     id: str
 
@@ -106,13 +114,13 @@ Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations | StoredSwep
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Hold what a store has of a project.
+    """All that a store has of a project.
 
     Attributes:
         at: when it was begun, by the store's clock.
         rows: holds, then accounts in order of their names, then observations, then what was swept. A hold
             may come more than once: the last of it counts. An account agrees with the holds that came before
-            it.
+            it, and is due when the first of its open holds expires.
     """
 
     at: Milliseconds
@@ -141,6 +149,9 @@ class Rows(Protocol):
     def save_hold(self, hold_id: str, row: HoldRow) -> None:
         """Insert or replace a hold's row."""
 
+    def open_holds(self, account: str) -> Mapping[str, Milliseconds]:
+        """Return the ids of the holds stored as open on an account, with when they expire."""
+
     def load_answer(self, request_id: str) -> str | None:
         """Return the id of the hold that an answer of the provider's was attached to last, or None."""
 
@@ -161,7 +172,6 @@ def copy_account(row: AccountRow) -> AccountRow:
     """Return a copy that shares nothing that a verb changes."""
     copy = row.copy()
     copy["models"] = row["models"].copy()
-    copy["open"] = row["open"].copy()
     copy["crossed"] = row["crossed"].copy()
     return copy
 
@@ -175,23 +185,18 @@ def copy_hold(row: HoldRow) -> HoldRow:
 
 
 def is_due(row: AccountRow, now: Milliseconds) -> bool:
-    """Tell whether time has changed an account since it was stored: a window ended, a hold expired."""
+    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
     end = row["end"]
-    return (end is not None and now >= end) or any(expires <= now for expires in row["open"].values())
+    return row["due"] <= now or (end is not None and end <= now)
 
 
 def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:
-    """Tell whether a hold has expired and is not yet stored so."""
+    """Return whether a hold has expired and is not yet stored so."""
     return row["state"] == "held" and row["expires"] <= now
 
 
-def came_since(row: HoldRow, since: Milliseconds) -> bool:
-    """Tell whether a hold may have changed since a time: it ended after it, or may yet be settled."""
-    return row["state"] in ("held", "expired") or (row["ended"] or 0) >= since
-
-
 def gone_since(row: HoldRow) -> Milliseconds | None:
-    """Return when a hold ended; None while it is open, for as long as an account has it on its list."""
+    """Return when a hold ended, or expired with no account left to end it; None while it is open."""
     return row["expires"] if row["ended"] is None and not row["accounts"] else row["ended"]
 
 
@@ -214,7 +219,8 @@ def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -
         "expired": 0,
         "expiries": 0,
         "models": {},
-        "open": {},
+        "opened": 0,
+        "due": NEVER,
         "crossed": [],
         "created": now,
         "updated": now,
@@ -238,7 +244,7 @@ def balance(name: str, row: AccountRow) -> Balance:
         models=dict(row["models"]),
         expired_nanos=row["expired"],
         expiries=row["expiries"],
-        open_holds=len(row["open"]),
+        open_holds=row["opened"],
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Hold counts of priced units.
+    """Counts of priced units.
 
     Unit names are those of genai-prices: `input_tokens` and `output_tokens` are totals, and
     `cache_read_tokens`, `input_audio_tokens`, `output_audio_tokens` and the like are parts of them.
@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Hold what an answer says of its own cost.
+    """What an answer says of its own cost.
 
     Attributes:
         usage: the units that it consumed, or None if the answer does not say.

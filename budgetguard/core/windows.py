@@ -55,7 +55,7 @@ _LONGEST_SECONDS = 100 * 31_556_952
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Hold one span: `start` inclusive, `end` exclusive or None for a budget that never resets."""
+    """A span: `start` inclusive, `end` exclusive or None for a budget that never resets."""
 
     start: Milliseconds
     end: Milliseconds | None

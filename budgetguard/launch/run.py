@@ -20,7 +20,7 @@ from budgetguard.engine import runlog
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.launch.outcome import RunOutcome
-from budgetguard.stores.disk import parse_url
+from budgetguard.stores.sqlite_file import parse_url
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"

@@ -9,8 +9,8 @@ from budgetguard.config import Settings
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import public_url
-from budgetguard.stores.hosted_service import Service, open_service
-from budgetguard.stores.hosted_target import parse_url
+from budgetguard.stores.hosted_litellm import Service, open_service
+from budgetguard.stores.targets import service_target
 
 
 class HostedGuard:
@@ -34,7 +34,7 @@ class HostedGuard:
             raise ConfigurationError(
                 f"headers must be a dict of names and texts, not {type(headers).__name__}"
             )
-        parse_url(api_base, headers)
+        service_target(api_base, headers)
         self._api_base = api_base
         self._headers = None if headers is None else dict(headers)
         self._project = project

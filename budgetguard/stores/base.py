@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.core.learning import Observations
+from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores import redis_target
+from budgetguard.stores.targets import POSTGRES_SCHEMES, REDIS_SCHEMES, SERVICE_SCHEMES
 from budgetguard.stores.urls import public_url, shown_url
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Migrating",
     "Store",
     "StoreKind",
+    "Transfer",
     "open_store",
     "public_url",
 ]
@@ -55,7 +57,7 @@ class LedgerVerbs(Protocol):
         """Book what a call cost, once per hold id; state `voided` books nothing."""
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        """Note which of the provider's answers a hold waits for, so that others can settle it.
+        """Store which of the provider's answers a hold waits for, so that others can settle it.
 
         Returns whether there is such a hold, neither settled nor voided; else nothing has changed.
         """
@@ -115,6 +117,43 @@ class Store(LedgerVerbs, Administration, Protocol):
 
 
 @runtime_checkable
+class Transfer(Protocol):
+    """The rows of a project, read and written whole: to move it, and to add its balances up again.
+
+    A frozen project stands still: every verb that writes raises StoreError with its note (see
+    `transfer.frozen_error`), and reads show what was stored, whatever time would have changed.
+
+    Attributes:
+        retention_ms: for how long the records of ended calls are kept (milliseconds).
+    """
+
+    url: str
+    project: str
+    retention_ms: Milliseconds
+
+    def export(self) -> Export:
+        """Return all that is stored of the project, as it is stored: nothing is brought up to date.
+
+        No more is in memory than a page. Raises StoreError, also while the rows are walked over.
+        """
+
+    def restore(self, rows: Iterable[Stored]) -> None:
+        """Insert or replace rows as another store exported them, a few hundred a transaction.
+
+        Rows that come again change nothing. Raises StoreError where the project is not frozen.
+        """
+
+    def freeze(self, note: str | None) -> None:
+        """Close the project for writing, and say why in a note; None opens it again.
+
+        When this returns, no verb is still under way that may write.
+        """
+
+    def frozen(self) -> str | None:
+        """Return the note of a frozen project, None if it is not frozen."""
+
+
+@runtime_checkable
 class Migrating(Protocol):
     """A store whose database must be brought up to date when budgetguard is."""
 
@@ -147,7 +186,7 @@ class StoreKind(NamedTuple):
 
 
 _MEMORY: Final = StoreKind("budgetguard.stores.memory", "MemoryStore")
-_DISK: Final = StoreKind("budgetguard.stores.disk", "DiskStore")
+_DISK: Final = StoreKind("budgetguard.stores.sqlite", "DiskStore")
 _REDIS: Final = StoreKind("budgetguard.stores.redis", "RedisStore", "redis", (5, 2, 1), "redis")
 _POSTGRES: Final = StoreKind("budgetguard.stores.postgres", "PostgresStore", "psycopg", (3, 2), "postgres")
 _HOSTED: Final = StoreKind("budgetguard.stores.hosted", "HostedStore")
@@ -155,11 +194,9 @@ _HOSTED: Final = StoreKind("budgetguard.stores.hosted", "HostedStore")
 STORES: Final = {
     "memory": _MEMORY,
     "disk": _DISK,
-    **dict.fromkeys(redis_target.SCHEMES, _REDIS),
-    "postgresql": _POSTGRES,
-    "postgres": _POSTGRES,
-    "https": _HOSTED,
-    "http": _HOSTED,
+    **dict.fromkeys(REDIS_SCHEMES, _REDIS),
+    **dict.fromkeys(POSTGRES_SCHEMES, _POSTGRES),
+    **dict.fromkeys(SERVICE_SCHEMES, _HOSTED),
 }
 """The stores by URL scheme. A new store is a module and a row here."""
 
@@ -171,9 +208,9 @@ def open_store(
 
     Args:
         url: `memory://`, or `disk://` and a folder: `disk:///var/lib/app/budgets`, `disk://~/budgets`;
-            or a server: `redis://HOST:PORT/DATABASE` (see `redis_target.parse_url`),
-            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `postgres_target.parse_url`);
-            or a service: `https://KEY@HOST` (see `hosted_target.parse_url`).
+            or a server: `redis://HOST:PORT/DATABASE` (see `targets.redis_target`),
+            `postgresql://USER:PASSWORD@HOST/DATABASE` (see `targets.postgres_target`);
+            or a service: `https://KEY@HOST` (see `targets.service_target`).
         project: whose accounts; projects that share a store share nothing.
         clock: what tells the time.
         retention: how long records of ended calls, and idle accounts of runs, are kept (a duration).

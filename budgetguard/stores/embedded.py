@@ -1,12 +1,13 @@
-"""What the embedded stores share: the ledger's verbs over rows, each in one transaction."""
+"""The stores that run in this process: the ledger's verbs over rows, each in one transaction."""
 
 from __future__ import annotations
 
-import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance, Budget, check_id
@@ -22,44 +23,76 @@ from budgetguard.core.holds import (
 from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     Export,
     HoldRow,
     Rows,
     Stored,
+    StoredAccount,
     StoredHold,
     StoredObservations,
     StoredSwept,
     balance,
+    copy_account,
+    copy_hold,
     is_due,
     is_hold_due,
     record,
 )
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
-from budgetguard.stores.movable import COPY, batches, moved, note_of
+from budgetguard.stores.transfer import batches, open_error
+
+_T = TypeVar("_T")
 
 
-class TimedRows(Rows, Protocol):
-    """Rows in an open transaction."""
+PAGE: Final = 500
+"""Rows that a page has at least, unless there are no more."""
+
+
+class StoredRows(Rows, Protocol):
+    """The rows of one project in an open transaction.
+
+    Pages are in order of names or ids, from `start` to before `end` (None: no end). They have at least `PAGE`
+    rows, unless there are no more.
+    """
 
     @property
     def now(self) -> Milliseconds:
         """When the transaction takes place: after it was waited for."""
 
     @property
-    def moved_to(self) -> str | None:
-        """Where the project has moved, None if it has not."""
+    def frozen(self) -> str | None:
+        """The note of a frozen project, None if it is not frozen."""
 
-    def move(self, moved_to: str | None) -> None:
-        """Note where the project has moved."""
+    def freeze(self, note: str | None) -> None:
+        """Store the note of a frozen project; None removes it."""
 
     def note_swept(self, hold_id: str) -> None:
-        """Note that the record of a hold was swept."""
+        """Store that the record of a hold was swept."""
+
+    def page_of_accounts(self, start: str, end: str | None) -> Sequence[tuple[str, AccountRow | Exception]]:
+        """Return a page of accounts by name; of one that cannot be read, why not."""
+
+    def page_of_holds(self, start: str, end: str | None) -> Sequence[tuple[str, HoldRow]]:
+        """Return a page of holds by id, open or ended."""
+
+    def page_of_open(self, start: str, account: str | None) -> Sequence[tuple[str, HoldRow]]:
+        """Return a page of the holds by id that are stored as open, at least those on an account (or any)."""
+
+    def answers_between(self, first: str, last: str) -> Mapping[str, Sequence[str]]:
+        """Return the answers that were attached to holds, by hold, from the first id to the last."""
+
+    def list_observations(self) -> Sequence[tuple[str, Observations]]:
+        """Return what has been observed, by model, in order."""
+
+    def projects(self, account: str | None) -> Sequence[str]:
+        """Return the projects of this place that have an account (or just this account), in order."""
 
 
 @store_verbs
 class EmbeddedStore(ABC):
-    """Run the ledger over rows that a subclass keeps."""
+    """The verbs of a store, run by the ledger over rows that a subclass keeps."""
 
     url: str
     project: str
@@ -72,97 +105,81 @@ class EmbeddedStore(ABC):
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     @abstractmethod
-    def _transaction(
-        self, *, whole: bool = False, until: float | None = None
-    ) -> AbstractContextManager[TimedRows]:
-        """Open a write transaction: it commits on leaving, and rolls back on any exception.
+    def _run(self, work: Callable[[StoredRows], _T], *, even_frozen: bool = False) -> _T:
+        """Run `work` over rows in a write transaction: it commits, or rolls back on any exception.
 
-        It is waited for until a time (time.monotonic()), or for as long as the store waits.
-
-        Accounts may be loaded with those of their open holds alone that are due, or that are loaded
-        before; with all of them if `whole`. In either case `len` counts all.
+        Raises:
+            StoreError: the project is frozen, unless `even_frozen`; or the store's own failures.
         """
 
     @abstractmethod
-    def _peek(self, account: str) -> AccountRow | None:
-        """Return an account's row as stored, outside any transaction."""
+    def _reading(self) -> AbstractContextManager[StoredRows]:
+        """Show rows as they are stored, in one state, without waiting for a transaction.
+
+        What the block raises leaves as StoreError, if rows that cannot be read may be the reason.
+        """
 
     @abstractmethod
-    def _scan_accounts(self, prefix: str) -> Iterator[tuple[str, AccountRow]]:
-        """Yield accounts whose names begin with `prefix`, in order, without holding a lock between pages."""
-
-    @abstractmethod
-    def _scan_holds(self, since: Milliseconds, until: Milliseconds | None) -> Iterator[tuple[str, HoldRow]]:
-        """Yield holds made in a span, oldest first, without holding a lock between pages."""
-
-    @abstractmethod
-    def _scan_open(self, account: str | None) -> Iterator[tuple[str, HoldRow]]:
-        """Yield holds stored as open on an account, or on any, without holding a lock between pages."""
+    def _snapshot(self) -> AbstractContextManager[StoredRows]:
+        """Show rows as `_reading` does, however long that takes, while others write."""
 
     def reserve(self, hold: Hold) -> Reservation:
-        with self._writing() as rows:
-            return ledger.reserve(rows, hold, rows.now)
+        return self._run(lambda rows: ledger.reserve(rows, hold, rows.now))
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        with self._writing() as rows:
-            return ledger.settle(rows, hold, settlement, rows.now)
+        return self._run(lambda rows: ledger.settle(rows, hold, settlement, rows.now))
 
     def attach(self, hold_id: str, request_id: str) -> bool:
-        with self._writing() as rows:
-            return ledger.attach(rows, hold_id, request_id)
+        return self._run(lambda rows: ledger.attach(rows, hold_id, request_id))
 
     def attached(self, request_id: str) -> HoldRecord | None:
-        with self._transaction() as rows:
-            hold_id = rows.load_answer(request_id)
-            row, expiries = (None, ()) if hold_id is None else _present_hold(rows, hold_id)
-        self._announce(expiries)
-        return None if row is None or hold_id is None else record(hold_id, row)
+        hold_id = self._read(lambda rows: rows.load_answer(request_id))
+        row = None if hold_id is None else self._present_hold(hold_id)
+        return None if hold_id is None or row is None else record(hold_id, row)
 
     def read(self, account: str) -> Balance | None:
-        row = self._peek(account)
+        row = self._read(lambda rows: rows.load_account(account))
         return None if row is None else self._present(account, row)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        with self._writing() as rows:
-            found, expiries = ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral)
-        self._announce(expiries)
-        return found
-
-    def delete(self, account: str) -> bool:
-        with self._writing(whole=True) as rows:
-            existed, expiries = ledger.delete(rows, account, rows.now)
-        self._announce(expiries)
-        return existed
-
-    def list(self, kind: str = "") -> Iterator[Balance]:
-        for name, row in self._scan_accounts(f"{kind}:" if kind else ""):
-            balance = self._present(name, row)
-            if balance is not None:
-                yield balance
+        return self._announced(
+            self._run(lambda rows: ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral))
+        )
 
     def reset(self, account: str) -> Balance | None:
-        with self._writing() as rows:
-            found, expiries = ledger.reset(rows, account, rows.now)
-        self._announce(expiries)
-        return found
+        return self._announced(self._run(lambda rows: ledger.reset(rows, account, rows.now)))
+
+    def delete(self, account: str) -> bool:
+        return self._announced(self._run(lambda rows: ledger.delete(rows, account, rows.now)))
+
+    def list(self, kind: str = "") -> Iterator[Balance]:
+        start, end = (f"{kind}:", f"{kind};") if kind else ("", None)
+        failed: list[Exception] = []
+        for name, row in self._scan(lambda rows, after: rows.page_of_accounts(after, end), start):
+            if isinstance(row, Exception):
+                failed.append(row)
+            elif (balance := self._present(name, row)) is not None:
+                yield balance
+        # The others are listed all the same; but a list that lacks some must not pass for a whole one.
+        if failed:
+            with self._reading():
+                raise failed[0]
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
-        for hold_id, row in self._brought_up_to_date(self._scan_open(account)):
-            if row["state"] == "held":
+        stored = self._scan(lambda rows, after: rows.page_of_open(after, account), "")
+        for hold_id, row in self._brought_up_to_date(stored):
+            if row["state"] == "held" and (account is None or account in row["accounts"]):
                 yield record(hold_id, row)
 
     def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
-        for hold_id, row in self._brought_up_to_date(self._scan_holds(since, until)):
+        end = None if until is None else f"{until:012x}"
+        stored = self._scan(lambda rows, after: rows.page_of_holds(after, end), f"{since:012x}")
+        for hold_id, row in self._brought_up_to_date(stored):
             yield record(hold_id, row)
 
     def _brought_up_to_date(self, stored: Iterator[tuple[str, HoldRow]]) -> Iterator[tuple[str, HoldRow]]:
         for hold_id, row in stored:
-            if not is_hold_due(row, self._clock()):
-                yield hold_id, row
-                continue
-            with self._transaction() as rows:
-                current, expiries = _present_hold(rows, hold_id)
-            self._announce(expiries)
+            current = self._present_hold(hold_id) if is_hold_due(row, self._clock()) else row
             if current is not None:
                 yield hold_id, current
 
@@ -173,81 +190,121 @@ class EmbeddedStore(ABC):
         # Time may have changed the account since it was stored; only then is a write worth its lock.
         if not is_due(row, self._clock()):
             return balance(account, row)
-        with self._transaction() as rows:
-            if rows.moved_to is not None:
-                return balance(account, row)
-            found, expiries = ledger.read(rows, account, rows.now)
-        self._announce(expiries)
-        return found
 
-    def restore(self, rows: Iterable[Stored]) -> None:
-        for batch in batches(rows):
-            with self._transaction(whole=True) as here:
-                if here.moved_to is not None and not here.moved_to.startswith(COPY):
-                    raise moved(self, here.moved_to)
-                for one in batch:
-                    _put(here, one)
+        def work(rows: StoredRows) -> tuple[Balance | None, tuple[Expiry, ...]]:
+            if rows.frozen is not None:
+                return balance(account, row), ()
+            return ledger.read(rows, account, rows.now)
 
-    def retire(self, moved_to: str | None) -> None:
-        with self._transaction() as rows:
-            rows.move(None if moved_to is None else note_of(moved_to))
+        return self._announced(self._run(work, even_frozen=True))
 
-    @contextmanager
-    def _writing(self, *, whole: bool = False, until: float | None = None) -> Iterator[TimedRows]:
-        """Open a transaction for a verb that writes: see `_transaction`.
+    def _present_hold(self, hold_id: str) -> HoldRow | None:
+        def work(rows: StoredRows) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
+            if rows.frozen is not None:
+                return rows.load_hold(hold_id), ()
+            return ledger.present_hold(rows, hold_id, rows.now)
 
-        Raises:
-            StoreError: the project has moved.
-        """
-        with self._transaction(whole=whole, until=until) as rows:
-            if rows.moved_to is not None:
-                raise moved(self, rows.moved_to)
-            yield rows
+        return self._announced(self._run(work, even_frozen=True))
 
-    def _announce(self, expiries: builtins.list[Expiry] | tuple[Expiry, ...]) -> None:
+    def _announced(self, found: tuple[_T, tuple[Expiry, ...]]) -> _T:
+        """Call the hooks for the expiries that a verb has found, and return its result."""
+        result, expiries = found
         for expiry in expiries:
             for hook in self._expiry_hooks:
                 hook(expiry)
+        return result
 
-    @abstractmethod
-    def retired(self) -> str | None:
-        """Return where the project has moved, None if it has not."""
+    def restore(self, rows: Iterable[Stored]) -> None:
+        for batch in batches(rows):
+            self._run(partial(self._put, batch), even_frozen=True)
 
-    @abstractmethod
-    def export(self, since: Milliseconds = 0) -> Export:
-        """Return all that is stored of the project, as it is stored."""
+    def _put(self, batch: Sequence[Stored], rows: StoredRows) -> None:
+        if rows.frozen is None:
+            raise open_error(self)
+        for one in batch:
+            if isinstance(one, StoredHold):
+                rows.load_hold(one.id)  # so that rows know whether, and where, there is one
+                rows.save_hold(one.id, one.row)
+                for request_id in one.answers:
+                    rows.save_answer(request_id, one.id)
+            elif isinstance(one, StoredObservations):
+                rows.save_observations(one.model, one.counts)
+            elif isinstance(one, StoredSwept):
+                rows.note_swept(one.id)
+            elif one.row is None:
+                rows.remove_account(one.name)
+            else:
+                rows.save_account(one.name, one.row)
 
-    @abstractmethod
+    def freeze(self, note: str | None) -> None:
+        self._run(lambda rows: rows.freeze(note), even_frozen=True)
+
+    def frozen(self) -> str | None:
+        return self._read(lambda rows: rows.frozen)
+
     def observations(self, model: str) -> Observations:
-        """Return what has been observed of a model's answers."""
+        return dict(self._read(lambda rows: rows.load_observations(model)))
 
-    @abstractmethod
     def projects(self, account: str | None = None) -> Iterator[str]:
-        """Yield the projects of this place that have an account (or just this account), in order."""
+        yield from self._read(lambda rows: rows.projects(account))
+
+    def export(self) -> Export:
+        return Export(self._clock(), self._exported())
+
+    def _exported(self) -> Iterator[Stored]:
+        with self._snapshot() as rows:
+            yield from exported(rows)
+
+    def _read(self, work: Callable[[StoredRows], _T]) -> _T:
+        with self._reading() as rows:
+            return work(rows)
+
+    def _scan(
+        self, page: Callable[[StoredRows, str], Sequence[tuple[str, _T]]], start: str
+    ) -> Iterator[tuple[str, _T]]:
+        """Yield the rows of all pages; between two of them others may write."""
+        return paged(lambda after: self._read(lambda rows: page(rows, after)), start)
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections; the next verb opens them again."""
+        """Close files and connections; the next verb opens them again."""
 
 
-def _present_hold(rows: TimedRows, hold_id: str) -> tuple[HoldRow | None, tuple[Expiry, ...]]:
-    if rows.moved_to is not None:
-        return rows.load_hold(hold_id), ()
-    return ledger.present_hold(rows, hold_id, rows.now)
+def paged(page: Callable[[str], Sequence[tuple[str, _T]]], start: str = "") -> Iterator[tuple[str, _T]]:
+    """Yield the rows of all pages, from `start` on."""
+    while True:
+        found = page(start)
+        yield from found
+        if len(found) < PAGE:
+            return
+        start = following(found[-1][0])
 
 
-def _put(rows: TimedRows, one: Stored) -> None:
-    if isinstance(one, StoredHold):
-        rows.load_hold(one.id)  # so that rows know whether, and where, there is one
-        rows.save_hold(one.id, one.row)
-        for request_id in one.answers:
-            rows.save_answer(request_id, one.id)
-    elif isinstance(one, StoredObservations):
-        rows.save_observations(one.model, one.counts)
-    elif isinstance(one, StoredSwept):
-        rows.note_swept(one.id)
-    elif one.row is None:
-        rows.remove_account(one.name)
-    else:
-        rows.load_account(one.name)
-        rows.save_account(one.name, one.row)
+def following(name: str) -> str:
+    """Return the text that comes next after a name or id."""
+    return f"{name}\0"
+
+
+def exported(rows: StoredRows) -> Iterator[Stored]:
+    """Yield all that is stored: see `base.Transfer.export`."""
+    start = ""
+    while page := rows.page_of_holds(start, None):
+        answers = rows.answers_between(page[0][0], page[-1][0])
+        for hold_id, hold in page:
+            yield StoredHold(hold_id, copy_hold(hold), tuple(answers.get(hold_id, ())))
+        start = following(page[-1][0])
+    # All at once, since to look for those of each account would be to read all of them for each. They are
+    # the calls that are under way.
+    listed: defaultdict[str, dict[str, Milliseconds]] = defaultdict(dict)
+    for hold_id, hold in paged(lambda after: rows.page_of_open(after, None)):
+        for name in hold["accounts"]:
+            listed[name][hold_id] = hold["expires"]
+    for name, row in paged(lambda after: rows.page_of_accounts(after, None)):
+        if isinstance(row, Exception):
+            raise row
+        due = min(listed[name].values(), default=NEVER)
+        yield StoredAccount(name, {**copy_account(row), "due": due}, listed[name])
+    for model, counts in rows.list_observations():
+        yield StoredObservations(model, dict(counts))
+    if rows.swept_to:
+        yield StoredSwept(rows.swept_to)

@@ -1,10 +1,9 @@
-"""Let a process fork while stores are open.
+"""Forks while stores are open.
 
-A fork takes a copy of every lock as it stands: held by another thread, it would stay locked in the
-child for good, over rows half saved. And a child of a process with an open SQLite database cannot
-use that database at all, not even through a connection of its own: SQLite's note of the file locks
-that this process holds is copied, the locks are not. So a fork waits for the verbs under way, and
-finds no connection open.
+A fork copies every lock as it is: one held by another thread stays locked in the child for ever, over rows
+half saved. And a child of a process with an open SQLite database cannot use that database at all, not even
+through a connection of its own: SQLite's list of the file locks that this process holds is copied, the locks
+are not. So a fork waits for the verbs under way, and finds no connection open.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ class Forkable(Protocol):
     _lock: threading.RLock
 
     def _before_fork(self) -> None:
-        """Let go of what a child must not inherit; runs under the lock."""
+        """Close what a child must not inherit; called under the lock."""
 
     def _after_fork_in_child(self) -> None:
-        """Disown what was inherited all the same; runs before anything else in the child."""
+        """Drop what was inherited all the same; called before anything else in the child."""
 
 
 _STORES: WeakSet[Forkable] = WeakSet()
@@ -33,7 +32,7 @@ _FORKING = threading.RLock()  # two threads that fork at once must not take the 
 
 
 def survive_forks(store: Forkable) -> None:
-    """Have a store ready for every fork from now on, as long as it lives."""
+    """Prepare a store for every fork from now on, as long as it exists."""
     _STORES.add(store)
 
 

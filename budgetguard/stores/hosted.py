@@ -25,9 +25,8 @@ from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.hosted_errors import explain_answer
-from budgetguard.stores.hosted_link import Link
-from budgetguard.stores.hosted_target import parse_url
+from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.targets import service_target
 from budgetguard.stores.wire.answers import (
     balance_from_json,
     expiries_from_json,
@@ -45,16 +44,16 @@ _PAGE: Final = 500
 
 @store_verbs
 class HostedStore:
-    """Keep one project's balances at a hosted service.
+    """One project's balances at a hosted service.
 
     Nothing is asked before the first verb.
 
     Args:
-        url: see `hosted_target.parse_url`.
+        url: see `targets.service_target`.
         project: whose accounts.
         clock: unused: the service's counts.
         retention: unused: the service's counts.
-        headers: sent in place of the key; see `hosted_target.parse_url`.
+        headers: sent in place of the key; see `targets.service_target`.
 
     Raises:
         ConfigurationError: a bad URL or header.
@@ -73,7 +72,7 @@ class HostedStore:
     ) -> None:
         self.url = url
         self.project = check_id(project, name="project")
-        self._link = Link(parse_url(url, headers))
+        self._link = HostedLink(service_target(url, headers))
         self._base = f"/v1/projects/{quote(project, safe='')}/"
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
@@ -101,7 +100,7 @@ class HostedStore:
         return self._ask("PUT", "budget", body, read=_one("balance", balance_from_json))
 
     def delete(self, account: str) -> bool:
-        # Carried out once more, it would not find what it has deleted, and answer so.
+        # Carried out twice, it would answer that there was nothing to delete.
         route = _route("budget", {"account": account})
         return self._ask("DELETE", route, read=_flag("deleted"), repeat=False)
 
@@ -109,7 +108,7 @@ class HostedStore:
         return self._pages("balances", {"kind": kind} if kind else {}, balance_from_json)
 
     def reset(self, account: str) -> Balance | None:
-        # Carried out once more, it would forget what was spent in between.
+        # Carried out twice, it would reset what was spent in between.
         read = _maybe("balance", balance_from_json)
         return self._ask("POST", "reset", {"account": account}, read=read, repeat=False)
 
@@ -124,7 +123,7 @@ class HostedStore:
         return self._ask("GET", _route("observations", {"model": model}), read=_one("observations", _counts))
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        # A key is for one project, and which others there are is no business of its owner.
+        # A key is for one project; its owner must not learn which others there are.
         if next(self.list(), None) if account is None else self.read(account):
             yield self.project
 
@@ -150,13 +149,13 @@ class HostedStore:
     ) -> T:
         answer = self._link.ask(method, self._base + route, body, repeat=repeat)
         if answer.status != 200 or not isinstance(answer.value, dict):
-            raise StoreError(explain_answer(answer, self._link.target))
+            raise StoreError(self._link.explain_answer(answer))
         expiries = answer.value.pop("told", [])
         try:
             told = expiries_from_json(expiries)
             found = read(answer.value)
         except ConfigurationError as error:
-            raise StoreError(explain_answer(answer, self._link.target, str(error))) from error
+            raise StoreError(self._link.explain_answer(answer, str(error))) from error
         for expiry in told:
             for hook in self._expiry_hooks:
                 hook(expiry)

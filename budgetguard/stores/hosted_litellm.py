@@ -1,4 +1,4 @@
-"""LiteLLM's hosted protocol, spoken to a server that has no other: users' budgets, without holds.
+"""LiteLLM's hosted protocol, for a server that speaks no other: users' budgets, without holds.
 
 Such a server keeps one object of all users and answers two requests: read it whole, replace it whole. So
 every change here reads first, changes one user, and writes the others back as they were read. What another
@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn, TypeAlias
+from urllib.parse import quote
 
 from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
 from budgetguard.core.holds import (
@@ -30,8 +32,9 @@ from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
 from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.hosted_errors import explain_answer
-from budgetguard.stores.hosted_link import Link
+from budgetguard.stores.hosted import HostedStore
+from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.targets import service_target
 
 _PROTOCOL: Final = "LiteLLM's hosted protocol, nor budgetguard's own"
 
@@ -41,7 +44,7 @@ _DAYS: Final = {"mo": 28, "y": 365}
 
 @store_verbs
 class LiteLLMStore:
-    """Keep users' budgets of one project at a server of LiteLLM's hosted protocol.
+    """The users' budgets of one project at a server of LiteLLM's hosted protocol.
 
     It has the verbs of a store for what `BudgetManager` does, and refuses the others: there are no holds,
     accounts are users' alone, a settlement counts as often as it is sent, and this side's clock counts.
@@ -55,7 +58,7 @@ class LiteLLMStore:
 
     blocking = True
 
-    def __init__(self, link: Link, url: str, project: str, clock: Clock) -> None:
+    def __init__(self, link: HostedLink, url: str, project: str, clock: Clock) -> None:
         self.url = url
         self.project = check_id(project, name="project")
         self._link = link
@@ -64,8 +67,7 @@ class LiteLLMStore:
         survive_forks(self)
 
     def read(self, account: str) -> Balance | None:
-        user = _user(account)
-        record = None if user is None else self._fetch().get(user)
+        record = self._fetch().get(_user(account))
         return None if record is None else self._balance(account, record)
 
     def list(self, kind: str = "") -> Iterator[Balance]:
@@ -80,8 +82,7 @@ class LiteLLMStore:
         if budget.limit is None:
             self._refuse("no budget without a limit")
         days = self._days(budget)
-        with self._lock:
-            users = self._fetch()
+        with self._users() as users:
             now = self._clock()
             start = (now if budget.starts_at is None else budget.starts_at) / 1000
             former = self._sound(account, users.get(user))
@@ -94,47 +95,33 @@ class LiteLLMStore:
             if days is not None:
                 record["duration"] = days
             users[user] = record
-            self._store(users)
         return self._balance(account, record)
 
     def reset(self, account: str) -> Balance | None:
-        with self._lock:
-            users = self._fetch()
-            user = _user(account)
+        user = _user(account)
+        with self._users() as users:
             if user is None or user not in users:
                 return None
             self._balance(account, users[user])
             record = {**self._rolled(users[user], self._clock()), "current_cost": 0, "model_cost": {}}
             users[user] = record
-            self._store(users)
         return self._balance(account, record)
 
     def delete(self, account: str) -> bool:
-        with self._lock:
-            users = self._fetch()
-            user = _user(account)
-            if user is None or user not in users:
-                return False
-            del users[user]
-            self._store(users)
-        return True
+        with self._users() as users:
+            return users.pop(_user(account), None) is not None
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
         """Add a cost to its user's; the other accounts that it is charged to do not exist here."""
-        with self._lock:
-            users = self._fetch()
-            changed = False
+        with self._users() as users:
             for charge in hold.charges:
                 user = _user(charge.account)
-                record = None if user is None else users.get(user)
+                record = users.get(user)
                 if user is None or record is None:
                     if charge.required:
                         return UnknownAccount(charge.account)
-                    continue
-                users[user] = self._charged(charge, record, hold.model, settlement.cost)
-                changed = True
-            if changed and settlement.cost:
-                self._store(users)
+                elif settlement.cost:
+                    users[user] = self._charged(charge, record, hold.model, settlement.cost)
         return Settled(settlement.cost)
 
     def reserve(self, hold: Hold) -> Reservation:
@@ -161,7 +148,17 @@ class LiteLLMStore:
     def close(self) -> None:
         self._link.close()
 
-    def _fetch(self) -> dict[str, Any]:
+    @contextmanager
+    def _users(self) -> Iterator[dict[Any, Any]]:
+        """Yield the records by user, and store them if the block changes any; one thread at a time."""
+        with self._lock:
+            users = self._fetch()
+            before = dict(users)
+            yield users
+            if users != before:
+                self._store(users)
+
+    def _fetch(self) -> dict[Any, Any]:
         answer = self._link.ask("POST", "/get_budget", {"project_name": self.project})
         value = answer.value
         if isinstance(value, Mapping) and answer.status not in (401, 403):
@@ -170,14 +167,14 @@ class LiteLLMStore:
             data = value.get("data")
             if value.get("status") == "success" and isinstance(data, dict):
                 return data
-        raise StoreError(explain_answer(answer, self._link.target, protocol=_PROTOCOL))
+        raise StoreError(self._link.explain_answer(answer, protocol=_PROTOCOL))
 
-    def _store(self, users: Mapping[str, Any]) -> None:
+    def _store(self, users: Mapping[Any, Any]) -> None:
         body = {"project_name": self.project, "user_dict": users}
         # Sent twice, it would overwrite what others have written in between.
         answer = self._link.ask("POST", "/set_budget", body, repeat=False)
         if not isinstance(answer.value, Mapping) or answer.value.get("status") != "success":
-            raise StoreError(explain_answer(answer, self._link.target, protocol=_PROTOCOL))
+            raise StoreError(self._link.explain_answer(answer, protocol=_PROTOCOL))
 
     def _sound(self, account: str, record: Any) -> Any:
         """Return a record if it can be read; else None, so that another takes its place."""
@@ -237,10 +234,43 @@ class LiteLLMStore:
         )
 
     def _before_fork(self) -> None:
-        """Do nothing: the link sees by itself that it is in a child."""
+        """Do nothing: the link knows by itself that it is in a child."""
 
     def _after_fork_in_child(self) -> None:
         """Do nothing."""
+
+
+Service: TypeAlias = HostedStore | LiteLLMStore
+
+
+def open_service(url: str, *, project: str, headers: Mapping[str, str] | None, clock: Clock) -> Service:
+    """Open a project's budgets at a service, in budgetguard's own protocol if it speaks that.
+
+    Args:
+        url: see `targets.service_target`.
+        project: whose users.
+        headers: sent in place of the key; see `targets.service_target`.
+        clock: what tells the time where the service does not.
+
+    Raises:
+        ConfigurationError: a bad URL or header.
+        StoreError: the service does not answer.
+    """
+    link = HostedLink(service_target(url, headers))
+    if _is_ours(link, project):
+        link.close()
+        return HostedStore(url, project=project, clock=clock, retention="", headers=headers)
+    return LiteLLMStore(link, url, project, clock)
+
+
+def _is_ours(link: HostedLink, project: str) -> bool:
+    answer = link.ask("GET", f"/v1/projects/{quote(project, safe='')}/balances?limit=1")
+    if not isinstance(answer.value, Mapping):
+        return False
+    if answer.status == 200:
+        return "balances" in answer.value
+    # Refused, by a service whose refusals are ours: the next verb will meet it, and say why.
+    return isinstance(answer.value.get("error"), str) and isinstance(answer.value.get("message"), str)
 
 
 def _user(account: str) -> str | None:

@@ -1,8 +1,8 @@
 """`postgresql://`: balances in a database, shared by every machine that reaches it.
 
 A verb is one call of a function in the database, which locks what it changes in a fixed order: see
-`sql/`. Where it finds a window over, it asks for the next one, which only this side computes
-(`windows.window_at`), and is called once more. The database's clock counts.
+`sql/`. A function that finds a window over changes nothing and answers so; it is called again with the next
+window, which only this side can compute (`windows.window_at`). The database's clock counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,54 +34,41 @@ from budgetguard.core.learning import FADE_AT, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import StoreError
-from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.stores.postgres_link import Link, shared_link
-from budgetguard.stores.postgres_rows import exported, rows_value
-from budgetguard.stores.postgres_schema import ensure, grants, migrate
-from budgetguard.stores.postgres_target import parse_url
-from budgetguard.stores.postgres_wire import (
+from budgetguard.stores.postgres_link import shared_link
+from budgetguard.stores.postgres_rows import (
     balance_of,
     charge_values,
     crossings_of,
     decode,
+    decode_optional,
     digest,
     dump,
     encode,
+    encode_optional,
     expiries_of,
+    exported,
+    hold_values,
     record_of,
+    rows_value,
     sql_value,
 )
+from budgetguard.stores.postgres_schema import ensure, grants, migrate
+from budgetguard.stores.targets import postgres_target
+from budgetguard.stores.transfer import batches, frozen_error, open_error
 
 _PAGE: Final = 500
 _SWEEP_EVERY: Final = 512
 _SWEPT_AT_MOST: Final = 2_048
 
-# From one project to the next by the index, so that not every account is read.
-_PROJECTS: Final = """
-WITH RECURSIVE found AS (
-    (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
-    UNION ALL
-    SELECT (SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1)
-    FROM found f WHERE f.project IS NOT NULL
-)
-SELECT jsonb_agg(f.project ORDER BY f.project) FROM found f
-WHERE f.project IS NOT NULL AND ($1::text IS NULL OR EXISTS (
-    SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = $1
-))
-"""
-_INHERITED: Final[list[Link]] = []
-"""Connections of a parent process: to close them, be it by forgetting them, would end them for it too."""
-
 
 @store_verbs
 class PostgresStore:
-    """Keep one project's rows in a PostgreSQL database.
+    """One project's balances in a PostgreSQL database.
 
     Nothing is connected before the first verb.
 
     Args:
-        url: see `postgres_target.parse_url`.
+        url: see `targets.postgres_target`.
 
     Raises:
         ConfigurationError: a bad URL.
@@ -95,21 +81,19 @@ class PostgresStore:
         self.project = check_id(project, name="project")
         self._clock = clock
         self.retention_ms = duration_ms(retention)
-        self._target = parse_url(url)
+        target = self._target = postgres_target(url)
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._since_sweep = 0
-        self._lock = threading.RLock()
-        self._link = self._new_link()
-        survive_forks(self)
+        self._link = shared_link(url, target, lambda con: ensure(con, target))
 
     def reserve(self, hold: Hold) -> Reservation:
         names, flags, limits = charge_values(hold.charges)
-        fields = (hold.amount, *_fields(hold))
+        fields = (hold.amount, *hold_values(hold))
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, limits, *fields, self._now(), *found.values())
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(hold.id), names, flags, limits, *fields, self._now(), *needs.values())
 
-        answer = self._verb("reserve", arguments, _Found(hold.charges))
+        answer = self._verb("reserve", arguments, _Needs(hold.charges))
         self._sweep_at_times()
         if "granted" in answer:
             expired = expiries_of(answer.get("expired", ()))
@@ -132,12 +116,12 @@ class PostgresStore:
             [bucket for _, tokens in settlement.observed for bucket in observe({}, tokens)],
             FADE_AT,
         )
-        fields = (hold.amount, *_fields(hold), *ended)
+        fields = (hold.amount, *hold_values(hold), *ended)
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, *fields, self._now(), *found.values())
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(hold.id), names, flags, *fields, self._now(), *needs.values())
 
-        answer = self._verb("settle", arguments, _Found(hold.charges))
+        answer = self._verb("settle", arguments, _Needs(hold.charges))
         self._sweep_at_times()
         if "unknown" in answer:
             return UnknownAccount(decode(answer["unknown"]))
@@ -164,18 +148,18 @@ class PostgresStore:
         life = int.from_bytes(os.urandom(6))
         told = (budget.limit, budget.duration, budget.timezone, budget.starts_at, ephemeral, life)
 
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return (encode(account), *told, self._now(), sorted(found.also), found.window)
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return (encode(account), *told, self._now(), sorted(needs.also), needs.window)
 
-        answer = self._verb("set_budget", arguments, _Found(budget=budget))
+        answer = self._verb("set_budget", arguments, _Needs(budget=budget))
         self._announce(answer)
         return balance_of(answer["balance"])
 
     def delete(self, account: str) -> bool:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return encode(account), self._now(), sorted(found.also)
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return encode(account), self._now(), sorted(needs.also)
 
-        answer = self._verb("delete", arguments, _Found())
+        answer = self._verb("delete", arguments, _Needs())
         self._announce(answer)
         return bool(answer["existed"])
 
@@ -212,36 +196,32 @@ class PostgresStore:
         return counts
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        name = None if account is None else encode(account)
-        statement = _PROJECTS.replace("@schema@", f'"{self._target.schema}"').encode()
-        found = self._link.run(statement, [sql_value(name)], self._link.deadline())
-        yield from map(decode, json.loads(found or b"[]"))
+        yield from map(decode, self._call("projects", (encode_optional(account),), self._link.deadline()))
 
-    def export(self, since: Milliseconds = 0) -> Export:
+    def export(self) -> Export:
         at: Milliseconds = self._call("instant", (self._now(),), self._link.deadline())
-        return Export(at, self._exported(since))
+        return Export(at, self._exported())
 
-    def _exported(self, since: Milliseconds) -> Iterator[Stored]:
+    def _exported(self) -> Iterator[Stored]:
         # All of it is one state of the database: one long transaction, on a connection of its own.
-        with self._link.snapshot() as con:
+        with self._link.apart("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as con:
 
             def ask(function: str, *arguments: Any) -> Any:
                 statement, values = self._asking(function, arguments)
                 return self._read(con.ask(statement, values, prepare=False))
 
-            yield from exported(ask, since)
+            yield from exported(ask)
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            self._call("restore", (dump(rows_value(batch)), COPY), self._link.deadline())
+            self._call("restore", (dump(rows_value(batch)),), self._link.deadline())
 
-    def retire(self, moved_to: str | None) -> None:
-        whereto = None if moved_to is None else encode(note_of(moved_to))
-        self._call("retire", (whereto,), self._link.deadline())
+    def freeze(self, note: str | None) -> None:
+        self._call("freeze", (encode_optional(note),), self._link.deadline())
 
-    def retired(self) -> str | None:
-        found: str | None = self._call("moved_to", (), self._link.deadline())
-        return None if found is None else decode(found)
+    def frozen(self) -> str | None:
+        found: str | None = self._call("frozen_note", (), self._link.deadline())
+        return decode_optional(found)
 
     def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
         self._expiry_hooks.append(hook)
@@ -255,35 +235,34 @@ class PostgresStore:
         Raises:
             StoreError: the database cannot be asked, or this role may not.
         """
-        before, after = self._link.apart(lambda con: migrate(con, self._target))
-        return before, after
+        with self._link.apart() as con:
+            return migrate(con, self._target)
 
     def grants(self) -> str:
         """Return the SQL with which the owner lets another role use the store."""
         return grants(self._target)
 
     def _balance(self, verb: str, account: str) -> Balance | None:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return encode(account), self._now(), sorted(found.also), found.windows_value()
-
-        answer = self._verb(verb, arguments, _Found())
-        self._announce(answer)
+        answer = self._as_of_now(verb, encode(account))
         return None if answer["balance"] is None else balance_of(answer["balance"])
 
     def _present(self, verb: str, key: str | bytes) -> HoldRecord | None:
-        def arguments(found: _Found) -> tuple[Any, ...]:
-            return key, self._now(), sorted(found.also), found.windows_value()
+        answer = self._as_of_now(verb, key)
+        return None if answer is None or answer["record"] is None else record_of(answer["record"])
 
-        answer = self._verb(verb, arguments, _Found())
-        if answer is None or answer["record"] is None:
-            return None
-        self._announce(answer)
-        return record_of(answer["record"])
+    def _as_of_now(self, verb: str, key: str | bytes) -> Any:
+        def arguments(needs: _Needs) -> tuple[Any, ...]:
+            return key, self._now(), sorted(needs.also), needs.windows_value()
 
-    def _verb(self, name: str, arguments: Callable[[_Found], tuple[Any, ...]], found: _Found) -> Any:
+        answer = self._verb(verb, arguments, _Needs())
+        if answer is not None:
+            self._announce(answer)
+        return answer
+
+    def _verb(self, name: str, arguments: Callable[[_Needs], tuple[Any, ...]], needs: _Needs) -> Any:
         deadline = self._link.deadline()
         while True:
-            answer = self._call(name, arguments(found), deadline)
+            answer = self._call(name, arguments(needs), deadline)
             if answer is None or "again" not in answer:
                 return answer
             if time.monotonic() >= deadline:
@@ -291,7 +270,7 @@ class PostgresStore:
                     f"cannot use the store at {self._target}: others kept changing the same accounts for "
                     f"{self._target.timeout:g} s: try again, or raise ?timeout=; nothing was changed"
                 )
-            found.learn(answer)
+            needs.learn(answer)
 
     def _call(self, name: str, arguments: Sequence[Any], deadline: float) -> Any:
         self._link.opened(self)
@@ -304,8 +283,10 @@ class PostgresStore:
 
     def _read(self, answer: bytes | None) -> Any:
         value = json.loads(answer) if answer else None
-        if isinstance(value, dict) and "moved" in value:
-            raise moved(self, decode(value["moved"]))
+        if isinstance(value, dict) and "frozen" in value:
+            raise frozen_error(self, decode(value["frozen"]))
+        if value == "in use":
+            raise open_error(self)
         return value
 
     def _accounts(self, prefix: str, *, with_open_holds: bool = False) -> Iterator[Mapping[str, Any]]:
@@ -352,20 +333,9 @@ class PostgresStore:
             for hook in self._expiry_hooks:
                 hook(expiry)
 
-    def _new_link(self) -> Link:
-        target = self._target
-        return shared_link(self.url, target, lambda con: ensure(con, target))
 
-    def _before_fork(self) -> None:
-        """Do nothing: the child gets connections of its own."""
-
-    def _after_fork_in_child(self) -> None:
-        _INHERITED.append(self._link)
-        self._link = self._new_link()
-
-
-class _Found:
-    """What a verb was found to need beyond what it was given: locks, windows, accounts to make."""
+class _Needs:
+    """What a verb needs beyond its arguments, as its answers say: locks, windows, accounts to make."""
 
     def __init__(self, charges: Sequence[Charge] = (), budget: Budget | None = None) -> None:
         self._charges = charges
@@ -418,15 +388,3 @@ class _Found:
             "start": window.start,
             "end": window.end,
         }
-
-
-def _fields(hold: Hold) -> tuple[Any, ...]:
-    return (
-        hold.on_expiry,
-        hold.ttl,
-        hold.created,
-        None if hold.user is None else encode(hold.user),
-        encode(hold.model),
-        encode(hold.endpoint),
-        [encode(tag) for tag in hold.tags],
-    )

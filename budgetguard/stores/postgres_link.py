@@ -18,13 +18,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 from weakref import WeakSet, WeakValueDictionary
 
-from budgetguard.errors import StoreError
-from budgetguard.stores.postgres_errors import TooLate, error_of, explain, is_conflict, is_passing
-from budgetguard.stores.postgres_target import Target
-from budgetguard.stores.waiting import take, taken
+import psycopg
+from psycopg import capabilities, pq
 
-import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
-from psycopg import capabilities, pq  # isort: skip
+from budgetguard.errors import StoreError
+from budgetguard.stores import remedies
+from budgetguard.stores.link import ServerLink
+from budgetguard.stores.targets import PostgresTarget
+from budgetguard.stores.waiting import take, taken
 
 Value = bytes | None
 """A parameter or an answer, as PostgreSQL writes it as text; None is NULL."""
@@ -35,8 +36,16 @@ _CANCEL_SECONDS: Final = 0.5
 _LONGEST_POLL: Final = 1_000_000  # seconds: what poll() can count in milliseconds
 _SHORTEST_CONNECT: Final = 2  # seconds: libpq knows nothing shorter
 
+_PASSING_STATES: Final = ("40001", "40P01", "57P03")  # serialization failure, deadlock, starting
+# What servers that are starting or stopping say of an attempt to connect, which has no SQLSTATE.
+_PASSING_WORDS: Final = ("starting up", "shutting down", "recovery mode", "not yet accepting connections")
 
-class Connection(psycopg.Connection[tuple[Any, ...]]):
+
+class DeadlineError(psycopg.OperationalError):
+    """The time that a verb may take is over on this side."""
+
+
+class PostgresConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose every statement ends by a deadline (time.monotonic())."""
 
     deadline = float("inf")
@@ -79,7 +88,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             if result.status == pq.ExecStatus.TUPLES_OK and result.ntuples:
                 value = result.get_value(0, 0)
             elif result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-                error = error_of(result)
+                error = _error_of(result)
         if error is not None:
             raise error
         return value
@@ -87,18 +96,18 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def _wait_for_socket(self, *, writing: bool) -> None:
         seconds = max(self.deadline - time.monotonic(), 0)
         if not _is_ready(self.pgconn.socket, seconds, writing=writing):
-            raise TooLate("no answer in time")
+            raise DeadlineError("no answer in time")
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
-        """Wait for the server, and raise TooLate once the deadline is over."""
+        """Wait for the server, and raise DeadlineError once the deadline is over."""
         return super().wait(_until(gen, self.deadline), interval=_INTERVAL)
 
     def __del__(self, *_: Any) -> None:
-        """Do not warn: pooled connections end with the program, and inherited ones with the fork's child."""
+        """Do not warn: kept connections end with the program, and inherited ones with the child."""
 
 
 class _Slots:
-    """Let so many in at once; a semaphore that a signal handler may take while its thread is taking it."""
+    """A semaphore that a signal handler may take while its thread is taking it."""
 
     def __init__(self, number: int) -> None:
         # Python's semaphores have a lock inside, which such a handler would wait for without end.
@@ -107,7 +116,7 @@ class _Slots:
             self._free.put(None)
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Take a slot, and tell whether there was one in time (seconds)."""
+        """Take a slot, and return whether there was one in time (seconds)."""
         try:
             self._free.get(blocking, timeout)
         except Empty:
@@ -115,11 +124,11 @@ class _Slots:
         return True
 
     def release(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self._free.put(None)
 
 
-class Link:
+class PostgresLink(ServerLink[PostgresConnection]):
     """Run statements on a database, from any thread, each within the time that its target states.
 
     Args:
@@ -127,32 +136,25 @@ class Link:
         prepare: called with the first connection of this process, before it is used.
     """
 
-    def __init__(self, target: Target, prepare: Callable[[Connection], None]) -> None:
+    def __init__(self, target: PostgresTarget, prepare: Callable[[PostgresConnection], None]) -> None:
         self._target = target
         self._prepare = prepare
-        self._prepared = False
-        self._preparing = threading.RLock()
-        self._idle: list[Connection] = []
         self._users: WeakSet[Any] = WeakSet()
-        self._slots = _Slots(target.pool)
+        super().__init__(target.timeout, kept=target.pool)
 
     def opened(self, user: object) -> None:
-        """Note that somebody uses the connections."""
+        """Add a user of the connections."""
         self._users.add(user)
 
     def left(self, user: object) -> None:
-        """Note that somebody does not use them any more; the last one closes those that are idle.
+        """Remove a user; the last one closes the idle connections.
 
-        Who comes after that may find another database there, and prepares it anew.
+        A later user may find another database there, so `prepare` is called again.
         """
         self._users.discard(user)
         if not self._users:
             self._prepared = False
             self.close()
-
-    def deadline(self) -> float:
-        """Return until when a verb that begins now may take (time.monotonic())."""
-        return time.monotonic() + self._target.timeout
 
     def run(self, statement: bytes, values: list[Value], deadline: float) -> Value:
         """Run a statement that answers with one value, or none, and return it.
@@ -162,106 +164,54 @@ class Link:
         Raises:
             StoreError: the database could not be asked in time, or said no.
         """
-        try:
-            if not take(self._slots, deadline):
-                raise TooLate(f"all {self._target.pool} connections were in use")
-            try:
-                return self._run(statement, values, deadline)
-            finally:
-                self._slots.release()
-        except psycopg.Error as error:
-            raise StoreError(explain(error, self._target)) from error
 
-    def apart(self, work: Callable[[Connection], Any]) -> Any:
-        """Do something on a connection of its own, however long it takes, and return what comes of it.
-
-        Raises:
-            StoreError: the database could not be asked, or said no.
-        """
-        try:
-            with self._connect(self.deadline()) as con:
-                con.execute("SET statement_timeout = 0")
-                con.execute("SET lock_timeout = 0")
-                return work(con)
-        except psycopg.Error as error:
-            raise StoreError(explain(error, self._target)) from error
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """Yield a connection of its own that sees one state of the database throughout, and writes nothing.
-
-        Raises:
-            StoreError: the database could not be asked, or said no.
-        """
-        try:
-            with self._connect(self.deadline()) as con:
-                con.execute("SET statement_timeout = 0")
-                con.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                yield con
-        except psycopg.Error as error:
-            raise StoreError(explain(error, self._target)) from error
-
-    def close(self) -> None:
-        """Let go of the connections that are not in use."""
-        while self._idle:
-            with suppress(IndexError):  # another thread took the last one
-                self._idle.pop().close()
-
-    def _run(self, statement: bytes, values: list[Value], deadline: float) -> Value:
-        may_break = True
-        while True:
-            con: Connection | None = None
-            try:
-                con = self._take(deadline)
-                answer = con.ask(statement, values, prepare=self._target.prepare)
-            except BaseException as error:
-                broken = con is not None and con.closed
-                self._leave(con, error)
-                if not isinstance(error, psycopg.Error) or time.monotonic() >= deadline:
-                    raise
-                if is_conflict(error) or is_passing(error):
-                    time.sleep(_PAUSE)
-                elif broken and may_break and not isinstance(error, TooLate):
-                    # Once, at once: the server was restarted, or closed what was idle for long.
-                    may_break = False
-                    self.close()
-                else:
-                    raise
-            else:
-                self._idle.append(con)
-                return answer
-
-    def _take(self, deadline: float) -> Connection:
-        try:
-            con = self._idle.pop()
-        except IndexError:
-            con = self._connect(deadline)
-        con.deadline = deadline
-        if not self._prepared:
-            try:
+        def attempt(con: PostgresConnection) -> Value:
+            con.deadline = deadline
+            if not self._prepared:
                 with taken(self._preparing):
                     if not self._prepared:
                         self._prepare(con)
                         self._prepared = True
-            except BaseException:
-                con.close()
-                raise
-        return con
+            return con.ask(statement, values, prepare=self._target.prepare)
 
-    def _leave(self, con: Connection | None, error: BaseException) -> None:
-        """Keep a connection after an error if it is in order."""
-        if con is None:
-            return
-        if con.pgconn.transaction_status == pq.TransactionStatus.IDLE:
-            self._idle.append(con)
-            return
-        # With settings in the session the server has a limit of its own. An older libpq cancels without one.
-        if isinstance(error, TooLate) and not self._target.prepare and capabilities.has_cancel_safe():
-            with suppress(psycopg.Error):
-                con.cancel_safe(timeout=_CANCEL_SECONDS)
-        con.close()
+        if self._owner != os.getpid():
+            self._begin_in_child()
+        slots = self._slots
+        try:
+            if not take(slots, deadline):
+                raise DeadlineError(f"all {self._target.pool} connections were in use")
+            try:
+                return self._repeat(attempt, deadline)
+            finally:
+                slots.release()
+        except psycopg.Error as error:
+            raise StoreError(explained(error, self._target)) from error
 
-    def _connect(self, deadline: float) -> Connection:
+    @contextmanager
+    def apart(self, begin: str = "SET lock_timeout = 0") -> Iterator[PostgresConnection]:
+        """Yield a connection of its own, on which a statement may take as long as it takes.
+
+        Args:
+            begin: a statement to begin with.
+
+        Raises:
+            StoreError: the database could not be asked, or said no.
+        """
+        try:
+            with self._connect(self.deadline()) as con:
+                con.execute("SET statement_timeout = 0")
+                con.execute(begin.encode())
+                yield con
+        except psycopg.Error as error:
+            raise StoreError(explained(error, self._target)) from error
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._slots = _Slots(self._target.pool)
+        self._preparing = threading.RLock()
+        self._prepared = False
+
+    def _connect(self, deadline: float) -> PostgresConnection:
         target = self._target
         hosts = str(target.parameters.get("host", "")).count(",") + 1
         seconds = max(int((deadline - time.monotonic()) / hosts), _SHORTEST_CONNECT)
@@ -269,20 +219,62 @@ class Link:
         parameters["client_encoding"] = "UTF8"
         if target.prepare:
             parameters["options"] = f"{_settings(target)} {parameters.get('options', '')}".rstrip()
-        con = Connection.connect(autocommit=True, **parameters)
+        con = PostgresConnection.connect(autocommit=True, **parameters)
         con.prepare_threshold = None
         con.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return con
 
+    def _disconnect(self, connection: PostgresConnection) -> None:
+        connection.close()
 
-def shared_link(url: str, target: Target, prepare: Callable[[Connection], None]) -> Link:
+    def _is_in_order(self, connection: PostgresConnection, error: BaseException | None) -> bool:
+        if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            return True
+        # With settings in the session the server has a limit of its own. An older libpq cancels without one.
+        if isinstance(error, DeadlineError) and not self._target.prepare and capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        return False
+
+    def _retry_after(self, error: Exception, connection: PostgresConnection | None) -> float | None:
+        if not isinstance(error, psycopg.Error) or isinstance(error, DeadlineError):
+            return None
+        if error.sqlstate in _PASSING_STATES:
+            return _PAUSE
+        if error.sqlstate is None and any(words in str(error) for words in _PASSING_WORDS):
+            return _PAUSE
+        # The server was restarted, or closed what was idle for long.
+        broke = connection is not None and connection.pgconn.status == pq.ConnStatus.BAD
+        return 0.0 if broke else None
+
+
+def shared_link(
+    url: str, target: PostgresTarget, prepare: Callable[[PostgresConnection], None]
+) -> PostgresLink:
     """Return the link of this process to a database: all projects that are opened by one URL share it."""
-    key = (url, os.getpid())  # a child must not use its parent's connections
     # Without a lock, which a fork could find locked: two threads that are first at once have two links.
-    return _LINKS.get(key) or _LINKS.setdefault(key, Link(target, prepare))
+    return _LINKS.get(url) or _LINKS.setdefault(url, PostgresLink(target, prepare))
 
 
-_LINKS: Final[WeakValueDictionary[tuple[str, int], Link]] = WeakValueDictionary()
+_LINKS: Final[WeakValueDictionary[str, PostgresLink]] = WeakValueDictionary()
+
+
+def explained(error: psycopg.Error, target: PostgresTarget) -> str:
+    """Return the text of the StoreError for a driver's error; it shows no password."""
+    secret = target.parameters.get("password")
+    return remedies.explain(error, target, target.timeout, remedies.POSTGRES, secret=secret)
+
+
+def _error_of(result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the error that a result tells of, of the class that psycopg has for it."""
+    code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    text = (result.error_message or b"").decode(errors="replace").strip()
+    try:
+        kind = psycopg.errors.lookup(code)
+    except KeyError:
+        kind = psycopg.DatabaseError
+        text = f"{text} ({code})"
+    return kind(text)
 
 
 def _is_ready(socket: int, seconds: float, *, writing: bool) -> bool:
@@ -294,7 +286,7 @@ def _is_ready(socket: int, seconds: float, *, writing: bool) -> bool:
     return any(select.select([socket], [socket] if writing else [], [], min(seconds, _LONGEST_POLL)))
 
 
-def _settings(target: Target) -> str:
+def _settings(target: PostgresTarget) -> str:
     # The server gives up first, so that it can say what it waited for.
     return (
         f"-c lock_timeout={int(target.timeout * 800)} -c statement_timeout={int(target.timeout * 900)} "
@@ -308,7 +300,7 @@ def _until(gen: Generator[Any, Any, Any], deadline: float) -> Generator[Any, Any
         while True:
             ready = yield wanted
             if not ready and time.monotonic() >= deadline:
-                raise TooLate("no answer in time")
+                raise DeadlineError("no answer in time")
             wanted = gen.send(ready)
     except StopIteration as done:
         return done.value

@@ -1,11 +1,22 @@
-"""Rows as the tables have them, whole: what a copy is made of."""
+"""Values as PostgreSQL has them: parameters and answers of the functions, and rows whole.
+
+PostgreSQL's text holds no NUL and no lone surrogates, and a model's name may. Those are written as U+001A,
+their code in hexadecimal, and a full stop; so is U+001A itself. Names of accounts have none of them, so
+these keep their order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, cast
 
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Charge, Crossing, Expiry, Hold, HoldRecord
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     HoldRow,
     Stored,
@@ -14,25 +25,153 @@ from budgetguard.core.rows import (
     StoredObservations,
     StoredSwept,
 )
+from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds
-from budgetguard.stores.postgres_wire import decode, encode
 
+_REQUIRED, _BUDGETED, _PINNED = 1, 2, 4
+_UNFIT: Final = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED: Final = re.compile("\x1a([0-9a-f]+)\\.")
 _PAGE: Final = 500
 
-Ask = Callable[..., Any]
+dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def exported(ask: Ask, since: Milliseconds) -> Iterator[Stored]:
-    """Yield what is stored of a project: see `movable.Movable.export`.
+def sql_value(value: Any) -> bytes | None:
+    """Return a parameter as PostgreSQL reads it from text: None, bool, int, str, bytes, or a list of them."""
+    if value is None:
+        return None
+    return _literal(value).encode()
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    return "{" + ",".join(["NULL" if one is None else _quoted(_literal(one)) for one in value]) + "}"
+
+
+def _quoted(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def encode(text: str) -> str:
+    """Return text as PostgreSQL can hold it."""
+    return _UNFIT.sub(lambda found: f"\x1a{ord(found[0]):x}.", text)
+
+
+def decode(text: str) -> str:
+    """Return what `encode` was given."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if "\x1a" in text else text
+
+
+def encode_optional(text: str | None) -> str | None:
+    """Return text as PostgreSQL can hold it, or None."""
+    return None if text is None else encode(text)
+
+
+def decode_optional(text: str | None) -> str | None:
+    """Return what `encode_optional` was given."""
+    return None if text is None else decode(text)
+
+
+def digest(name: str) -> bytes:
+    """Return a key of fixed length for a name of any length."""
+    return sha256(encode(name).encode()).digest()
+
+
+def charge_values(charges: Sequence[Charge]) -> tuple[list[str], list[int], list[int | None]]:
+    """Return accounts, flags and limits of charges, place by place.
+
+    Of several pinned charges of one account the last one's limit counts for all of them.
+    """
+    pins = {
+        charge.account: charge.budget.limit
+        for charge in charges
+        if charge.pinned and charge.budget is not None
+    }
+    flags = [
+        _REQUIRED * charge.required
+        | _BUDGETED * (charge.budget is not None)
+        | _PINNED * (charge.account in pins)
+        for charge in charges
+    ]
+    return [encode(c.account) for c in charges], flags, [pins.get(charge.account) for charge in charges]
+
+
+def hold_values(hold: Hold) -> tuple[Any, ...]:
+    """Return what the functions are told of a hold beside its id, its charges and its amount."""
+    return (
+        hold.on_expiry,
+        hold.ttl,
+        hold.created,
+        encode_optional(hold.user),
+        encode(hold.model),
+        encode(hold.endpoint),
+        [encode(tag) for tag in hold.tags],
+    )
+
+
+def balance_of(value: Mapping[str, Any]) -> Balance:
+    """Return the account that a function described."""
+    return Balance(**{**value, "account": decode(value["account"]), "models": _decoded_keys(value["models"])})
+
+
+def record_of(value: Mapping[str, Any]) -> HoldRecord:
+    """Return the hold that a function described."""
+    return HoldRecord(
+        **{
+            **value,
+            "id": decode(value["id"]),
+            "accounts": _decoded(value["accounts"]),
+            "user": decode_optional(value["user"]),
+            "model": decode(value["model"]),
+            "endpoint": decode(value["endpoint"]),
+            "request_id": decode_optional(value["request_id"]),
+            "usage": Usage(_decoded_keys(value["usage"])),
+            "tags": _decoded(value["tags"]),
+        }
+    )
+
+
+def expiries_of(values: Sequence[Mapping[str, Any]]) -> tuple[Expiry, ...]:
+    """Return the expiries that a function found."""
+    return tuple(
+        Expiry(
+            hold_id=decode(value["hold_id"]),
+            accounts=_decoded(value["accounts"]),
+            amount=value["amount"],
+            booked=value["booked"],
+            user=decode_optional(value["user"]),
+            model=decode(value["model"]),
+        )
+        for value in values
+    )
+
+
+def crossings_of(values: Sequence[Mapping[str, Any]]) -> tuple[Crossing, ...]:
+    """Return the thresholds that a function found crossed."""
+    return tuple(
+        Crossing(decode(value["account"]), value["threshold"], balance_of(value["balance"]))
+        for value in values
+    )
+
+
+def exported(ask: Callable[..., Any]) -> Iterator[Stored]:
+    """Yield what is stored of a project: see `base.Transfer.export`.
 
     Args:
         ask: calls a function of the schema with some arguments after the project.
-        since: as there.
     """
-    for row in _pages("id", lambda after: ask("export_holds", after, since, _PAGE)):
+    for row in _pages("id", lambda after: ask("export_holds", after, _PAGE)):
         yield StoredHold(decode(row["id"]), _hold_of(row), tuple(map(decode, row["answers"])))
     for row in _pages("name", lambda after: ask("export_accounts", after, _PAGE)):
-        yield StoredAccount(decode(row["name"]), _account_of(row), row["open_holds"])
+        yield StoredAccount(decode(row["name"]), _account_of(row), row["open"])
     for row in _pages("name", lambda after: ask("export_models", after, _PAGE)):
         yield StoredObservations(decode(row["name"]), row["counts"])
     if swept_to := ask("swept_to"):
@@ -57,7 +196,7 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
         if isinstance(one, StoredHold):
             before = holds.get(one.id, {}).get("answers", [])
             answers = dict.fromkeys([*before, *map(encode, one.answers)])
-            holds[one.id] = {**_hold_value(one.id, one.row), "answers": list(answers)}
+            holds[one.id] = {**_hold_columns(one.id, one.row), "answers": list(answers)}
         elif isinstance(one, StoredObservations):
             models[one.model] = {"name": encode(one.model), "counts": one.counts}
         elif isinstance(one, StoredSwept):
@@ -66,7 +205,7 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
             accounts.pop(one.name, None)
             removed.add(encode(one.name))
         else:
-            accounts[one.name] = _account_value(one.name, one.row)
+            accounts[one.name] = _account_columns(one.name, one.row, one.open)
             removed.discard(encode(one.name))
     return {
         "holds": list(holds.values()),
@@ -77,98 +216,89 @@ def rows_value(rows: Iterable[Stored]) -> dict[str, Any]:
     }
 
 
-def _hold_of(row: Mapping[str, Any]) -> HoldRow:
-    names = [decode(name) for name in row["accounts"]]
-    epochs = zip(names, row["epochs"] or (), strict=False)  # a hold that did not end has none
-    return {
-        "state": row["state"],
-        "accounts": dict(zip(names, row["windows"], strict=True)),
-        "epochs": {name: epoch for name, epoch in epochs if epoch is not None},
-        "amount": row["amount_nanos"],
-        "on_expiry": row["on_expiry_nanos"],
-        "cost": row["cost_nanos"],
-        "created": row["created_ms"],
-        "expires": row["expires_ms"],
-        "ended": row["ended_ms"],
-        "user": None if row["user"] is None else decode(row["user"]),
-        "model": decode(row["model"]),
-        "endpoint": decode(row["endpoint"]),
-        "outcome": row["outcome"],
-        "request_id": None if row["request_id"] is None else decode(row["request_id"]),
-        "usage": {decode(unit): count for unit, count in row["usage"].items()},
-        "tags": [decode(tag) for tag in row["tags"]],
-    }
+# The columns of a row that have its fields as they are.
+_HOLD_COLUMNS: Final = {
+    "state": "state",
+    "amount": "amount_nanos",
+    "on_expiry": "on_expiry_nanos",
+    "cost": "cost_nanos",
+    "created": "created_ms",
+    "expires": "expires_ms",
+    "ended": "ended_ms",
+    "outcome": "outcome",
+}
+_HOLD_TEXTS: Final = ("user", "model", "endpoint", "request_id")
+_ACCOUNT_COLUMNS: Final = {
+    "limit": "limit_nanos",
+    "duration": "duration",
+    "timezone": "timezone",
+    "anchor": "anchor_ms",
+    "start": "starts_ms",
+    "end": "ends_ms",
+    "window": "window_no",
+    "epoch": "epoch_no",
+    "spent": "spent_nanos",
+    "held": "held_nanos",
+    "expired": "expired_nanos",
+    "expiries": "expiries",
+    "opened": "open_holds",
+    "crossed": "crossed",
+    "created": "created_ms",
+    "updated": "updated_ms",
+    "ephemeral": "ephemeral",
+}
 
 
-def _hold_value(hold_id: str, row: HoldRow) -> dict[str, Any]:
+def _hold_of(columns: Mapping[str, Any]) -> HoldRow:
+    names = _decoded(columns["accounts"])
+    epochs = zip(names, columns["epochs"] or (), strict=False)  # a hold that did not end has none
+    row = {field: columns[column] for field, column in _HOLD_COLUMNS.items()}
+    row |= {field: decode_optional(columns[field]) for field in _HOLD_TEXTS}
+    row["accounts"] = dict(zip(names, columns["windows"], strict=True))
+    row["epochs"] = {name: epoch for name, epoch in epochs if epoch is not None}
+    row["usage"] = _decoded_keys(columns["usage"])
+    row["tags"] = list(_decoded(columns["tags"]))
+    return cast(HoldRow, row)
+
+
+def _hold_columns(hold_id: str, row: HoldRow) -> dict[str, Any]:
+    fields: Mapping[str, Any] = cast(Mapping[str, Any], row)
     names = list(row["accounts"])
-    epochs = [row["epochs"].get(name) for name in names] if row["state"] != "held" else None
-    return {
-        "id": hold_id,
-        "state": row["state"],
-        "accounts": [encode(name) for name in names],
-        "windows": list(row["accounts"].values()),
-        "epochs": epochs,
-        "amount_nanos": row["amount"],
-        "on_expiry_nanos": row["on_expiry"],
-        "cost_nanos": row["cost"],
-        "created_ms": row["created"],
-        "expires_ms": row["expires"],
-        "ended_ms": row["ended"],
-        "user": None if row["user"] is None else encode(row["user"]),
-        "model": encode(row["model"]),
-        "endpoint": encode(row["endpoint"]),
-        "outcome": row["outcome"],
-        "request_id": None if row["request_id"] is None else encode(row["request_id"]),
-        "usage": {encode(unit): count for unit, count in row["usage"].items()},
-        "tags": [encode(tag) for tag in row["tags"]],
-    }
+    columns = {column: fields[field] for field, column in _HOLD_COLUMNS.items()}
+    columns |= {field: encode_optional(fields[field]) for field in _HOLD_TEXTS}
+    columns["id"] = encode(hold_id)
+    columns["accounts"] = [encode(name) for name in names]
+    columns["windows"] = list(row["accounts"].values())
+    columns["epochs"] = None if row["state"] == "held" else [row["epochs"].get(name) for name in names]
+    columns["usage"] = _encoded_keys(row["usage"])
+    columns["tags"] = [encode(tag) for tag in row["tags"]]
+    return columns
 
 
-def _account_of(row: Mapping[str, Any]) -> AccountRow:
-    return {
-        "limit": row["limit_nanos"],
-        "duration": row["duration"],
-        "timezone": row["timezone"],
-        "anchor": row["anchor_ms"],
-        "start": row["starts_ms"],
-        "end": row["ends_ms"],
-        "window": row["window_no"],
-        "epoch": row["epoch_no"],
-        "spent": row["spent_nanos"],
-        "held": row["held_nanos"],
-        "expired": row["expired_nanos"],
-        "expiries": row["expiries"],
-        "models": {decode(model): nanos for model, nanos in row["models"].items()},
-        "open": row["open"],
-        "crossed": row["crossed"],
-        "created": row["created_ms"],
-        "updated": row["updated_ms"],
-        "ephemeral": row["ephemeral"],
-    }
+def _account_of(columns: Mapping[str, Any]) -> AccountRow:
+    row = {field: columns[column] for field, column in _ACCOUNT_COLUMNS.items()}
+    row["models"] = _decoded_keys(columns["models"])
+    row["due"] = min(columns["open"].values(), default=NEVER)
+    return cast(AccountRow, row)
 
 
-def _account_value(name: str, row: AccountRow) -> dict[str, Any]:
-    return {
-        "name": encode(name),
-        "limit_nanos": row["limit"],
-        "spent_nanos": row["spent"],
-        "held_nanos": row["held"],
-        "expired_nanos": row["expired"],
-        "expiries": row["expiries"],
-        "models": {encode(model): nanos for model, nanos in row["models"].items()},
-        "crossed": row["crossed"],
-        "duration": row["duration"],
-        "timezone": row["timezone"],
-        "anchor_ms": row["anchor"],
-        "starts_ms": row["start"],
-        "ends_ms": row["end"],
-        "window_no": row["window"],
-        "epoch_no": row["epoch"],
-        "open_holds": len(row["open"]),
-        "next_due_ms": min(row["open"].values(), default=None),
-        "created_ms": row["created"],
-        "updated_ms": row["updated"],
-        "ephemeral": row["ephemeral"],
-        "open": row["open"],
-    }
+def _account_columns(name: str, row: AccountRow, listed: Mapping[str, Milliseconds]) -> dict[str, Any]:
+    fields: Mapping[str, Any] = cast(Mapping[str, Any], row)
+    columns = {column: fields[field] for field, column in _ACCOUNT_COLUMNS.items()}
+    columns["name"] = encode(name)
+    columns["models"] = _encoded_keys(row["models"])
+    columns["open"] = dict(listed)
+    columns["next_due_ms"] = min(listed.values(), default=None)
+    return columns
+
+
+def _decoded(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(decode, names))
+
+
+def _decoded_keys(counts: Mapping[str, int]) -> dict[str, int]:
+    return {decode(key): count for key, count in counts.items()}
+
+
+def _encoded_keys(counts: Mapping[str, int]) -> dict[str, int]:
+    return {encode(key): count for key, count in counts.items()}

@@ -1,24 +1,29 @@
-"""The tables and functions of a PostgreSQL store: made once, by whoever comes first, and migrated in steps.
+"""The tables and functions of a PostgreSQL store: made by whoever comes first, migrated version by version.
 
-Each file in `sql/` is one step, and its number is the version that the schema has after it.
+A file in `sql/` is named VERSION_PLACE_SUBJECT.sql: those of one version make it of the one before, in order.
+`every_version.sql` runs after each migration.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString
+from typing import Final, LiteralString
 
+import psycopg
+from psycopg import sql
+
+from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.money import MAX_SUM
 from budgetguard.errors import StoreError
-from budgetguard.stores.postgres_link import Connection
-from budgetguard.stores.postgres_target import Target
+from budgetguard.stores.postgres_link import PostgresConnection
+from budgetguard.stores.targets import PostgresTarget
 
-import psycopg  # isort: skip  # after postgres_target, which says what to install where it is missing
-from psycopg import sql  # isort: skip
+_FOLDER: Final = files("budgetguard.stores") / "sql"
 
 
-def ensure(con: Connection, target: Target) -> None:
-    """See to it that the schema is there and of this version.
+def ensure(con: PostgresConnection, target: PostgresTarget) -> None:
+    """Make or migrate the schema unless it has this version.
 
     Raises:
         StoreError: it is newer, or this role may neither make nor use it.
@@ -27,7 +32,7 @@ def ensure(con: Connection, target: Target) -> None:
         migrate(con, target)
 
 
-def migrate(con: Connection, target: Target) -> tuple[int, int]:
+def migrate(con: PostgresConnection, target: PostgresTarget) -> tuple[int, int]:
     """Make or migrate the schema, and return its version before and after; 0 is none.
 
     Raises:
@@ -35,7 +40,7 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
     """
     try:
         with con.transaction():
-            # Whatever others have made on this role's path, the steps mean what the server has.
+            # Whatever others have made on this role's path, these names mean what the server has.
             con.execute("SET LOCAL search_path = pg_catalog, pg_temp")
             name = f"budgetguard {target.schema}"
             con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
@@ -43,17 +48,16 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
             if before > _latest():
                 raise StoreError(
                     f"the schema {target.schema} at {target} has version {before}, and this budgetguard "
-                    f"knows {_latest()} at most: install a newer one, or name another schema with ?schema="
+                    f"knows {_latest()}: use the budgetguard that made it (a newer one, or one from before "
+                    "the first release), or name another schema with ?schema=; nothing was changed"
                 )
             if before == 0:
                 _begin(con, target)
-            for number, text in _steps():
-                if number > before:
-                    con.execute(text.replace("@schema@", f'"{target.schema}"').encode(), prepare=False)
-                    con.execute(
-                        _own("INSERT INTO {}.versions VALUES (%s, now()) ON CONFLICT DO NOTHING", target),
-                        [number],
-                    )
+            for version in range(before + 1, _latest() + 1):
+                _run(con, target, _versions()[version])
+                con.execute(_own("INSERT INTO {}.versions VALUES (%s, now())", target), [version])
+            if before < _latest():
+                _run(con, target, _sql("every_version.sql"))
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreError(
             f"cannot make the schema {target.schema} at {target}: this role may not. Run `budgetguard "
@@ -63,7 +67,7 @@ def migrate(con: Connection, target: Target) -> tuple[int, int]:
     return before, _latest()
 
 
-def grants(target: Target) -> str:
+def grants(target: PostgresTarget) -> str:
     """Return the SQL with which the owner lets another role use the store."""
     schema = f'"{target.schema}"'  # it may be a word of SQL, such as user
     return (
@@ -72,7 +76,7 @@ def grants(target: Target) -> str:
     )
 
 
-def _begin(con: Connection, target: Target) -> None:
+def _begin(con: PostgresConnection, target: PostgresTarget) -> None:
     ((encoding,),) = con.execute("SHOW server_encoding").fetchall()
     if encoding != "UTF8":
         raise StoreError(
@@ -87,7 +91,7 @@ def _begin(con: Connection, target: Target) -> None:
     )
 
 
-def _version(con: Connection, target: Target) -> int:
+def _version(con: PostgresConnection, target: PostgresTarget) -> int:
     # Not to_regclass: that answers from a cache which may not know yet what another session has just made.
     there = con.execute(
         "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -96,25 +100,35 @@ def _version(con: Connection, target: Target) -> int:
     ).fetchone()
     if there is None:
         return 0
-    found = con.execute(_own("SELECT version FROM {}.versions", target)).fetchall()
-    versions = {version for (version,) in found}
-    # A step that is missing below others is made as well, and those after it again.
-    missing = [number for number, _ in _steps() if number not in versions]
-    return min(missing) - 1 if missing else max(versions)
+    ((version,),) = con.execute(_own("SELECT coalesce(max(version), 0) FROM {}.versions", target)).fetchall()
+    return int(version)
 
 
-def _own(text: LiteralString, target: Target) -> sql.Composed:
+def _run(con: PostgresConnection, target: PostgresTarget, text: str) -> None:
+    names = {"schema": f'"{target.schema}"', "max_sum": MAX_SUM, "most_models": MOST_MODELS}
+    for name, value in names.items():
+        text = text.replace(f"@{name}@", str(value))
+    con.execute(text.encode(), prepare=False)
+
+
+def _own(text: LiteralString, target: PostgresTarget) -> sql.Composed:
     return sql.SQL(text).format(sql.Identifier(target.schema))
 
 
 def _latest() -> int:
-    return _steps()[-1][0]
+    return max(_versions())
 
 
 @cache
-def _steps() -> tuple[tuple[int, str], ...]:
-    found = (files("budgetguard.stores") / "sql").iterdir()
-    steps = sorted(
-        (file.name, file.read_text(encoding="utf-8")) for file in found if file.name.endswith(".sql")
-    )
-    return tuple((int(name.partition("_")[0]), text) for name, text in steps)
+def _versions() -> dict[int, str]:
+    """Return the SQL that makes each version of the one before."""
+    found: dict[int, str] = {}
+    for name in sorted(file.name for file in _FOLDER.iterdir()):
+        if name[0].isdigit():
+            version = int(name.partition("_")[0])
+            found[version] = found.get(version, "") + _sql(name)
+    return found
+
+
+def _sql(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

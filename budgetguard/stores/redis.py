@@ -1,17 +1,15 @@
 """`redis://`, `valkey://` and their kin: balances on a server, shared by every machine that reaches it.
 
 Each verb is one Lua script, so one transaction and one round trip, on keys that share a hash tag. The
-scripts are the ledger once more, in the server's language, but for windows: calendars and time zones are
-unknown there, so a script that meets a window's end says so, changes nothing, and is sent again with the
-window that `windows.window_at` makes of the server's time.
+scripts are the ledger (`core/ledger.py`) in the server's language, but for windows: calendars and time zones
+are unknown there, so a script that finds a window over changes nothing and answers so; it is sent again with
+the next window, which `windows.window_at` computes from the server's time.
 """
 
 from __future__ import annotations
 
 import builtins
-import math
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -39,56 +37,47 @@ from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observ
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.movable import COPY, batches, moved, note_of
-from budgetguard.stores.redis_target import parse_url
+from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
+from budgetguard.stores.redis_rows import (
+    Exporting,
+    balance_of,
+    budget_words,
+    charge_words,
+    decode,
+    dump,
+    encode,
+    expiries_of,
+    hold_words,
+    number,
+    pairs,
+    record_of,
+    words_of,
+)
+from budgetguard.stores.targets import redis_target
+from budgetguard.stores.transfer import batches, frozen_error, open_error
 
-try:
-    from redis.exceptions import NoPermissionError
-
-    from budgetguard.stores import redis_link
-    from budgetguard.stores.redis_rows import Exporting, words_of
-    from budgetguard.stores.redis_wire import (
-        balance_of,
-        budget_words,
-        charge_words,
-        decode,
-        dump,
-        encode,
-        expiries_of,
-        hold_words,
-        number,
-        pairs,
-        record_of,
-    )
-except ImportError as error:
-    raise ConfigurationError(
-        "redis:// and valkey:// stores need the redis package: pip install 'budgetguard-ai[redis]'"
-    ) from error
-
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _PAGE: Final = b"200"
 _RESTORED_AT_ONCE: Final = 100
 _SWEEP_EVERY: Final = 64
 _SCANNED: Final = b"1000"
-# Who looks for an account is about to be refused, and must not wait for a walk over all keys.
+# A caller that looks for an account is about to be refused, and must not wait for a walk over all keys.
 _SCANS_FOR_ACCOUNT: Final = 50
 _GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
 _SEEN_AT_MOST: Final = 100_000
-_ASK_EVERY: Final = 1.0
-"""Seconds after which a server is asked again whether it evicts."""
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
 @store_verbs
 class RedisStore:
-    """Keep one project's rows on a Redis or Valkey server.
+    """One project's balances on a Redis or Valkey server.
 
     The server's clock rules where `clock` is the system's, so machines whose clocks differ agree on
     windows and expiries; any other clock rules itself.
 
     Args:
-        url: see `redis_target.parse_url`.
+        url: see `targets.redis_target`.
 
     Raises:
         ConfigurationError: a bad URL, the redis package is missing, or the server may evict budgets.
@@ -102,20 +91,19 @@ class RedisStore:
         self.project = check_id(project, name="project")
         self._clock = None if clock is system_clock else clock
         self.retention_ms = duration_ms(retention)
-        self._prefix = f"bg:{SCHEMA}:{{{quote(project, safe='')}}}:".encode()
+        self._prefix = _prefix(SCHEMA, project)
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
-        target = parse_url(url)
-        self._where = str(target)
-        self._link = redis_link.Link(target)
-        self._eviction = _Eviction(self._link, self._where)
-        if told := self._eviction.told():
-            raise ConfigurationError(told)
+        self._link = RedisLink(redis_target(url))
+        self._eviction = EvictionCheck(self._link)
+        if problem := self._eviction.problem():
+            raise ConfigurationError(problem)
+        self._refuse_older_schema()
 
     def reserve(self, hold: Hold) -> Reservation:
-        if told := self._eviction.told():
-            raise StoreError(f"{told}; nothing was changed")
+        if problem := self._eviction.problem():
+            raise StoreError(f"{problem}; nothing was changed")
         words = [
             encode(hold.id),
             number(hold.amount),
@@ -161,7 +149,7 @@ class RedisStore:
         words += (number(FADE_AT), number(MOST_MODELS))
         answer, found = self._run("settle", [*words, b"known"], sweep=True)
         if answer == b"whole":
-            # Never reserved here, or lost: the money is spent all the same, so the whole hold goes along.
+            # Never reserved here, or lost: the money is spent all the same, so the whole hold is sent.
             whole = [number(hold.amount), number(hold.on_expiry), number(hold.ttl), encode(hold.model)]
             words += (b"whole", *whole, *hold_words(hold), *charge_words(hold.charges, self._seen))
             answer, more = self._run("settle", words, sweep=True)
@@ -255,26 +243,26 @@ class RedisStore:
         counts = dict(zip(found[::2], found[1::2], strict=True))
         return {decode(bucket): int(seen) for bucket, seen in counts.items() if bucket != b"sum"}
 
-    def export(self, since: Milliseconds = 0) -> Export:
+    def export(self) -> Export:
         def ask(what: bytes, low: bytes = b"", size: bytes = b"", *more: bytes) -> Any:
             return self._run("export", [what, low, size, *more])[0]
 
-        return Exporting(ask, self._answers, self._models, self.observations).export(since)
+        return Exporting(ask, self._answers, self._models, self.observations).export()
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows, _RESTORED_AT_ONCE):
-            self._run("restore", [encode(COPY), *(word for one in batch for word in words_of(one))])
+            self._run("restore", [word for one in batch for word in words_of(one)])
 
-    def retire(self, moved_to: str | None) -> None:
-        self._run("retire", [b"" if moved_to is None else encode(note_of(moved_to))])
+    def freeze(self, note: str | None) -> None:
+        self._run("freeze", [encode(note or "")])
 
-    def retired(self) -> str | None:
-        (_, moved_to), _ = self._run("export", [b"now", b"", b""])
-        return decode(moved_to) or None
+    def frozen(self) -> str | None:
+        (_, note), _ = self._run("export", [b"now", b"", b""])
+        return decode(note) or None
 
     def projects(self, account: str | None = None) -> Iterator[str]:
-        # No key lists them: it might be on another node, and a role's rights may end at its project's keys.
-        # In a cluster those are found that share this project's node.
+        # No key lists them: it might be on another node, and a role may have rights to its project's keys
+        # only. In a cluster, those on this project's node are found.
         head, tail = b"bg:%d:{" % SCHEMA, b"}:accounts" if account is None else b"}:a:" + encode(account)
         pattern = head + b"*" + _GLOB.sub(rb"\\\g<0>", tail)
         found: set[str] = set()
@@ -362,8 +350,10 @@ class RedisStore:
                 stamp = b"" if self._clock is None else number(self._clock())
                 head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
-                if isinstance(answer, list) and answer[0] == b"moved":
-                    raise moved(self, decode(answer[1]))
+                if isinstance(answer, list) and answer[0] == b"frozen":
+                    raise frozen_error(self, decode(answer[1]))
+                if answer == b"in use":
+                    raise open_error(self)
                 if isinstance(answer, list) and answer[0] in (b"lost", b"damaged"):
                     raise self._failure(*answer)
                 if isinstance(answer, list) and answer[0] == b"more":
@@ -378,8 +368,8 @@ class RedisStore:
             raise
 
     def _failure(self, kind: bytes, name: bytes) -> StoreError:
-        """Return the error of a verb that met what the server has lost, or what is no number."""
-        account = f"account {decode(name)!r} of project {self.project!r} in the store at {self._where}"
+        """Return the error of a verb that found an account lost or damaged."""
+        account = f"account {decode(name)!r} of project {self.project!r} in the store at {self._link.target}"
         if kind == b"damaged":
             return StoreError(
                 f"what is stored of {account} is damaged: reset the account, or delete it and make it again; "
@@ -390,8 +380,23 @@ class RedisStore:
             "data. Restore it from a backup, or give the account its budget anew; nothing was changed"
         )
 
+    def _refuse_older_schema(self) -> None:
+        older = _prefix(SCHEMA - 1, self.project)
+        try:
+            found = self._link.ask(b"EXISTS", older + b"accounts")
+        except StoreError as error:
+            if is_forbidden(error):  # its user may use the keys of this schema alone
+                return
+            raise
+        if found:
+            raise StoreError(
+                f"project {self.project!r} at {self._link.target} has schema {SCHEMA - 1}, and this "
+                f"budgetguard knows {SCHEMA}: use the budgetguard that made it, or name another database or "
+                f"project, or delete the keys that begin with {older.decode()}; nothing was changed"
+            )
+
     def _see(self, charges: Sequence[Charge]) -> None:
-        """Remember accounts that are there, and that the server does not forget by itself."""
+        """Remember accounts that exist, and that the server does not expire by itself."""
         seen = self._seen
         for charge in charges:
             if not charge.ephemeral and charge.account not in seen:
@@ -408,6 +413,11 @@ class RedisStore:
 _ONE: Final = ord("1")
 
 
+def _prefix(schema: int, project: str) -> bytes:
+    """Return what the keys of a project begin with."""
+    return f"bg:{schema}:{{{quote(project, safe='')}}}:".encode()
+
+
 def _window(
     now: Milliseconds, name: bytes, duration: bytes, timezone: bytes, anchor: bytes, ends: bytes
 ) -> _Hint:
@@ -417,50 +427,7 @@ def _window(
 
 
 @cache
-def _script(name: str) -> redis_link.Script:
+def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
     parts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)]
-    return redis_link.Script("\n".join(parts))
-
-
-class _Eviction:
-    """Ask a server, every so often, whether it deletes budgets when its memory is full.
-
-    Args:
-        link: to the server.
-        where: how errors name it.
-    """
-
-    def __init__(self, link: redis_link.Link, where: str) -> None:
-        self._link = link
-        self._where = where
-        self._told: str | None = None
-        self._ask_at = 0.0
-
-    def told(self) -> str | None:
-        """Return what is wrong, in words, or None.
-
-        Raises:
-            StoreError: the server cannot be asked.
-        """
-        if self._told is not None or time.monotonic() >= self._ask_at:
-            self._told = self._ask()
-        return self._told
-
-    def _ask(self) -> str | None:
-        try:
-            text = self._link.ask(b"INFO", b"memory")
-        except StoreError as error:
-            if isinstance(error.__cause__, NoPermissionError):
-                self._ask_at = math.inf  # it may not be asked, and most such servers are somebody's who knows
-                return None
-            raise
-        self._ask_at = time.monotonic() + _ASK_EVERY
-        fields = dict(line.split(":", 1) for line in decode(text).splitlines() if ":" in line)
-        policy = fields.get("maxmemory_policy", "noeviction")
-        if not int(fields.get("maxmemory", 0)) or policy == "noeviction":
-            return None
-        return (
-            f"the store at {self._where} would delete budgets when its memory is full (maxmemory-policy "
-            f"{policy}): set maxmemory-policy noeviction, or give budgetguard a server of its own"
-        )
+    return LuaScript("\n".join(parts))

@@ -1,11 +1,20 @@
-"""Rows as the scripts show them and take them, whole: what a copy is made of."""
+"""Values as Redis has them: words and answers of the scripts, and rows whole.
+
+Text is UTF-8 with lone surrogates let through, since a model's name may hold anything; numbers are decimal
+digits; None is the empty string where nothing else can be.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+import json
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
 
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.holds import Charge, Expiry, Hold, HoldRecord
 from budgetguard.core.rows import (
+    NEVER,
     AccountRow,
     Export,
     HoldRow,
@@ -15,9 +24,9 @@ from budgetguard.core.rows import (
     StoredObservations,
     StoredSwept,
     gone_since,
+    record,
 )
 from budgetguard.core.windows import Milliseconds
-from budgetguard.stores.redis_wire import decode, dump, encode, hold_of, number, optional, pairs
 
 _PAGE: Final = 200
 _ACCOUNTS: Final = 50
@@ -25,7 +34,159 @@ _FEW: Final = 500
 """Changes that may be read together with accounts, in one script that holds everybody up."""
 _ROUNDS: Final = 20
 
-Ask = Callable[..., Any]
+
+# ASCII only, as in every other store: the text then is the same wherever it is kept.
+_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(text: str) -> bytes:
+    """Return text as bytes."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes) -> str:
+    """Return what `encode` was given."""
+    return data.decode("utf-8", "surrogatepass")
+
+
+def number(value: int | None) -> bytes:
+    """Return a whole number as digits, None as nothing."""
+    return b"" if value is None else b"%d" % value
+
+
+def optional(data: bytes | None) -> int | None:
+    """Return what `number` was given."""
+    return int(data) if data else None
+
+
+def dump(value: object) -> bytes:
+    """Return a value that only clients read, as JSON."""
+    return _dump(value).encode()
+
+
+def budget_words(budget: Budget) -> list[bytes]:
+    """Return a budget, and the number at which the counters of an account made of it begin."""
+    return [
+        number(budget.limit),
+        encode(budget.duration or ""),
+        encode(budget.timezone),
+        number(budget.starts_at),
+        number(int.from_bytes(os.urandom(6))),
+    ]
+
+
+def charge_words(charges: Sequence[Charge], seen: Container[str]) -> list[bytes]:
+    """Return charges as the scripts read them, with those of accounts that were seen here marked."""
+    words = [number(len(charges))]
+    for charge in charges:
+        flags = (b"r" if charge.required else b"") + (b"s" if charge.account in seen else b"")
+        if charge.budget is None:
+            words += (encode(charge.account), flags)
+            continue
+        flags += b"b" + (b"p" if charge.pinned else b"") + (b"e" if charge.ephemeral else b"")
+        words += (encode(charge.account), flags, *budget_words(charge.budget))
+    return words
+
+
+def hold_words(hold: Hold) -> list[bytes]:
+    """Return the fields of a hold that no script changes, names and values, after their count."""
+    fields = [
+        b"created",
+        number(hold.created),
+        b"model",
+        encode(hold.model),
+        b"endpoint",
+        encode(hold.endpoint),
+    ]
+    if hold.user is not None:
+        fields += (b"user", encode(hold.user))
+    if hold.tags:
+        fields += (b"tags", dump(hold.tags))
+    return [number(len(fields)), *fields]
+
+
+def balance_of(answer: Sequence[Any]) -> Balance:
+    """Return the account that a script described."""
+    name, fields, models, open_holds = answer
+    row = pairs(fields)
+    return Balance(
+        account=decode(name),
+        limit_nanos=optional(row[b"limit"]),
+        spent_nanos=int(row[b"spent"]),
+        held_nanos=int(row[b"held"]),
+        duration=decode(row[b"duration"]) or None,
+        timezone=decode(row[b"timezone"]),
+        starts_ms=int(row[b"start"]),
+        resets_ms=optional(row[b"end"]),
+        created_ms=int(row[b"created"]),
+        updated_ms=int(row[b"updated"]),
+        models={decode(model): int(cost) for model, cost in pairs(models).items()},
+        expired_nanos=int(row[b"expired"]),
+        expiries=int(row[b"expiries"]),
+        open_holds=open_holds,
+    )
+
+
+# Fields of rows that are always whole numbers, and texts that may be missing.
+_HOLD_NUMBERS: Final = ("amount", "on_expiry", "created", "expires")
+_HOLD_TEXTS: Final = ("user", "outcome", "request_id")
+_ACCOUNT_NUMBERS: Final = (
+    "anchor",
+    "start",
+    "window",
+    "epoch",
+    "spent",
+    "held",
+    "expired",
+    "expiries",
+    "created",
+    "updated",
+)
+
+
+def hold_of(words: Sequence[bytes], on: Sequence[bytes]) -> HoldRow:
+    """Return the row of a hold: its fields, and its accounts with window and epoch each."""
+    fields = pairs(words)
+    row: dict[str, Any] = {name: int(fields[name.encode()]) for name in _HOLD_NUMBERS}
+    row["cost"] = int(fields.get(b"cost", 0))
+    for name in _HOLD_TEXTS:
+        text = fields.get(name.encode())
+        row[name] = None if text is None else decode(text)
+    row["state"], row["model"], row["endpoint"] = (
+        decode(fields[name]) for name in (b"state", b"model", b"endpoint")
+    )
+    row["ended"] = optional(fields.get(b"ended"))
+    row["usage"] = json.loads(fields.get(b"usage") or b"{}")
+    row["tags"] = json.loads(fields.get(b"tags", b"[]"))
+    charged = [(decode(on[i]), int(on[i + 1]), on[i + 2]) for i in range(0, len(on), 3)]
+    row["accounts"] = {name: window for name, window, _ in charged}
+    row["epochs"] = {name: int(epoch) for name, _, epoch in charged if epoch}
+    return cast(HoldRow, row)
+
+
+def record_of(hold_id: bytes, fields: Sequence[bytes], on: Sequence[bytes]) -> HoldRecord:
+    """Return a hold that a script showed."""
+    return record(decode(hold_id), hold_of(fields, on))
+
+
+def expiries_of(answer: Sequence[Any]) -> tuple[Expiry, ...]:
+    """Return the expiries that a script found."""
+    return tuple(
+        Expiry(
+            hold_id=decode(hold_id),
+            accounts=tuple(map(decode, accounts)),
+            amount=int(amount),
+            booked=int(booked),
+            user=None if user is None else decode(user),
+            model=decode(model),
+        )
+        for hold_id, accounts, amount, booked, model, user in answer
+    )
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return names and values in turn as a dictionary."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class Exporting:
@@ -43,7 +204,7 @@ class Exporting:
 
     def __init__(
         self,
-        ask: Ask,
+        ask: Callable[..., Any],
         answers: Callable[[], Iterable[tuple[bytes, bytes]]],
         models: Callable[[], Iterable[bytes]],
         observed: Callable[[str], dict[str, int]],
@@ -54,20 +215,15 @@ class Exporting:
         self._observed = observed
         self._attached: dict[bytes, list[str]] = {}
 
-    def export(self, since: Milliseconds) -> Export:
-        """Return what is stored: see `movable.Movable.export`."""
+    def export(self) -> Export:
+        """Return what is stored: see `base.Transfer.export`."""
         stamp, _ = self._ask(b"now")
-        return Export(int(stamp), self._rows(int(stamp), since))
+        return Export(int(stamp), self._rows(int(stamp)))
 
-    def _rows(self, began: Milliseconds, since: Milliseconds) -> Iterator[Stored]:
+    def _rows(self, began: Milliseconds) -> Iterator[Stored]:
         for request_id, hold_id in self._answers():
             self._attached.setdefault(hold_id, []).append(decode(request_id))
-        if since:
-            yield from self._ended(since)
-            yield from self._by_id(b"open")
-            yield from self._named(sorted(self._attached))
-        else:
-            yield from self._by_id(b"holds")
+        yield from self._by_id(b"holds")
         for _ in range(_ROUNDS):
             now, _ = self._ask(b"now")
             changed = 0
@@ -94,11 +250,6 @@ class Exporting:
                 return
             low = b"(" + last
 
-    def _named(self, ids: Sequence[bytes]) -> Iterator[Stored]:
-        for first in range(0, len(ids), _PAGE):
-            (page,) = self._ask(b"ids", b"", b"", *ids[first : first + _PAGE])
-            yield from map(self._hold, page)
-
     def _ended(self, since: Milliseconds) -> Iterator[Stored]:
         low, seen = b"%d" % since, set[bytes]()
         while True:
@@ -121,8 +272,8 @@ class Exporting:
             now, seen, last, changed, page = self._ask(b"accounts", low, number(_ACCOUNTS), number(since))
             yield from map(self._hold, changed)
             for name, fields, models, open_holds in page:
-                row = account_of(fields, models, open_holds)
-                yield StoredAccount(decode(name), row, len(row["open"]))
+                listed = {decode(hold_id): int(due) for hold_id, due in pairs(open_holds).items()}
+                yield StoredAccount(decode(name), account_of(fields, models, listed), listed)
             if seen < _ACCOUNTS:
                 return
             low, since = b"(" + last, int(now)
@@ -132,29 +283,20 @@ class Exporting:
         return StoredHold(decode(hold_id), hold_of(fields, on), tuple(self._attached.get(hold_id, ())))
 
 
-def account_of(fields: Sequence[bytes], models: Sequence[bytes], open_holds: Sequence[bytes]) -> AccountRow:
-    """Return the row of an account: its fields, what it spent by model, its open holds by expiry."""
-    row = pairs(fields)
-    return {
-        "limit": optional(row[b"limit"]),
-        "duration": decode(row[b"duration"]) or None,
-        "timezone": decode(row[b"timezone"]),
-        "anchor": int(row[b"anchor"]),
-        "start": int(row[b"start"]),
-        "end": optional(row[b"end"]),
-        "window": int(row[b"window"]),
-        "epoch": int(row[b"epoch"]),
-        "spent": int(row[b"spent"]),
-        "held": int(row[b"held"]),
-        "expired": int(row[b"expired"]),
-        "expiries": int(row[b"expiries"]),
-        "models": {decode(model): int(cost) for model, cost in pairs(models).items()},
-        "open": {decode(hold_id): int(expires) for hold_id, expires in pairs(open_holds).items()},
-        "crossed": [int(percent) for percent in row[b"crossed"].split(b",") if percent],
-        "created": int(row[b"created"]),
-        "updated": int(row[b"updated"]),
-        "ephemeral": row[b"ephemeral"] == b"1",
-    }
+def account_of(
+    words: Sequence[bytes], models: Sequence[bytes], listed: Mapping[str, Milliseconds]
+) -> AccountRow:
+    """Return the row of an account: its fields, what it spent by model, when its open holds expire."""
+    fields = pairs(words)
+    row: dict[str, Any] = {name: int(fields[name.encode()]) for name in _ACCOUNT_NUMBERS}
+    row["limit"], row["end"] = optional(fields[b"limit"]), optional(fields[b"end"])
+    row["duration"] = decode(fields[b"duration"]) or None
+    row["timezone"] = decode(fields[b"timezone"])
+    row["models"] = {decode(model): int(cost) for model, cost in pairs(models).items()}
+    row["opened"], row["due"] = len(listed), min(listed.values(), default=NEVER)
+    row["crossed"] = [int(percent) for percent in fields[b"crossed"].split(b",") if percent]
+    row["ephemeral"] = fields[b"ephemeral"] == b"1"
+    return cast(AccountRow, row)
 
 
 def words_of(one: Stored) -> list[bytes]:
@@ -168,29 +310,15 @@ def words_of(one: Stored) -> list[bytes]:
         return [b"swept", encode(one.id)]
     if one.row is None:
         return [b"removed", encode(one.name)]
-    return [b"account", encode(one.name), *_account_words(one.row)]
+    return [b"account", encode(one.name), *_account_words(one.row, one.open)]
 
 
 def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
-    fields = {
-        b"state": encode(row["state"]),
-        b"amount": number(row["amount"]),
-        b"on_expiry": number(row["on_expiry"]),
-        b"cost": number(row["cost"]),
-        b"created": number(row["created"]),
-        b"expires": number(row["expires"]),
-        b"ended": number(row["ended"]),
-        b"model": encode(row["model"]),
-        b"endpoint": encode(row["endpoint"]),
-        b"usage": dump(row["usage"]) if row["usage"] else b"",
-    }
-    for name, text in (
-        (b"user", row["user"]),
-        (b"outcome", row["outcome"]),
-        (b"request_id", row["request_id"]),
-    ):
-        if text is not None:
-            fields[name] = encode(text)
+    values = cast(Mapping[str, Any], row)
+    fields = {name.encode(): number(values[name]) for name in (*_HOLD_NUMBERS, "cost", "ended")}
+    fields |= {name.encode(): encode(values[name]) for name in _HOLD_TEXTS if values[name] is not None}
+    fields |= {name.encode(): encode(values[name]) for name in ("state", "model", "endpoint")}
+    fields[b"usage"] = dump(row["usage"]) if row["usage"] else b""
     if row["tags"]:
         fields[b"tags"] = dump(row["tags"])
     epochs = row["epochs"]
@@ -201,33 +329,19 @@ def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
     return [*head, *_flat(fields.items()), *_counted(word for three in on for word in three)]
 
 
-def _account_words(row: AccountRow) -> list[bytes]:
-    crossed = b",".join(map(number, row["crossed"]))
-    ephemeral = b"1" if row["ephemeral"] else b"0"
-    fields = {
-        b"limit": number(row["limit"]),
-        b"duration": encode(row["duration"] or ""),
-        b"timezone": encode(row["timezone"]),
-        b"anchor": number(row["anchor"]),
-        b"start": number(row["start"]),
-        b"end": number(row["end"]),
-        b"window": number(row["window"]),
-        b"epoch": number(row["epoch"]),
-        b"spent": number(row["spent"]),
-        b"held": number(row["held"]),
-        b"expired": number(row["expired"]),
-        b"expiries": number(row["expiries"]),
-        b"crossed": b"," + crossed + b"," if crossed else b"",
-        b"created": number(row["created"]),
-        b"updated": number(row["updated"]),
-        b"ephemeral": ephemeral,
-    }
+def _account_words(row: AccountRow, listed: Mapping[str, Milliseconds]) -> list[bytes]:
+    values = cast(Mapping[str, Any], row)
+    fields = {name.encode(): number(values[name]) for name in (*_ACCOUNT_NUMBERS, "limit", "end")}
+    fields[b"duration"] = encode(row["duration"] or "")
+    fields[b"timezone"] = encode(row["timezone"])
+    fields[b"crossed"] = b",".join([b"", *map(number, row["crossed"]), b""]) if row["crossed"] else b""
+    fields[b"ephemeral"] = b"1" if row["ephemeral"] else b"0"
     return [
-        ephemeral,
-        number(row["updated"]),
+        fields[b"ephemeral"],
+        fields[b"updated"],
         *_flat(fields.items()),
         *_flat((encode(model), number(cost)) for model, cost in row["models"].items()),
-        *_flat((encode(hold_id), number(expires)) for hold_id, expires in row["open"].items()),
+        *_flat((encode(hold_id), number(expires)) for hold_id, expires in listed.items()),
     ]
 
 

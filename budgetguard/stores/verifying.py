@@ -1,4 +1,4 @@
-"""Add every balance up again from the records of calls, and tell where a store says otherwise.
+"""Add every balance up again from the records of calls, and find where a store says otherwise.
 
 Each record names the accounts that booked it, and the epoch of each in which they did. What an account
 has spent is the sum of the costs that were booked in its present epoch; what it holds, the sum of the
@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from budgetguard.core.money import Nanos
 from budgetguard.core.rows import AccountRow, Export, HoldRow, StoredAccount, StoredHold
-from budgetguard.stores.movable import Movable
+from budgetguard.stores.base import Transfer
 
 What: TypeAlias = Literal["spent", "held", "expired", "expiries", "open holds", "open holds listed"]
 
@@ -28,7 +28,7 @@ _AGAIN_WITHIN: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Tell of one number of a balance that its records do not come to.
+    """One number of a balance that its records do not come to.
 
     Attributes:
         account: whose.
@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Hold what was found.
+    """What a verification found.
 
     Attributes:
         accounts: how many were added up.
@@ -62,11 +62,11 @@ class Verification:
     partial: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        """Tell whether every balance is what its records come to."""
+        """Return whether every balance is what its records come to."""
         return not self.differences
 
 
-def verify(store: Movable) -> Verification:
+def verify(store: Transfer) -> Verification:
     """Add up every balance of a store's project again, and compare.
 
     The store may be in use meanwhile. Nothing is changed in it, nor brought up to date.
@@ -76,7 +76,7 @@ def verify(store: Movable) -> Verification:
     """
     export = store.export()
     horizon = export.at - store.retention_ms
-    sums = _Sums(export)
+    sums = _RecordSums(export)
     differences: list[Difference] = []
     partial: list[str] = []
     accounts = 0
@@ -126,7 +126,7 @@ class Latest:
         return before
 
 
-class _Sums:
+class _RecordSums:
     """What the records come to so far, by account and epoch, and by account and window."""
 
     def __init__(self, export: Export) -> None:
@@ -158,7 +158,7 @@ class _Sums:
                 booked.expiries += sign
 
 
-def _differences(stored: StoredAccount, row: AccountRow, sums: _Sums) -> Iterator[Difference]:
+def _differences(stored: StoredAccount, row: AccountRow, sums: _RecordSums) -> Iterator[Difference]:
     name = stored.name
     booked = sums.booked.get((name, row["epoch"]), _Booked())
     numbers: tuple[tuple[What, int, int], ...] = (
@@ -166,8 +166,8 @@ def _differences(stored: StoredAccount, row: AccountRow, sums: _Sums) -> Iterato
         ("held", row["held"], sums.held[name, row["window"]]),
         ("expired", row["expired"], booked.expired),
         ("expiries", row["expiries"], booked.expiries),
-        ("open holds", stored.open_holds, sums.open[name]),
-        ("open holds listed", len(row["open"]), sums.open[name]),
+        ("open holds", row["opened"], sums.open[name]),
+        ("open holds listed", len(stored.open), sums.open[name]),
     )
     for what, kept, added_up in numbers:
         if kept != added_up:

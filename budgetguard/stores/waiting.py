@@ -1,8 +1,7 @@
-"""Wait for a lock, also where gevent was patched in after the lock was made.
+"""Waiting for a lock, also where gevent was patched in after the lock was made.
 
 Such a lock is the operating system's: a greenlet that waits for it stops the whole thread, and with it the
-greenlet that has the lock and waits for a server. So it is asked again and again instead, and others run
-meanwhile.
+greenlet that holds the lock and waits for a server. So it is polled instead, and others run meanwhile.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ class Lock(Protocol):
     """What locks and semaphores have in common."""
 
     def acquire(self, blocking: bool = ..., timeout: Any = ...) -> bool:
-        """Take it, and tell whether it could be taken in time (seconds)."""
+        """Acquire it, and return whether that was possible in time (seconds)."""
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release it."""
 
 
 def take(lock: Lock, until: float) -> bool:
-    """Take a lock, and tell whether it could be taken until a time (time.monotonic())."""
+    """Acquire a lock, and return whether that was possible by a time (time.monotonic())."""
     if lock.acquire(blocking=False):
         return True
     if not _is_patched():
@@ -41,7 +40,7 @@ def take(lock: Lock, until: float) -> bool:
 
 @contextmanager
 def taken(lock: Lock) -> Iterator[None]:
-    """Hold a lock, however long it takes to get it."""
+    """Keep a lock for a block, however long it takes to acquire it."""
     if not lock.acquire(blocking=False):
         if _is_patched():
             while not lock.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""What the parts of the store contract share: fixtures to fill in, and short ways to say things."""
+"""What the parts of the store contract share: fixtures to fill in, and short helpers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] 
 
 
 def budget(store: Store, limit: Nanos | None, account: str = USER, duration: str | None = None) -> Balance:
-    """Give an account a budget."""
+    """Set the budget of an account."""
     return store.set_budget(account, Budget(limit, duration))
 
 

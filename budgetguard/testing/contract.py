@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from budgetguard.testing._contract_base import ContractBase, MakeStore
 from budgetguard.testing._contract_holds import HoldLaws
-from budgetguard.testing._contract_moving import MovingLaws
 from budgetguard.testing._contract_records import RecordLaws
 from budgetguard.testing._contract_time import TimeLaws
+from budgetguard.testing._contract_transfer import TransferLaws
 
-__all__ = ["MakeStore", "MovableContract", "StoreContract"]
+__all__ = ["MakeStore", "TransferContract", "StoreContract"]
 
 
 class StoreContract(HoldLaws, TimeLaws, RecordLaws, ContractBase):
     """Prove that a store keeps the laws."""
 
 
-class MovableContract(StoreContract, MovingLaws):
+class TransferContract(StoreContract, TransferLaws):
     """Prove that a store keeps the laws, and that projects can be copied from it and to it."""

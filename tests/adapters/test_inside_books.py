@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ import pytest
 from budgetguard.core.inside import inside, store_verbs
 from budgetguard.engine.background import background
 from budgetguard.events import Held
-from budgetguard.stores.disk import DiskStore
 from budgetguard.stores.hosted import HostedStore
 from budgetguard.stores.memory import MemoryStore
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.stores.redis import RedisStore
+from budgetguard.stores.sqlite import DiskStore
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 
@@ -46,20 +47,22 @@ def test_a_stream_that_ends_inside_a_store_does_not_enter_it_again(
     with open_books(server, "memory", tmp_path) as books, books.client() as client:
         stream = client.chat.completions.create(**CHAT, stream=True)
         next(iter(stream))
-        depth: list[bool] = []
-        settle = MemoryStore._transaction
+        marked: list[bool] = []
+        threads: list[int] = []
+        run = MemoryStore._run
 
-        def transaction(self: Any, **more: Any) -> Any:
-            depth.append(inside.store)
-            if len(depth) == 1:
-                stream.close()  # as the garbage collector would
-                assert len(depth) == 1, "the store was entered again"
-            return settle(self, **more)
+        def transaction(self: Any, work: Any, **more: Any) -> Any:
+            marked.append(inside.store)
+            threads.append(get_ident())
+            if len(threads) == 1:
+                stream.close()  # as the garbage collector would; the background may begin at once
+                assert threads.count(get_ident()) == 1, "the store was entered again"
+            return run(self, work, **more)
 
-        monkeypatch.setattr(MemoryStore, "_transaction", transaction)
+        monkeypatch.setattr(MemoryStore, "_run", transaction)
         books.limit(10**9)
         background.finish()
-        assert depth == [True, True]
+        assert marked == [True, True]
         assert books.held == 0
 
 

@@ -33,7 +33,7 @@ def test_records_are_bounded_and_no_call_whose_record_is_gone_is_booked_again(
     assert len(left) < 50 + 1_024 + 1
     assert left[0] == waiting.id, "what is open stays"
     assert left[-1] == calls[-1].id
-    assert len(store._observed) <= MOST_MODELS  # type: ignore[attr-defined]
+    assert len(store._tables.observed) <= MOST_MODELS  # type: ignore[attr-defined]
     for call in calls:
         assert store.settle(call, Settlement(1)) == Settled(0, repeated=True)
     assert store.settle(waiting, Settlement(3)) == Settled(3)

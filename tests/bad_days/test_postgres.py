@@ -19,7 +19,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.stores import Store, open_store
+from budgetguard.stores import Store, open_store, postgres_schema
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import PostgresServer, fresh_url, running, shared_server
@@ -332,16 +332,18 @@ def test_a_role_without_the_right_to_make_the_schema_is_told_what_to_run_and_wha
     owner.close()
 
 
-def test_a_schema_of_a_newer_budgetguard_is_refused_and_left_alone(url: str) -> None:
+@pytest.mark.parametrize("version", [9, 999], ids=["before the first release", "newer"])
+def test_a_schema_of_another_budgetguard_is_refused_and_left_alone(url: str, version: int) -> None:
     store = open_store(url, project="p")
     store.set_budget("user:1", Budget(100))
     store.close()
     with psycopg.connect(shared_server().url, autocommit=True) as con:
-        con.execute(f"INSERT INTO {schema_of(url)}.versions VALUES (999, now())")
-    newer = open_store(url, project="p")
-    with pytest.raises(StoreError, match="has version 999, and this budgetguard knows"):
-        newer.reserve(hold())
-    newer.close()
+        con.execute(f"INSERT INTO {schema_of(url)}.versions VALUES ({version}, now())")
+    another = open_store(url, project="p")
+    told = f"has version {version}, and this budgetguard knows 1: use the budgetguard that made it"
+    with pytest.raises(StoreError, match=told):
+        another.reserve(hold())
+    another.close()
 
 
 def test_a_database_in_an_encoding_that_cannot_hold_every_name_is_refused() -> None:
@@ -504,16 +506,13 @@ def test_a_function_that_somebody_else_made_on_the_path_does_not_run_in_ours() -
         store.settle(call, Settlement(5))
         store.close()
         assert con.execute(f"SELECT count(*) FROM evil_{schema}.loot").fetchone() == (0,)
-        unset = con.execute(
-            "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace AND NOT coalesce("
-            "array_to_string(proconfig, ' ') LIKE '%%search_path=pg_catalog, %%, pg_temp%%', false)",
-            [schema],
-        ).fetchall()
-        assert unset == []
+        assert _functions_with_any_path(con, schema) == []
         con.execute(f"DROP SCHEMA evil_{schema} CASCADE")
 
 
-def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_others_had(url: str) -> None:
+def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_others_had(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(url, project="p")
     store.set_budget("user:1", Budget(100))
     store.close()
@@ -521,20 +520,31 @@ def test_a_schema_of_an_older_version_gets_what_it_lacks_with_the_rights_that_ot
     role = f"r{schema}"
     with psycopg.connect(shared_server().url, autocommit=True) as con:
         con.execute(f"CREATE ROLE {role} LOGIN")
-        con.execute(f"GRANT SELECT, INSERT ON {schema}.moved TO {role}")
-        con.execute(f"DELETE FROM {schema}.versions WHERE version = 9")
-        con.execute(f"DROP TABLE {schema}.swept")
-        con.execute(f"DROP FUNCTION {schema}.plus")
-        con.execute(f"ALTER FUNCTION {schema}.expire RESET ALL")
+        con.execute(f"GRANT SELECT, INSERT ON {schema}.accounts TO {role}")
+        later = (
+            "CREATE TABLE @schema@.later (name text); CREATE FUNCTION @schema@.more() RETURNS integer "
+            "LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION @schema@.plus(bigint, bigint);"
+        )
+        known = postgres_schema._versions()
+        monkeypatch.setattr(postgres_schema, "_versions", lambda: {**known, 2: later})
         store = open_store(url, project="p")
-        call = hold(10)
-        assert isinstance(store.reserve(call), Granted)
-        store.settle(call, Settlement(5))
+        assert store.read("user:1") is not None
         store.close()
+        assert con.execute(f"SELECT version FROM {schema}.versions ORDER BY 1").fetchall() == [(1,), (2,)]
         has = "SELECT has_table_privilege(%s, %s, 'INSERT'), has_table_privilege(%s, %s, 'DELETE')"
-        assert con.execute(has, [role, f"{schema}.swept"] * 2).fetchone() == (True, False)
+        assert con.execute(has, [role, f"{schema}.later"] * 2).fetchone() == (True, False)
+        assert con.execute(has, [role, f"{schema}.holds"] * 2).fetchone() == (True, False)
+        assert _functions_with_any_path(con, schema) == []
         con.execute(f"DROP OWNED BY {role}")
         con.execute(f"DROP ROLE {role}")
+
+
+def _functions_with_any_path(con: psycopg.Connection[Any], schema: str) -> list[Any]:
+    return con.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace AND NOT coalesce("
+        "array_to_string(proconfig, ' ') LIKE '%%search_path=pg_catalog, %%, pg_temp%%', false)",
+        [schema],
+    ).fetchall()
 
 
 @pytest.mark.parametrize("schema", ["user", "order", "select"])

@@ -98,7 +98,7 @@ def test_a_call_that_the_project_alone_paid_for_is_kept_where_the_store_has_lost
         assert guard.engine.reserve(project)
         with contextlib.closing(sqlite3.connect(place.folder / "store" / "cache.db")) as con, con:
             con.execute("DELETE FROM account")
-            con.execute("DELETE FROM open_hold")
+            con.execute("DELETE FROM hold")
         guard.engine.settle(project, Settlement(COST))
         assert [one.unknown for one in place.spool.waiting()] == [True]
         guard.store.set_budget("project:p", Budget(10**9))

@@ -53,11 +53,24 @@ def test_copy_writes_every_sum_as_json(command: Command, guard: Guard, folder: P
     guard.set_budget(10, user="a")
     book(guard, "a", 3)
     book(guard, "a", 4, end="open")
-    done = command("copy", "--from", f"disk://{folder}", "--to", new, "--keep-open", "--json").object
-    assert (done["action"], done["from"], done["to"]) == ("copied", f"disk://{folder}", new)
+    done = command("copy", "--from", f"disk://{folder}", "--to", new, "--json").object
+    assert (done["action"], done["from"], done["to"]) == ("moved", f"disk://{folder}", new)
     assert (done["limits"], done["spent"], done["held"]) == ("10.00", "0.000000003", "0.000000008")
     assert (done["accounts"], done["calls"], done["open"], done["cost"]) == (1, 2, 1, "0.000000003")
-    guard.set_budget(11, user="a")  # it goes on here
+
+
+def test_a_move_that_was_killed_is_undone(command: Command, guard: Guard, folder: Path, new: str) -> None:
+    guard.set_budget(10, user="a")
+    old = f"disk://{folder}"
+    nothing = command("copy", "--from", old, "--undo")
+    assert (nothing.code, "nothing to undo" in nothing.err) == (2, True)
+    guard.store.freeze(f"moving to {new}")  # type: ignore[attr-defined]  # as a mover leaves it
+    refused = command("reset", "a", "--yes")
+    assert (refused.code, "`budgetguard copy --undo`" in refused.err) == (1, True)
+    assert command("copy", "--from", old, "--undo").out.startswith("Opened project 'default' of ")
+    guard.set_budget(11, user="a")
+    unnamed = command("copy", "--from", old)
+    assert (unnamed.code, "--to URL" in unnamed.err) == (2, True)
 
 
 def test_copy_refuses_what_would_be_written_over(

@@ -6,10 +6,10 @@ import pytest
 
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.contract import MakeStore, MovableContract
+from budgetguard.testing.contract import MakeStore, TransferContract
 
 
-class TestMemory(MovableContract):
+class TestMemory(TransferContract):
     shared = False
 
     @pytest.fixture
@@ -20,7 +20,7 @@ class TestMemory(MovableContract):
         return make
 
 
-class TestDisk(MovableContract):
+class TestDisk(TransferContract):
     @pytest.fixture
     def make_store(self, tmp_path: Path) -> MakeStore:
         def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:

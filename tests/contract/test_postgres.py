@@ -8,11 +8,11 @@ import pytest
 
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.contract import MakeStore, MovableContract
+from budgetguard.testing.contract import MakeStore, TransferContract
 from tests.servers.postgres import fresh_url, shared_server
 
 
-class TestPostgres(MovableContract):
+class TestPostgres(TransferContract):
     @pytest.fixture
     def make_store(self) -> Iterator[MakeStore]:
         url = fresh_url(shared_server())

@@ -8,7 +8,7 @@ import pytest
 
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.contract import MakeStore, MovableContract
+from budgetguard.testing.contract import MakeStore, TransferContract
 from tests.servers.valkey import ValkeyServer
 
 
@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     server.kill()
 
 
-class TestRedis(MovableContract):
+class TestRedis(TransferContract):
     @pytest.fixture
     def make_store(self, server: ValkeyServer) -> MakeStore:
         with server.client() as client:

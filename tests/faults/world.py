@@ -30,7 +30,7 @@ from budgetguard.engine.outcomes import Abandoned, Answered, Outcome
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError, StoreError
 from budgetguard.stores import Store
-from budgetguard.stores.movable import Movable
+from budgetguard.stores.base import Transfer
 from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
 from tests.guarded_calls import MODEL, StatusError
@@ -371,7 +371,7 @@ class World:
             raise Broken(f"told twice that they have ended: {twice}")
 
     def _verify(self) -> None:
-        if isinstance(self._eyes, Movable) and (differences := verify(self._eyes).differences):
+        if isinstance(self._eyes, Transfer) and (differences := verify(self._eyes).differences):
             raise Broken(f"balances are not what their records come to: {differences}")
 
     # The end

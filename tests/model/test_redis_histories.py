@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, rule
 from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
-from budgetguard.stores.redis_link import Script
+from budgetguard.stores.redis_link import LuaScript
 from budgetguard.testing.clock import FakeClock
 from tests.servers.valkey import ValkeyServer
 
@@ -84,11 +84,11 @@ class HastyHistories(RedisHistories):
 _patient = redis_store._script
 
 
-def _hasty(name: str) -> Script:
+def _hasty(name: str) -> LuaScript:
     text = _patient(name).text
     hasty = text.replace("local BATCH = 200\n", "local BATCH = 1\n")
     assert hasty != text
-    return Script(hasty)
+    return LuaScript(hasty)
 
 
 _MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")

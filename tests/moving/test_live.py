@@ -1,4 +1,4 @@
-"""A project moves while programs write to it: every call is booked once, to the Nano."""
+"""A project moves while programs make calls: every call is booked once, to the Nano."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.engine.delivering import deliver
 from budgetguard.stores import open_store
-from budgetguard.stores.base import Store, public_url
-from budgetguard.stores.movable import Movable
-from budgetguard.stores.moving import copy
+from budgetguard.stores.base import Store, Transfer, public_url
+from budgetguard.stores.transfer import move
 from budgetguard.stores.verifying import verify
+from budgetguard.testing._contract_transfer import MovableStore
 
 from ._writer import MOVED, USERS
 from .conftest import NewUrl
@@ -87,10 +88,10 @@ def writers(spool: Path) -> Iterator[Writers]:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Movable]:
+def opened(url: str) -> Iterator[MovableStore]:
     store = open_store(url, project="p")
-    assert isinstance(store, Movable)
-    yield store
+    assert isinstance(store, Transfer)
+    yield cast(MovableStore, store)
     store.close()
 
 
@@ -108,9 +109,12 @@ def test_programs_that_write_through_a_move_have_every_call_booked_once(
         for _ in range(WRITERS):
             writers.start(old_url)
         writers.wait_for_calls(100)
-        done = copy(source, target)
-        assert (done.action, source.retired(), target.retired()) == ("moved", public_url(url), None)
-        assert done.passes >= 2
+        done = move(source, target)
+        assert (done.action, source.frozen(), target.frozen()) == (
+            "moved",
+            f"moved to {public_url(url)}",
+            None,
+        )
         writers.wait_until_refused()
         in_flight = list(spool.rglob("*.json"))
         assert in_flight, "no call was under way when the project moved: the test proves nothing"
@@ -120,9 +124,9 @@ def test_programs_that_write_through_a_move_have_every_call_booked_once(
         sent = deliver(spool, old_url, target)
         assert sent.settlements == len(in_flight) - 1  # one says which store it was
         assert (sent.repeated, sent.unknown) == (0, ())
-        target.retire("memory://")  # so that these end, too
+        target.freeze("moved to memory://")  # so that these end, too
         writers.wait_until_refused()
-        target.retire(None)
+        target.freeze(None)
         deliver(spool, url, target)
         check_booked_once(target, writers.billed)
         assert verify(source)
@@ -139,9 +143,8 @@ def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_expir
         for _ in range(WRITERS):
             writers.start(old_url)
         writers.wait_for_calls(100)
-        mover = threading.Thread(target=copy, args=(source, target))
+        mover = threading.Thread(target=move, args=(source, target))
         mover.start()
-        writers.wait_for_calls(20)
         writers.kill()
         mover.join()
         deliver(spool, old_url, target)

@@ -15,10 +15,9 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.rows import Export, Stored
 from budgetguard.stores import open_store
 from budgetguard.stores.memory import MemoryStore
-from budgetguard.stores.movable import Movable
 from budgetguard.stores.verifying import Difference, verify
 from budgetguard.testing._contract_base import PROJECT, USER, granted, hold, settled
-from budgetguard.testing._contract_moving import live
+from budgetguard.testing._contract_transfer import MovableStore, live
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import shared_server
 from tests.servers.valkey import ValkeyServer
@@ -32,13 +31,13 @@ DISK = [
     ("UPDATE account SET spent = spent + 1 WHERE name = 'user:1'", [("spent", None, 1)]),
     ("UPDATE account SET held = held - 5 WHERE name = 'user:1'", [("held", None, -5)]),
     ("UPDATE account SET opened = opened + 1 WHERE name = 'user:1'", [("open holds", None, 1)]),
-    ("UPDATE account SET model_spent = model_spent + 2 WHERE name = 'user:1'", [("spent", "gpt-4o", 2)]),
+    ("UPDATE account SET models = '{\"gpt-4o\":14}' WHERE name = 'user:1'", [("spent", "gpt-4o", 2)]),
     (
-        "UPDATE ended_hold SET cost = cost - 1 WHERE request_id = 'r'",
+        "UPDATE hold SET cost = cost - 1 WHERE request_id = 'r'",
         [("spent", None, 1), ("spent", "gpt-4o", 1)],
     ),
-    ("DELETE FROM ended_hold WHERE request_id = 'r'", [("spent", None, 12), ("spent", "gpt-4o", 12)]),
-    ("UPDATE open_hold SET amount = amount + 3", [("held", None, -3)]),
+    ("DELETE FROM hold WHERE request_id = 'r'", [("spent", None, 12), ("spent", "gpt-4o", 12)]),
+    ("UPDATE hold SET amount = amount + 3 WHERE open = 1", [("held", None, -3)]),
 ]
 POSTGRES = [
     ("UPDATE accounts SET spent_nanos = spent_nanos + 1 WHERE name = 'user:1'", [("spent", None, 1)]),
@@ -66,9 +65,9 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def opened(url: str, clock: FakeClock) -> Movable:
+def opened(url: str, clock: FakeClock) -> MovableStore:
     """Return a store with one settled call of 12 Nanos, its record's request `r`, and one of 20 under way."""
-    store = cast(Movable, open_store(url, project="p", clock=clock))
+    store = cast(MovableStore, open_store(url, project="p", clock=clock))
     store.set_budget(USER, Budget(1_000))
     call = granted(store, hold(clock, 12))
     assert store.attach(call.id, "r")
@@ -78,7 +77,7 @@ def opened(url: str, clock: FakeClock) -> Movable:
     return store
 
 
-def found(store: Movable) -> list[tuple[str, str | None, int]]:
+def found(store: MovableStore) -> list[tuple[str, str | None, int]]:
     told = verify(store)
     assert not told
     assert {one.account for one in told.differences} == {USER}
@@ -117,7 +116,7 @@ def test_a_change_by_hand_is_found_in_redis(
     url = new_url("redis")
     store = opened(url, clock)
     with redis.Redis.from_url(url) as client:
-        client.eval(f"local P = KEYS[1] {change}", 1, "bg:1:{p}:")
+        client.eval(f"local P = KEYS[1] {change}", 1, "bg:2:{p}:")
     assert found(store) == differences
     store.close()
 
@@ -125,18 +124,18 @@ def test_a_change_by_hand_is_found_in_redis(
 def test_a_change_by_hand_is_found_in_memory(clock: FakeClock) -> None:
     store = opened("memory://", clock)
     assert isinstance(store, MemoryStore)
-    store._accounts[USER]["spent"] += 1
+    store._tables.accounts[USER]["spent"] += 1
     assert verify(store).differences == (Difference(USER, "spent", 13, 12),)
 
 
 class Busy:
     """A store to which others write between any two rows that it exports."""
 
-    def __init__(self, store: Movable, write: Callable[[int], object]) -> None:
+    def __init__(self, store: MovableStore, write: Callable[[int], object]) -> None:
         self._store, self._write = store, write
 
-    def export(self, since: int = 0) -> Export:
-        export = self._store.export(since)
+    def export(self) -> Export:
+        export = self._store.export()
         return Export(export.at, self._rows(export.rows))
 
     def _rows(self, rows: Iterator[Stored]) -> Iterator[Stored]:
@@ -152,7 +151,7 @@ class Busy:
 def test_balances_that_are_written_meanwhile_are_what_their_records_come_to(
     scheme: str, new_url: NewUrl, clock: FakeClock
 ) -> None:
-    store = cast(Movable, open_store(new_url(scheme), project="p", clock=clock))
+    store = cast(MovableStore, open_store(new_url(scheme), project="p", clock=clock))
     other = open_store(store.url, project="p", clock=clock)
     live(store, clock)
     under_way = [granted(store, hold(clock, 3, USER, PROJECT)) for _ in range(30)]
@@ -168,7 +167,7 @@ def test_balances_that_are_written_meanwhile_are_what_their_records_come_to(
         elif number % 50 == 2:
             other.reset(PROJECT)
 
-    assert verify(cast(Movable, Busy(store, write))).differences == ()
+    assert verify(cast(MovableStore, Busy(store, write))).differences == ()
     assert not under_way
     assert verify(store)
     store.close()

@@ -68,7 +68,7 @@ def _url(nodes: list[ValkeyServer], timeout: float = 20) -> str:
 
 def _home(nodes: list[ValkeyServer], project: str) -> int:
     """Return the number of the node that has a project's slot."""
-    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", f"bg:1:{{{project}}}:")
+    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", f"bg:2:{{{project}}}:")
     assert isinstance(slot, int)
     return next(n for n in range(3) if n * SLOTS // 3 <= slot <= (n + 1) * SLOTS // 3 - 1)
 
@@ -117,10 +117,10 @@ def test_a_slot_that_is_half_moved_is_a_store_error_and_never_a_missing_budget(
     budget(store, 100)
     home = _home(nodes, "p")
     there = (home + 1) % 3
-    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", "bg:1:{p}:")
+    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", "bg:2:{p}:")
     ask(nodes[there], "CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(nodes[home]))
     ask(nodes[home], "CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(nodes[there]))
-    ask(nodes[home], "MIGRATE", "127.0.0.1", nodes[there].port, "bg:1:{p}:a:user:1", 0, 5_000)
+    ask(nodes[home], "MIGRATE", "127.0.0.1", nodes[there].port, "bg:2:{p}:a:user:1", 0, 5_000)
     with at_most(0.5), pytest.raises(StoreError, match="moving the project's slot"):
         store.reserve(make_hold(10))
     with at_most(0.5), pytest.raises(StoreError, match="moving the project's slot"):
@@ -179,7 +179,7 @@ def _knows_replica(node: ValkeyServer, port: int) -> bool:
 
 
 def _move(nodes: list[ValkeyServer], home: int, there: int) -> None:
-    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", "bg:1:{p}:")
+    slot = ask(nodes[0], "CLUSTER", "KEYSLOT", "bg:2:{p}:")
     ask(nodes[there], "CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(nodes[home]))
     ask(nodes[home], "CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(nodes[there]))
     _finish(nodes, home, there, slot)
@@ -270,7 +270,7 @@ def test_a_master_that_was_replaced_while_it_could_not_be_reached_is_not_written
     _spend(store, 40)
     assert money(store) == (100, 40, 0)
     with replica.client() as client:
-        assert client.hget("bg:1:{p}:a:user:1", "spent") == b"40"
+        assert client.hget("bg:2:{p}:a:user:1", "spent") == b"40"
     store.close()
 
 

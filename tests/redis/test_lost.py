@@ -11,15 +11,14 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.core.windows import system_clock
 from budgetguard.errors import StoreError
-from budgetguard.stores import Store, open_store
-from budgetguard.stores import redis as redis_store
+from budgetguard.stores import Store, open_store, redis_link
 from tests.servers.valkey import ValkeyServer
 
 from .conftest import Start
 from .helpers import USER, budget, granted, make_hold, money, settled
 
 PROJECT = "project:p"
-KEYS = "bg:1:{p}:"
+KEYS = "bg:2:{p}:"
 
 
 def call(amount: int = 1) -> Hold:
@@ -113,7 +112,7 @@ def test_a_record_that_the_server_dropped_has_its_call_booked_once(store: Store,
 def test_an_eviction_that_is_switched_on_later_is_noticed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "_ASK_EVERY", 0.05)
+    monkeypatch.setattr(redis_link, "_ASK_EVERY", 0.05)
     server = start()
     store = open_store(server.url, project="p")
     budget(store, 10**9)
@@ -128,3 +127,13 @@ def test_an_eviction_that_is_switched_on_later_is_noticed(
         client.config_set("maxmemory-policy", "noeviction")
     granted(store, make_hold(10))
     store.close()
+
+
+def test_a_project_of_an_older_schema_is_refused_and_left_as_it_is(
+    server: ValkeyServer, client: redis.Redis
+) -> None:
+    client.zadd("bg:1:{p}:accounts", {USER: 0})
+    with pytest.raises(StoreError, match=r"has schema 1, and .* knows 2: use the budgetguard that made it"):
+        open_store(server.url, project="p")
+    assert client.keys() == [b"bg:1:{p}:accounts"]
+    budget(open_store(server.url, project="q"), 100)

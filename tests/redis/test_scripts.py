@@ -35,7 +35,7 @@ def test_every_key_begins_with_one_prefix_and_the_keys_of_a_project_share_a_hash
         granted(store, make_hold(10))
         store.close()
     keys = {key.decode() for key in client.keys("*")}
-    assert {key.split("}")[0] for key in keys} == {"bg:1:{p", "bg:1:{%7Bx%7D", "bg:1:{a%7Db%7Bc"}
+    assert {key.split("}")[0] for key in keys} == {"bg:2:{p", "bg:2:{%7Bx%7D", "bg:2:{a%7Db%7Bc"}
     assert len(keys) == 3 * 11
 
 
@@ -58,6 +58,7 @@ def test_a_verb_is_one_round_trip(server: ValkeyServer, client: redis.Redis) -> 
     store = open_store(server.url, project="p")
     budget(store, 10**6, duration="monthly")
     settled(store, granted(store, make_hold()), 1)
+    store.read(USER)  # so that the server knows all three scripts
     client.config_resetstat()
     for _ in range(200):
         settled(store, granted(store, make_hold()), 1, (50, 80, 100))
@@ -245,7 +246,7 @@ def test_records_and_idle_accounts_expire_by_the_servers_clock_and_open_holds_an
     settled(store, calls[0], 1)
 
     def left(key: str) -> float:
-        return float(client.pttl("bg:1:{p}:" + key))
+        return float(client.pttl("bg:2:{p}:" + key))
 
     assert 0 < left(f"h:{calls[0].id}") <= 2 * HOUR
     assert left(f"h:{calls[1].id}") == left("a:run:1") == left(f"a:{USER}") == left(f"m:{USER}") == -1
@@ -264,7 +265,7 @@ def test_an_account_that_expired_is_listed_nowhere_and_can_be_made_again(
     run = Charge("run:1", budget=Budget(100), ephemeral=True)
     call = granted(store, Hold(new_hold_id(1), (run,), 10, 10, 60_000, 1))
     settled(store, call, 10)
-    client.delete("bg:1:{p}:a:run:1", "bg:1:{p}:m:run:1", f"bg:1:{{p}}:h:{call.id}")  # as expiry does
+    client.delete("bg:2:{p}:a:run:1", "bg:2:{p}:m:run:1", f"bg:2:{{p}}:h:{call.id}")  # as expiry does
     assert list(store.list()) == []
     assert list(store.calls()) == []
     assert store.read("run:1") is None
@@ -280,7 +281,7 @@ def test_a_budget_that_takes_the_name_of_a_run_that_expired_is_never_swept(
     store = open_store(server.url, project="p", clock=clock, retention="1h")
     run = Charge("run:1", budget=Budget(100), ephemeral=True)
     settled(store, granted(store, Hold(new_hold_id(clock()), (run,), 10, 10, 60_000, clock())), 10)
-    client.delete("bg:1:{p}:a:run:1", "bg:1:{p}:m:run:1")
+    client.delete("bg:2:{p}:a:run:1", "bg:2:{p}:m:run:1")
     budget(store, 70, "run:1")
     budget(store, 10**6)
     clock.advance(2 * 3_600)

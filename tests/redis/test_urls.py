@@ -9,20 +9,20 @@ import pytest
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores import open_store
-from budgetguard.stores.redis_target import SCHEMES, Target, parse_url
+from budgetguard.stores.targets import REDIS_SCHEMES, RedisTarget, redis_target
 
 MEANINGS = {
-    "redis://h": Target("server", (("h", 6379),)),
-    "valkey://h:1/2": Target("server", (("h", 1),), database=2),
-    "redis://h:1/": Target("server", (("h", 1),)),
-    "rediss://u:p%40%2F@h": Target("server", (("h", 6379),), username="u", password="p@/", tls=True),
-    "redis://:p@h?timeout=0.5": Target("server", (("h", 6379),), password="p", timeout=0.5),
-    "redis://u:a:b@[::1]:7": Target("server", (("::1", 7),), username="u", password="a:b"),
-    "valkeys://h?ssl_ca_certs=/ca&ssl_verify=no": Target(
+    "redis://h": RedisTarget("server", (("h", 6379),)),
+    "valkey://h:1/2": RedisTarget("server", (("h", 1),), database=2),
+    "redis://h:1/": RedisTarget("server", (("h", 1),)),
+    "rediss://u:p%40%2F@h": RedisTarget("server", (("h", 6379),), username="u", password="p@/", tls=True),
+    "redis://:p@h?timeout=0.5": RedisTarget("server", (("h", 6379),), password="p", timeout=0.5),
+    "redis://u:a:b@[::1]:7": RedisTarget("server", (("::1", 7),), username="u", password="a:b"),
+    "valkeys://h?ssl_ca_certs=/ca&ssl_verify=no": RedisTarget(
         "server", (("h", 6379),), tls=True, options=(("ssl_ca_certs", "/ca"), ("ssl_verify", False))
     ),
-    "redis+sentinel://a,b:2/main": Target("sentinel", (("a", 26379), ("b", 2)), "main"),
-    "valkey+sentinel://u:p@a/main/3?sentinel_username=s&sentinel_password=t%26": Target(
+    "redis+sentinel://a,b:2/main": RedisTarget("sentinel", (("a", 26379), ("b", 2)), "main"),
+    "valkey+sentinel://u:p@a/main/3?sentinel_username=s&sentinel_password=t%26": RedisTarget(
         "sentinel",
         (("a", 26379),),
         "main",
@@ -32,15 +32,15 @@ MEANINGS = {
         sentinel_username="s",
         sentinel_password="t&",
     ),
-    "rediss+cluster://a:1,[fe80::1]:2/0": Target("cluster", (("a", 1), ("fe80::1", 2)), tls=True),
-    "redis+unix:///run/a%20b.sock": Target("unix", path="/run/a b.sock"),
-    "valkey+unix://:p@/run/s.sock": Target("unix", path="/run/s.sock", password="p"),
+    "rediss+cluster://a:1,[fe80::1]:2/0": RedisTarget("cluster", (("a", 1), ("fe80::1", 2)), tls=True),
+    "redis+unix:///run/a%20b.sock": RedisTarget("unix", path="/run/a b.sock"),
+    "valkey+unix://:p@/run/s.sock": RedisTarget("unix", path="/run/s.sock", password="p"),
 }
 
 
 @pytest.mark.parametrize("url", MEANINGS)
 def test_a_url_names_a_server(url: str) -> None:
-    assert parse_url(url) == MEANINGS[url]
+    assert redis_target(url) == MEANINGS[url]
 
 
 BAD = {
@@ -95,13 +95,13 @@ def test_no_refusal_shows_a_password(url: str) -> None:
 
 
 def test_a_target_shows_no_password() -> None:
-    target = parse_url("redis+sentinel://u:hunter2@a/s?sentinel_password=hunter3")
+    target = redis_target("redis+sentinel://u:hunter2@a/s?sentinel_password=hunter3")
     assert "hunter" not in str(target) + repr(target)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkeys", "valkey+cluster"])
 def test_without_the_redis_package_the_remedy_is_named(scheme: str) -> None:
-    assert scheme in SCHEMES
+    assert scheme in REDIS_SCHEMES
     program = (
         "import sys; sys.modules['redis'] = None\n"
         "from budgetguard.stores import open_store\n"

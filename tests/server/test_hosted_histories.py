@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, rule
 
 from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
-from budgetguard.stores.movable import Movable
+from budgetguard.stores.base import Transfer
 from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
 from tests.model.naive import Model
@@ -65,7 +65,7 @@ class HostedHistories(Histories):
         beneath = open_store(service.store_url, project=self.memory.project, clock=self.clock)
         try:
             for store in (self.memory, beneath):
-                assert isinstance(store, Movable)
+                assert isinstance(store, Transfer)
                 assert verify(store).differences == ()
         finally:
             beneath.close()

@@ -1,7 +1,7 @@
 -- ledger.attach: note which answer of the provider's a hold waits for.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local id, request = take(), take()
 local hold = load(id)

@@ -1,22 +1,22 @@
--- What every verb begins with: the clock, the rows, and what time alone brings about (budgetguard.ledger).
+-- The beginning of every script: arguments, the clock, rows, and what time alone changes (core/ledger.py).
 --
 -- KEYS[1] is the project's prefix; every key below begins with it and so shares its hash tag:
 --   a:NAME   an account's fields        m:NAME  what it spent by model   o:NAME  its open holds by expiry
 --   h:ID     a hold's fields            b:MODEL buckets of answer lengths
 --   accounts, holds, open               names and ids in order, for listings
---   ended, idle, waiting                what may be forgotten, by the time since when
+--   ended, idle, waiting                what may be removed, by the time since when
 --   answers                             a provider's answer -> the hold that waits for it
---   models                              whose answers have buckets
---   gone                                names of accounts that were deleted or forgotten, by the time since when
+--   models                              models whose answers have buckets
+--   gone                                accounts that were deleted or removed, by the time since when
 --   swept                               the greatest id of a hold whose record was swept
---   moved                               where the project has moved, if it has: then nothing changes any more
--- Money is only ever added by HINCRBY, which is exact. A number of Lua's is a double, exact to 2^53, and
--- redis.call() may write it with an exponent, so it goes out through int(). Sums stop at MOST, and stay there
--- (money.add_bounded), to within the hundred Nanos that a double can tell there.
+--   frozen                              the note of a frozen project: nothing of it changes
+-- Money is only ever added by HINCRBY, which is exact. A Lua number is a double, exact to 2^53, and
+-- redis.call() may write it with an exponent, so numbers are written through int(). Sums stop at MOST and
+-- stay there (money.add_bounded), to within the hundred Nanos that a double resolves there.
 --
--- A server may lose keys: it evicts, is flushed, comes back empty. An account that is listed, or that the client
--- has seen and nobody deleted, makes the verb fail where it is not there: {'lost', name}. So does one with what is
--- no number: {'damaged', name}. Nothing is changed then.
+-- A server may lose keys: it evicts, is flushed, or comes back empty. The verb then fails and changes
+-- nothing: with {'lost', name} where an account is missing that is listed, or that the client has seen and
+-- nobody deleted; with {'damaged', name} where an account has no number where one must be.
 
 local call = redis.call
 local P = KEYS[1]
@@ -37,7 +37,7 @@ local function minus(amount)
   return amount == '0' and '0' or '-' .. amount
 end
 
--- Without a clock of the client's the server's rules, and only then may keys expire by it.
+-- Without a time from the client the server's clock counts, and only then may keys expire by it.
 local stamp = take()
 local dated = stamp == ''
 if dated then
@@ -48,7 +48,7 @@ local now = tonumber(stamp)
 local retention = tonumber(take())
 local sweeping = tonumber(take())
 
--- Windows that the client has worked out, since calendars and time zones are unknown here.
+-- Windows that the client has computed, since calendars and time zones are unknown here.
 local hints = {}
 for _ = 1, tonumber(take()) do
   local hint = {name = take(), duration = take(), timezone = take(), anchor = take(), ends = take()}
@@ -56,8 +56,8 @@ for _ = 1, tonumber(take()) do
   hints[hint.name] = hint
 end
 
-local moved = call('GET', P .. 'moved')
--- The first failure that was found; nothing may have been changed by then.
+local frozen = call('GET', P .. 'frozen')
+-- The first failure found. Nothing may have been changed before it is returned.
 local failure = false
 
 local function is_whole(text)
@@ -78,8 +78,9 @@ local function account(name)
   local found = cache[name]
   if found == nil then
     local key = P .. 'a:' .. name
-    local row = call('HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
-    -- The server forgets an idle account by itself; the list and `idle` have it until they are swept.
+    local row = call(
+      'HMGET', key, 'limit', 'spent', 'held', 'end', 'window', 'epoch', 'updated', 'ephemeral')
+    -- The server expires an idle account by itself; `accounts` and `idle` list it until they are swept.
     if not row[5] and call('ZSCORE', P .. 'accounts', name) and not call('ZSCORE', P .. 'idle', name) then
       failure = failure or {'lost', name}
     end
@@ -103,7 +104,8 @@ end
 local function load(id)
   local found = holds[id]
   if found == nil then
-    local row = call('HMGET', P .. 'h:' .. id, 'state', 'on', 'amount', 'on_expiry', 'model', 'expires', 'user')
+    local row = call(
+      'HMGET', P .. 'h:' .. id, 'state', 'on', 'amount', 'on_expiry', 'model', 'expires', 'user')
     found = row[1] and {
       id = id, key = P .. 'h:' .. id, state = row[1], on = cmsgpack.unpack(row[2]), amount = row[3],
       on_expiry = row[4], model = row[5], expires = row[6], user = row[7],
@@ -113,7 +115,7 @@ local function load(id)
   return found
 end
 
--- An ephemeral account without open holds may be forgotten once it has been idle for long enough.
+-- Let an ephemeral account without open holds be removed once it has been idle for the retention.
 local function keep(acc)
   if not acc.ephemeral then
     return
@@ -140,7 +142,7 @@ local function gone(hold, since)
   end
 end
 
--- Returns the sum that a field then has.
+-- Add to a sum, and return what it then is.
 local function add(key, field, amount)
   local before = tonumber(call('HGET', key, field) or '0')
   if before >= MOST or before + tonumber(amount) > MOST then
@@ -161,7 +163,7 @@ local function book(acc, model, cost)
 end
 
 local function release(acc, hold, window)
-  -- First of all writes: a server that is full lets a script go on that has begun, so settles get through.
+  -- The first write of a settle: a full server refuses scripts that begin with one that needs memory.
   local freed = call('ZREM', P .. 'o:' .. acc.name, hold.id) == 1
   if freed and acc.window == window and hold.amount ~= '0' then
     acc.held = call('HINCRBY', acc.key, 'held', minus(hold.amount))
@@ -193,7 +195,8 @@ local function expire(hold)
   expiries[#expiries + 1] = {hold.id, names, hold.amount, hold.on_expiry, hold.model, hold.user}
 end
 
--- Tells whether all is done; if not, what was done stays, and the client sends the verb again.
+-- Expire the holds of an account that are due. Return false if some are left: what was done stays, and the
+-- client sends the verb again.
 local function expire_due(acc, sparing)
   local due = call('ZRANGEBYSCORE', P .. 'o:' .. acc.name, '-inf', stamp, 'LIMIT', 0, left + 2)
   for _, id in ipairs(due) do
@@ -224,9 +227,9 @@ local function is_over(acc)
   return acc.finish ~= '' and now >= tonumber(acc.finish)
 end
 
--- Notes what the client must work out before anything may be changed.
+-- Note the window that the client must compute before anything may be changed.
 local function foresee(acc)
-  if acc.fresh or moved or not is_over(acc) then
+  if acc.fresh or frozen or not is_over(acc) then
     return
   end
   local row = call('HMGET', acc.key, 'duration', 'timezone', 'anchor')
@@ -238,9 +241,9 @@ local function foresee(acc)
   end
 end
 
--- Brings an account up to the present, windows after expiries. Tells whether all is done, as expire_due does.
+-- Bring an account up to the present, windows after expiries. Return whether all is done, as expire_due does.
 local function present(acc, sparing)
-  if acc.fresh or moved then
+  if acc.fresh or frozen then
     return true
   end
   if not expire_due(acc, sparing) then
@@ -300,8 +303,8 @@ local function take_budget()
   return {limit = take(), duration = take(), timezone = take(), starts = take(), life = take()}
 end
 
--- Returns the accounts that a hold is taken from, or the name of one that should exist and does not, and
--- which charges count.
+-- Return the accounts that a hold is taken from, or the name of one that should exist and does not, and which
+-- charges count.
 local function charged()
   local order, mask, unknown = {}, {}, nil
   for i = 1, tonumber(take()) do
@@ -344,7 +347,8 @@ local function describe(acc)
   return {acc.name, fields, call('HGETALL', P .. 'm:' .. acc.name), call('ZCARD', P .. 'o:' .. acc.name)}
 end
 
--- The mark of what was swept, with one more record gone. That of a hold from the future would swallow others.
+-- The greatest id that was swept, with one more record gone. A hold dated in the future does not count: its
+-- id would stand for calls that were never recorded.
 local function swept_with(swept, id)
   if id > swept and id < string.format('%012x', math.max(now - retention, 0)) then
     return id

@@ -1,7 +1,7 @@
--- ledger.delete: forget an account; holds under way stay with their other accounts, or end on nobody.
+-- ledger.delete: remove an account. Its open holds stay with their other accounts, or are charged to nobody.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local name = take()
 local acc = account(name)
@@ -9,7 +9,7 @@ if not acc and not failure then
   call('ZADD', P .. 'gone', stamp, name)
   return {'none'}
 end
--- One that is lost or damaged is forgotten all the same.
+-- A lost or damaged one is removed all the same.
 acc = acc or {name = name, key = P .. 'a:' .. name}
 failure = false
 if not expire_due(acc) then

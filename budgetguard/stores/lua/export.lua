@@ -3,7 +3,6 @@
 
 local what, low, size = take(), take(), take()
 
-
 local function stored(id)
   local hold = load(id)
   return hold and {id, call('HGETALL', hold.key), hold.on} or false
@@ -18,20 +17,14 @@ local function all(ids)
 end
 
 if what == 'now' then
-  return {stamp, moved or ''}
+  return {stamp, frozen or ''}
 elseif what == 'swept' then
-  -- The server forgets records by itself; those that it has forgotten are swept later.
+  -- The server expires records by itself; those are swept later.
   local swept = call('GET', P .. 'swept') or ''
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. int(now - retention))) do
     swept = swept_with(swept, id)
   end
   return {swept}
-elseif what == 'ids' then
-  local ids = {}
-  while at < #ARGV do
-    ids[#ids + 1] = take()
-  end
-  return {all(ids)}
 elseif what == 'ended' then
   local ids = call('ZRANGEBYSCORE', P .. 'ended', low, '+inf', 'WITHSCORES', 'LIMIT', 0, size)
   local names = {}

@@ -8,7 +8,7 @@ local hold = id and load(id)
 if not hold then
   return {'none'}
 end
-if not moved and hold.state == 'held' and tonumber(hold.expires) <= now then
+if not frozen and hold.state == 'held' and tonumber(hold.expires) <= now then
   local order = {}
   for i = 1, #hold.on, 3 do
     local acc = account(hold.on[i])

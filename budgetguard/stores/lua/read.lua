@@ -1,18 +1,19 @@
--- ledger.read and ledger.reset: how an account stands now; a reset forgets what it has spent.
+-- ledger.read and ledger.reset: an account as it stands now; a reset sets its spend to nothing.
 
 local name, resetting = take(), take() == '1'
 local acc = account(name)
-if moved and resetting then
-  return {'moved', moved}
+if frozen and resetting then
+  return {'frozen', frozen}
 end
 if failure and resetting and failure[1] == 'damaged' then
-  -- What it has spent is forgotten anyway; what it holds is what its holds are.
+  -- Its spend is reset anyway; what it holds is the sum of its holds.
   local held = 0
   for _, id in ipairs(call('ZRANGE', P .. 'o:' .. name, 0, -1)) do
     local hold = load(id)
     held = held + (hold and hold.state == 'held' and is_whole(hold.amount) and tonumber(hold.amount) or 0)
   end
-  call('HSET', P .. 'a:' .. name, 'spent', '0', 'expired', '0', 'expiries', '0', 'held', int(math.min(held, MOST)))
+  held = int(math.min(held, MOST))
+  call('HSET', P .. 'a:' .. name, 'spent', '0', 'expired', '0', 'expiries', '0', 'held', held)
   cache, failure = {}, false
   acc = account(name)
 end

@@ -6,7 +6,7 @@ local page = {}
 for _, id in ipairs(ids) do
   local hold = load(id)
   if hold then
-    local due = not moved and hold.state == 'held' and tonumber(hold.expires) <= now
+    local due = not frozen and hold.state == 'held' and tonumber(hold.expires) <= now
     page[#page + 1] = {due and 1 or 0, id, call('HGETALL', hold.key), hold.on}
   end
 end

@@ -1,7 +1,7 @@
 -- ledger.reserve: grant a hold on all of its accounts that exist, or change nothing and say why not.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local id, amount, on_expiry, expires = take(), take(), take(), int(now + tonumber(take()))
 local first = at + 2
@@ -42,7 +42,7 @@ if amount ~= '0' then
   for _, acc in ipairs(order) do
     local given = acc.pin or acc.limit
     local limit = given == '' and MOST or math.min(tonumber(given), MOST)
-    -- Both differences are exact as doubles wherever the outcome hangs on a single Nano.
+    -- Both differences are exact as doubles wherever the outcome depends on a single Nano.
     if wanted > limit - acc.spent - acc.held then
       acc.pin = int(limit)
       return {'refused', describe(acc), expiries}
@@ -69,8 +69,8 @@ for _, acc in ipairs(order) do
   on[#on + 1] = acc.window
   on[#on + 1] = ''
 end
-call('HSET', P .. 'h:' .. id, 'state', 'held', 'on', cmsgpack.pack(on), 'amount', amount, 'on_expiry', on_expiry,
-  'expires', expires, unpack(ARGV, first, last))
+call('HSET', P .. 'h:' .. id, 'state', 'held', 'on', cmsgpack.pack(on), 'amount', amount,
+  'on_expiry', on_expiry, 'expires', expires, unpack(ARGV, first, last))
 call('ZADD', P .. 'holds', 0, id)
 call('ZADD', P .. 'open', 0, id)
 sweep()

@@ -1,8 +1,7 @@
 -- Insert or replace rows as another store exported them, each after a letter for its kind.
 
-local copy = take()
-if moved and string.sub(moved, 1, #copy) ~= copy then
-  return {'moved', moved}
+if not frozen then
+  return 'in use'
 end
 
 local function pairs_into(key)

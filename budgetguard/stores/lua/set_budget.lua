@@ -1,10 +1,10 @@
--- ledger.set_budget: make an account, or change the limit and window of one and keep what it has spent.
+-- ledger.set_budget: make an account, or change the limit and window of one and keep its spend.
 --
--- The new window depends on the row, so the client works it out from what this says, and the row must
--- still be as it was when the answer comes.
+-- The new window depends on the row: the client computes it from what this answers, and calls again; it
+-- counts if the row is still the same.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local name, budget, ephemeral = take(), take_budget(), take() == '1'
 local given, seen = take() == '1', {duration = take(), timezone = take(), anchor = take()}
@@ -12,7 +12,7 @@ local window = {anchor = take(), start = take(), finish = take()}
 
 local acc = account(name)
 if failure and failure[1] == 'lost' then
-  forget(name)  -- what is left of it: it is made anew
+  forget(name)  -- remove what is left of it; it is made anew
   failure = false
 elseif failure then
   return failure

@@ -1,7 +1,7 @@
 -- ledger.settle: book what a call cost, once per hold id.
 
-if moved then
-  return {'moved', moved}
+if frozen then
+  return {'frozen', frozen}
 end
 local id, cost, state, outcome, usage, request = take(), take(), take(), take(), take(), take()
 local thresholds, observed = {}, {}
@@ -27,7 +27,7 @@ if hold then
     end
   end
 elseif call('ZSCORE', P .. 'ended', id) or id <= (call('GET', P .. 'swept') or '') then
-  -- Its record is gone, and what it cost may have been booked.
+  -- Its record is gone, and its cost may have been booked.
   return failure or 'repeated'
 elseif take() == 'known' then
   return failure or 'whole'
@@ -148,7 +148,7 @@ local function learn(model, bucket)
   end
 end
 for _, seen in ipairs(observed) do
-  -- Of a model too many, nothing is learned.
+  -- A model beyond the limit is not counted.
   if call('SCARD', P .. 'models') < most or call('SISMEMBER', P .. 'models', seen[1]) == 1 then
     learn(seen[1], seen[2])
   end

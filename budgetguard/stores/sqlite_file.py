@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
+from errno import EDQUOT, ENOSPC, EROFS
+from os.path import expandvars
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl
 
 import diskcache
+from diskcache.core import DBNAME
 
-from budgetguard.errors import StoreError
+from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.stores.sqlite_tables import SCHEMA, MalformedAccount
+from budgetguard.stores.urls import shown_url, shown_word
+
+DEFAULT_LOCK_TIMEOUT: Final = 60.0
+"""Seconds that a verb waits for other threads and processes before it raises StoreError."""
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 5
+_SCHEMA: Final = 6
 
 # Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
 _PAGE_SIZE: Final = 2_048
@@ -26,8 +37,48 @@ _PAGE_SIZE: Final = 2_048
 _CHECKPOINT_AT: Final = 4_000
 
 
-_IS_NEW = "SELECT 1 FROM pragma_table_info('project') WHERE name = 'swept'"
-_IS_MADE = "SELECT 1 FROM sqlite_master WHERE name NOT IN ('Settings', 'Cache') AND type = 'table'"
+_LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+# A constraint is violated by what a stranger planted: an update checks all columns of a row.
+_DAMAGES: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")
+_IS_MADE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'project' AND type = 'table'"
+
+
+def parse_url(url: str) -> tuple[Path, float]:
+    """Return the folder that a `disk://` URL names, absolute, and how long to wait for its lock (seconds).
+
+    Raises:
+        ConfigurationError: no folder, or an option that disk:// does not take.
+    """
+    shown = shown_url(url)
+    text, _, query = url.removeprefix("disk://").partition("?")
+    if not text.strip("/"):
+        raise ConfigurationError(
+            f"store {shown!r} names no folder: write disk:///var/lib/app/budgets or disk://~/budgets"
+        )
+    timeout = DEFAULT_LOCK_TIMEOUT
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name != "timeout":
+            told = shown_word(name)
+            raise ConfigurationError(f"store {shown!r}: unknown option {told}; disk:// takes timeout=SECONDS")
+        try:
+            timeout = float(value)
+        except ValueError:
+            timeout = -1.0
+        if not 0 <= timeout < 1e6:
+            told = shown_word(value)
+            raise ConfigurationError(f"store {shown!r}: timeout must be a number of seconds, not {told}")
+    if (unset := re.search(r"\$(\w+|\{[^}]*\})", expandvars(text))) is not None:
+        raise ConfigurationError(
+            f"store {shown!r}: there is no variable {unset[0]} in the environment: set it, or write the "
+            "folder out"
+        )
+    try:
+        folder = Path(expandvars(text)).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody, or no home at all
+        raise ConfigurationError(f"store {shown!r}: {error}; write an absolute folder") from error
+    if "\0" in text:
+        raise ConfigurationError(f"store {shown!r}: a folder's name cannot hold a NUL character")
+    return folder, timeout
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
@@ -68,18 +119,14 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
     Args:
         folder: an existing folder.
         timeout: seconds that a transaction waits for another process's.
-        schema: statements that make what the database has beside diskcache's own tables.
-        upgrade: those that make, of what an older budgetguard made, the same.
 
     Raises:
         sqlite3.Error: the database cannot be opened.
         StoreError: the database is not budgetguard's, or of another schema; it was not changed.
     """
 
-    def __init__(
-        self, folder: Path, timeout: float, schema: Sequence[str], upgrade: Sequence[str] = ()
-    ) -> None:
-        self._path = folder / diskcache.core.DBNAME
+    def __init__(self, folder: Path, timeout: float) -> None:
+        self._path = folder / DBNAME
         self._wait = timeout
         # The finalizer needs the connection without the cache.
         self._connections: list[sqlite3.Connection] = []
@@ -97,7 +144,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
                 tag_index=0,
                 sqlite_auto_vacuum=0,
             )
-            self._make(schema, upgrade)
+            self._make()
         except BaseException:
             self.close()
             raise
@@ -118,15 +165,15 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
         """Execute what diskcache does as it opens, waiting as long as asked, not 60 s whatever the error."""
         return self._con.execute
 
-    def _make(self, schema: Sequence[str], upgrade: Sequence[str]) -> None:
+    def _make(self) -> None:
         con = self.connection
-        if con.execute(_IS_NEW).fetchone() is not None:
+        if con.execute(_IS_MADE).fetchone() is not None:
             return
         with con:
             con.execute("BEGIN IMMEDIATE")
             # All are made in one transaction, so where one is there all are.
-            if con.execute(_IS_NEW).fetchone() is None:
-                for statement in schema if con.execute(_IS_MADE).fetchone() is None else upgrade:
+            if con.execute(_IS_MADE).fetchone() is None:
+                for statement in SCHEMA:
                     con.execute(statement)
 
     def close(self) -> None:
@@ -134,7 +181,7 @@ class StoreFile(diskcache.Cache):  # type: ignore[misc]  # diskcache has no type
         _close_all(self._connections)
 
     def is_open(self) -> bool:
-        """Tell whether there is a connection."""
+        """Return whether there is a connection."""
         return bool(self._connections)
 
     def abandon(self) -> None:
@@ -148,7 +195,7 @@ def connect(folder: Path, timeout: float) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    path = folder / diskcache.core.DBNAME
+    path = folder / DBNAME
     connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_AT}")
@@ -216,3 +263,109 @@ def _close_all(connections: list[sqlite3.Connection]) -> None:
 
 def _refuse(value: object) -> NoReturn:
     raise TypeError(f"a budgetguard store holds text only, not {type(value).__name__}")
+
+
+def database_identity(database: str) -> tuple[int, int] | None:
+    """Return what tells a database from another in its place; None where there is none."""
+    try:
+        found = os.stat(database)  # noqa: PTH116 - for each verb, and a Path takes three times as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_file(folder: Path, timeout: float) -> StoreFile:
+    """Open the database in a folder; make both if need be.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be opened.
+        StoreError: see `StoreFile`.
+    """
+    _make_private(folder)
+    give_up = time.monotonic() + timeout
+    while True:
+        try:
+            return StoreFile(folder, timeout)
+        except sqlite3.OperationalError as error:
+            # Several processes making one database at once meet locks that SQLite does not wait for.
+            if error.sqlite_errorcode & 0xFF not in _LOCKS or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.01)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and its missing parents, each 0700: balances are nobody else's business."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        with suppress(FileExistsError):  # another process was faster
+            path.mkdir(mode=0o700)
+    if not (missing[0] if missing else folder).is_dir():
+        raise NotADirectoryError(f"{folder} is a file")
+
+
+def explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
+    """Return the text of a StoreError: what failed in a folder, and the remedy."""
+    # SQLite's own name for it; the text of an error is no interface.
+    kind = getattr(error, "sqlite_errorname", "")
+    number = getattr(error, "errno", None)
+    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        remedy = f"another process held its lock for more than {timeout:g} s; try again, or raise ?timeout="
+    elif kind == "SQLITE_FULL" or number in (ENOSPC, EDQUOT):
+        remedy = "the disk is full: free some space; nothing was changed"
+    elif number == EROFS or _is_on_a_read_only_disk(folder):
+        remedy = "it is on a file system that is read-only: choose another folder; nothing was changed"
+    elif (
+        kind.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"))
+        or isinstance(error, PermissionError)
+        or (kind.startswith("SQLITE_CANTOPEN") and not _is_ours_to_use(folder))
+    ):
+        remedy = (
+            f"it is read-only to this process: give it write access, or choose another folder{_whose(folder)}"
+        )
+    elif kind.startswith("SQLITE_CANTOPEN"):
+        remedy = "its database cannot be opened: does the folder still exist, and is a file of it in the way?"
+    elif kind.startswith("SQLITE_IOERR"):
+        remedy = "the disk may be full, over its quota, or failing; nothing was changed"
+    elif isinstance(error, MalformedAccount):
+        remedy = (
+            f"what it has of account {error.account!r} is damaged: reset the account, or delete it and make "
+            "it again; others are not concerned, and nothing was changed"
+        )
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        remedy = "there is a file where the folder should be: choose another folder"
+    elif isinstance(error, MemoryError) or kind == "SQLITE_NOMEM":
+        remedy = "there is not enough memory; nothing was changed"
+    elif kind.startswith(_DAMAGES) or not isinstance(error, OSError):
+        # Whatever else SQLite and Python say of what they find in the file: text that is no UTF-8, numbers
+        # that are none, JSON nested without end.
+        remedy = (
+            "its cache.db is not a budgetguard store, or is damaged: "
+            "move the folder away or restore it from a backup; nothing was changed"
+        )
+    else:
+        remedy = "the operating system does not let it"
+    return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {error})"
+
+
+def _is_on_a_read_only_disk(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):  # Windows has no such call
+        return False
+
+
+def _is_ours_to_use(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK) and os.access(folder / DBNAME, os.R_OK | os.W_OK)
+
+
+def _whose(folder: Path) -> str:
+    try:
+        owner, user = folder.stat().st_uid, os.geteuid()
+    except (AttributeError, OSError):  # Windows knows no users by number
+        return ""
+    return (
+        "" if owner == user else f"; it belongs to another user (id {owner}, and this process runs as {user})"
+    )

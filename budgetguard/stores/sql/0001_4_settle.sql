@@ -1,5 +1,5 @@
--- Count an answer of a model in the first shard that nobody else is writing to, or in a new one. `p_fade_at`
--- answers in one shard halve it.
+-- Count an answer of a model in the first shard that no other session is writing to, or in a new one. A shard
+-- with `p_fade_at` answers is halved. A model beyond `learning.MOST_MODELS` is not counted.
 CREATE FUNCTION @schema@.observe(p_project text, p_name text, p_bucket text, p_fade_at bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -11,6 +11,13 @@ BEGIN
     FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
     ORDER BY o.shard LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
+        IF NOT EXISTS (
+            SELECT 1 FROM @schema@.observations o WHERE o.project = p_project AND o.model = v_model
+        ) AND (
+            SELECT count(DISTINCT o.model) FROM @schema@.observations o WHERE o.project = p_project
+        ) >= @most_models@ THEN
+            RETURN;
+        END IF;
         INSERT INTO @schema@.observations (project, model, counts, name)
         VALUES (p_project, v_model, jsonb_build_object(p_bucket, 1), p_name);
         RETURN;
@@ -26,7 +33,7 @@ $$;
 
 -- Book what a call cost, once per hold id. Answers one of
 -- {settled, late, crossings, expired}, {repeated}, {unknown}, {again, lock, windows, missing}.
--- What is said of the hold itself (p_amount to p_tags) is for a hold that is not known here.
+-- The fields of the hold itself (p_amount to p_tags) are for a hold that is not stored here.
 CREATE FUNCTION @schema@.settle(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_amount bigint, p_on_expiry bigint,
     p_ttl bigint, p_created bigint, p_user text, p_model text, p_endpoint text, p_tags text[],
@@ -35,7 +42,7 @@ CREATE FUNCTION @schema@.settle(
     p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_epochs bigint[];
     v_now bigint;
     v_rows @schema@.accounts[];
@@ -66,14 +73,14 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
         PERFORM @schema@.unmake_accounts(p_project, v_made);
-        RETURN jsonb_build_object('moved', v_moved);
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF FOUND AND (v_hold.state <> 'held' OR v_hold.accounts = '{}') THEN
-        -- Else whoever ends it has locked one of its accounts, which are all there.
+        -- Otherwise a session that ends it has locked one of its accounts, which all exist.
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
     END IF;
     v_known := FOUND;
@@ -87,13 +94,17 @@ BEGIN
         END IF;
         v_taken := v_hold.accounts;
         IF NOT v_taken <@ v_found THEN
-            -- Accounts that the client did not name, or that were made with this hold since the locks above.
+            -- Accounts that the client did not name, or that were made with this hold since the lock.
             SELECT array_agg(name) INTO v_lock FROM @schema@.accounts
             WHERE project = p_project AND name = ANY (v_taken) AND NOT name = ANY (v_found);
             IF v_lock IS NOT NULL THEN
                 RETURN jsonb_build_object('again', true, 'lock', v_lock);
             END IF;
         END IF;
+    ELSIF EXISTS (SELECT 1 FROM @schema@.swept s WHERE s.project = p_project AND p_id <= s.id) THEN
+        -- As old as records that were swept: it may have been booked.
+        PERFORM @schema@.unmake_accounts(p_project, v_made);
+        RETURN jsonb_build_object('repeated', true);
     ELSE
         SELECT * INTO v_taken, v_missing, v_unknown FROM @schema@.charged(p_names, p_flags, v_found, v_made);
         IF v_unknown IS NOT NULL THEN
@@ -130,7 +141,7 @@ BEGIN
         INTO v_hold;
         INSERT INTO @schema@.holds VALUES (v_hold.*) ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+            RAISE EXCEPTION 'another session made the hold' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
     v_open := v_known AND v_hold.state = 'held';
@@ -143,15 +154,15 @@ BEGIN
         v_reached := '{}';
         IF v_row.window_no = v_hold.windows[i] THEN
             IF v_late AND v_hold.epochs[i] = v_row.epoch_no THEN
-                v_row.spent_nanos := v_row.spent_nanos - v_hold.on_expiry_nanos;
+                v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, -v_hold.on_expiry_nanos);
                 v_row.models := @schema@.book(v_row.models, v_hold.model, -v_hold.on_expiry_nanos);
-                v_row.expired_nanos := v_row.expired_nanos - v_hold.on_expiry_nanos;
+                v_row.expired_nanos := @schema@.plus(v_row.expired_nanos, -v_hold.on_expiry_nanos);
                 v_row.expiries := v_row.expiries - 1;
             END IF;
             IF v_open THEN
                 v_row.held_nanos := v_row.held_nanos - v_hold.amount_nanos;
             END IF;
-            v_row.spent_nanos := v_row.spent_nanos + p_cost;
+            v_row.spent_nanos := @schema@.plus(v_row.spent_nanos, p_cost);
             v_row.models := @schema@.book(v_row.models, v_hold.model, p_cost);
             v_epochs[i] := v_row.epoch_no;
             IF v_row.limit_nanos <> 0 THEN
@@ -184,6 +195,7 @@ BEGIN
     FOR i IN 1 .. cardinality(p_observed) LOOP
         PERFORM @schema@.observe(p_project, p_observed[i], p_buckets[i], p_fade_at);
     END LOOP;
-    RETURN jsonb_build_object('settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
+    RETURN jsonb_build_object(
+        'settled', p_cost, 'late', v_late, 'crossings', v_crossings, 'expired', v_expired);
 END
 $$;

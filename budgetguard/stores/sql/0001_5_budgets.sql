@@ -12,7 +12,7 @@ BEGIN
     SELECT * INTO v_row FROM @schema@.accounts WHERE project = p_project AND name = p_name;
     IF v_row.next_due_ms <= v_now OR v_row.ends_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
-        IF NOT EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
+        IF NOT EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project) THEN
             SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
                 p_project, ARRAY[p_name], v_locked, @schema@.present_ms(p_now), '', true, p_windows);
         END IF;
@@ -26,15 +26,15 @@ BEGIN
 END
 $$;
 
--- Make an account, or change its limit and window and keep what it has spent. The client computes the
--- window: the first call asks for it, and `p_window` is {anchor, fresh, start, end} as it was answered,
--- `fresh` where the window starts now.
+-- Make an account, or change its limit and window and keep its spend. The client computes the window: the
+-- first call answers what it is to be computed from, the next has it in `p_window`: {anchor, fresh, start,
+-- end}, `fresh` where the window starts now.
 CREATE FUNCTION @schema@.set_budget(
     p_project text, p_name text, p_limit bigint, p_duration text, p_timezone text, p_starts_at bigint,
     p_ephemeral boolean, p_life bigint, p_now bigint, p_also text[], p_window jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_now bigint;
     v_instant bigint;
     v_anchor bigint;
@@ -47,9 +47,9 @@ DECLARE
     v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     SELECT * INTO v_row FROM @schema@.accounts
     WHERE project = p_project AND name = p_name AND p_name = ANY (v_locked);
@@ -95,7 +95,7 @@ BEGIN
             p_life, p_life, 0, NULL, v_now, v_now, p_ephemeral)
         ON CONFLICT DO NOTHING RETURNING * INTO v_row;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'somebody else made the account' USING ERRCODE = 'serialization_failure';
+            RAISE EXCEPTION 'another session made the account' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
     RETURN jsonb_build_object('balance', @schema@.balance(v_row), 'expired', v_expired);
@@ -112,7 +112,7 @@ $$;
 CREATE FUNCTION @schema@.reset(p_project text, p_name text, p_now bigint, p_also text[], p_windows jsonb)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_now bigint;
     v_row @schema@.accounts;
     v_locked text[];
@@ -120,9 +120,9 @@ DECLARE
     v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     IF NOT p_name = ANY (v_locked) THEN
         RETURN jsonb_build_object('balance', NULL, 'expired', v_expired);
@@ -140,19 +140,19 @@ BEGIN
 END
 $$;
 
--- Forget an account: its open holds stay with their other accounts, or are charged to nobody.
+-- Delete an account. Its open holds stay with their other accounts, or are charged to nobody.
 CREATE FUNCTION @schema@.delete(p_project text, p_name text, p_now bigint, p_also text[]) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_locked text[];
     v_again jsonb;
     v_expired jsonb := '[]';
 BEGIN
     v_locked := @schema@.lock_accounts(p_project, p_also || p_name);
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     IF NOT p_name = ANY (v_locked) THEN
         RETURN jsonb_build_object('existed', false, 'expired', v_expired);

@@ -29,15 +29,15 @@ CREATE TABLE @schema@.accounts (
 
 CREATE INDEX accounts_ephemeral ON @schema@.accounts (project, created_ms) WHERE ephemeral;
 
--- Projects that have left, and whereto. Whoever is about to write looks here after its first lock: to add a
--- row, the tables are locked against those who have begun.
-CREATE TABLE @schema@.moved (
+-- Projects that are closed for writing, and why. A verb that writes looks here after it has taken its first
+-- lock: to add a row, `freeze` locks the tables against verbs that have begun.
+CREATE TABLE @schema@.frozen (
     project text COLLATE "C" PRIMARY KEY,
-    moved_to text NOT NULL
+    note text NOT NULL
 );
 
--- accounts, windows and epochs belong together, place by place: who is charged, the window that granted
--- the hold, and the epoch in which what it cost was booked, if it was.
+-- accounts, windows and epochs are parallel arrays: who is charged, the window that granted the hold, and the
+-- epoch in which its cost was booked, if it was.
 CREATE TABLE @schema@.holds (
     project text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -70,7 +70,7 @@ CREATE TABLE @schema@.charges (
     PRIMARY KEY (project, account, expires_ms, hold_id)
 );
 
--- The provider's answers that holds wait for, by the SHA-256 of their names, which may be of any length.
+-- The provider's answers that holds wait for, by the SHA-256 of their ids, which may be of any length.
 CREATE TABLE @schema@.answers (
     project text COLLATE "C" NOT NULL,
     answer bytea NOT NULL,
@@ -91,3 +91,9 @@ CREATE TABLE @schema@.observations (
     name text COLLATE "C" NOT NULL,
     PRIMARY KEY (project, model, shard)
 ) WITH (fillfactor = 50);
+
+-- The greatest id of a hold whose record was swept, by project.
+CREATE TABLE @schema@.swept (
+    project text COLLATE "C" PRIMARY KEY,
+    id text COLLATE "C" NOT NULL
+);

@@ -1,4 +1,4 @@
--- The verbs on holds, and what is removed in passing.
+-- The verbs on holds, and the removal of old records.
 
 CREATE FUNCTION @schema@.record(h @schema@.holds) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
@@ -14,7 +14,7 @@ CREATE FUNCTION @schema@.present(p_project text, p_id text, p_now bigint, p_also
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean;
+    v_frozen boolean;
     v_hold @schema@.holds;
     v_locked text[];
     v_again jsonb;
@@ -23,8 +23,8 @@ BEGIN
     SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
     IF v_hold.state = 'held' AND v_hold.expires_ms <= v_now THEN
         v_locked := @schema@.lock_accounts(p_project, p_also || v_hold.accounts);
-        v_moved := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
-        IF NOT v_moved THEN
+        v_frozen := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
+        IF NOT v_frozen THEN
             SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
                 p_project, v_hold.accounts, v_locked, v_now, '', true, p_windows);
         END IF;
@@ -32,7 +32,8 @@ BEGIN
             RETURN v_again;
         END IF;
         SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_moved THEN  -- no account is left that would have ended it
+        -- No account is left that would have ended it.
+        IF v_hold.state = 'held' AND v_hold.accounts = '{}' AND NOT v_frozen THEN
             v_expired := v_expired || @schema@.expire(p_project, ARRAY[p_id], v_now);
             SELECT * INTO v_hold FROM @schema@.holds WHERE project = p_project AND id = p_id;
         END IF;
@@ -52,12 +53,12 @@ $$;
 CREATE FUNCTION @schema@.attach(p_project text, p_id text, p_answer bytea, p_request_id text)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
 BEGIN
     PERFORM 1 FROM @schema@.holds WHERE project = p_project AND id = p_id FOR UPDATE;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     UPDATE @schema@.holds SET request_id = p_request_id
     WHERE project = p_project AND id = p_id AND state NOT IN ('settled', 'voided');
@@ -71,13 +72,13 @@ END
 $$;
 
 -- Remove records of calls that ended before the retention (milliseconds), with their answers, and idle
--- accounts that may be forgotten: at most `p_most` of each, and none that somebody else is at.
+-- ephemeral accounts: at most `p_most` of each, and none that another session has locked.
 CREATE FUNCTION @schema@.sweep(p_project text, p_now bigint, p_retention bigint, p_most bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_before bigint := greatest(@schema@.present_ms(p_now) - p_retention, 0);
 BEGIN
-    IF EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project) THEN
+    IF EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project) THEN
         RETURN;
     END IF;
     DELETE FROM @schema@.accounts a USING (
@@ -94,7 +95,10 @@ BEGIN
         ORDER BY o.id LIMIT p_most FOR UPDATE SKIP LOCKED
     ), forgotten AS (
         DELETE FROM @schema@.answers a USING old WHERE a.project = p_project AND a.hold_id = old.id
+    ), deleted AS (
+        DELETE FROM @schema@.holds h USING old WHERE h.project = p_project AND h.id = old.id
     )
-    DELETE FROM @schema@.holds h USING old WHERE h.project = p_project AND h.id = old.id;
+    INSERT INTO @schema@.swept SELECT p_project, max(old.id) FROM old HAVING count(*) > 0
+    ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
 END
 $$;

@@ -1,9 +1,8 @@
-"""Copying between stores of different kinds: what is the same, what is refused, what is interrupted."""
+"""Moves between stores of different kinds: what is the same, what is refused, what is interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, cast
 
 import pytest
@@ -14,11 +13,10 @@ from budgetguard.core.rows import Export, Stored, StoredAccount, StoredHold
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import open_store
 from budgetguard.stores.base import public_url
-from budgetguard.stores.movable import COPY, Movable
-from budgetguard.stores.moving import Progress, copy
+from budgetguard.stores.transfer import Progress, move, undo
 from budgetguard.stores.verifying import verify
 from budgetguard.testing._contract_base import USER, budget, granted, hold, money, settled
-from budgetguard.testing._contract_moving import exported, live, sorted_rows
+from budgetguard.testing._contract_transfer import MovableStore, exported, live, sorted_rows
 from budgetguard.testing.clock import FakeClock
 
 from .conftest import NewUrl
@@ -36,8 +34,8 @@ class Pair:
 
     def __init__(self, old: str, new: str, clock: FakeClock) -> None:
         self.clock = clock
-        self.source = cast(Movable, open_store(old, project="p", clock=clock))
-        self.target = cast(Movable, open_store(new, project="p", clock=clock))
+        self.source = cast(MovableStore, open_store(old, project="p", clock=clock))
+        self.target = cast(MovableStore, open_store(new, project="p", clock=clock))
         live(self.source, clock)
 
     def close(self) -> None:
@@ -61,7 +59,7 @@ def test_a_copy_has_every_row_whatever_the_two_stores_are(
     call = granted(pair.source, hold(clock, 5))
     before = sorted_rows(exported(pair.source))
     told: list[Progress] = []
-    done = copy(pair.source, pair.target, tell=told.append)
+    done = move(pair.source, pair.target, tell=told.append)
     assert done.action == "moved"
     assert sorted_rows(exported(pair.target)) == before
     assert verify(pair.target)
@@ -79,50 +77,38 @@ def test_a_copy_has_every_row_whatever_the_two_stores_are(
 
 
 def test_a_copy_that_was_finished_is_not_done_again(pair: Pair) -> None:
-    copy(pair.source, pair.target)
+    move(pair.source, pair.target)
     settled(pair.target, granted(pair.target, hold(pair.clock, 5)), 5)
     before = sorted_rows(exported(pair.target))
-    assert copy(pair.source, pair.target).action == "none"
+    assert move(pair.source, pair.target).action == "none"
     assert sorted_rows(exported(pair.target)) == before
 
 
 def test_a_copy_writes_over_nobody_elses_project(pair: Pair) -> None:
     budget(pair.target, 5, "user:theirs")
     with pytest.raises(ConfigurationError, match="has a project 'p' already, with account user:theirs"):
-        copy(pair.source, pair.target)
+        move(pair.source, pair.target)
     assert [balance.account for balance in pair.target.list()] == ["user:theirs"]
-    assert (pair.source.retired(), pair.target.retired()) == (None, None)
+    assert (pair.source.frozen(), pair.target.frozen()) == (None, None)
 
 
 def test_a_copy_of_another_store_is_not_gone_on_with(pair: Pair, new_url: NewUrl) -> None:
-    other = cast(Movable, open_store(new_url("disk"), project="p", clock=pair.clock))
-    copy(pair.source, pair.target, keep_open=True)
-    with pytest.raises(ConfigurationError, match="has a copy of project 'p' of"):
-        copy(other, pair.target)
-    other.close()
+    pair.target.freeze("copy of project 'p' of disk:///elsewhere")
+    with pytest.raises(ConfigurationError, match="has a copy of project 'p' of disk:///elsewhere"):
+        move(pair.source, pair.target)
+    assert pair.source.frozen() is None
 
 
 def test_a_project_is_copied_neither_to_itself_nor_from_where_it_is_no_more(
     pair: Pair, new_url: NewUrl
 ) -> None:
     with pytest.raises(ConfigurationError, match="to itself"):
-        copy(pair.source, pair.source)
-    copy(pair.source, pair.target)
-    third = cast(Movable, open_store(new_url("disk"), project="p", clock=pair.clock))
-    with pytest.raises(ConfigurationError, match="copy it from there"):
-        copy(pair.source, third)
+        move(pair.source, pair.source)
+    move(pair.source, pair.target)
+    third = cast(MovableStore, open_store(new_url("disk"), project="p", clock=pair.clock))
+    with pytest.raises(ConfigurationError, match="move it from there"):
+        move(pair.source, third)
     third.close()
-
-
-def test_a_copy_for_a_look_leaves_the_project_where_it_is(pair: Pair) -> None:
-    before = sorted_rows(exported(pair.source))
-    assert copy(pair.source, pair.target, keep_open=True).action == "copied"
-    assert sorted_rows(exported(pair.target)) == before
-    with pytest.raises(StoreError, match=r"is a copy of project 'p' of .*, and not opened yet"):
-        budget(pair.target, 5)
-    settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
-    assert copy(pair.source, pair.target).action == "moved"
-    assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
 
 
 class Interrupted(Exception):
@@ -132,7 +118,7 @@ class Interrupted(Exception):
 class Fragile:
     """A store of which a verb fails once it has been asked so often."""
 
-    def __init__(self, store: Movable, verb: str, after: int) -> None:
+    def __init__(self, store: MovableStore, verb: str, after: int) -> None:
         self._store, self._verb, self._left = store, verb, after
 
     def __getattr__(self, name: str) -> Any:
@@ -145,39 +131,120 @@ class Fragile:
 
 @pytest.mark.parametrize(
     ("verb", "after"),
-    [("retire", 0), ("restore", 0), ("restore", 1), ("restore", 2), ("export", 1), ("export", 2)],
+    [("freeze", 0), ("restore", 0), ("restore", 1), ("export", 1), ("export", 2)],
 )
-def test_a_copy_that_was_interrupted_can_be_repeated(pair: Pair, verb: str, after: int) -> None:
-    fragile = cast(Movable, Fragile(pair.target, verb, after))
+def test_a_move_that_was_interrupted_can_be_repeated(pair: Pair, verb: str, after: int) -> None:
+    fragile = cast(MovableStore, Fragile(pair.target, verb, after))
     with pytest.raises(Interrupted):
-        copy(pair.source, fragile)
-    assert pair.source.retired() is None
+        move(pair.source, fragile)
+    assert pair.source.frozen() is None
     # Meanwhile the project lives on where it is: calls, budgets, accounts that go.
     settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
     pair.source.delete("user:gone")
     budget(pair.source, 77, "user:later")
-    assert copy(pair.source, pair.target).action == "moved"
+    assert move(pair.source, pair.target).action == "moved"
     assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
     assert money(pair.target, "user:later") == (77, 0, 0)
 
 
-def test_a_copy_that_ended_between_two_steps_goes_on_where_both_stores_say(pair: Pair) -> None:
-    whereto = public_url(pair.target.url)
-    pair.target.retire(f"{COPY}project 'p' of {public_url(pair.source.url)}")
-    pair.source.retire(whereto)  # as a program does that is killed right after it
-    assert copy(pair.source, pair.target).action == "moved"
+class Killed:
+    """A store whose mover is killed once a verb has been asked so often: nothing more comes of it."""
+
+    def __init__(self, store: MovableStore, verb: str, after: int, dead: list[str]) -> None:
+        self._store, self._verb, self._left, self._dead = store, verb, after, dead
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._store, name)
+        if self._dead and callable(value):
+            raise Interrupted
+        if name == self._verb:
+            self._left -= 1
+            if self._left < 0:
+                self._dead.append(name)
+                raise Interrupted
+        return value
+
+
+KILLED_AT = [
+    ("source", "freeze", 1),
+    ("target", "freeze", 1),
+    ("target", "restore", 0),
+    ("target", "restore", 1),
+]
+
+
+@pytest.mark.parametrize(("at", "verb", "after"), KILLED_AT)
+def test_a_move_that_was_killed_is_finished_when_it_is_repeated(
+    pair: Pair, at: str, verb: str, after: int
+) -> None:
+    before = sorted_rows(exported(pair.source))
+    kill(pair, at, verb, after)
+    with pytest.raises(StoreError, match=r"being moved|has moved"):
+        budget(pair.source, 5)
+    with pytest.raises(StoreError, match="is an unfinished copy of project 'p'"):
+        budget(pair.target, 5)
+    assert move(pair.source, pair.target).action == "moved"
+    assert sorted_rows(exported(pair.target)) == before
+    whereto = f"moved to {public_url(pair.target.url)}"
+    assert (pair.source.frozen(), pair.target.frozen()) == (whereto, None)
+
+
+def test_a_move_that_was_killed_can_be_undone_and_made_again(pair: Pair) -> None:
+    call = granted(pair.source, hold(pair.clock, 5))
+    kill(pair, "target", "restore", 1)
+    undo(pair.source)
+    settled(pair.source, call, 5)
+    pair.source.delete("user:gone")
+    assert move(pair.source, pair.target).action == "moved"
     assert sorted_rows(exported(pair.target)) == sorted_rows(exported(pair.source))
-    assert (pair.source.retired(), pair.target.retired()) == (whereto, None)
+
+
+def test_a_move_that_has_been_made_is_not_undone(pair: Pair) -> None:
+    with pytest.raises(ConfigurationError, match="is in use: nothing to undo"):
+        undo(pair.source)
+    move(pair.source, pair.target)
+    with pytest.raises(ConfigurationError, match=r"moved to .*: nothing to undo"):
+        undo(pair.source)
+
+
+def test_a_second_mover_writes_nothing_over_what_the_first_has_opened(pair: Pair) -> None:
+    class Late:
+        """A source that stands still while another mover finishes."""
+
+        def export(self) -> Export:
+            rows = list(pair.source.export().rows)
+            move(pair.source, pair.target)
+            settled(pair.target, granted(pair.target, hold(pair.clock, 5)), 5)
+            return Export(0, iter(rows))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(pair.source, name)
+
+    with pytest.raises(StoreError, match="is in use"):
+        move(cast(MovableStore, Late()), pair.target)
+    assert pair.source.frozen() == f"moved to {public_url(pair.target.url)}"
+    assert verify(pair.target)
+    assert pair.target.frozen() is None
+
+
+def kill(pair: Pair, at: str, verb: str, after: int) -> None:
+    dead: list[str] = []
+    stores = {
+        name: Killed(store, verb if name == at else "", after, dead)
+        for name, store in (("source", pair.source), ("target", pair.target))
+    }
+    with pytest.raises(Interrupted):
+        move(cast(MovableStore, stores["source"]), cast(MovableStore, stores["target"]))
 
 
 class Forgetful:
     """A store that loses a row of each copy: a comparison must find it."""
 
-    def __init__(self, store: Movable, lose: str) -> None:
+    def __init__(self, store: MovableStore, lose: str) -> None:
         self._store, self._lose = store, lose
 
-    def export(self, since: int = 0) -> Export:
-        export = self._store.export(since)
+    def export(self) -> Export:
+        export = self._store.export()
         return Export(export.at, (changed(one, self._lose) for one in export.rows))
 
     def __getattr__(self, name: str) -> Any:
@@ -198,40 +265,23 @@ def test_a_copy_that_is_not_the_same_to_the_nano_leaves_the_project_where_it_is(
 ) -> None:
     told = "accounts that differ: user:1" if what == "spent" else "accounts that differ: none"
     with pytest.raises(StoreError, match=rf"is not the same: .*{told}\. Nothing has moved"):
-        copy(pair.source, cast(Movable, Forgetful(pair.target, what)))
-    assert pair.source.retired() is None
+        move(pair.source, cast(MovableStore, Forgetful(pair.target, what)))
+    assert pair.source.frozen() is None
     settled(pair.source, granted(pair.source, hold(pair.clock, 5)), 5)
-    with pytest.raises(StoreError, match="not opened yet"):
+    with pytest.raises(StoreError, match="unfinished copy"):
         pair.target.settle(hold(pair.clock, 5), Settlement(5))
-
-
-def test_what_each_pass_takes_is_what_changed_since_the_one_before(pair: Pair) -> None:
-    for _ in range(20):
-        settled(pair.source, granted(pair.source, hold(pair.clock, 1)), 1)
-    pair.clock.advance(3_600)
-    everything = len(list(pair.source.calls()))
-    passes: dict[int, int] = {}
-
-    def tell(progress: Progress) -> None:
-        if progress.step == "copying":
-            passes[progress.number] = progress.rows
-
-    copy(pair.source, pair.target, tell=tell)
-    first, last = islice(passes.values(), 2)
-    assert first > everything
-    assert last < first - 20
 
 
 def test_what_retention_has_removed_from_one_of_the_stores_is_not_missed(
     new_url: NewUrl, clock: FakeClock
 ) -> None:
-    source = cast(Movable, open_store(new_url("disk"), project="p", clock=clock, retention="30d"))
-    target = cast(Movable, open_store(new_url("postgresql"), project="p", clock=clock, retention="7d"))
+    source = cast(MovableStore, open_store(new_url("disk"), project="p", clock=clock, retention="30d"))
+    target = cast(MovableStore, open_store(new_url("postgresql"), project="p", clock=clock, retention="7d"))
     source.set_budget(USER, Budget(None))
     settled(source, granted(source, hold(clock, 5)), 5)
     clock.advance(20 * 86_400)
     settled(source, granted(source, hold(clock, 5)), 5)
-    done = copy(source, target)
+    done = move(source, target)
     assert (done.sums.records, done.sums.cost, done.sums.spent) == (1, 5, 10)
     source.close()
     target.close()

@@ -1,5 +1,5 @@
--- Pages: at most `p_most` rows, as an array of {value, due, key} in order of their keys. `due` says that time
--- has changed a row since it was stored. The client goes on behind the last key.
+-- Pages: at most `p_most` rows, as an array of {value, due, key} in order of their keys. `due` means that
+-- time has changed a row since it was stored. The client goes on after the last key.
 
 -- Accounts with p_start <= name < p_end (no end if NULL), or of them those with open holds.
 CREATE FUNCTION @schema@.accounts_page(
@@ -7,12 +7,13 @@ CREATE FUNCTION @schema@.accounts_page(
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
+    v_frozen boolean := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
             'value', @schema@.balance(a), 'key', a.name,
-            'due', NOT v_moved AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
+            'due', NOT v_frozen
+                AND (coalesce(a.next_due_ms <= v_now, false) OR coalesce(a.ends_ms <= v_now, false)))
             ORDER BY a.name)
         FROM (
             SELECT * FROM @schema@.accounts o
@@ -28,11 +29,12 @@ CREATE FUNCTION @schema@.holds_page(p_project text, p_start text, p_end text, p_
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := @schema@.present_ms(p_now);
-    v_moved boolean := EXISTS (SELECT 1 FROM @schema@.moved m WHERE m.project = p_project);
+    v_frozen boolean := EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project);
 BEGIN
     RETURN (
         SELECT jsonb_agg(jsonb_build_object(
-            'value', @schema@.record(h), 'key', h.id, 'due', NOT v_moved AND h.state = 'held' AND h.expires_ms <= v_now)
+            'value', @schema@.record(h), 'key', h.id,
+            'due', NOT v_frozen AND h.state = 'held' AND h.expires_ms <= v_now)
             ORDER BY h.id)
         FROM (
             SELECT * FROM @schema@.holds o
@@ -42,16 +44,33 @@ BEGIN
 END
 $$;
 
--- Open holds of an account behind one that expires at `p_expires`, in order of when they expire.
+-- The open holds of an account after one that expires at `p_expires`, in order of expiry.
 CREATE FUNCTION @schema@.open_page(
     p_project text, p_account text, p_expires bigint, p_id text, p_most bigint
 ) RETURNS jsonb LANGUAGE sql AS $$
     SELECT jsonb_agg(@schema@.record(h) ORDER BY h.expires_ms, h.id)
     FROM (
         SELECT * FROM @schema@.charges o
-        WHERE o.project = p_project AND o.account = p_account AND (o.expires_ms, o.hold_id) > (p_expires, p_id)
+        WHERE o.project = p_project AND o.account = p_account
+            AND (o.expires_ms, o.hold_id) > (p_expires, p_id)
         ORDER BY o.expires_ms, o.hold_id LIMIT p_most
     ) c JOIN @schema@.holds h ON h.project = c.project AND h.id = c.hold_id
+$$;
+
+-- The projects that have an account, or this one, by name. From one project to the next by the index, so that
+-- not every account is read.
+CREATE FUNCTION @schema@.projects(p_project text, p_account text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE found AS (
+        (SELECT a.project FROM @schema@.accounts a ORDER BY a.project LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT a.project FROM @schema@.accounts a WHERE a.project > f.project ORDER BY a.project LIMIT 1
+        ) FROM found f WHERE f.project IS NOT NULL
+    )
+    SELECT coalesce(jsonb_agg(f.project ORDER BY f.project), '[]') FROM found f
+    WHERE f.project IS NOT NULL AND (p_account IS NULL OR EXISTS (
+        SELECT FROM @schema@.accounts a WHERE a.project = f.project AND a.name = p_account
+    ))
 $$;
 
 -- What has been observed of a model, bucket -> answers, all shards together.

@@ -1,8 +1,8 @@
--- What the verbs are made of. Every verb first locks all of its accounts in the order of their names,
--- then its holds; so no two can wait for each other. An account that was not there to be locked does not
--- exist for the verb, though somebody may make it meanwhile: to touch it then would be out of order.
--- Whoever finds that it needs an account that it has not locked, or a window that is not computed yet,
--- has written nothing: it answers `again` with what it needs, and the client sends the verb once more.
+-- What the verbs are made of. Every verb first locks all of its accounts in order of their names, then its
+-- holds, so no two verbs can deadlock. An account that was not there to be locked does not exist for the
+-- verb, though another session may make it meanwhile: to lock it then would be out of order. A verb that
+-- needs an account that it has not locked, or a window that is not computed yet, writes nothing: it answers
+-- `again` with what it needs, and the client calls it once more.
 
 CREATE FUNCTION @schema@.present_ms(p_now bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
@@ -17,13 +17,21 @@ CREATE FUNCTION @schema@.balance(a @schema@.accounts) RETURNS jsonb LANGUAGE sql
         'expiries', a.expiries, 'open_holds', a.open_holds)
 $$;
 
+-- A sum plus an amount, which may be negative. A sum that has reached the bound (`money.MAX_SUM`) stays
+-- there, since what it would be beyond that is unknown.
+CREATE FUNCTION @schema@.plus(p_sum bigint, p_nanos bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_sum >= @max_sum@ THEN @max_sum@ ELSE least(p_sum + p_nanos, @max_sum@) END
+$$;
+
 -- The spend by model with a cost added to one; a model that cost nothing in the end is not listed.
 CREATE FUNCTION @schema@.book(p_models jsonb, p_model text, p_cost bigint) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN p_cost = 0 THEN p_models
         WHEN coalesce((p_models ->> p_model)::bigint, 0) + p_cost = 0 THEN p_models - p_model
-        ELSE p_models || jsonb_build_object(p_model, coalesce((p_models ->> p_model)::bigint, 0) + p_cost)
+        ELSE p_models || jsonb_build_object(
+            p_model, @schema@.plus(coalesce((p_models ->> p_model)::bigint, 0), p_cost))
     END
 $$;
 
@@ -64,7 +72,7 @@ BEGIN
             v_now, v_now, (v_new ->> 'ephemeral')::boolean)
         ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'somebody else made the account' USING ERRCODE = 'serialization_failure';
+            RAISE EXCEPTION 'another session made the account' USING ERRCODE = 'serialization_failure';
         END IF;
         locked := locked || v_name;
         made := made || v_name;
@@ -77,8 +85,8 @@ LANGUAGE sql AS $$
     DELETE FROM @schema@.accounts WHERE project = p_project AND name = ANY (p_made)
 $$;
 
--- Which accounts the charges of a hold come down to: those that exist, and those that it makes.
--- `p_found` are the accounts that are locked; those of them that this verb made count from the charge
+-- The accounts that the charges of a hold come down to: those that exist, and those that it makes.
+-- `p_found` are the locked accounts, `p_made` those of them that this verb made: they count from the charge
 -- that has a budget for them. Flags: 1 required, 2 has a budget.
 CREATE FUNCTION @schema@.charged(
     p_names text[], p_flags bigint[], p_found text[], p_made text[],
@@ -109,8 +117,8 @@ $$;
 
 -- Bring accounts up to the present: end the holds that have expired, then, if `p_roll`, the windows that
 -- are over. A hold that expires is booked on all of its accounts, in the windows that are stored; so an
--- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked`, which are
--- those that this verb has locked indeed, are written.
+-- account that is not among `p_names` stays as it was otherwise. Only accounts in `p_locked`, which this
+-- verb has locked, are written.
 -- `p_windows` are the next windows as the client computed them; one counts if it was computed from the
 -- span that is stored, and if it is the present one.
 CREATE FUNCTION @schema@.catch_up(
@@ -167,7 +175,7 @@ CREATE FUNCTION @schema@.windows(p_windows jsonb) RETURNS TABLE (
         account text, duration text, timezone text, anchor bigint, start bigint, "end" bigint)
 $$;
 
--- End holds that nobody ended, on all of their accounts, and tell of them.
+-- Expire holds on all of their accounts, and return their expiries.
 CREATE FUNCTION @schema@.expire(p_project text, p_ids text[], p_now bigint) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -188,7 +196,7 @@ BEGIN
         WHERE a.project = p_project AND a.name = c.account
     ), models AS (
         SELECT s.name, jsonb_object_agg(s.model, s.nanos) AS nanos FROM (
-            SELECT t.name, t.model, sum(t.nanos) AS nanos FROM (
+            SELECT t.name, t.model, least(sum(t.nanos), @max_sum@) AS nanos FROM (
                 SELECT s.name, s.model, s.on_expiry_nanos AS nanos FROM shares s WHERE s.counts
                 UNION ALL
                 SELECT a.name, m.key, m.value::bigint FROM @schema@.accounts a, jsonb_each_text(a.models) m
@@ -201,8 +209,10 @@ BEGIN
             coalesce(sum(s.on_expiry_nanos) FILTER (WHERE s.counts), 0) AS booked
         FROM shares s GROUP BY s.name
     ), booked AS (
-        UPDATE @schema@.accounts a SET open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
-            spent_nanos = a.spent_nanos + s.booked, expired_nanos = a.expired_nanos + s.booked,
+        UPDATE @schema@.accounts a SET
+            open_holds = a.open_holds - s.holds, held_nanos = a.held_nanos - s.held,
+            spent_nanos = least(a.spent_nanos + s.booked, @max_sum@),
+            expired_nanos = least(a.expired_nanos + s.booked, @max_sum@),
             expiries = a.expiries + s.expiries, models = coalesce(m.nanos, '{}')
         FROM sums s LEFT JOIN models m ON m.name = s.name WHERE a.project = p_project AND a.name = s.name
     ), closed AS (

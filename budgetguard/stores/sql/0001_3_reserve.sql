@@ -8,7 +8,7 @@ CREATE FUNCTION @schema@.reserve(
     p_tags text[], p_now bigint, p_also text[], p_windows jsonb, p_making jsonb
 ) RETURNS jsonb LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    v_moved text;
+    v_frozen text;
     v_now bigint;
     v_rows @schema@.accounts[];
     v_row @schema@.accounts;
@@ -32,10 +32,10 @@ BEGIN
         SELECT * FROM @schema@.accounts WHERE project = p_project AND name = ANY (v_found)
         ORDER BY name FOR UPDATE
     ) a;
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF v_moved IS NOT NULL THEN
+    v_frozen := (SELECT f.note FROM @schema@.frozen f WHERE f.project = p_project);
+    IF v_frozen IS NOT NULL THEN
         PERFORM @schema@.unmake_accounts(p_project, v_made);
-        RETURN jsonb_build_object('moved', v_moved);
+        RETURN jsonb_build_object('frozen', v_frozen);
     END IF;
     SELECT h.accounts INTO v_prior FROM @schema@.holds h WHERE h.project = p_project AND h.id = p_id;
     IF FOUND THEN
@@ -54,7 +54,8 @@ BEGIN
         RETURN jsonb_build_object('unlimited', true);
     END IF;
     FOREACH v_row IN ARRAY v_rows LOOP
-        v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false) OR coalesce(v_row.ends_ms <= v_now, false);
+        v_is_due := v_is_due OR coalesce(v_row.next_due_ms <= v_now, false)
+            OR coalesce(v_row.ends_ms <= v_now, false);
     END LOOP;
     IF v_is_due THEN
         SELECT * INTO v_again, v_expired FROM @schema@.catch_up(
@@ -73,7 +74,9 @@ BEGIN
         IF p_flags[v_place] & 4 <> 0 THEN
             v_row.limit_nanos := p_limits[v_place];
         END IF;
-        IF p_amount <> 0 AND v_row.spent_nanos + v_row.held_nanos + p_amount > v_row.limit_nanos THEN
+        IF p_amount <> 0
+            AND p_amount > least(v_row.limit_nanos, @max_sum@) - v_row.spent_nanos - v_row.held_nanos THEN
+            v_row.limit_nanos := least(v_row.limit_nanos, @max_sum@);
             PERFORM @schema@.unmake_accounts(p_project, v_made);
             RETURN jsonb_build_object('refused', @schema@.balance(v_row), 'expired', v_expired);
         END IF;
@@ -95,7 +98,7 @@ BEGIN
     )
     SELECT count(*) INTO v_place FROM hold;
     IF v_place = 0 THEN
-        RAISE EXCEPTION 'somebody else made the hold' USING ERRCODE = 'serialization_failure';
+        RAISE EXCEPTION 'another session made the hold' USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN jsonb_build_object('granted', v_taken, 'repeated', false, 'expired', v_expired);
 END

@@ -1,4 +1,4 @@
-"""Verbs that are under way while their project leaves a PostgreSQL store: none of them writes after it."""
+"""Verbs that are under way while a project of a PostgreSQL store is frozen: none of them writes after it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from budgetguard.core.holds import VOID
 from budgetguard.errors import StoreError
 from budgetguard.stores import open_store
-from budgetguard.stores.movable import Movable
 from budgetguard.testing._contract_base import budget, hold, money
+from budgetguard.testing._contract_transfer import MovableStore
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import shared_server
 
@@ -24,15 +24,15 @@ Con = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def store(new_url: NewUrl) -> Iterator[Movable]:
-    store = cast(Movable, open_store(new_url("postgresql"), project="p", clock=FakeClock()))
+def store(new_url: NewUrl) -> Iterator[MovableStore]:
+    store = cast(MovableStore, open_store(new_url("postgresql"), project="p", clock=FakeClock()))
     budget(store, 100)
     yield store
     store.close()
 
 
 @pytest.fixture
-def con(store: Movable) -> Iterator[Con]:
+def con(store: MovableStore) -> Iterator[Con]:
     """Connect as somebody whose verb is under way."""
     with psycopg.connect(shared_server().url) as con:
         con.execute(f"SET search_path TO {store.url.partition('schema=')[2]}".encode())
@@ -62,24 +62,26 @@ def begin(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseExcept
 
 
 @pytest.mark.parametrize("table", ["accounts", "holds"])
-def test_a_project_leaves_only_when_no_verb_is_under_way(store: Movable, con: Con, table: str) -> None:
+def test_a_project_is_frozen_only_when_no_verb_is_under_way(
+    store: MovableStore, con: Con, table: str
+) -> None:
     con.execute(f"DELETE FROM {table} WHERE project = 'nobodys'".encode())
-    thread, raised = begin(lambda: store.retire("disk:///elsewhere"))
-    assert store.retired() is None
+    thread, raised = begin(lambda: store.freeze("moved to disk:///elsewhere"))
+    assert store.frozen() is None
     con.commit()
     thread.join()
     assert raised == []
-    assert store.retired() == "disk:///elsewhere"
+    assert store.frozen() == "moved to disk:///elsewhere"
 
 
 @pytest.mark.parametrize("verb", ["reserve", "settle", "set_budget", "reset", "attach"])
-def test_a_verb_that_began_before_the_project_left_writes_nothing_after_it(
-    store: Movable, con: Con, verb: str
+def test_a_verb_that_began_before_its_project_was_frozen_writes_nothing_after_it(
+    store: MovableStore, con: Con, verb: str
 ) -> None:
     clock = FakeClock()
     call = hold(clock, 5)
     store.reserve(call)
-    con.execute("SELECT retire('p', 'disk:///elsewhere')")
+    con.execute("SELECT freeze('p', 'moved to disk:///elsewhere')")
     verbs: dict[str, Callable[[], object]] = {
         "reserve": lambda: store.reserve(hold(clock, 5)),
         "settle": lambda: store.settle(call, VOID),

@@ -1,28 +1,27 @@
--- Rows as they are stored, and taken as another store has them. Pages of at most `p_most`, in order of their
--- keys, behind `p_after`.
+-- Rows whole, for other stores and from them. Pages of at most `p_most`, in order of their keys, after
+-- `p_after`.
 
 CREATE FUNCTION @schema@.instant(p_project text, p_now bigint) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
     SELECT to_jsonb(@schema@.present_ms(p_now))
 $$;
 
-CREATE FUNCTION @schema@.moved_to(p_project text) RETURNS jsonb LANGUAGE sql STABLE AS $$
-    SELECT to_jsonb(m.moved_to) FROM @schema@.moved m WHERE m.project = p_project
+CREATE FUNCTION @schema@.frozen_note(p_project text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(f.note) FROM @schema@.frozen f WHERE f.project = p_project
 $$;
 
--- When this returns, nobody is writing any more who did not know: whoever has begun holds one of the locks,
--- and whoever begins waits for them, and looks then.
-CREATE FUNCTION @schema@.retire(p_project text, p_moved_to text) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- When this returns, no verb that began before it is still writing: such a verb holds one of the locks, and
+-- one that begins waits for them, and then looks.
+CREATE FUNCTION @schema@.freeze(p_project text, p_note text) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     LOCK TABLE @schema@.accounts IN EXCLUSIVE MODE;
     LOCK TABLE @schema@.holds IN EXCLUSIVE MODE;
-    DELETE FROM @schema@.moved WHERE project = p_project;
-    INSERT INTO @schema@.moved SELECT p_project, p_moved_to WHERE p_moved_to IS NOT NULL;
+    DELETE FROM @schema@.frozen WHERE project = p_project;
+    INSERT INTO @schema@.frozen SELECT p_project, p_note WHERE p_note IS NOT NULL;
     RETURN 'null';
 END
 $$;
 
--- Holds, without those that ended before `p_since`, which nothing changes any more.
-CREATE FUNCTION @schema@.export_holds(p_project text, p_after text, p_since bigint, p_most bigint)
+CREATE FUNCTION @schema@.export_holds(p_project text, p_after text, p_most bigint)
 RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_agg(to_jsonb(h) || jsonb_build_object('answers', coalesce((
         SELECT jsonb_agg(a.request_id ORDER BY a.request_id COLLATE "C")
@@ -30,7 +29,6 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
     FROM (
         SELECT * FROM @schema@.holds o
         WHERE o.project = p_project AND o.id > p_after
-            AND (p_since = 0 OR o.state IN ('held', 'expired') OR o.ended_ms >= p_since)
         ORDER BY o.id LIMIT p_most
     ) h
 $$;
@@ -56,11 +54,11 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
     ) o
 $$;
 
--- Insert or replace rows: {holds, accounts, removed, models}, each key in them once. A project that
--- has moved takes none, but a copy in the making does: its note begins with `p_copy`.
-CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb, p_copy text) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- Insert or replace rows: {holds, accounts, removed, models, swept}, each key in them once, into a project
+-- that is frozen.
+CREATE FUNCTION @schema@.restore(p_project text, p_rows jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
 DECLARE
-    v_moved text;
     v_names text[];
 BEGIN
     SELECT coalesce(array_agg(n), '{}') INTO v_names FROM (
@@ -68,9 +66,8 @@ BEGIN
         UNION ALL SELECT jsonb_array_elements_text(p_rows -> 'removed')
     ) s;
     PERFORM @schema@.lock_accounts(p_project, v_names);
-    v_moved := (SELECT m.moved_to FROM @schema@.moved m WHERE m.project = p_project);
-    IF NOT starts_with(v_moved, p_copy) THEN
-        RETURN jsonb_build_object('moved', v_moved);
+    IF NOT EXISTS (SELECT 1 FROM @schema@.frozen f WHERE f.project = p_project) THEN
+        RETURN to_jsonb('in use'::text);
     END IF;
     DELETE FROM @schema@.holds h USING jsonb_array_elements(p_rows -> 'holds') r
     WHERE h.project = p_project AND h.id = r ->> 'id';
@@ -91,6 +88,12 @@ BEGIN
     INSERT INTO @schema@.observations (project, model, counts, name)
     SELECT p_project, sha256(convert_to(r ->> 'name', 'UTF8')), r -> 'counts', r ->> 'name'
     FROM jsonb_array_elements(p_rows -> 'models') r;
+    INSERT INTO @schema@.swept SELECT p_project, p_rows ->> 'swept' WHERE p_rows ->> 'swept' <> ''
+    ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
     RETURN 'null';
 END
+$$;
+
+CREATE FUNCTION @schema@.swept_to(p_project text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT to_jsonb(s.id) FROM @schema@.swept s WHERE s.project = p_project
 $$;

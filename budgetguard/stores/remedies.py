@@ -1,0 +1,159 @@
+"""What to do about the errors of drivers: one table a driver, and the text of a StoreError made from it.
+
+No text shows a password or a key.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+_TRY_AGAIN: Final = "it did not answer within {timeout:g} s: try again, or raise ?timeout="
+_UNREACHED: Final = "it could not be reached for {timeout:g} s: is it running, and at that address?"
+_NO_HOST: Final = "there is no host of that name: check the URL"
+_NOBODY: Final = "nobody answers there: is it running, and at that address?"
+_POSTGRES_FULL: Final = "it has too many connections: raise max_connections, or lower ?pool="
+_POSTGRES_TLS: Final = "TLS failed: check sslmode= and sslrootcert="
+_MIGRATE: Final = "run `budgetguard migrate --store URL`"
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """The remedies for one driver's errors. The first row that fits counts.
+
+    Attributes:
+        names: remedy by the name of the error's class or one of its bases, or by its SQLSTATE.
+        words: remedy by what an error says, for those without a SQLSTATE.
+        otherwise: the remedy for all others without a SQLSTATE.
+        thing: what is behind the driver.
+    """
+
+    names: Mapping[str, str]
+    words: Mapping[str, str] = field(default_factory=dict)
+    otherwise: str = "see the cause"
+    thing: str = "store"
+
+
+REDIS: Final = Remedies(
+    {
+        "AuthenticationError": "it wants another user or password: write redis://USER:PASSWORD@HOST",
+        "NoPermissionError": "its user may not do that: allow it all commands on keys that begin with bg:",
+        "OutOfMemoryError": "the server is full (maxmemory): give it more memory; nothing was changed",
+        "ReadOnlyError": "it is a replica: name the primary, or use redis+sentinel://; nothing was changed",
+        "BusyLoadingError": "it is still loading its data after a restart: try again",
+        "ClusterNodeError": "it is a node of a cluster: write redis+cluster://",
+        **dict.fromkeys(
+            ("ClusterDownError", "TryAgainError", "AskError", "MovedError", "MasterDownError"),
+            "the cluster is failing over or moving the project's slot: try again; nothing was changed",
+        ),
+        "TimeoutError": _TRY_AGAIN,
+        "SSLError": "TLS failed: check rediss:// or redis://, the port, and ssl_ca_certs=",
+        "ConnectionError": _UNREACHED,
+    },
+    {"MISCONF": "it cannot write to its disk, and refuses to change anything until it can"},
+)
+
+POSTGRES: Final = Remedies(
+    {
+        "DeadlineError": _TRY_AGAIN,
+        "ConnectionTimeout": _TRY_AGAIN,
+        "25006": "it is a read-only standby: name the primary, or write ?target_session_attrs=read-write",
+        "40001": "others kept changing the same rows: try again; nothing was changed",
+        "40P01": "others kept locking the same rows: try again; nothing was changed",
+        "42501": "its role lacks rights: run `budgetguard migrate --store URL` as the owner of the schema, "
+        "which prints the grants",
+        "53100": "the disk is full: free some space; nothing was changed",
+        "53200": "the server is out of memory; nothing was changed",
+        "53300": _POSTGRES_FULL,
+        "55P03": "somebody else held a lock on its rows for too long: try again, or raise ?timeout=",
+        "57014": "the server could not do it in time: try again, or raise ?timeout=; nothing was changed",
+        "57P01": "the server is shutting down: try again",
+        "57P03": "the server is starting or recovering: try again",
+        "3F000": f"its schema is gone: {_MIGRATE}",
+        "42P01": f"its tables are gone: {_MIGRATE}",
+        "42883": f"its functions are gone, or not those of this version: {_MIGRATE}",
+        "26000": "a pooler forgot a prepared statement: add ?prepare=0",
+        "42P05": "a pooler keeps prepared statements of others: add ?prepare=0",
+    },
+    # Errors of connecting have words alone. Servers may say them in another language; then the remedy is
+    # a general one.
+    {
+        "password authentication failed": "the user or the password is wrong",
+        "no password supplied": "it wants a password: write postgresql://USER:PASSWORD@HOST/DATABASE",
+        "no pg_hba.conf entry": "its pg_hba.conf lets nobody in like that: check user, host and sslmode=",
+        "does not exist": "there is no such database or role: make it with createdb or createuser",
+        "starting up": "it is still starting: try again",
+        "shutting down": "it is shutting down: try again",
+        "recovery": "it is still recovering: try again",
+        "too many clients": _POSTGRES_FULL,
+        "too many connections": _POSTGRES_FULL,
+        "remaining connection slots": _POSTGRES_FULL,
+        "SSL": _POSTGRES_TLS,
+        "certificate": _POSTGRES_TLS,
+        "resolve host": _NO_HOST,
+        "not known": _NO_HOST,
+        "Connection refused": _NOBODY,
+        "No such file": _NOBODY,
+    },
+    "the connection broke: is it running, and at that address?",
+)
+
+HTTP: Final = Remedies(
+    {
+        "SSLCertVerificationError": "its certificate is not trusted: "
+        "name its authority by ?ssl_ca_certs=FILE",
+        "SSLError": "TLS failed: check https:// or http://, and the port",
+        "TimeoutError": _TRY_AGAIN,
+        "gaierror": _NO_HOST,
+        "UnreachedError": _UNREACHED,
+        "OSError": "the connection broke: try again",
+        "HTTPException": "what answers there does not speak HTTP as it should: check host and port",
+    },
+    thing="service",
+)
+
+
+def explain(
+    error: BaseException, target: object, timeout: float, remedies: Remedies, *, secret: str | None = None
+) -> str:
+    """Return the text of a StoreError: what cannot be used, what to do about it, and what the driver said.
+
+    Args:
+        error: what the driver raised.
+        target: the server, as it may be shown.
+        timeout: seconds that the verb had.
+        remedies: the driver's table.
+        secret: what the driver may repeat and nobody must see.
+    """
+    said = " ".join(str(error).split())
+    if secret:
+        said = said.replace(secret, "***")
+    state: str | None = getattr(error, "sqlstate", None)
+    kind = type(error).__name__ if state is None else f"{type(error).__name__} {state}"
+    remedy = _remedy(error, state, said, remedies).format(timeout=timeout)
+    return f"cannot use the {remedies.thing} at {target}: {remedy} ({kind}: {said})"
+
+
+def _remedy(error: BaseException, state: str | None, said: str, remedies: Remedies) -> str:
+    names = {state, *_names(error)}
+    for name, remedy in remedies.names.items():
+        if name in names:
+            return remedy
+    if state is not None and not state.startswith("08"):
+        return Remedies.otherwise
+    for words, remedy in remedies.words.items():
+        if state is None and words in said:
+            return remedy
+    return remedies.otherwise
+
+
+def _names(error: BaseException) -> Iterator[str]:
+    """Yield the names of an error's classes, and of those below it that say more than drivers do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if cause is error or isinstance(cause, ssl.SSLError | socket.gaierror | TimeoutError):
+            yield from (each.__name__ for each in type(cause).__mro__)
+        cause = cause.__cause__ or cause.__context__
