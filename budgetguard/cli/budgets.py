@@ -8,7 +8,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import joined, printable, when, zone_name
-from budgetguard.cli.session import Session, confirm, session
+from budgetguard.cli.session import CommandSession, confirm, session
 from budgetguard.cli.targets import balance_object, find, known, who, whose
 from budgetguard.core.accounts import Balance, check_id
 from budgetguard.core.money import format_usd, parse_usd
@@ -172,7 +172,7 @@ def _duration(given: str | None, before: Balance | None) -> str | None:
     return None if given == NEVER else given
 
 
-def _told(action: str, here: Session, before: Balance | None, after: Balance) -> str:
+def _told(action: str, here: CommandSession, before: Balance | None, after: Balance) -> str:
     limit = _limit(after)
     if before is not None and before.limit_nanos != after.limit_nanos:
         limit += f" (was {_limit(before)})"

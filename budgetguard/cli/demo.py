@@ -67,9 +67,11 @@ def demo(
     if live and not yes:
         confirm(f"Call the real API, for at most {_LIVE_BUDGET} USD?")
     if live:
-        script = scene.Script(scene.LIVE, cap=60)
+        script = scene.DemoScript(scene.LIVE, cap=60)
     else:
-        script = scene.Script(scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2)
+        script = scene.DemoScript(
+            scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2
+        )
     console = new_console()
     view: View = JsonView() if json else BoardView(script.people, console)
     bills = scene.Bills()
@@ -114,7 +116,7 @@ def _real_client() -> Iterator[OpenAI]:
         yield client
 
 
-def _introduce(console: Console, client: OpenAI, script: scene.Script) -> None:
+def _introduce(console: Console, client: OpenAI, script: scene.DemoScript) -> None:
     console.print(f"The real openai client calls {scene.MODEL} at {client.base_url}", soft_wrap=True)
     budgets = " and ".join(f"{person.name} may spend ${person.limit}" for person in script.people)
     console.print(f"{budgets} a day. No call goes out that the money is not there for.\n")

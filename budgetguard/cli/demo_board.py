@@ -59,7 +59,7 @@ class JsonView:
 
 
 @dataclass(slots=True)
-class Standing:
+class UserStanding:
     """Hold how a user stands, as the events tell it (USD)."""
 
     limit: Decimal
@@ -76,7 +76,7 @@ class BoardView:
         self._console = console
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
-        self._users = {person.name: Standing(person.limit) for person in people}
+        self._users = {person.name: UserStanding(person.limit) for person in people}
         self._name_width = max(map(len, self._users))
         self._live = (
             Live(self._board(), console=console, refresh_per_second=12) if console.is_terminal else None
@@ -104,7 +104,7 @@ class BoardView:
         if self._live is not None:
             self._live.stop()
 
-    def _count(self, event: events.Event, user: Standing) -> None:
+    def _count(self, event: events.Event, user: UserStanding) -> None:
         if isinstance(event, events.Held):
             user.held += event.amount
         elif isinstance(event, events.Settled):

@@ -50,7 +50,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class DemoScript:
     """Say what the demo does.
 
     Attributes:
@@ -126,7 +126,7 @@ class Bills:
 
 
 @contextmanager
-def local_provider(script: Script, bills: Bills) -> Iterator[OpenAI]:
+def local_provider(script: DemoScript, bills: Bills) -> Iterator[OpenAI]:
     """Run an OpenAI-compatible server on loopback, give the real client of it, and then take its bills."""
     import openai
 
@@ -152,7 +152,7 @@ def local_provider(script: Script, bills: Bills) -> Iterator[OpenAI]:
                 bills.add(request.body["user"], request.billed)
 
 
-def open_budgets(guard: Guard, script: Script, *, cap: Decimal | None = None) -> None:
+def open_budgets(guard: Guard, script: DemoScript, *, cap: Decimal | None = None) -> None:
     """Make the demo's budgets, with nothing spent.
 
     Args:
@@ -168,7 +168,7 @@ def open_budgets(guard: Guard, script: Script, *, cap: Decimal | None = None) ->
         guard.reset(person.name)
 
 
-def play(guard: Guard, client: OpenAI, script: Script, bills: Bills | None = None) -> Result:
+def play(guard: Guard, client: OpenAI, script: DemoScript, bills: Bills | None = None) -> Result:
     """Make the calls.
 
     Args:

@@ -11,7 +11,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import printable
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.core.windows import to_datetime
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import KEYS_PROJECT, ROLES, Key, create_key, list_keys, revoke_key
@@ -99,7 +99,7 @@ def revoke(
 
 
 @contextmanager
-def _keys(store: str | None, json: bool) -> Iterator[Session]:
+def _keys(store: str | None, json: bool) -> Iterator[CommandSession]:
     with session(store, KEYS_PROJECT, json=json, may_make=True) as here:
         if here.guard.store.url.startswith(("http://", "https://")):
             raise ConfigurationError("keys are made where the service keeps its budgets: name that store")

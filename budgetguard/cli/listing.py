@@ -10,7 +10,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import count, pattern_matches, printable, zone_name
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
 from budgetguard.core.accounts import USER, Balance
@@ -152,7 +152,7 @@ def holds(
         here.say(f"{count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}.")
 
 
-def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
+def hold_object(here: CommandSession, hold: HoldRecord) -> dict[str, Any]:
     """Return an open hold as `--json` shows it."""
     return {
         "project": here.guard.project,
@@ -174,7 +174,7 @@ def _matching(balances: Iterator[Balance], match: str | None) -> Iterator[Balanc
             yield balance
 
 
-def _show_users(here: Session, rows: list[Balance], match: str | None, *, more: bool) -> None:
+def _show_users(here: CommandSession, rows: list[Balance], match: str | None, *, more: bool) -> None:
     whole = find(here.guard, None) if match is None else None
     if rows:
         here.console.print(users_table(rows, here.console, here.timezone))

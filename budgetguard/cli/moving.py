@@ -10,7 +10,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import count, printable
-from budgetguard.cli.session import Session, new_console, session
+from budgetguard.cli.session import CommandSession, new_console, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.errors import ConfigurationError
@@ -79,7 +79,7 @@ def movable(store: Store) -> Movable:
 
 
 @contextmanager
-def opened(here: Session, url: str) -> Iterator[Store]:
+def opened(here: CommandSession, url: str) -> Iterator[Store]:
     """Open another store of the same project, for as long as a command takes.
 
     Raises:
@@ -95,7 +95,7 @@ def opened(here: Session, url: str) -> Iterator[Store]:
         store.close()
 
 
-def _show(here: Session, there: Store, done: Copied) -> None:
+def _show(here: CommandSession, there: Store, done: Copied) -> None:
     old, new = printable(public_url(here.guard.store.url)), printable(public_url(there.url))
     project = f"project {here.guard.project!r}"
     passes = f"{count(done.rows, 'row')} in {done.passes} pass{'' if done.passes == 1 else 'es'}"
@@ -128,7 +128,7 @@ def _rows(sums: Sums) -> list[list[str]]:
     ]
 
 
-def _object(here: Session, there: Store, done: Copied) -> dict[str, Any]:
+def _object(here: CommandSession, there: Store, done: Copied) -> dict[str, Any]:
     sums = done.sums
     return {
         "action": done.action,

@@ -27,7 +27,7 @@ _PIPE_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class CommandSession:
     """Hold what one command works with.
 
     Attributes:
@@ -80,7 +80,7 @@ def session(
     json: bool = False,
     timezone: str | None = None,
     may_make: bool = False,
-) -> Iterator[Session]:
+) -> Iterator[CommandSession]:
     """Open what a command works with, and let go of the store after it.
 
     Args:
@@ -105,7 +105,7 @@ def session(
     if not may_make:
         _check_folder(guard.settings.store)
     try:
-        yield Session(guard, json, new_console(), display)
+        yield CommandSession(guard, json, new_console(), display)
     except UnknownUserError as error:
         elsewhere = guard.engine.elsewhere(account_name(USER, error.user))
         remedy = (

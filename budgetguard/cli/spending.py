@@ -12,7 +12,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import joined, printable, when, zone_name
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import report_plot, report_table
 from budgetguard.core.report import DIMENSIONS, Dimension, Report, matching, summarize
 from budgetguard.core.windows import duration_ms, to_datetime
@@ -142,7 +142,7 @@ def _dimensions(names: list[str]) -> tuple[Dimension, ...]:
     return tuple(cast(Dimension, one) for one in dict.fromkeys(split))
 
 
-def _span(here: Session, first: datetime | None, last: datetime | None) -> str:
+def _span(here: CommandSession, first: datetime | None, last: datetime | None) -> str:
     return joined(
         (
             "" if first is None else f"from {when(first, here.timezone)}",
@@ -168,7 +168,7 @@ def _no_formula(value: object) -> object:
     return value
 
 
-def _show(here: Session, made: Report, span: str, *, plot: bool) -> None:
+def _show(here: CommandSession, made: Report, span: str, *, plot: bool) -> None:
     total = made.total
     if not made.rows:
         here.say(f"No calls {span + ' ' if span else ''}in {printable(here.place)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from budgetguard.cli.display import account_label
-from budgetguard.cli.session import Session
+from budgetguard.cli.session import CommandSession
 from budgetguard.core.accounts import PROJECT, USER, Balance, account_name, check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
@@ -30,7 +30,7 @@ def find(guard: Guard, user: str | None) -> Balance | None:
     return guard.store.read(account)
 
 
-def known(here: Session, user: str | None) -> Balance:
+def known(here: CommandSession, user: str | None) -> Balance:
     """Return how a budget stands.
 
     Raises:

@@ -9,7 +9,7 @@ import typer
 from budgetguard.cli import options
 from budgetguard.cli.display import account_label, count, printable
 from budgetguard.cli.moving import movable
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.stores.verifying import COUNTS, Difference, Verification
@@ -42,7 +42,7 @@ def verify(store: options.Store = None, project: options.Project = None, json: o
             raise typer.Exit(1)
 
 
-def _show(here: Session, found: Verification) -> None:
+def _show(here: CommandSession, found: Verification) -> None:
     what = f"{count(found.accounts, 'account')} of {printable(here.place)}"
     calls = f"the records of {count(found.records, 'call')}"
     if found:
@@ -71,7 +71,7 @@ def _row(one: Difference) -> list[Cell]:
     return [account_label(one.account), what, *said]
 
 
-def _object(here: Session, found: Verification) -> dict[str, Any]:
+def _object(here: CommandSession, found: Verification) -> dict[str, Any]:
     return {
         "project": here.guard.project,
         "accounts": found.accounts,

@@ -16,6 +16,7 @@ from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.hosted_errors import explain, explain_answer
 from budgetguard.stores.hosted_http import Answer, Unreached, Wire, connected
 from budgetguard.stores.hosted_target import Target
+from budgetguard.stores.wire import plain
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -93,7 +94,9 @@ class Link:
                 return
 
     def _pack(self, method: str, path: str, body: object) -> bytes:
-        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode("ascii")
+        content = (
+            b"" if body is None else json.dumps(body, default=plain, separators=(",", ":")).encode("ascii")
+        )
         length = "" if body is None else f"Content-Length: {len(content)}\r\n"
         head = f"{method} {self.target.path}{path} HTTP/1.1\r\n{self._head}\r\n{length}\r\n"
         return head.encode("ascii") + content
