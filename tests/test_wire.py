@@ -38,9 +38,10 @@ from budgetguard.stores.wire_types import (
     read_settlement,
 )
 
-
 # Built on first use, which takes longer than an example of hypothesis may.
-BUILT = [reader.adapter for reader in (read_hold, read_settlement, read_reservation, read_settled, read_expiries)]
+BUILT = [
+    reader.adapter for reader in (read_hold, read_settlement, read_reservation, read_settled, read_expiries)
+]
 
 
 def to_json(value: object) -> Any:

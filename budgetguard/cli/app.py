@@ -1,4 +1,4 @@
-"""The commands put together, and what becomes of their errors: one line and an exit code."""
+"""The command line's root: its commands, and errors as one line and an exit code."""
 
 from __future__ import annotations
 

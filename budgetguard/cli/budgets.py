@@ -49,7 +49,9 @@ def create(
     ] = None,
     timezone: Annotated[
         str | None,
-        typer.Option(metavar="ZONE", show_default=False, help="Whose days and months: Europe/Berlin."),
+        typer.Option(
+            metavar="ZONE", show_default=False, help="Whose days and months count, such as Europe/Berlin."
+        ),
     ] = None,
     align: Annotated[
         str,
@@ -65,7 +67,7 @@ def create(
 ) -> None:
     """Make a budget, or change one and keep what is spent.
 
-    What is not given stays as it is in a budget that exists.
+    In a budget that exists, what is not given stays as it is.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`demo`: two users and a model, live, with no key and no network."""
+"""`demo`: two users call a model, without a key and without a network."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _real_client() -> Iterator[OpenAI]:
 def _introduce(console: Console, client: OpenAI, script: scene.DemoScript) -> None:
     console.print(f"The real openai client calls {scene.MODEL} at {client.base_url}", soft_wrap=True)
     budgets = " and ".join(f"{person.name} may spend ${person.limit}" for person in script.people)
-    console.print(f"{budgets} a day. No call goes out that the money is not there for.\n")
+    console.print(f"{budgets} a day. No call goes out without money for it.\n")
 
 
 def _summary_object(result: scene.Result) -> dict[str, Any]:

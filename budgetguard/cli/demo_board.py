@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a line for each thing that happens, and how the users stand."""
+"""The demo's display: a line for each event, and a table of the users."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = {
 
 
 class View(Protocol):
-    """Show events until it is closed."""
+    """A display of events, until it is closed."""
 
     def __call__(self, event: events.Event) -> None:
         """Show one event; called from any thread."""
@@ -41,7 +41,7 @@ class View(Protocol):
 
 
 class JsonView:
-    """Write each event as one line of JSON."""
+    """A display that writes each event as one line of JSON."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class JsonView:
 
 @dataclass(slots=True)
 class UserStanding:
-    """Hold how a user stands, as the events tell it (USD)."""
+    """A user's budget, as the events tell it (USD)."""
 
     limit: Decimal
     spent: Decimal = Decimal(0)
@@ -70,7 +70,7 @@ class UserStanding:
 
 
 class BoardView:
-    """Write each event as a line; in a terminal keep a table of the users below the lines."""
+    """A display that writes each event as a line; in a terminal with a table of the users below them."""
 
     def __init__(self, people: Sequence[Person], console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""What the demo does: two users ask questions of one model until one of them is refused."""
+"""The demo's script: two users ask one model questions until one of them is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ANSWER_TOKENS = (180, 260, 140, 320, 200, 240)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Say what one user does.
+    """What one user does.
 
     Attributes:
         name: the user's id.
@@ -51,7 +51,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class DemoScript:
-    """Say what the demo does.
+    """What the demo does.
 
     Attributes:
         people: who calls.
@@ -78,7 +78,7 @@ LIVE: Final = (
 
 @dataclass(slots=True)
 class Result:
-    """Hold how the demo went.
+    """How the demo went.
 
     Attributes:
         spent: user -> Nanos in the books.
@@ -99,7 +99,7 @@ class Result:
 
 
 class Bills:
-    """Add up what the provider bills, without anything of budgetguard's own pricing."""
+    """What the provider bills, added up without budgetguard's own pricing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Bills:
 
 @contextmanager
 def local_provider(script: DemoScript, bills: Bills) -> Iterator[OpenAI]:
-    """Run an OpenAI-compatible server on loopback, give the real client of it, and then take its bills."""
+    """Run an OpenAI-compatible server on loopback, yield the real client of it, then add up its bills."""
     import openai
 
     from budgetguard.testing.openai_server import OpenAIServer, Reply

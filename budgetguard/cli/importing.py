@@ -26,10 +26,10 @@ def import_litellm(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """Take over the users of LiteLLM's user_cost.json, with what they have spent.
+    """Take over the users of LiteLLM's user_cost.json.
 
-    All of the file is checked before anything is made. Users who have a budget here are left as they are,
-    so running it again changes nothing.
+    What they have spent comes with them. The whole file is checked before anything is made. Users who have a
+    budget here are left as they are, so running it again changes nothing.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`keys`: who may ask the hosted service."""
+"""`keys`: the keys of the hosted service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     keys = typer.Typer(
         name="keys",
-        help="Make, list and revoke the keys of the hosted service; see `budgetguard serve`.",
+        help="Make, list and revoke the keys of the hosted service.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _pass_on(context: typer.Context) -> None:
-    # What stood before `keys` is meant for the command after it.
+    # Options before `keys` are meant for the command after it.
     if context.invoked_subcommand is not None:
         context.default_map = {context.invoked_subcommand: context.default_map or {}}
 
@@ -50,9 +50,9 @@ def create(
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
-    """Make a key and show it, this once: the store keeps its SHA-256.
+    """Make a key and show it once.
 
-    A service that runs knows it within seconds.
+    The store keeps only its SHA-256. A running service accepts it within seconds.
 
     \b
     Examples:
@@ -89,7 +89,7 @@ def revoke(
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
-    """Revoke a key: a service that runs refuses it within seconds."""
+    """Revoke a key; a running service refuses it within seconds."""
     with _keys(store, json) as here:
         revoked = revoke_key(here.guard.store, key)
         if json:
@@ -102,7 +102,7 @@ def revoke(
 def _keys(store: str | None, json: bool) -> Iterator[CommandSession]:
     with session(store, KEYS_PROJECT, json=json, may_make=True) as here:
         if here.guard.store.url.startswith(("http://", "https://")):
-            raise ConfigurationError("keys are made where the service keeps its budgets: name that store")
+            raise ConfigurationError("keys are kept in the service's own store: give that one with --store")
         yield here
 
 

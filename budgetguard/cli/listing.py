@@ -1,4 +1,4 @@
-"""`projects`, `users`, `show`, `holds`: the commands that look at balances."""
+"""`projects`, `users`, `show`, `holds`: the commands that show balances and holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def projects(store: options.Store = None, json: options.Json = False) -> None:
-    """List the projects of a store that have a budget, and how the projects' own budgets stand.
+    """List the projects of a store that have a budget.
 
     With --json one object a line; `balance` is null where the project as a whole has no budget.
 
@@ -126,7 +126,7 @@ def holds(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """List the calls under way, of one user or of all: what is set aside for each.
+    """List the calls under way, of one user or of all.
 
     With --json one object a line.
 

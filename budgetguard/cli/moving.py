@@ -38,10 +38,10 @@ def copy(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Move a project to another store, while programs still write to the first.
+    """Move a project to another store.
 
-    At the end the first store takes no more writes and says whereto the project has moved, the rest is
-    copied, and the sums of the two are compared. If they differ, the project stays. Interrupted, it can be
+    Programs may still write to the first. At the end it takes no more writes and names the other, the rest
+    is copied, and the sums of the two are compared. If they differ, the project stays. Interrupted, it can be
     repeated. Start the programs again with the new store then, and run `budgetguard deliver`.
 
     \b

@@ -1,4 +1,4 @@
-"""Options that several commands share, each defined once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-User = Annotated[str | None, typer.Argument(metavar="[USER]", show_default=False, help="The user's id.")]
+User = Annotated[str | None, typer.Argument(metavar="USER", show_default=False, help="The user's id.")]
 ProjectBudget = Annotated[
     bool,
-    typer.Option("--project-budget", help="The whole project's budget, in place of a USER."),
+    typer.Option("--project-budget", help="The whole project's budget, instead of a USER's."),
 ]
 Store = Annotated[
     str | None,

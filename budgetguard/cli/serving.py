@@ -38,9 +38,11 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is everywhere, and needs keys.")
+        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is all addresses, and needs keys.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535)] = DEFAULT_PORT,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
     workers: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Processes that answer.")] = 1,
     store: options.Store = None,
     project: options.Project = None,
@@ -54,15 +56,15 @@ def serve(
     ] = None,
     webhook: Annotated[
         str | None,
-        typer.Option(metavar="URL", show_default=False, help="Send what happens to budgets here."),
+        typer.Option(metavar="URL", show_default=False, help="Send events here."),
     ] = None,
     webhook_secret_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="The secret that signs it.")
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="The secret that signs events.")
     ] = None,
     refresh: Annotated[
         str | None,
         typer.Option(
-            metavar="SECONDS", show_default=False, help="Go over all accounts this often (60 by default)."
+            metavar="SECONDS", show_default=False, help="Read all accounts this often (60 by default)."
         ),
     ] = None,
     max_connections: Annotated[
@@ -101,10 +103,11 @@ def serve(
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Its private key, PEM.")
     ] = None,
 ) -> None:
-    """Serve budgets over HTTP: LiteLLM's hosted protocol, and budgetguard's own under /v1.
+    """Serve budgets over HTTP.
 
-    Who may ask is said by keys, see `budgetguard keys`, or by one in BUDGETGUARD_API_KEY, which may do
-    everything (with --project, to that project only). Without any key it answers to this machine alone.
+    It speaks LiteLLM's hosted protocol, and budgetguard's own under /v1. Clients need a key, see
+    `budgetguard keys`. The key in BUDGETGUARD_API_KEY may do everything (with --project, in that project
+    only). Without any key the service answers this machine only.
 
     \b
     Examples:
@@ -139,14 +142,14 @@ def serve(
     _check_proxies(trust_proxy)
     _check_tls(ssl_certfile, ssl_keyfile)
     if workers > 1 and chosen.store.startswith("memory:"):
-        raise ConfigurationError("a memory:// store is one process's own: serve it with one worker")
+        raise ConfigurationError("a memory:// store belongs to one process: serve it with one worker")
     keyed = _is_keyed(chosen)
     scheme = "https" if ssl_certfile else "http"
     place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     _say(f"Serving {printable(public_url(chosen.store))} on {place} with {count(workers, 'worker')}.")
     if not keyed:
         _say(
-            "There is no key: this machine is let in, and nobody else. Make one with "
+            "There is no key, so only this machine may send requests. Make one with "
             "`budgetguard keys create PROJECT`."
         )
     with ExitStack() as stack:
@@ -178,8 +181,8 @@ def serve(
 
 
 def _send_at_once(bind: Callable[..., socket.socket], _config: Any, args: Any, kwargs: Any) -> socket.socket:
-    # asyncio does so itself, but not on a socket that uvicorn made for several workers: there each answer,
-    # sent in two parts, waited 40 ms for the client's acknowledgement of the first.
+    # asyncio does so itself, but not on a socket that uvicorn made for several workers. There each answer,
+    # sent in two parts, waited 40 ms for the client's acknowledgement of the first part.
     made = bind(*args, **kwargs)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made

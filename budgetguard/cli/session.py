@@ -1,4 +1,4 @@
-"""What every command works with: a guard on the chosen store, and where its output goes."""
+"""A command's session: a guard on the chosen store, and its output."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PIPE_WIDTH = 120
 
 @dataclass(frozen=True, slots=True)
 class CommandSession:
-    """Hold what one command works with.
+    """What one command works with.
 
     Attributes:
         guard: on the chosen store and project.
         json: write JSON, and nothing else, to standard output.
         console: standard output, for people.
-        timezone: in which people read times; None is local time.
+        timezone: the zone in which times are shown; None is local time.
     """
 
     guard: Guard
@@ -52,7 +52,7 @@ class CommandSession:
         write_json(value)
 
     def say(self, text: str) -> None:
-        """Write a sentence for people, wrapped at words in a terminal and nowhere else."""
+        """Write a sentence for people, wrapped at words only in a terminal."""
         self.console.print(text, soft_wrap=not self.console.is_terminal)
 
 
@@ -60,12 +60,12 @@ def confirm(question: str) -> None:
     """Ask before something that cannot be undone.
 
     Raises:
-        ConfigurationError: nobody is there to answer.
+        ConfigurationError: standard input is not a terminal.
         typer.Exit: the answer was no.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            "this asks first, and standard input is no terminal: nothing was done; add --yes to go ahead"
+            "this command asks first, and standard input is not a terminal: nothing was done; add --yes"
         )
     if not typer.confirm(question, err=True):
         sys.stderr.write("Nothing was done.\n")
@@ -81,15 +81,15 @@ def session(
     timezone: str | None = None,
     may_make: bool = False,
 ) -> Iterator[CommandSession]:
-    """Open what a command works with, and let go of the store after it.
+    """Open a command's session, and close its store afterwards.
 
     Args:
         store: a store's URL; else the environment's.
         project: whose budgets; else the environment's.
         json: write JSON.
-        timezone: IANA name, in which people read times.
-        may_make: a store that is not there yet is made. Else it is an error: a mistyped folder would be an
-            empty store, in which nobody has a budget.
+        timezone: IANA name of the zone in which times are shown.
+        may_make: make a store that does not exist. Else it is an error: a mistyped folder would be an empty
+            store, in which nobody has a budget.
 
     Raises:
         ConfigurationError: a bad option or variable, or a store that ends with this command.
@@ -127,7 +127,7 @@ def new_console(*, stderr: bool = False) -> Console:
     """Return a console that prints ids and names as they are, never as markup."""
     console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH  # nobody's window: what reads this has room for whole lines
+        console.width = _PIPE_WIDTH  # no window: programs and files have room for whole lines
     return console
 
 
@@ -138,7 +138,7 @@ def write_json(value: dict[str, Any], *, stderr: bool = False) -> None:
 
 
 def tell(message: str) -> None:
-    """Write what went wrong to standard error, as one line."""
+    """Write an error to standard error, as one line."""
     line = " ".join(message.split())
     new_console(stderr=True).print(Text(f"Error: {line}", "red"), soft_wrap=True)
 

@@ -30,9 +30,7 @@ def register(app: typer.Typer) -> None:
 def report(
     by: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="|".join(DIMENSIONS), show_default=False, help="Add up by this; several make a key."
-        ),
+        typer.Option(metavar="|".join(DIMENSIONS), show_default=False, help="Add up by this; repeatable."),
     ] = None,
     since: Annotated[
         str | None,
@@ -64,10 +62,11 @@ def report(
     csv: Annotated[bool, typer.Option("--csv", help="Write the rows as CSV, without the total.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Add up what calls have cost, by user, model, day, endpoint and tag.
+    """Add up what calls have cost.
 
-    Counts calls, tokens in and out, and money. It reads the records of calls, which a store keeps for 90
-    days unless BUDGETGUARD_RETENTION says otherwise; budgets that were reset or deleted change nothing.
+    It adds up calls, tokens and money by user, model, day, endpoint or tag, from the records of calls. A
+    store keeps those for 90 days, or as BUDGETGUARD_RETENTION says, also of budgets that were reset or
+    deleted.
 
     \b
     Examples:

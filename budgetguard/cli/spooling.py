@@ -1,4 +1,4 @@
-"""`spool` and `deliver`: settlements that a store did not take, and bringing them to where they count."""
+"""`spool` and `deliver`: settlements that a store did not take."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(deliver)
 
 
-Drop = Annotated[
-    bool, typer.Option("--drop", help="Forget those for accounts that their store does not know, for good.")
-]
+Drop = Annotated[bool, typer.Option("--drop", help="Remove those whose accounts the store does not know.")]
 
 
 def spool(
@@ -39,14 +37,14 @@ def spool(
     timezone: options.Timezone = None,
     json: options.Json = False,
 ) -> None:
-    """List the settlements that wait on this machine for a store to take them.
+    """List the settlements that wait on this machine for a store.
 
-    They lie in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
-    delivers them; `budgetguard deliver` brings them to another.
+    They are in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
+    delivers them; `budgetguard deliver` sends them to another store.
 
-    Those that are "unknown" were sent, but the store does not know who is charged: it has lost the account,
-    is not restored yet, or the account was deleted for good. They stay, and are sent again whenever the store
-    is opened, until --drop forgets them.
+    Those that are "unknown" were sent, but the store does not know the account: it has lost it, is not
+    restored yet, or the account was deleted for good. They stay, and are sent again whenever the store is
+    opened, until --drop removes them.
 
     \b
     Example:
@@ -58,12 +56,12 @@ def spool(
         if drop:
             unknown = sum(one.unknown for one in found)
             if unknown and not yes:
-                confirm(f"Forget {count(unknown, 'settlement')} for good?")
+                confirm(f"Remove {count(unknown, 'settlement')} for good?")
             dropped = drop_unknown(folder) if unknown else 0
             if json:
                 here.write({"action": "dropped", "settlements": dropped})
             else:
-                here.say(f"Forgot {count(dropped, 'settlement')}.")
+                here.say(f"Removed {count(dropped, 'settlement')}.")
             return
         if json:
             for one in found:
@@ -111,7 +109,7 @@ def deliver(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """Send what waits on this machine for a store that a project has left to the one where it is now.
+    """Send settlements that wait for a store to the one where the project is now.
 
     Each settlement counts once, however often it is sent. Run it on every machine whose programs wrote to
     the first store, once they have ended.
@@ -147,11 +145,14 @@ def deliver(
         )
         for account in done.unknown:
             here.say(
-                f"Calls of {printable(account)} wait on: it has no budget there. See `budgetguard spool`."
+                f"Settlements of {printable(account)} still wait: it has no budget there. "
+                "See `budgetguard spool`."
             )
 
 
 def _folder(guard: Guard) -> Path:
     if guard.settings.spool is None:
-        raise ConfigurationError("there is no spool: BUDGETGUARD_SPOOL is none, what waits is in memory")
+        raise ConfigurationError(
+            "there is no spool: BUDGETGUARD_SPOOL is none, so settlements wait in the memory of programs"
+        )
     return spool_folder(guard.settings.spool)

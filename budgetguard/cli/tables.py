@@ -1,4 +1,4 @@
-"""Tables where the window has room for them, and lists where it has not."""
+"""Tables, or lists where the window is too narrow for a table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Describe a column.
+    """A column of a table.
 
     Attributes:
         name: its head.
         justify: numbers go right.
-        folds: whether long values may go over several lines, down to a width that is still readable.
+        folds: whether long values may take several lines, down to a width that is still readable.
     """
 
     name: str
@@ -75,7 +75,7 @@ def new_table(
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console) -> bool:
-    """Tell whether a table has room in the window, with what folds folded."""
+    """Return whether a table fits the window, with columns that fold folded."""
     total = -1
     for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
         width = max(map(_width, (column.name, *cells)))
@@ -84,7 +84,7 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Con
 
 
 def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | None) -> Table:
-    """Show projects and how their own budgets stand, nothing where one has none."""
+    """Return a table of projects and their own budgets; empty cells where a project has none."""
     own = [balance for _, balance in rows if balance is not None]
     limits = iter(money([balance.limit_nanos for balance in own]))
     spent = iter(money([balance.spent_nanos for balance in own]))
@@ -101,7 +101,7 @@ def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | No
 
 
 def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) -> RenderableType:
-    """Show how users stand."""
+    """Return a table of users' budgets."""
     names = [account_label(row.account) for row in rows]
     limits = money([row.limit_nanos for row in rows])
     spent = money([row.spent_nanos for row in rows])
@@ -145,7 +145,7 @@ def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) 
 
 
 def details(balance: Balance, project: str, console: Console, zone: tzinfo | None) -> RenderableType:
-    """Show one budget in full."""
+    """Return one budget in full."""
     kind = "User" if balance.account.startswith(f"{USER}:") else "Account"
     limit = "none" if balance.limit_nanos is None else format_usd(balance.limit_nanos)
     under_way = f" for {count(balance.open_holds, 'call')} under way" if balance.open_holds else ""
@@ -165,7 +165,7 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
     if resets is not None:
         rows.append(("Resets", f"{when(resets, zone)} {zone_name(zone)}"))
     if balance.expiries:
-        expired = f"{count(balance.expiries, 'call')} that never reported, booked at "
+        expired = f"{count(balance.expiries, 'call')} that never reported an end, booked at "
         rows.append(("Expired", expired + format_usd(balance.expired_nanos)))
     models = sorted(balance.models.items(), key=lambda item: (-item[1], item[0]))
     for at, (model, cost) in enumerate(models):
@@ -181,7 +181,7 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
 def holds_table(
     rows: Sequence[HoldRecord], now: Milliseconds, console: Console, zone: tzinfo | None
 ) -> RenderableType:
-    """Show calls under way."""
+    """Return a table of the calls under way."""
     amounts = money([row.amount_nanos for row in rows])
     names = ["(no user)" if row.user is None else printable(row.user) for row in rows]
     models = [printable(row.model) for row in rows]
@@ -192,7 +192,7 @@ def holds_table(
         text_column("Model"),
         Column("Held"),
         Column("For"),
-        Column("Expiries", "left"),
+        Column("Expires", "left"),
     ]
     cells = list(zip(names, models, amounts, ages, expiries, strict=True))
     if fits(columns, cells, console):
@@ -206,7 +206,7 @@ def holds_table(
 
 
 def report_table(report: Report, console: Console) -> RenderableType:
-    """Show a report with its totals."""
+    """Return a report as a table with totals."""
     lines = [*((report.labels(key), totals) for key, totals in report.rows)]
     lines.append((("total", *[""] * (len(report.by) - 1)), report.total))
     spent = money([totals.spent for _, totals in lines])
@@ -247,7 +247,7 @@ def report_table(report: Report, console: Console) -> RenderableType:
 
 
 def report_plot(report: Report, console: Console) -> RenderableType:
-    """Show what each row of a report spent as a bar, the longest for the most."""
+    """Return a report as bars, one for what each row spent."""
     spent = money([totals.spent for _, totals in report.rows])
     most = max((totals.spent for _, totals in report.rows), default=0)
     table = Table.grid(padding=(0, 1), expand=console.is_terminal)

@@ -1,4 +1,4 @@
-"""Whose budget a command means: a user's, or the whole project's."""
+"""The budget that a command is about: a user's, or the whole project's."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def whose(user: str | None, project_budget: bool, command: str) -> str | None:
 
 
 def find(guard: Guard, user: str | None) -> Balance | None:
-    """Return how a user's budget (None: the project's) stands, or None if there is none."""
+    """Return the balance of a user (None: of the project), or None if there is none."""
     account = account_name(PROJECT, guard.project) if user is None else account_name(USER, user)
     return guard.store.read(account)
 
 
 def known(here: CommandSession, user: str | None) -> Balance:
-    """Return how a budget stands.
+    """Return the balance of a user (None: of the project).
 
     Raises:
         UnknownUserError: the user has none.
@@ -45,7 +45,7 @@ def known(here: CommandSession, user: str | None) -> Balance:
 
 
 def who(balance: Balance) -> str:
-    """Name whose a balance is, in the middle of a sentence."""
+    """Return whose balance this is, for the middle of a sentence."""
     return account_label(balance.account) if balance.account.startswith(f"{USER}:") else "the project"
 
 

@@ -22,11 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(store: options.Store = None, project: options.Project = None, json: options.Json = False) -> None:
-    """Add every balance up again from the records of calls, and tell where the store says otherwise.
+    """Add every balance up again from the records of calls.
 
-    It changes nothing, and programs may go on meanwhile. Exit code 1 says that there is a difference.
-    Records that are older than the setting retention are gone: of accounts whose window began before,
-    only what is left of them can be added up.
+    It shows where the store has other sums, and exits with 1 if there is a difference. It changes nothing,
+    and programs may go on meanwhile. Records older than the setting retention are gone: for accounts whose
+    window began before, only the rest can be added up.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What came of a run: for people in one line, for programs as JSON, and for the shell as a status."""
+"""The outcome of a run: one line for people, JSON for programs, an exit status for the shell."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ REFUSED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """Hold what a run has spent, and what it was refused.
+    """What a run has spent, and what was refused.
 
     Attributes:
         run: its id.
         project: whose accounts.
         user: who pays where the program does not say, or None.
-        limit: of the run, Nanos; None where only the user's or project's budget counts.
+        limit: the run's own, Nanos; None where only the user's or project's budget counts.
         held: Nanos set aside for calls that have not ended.
-        left: Nanos that the run may still spend; without a limit of its own, its user or project.
-        report: its calls by model, what cost most first.
+        left: Nanos that the run may still spend; if it has no limit of its own, its user or project.
+        report: its calls by model, the most expensive first.
         refusals: its refused calls.
-        unguarded: SDKs that it has imported and that are not guarded: what they spend is in none of this.
+        unguarded: SDKs that it has imported and that are not guarded; what they spend is not counted.
     """
 
     run: str

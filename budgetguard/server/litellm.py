@@ -50,7 +50,7 @@ _litellm: Final = RouteTable()
     "/get_budget",
     "read",
     JsonReader(UsersJson, "answer"),
-    body=JsonReader(GetBudgetBody, ""),
+    body=JsonReader(GetBudgetBody),
     heavy=True,
     name="litellm_get_budget",
 )
@@ -78,7 +78,7 @@ def get_budget(call: Call) -> dict[str, Any]:
     "/set_budget",
     "spend",
     JsonReader(StatusJson, "answer"),
-    body=JsonReader(SetBudgetBody, ""),
+    body=JsonReader(SetBudgetBody),
     most=LARGEST,
     name="litellm_set_budget",
 )

@@ -169,7 +169,7 @@ class SentRecord:
     handed: UserRecord | None = None
 
 
-_READ: Final[JsonReader[SentJson]] = JsonReader(SentJson, "")
+_READ: Final[JsonReader[SentJson]] = JsonReader(SentJson)
 
 
 def read_record(user: str, value: object, now: Milliseconds) -> SentRecord:

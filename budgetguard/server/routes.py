@@ -114,9 +114,14 @@ class ApiRoute:
 
 
 class RouteTable:
-    """Routes, declared at the functions that answer them."""
+    """Routes, declared at the functions that answer them.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: what their paths begin with.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._routes: list[ApiRoute] = []
 
     @property
@@ -140,7 +145,9 @@ class RouteTable:
         def add(answer: Answer) -> Answer:
             summary = (answer.__doc__ or "").partition("\n")[0]
             fields = {"name": answer.__name__, **more}
-            self._routes.append(ApiRoute(method, path, role, answer, summary, result=result, **fields))
+            self._routes.append(
+                ApiRoute(method, self._prefix + path, role, answer, summary, result=result, **fields)
+            )
             return answer
 
         return add

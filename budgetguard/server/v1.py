@@ -63,17 +63,12 @@ class ReportJson(TypedDict):
     told: NotRequired[Many[WireExpiry]]
 
 
-_PROJECT: Final = "/v1/projects/{project}"
-_ACCOUNT: Final[JsonReader[requests.AccountBody]] = JsonReader(requests.AccountBody, "")
-_v1: Final = RouteTable()
+_ACCOUNT: Final[JsonReader[requests.AccountBody]] = JsonReader(requests.AccountBody)
+_v1: Final = RouteTable("/v1/projects/{project}/")
 
 
 @_v1.route(
-    "POST",
-    f"{_PROJECT}/reserve",
-    "spend",
-    wire_types.read_reservation,
-    body=JsonReader(requests.ServedHold, "hold"),
+    "POST", "reserve", "spend", wire_types.read_reservation, body=JsonReader(requests.ServedHold, "hold")
 )
 def reserve(call: Call) -> Reservation:
     """Set a hold's amount aside on all of its accounts that exist, or on none."""
@@ -93,9 +88,7 @@ def reserve(call: Call) -> Reservation:
             quotas.granted(store, hold)
 
 
-@_v1.route(
-    "POST", f"{_PROJECT}/settle", "spend", wire_types.read_settled, body=JsonReader(requests.SettleBody, "")
-)
+@_v1.route("POST", "settle", "spend", wire_types.read_settled, body=JsonReader(requests.SettleBody))
 def settle(call: Call) -> Settled | UnknownAccount:
     """Book what a call cost, once per hold id; with state `voided`, nothing."""
     body: requests.SettleBody = call.body
@@ -113,40 +106,27 @@ def settle(call: Call) -> Settled | UnknownAccount:
     return answer
 
 
-@_v1.route(
-    "POST", f"{_PROJECT}/attach", "spend", wire_types.read_attached, body=JsonReader(requests.AttachBody, "")
-)
+@_v1.route("POST", "attach", "spend", wire_types.read_attached, body=JsonReader(requests.AttachBody))
 def attach(call: Call) -> dict[str, Any]:
     """Note on a hold which answer of the provider's it waits for."""
     body: requests.AttachBody = call.body
     return {"attached": call.store.attach(body["hold_id"], body["request_id"])}
 
 
-@_v1.route(
-    "GET",
-    f"{_PROJECT}/attached",
-    "read",
-    wire_types.read_record,
-    query=JsonReader(requests.AttachedQuery, ""),
-)
+@_v1.route("GET", "attached", "read", wire_types.read_record, query=JsonReader(requests.AttachedQuery))
 def attached(call: Call) -> dict[str, Any]:
     """Return the hold that an answer was attached to last."""
     return {"record": call.store.attached(call.query["request_id"])}
 
 
-@_v1.route("GET", f"{_PROJECT}/balance", "read", wire_types.read_balance, query=_ACCOUNT)
+@_v1.route("GET", "balance", "read", wire_types.read_balance, query=_ACCOUNT)
 def balance(call: Call) -> dict[str, Any]:
     """Return how an account stands now, null if it does not exist."""
     return {"balance": call.store.read(call.query["account"])}
 
 
 @_v1.route(
-    "GET",
-    f"{_PROJECT}/balances",
-    "read",
-    wire_types.read_balances,
-    query=JsonReader(requests.BalancesQuery, ""),
-    heavy=True,
+    "GET", "balances", "read", wire_types.read_balances, query=JsonReader(requests.BalancesQuery), heavy=True
 )
 def balances(call: Call) -> dict[str, Any]:
     """List accounts in order of their names."""
@@ -157,9 +137,7 @@ def balances(call: Call) -> dict[str, Any]:
     return {"balances": page[:most], "next": page[most - 1].account if len(page) > most else None}
 
 
-@_v1.route(
-    "PUT", f"{_PROJECT}/budget", "spend", wire_types.read_changed, body=JsonReader(requests.BudgetBody, "")
-)
+@_v1.route("PUT", "budget", "spend", wire_types.read_changed, body=JsonReader(requests.BudgetBody))
 def set_budget(call: Call) -> dict[str, Any]:
     """Make an account, or change the limit and window of one that exists and keep its spend."""
     body: requests.BudgetBody = call.body
@@ -170,13 +148,13 @@ def set_budget(call: Call) -> dict[str, Any]:
     return {"balance": call.store.set_budget(account, budget, ephemeral=body["ephemeral"])}
 
 
-@_v1.route("POST", f"{_PROJECT}/reset", "admin", wire_types.read_balance, body=_ACCOUNT)
+@_v1.route("POST", "reset", "admin", wire_types.read_balance, body=_ACCOUNT)
 def reset(call: Call) -> dict[str, Any]:
     """Set what an account has spent to nothing."""
     return {"balance": call.store.reset(call.body["account"])}
 
 
-@_v1.route("DELETE", f"{_PROJECT}/budget", "admin", wire_types.read_deleted, query=_ACCOUNT)
+@_v1.route("DELETE", "budget", "admin", wire_types.read_deleted, query=_ACCOUNT)
 def delete(call: Call) -> dict[str, Any]:
     """Forget an account, and return whether it existed."""
     account = call.query["account"]
@@ -186,14 +164,7 @@ def delete(call: Call) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-@_v1.route(
-    "GET",
-    f"{_PROJECT}/holds",
-    "read",
-    wire_types.read_records,
-    query=JsonReader(requests.HoldsQuery, ""),
-    heavy=True,
-)
+@_v1.route("GET", "holds", "read", wire_types.read_records, query=JsonReader(requests.HoldsQuery), heavy=True)
 def holds(call: Call) -> dict[str, Any]:
     """List open holds, oldest first."""
     query: requests.HoldsQuery = call.query
@@ -204,14 +175,7 @@ def holds(call: Call) -> dict[str, Any]:
     return _page(found, query.get("limit", requests.PAGE))
 
 
-@_v1.route(
-    "GET",
-    f"{_PROJECT}/calls",
-    "read",
-    wire_types.read_records,
-    query=JsonReader(requests.CallsQuery, ""),
-    heavy=True,
-)
+@_v1.route("GET", "calls", "read", wire_types.read_records, query=JsonReader(requests.CallsQuery), heavy=True)
 def calls(call: Call) -> dict[str, Any]:
     """List calls, ended or open, oldest first."""
     query: requests.CallsQuery = call.query
@@ -225,11 +189,7 @@ def calls(call: Call) -> dict[str, Any]:
 
 
 @_v1.route(
-    "GET",
-    f"{_PROJECT}/observations",
-    "read",
-    wire_types.read_observations,
-    query=JsonReader(requests.ObservationsQuery, ""),
+    "GET", "observations", "read", wire_types.read_observations, query=JsonReader(requests.ObservationsQuery)
 )
 def observations(call: Call) -> dict[str, Any]:
     """Return what has been observed of a model's answers: counts by bucket."""
@@ -238,10 +198,10 @@ def observations(call: Call) -> dict[str, Any]:
 
 @_v1.route(
     "GET",
-    f"{_PROJECT}/report",
+    "report",
     "read",
     JsonReader(ReportJson, "report"),
-    query=JsonReader(requests.ReportQuery, ""),
+    query=JsonReader(requests.ReportQuery),
     heavy=True,
 )
 def report(call: Call) -> dict[str, Any]:

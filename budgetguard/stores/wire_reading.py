@@ -77,7 +77,7 @@ class JsonReader(Generic[T]):
         name: what a value is called in errors' texts; empty where its fields are called by their own names.
     """
 
-    def __init__(self, kind: Any, name: str) -> None:
+    def __init__(self, kind: Any, name: str = "") -> None:
         self._kind = kind
         self._name = name
 

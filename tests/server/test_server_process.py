@@ -159,7 +159,7 @@ def test_without_a_key_it_says_who_is_let_in_and_others_are_not(tmp_path: Path) 
             "status": "success",
             "data": {},
         }
-        assert "There is no key: this machine is let in, and nobody else." in stopped(process)
+        assert "There is no key, so only this machine may send requests." in stopped(process)
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         done = run("serve", "--store", store, "--host", host)
         assert done.code == 2
@@ -181,7 +181,7 @@ def test_a_key_from_the_environment_is_enough_and_is_not_shown(tmp_path: Path) -
     ("arguments", "environ", "text"),
     [
         (["--store", "https://budgets.example.org"], {}, "not another service"),
-        (["--store", "memory://", "--workers", "2"], {}, "one process's own"),
+        (["--store", "memory://", "--workers", "2"], {}, "belongs to one process"),
         (["--ssl-certfile", "cert.pem"], {}, "both"),
         (["--ssl-certfile", "no.pem", "--ssl-keyfile", "no.key"], {}, "no file no.pem"),
         (["--rate", "often"], {}, "1000/second"),
