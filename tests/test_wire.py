@@ -31,8 +31,11 @@ from budgetguard.stores.wire_reading import JsonReader
 from budgetguard.stores.wire_types import (
     WireBalance,
     WireRecord,
+    read_balance,
     read_expiries,
     read_hold,
+    read_observations,
+    read_records,
     read_reservation,
     read_settled,
     read_settlement,
@@ -225,6 +228,73 @@ def test_a_budget_inside_is_checked_as_any_budget_is() -> None:
     charge = {**HOLD["charges"][0], "budget": {**HOLD["charges"][0]["budget"], "duration": "fortnightly"}}
     with pytest.raises(ConfigurationError, match="fortnightly"):
         read_hold({**HOLD, "charges": [charge]})
+
+
+CHARGE = HOLD["charges"][0]
+BALANCE = to_json(Balance("user:1", 5, 0, 0, None, "UTC", 1, None, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("read", "wrong", "said"),
+    [
+        (read_hold, {**HOLD, "amount": -1}, "hold.amount must be a whole number of at least 0, not -1"),
+        (
+            read_hold,
+            {**HOLD, "amount": 2**53},
+            "hold.amount must be a whole number of at most 9007199254740991, not 9007199254740992",
+        ),
+        (read_hold, {**HOLD, "amount": 1.0}, "hold.amount must be a whole number, not 1.0"),
+        (read_hold, {**HOLD, "user": 7}, "hold.user must be text, not 7"),
+        (read_hold, {**HOLD, "model": None}, "hold.model must be text, not None"),
+        (read_hold, {**HOLD, "tags": "x"}, "hold.tags must be a list, not 'x'"),
+        (
+            read_hold,
+            {**HOLD, "charges": [CHARGE, {**CHARGE, "required": 1}]},
+            "hold.charges[1].required must be true or false, not 1",
+        ),
+        (read_settlement, {**SETTLEMENT, "usage": []}, "settlement.usage must be a JSON object, not []"),
+        (
+            read_settlement,
+            {**SETTLEMENT, "usage": {"input_tokens": "3"}},
+            "settlement.usage.input_tokens must be a whole number, not '3'",
+        ),
+        (
+            read_settlement,
+            {**SETTLEMENT, "state": "held"},
+            "settlement.state must be one of 'settled' or 'voided', not 'held'",
+        ),
+        (
+            read_settlement,
+            {**SETTLEMENT, "observed": [["m"]]},
+            "settlement.observed[0][1] is missing",
+        ),
+        (read_reservation, {}, "reservation.answer must be one of an answer's name, not None"),
+        (
+            read_reservation,
+            {"answer": "perhaps"},
+            "reservation.answer must be one of 'granted', 'refused', 'unknown', 'unlimited', not 'perhaps'",
+        ),
+        (read_balance, {"balance": BALANCE, "more": 1}, "answer: unknown fields: more"),
+        (read_balance, [], "answer must be a JSON object, not []"),
+        (read_records, {"records": None, "next": None}, "answer.records must be a list, not None"),
+        (
+            read_observations,
+            {"observations": {"1": -1}},
+            "answer.observations.1 must be a whole number of at least 0, not -1",
+        ),
+    ],
+)
+def test_an_error_names_the_field_what_it_must_be_and_what_it_is(read: Any, wrong: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(wrong)
+    assert str(caught.value) == said
+
+
+def test_an_error_keeps_nothing_of_the_value_but_what_it_shows() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_hold({**HOLD, "amount": "secret " * 100})
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 def test_what_is_shown_of_a_wrong_value_is_short() -> None:

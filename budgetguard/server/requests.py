@@ -240,7 +240,7 @@ class BudgetBody(TypedDict):
 
 
 @strict
-class AccountBody(TypedDict):
+class AccountOnly(TypedDict):
     """An account."""
 
     account: AccountName

@@ -102,7 +102,7 @@ class ApiRoute:
         found: dict[str, str] = {}
         for name, value in pairs:
             if name in found:
-                raise ConfigurationError(f"the query parameter {name[:60]} is given twice")
+                raise ConfigurationError(f"query.{name[:60]} is given twice")
             found[name] = value
         if self.query is not None:
             return self.query(found)

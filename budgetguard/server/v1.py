@@ -63,7 +63,6 @@ class ReportJson(TypedDict):
     told: NotRequired[Many[WireExpiry]]
 
 
-_ACCOUNT: Final[JsonReader[requests.AccountBody]] = JsonReader(requests.AccountBody)
 _v1: Final = RouteTable("/v1/projects/{project}/")
 
 
@@ -113,20 +112,27 @@ def attach(call: Call) -> dict[str, Any]:
     return {"attached": call.store.attach(body["hold_id"], body["request_id"])}
 
 
-@_v1.route("GET", "attached", "read", wire_types.read_record, query=JsonReader(requests.AttachedQuery))
+@_v1.route(
+    "GET", "attached", "read", wire_types.read_record, query=JsonReader(requests.AttachedQuery, "query")
+)
 def attached(call: Call) -> dict[str, Any]:
     """Return the hold that an answer was attached to last."""
     return {"record": call.store.attached(call.query["request_id"])}
 
 
-@_v1.route("GET", "balance", "read", wire_types.read_balance, query=_ACCOUNT)
+@_v1.route("GET", "balance", "read", wire_types.read_balance, query=JsonReader(requests.AccountOnly, "query"))
 def balance(call: Call) -> dict[str, Any]:
     """Return how an account stands now, null if it does not exist."""
     return {"balance": call.store.read(call.query["account"])}
 
 
 @_v1.route(
-    "GET", "balances", "read", wire_types.read_balances, query=JsonReader(requests.BalancesQuery), heavy=True
+    "GET",
+    "balances",
+    "read",
+    wire_types.read_balances,
+    query=JsonReader(requests.BalancesQuery, "query"),
+    heavy=True,
 )
 def balances(call: Call) -> dict[str, Any]:
     """List accounts in order of their names."""
@@ -148,13 +154,15 @@ def set_budget(call: Call) -> dict[str, Any]:
     return {"balance": call.store.set_budget(account, budget, ephemeral=body["ephemeral"])}
 
 
-@_v1.route("POST", "reset", "admin", wire_types.read_balance, body=_ACCOUNT)
+@_v1.route("POST", "reset", "admin", wire_types.read_balance, body=JsonReader(requests.AccountOnly))
 def reset(call: Call) -> dict[str, Any]:
     """Set what an account has spent to nothing."""
     return {"balance": call.store.reset(call.body["account"])}
 
 
-@_v1.route("DELETE", "budget", "admin", wire_types.read_deleted, query=_ACCOUNT)
+@_v1.route(
+    "DELETE", "budget", "admin", wire_types.read_deleted, query=JsonReader(requests.AccountOnly, "query")
+)
 def delete(call: Call) -> dict[str, Any]:
     """Forget an account, and return whether it existed."""
     account = call.query["account"]
@@ -164,7 +172,14 @@ def delete(call: Call) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-@_v1.route("GET", "holds", "read", wire_types.read_records, query=JsonReader(requests.HoldsQuery), heavy=True)
+@_v1.route(
+    "GET",
+    "holds",
+    "read",
+    wire_types.read_records,
+    query=JsonReader(requests.HoldsQuery, "query"),
+    heavy=True,
+)
 def holds(call: Call) -> dict[str, Any]:
     """List open holds, oldest first."""
     query: requests.HoldsQuery = call.query
@@ -175,7 +190,14 @@ def holds(call: Call) -> dict[str, Any]:
     return _page(found, query.get("limit", requests.PAGE))
 
 
-@_v1.route("GET", "calls", "read", wire_types.read_records, query=JsonReader(requests.CallsQuery), heavy=True)
+@_v1.route(
+    "GET",
+    "calls",
+    "read",
+    wire_types.read_records,
+    query=JsonReader(requests.CallsQuery, "query"),
+    heavy=True,
+)
 def calls(call: Call) -> dict[str, Any]:
     """List calls, ended or open, oldest first."""
     query: requests.CallsQuery = call.query
@@ -189,7 +211,11 @@ def calls(call: Call) -> dict[str, Any]:
 
 
 @_v1.route(
-    "GET", "observations", "read", wire_types.read_observations, query=JsonReader(requests.ObservationsQuery)
+    "GET",
+    "observations",
+    "read",
+    wire_types.read_observations,
+    query=JsonReader(requests.ObservationsQuery, "query"),
 )
 def observations(call: Call) -> dict[str, Any]:
     """Return what has been observed of a model's answers: counts by bucket."""
@@ -201,7 +227,7 @@ def observations(call: Call) -> dict[str, Any]:
     "report",
     "read",
     JsonReader(ReportJson, "report"),
-    query=JsonReader(requests.ReportQuery),
+    query=JsonReader(requests.ReportQuery, "query"),
     heavy=True,
 )
 def report(call: Call) -> dict[str, Any]:

@@ -95,14 +95,13 @@ class JsonReader(Generic[T]):
         try:
             return self.adapter.validate_python(value)
         except ValidationError as error:
-            raise ConfigurationError(
-                _explain(error, self._name)
-            ) from None  # its text shows more of the value
+            # Not with its cause, whose text shows more of the value.
+            raise ConfigurationError(_explain(error, self._name)) from None
 
 
 def _without_strangers(kind: Any) -> Any:
     """Return a TypedDict that refuses unknown fields before pydantic lists them all; else the type."""
-    if not is_typeddict(kind):
+    if not is_typeddict(kind) or kind.__pydantic_config__["extra"] != "forbid":
         return kind
     known = kind.__required_keys__ | kind.__optional_keys__
 
@@ -146,6 +145,8 @@ def _wanted(kind: str, about: Mapping[str, Any], value: object) -> str:
     match kind:
         case "greater_than_equal":
             return f"{_number(about['ge'])} of at least {about['ge']}"
+        case "less_than":
+            return f"{_number(about['lt'])} of less than {about['lt']}"
         case "less_than_equal":
             return f"{_number(about['le'])} of at most {about['le']}"
         case "too_long":
