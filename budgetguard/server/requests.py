@@ -107,16 +107,20 @@ def _distinct(thresholds: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(thresholds))
 
 
-def _page_size(text: str) -> int:
+def _number(text: str, least: int, most: int) -> int:
     # Digits of other scripts are decimal, too, and a long text would be slow to read.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and 1 <= int(text) <= LONGEST_PAGE):
-        raise ConfigurationError(f"give a whole number from 1 to {LONGEST_PAGE}, not {shown(text)}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and least <= int(text) <= most):
+        raise ConfigurationError(f"give a whole number from {least} to {most}, not {shown(text)}")
     return int(text)
 
 
+def _page_size(text: str) -> int:
+    return _number(text, 1, LONGEST_PAGE)
+
+
 def _instant(text: str) -> Milliseconds:
-    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= LATEST:
-        return int(text)
+    if text.isdecimal():
+        return _number(text, 0, LATEST)
     try:
         found = datetime.fromisoformat(text)
         stamp = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
