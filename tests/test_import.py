@@ -53,8 +53,9 @@ with tempfile.TemporaryDirectory() as folder:
     assert "pydantic" not in modules_after(code)
 
 
-def test_patching_does_not_import_openai() -> None:
-    assert "openai" not in modules_after("import budgetguard\nbudgetguard.patch_openai()")
+def test_patching_imports_no_sdk() -> None:
+    code = "import budgetguard\nbudgetguard.patch_openai()\nbudgetguard.patch_anthropic()"
+    assert {"openai", "anthropic"}.isdisjoint(modules_after(code))
 
 
 def test_the_exported_names_are_these() -> None:
@@ -86,8 +87,10 @@ def test_the_exported_names_are_these() -> None:
         "default_guard",
         "log_events",
         "on",
+        "patch_anthropic",
         "patch_openai",
         "register_price",
+        "unpatch_anthropic",
         "unpatch_openai",
         "wrap",
     ]

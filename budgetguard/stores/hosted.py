@@ -20,6 +20,7 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
@@ -46,6 +47,7 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 
+@store_verbs
 class HostedStore:
     """Keep one project's balances at a hosted service.
 

@@ -25,8 +25,8 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.adapters.clients import patch, unpatch
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {
