@@ -42,7 +42,13 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "serve": ("serving", "Serve budgets over HTTP."),
     "keys": ("keys", "Make, list and revoke the keys of the hosted service."),
 }
-"""The module that has each command, and what `budgetguard --help` says of it."""
+"""The module that has each command, and what `budgetguard --help` says of it.
+
+A command is the function, or the Typer of several functions, that the module has under the command's name.
+"""
+
+_OF_A_PROGRAM: Final = {"run": {"allow_interspersed_args": False}}
+"""Settings of the command after whose first argument all options are another program's."""
 
 
 class Commands(TyperGroup):
@@ -61,9 +67,7 @@ class Commands(TyperGroup):
         # After an unknown name all names are needed: one of them may have been meant.
         for wanted in [name] if name in COMMANDS else COMMANDS:
             if wanted not in self.commands:
-                some = new_typer()
-                import_module(f"budgetguard.cli.{COMMANDS[wanted][0]}").register(some)
-                self.commands.update(typer.main.get_group(some).commands)
+                self.commands[wanted] = _load(wanted)
         return super().get_command(context, name)
 
     def format_commands(self, context: Any, formatter: Any) -> None:
@@ -94,14 +98,7 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def new_typer(**settings: Any) -> typer.Typer:
-    """Return a Typer that writes plain text."""
-    return typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **settings
-    )
-
-
-app = new_typer(cls=Commands)
+app = options.new_typer(cls=Commands)
 
 
 @app.callback(invoke_without_command=True)
@@ -109,7 +106,7 @@ def budgetguard(
     context: typer.Context,
     store: options.Store = None,
     project: options.Project = None,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[bool, options.flag("Show the version and exit.", "--version")] = False,
 ) -> None:
     """Budgets for LLM calls: see what users may spend and have spent, and change it.
 
@@ -129,6 +126,14 @@ def budgetguard(
         sys.stdout.write(f"budgetguard {installed('budgetguard-ai')}\n")
     elif context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
+
+
+def _load(name: str) -> Any:
+    found = getattr(import_module(f"budgetguard.cli.{COMMANDS[name][0]}"), name.replace("-", "_"))
+    if not isinstance(found, typer.Typer):
+        function, found = found, options.new_typer()
+        found.command(name, context_settings=_OF_A_PROGRAM.get(name))(function)
+    return typer.main.get_command(found)
 
 
 def _tell_usage(error: Any, args: Sequence[str]) -> None:

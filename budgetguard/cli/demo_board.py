@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,33 +28,15 @@ _WORDS = {
 }
 
 
-class View(Protocol):
-    """A display of events, until it is closed."""
+def json_view() -> Callable[[events.Event], None]:
+    """Return a display that writes each event as one line of JSON, from any thread."""
+    lock = threading.Lock()
 
-    def __call__(self, event: events.Event) -> None:
-        """Show one event; called from any thread."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-
-class JsonView:
-    """A display that writes each event as one line of JSON."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __call__(self, event: events.Event) -> None:
-        """Write it."""
-        with self._lock:
+    def show(event: events.Event) -> None:
+        with lock:
             write_json(event.to_dict())
 
-    def __enter__(self) -> JsonView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return
+    return show
 
 
 @dataclass(slots=True)

@@ -11,16 +11,12 @@ from rich.text import Text
 
 from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.money import Nanos
+from budgetguard.core.wording import printable
 
 _MOST_DIGITS = 6
 _NEARLY = 0.8
 NARROW = 64
 """Columns of a window below which the demo leaves out explanations."""
-
-
-def printable(text: str) -> str:
-    """Return text with what could steer a terminal (C1 controls, direction marks) made visible."""
-    return "".join(ch if ch.isprintable() else f"\\u{ord(ch):04x}" for ch in text)
 
 
 def account_label(account: str) -> str:
@@ -77,7 +73,7 @@ def bar(balance: Balance, width: int, console: Console) -> Text:
     if spent is None:
         return Text("")
     drawn = gauge(spent, balance.held_nanos / (balance.limit_nanos or 1), width, console)
-    return drawn.append(f"{' ' if width else ''}{percentage(spent):>4}")
+    return drawn.append(f" {percentage(spent):>4}" if width else percentage(spent))
 
 
 def gauge(spent: float, held: float, width: int, console: Console) -> Text:
@@ -116,8 +112,3 @@ def pattern_matches(text: str, pattern: str) -> bool:
     if any(ch in pattern for ch in "*?["):
         return fnmatchcase(text, pattern)
     return pattern in text
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

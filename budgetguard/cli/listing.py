@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import count, pattern_matches, printable, zone_name
+from budgetguard.cli.display import pattern_matches, zone_name
 from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
@@ -17,16 +15,9 @@ from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import Milliseconds
+from budgetguard.core.wording import count, printable
 
 _TABLE_ROWS = 100
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(projects)
-    app.command()(users)
-    app.command()(show)
-    app.command()(holds)
 
 
 def projects(store: options.Store = None, json: options.Json = False) -> None:
@@ -55,19 +46,11 @@ def projects(store: options.Store = None, json: options.Json = False) -> None:
 
 def users(
     match: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", show_default=False, help="Only ids with this in them, or a pattern: 'team-*'."
-        ),
+        str | None, options.option("TEXT", "Only ids with this in them, or a pattern: 'team-*'.")
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            show_default=False,
-            help=f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.",
-        ),
+        options.option("N", f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.", min=0),
     ] = None,
     timezone: options.Timezone = None,
     store: options.Store = None,

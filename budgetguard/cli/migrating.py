@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import printable
 from budgetguard.cli.session import session
+from budgetguard.core.wording import printable
 from budgetguard.stores.base import Migrating, public_url
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(migrate)
 
 
 def migrate(store: options.Store = None, project: options.Project = None, json: options.Json = False) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import count, printable
 from budgetguard.cli.session import CommandSession, new_console, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.wording import count, printable
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.base import Store, open_store, public_url
 from budgetguard.stores.movable import Movable
@@ -21,11 +21,6 @@ from budgetguard.stores.moving import copy as copy_project
 
 From = Annotated[str, typer.Option("--from", metavar="URL", help="The store where the project is.")]
 To = Annotated[str, typer.Option("--to", metavar="URL", help="The store where it shall be.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(copy)
 
 
 def copy(

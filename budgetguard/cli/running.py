@@ -27,45 +27,31 @@ _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
 _WITH_VALUE = "WX"  # options of Python that take a value
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(context_settings={"allow_interspersed_args": False})(run)
-
-
 def run(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- COMMAND [ARGUMENT]...", show_default=False, help="What to run."),
-    ] = None,
+    command: Annotated[list[str] | None, options.argument("-- COMMAND [ARGUMENT]...", "What to run.")] = None,
     max_budget: Annotated[
         str | None,
-        typer.Option(
-            metavar="USD",
-            show_default=False,
-            help="What the program and all processes that it starts may spend. Else BUDGETGUARD_MAX_BUDGET, "
+        options.option(
+            "USD",
+            "What the program and all processes that it starts may spend. Else BUDGETGUARD_MAX_BUDGET, "
             "else the user's budget.",
         ),
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(
-            metavar="USER",
-            show_default=False,
-            help="Who pays where the program does not say. Else BUDGETGUARD_USER.",
-        ),
+        options.option("USER", "Who pays where the program does not say. Else BUDGETGUARD_USER."),
     ] = None,
     default_budget: Annotated[
         str | None,
-        typer.Option(metavar="USD", show_default=False, help="Make a budget of this for users without one."),
+        options.option("USD", "Make a budget of this for users without one."),
     ] = None,
     summary_json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write the summary there, as a JSON object."),
+        Path | None, options.option("FILE", "Write the summary there, as a JSON object.")
     ] = None,
     store: options.Store = None,
     project: options.Project = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Write the summary to standard error as JSON, not as text.")
+        bool, options.flag("Write the summary to standard error as JSON, not as text.", "--json")
     ] = False,
 ) -> None:
     """Run a program under a budget, without editing it.

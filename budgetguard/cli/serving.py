@@ -16,7 +16,7 @@ import typer
 import wrapt
 
 from budgetguard.cli import options
-from budgetguard.cli.display import count, printable
+from budgetguard.core.wording import count, printable
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import KEYS_PROJECT, Keyring
 from budgetguard.stores.base import open_store, public_url
@@ -31,11 +31,6 @@ _KEEP_ALIVE_S: Final = 75
 _STOPPING_S: Final = 15
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(serve)
-
-
 def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is all addresses, and needs keys.")
@@ -48,60 +43,38 @@ def serve(
     project: options.Project = None,
     rate: Annotated[
         str | None,
-        typer.Option(
-            metavar="RATE",
-            show_default=False,
-            help="Requests that a key may send to a worker, such as 1000/second (the default), or none.",
+        options.option(
+            "RATE", "Requests that a key may send to a worker, such as 1000/second (the default), or none."
         ),
     ] = None,
-    webhook: Annotated[
-        str | None,
-        typer.Option(metavar="URL", show_default=False, help="Send events here."),
-    ] = None,
+    webhook: Annotated[str | None, options.option("URL", "Send events here.")] = None,
     webhook_secret_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="The secret that signs events.")
+        Path | None, options.option("FILE", "The secret that signs events.")
     ] = None,
     refresh: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SECONDS", show_default=False, help="Read all accounts this often (60 by default)."
-        ),
+        str | None, options.option("SECONDS", "Read all accounts this often (60 by default).")
     ] = None,
     max_connections: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Connections that a worker keeps (half of its file descriptors by default).",
+        options.option(
+            "N", "Connections that a worker keeps (half of its file descriptors by default).", min=1
         ),
     ] = None,
     max_accounts: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Accounts of one project (100000 by default)."
-        ),
+        int | None, options.option("N", "Accounts of one project (100000 by default).", min=1)
     ] = None,
     max_holds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Open holds of one project (100000 by default)."
-        ),
+        int | None, options.option("N", "Open holds of one project (100000 by default).", min=1)
     ] = None,
     trust_proxy: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESSES",
-            show_default=False,
-            help="Believe X-Forwarded-For of these proxies, such as 10.0.0.5 or 10.0.0.0/24,127.0.0.1.",
+        options.option(
+            "ADDRESSES",
+            "Believe X-Forwarded-For of these proxies, such as 10.0.0.5 or 10.0.0.0/24,127.0.0.1.",
         ),
     ] = None,
-    ssl_certfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate chain, PEM.")
-    ] = None,
-    ssl_keyfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Its private key, PEM.")
-    ] = None,
+    ssl_certfile: Annotated[Path | None, options.option("FILE", "Certificate chain, PEM.")] = None,
+    ssl_keyfile: Annotated[Path | None, options.option("FILE", "Its private key, PEM.")] = None,
 ) -> None:
     """Serve budgets over HTTP.
 

@@ -51,6 +51,13 @@ class CommandSession:
         """Write one JSON object as one line."""
         write_json(value)
 
+    def answer(self, value: dict[str, Any], text: str) -> None:
+        """Write a command's result: as JSON if that was asked for, else as a sentence for people."""
+        if self.json:
+            self.write(value)
+        else:
+            self.say(text)
+
     def say(self, text: str) -> None:
         """Write a sentence for people, wrapped at words only in a terminal."""
         self.console.print(text, soft_wrap=not self.console.is_terminal)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import count, money, printable, when, zone_name
+from budgetguard.cli.display import money, when, zone_name
 from budgetguard.cli.moving import From, To
 from budgetguard.cli.session import confirm, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import to_datetime
+from budgetguard.core.wording import count, printable
 from budgetguard.engine.delivering import deliver as deliver_settlements
 from budgetguard.engine.delivering import drop_unknown, waiting
 from budgetguard.engine.spool import spool_folder
@@ -22,17 +21,10 @@ from budgetguard.guard import Guard
 from budgetguard.stores.base import public_url
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(spool)
-    app.command()(deliver)
-
-
-Drop = Annotated[bool, typer.Option("--drop", help="Remove those whose accounts the store does not know.")]
-
-
 def spool(
-    drop: Drop = False,
+    drop: Annotated[
+        bool, options.flag("Remove those whose accounts the store does not know.", "--drop")
+    ] = False,
     yes: options.Yes = False,
     timezone: options.Timezone = None,
     json: options.Json = False,
@@ -58,10 +50,9 @@ def spool(
             if unknown and not yes:
                 confirm(f"Remove {count(unknown, 'settlement')} for good?")
             dropped = drop_unknown(folder) if unknown else 0
-            if json:
-                here.write({"action": "dropped", "settlements": dropped})
-            else:
-                here.say(f"Removed {count(dropped, 'settlement')}.")
+            here.answer(
+                {"action": "dropped", "settlements": dropped}, f"Removed {count(dropped, 'settlement')}."
+            )
             return
         if json:
             for one in found:
@@ -81,11 +72,8 @@ def spool(
             return
         costs = money([one.cost for one in found])
         columns = [
-            text_column("Store"),
-            text_column("Project"),
-            Column("Settlements"),
-            Column("Unknown"),
-            Column("Cost"),
+            *map(text_column, ("Store", "Project")),
+            *map(Column, ("Settlements", "Unknown", "Cost")),
             Column("Oldest", "left"),
         ]
         rows = [

@@ -7,18 +7,14 @@ from typing import Any
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import account_label, count, printable
+from budgetguard.cli.display import account_label
 from budgetguard.cli.moving import movable
 from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.wording import count, printable
 from budgetguard.stores.verifying import COUNTS, Difference, Verification
 from budgetguard.stores.verifying import verify as verify_store
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(verify)
 
 
 def verify(store: options.Store = None, project: options.Project = None, json: options.Json = False) -> None:
