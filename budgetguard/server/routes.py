@@ -122,15 +122,17 @@ class RouteTable:
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
-        self._routes: list[ApiRoute] = []
-
-    @property
-    def routes(self) -> tuple[ApiRoute, ...]:
-        """All routes, in the order of their declarations."""
-        return tuple(self._routes)
+        self.routes: list[ApiRoute] = []
 
     def route(
-        self, method: Method, path: str, role: Role, result: JsonReader[Any], **more: Any
+        self,
+        method: Method,
+        path: str,
+        role: Role,
+        result: JsonReader[Any],
+        *,
+        query: Any = None,
+        **more: Any,
     ) -> Callable[[Answer], Answer]:
         """Return a decorator that adds a route. Its summary is the first line of the function's docstring.
 
@@ -139,15 +141,19 @@ class RouteTable:
             path: likewise.
             role: likewise.
             result: likewise.
+            query: the type of the query parameters, if there are any.
             more: further fields of an `ApiRoute`; `name` is the function's name unless it is given.
         """
+        read_query: JsonReader[Any] | None = None if query is None else JsonReader(query, "query")
 
         def add(answer: Answer) -> Answer:
-            summary = (answer.__doc__ or "").partition("\n")[0]
-            fields = {"name": answer.__name__, **more}
-            self._routes.append(
-                ApiRoute(method, self._prefix + path, role, answer, summary, result=result, **fields)
-            )
+            fields = {
+                "summary": (answer.__doc__ or "").partition("\n")[0],
+                "name": answer.__name__,
+                "query": read_query,
+                **more,
+            }
+            self.routes.append(ApiRoute(method, self._prefix + path, role, answer, result=result, **fields))
             return answer
 
         return add

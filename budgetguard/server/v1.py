@@ -112,28 +112,19 @@ def attach(call: Call) -> dict[str, Any]:
     return {"attached": call.store.attach(body["hold_id"], body["request_id"])}
 
 
-@_v1.route(
-    "GET", "attached", "read", wire_types.read_record, query=JsonReader(requests.AttachedQuery, "query")
-)
+@_v1.route("GET", "attached", "read", wire_types.read_record, query=requests.AttachedQuery)
 def attached(call: Call) -> dict[str, Any]:
     """Return the hold that an answer was attached to last."""
     return {"record": call.store.attached(call.query["request_id"])}
 
 
-@_v1.route("GET", "balance", "read", wire_types.read_balance, query=JsonReader(requests.AccountOnly, "query"))
+@_v1.route("GET", "balance", "read", wire_types.read_balance, query=requests.AccountOnly)
 def balance(call: Call) -> dict[str, Any]:
     """Return how an account stands now, null if it does not exist."""
     return {"balance": call.store.read(call.query["account"])}
 
 
-@_v1.route(
-    "GET",
-    "balances",
-    "read",
-    wire_types.read_balances,
-    query=JsonReader(requests.BalancesQuery, "query"),
-    heavy=True,
-)
+@_v1.route("GET", "balances", "read", wire_types.read_balances, query=requests.BalancesQuery, heavy=True)
 def balances(call: Call) -> dict[str, Any]:
     """List accounts in order of their names."""
     query: requests.BalancesQuery = call.query
@@ -160,9 +151,7 @@ def reset(call: Call) -> dict[str, Any]:
     return {"balance": call.store.reset(call.body["account"])}
 
 
-@_v1.route(
-    "DELETE", "budget", "admin", wire_types.read_deleted, query=JsonReader(requests.AccountOnly, "query")
-)
+@_v1.route("DELETE", "budget", "admin", wire_types.read_deleted, query=requests.AccountOnly)
 def delete(call: Call) -> dict[str, Any]:
     """Forget an account, and return whether it existed."""
     account = call.query["account"]
@@ -172,14 +161,7 @@ def delete(call: Call) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-@_v1.route(
-    "GET",
-    "holds",
-    "read",
-    wire_types.read_records,
-    query=JsonReader(requests.HoldsQuery, "query"),
-    heavy=True,
-)
+@_v1.route("GET", "holds", "read", wire_types.read_records, query=requests.HoldsQuery, heavy=True)
 def holds(call: Call) -> dict[str, Any]:
     """List open holds, oldest first."""
     query: requests.HoldsQuery = call.query
@@ -190,14 +172,7 @@ def holds(call: Call) -> dict[str, Any]:
     return _page(found, query.get("limit", requests.PAGE))
 
 
-@_v1.route(
-    "GET",
-    "calls",
-    "read",
-    wire_types.read_records,
-    query=JsonReader(requests.CallsQuery, "query"),
-    heavy=True,
-)
+@_v1.route("GET", "calls", "read", wire_types.read_records, query=requests.CallsQuery, heavy=True)
 def calls(call: Call) -> dict[str, Any]:
     """List calls, ended or open, oldest first."""
     query: requests.CallsQuery = call.query
@@ -210,26 +185,13 @@ def calls(call: Call) -> dict[str, Any]:
     return _page(rows, query.get("limit", requests.PAGE))
 
 
-@_v1.route(
-    "GET",
-    "observations",
-    "read",
-    wire_types.read_observations,
-    query=JsonReader(requests.ObservationsQuery, "query"),
-)
+@_v1.route("GET", "observations", "read", wire_types.read_observations, query=requests.ObservationsQuery)
 def observations(call: Call) -> dict[str, Any]:
     """Return what has been observed of a model's answers: counts by bucket."""
     return {"observations": call.store.observations(call.query["model"])}
 
 
-@_v1.route(
-    "GET",
-    "report",
-    "read",
-    JsonReader(ReportJson, "report"),
-    query=JsonReader(requests.ReportQuery, "query"),
-    heavy=True,
-)
+@_v1.route("GET", "report", "read", JsonReader(ReportJson, "report"), query=requests.ReportQuery, heavy=True)
 def report(call: Call) -> dict[str, Any]:
     """Add up calls; money as USD text, days of UTC."""
     query: requests.ReportQuery = call.query
