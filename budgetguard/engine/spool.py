@@ -25,7 +25,7 @@ from budgetguard.core.holds import Hold, Settlement
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.stores.base import public_url
-from budgetguard.stores.wire import plain
+from budgetguard.stores.wire import to_json
 
 _ABOUT: Final = "store.json"
 _UNKNOWN: Final = ".unknown.json"
@@ -188,7 +188,7 @@ def _write(path: Path, value: object) -> None:
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(value, file, default=plain)
+            file.write(to_json(value))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

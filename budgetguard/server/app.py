@@ -57,6 +57,9 @@ _LOG_EVERY_S: Final = 1.0
 _LONGEST_MESSAGE: Final = 2_000
 _MOST_PARAMETERS: Final = 20
 T = TypeVar("T")
+_encode: Final = json.JSONEncoder(
+    default=plain, check_circular=False, allow_nan=False, separators=(",", ":")
+).encode
 
 
 def create_app(options: Options, clock: Clock = system_clock) -> ASGIApp:
@@ -254,7 +257,7 @@ def json_response(
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Write JSON in ASCII: names may hold what UTF-8 cannot."""
-    return json.dumps(value, default=plain, allow_nan=False, separators=(",", ":")).encode()
+    return _encode(value).encode()
 
 
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:

@@ -32,7 +32,7 @@ from budgetguard.core.holds import (
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
-from budgetguard.stores.wire import plain
+from budgetguard.stores.wire import to_json
 
 KEPT: Final[Milliseconds] = 3 * 86_400_000
 """Milliseconds for which an undelivered event is kept."""
@@ -123,9 +123,7 @@ class Events:
 
     def _record(self, ident: str, kind: str, project: str, at: Milliseconds, about: dict[str, Any]) -> None:
         body = {"type": kind, "timestamp": to_datetime(at).isoformat(), "data": {"project": project, **about}}
-        self._unsaved.append(
-            _hold(ident, self.clock(), json.dumps(body, default=plain, separators=(",", ":")))
-        )
+        self._unsaved.append(_hold(ident, self.clock(), to_json(body)))
         try:
             self.save()
         except StoreError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import ssl
@@ -16,7 +15,7 @@ from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.hosted_errors import explain, explain_answer
 from budgetguard.stores.hosted_http import Answer, Unreached, Wire, connected
 from budgetguard.stores.hosted_target import Target
-from budgetguard.stores.wire import plain
+from budgetguard.stores.wire import to_json
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -94,9 +93,7 @@ class Link:
                 return
 
     def _pack(self, method: str, path: str, body: object) -> bytes:
-        content = (
-            b"" if body is None else json.dumps(body, default=plain, separators=(",", ":")).encode("ascii")
-        )
+        content = b"" if body is None else to_json(body).encode("ascii")
         length = "" if body is None else f"Content-Length: {len(content)}\r\n"
         head = f"{method} {self.target.path}{path} HTTP/1.1\r\n{self._head}\r\n{length}\r\n"
         return head.encode("ascii") + content

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cache
+import json
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from budgetguard.core.holds import Granted, Refused, Settled, UnknownAccount, Unlimited
@@ -22,21 +23,34 @@ _ANSWERS: Final[Mapping[type, str]] = {
 }
 
 
-def plain(value: object) -> Any:
-    """Return a dataclass of `core` as a dict of its fields: the `default` of `json.dumps`.
+class _Fields(dict[type, Callable[[Any], dict[str, Any]]]):
+    """By type, what makes a dict of a value of it; made when a type is first seen."""
+
+    def __missing__(self, kind: Any) -> Callable[[Any], dict[str, Any]]:
+        self[kind] = dict if issubclass(kind, Mapping) else _fields_of(kind)
+        return self[kind]
+
+
+def _fields_of(kind: Any) -> Callable[[Any], dict[str, Any]]:
+    names = [field.name for field in dataclasses.fields(kind)]
+    if kind in _ANSWERS:
+        return lambda value: {ANSWER: _ANSWERS[kind], **{name: getattr(value, name) for name in names}}
+    values = attrgetter(*names)  # twice as fast
+    return lambda value: dict(zip(names, values(value)))  # noqa: B905  # both are as long
+
+
+_FIELDS: Final = _Fields({Usage: lambda usage: dict(usage.units)})
+
+
+def plain(value: object) -> dict[str, Any]:
+    """Return a dataclass of `core` as a dict of its fields, and a mapping as a dict.
 
     Raises:
-        TypeError: a value that is no dataclass.
+        TypeError: a value that is neither.
     """
-    if isinstance(value, Usage):
-        return dict(value.units)
-    if isinstance(value, Mapping):
-        return dict(value)
-    kind: Any = type(value)
-    found = {name: getattr(value, name) for name in _names(kind)}
-    return {ANSWER: _ANSWERS[kind], **found} if kind in _ANSWERS else found
+    return _FIELDS[type(value)](value)
 
 
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+# Values are trees: to look for circles would take a fifth of the time.
+to_json: Final = json.JSONEncoder(default=plain, check_circular=False, separators=(",", ":")).encode
+"""Write values as JSON, in ASCII: names may hold what UTF-8 cannot."""

@@ -124,10 +124,11 @@ def _explain(error: ValidationError, name: str) -> str:
         return f"{path} is missing"
     if kind == "value_error":
         return f"{path}: {about['error']}"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        path, kind = f"{path}.{ANSWER}", "literal_error"
-        about = {"expected": about.get("expected_tags", "an answer's name")}
-        value = value.get(ANSWER)
+    if kind == "union_tag_not_found":
+        return f"{path}.{ANSWER} is missing"
+    if kind == "union_tag_invalid":
+        path, kind, value = f"{path}.{ANSWER}", "literal_error", value.get(ANSWER)
+        about = {"expected": about["expected_tags"]}
     return f"{path} must be {_wanted(kind, about, value)}, not {shown(value)}"
 
 
