@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgetguard.core.accounts import Balance, Budget
@@ -86,11 +86,13 @@ settlements = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(holds)
 def test_a_hold_comes_back_as_it_was(hold: Hold) -> None:
     assert read_hold(to_json(hold)) == hold
 
 
+@settings(deadline=None)
 @given(settlements)
 def test_a_settlement_comes_back_as_it_was(settlement: Settlement) -> None:
     assert read_settlement(to_json(settlement)) == settlement
@@ -161,6 +163,7 @@ records = st.builds(
     ],
     ids=["balances", "reservations", "settled", "records"],
 )
+@settings(deadline=None)
 @given(data=st.data())
 def test_an_answer_comes_back_as_it_was(values: Any, read: Any, data: st.DataObject) -> None:
     value = data.draw(values)
@@ -173,6 +176,7 @@ def test_an_answer_comes_back_as_it_was(values: Any, read: Any, data: st.DataObj
         read({**sent, "extra": 1})
 
 
+@settings(deadline=None)
 @given(expiries.map(tuple))
 def test_expiries_come_back_as_they_were(told: tuple[Expiry, ...]) -> None:
     assert read_expiries(to_json(told)) == told
@@ -268,7 +272,7 @@ BALANCE = to_json(Balance("user:1", 5, 0, 0, None, "UTC", 1, None, 1, 1))
             {**SETTLEMENT, "observed": [["m"]]},
             "settlement.observed[0][1] is missing",
         ),
-        (read_reservation, {}, "reservation.answer must be one of an answer's name, not None"),
+        (read_reservation, {}, "reservation.answer is missing"),
         (
             read_reservation,
             {"answer": "perhaps"},
