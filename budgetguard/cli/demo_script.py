@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,8 +104,8 @@ class Bills:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.nanos: dict[str, Nanos] = {}
-        self.calls: dict[str, int] = {}
+        self.nanos: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def add(self, user: str, usage: Mapping[str, Any]) -> None:
         """Count one bill, in the shape in which the provider reports usage."""
@@ -121,8 +122,8 @@ class Bills:
             provider_id="openai",
         )
         with self._lock:
-            self.nanos[user] = self.nanos.get(user, 0) + ceil_nanos(price.total_price)
-            self.calls[user] = self.calls.get(user, 0) + 1
+            self.nanos[user] += ceil_nanos(price.total_price)
+            self.calls[user] += 1
 
 
 @contextmanager

@@ -56,9 +56,9 @@ def run(
 ) -> None:
     """Run a program under a budget, without editing it.
 
-    Its openai calls are guarded, as are those of every Python that it starts: together they spend at most
-    the budget. Its output, exit status and signals pass through; at the end, standard error says what was
-    spent. A program that ends with 0 although calls were refused ends with 3.
+    Calls of openai's and anthropic's clients are guarded, in it and in every Python that it starts: together
+    they spend at most the budget. Its output, exit status and signals pass through; at the end, standard
+    error says what was spent. A program that ends with 0 although calls were refused ends with 3.
 
     \b
     Examples:

@@ -137,10 +137,7 @@ class RouteTable:
         """Return a decorator that adds a route. Its summary is the first line of the function's docstring.
 
         Args:
-            method: see `ApiRoute`, likewise the others.
-            path: likewise.
-            role: likewise.
-            result: likewise.
+            method, path, role, result: see `ApiRoute`.
             query: the type of the query parameters, if there are any.
             more: further fields of an `ApiRoute`; `name` is the function's name unless it is given.
         """

@@ -98,18 +98,18 @@ def fields_of(kind: type, /, **narrower: Any) -> Any:
     """
     hints = get_type_hints(kind)
     names = [one.name for one in dataclasses.fields(kind)]
-    fields = {name: narrower[name] if name in narrower else _json_type(hints[name]) for name in names}
+    fields = {name: narrower[name] if name in narrower else _json_type(name, hints[name]) for name in names}
     return object_of(kind.__name__, {**fields, **narrower}, (kind.__doc__ or "").partition("\n")[0])
 
 
-def _json_type(hint: Any) -> Any:
-    """Return what is read for the annotation of a field of a dataclass of `core`."""
+def _json_type(name: str, hint: Any) -> Any:
+    """Return what is read for a field of a dataclass of `core`, of this name and annotation."""
     if hint in (bool, NoneType) or get_origin(hint) is Literal:
         return hint
     if get_origin(hint) is UnionType:
-        return reduce(or_, map(_json_type, get_args(hint)))
+        return reduce(or_, (_json_type(name, one) for one in get_args(hint)))
     return {
-        int: Count,
+        int: Sum if name.endswith("_nanos") else Instant if name.endswith("_ms") else Count,
         str: Text,
         tuple[str, ...]: Many[Text],
         tuple[tuple[str, int], ...]: Many[Observed],
@@ -131,37 +131,11 @@ _HOLD: Final = fields_of(
     Hold, charges=Many[_CHARGE], amount=Amount, on_expiry=Amount, ttl=Span, created=Instant
 )
 _SETTLEMENT: Final = fields_of(Settlement, cost=Amount, usage=WireUsage | None, thresholds=Many[Percent])
-WireBalance: TypeAlias = Annotated[
-    Balance,
-    From(
-        fields_of(
-            Balance,
-            limit_nanos=Sum | None,
-            spent_nanos=Sum,
-            held_nanos=Sum,
-            starts_ms=Instant,
-            resets_ms=Instant | None,
-            created_ms=Instant,
-            updated_ms=Instant,
-            expired_nanos=Sum,
-        )
-    ),
-]
+WireBalance: TypeAlias = Annotated[Balance, From(fields_of(Balance))]
 WireExpiry: TypeAlias = Annotated[Expiry, From(fields_of(Expiry, amount=Sum, booked=Sum))]
 WireRecord: TypeAlias = Annotated[
     HoldRecord,
-    From(
-        fields_of(
-            HoldRecord,
-            amount_nanos=Sum,
-            on_expiry_nanos=Sum,
-            cost_nanos=Sum,
-            created_ms=Instant,
-            expires_ms=Annotated[int, Field(ge=0, le=2 * LATEST)],
-            ended_ms=Instant | None,
-            usage=WireUsage,
-        )
-    ),
+    From(fields_of(HoldRecord, expires_ms=Annotated[int, Field(ge=0, le=2 * LATEST)], usage=WireUsage)),
 ]
 _CROSSING: TypeAlias = Annotated[Crossing, From(fields_of(Crossing, threshold=Percent, balance=WireBalance))]
 
