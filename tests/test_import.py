@@ -39,6 +39,20 @@ with budgetguard.budget_user("u"), budgetguard.budget(1):
     assert modules_after(code).isdisjoint(HEAVY)
 
 
+def test_writing_what_waits_and_finding_nothing_that_waits_needs_no_pydantic() -> None:
+    code = """
+import tempfile
+from pathlib import Path
+from budgetguard.core.holds import VOID, Charge, Hold
+from budgetguard.engine.spool import Spool
+with tempfile.TemporaryDirectory() as folder:
+    spool = Spool(Path(folder), "memory://", "p")
+    assert not list(spool.waiting())
+    spool.put(Hold("a1", (Charge("user:1"),), 1, 1, 1, 1), VOID)
+"""
+    assert "pydantic" not in modules_after(code)
+
+
 def test_patching_imports_no_sdk() -> None:
     code = "import budgetguard\nbudgetguard.patch_openai()\nbudgetguard.patch_anthropic()"
     assert {"openai", "anthropic"}.isdisjoint(modules_after(code))

@@ -7,49 +7,34 @@ from typing import Annotated, Literal, cast
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import joined, printable, when, zone_name
-from budgetguard.cli.session import Session, confirm, session
+from budgetguard.cli.display import joined, when, zone_name
+from budgetguard.cli.session import CommandSession, confirm, session
 from budgetguard.cli.targets import balance_object, find, known, who, whose
 from budgetguard.core.accounts import Balance, check_id
 from budgetguard.core.money import format_usd, parse_usd
 from budgetguard.core.windows import Align
+from budgetguard.core.wording import printable
 from budgetguard.errors import ConfigurationError
 
 NEVER = "never"
 UNLIMITED = "unlimited"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(create)
-    app.command()(reset)
-    app.command()(delete)
-
-
 def create(
     user: Annotated[
-        str | None,
-        typer.Argument(metavar="USER", show_default=False, help="The user's id; none with --project-budget."),
+        str | None, options.argument("USER", "The user's id; none with --project-budget.")
     ] = None,
     limit: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="LIMIT",
-            show_default=False,
-            help="USD such as 10 or 0.50, or `unlimited` to count only.",
-        ),
+        str | None, options.argument("LIMIT", "USD such as 10 or 0.50, or `unlimited` to count only.")
     ] = None,
     duration: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPAN",
-            show_default=False,
-            help="hourly, daily, weekly, monthly, yearly, or such as 30s, 12h, 7d, 1mo; or never.",
+        options.option(
+            "SPAN", "hourly, daily, weekly, monthly, yearly, or such as 30s, 12h, 7d, 1mo; or never."
         ),
     ] = None,
     timezone: Annotated[
-        str | None,
-        typer.Option(metavar="ZONE", show_default=False, help="Whose days and months: Europe/Berlin."),
+        str | None, options.option("ZONE", "Whose days and months count, such as Europe/Berlin.")
     ] = None,
     align: Annotated[
         str,
@@ -65,7 +50,7 @@ def create(
 ) -> None:
     """Make a budget, or change one and keep what is spent.
 
-    What is not given stays as it is in a budget that exists.
+    In a budget that exists, what is not given stays as it is.
 
     \b
     Examples:
@@ -87,10 +72,9 @@ def create(
             align=cast(Align, align),
         )
         action = "created" if before is None else "changed"
-        if json:
-            here.write({"action": action, **balance_object(here.guard, after)})
-        else:
-            here.say(_told(action, here, before, after))
+        here.answer(
+            {"action": action, **balance_object(here.guard, after)}, _told(action, here, before, after)
+        )
 
 
 def reset(
@@ -150,11 +134,11 @@ def _ask_and_do(
         else:
             here.guard.delete(user)
             after = before
-        if json:
-            spent_before = before.to_dict()["spent"]
-            here.write({"action": action, "spent_before": spent_before, **balance_object(here.guard, after)})
-        else:
-            here.say(f"{action.capitalize()} the budget of {name}, which had {spent} spent.")
+        spent_before = before.to_dict()["spent"]
+        here.answer(
+            {"action": action, "spent_before": spent_before, **balance_object(here.guard, after)},
+            f"{action.capitalize()} the budget of {name}, which had {spent} spent.",
+        )
 
 
 def _user_and_limit(given: list[str], project_budget: bool) -> tuple[str | None, str]:
@@ -172,7 +156,7 @@ def _duration(given: str | None, before: Balance | None) -> str | None:
     return None if given == NEVER else given
 
 
-def _told(action: str, here: Session, before: Balance | None, after: Balance) -> str:
+def _told(action: str, here: CommandSession, before: Balance | None, after: Balance) -> str:
     limit = _limit(after)
     if before is not None and before.limit_nanos != after.limit_nanos:
         limit += f" (was {_limit(before)})"

@@ -1,11 +1,11 @@
-"""`demo`: two users and a model, live, with no key and no network."""
+"""`demo`: two users call a model, without a key and without a network."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from budgetguard.cli import demo_script as scene
 from budgetguard.cli import options
-from budgetguard.cli.demo_board import BoardView, JsonView, View
+from budgetguard.cli.demo_board import BoardView, json_view
 from budgetguard.cli.display import when, zone_name
 from budgetguard.cli.session import confirm, new_console, write_json
 from budgetguard.cli.tables import Column, new_table, text_column
@@ -29,25 +29,15 @@ if TYPE_CHECKING:
 _LIVE_BUDGET = Decimal("0.01")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(demo)
-
-
 def demo(
-    fast: Annotated[bool, typer.Option("--fast", help="No pauses.")] = False,
+    fast: Annotated[bool, options.flag("No pauses.", "--fast")] = False,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Call the real API with OPENAI_API_KEY, for at most $0.01. Asks first."),
+        options.flag("Call the real API with OPENAI_API_KEY, for at most $0.01. Asks first.", "--live"),
     ] = False,
     yes: options.Yes = False,
     store: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            show_default=False,
-            help="Keep the demo's budgets here. Else a folder that is removed.",
-        ),
+        str | None, options.option("URL", "Keep the demo's budgets here. Else a folder that is removed.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -67,11 +57,13 @@ def demo(
     if live and not yes:
         confirm(f"Call the real API, for at most {_LIVE_BUDGET} USD?")
     if live:
-        script = scene.Script(scene.LIVE, cap=60)
+        script = scene.DemoScript(scene.LIVE, cap=60)
     else:
-        script = scene.Script(scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2)
+        script = scene.DemoScript(
+            scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2
+        )
     console = new_console()
-    view: View = JsonView() if json else BoardView(script.people, console)
+    board = BoardView(script.people, console)
     bills = scene.Bills()
     with _guard(store) as guard, ExitStack() as stack:
         scene.open_budgets(guard, script, cap=_LIVE_BUDGET if live else None)
@@ -82,8 +74,8 @@ def demo(
         guard.wrap(client)
         if not json:
             _introduce(console, client, script)
-        guard.on(view)
-        with view:
+        guard.on(json_view() if json else board)
+        with nullcontext() if json else board:
             result = scene.play(guard, client, script, bills if live else None)
         stack.close()  # the server has billed everything now
         result.billed, result.calls = dict(bills.nanos), dict(bills.calls)
@@ -114,10 +106,10 @@ def _real_client() -> Iterator[OpenAI]:
         yield client
 
 
-def _introduce(console: Console, client: OpenAI, script: scene.Script) -> None:
+def _introduce(console: Console, client: OpenAI, script: scene.DemoScript) -> None:
     console.print(f"The real openai client calls {scene.MODEL} at {client.base_url}", soft_wrap=True)
     budgets = " and ".join(f"{person.name} may spend ${person.limit}" for person in script.people)
-    console.print(f"{budgets} a day. No call goes out that the money is not there for.\n")
+    console.print(f"{budgets} a day. No call goes out without money for it.\n")
 
 
 def _summary_object(result: scene.Result) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""What the demo shows while it runs: a line for each thing that happens, and how the users stand."""
+"""The demo's display: a line for each event, and a table of the users."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,38 +28,20 @@ _WORDS = {
 }
 
 
-class View(Protocol):
-    """Show events until it is closed."""
+def json_view() -> Callable[[events.Event], None]:
+    """Return a display that writes each event as one line of JSON, from any thread."""
+    lock = threading.Lock()
 
-    def __call__(self, event: events.Event) -> None:
-        """Show one event; called from any thread."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-
-class JsonView:
-    """Write each event as one line of JSON."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __call__(self, event: events.Event) -> None:
-        """Write it."""
-        with self._lock:
+    def show(event: events.Event) -> None:
+        with lock:
             write_json(event.to_dict())
 
-    def __enter__(self) -> JsonView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return
+    return show
 
 
 @dataclass(slots=True)
-class Standing:
-    """Hold how a user stands, as the events tell it (USD)."""
+class UserStanding:
+    """A user's budget, as the events tell it (USD)."""
 
     limit: Decimal
     spent: Decimal = Decimal(0)
@@ -70,13 +51,13 @@ class Standing:
 
 
 class BoardView:
-    """Write each event as a line; in a terminal keep a table of the users below the lines."""
+    """A display that writes each event as a line; in a terminal with a table of the users below them."""
 
     def __init__(self, people: Sequence[Person], console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
-        self._users = {person.name: Standing(person.limit) for person in people}
+        self._users = {person.name: UserStanding(person.limit) for person in people}
         self._name_width = max(map(len, self._users))
         self._live = (
             Live(self._board(), console=console, refresh_per_second=12) if console.is_terminal else None
@@ -104,7 +85,7 @@ class BoardView:
         if self._live is not None:
             self._live.stop()
 
-    def _count(self, event: events.Event, user: Standing) -> None:
+    def _count(self, event: events.Event, user: UserStanding) -> None:
         if isinstance(event, events.Held):
             user.held += event.amount
         elif isinstance(event, events.Settled):

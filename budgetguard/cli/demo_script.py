@@ -1,10 +1,11 @@
-"""What the demo does: two users ask questions of one model until one of them is refused."""
+"""The demo's script: two users ask one model questions until one of them is refused."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ _ANSWER_TOKENS = (180, 260, 140, 320, 200, 240)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Say what one user does.
+    """What one user does.
 
     Attributes:
         name: the user's id.
@@ -50,8 +51,8 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """Say what the demo does.
+class DemoScript:
+    """What the demo does.
 
     Attributes:
         people: who calls.
@@ -78,7 +79,7 @@ LIVE: Final = (
 
 @dataclass(slots=True)
 class Result:
-    """Hold how the demo went.
+    """How the demo went.
 
     Attributes:
         spent: user -> Nanos in the books.
@@ -99,12 +100,12 @@ class Result:
 
 
 class Bills:
-    """Add up what the provider bills, without anything of budgetguard's own pricing."""
+    """What the provider bills, added up without budgetguard's own pricing."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.nanos: dict[str, Nanos] = {}
-        self.calls: dict[str, int] = {}
+        self.nanos: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def add(self, user: str, usage: Mapping[str, Any]) -> None:
         """Count one bill, in the shape in which the provider reports usage."""
@@ -121,13 +122,13 @@ class Bills:
             provider_id="openai",
         )
         with self._lock:
-            self.nanos[user] = self.nanos.get(user, 0) + ceil_nanos(price.total_price)
-            self.calls[user] = self.calls.get(user, 0) + 1
+            self.nanos[user] += ceil_nanos(price.total_price)
+            self.calls[user] += 1
 
 
 @contextmanager
-def local_provider(script: Script, bills: Bills) -> Iterator[OpenAI]:
-    """Run an OpenAI-compatible server on loopback, give the real client of it, and then take its bills."""
+def local_provider(script: DemoScript, bills: Bills) -> Iterator[OpenAI]:
+    """Run an OpenAI-compatible server on loopback, yield the real client of it, then add up its bills."""
     import openai
 
     from budgetguard.testing.openai_server import OpenAIServer, Reply
@@ -152,7 +153,7 @@ def local_provider(script: Script, bills: Bills) -> Iterator[OpenAI]:
                 bills.add(request.body["user"], request.billed)
 
 
-def open_budgets(guard: Guard, script: Script, *, cap: Decimal | None = None) -> None:
+def open_budgets(guard: Guard, script: DemoScript, *, cap: Decimal | None = None) -> None:
     """Make the demo's budgets, with nothing spent.
 
     Args:
@@ -168,7 +169,7 @@ def open_budgets(guard: Guard, script: Script, *, cap: Decimal | None = None) ->
         guard.reset(person.name)
 
 
-def play(guard: Guard, client: OpenAI, script: Script, bills: Bills | None = None) -> Result:
+def play(guard: Guard, client: OpenAI, script: DemoScript, bills: Bills | None = None) -> Result:
     """Make the calls.
 
     Args:

@@ -1,4 +1,4 @@
-"""How money, time and ids look to people: aligned, short, and safe to print."""
+"""Money, times and ids as people read them: aligned, short, and safe to print."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from rich.text import Text
 
 from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.money import Nanos
+from budgetguard.core.wording import printable
 
 _MOST_DIGITS = 6
 _NEARLY = 0.8
 NARROW = 64
-"""Columns below which the demo leaves out what explains a number."""
-
-
-def printable(text: str) -> str:
-    """Return text with what could steer a terminal (C1 controls, direction marks) made visible."""
-    return "".join(ch if ch.isprintable() else f"\\u{ord(ch):04x}" for ch in text)
+"""Columns of a window below which the demo leaves out explanations."""
 
 
 def account_label(account: str) -> str:
@@ -29,9 +25,9 @@ def account_label(account: str) -> str:
 
 
 def money(amounts: Sequence[Nanos | None], *, none: str = "no limit") -> list[str]:
-    """Write a column of amounts, rounded to equally many decimals; `show` and JSON have every digit.
+    """Return a column of amounts, rounded to equally many decimals; `show` and JSON have every digit.
 
-    There are 2 to 6 decimals, so many that the smallest amount keeps two digits of its own. What is not
+    There are 2 to 6 decimals, so that the smallest amount keeps two significant digits. An amount that is not
     zero is never shown as zero.
     """
     digits = max((_digits(amount) for amount in amounts if amount), default=2)
@@ -54,17 +50,17 @@ def _rounded(amount: Nanos, digits: int) -> str:
 
 
 def when(instant: datetime | None, zone: tzinfo | None, *, never: str = "never") -> str:
-    """Write a time to the minute, in a zone (None: local time)."""
+    """Return a time to the minute, in a zone (None: local time)."""
     return never if instant is None else f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def zone_name(zone: tzinfo | None) -> str:
-    """Name the zone in which times are shown."""
+    """Return the name of the zone in which times are shown."""
     return str(zone) if zone is not None else f"local time ({datetime.now().astimezone():%Z})"
 
 
 def share(balance: Balance) -> float | None:
-    """Return which part of the limit is spent, or None without a limit. For bars only."""
+    """Return the part of the limit that is spent, or None without a limit. For bars only."""
     limit = balance.limit_nanos
     if limit is None:
         return None
@@ -77,7 +73,7 @@ def bar(balance: Balance, width: int, console: Console) -> Text:
     if spent is None:
         return Text("")
     drawn = gauge(spent, balance.held_nanos / (balance.limit_nanos or 1), width, console)
-    return drawn.append(f"{' ' if width else ''}{percentage(spent):>4}")
+    return drawn.append(f" {percentage(spent):>4}" if width else percentage(spent))
 
 
 def gauge(spent: float, held: float, width: int, console: Console) -> Text:
@@ -94,7 +90,7 @@ def gauge(spent: float, held: float, width: int, console: Console) -> Text:
 
 
 def percentage(part: float) -> str:
-    """Write a part of a limit; only what is fully spent is 100%."""
+    """Return a part of a limit as a percentage; 100% only if all of it is spent."""
     percent = round(part * 100)
     if part < 1 <= percent / 100:
         percent = 99
@@ -107,17 +103,12 @@ def _cells(part: float, width: int) -> int:
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Join what there is to say about something."""
+    """Join the parts that are not empty with commas."""
     return ", ".join(part for part in parts if part)
 
 
 def pattern_matches(text: str, pattern: str) -> bool:
-    """Tell whether a text has a pattern in it, or fits it if it is one with `*`, `?` or `[`."""
+    """Return whether a text contains a pattern, or matches it if that has `*`, `?` or `[`."""
     if any(ch in pattern for ch in "*?["):
         return fnmatchcase(text, pattern)
     return pattern in text
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import printable
 from budgetguard.cli.session import session
 from budgetguard.core.money import to_usd
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("import-litellm")(import_litellm)
+from budgetguard.core.wording import printable
 
 
 def import_litellm(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="LiteLLM's user_cost.json.")],
+    path: Annotated[str, options.argument("PATH", "LiteLLM's user_cost.json.")],
     calendar: Annotated[
-        bool, typer.Option("--calendar", help="Take 28 days for a month, and 365 for a year.")
+        bool, options.flag("Take 28 days for a month, and 365 for a year.", "--calendar")
     ] = False,
     store: options.Store = None,
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """Take over the users of LiteLLM's user_cost.json, with what they have spent.
+    """Take over the users of LiteLLM's user_cost.json.
 
-    All of the file is checked before anything is made. Users who have a budget here are left as they are,
-    so running it again changes nothing.
+    What they have spent comes with them. The whole file is checked before anything is made. Users who have a
+    budget here are left as they are, so running it again changes nothing.
 
     \b
     Example:
@@ -37,17 +30,13 @@ def import_litellm(
     """
     with session(store, project, json=json, may_make=True) as here:
         done = here.guard.manager().import_litellm(path, calendar=calendar)
-        if json:
-            here.write(
-                {
-                    "action": "imported",
-                    "project": here.guard.project,
-                    "created": list(done.created),
-                    "existing": list(done.existing),
-                    "deleted": list(done.deleted),
-                    "over": list(done.over),
-                    "spent": format(to_usd(done.spent), "f"),
-                }
-            )
-        else:
-            here.say(f"Into {printable(here.place)}: {done}.")
+        found = {
+            "action": "imported",
+            "project": here.guard.project,
+            "created": list(done.created),
+            "existing": list(done.existing),
+            "deleted": list(done.deleted),
+            "over": list(done.over),
+            "spent": format(to_usd(done.spent), "f"),
+        }
+        here.answer(found, f"Into {printable(here.place)}: {done}.")

@@ -1,4 +1,4 @@
-"""`keys`: who may ask the hosted service."""
+"""`keys`: the keys of the hosted service."""
 
 from __future__ import annotations
 
@@ -10,36 +10,27 @@ from typing import Annotated, Any
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import printable
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.core.windows import to_datetime
+from budgetguard.core.wording import printable
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import KEYS_PROJECT, ROLES, Key, create_key, list_keys, revoke_key
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    keys = typer.Typer(
-        name="keys",
-        help="Make, list and revoke the keys of the hosted service; see `budgetguard serve`.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    keys.callback()(_pass_on)
-    keys.command()(create)
-    keys.command("list")(list_all)
-    keys.command()(revoke)
-    app.add_typer(keys)
+keys = options.new_typer(
+    name="keys", help="Make, list and revoke the keys of the hosted service.", no_args_is_help=True
+)
 
 
+@keys.callback()
 def _pass_on(context: typer.Context) -> None:
-    # What stood before `keys` is meant for the command after it.
+    # Options before `keys` are meant for the command after it.
     if context.invoked_subcommand is not None:
         context.default_map = {context.invoked_subcommand: context.default_map or {}}
 
 
+@keys.command()
 def create(
-    project: Annotated[str, typer.Argument(metavar="PROJECT", help="The one project that the key is for.")],
+    project: Annotated[str, options.argument("PROJECT", "The one project that the key is for.")],
     role: Annotated[
         str,
         typer.Option(
@@ -50,9 +41,9 @@ def create(
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
-    """Make a key and show it, this once: the store keeps its SHA-256.
+    """Make a key and show it once.
 
-    A service that runs knows it within seconds.
+    The store keeps only its SHA-256. A running service accepts it within seconds.
 
     \b
     Examples:
@@ -70,6 +61,7 @@ def create(
         )
 
 
+@keys.command("list")
 def list_all(store: options.Store = None, json: options.Json = False) -> None:
     """List the keys that are not revoked: id, role, when made, project."""
     with _keys(store, json) as here:
@@ -84,25 +76,26 @@ def list_all(store: options.Store = None, json: options.Json = False) -> None:
             here.say("There are no keys.")
 
 
+@keys.command()
 def revoke(
-    key: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    key: Annotated[str, options.argument("ID", "As `list` shows it.")],
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
-    """Revoke a key: a service that runs refuses it within seconds."""
+    """Revoke a key; a running service refuses it within seconds."""
     with _keys(store, json) as here:
         revoked = revoke_key(here.guard.store, key)
-        if json:
-            here.write({"revoked": _object(revoked)})
-        else:
-            here.say(f"Revoked key {revoked.id} of project {printable(revoked.project or '')!r}.")
+        here.answer(
+            {"revoked": _object(revoked)},
+            f"Revoked key {revoked.id} of project {printable(revoked.project or '')!r}.",
+        )
 
 
 @contextmanager
-def _keys(store: str | None, json: bool) -> Iterator[Session]:
+def _keys(store: str | None, json: bool) -> Iterator[CommandSession]:
     with session(store, KEYS_PROJECT, json=json, may_make=True) as here:
         if here.guard.store.url.startswith(("http://", "https://")):
-            raise ConfigurationError("keys are made where the service keeps its budgets: name that store")
+            raise ConfigurationError("keys are kept in the service's own store: give that one with --store")
         yield here
 
 

@@ -1,4 +1,4 @@
-"""`projects`, `users`, `show`, `holds`: the commands that look at balances."""
+"""`projects`, `users`, `show`, `holds`: the commands that show balances and holds."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import count, pattern_matches, printable, zone_name
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.display import pattern_matches, zone_name
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
 from budgetguard.cli.targets import balance_object, find, known, whose
 from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import Milliseconds
+from budgetguard.core.wording import count, printable
 
 _TABLE_ROWS = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(projects)
-    app.command()(users)
-    app.command()(show)
-    app.command()(holds)
-
-
 def projects(store: options.Store = None, json: options.Json = False) -> None:
-    """List the projects of a store that have a budget, and how the projects' own budgets stand.
+    """List the projects of a store that have a budget.
 
     With --json one object a line; `balance` is null where the project as a whole has no budget.
 
@@ -55,19 +46,11 @@ def projects(store: options.Store = None, json: options.Json = False) -> None:
 
 def users(
     match: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", show_default=False, help="Only ids with this in them, or a pattern: 'team-*'."
-        ),
+        str | None, options.option("TEXT", "Only ids with this in them, or a pattern: 'team-*'.")
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            show_default=False,
-            help=f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.",
-        ),
+        options.option("N", f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.", min=0),
     ] = None,
     timezone: options.Timezone = None,
     store: options.Store = None,
@@ -126,7 +109,7 @@ def holds(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """List the calls under way, of one user or of all: what is set aside for each.
+    """List the calls under way, of one user or of all.
 
     With --json one object a line.
 
@@ -152,7 +135,7 @@ def holds(
         here.say(f"{count(len(rows), 'call')} under way, {total} held. Times are {zone_name(here.timezone)}.")
 
 
-def hold_object(here: Session, hold: HoldRecord) -> dict[str, Any]:
+def hold_object(here: CommandSession, hold: HoldRecord) -> dict[str, Any]:
     """Return an open hold as `--json` shows it."""
     return {
         "project": here.guard.project,
@@ -174,7 +157,7 @@ def _matching(balances: Iterator[Balance], match: str | None) -> Iterator[Balanc
             yield balance
 
 
-def _show_users(here: Session, rows: list[Balance], match: str | None, *, more: bool) -> None:
+def _show_users(here: CommandSession, rows: list[Balance], match: str | None, *, more: bool) -> None:
     whole = find(here.guard, None) if match is None else None
     if rows:
         here.console.print(users_table(rows, here.console, here.timezone))

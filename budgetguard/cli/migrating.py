@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import printable
 from budgetguard.cli.session import session
+from budgetguard.core.wording import printable
 from budgetguard.stores.base import Migrating, public_url
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(migrate)
-
-
 def migrate(store: options.Store = None, project: options.Project = None, json: options.Json = False) -> None:
-    """Make the tables and functions of a postgresql:// store, or bring them up to date.
+    """Make the tables and functions of a postgresql:// store, or update them.
 
-    A store does so itself on first use, if its role may. Run this as the role that owns the schema where
-    programs connect as one that may not: it prints what to grant them. Other stores need nothing.
+    A store does this itself on first use, if its role may. Where programs connect as a role that may not, run
+    this as the role that owns the schema: it prints what to grant to theirs. Other stores need nothing.
 
     \b
     Example:

@@ -9,21 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import count, printable
-from budgetguard.cli.session import Session, new_console, session
+from budgetguard.cli.session import CommandSession, new_console, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.wording import count, printable
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.base import Store, Transfer, open_store, public_url
 from budgetguard.stores.transfer import Moved, Progress, Sums, move, undo
 
 From = Annotated[str, typer.Option("--from", metavar="URL", help="The store where the project is.")]
 To = Annotated[str | None, typer.Option("--to", metavar="URL", help="The store where it shall be.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(copy)
 
 
 def copy(
@@ -86,7 +81,7 @@ def movable(store: Store) -> Transfer:
 
 
 @contextmanager
-def opened(here: Session, url: str) -> Iterator[Store]:
+def opened(here: CommandSession, url: str) -> Iterator[Store]:
     """Open another store of the same project, for as long as a command takes.
 
     Raises:
@@ -102,7 +97,7 @@ def opened(here: Session, url: str) -> Iterator[Store]:
         store.close()
 
 
-def _show(here: Session, there: Store, done: Moved) -> None:
+def _show(here: CommandSession, there: Store, done: Moved) -> None:
     old, new = printable(public_url(here.guard.store.url)), printable(public_url(there.url))
     project = f"project {here.guard.project!r}"
     if done.action == "none":
@@ -129,7 +124,7 @@ def _rows(sums: Sums) -> list[list[str]]:
     ]
 
 
-def _object(here: Session, there: Store, done: Moved) -> dict[str, Any]:
+def _object(here: CommandSession, there: Store, done: Moved) -> dict[str, Any]:
     sums = done.sums
     return {
         "action": done.action,

@@ -1,34 +1,52 @@
-"""Options that several commands share, each defined once."""
+"""How commands and their options are declared, and the options that several commands share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-User = Annotated[str | None, typer.Argument(metavar="[USER]", show_default=False, help="The user's id.")]
-ProjectBudget = Annotated[
-    bool,
-    typer.Option("--project-budget", help="The whole project's budget, in place of a USER."),
-]
+
+def new_typer(**settings: Any) -> typer.Typer:
+    """Return a Typer that writes plain text."""
+    return typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **settings
+    )
+
+
+def option(metavar: str, text: str, *names: str, **more: Any) -> Any:
+    """Return an option with a value, for `Annotated`: its help shows no default.
+
+    Args:
+        metavar: what the help calls the value.
+        text: what the help says of the option.
+        names: such as `--from`; by default the parameter's own.
+        more: further arguments of `typer.Option`.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False, **more)
+
+
+def argument(metavar: str, text: str) -> Any:
+    """Return an argument, for `Annotated`: its help shows no default."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
+
+
+def flag(text: str, *names: str) -> Any:
+    """Return an option without a value, for `Annotated`."""
+    return typer.Option(*names, help=text)
+
+
+User = Annotated[str | None, argument("USER", "The user's id.")]
+ProjectBudget = Annotated[bool, flag("The whole project's budget, instead of a USER's.", "--project-budget")]
 Store = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        show_default=False,
-        help="Where budgets are kept, such as disk:///var/lib/app/budgets. "
+    option(
+        "URL",
+        "Where budgets are kept, such as disk:///var/lib/app/budgets. "
         "Else BUDGETGUARD_STORE, else disk://~/.budgetguard.",
     ),
 ]
-Project = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", show_default=False, help="Whose budgets. Else BUDGETGUARD_PROJECT, else default."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON: UTC times, money as exact text.")]
-Timezone = Annotated[
-    str | None,
-    typer.Option(metavar="ZONE", show_default=False, help="Show times in this zone. Else local time."),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Project = Annotated[str | None, option("NAME", "Whose budgets. Else BUDGETGUARD_PROJECT, else default.")]
+Json = Annotated[bool, flag("Write JSON: UTC times, money as exact text.", "--json")]
+Timezone = Annotated[str | None, option("ZONE", "Show times in this zone. Else local time.")]
+Yes = Annotated[bool, flag("Do not ask.", "--yes", "-y")]

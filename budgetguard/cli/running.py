@@ -24,53 +24,41 @@ from budgetguard.launch.run import SharedRun, joins_unasked
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
-_WITH_VALUE = "WX"  # Python's options that take a value, after which the next argument may be another option
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(context_settings={"allow_interspersed_args": False})(run)
+_WITH_VALUE = "WX"  # options of Python that take a value
 
 
 def run(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- COMMAND [ARGUMENT]...", show_default=False, help="What to run."),
-    ] = None,
+    command: Annotated[list[str] | None, options.argument("-- COMMAND [ARGUMENT]...", "What to run.")] = None,
     max_budget: Annotated[
         str | None,
-        typer.Option(
-            metavar="USD",
-            show_default=False,
-            help="What it may spend, with all processes that it starts. Else BUDGETGUARD_MAX_BUDGET, else "
-            "what the user's budget has.",
+        options.option(
+            "USD",
+            "What the program and all processes that it starts may spend. Else BUDGETGUARD_MAX_BUDGET, "
+            "else the user's budget.",
         ),
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(
-            metavar="USER", show_default=False, help="Who pays where it does not say. Else BUDGETGUARD_USER."
-        ),
+        options.option("USER", "Who pays where the program does not say. Else BUDGETGUARD_USER."),
     ] = None,
     default_budget: Annotated[
         str | None,
-        typer.Option(metavar="USD", show_default=False, help="Make a budget of this for users without one."),
+        options.option("USD", "Make a budget of this for users without one."),
     ] = None,
     summary_json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write the summary there, as a JSON object."),
+        Path | None, options.option("FILE", "Write the summary there, as a JSON object.")
     ] = None,
     store: options.Store = None,
     project: options.Project = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Write the summary to standard error as JSON, not as text.")
+        bool, options.flag("Write the summary to standard error as JSON, not as text.", "--json")
     ] = False,
 ) -> None:
     """Run a program under a budget, without editing it.
 
-    Its openai calls are guarded, as are those of every Python that it starts: together they spend at most
-    the budget. Its output, exit status and signals pass through; at the end, standard error says what was
-    spent. A program that ends with 0 although calls were refused ends with 3.
+    Calls of openai's and anthropic's clients are guarded, in it and in every Python that it starts: together
+    they spend at most the budget. Its output, exit status and signals pass through; at the end, standard
+    error says what was spent. A program that ends with 0 although calls were refused ends with 3.
 
     \b
     Examples:
@@ -102,7 +90,9 @@ def run(
             try:
                 here.guard.close()  # no connection is open while the program runs, which may be for days
                 environ = {**os.environ, **shared.variables()}
-                environ.pop(MAX_BUDGET, None)  # that is said, and would be a limit for each process
+                environ.pop(
+                    MAX_BUDGET, None
+                )  # the run has this limit; it would be one for each process as well
                 try:
                     code = run_command(command, environ)
                 except OSError as error:
@@ -115,9 +105,9 @@ def run(
     except Exception as error:
         if code is None:
             raise
-        # The program has run. What is left to say is how it ended, whatever has become of our own part.
+        # The program has run, so its status is passed on, whatever failed on our side.
         text = str(error) or type(error).__name__
-        _try_to_say(lambda: tell(text))
+        _try_to_write(lambda: tell(text))
     raise typer.Exit(code if status is None else status)
 
 
@@ -126,19 +116,19 @@ def _summarize(shared: SharedRun, code: int, json: bool) -> tuple[int, dict[str,
     status = outcome.status(code)
     summary = {**outcome.to_dict(), "program_status": code, "status": status}
     if json:
-        _try_to_say(lambda: write_json(summary, stderr=True))
+        _try_to_write(lambda: write_json(summary, stderr=True))
     else:
-        _try_to_say(lambda: sys.stderr.write(f"{outcome}\n"))
+        _try_to_write(lambda: sys.stderr.write(f"{outcome}\n"))
     return status, summary
 
 
-def _try_to_say(say: Callable[[], object]) -> None:
-    """Write to standard error, which may be closed, full, a pipe that nobody reads, or not there at all."""
+def _try_to_write(say: Callable[[], object]) -> None:
+    """Write to standard error, which may be closed, full, a broken pipe, or missing."""
     try:
         say()
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        # What could not be written is not tried again at the end of Python, which would end with 120.
+        # Else Python tries to write the rest at its end, and ends with 120.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lasts
 
 
@@ -147,11 +137,11 @@ def _keep(file: Path, summary: dict[str, Any]) -> None:
         file.write_text(dumps(summary) + "\n", encoding="ascii")
     except OSError as error:
         text = f"cannot write {file}: {error.strerror}"
-        _try_to_say(lambda: tell(text))
+        _try_to_write(lambda: tell(text))
 
 
 def _check_python(command: list[str]) -> None:
-    """Refuse a Python that is told to ignore what makes it join the run."""
+    """Refuse a Python with options that keep it from joining the run."""
     if not _PYTHON.fullmatch(Path(command[0]).name):
         return
     fatal = "S" if joins_unasked(command[0]) else "IES"

@@ -16,7 +16,7 @@ import typer
 import wrapt
 
 from budgetguard.cli import options
-from budgetguard.cli.display import count, printable
+from budgetguard.core.wording import count, printable
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import KEYS_PROJECT, Keyring
 from budgetguard.stores.base import open_store, public_url
@@ -31,80 +31,56 @@ _KEEP_ALIVE_S: Final = 75
 _STOPPING_S: Final = 15
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(serve)
-
-
 def serve(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is everywhere, and needs keys.")
+        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0 is all addresses, and needs keys.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535)] = DEFAULT_PORT,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+    ] = DEFAULT_PORT,
     workers: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Processes that answer.")] = 1,
     store: options.Store = None,
     project: options.Project = None,
     rate: Annotated[
         str | None,
-        typer.Option(
-            metavar="RATE",
-            show_default=False,
-            help="Requests that a key may send to a worker, such as 1000/second (the default), or none.",
+        options.option(
+            "RATE", "Requests that a key may send to a worker, such as 1000/second (the default), or none."
         ),
     ] = None,
-    webhook: Annotated[
-        str | None,
-        typer.Option(metavar="URL", show_default=False, help="Send what happens to budgets here."),
-    ] = None,
+    webhook: Annotated[str | None, options.option("URL", "Send events here.")] = None,
     webhook_secret_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="The secret that signs it.")
+        Path | None, options.option("FILE", "The secret that signs events.")
     ] = None,
     refresh: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SECONDS", show_default=False, help="Go over all accounts this often (60 by default)."
-        ),
+        str | None, options.option("SECONDS", "Read all accounts this often (60 by default).")
     ] = None,
     max_connections: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Connections that a worker keeps (half of its file descriptors by default).",
+        options.option(
+            "N", "Connections that a worker keeps (half of its file descriptors by default).", min=1
         ),
     ] = None,
     max_accounts: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Accounts of one project (100000 by default)."
-        ),
+        int | None, options.option("N", "Accounts of one project (100000 by default).", min=1)
     ] = None,
     max_holds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Open holds of one project (100000 by default)."
-        ),
+        int | None, options.option("N", "Open holds of one project (100000 by default).", min=1)
     ] = None,
     trust_proxy: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESSES",
-            show_default=False,
-            help="Believe X-Forwarded-For of these proxies, such as 10.0.0.5 or 10.0.0.0/24,127.0.0.1.",
+        options.option(
+            "ADDRESSES",
+            "Believe X-Forwarded-For of these proxies, such as 10.0.0.5 or 10.0.0.0/24,127.0.0.1.",
         ),
     ] = None,
-    ssl_certfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate chain, PEM.")
-    ] = None,
-    ssl_keyfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Its private key, PEM.")
-    ] = None,
+    ssl_certfile: Annotated[Path | None, options.option("FILE", "Certificate chain, PEM.")] = None,
+    ssl_keyfile: Annotated[Path | None, options.option("FILE", "Its private key, PEM.")] = None,
 ) -> None:
-    """Serve budgets over HTTP: LiteLLM's hosted protocol, and budgetguard's own under /v1.
+    """Serve budgets over HTTP.
 
-    Who may ask is said by keys, see `budgetguard keys`, or by one in BUDGETGUARD_API_KEY, which may do
-    everything (with --project, to that project only). Without any key it answers to this machine alone.
+    It speaks LiteLLM's hosted protocol, and budgetguard's own under /v1. Clients need a key, see
+    `budgetguard keys`. The key in BUDGETGUARD_API_KEY may do everything (with --project, in that project
+    only). Without any key the service answers this machine only.
 
     \b
     Examples:
@@ -139,14 +115,14 @@ def serve(
     _check_proxies(trust_proxy)
     _check_tls(ssl_certfile, ssl_keyfile)
     if workers > 1 and chosen.store.startswith("memory:"):
-        raise ConfigurationError("a memory:// store is one process's own: serve it with one worker")
+        raise ConfigurationError("a memory:// store belongs to one process: serve it with one worker")
     keyed = _is_keyed(chosen)
     scheme = "https" if ssl_certfile else "http"
     place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     _say(f"Serving {printable(public_url(chosen.store))} on {place} with {count(workers, 'worker')}.")
     if not keyed:
         _say(
-            "There is no key: this machine is let in, and nobody else. Make one with "
+            "There is no key, so only this machine may send requests. Make one with "
             "`budgetguard keys create PROJECT`."
         )
     with ExitStack() as stack:
@@ -178,8 +154,8 @@ def serve(
 
 
 def _send_at_once(bind: Callable[..., socket.socket], _config: Any, args: Any, kwargs: Any) -> socket.socket:
-    # asyncio does so itself, but not on a socket that uvicorn made for several workers: there each answer,
-    # sent in two parts, waited 40 ms for the client's acknowledgement of the first.
+    # asyncio does so itself, but not on a socket that uvicorn made for several workers. There each answer,
+    # sent in two parts, waited 40 ms for the client's acknowledgement of the first part.
     made = bind(*args, **kwargs)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made

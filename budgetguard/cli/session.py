@@ -1,4 +1,4 @@
-"""What every command works with: a guard on the chosen store, and where its output goes."""
+"""A command's session: a guard on the chosen store, and its output."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _PIPE_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """Hold what one command works with.
+class CommandSession:
+    """What one command works with.
 
     Attributes:
         guard: on the chosen store and project.
         json: write JSON, and nothing else, to standard output.
         console: standard output, for people.
-        timezone: in which people read times; None is local time.
+        timezone: the zone in which times are shown; None is local time.
     """
 
     guard: Guard
@@ -51,8 +51,15 @@ class Session:
         """Write one JSON object as one line."""
         write_json(value)
 
+    def answer(self, value: dict[str, Any], text: str) -> None:
+        """Write a command's result: as JSON if that was asked for, else as a sentence for people."""
+        if self.json:
+            self.write(value)
+        else:
+            self.say(text)
+
     def say(self, text: str) -> None:
-        """Write a sentence for people, wrapped at words in a terminal and nowhere else."""
+        """Write a sentence for people, wrapped at words only in a terminal."""
         self.console.print(text, soft_wrap=not self.console.is_terminal)
 
 
@@ -60,12 +67,12 @@ def confirm(question: str) -> None:
     """Ask before something that cannot be undone.
 
     Raises:
-        ConfigurationError: nobody is there to answer.
+        ConfigurationError: standard input is not a terminal.
         typer.Exit: the answer was no.
     """
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            "this asks first, and standard input is no terminal: nothing was done; add --yes to go ahead"
+            "this command asks first, and standard input is not a terminal: nothing was done; add --yes"
         )
     if not typer.confirm(question, err=True):
         sys.stderr.write("Nothing was done.\n")
@@ -80,16 +87,16 @@ def session(
     json: bool = False,
     timezone: str | None = None,
     may_make: bool = False,
-) -> Iterator[Session]:
-    """Open what a command works with, and let go of the store after it.
+) -> Iterator[CommandSession]:
+    """Open a command's session, and close its store afterwards.
 
     Args:
         store: a store's URL; else the environment's.
         project: whose budgets; else the environment's.
         json: write JSON.
-        timezone: IANA name, in which people read times.
-        may_make: a store that is not there yet is made. Else it is an error: a mistyped folder would be an
-            empty store, in which nobody has a budget.
+        timezone: IANA name of the zone in which times are shown.
+        may_make: make a store that does not exist. Else it is an error: a mistyped folder would be an empty
+            store, in which nobody has a budget.
 
     Raises:
         ConfigurationError: a bad option or variable, or a store that ends with this command.
@@ -105,7 +112,7 @@ def session(
     if not may_make:
         _check_folder(guard.settings.store)
     try:
-        yield Session(guard, json, new_console(), display)
+        yield CommandSession(guard, json, new_console(), display)
     except UnknownUserError as error:
         elsewhere = guard.engine.elsewhere(account_name(USER, error.user))
         remedy = (
@@ -127,7 +134,7 @@ def new_console(*, stderr: bool = False) -> Console:
     """Return a console that prints ids and names as they are, never as markup."""
     console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH  # nobody's window: what reads this has room for whole lines
+        console.width = _PIPE_WIDTH  # no window: programs and files have room for whole lines
     return console
 
 
@@ -138,7 +145,7 @@ def write_json(value: dict[str, Any], *, stderr: bool = False) -> None:
 
 
 def tell(message: str) -> None:
-    """Write what went wrong to standard error, as one line."""
+    """Write an error to standard error, as one line."""
     line = " ".join(message.split())
     new_console(stderr=True).print(Text(f"Error: {line}", "red"), soft_wrap=True)
 

@@ -8,66 +8,44 @@ from csv import DictWriter
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, cast
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import joined, printable, when, zone_name
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.display import joined, when, zone_name
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import report_plot, report_table
 from budgetguard.core.report import DIMENSIONS, Dimension, Report, matching, summarize
 from budgetguard.core.windows import duration_ms, to_datetime
+from budgetguard.core.wording import printable
 from budgetguard.errors import ConfigurationError
 
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(report)
-
-
 def report(
     by: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="|".join(DIMENSIONS), show_default=False, help="Add up by this; several make a key."
-        ),
+        list[str] | None, options.option("|".join(DIMENSIONS), "Add up by this; repeatable.")
     ] = None,
     since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN", show_default=False, help="Calls made from: 7d, 2026-11-01 or 2026-11-01T14:30."
-        ),
+        str | None, options.option("WHEN", "Calls made from: 7d, 2026-11-01 or 2026-11-01T14:30.")
     ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="WHEN", show_default=False, help="Calls made before: as --since."),
-    ] = None,
-    user: Annotated[
-        list[str] | None, typer.Option(metavar="USER", show_default=False, help="Only this; repeatable.")
-    ] = None,
+    until: Annotated[str | None, options.option("WHEN", "Calls made before: as --since.")] = None,
+    user: Annotated[list[str] | None, options.option("USER", "Only this; repeatable.")] = None,
     model: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", show_default=False, help="Only this, or 'gpt-4o*'; repeatable."),
+        list[str] | None, options.option("MODEL", "Only this, or 'gpt-4o*'; repeatable.")
     ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", show_default=False, help="Only this; repeatable.")
-    ] = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(metavar="ZONE", show_default=False, help="Whose days and dates. Else local time."),
-    ] = None,
+    tag: Annotated[list[str] | None, options.option("TAG", "Only this; repeatable.")] = None,
+    timezone: Annotated[str | None, options.option("ZONE", "Whose days and dates. Else local time.")] = None,
     store: options.Store = None,
     project: options.Project = None,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw what each row spent as a bar.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Write the rows as CSV, without the total.")] = False,
+    plot: Annotated[bool, options.flag("Draw what each row spent as a bar.", "--plot")] = False,
+    csv: Annotated[bool, options.flag("Write the rows as CSV, without the total.", "--csv")] = False,
     json: options.Json = False,
 ) -> None:
-    """Add up what calls have cost, by user, model, day, endpoint and tag.
+    """Add up what calls have cost.
 
-    Counts calls, tokens in and out, and money. It reads the records of calls, which a store keeps for 90
-    days unless BUDGETGUARD_RETENTION says otherwise; budgets that were reset or deleted change nothing.
+    It adds up calls, tokens and money by user, model, day, endpoint or tag, from the records of calls. A
+    store keeps those for 90 days, or as BUDGETGUARD_RETENTION says, also of budgets that were reset or
+    deleted.
 
     \b
     Examples:
@@ -142,7 +120,7 @@ def _dimensions(names: list[str]) -> tuple[Dimension, ...]:
     return tuple(cast(Dimension, one) for one in dict.fromkeys(split))
 
 
-def _span(here: Session, first: datetime | None, last: datetime | None) -> str:
+def _span(here: CommandSession, first: datetime | None, last: datetime | None) -> str:
     return joined(
         (
             "" if first is None else f"from {when(first, here.timezone)}",
@@ -168,7 +146,7 @@ def _no_formula(value: object) -> object:
     return value
 
 
-def _show(here: Session, made: Report, span: str, *, plot: bool) -> None:
+def _show(here: CommandSession, made: Report, span: str, *, plot: bool) -> None:
     total = made.total
     if not made.rows:
         here.say(f"No calls {span + ' ' if span else ''}in {printable(here.place)}.")

@@ -1,19 +1,18 @@
-"""`spool` and `deliver`: settlements that a store did not take, and bringing them to where they count."""
+"""`spool` and `deliver`: settlements that a store did not take."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from budgetguard.cli import options
-from budgetguard.cli.display import count, money, printable, when, zone_name
+from budgetguard.cli.display import money, when, zone_name
 from budgetguard.cli.moving import From, To
 from budgetguard.cli.session import confirm, session
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import to_datetime
+from budgetguard.core.wording import count, printable
 from budgetguard.engine.delivering import deliver as deliver_settlements
 from budgetguard.engine.delivering import drop_unknown, waiting
 from budgetguard.engine.spool import spool_folder
@@ -22,31 +21,22 @@ from budgetguard.guard import Guard
 from budgetguard.stores.base import public_url
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(spool)
-    app.command()(deliver)
-
-
-Drop = Annotated[
-    bool, typer.Option("--drop", help="Forget those for accounts that their store does not know, for good.")
-]
-
-
 def spool(
-    drop: Drop = False,
+    drop: Annotated[
+        bool, options.flag("Remove those whose accounts the store does not know.", "--drop")
+    ] = False,
     yes: options.Yes = False,
     timezone: options.Timezone = None,
     json: options.Json = False,
 ) -> None:
-    """List the settlements that wait on this machine for a store to take them.
+    """List the settlements that wait on this machine for a store.
 
-    They lie in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
-    delivers them; `budgetguard deliver` brings them to another.
+    They are in the folder of the setting spool (BUDGETGUARD_SPOOL). The next program that opens their store
+    delivers them; `budgetguard deliver` sends them to another store.
 
-    Those that are "unknown" were sent, but the store does not know who is charged: it has lost the account,
-    is not restored yet, or the account was deleted for good. They stay, and are sent again whenever the store
-    is opened, until --drop forgets them.
+    Those that are "unknown" were sent, but the store does not know the account: it has lost it, is not
+    restored yet, or the account was deleted for good. They stay, and are sent again whenever the store is
+    opened, until --drop removes them.
 
     \b
     Example:
@@ -58,12 +48,11 @@ def spool(
         if drop:
             unknown = sum(one.unknown for one in found)
             if unknown and not yes:
-                confirm(f"Forget {count(unknown, 'settlement')} for good?")
+                confirm(f"Remove {count(unknown, 'settlement')} for good?")
             dropped = drop_unknown(folder) if unknown else 0
-            if json:
-                here.write({"action": "dropped", "settlements": dropped})
-            else:
-                here.say(f"Forgot {count(dropped, 'settlement')}.")
+            here.answer(
+                {"action": "dropped", "settlements": dropped}, f"Removed {count(dropped, 'settlement')}."
+            )
             return
         if json:
             for one in found:
@@ -83,11 +72,8 @@ def spool(
             return
         costs = money([one.cost for one in found])
         columns = [
-            text_column("Store"),
-            text_column("Project"),
-            Column("Settlements"),
-            Column("Unknown"),
-            Column("Cost"),
+            *map(text_column, ("Store", "Project")),
+            *map(Column, ("Settlements", "Unknown", "Cost")),
             Column("Oldest", "left"),
         ]
         rows = [
@@ -111,7 +97,7 @@ def deliver(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """Send what waits on this machine for a store that a project has left to the one where it is now.
+    """Send settlements that wait for a store to the one where the project is now.
 
     Each settlement counts once, however often it is sent. Run it on every machine whose programs wrote to
     the first store, once they have ended.
@@ -147,11 +133,14 @@ def deliver(
         )
         for account in done.unknown:
             here.say(
-                f"Calls of {printable(account)} wait on: it has no budget there. See `budgetguard spool`."
+                f"Settlements of {printable(account)} still wait: it has no budget there. "
+                "See `budgetguard spool`."
             )
 
 
 def _folder(guard: Guard) -> Path:
     if guard.settings.spool is None:
-        raise ConfigurationError("there is no spool: BUDGETGUARD_SPOOL is none, what waits is in memory")
+        raise ConfigurationError(
+            "there is no spool: BUDGETGUARD_SPOOL is none, so settlements wait in the memory of programs"
+        )
     return spool_folder(guard.settings.spool)

@@ -1,4 +1,4 @@
-"""Tables where the window has room for them, and lists where it has not."""
+"""Tables, or lists where the window is too narrow for a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from budgetguard.cli.display import account_label, bar, count, joined, money, printable, when, zone_name
+from budgetguard.cli.display import account_label, bar, money, when, zone_name
 from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import format_usd
 from budgetguard.core.report import Report
 from budgetguard.core.windows import Milliseconds, to_datetime
+from budgetguard.core.wording import count, printable
 
 Cell: TypeAlias = str | Text
 
@@ -30,12 +31,12 @@ _GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Describe a column.
+    """A column of a table.
 
     Attributes:
         name: its head.
         justify: numbers go right.
-        folds: whether long values may go over several lines, down to a width that is still readable.
+        folds: whether long values may take several lines, down to a width that is still readable.
     """
 
     name: str
@@ -74,8 +75,29 @@ def new_table(
     return table
 
 
-def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console) -> bool:
-    """Tell whether a table has room in the window, with what folds folded."""
+def _listing(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console, *, totals: bool = False
+) -> RenderableType:
+    """Return a table, or a list of the same values where the window is too narrow for it."""
+    if _fits(columns, rows, console):
+        return new_table(columns, rows, totals=totals)
+    return Group(*(_entry(columns, row) for row in rows))
+
+
+def _entry(columns: Sequence[Column], row: Sequence[Cell]) -> RenderableType:
+    cells = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell]
+    name = Text(" / ").join(Text.assemble(cell) for column, cell in cells if column.folds)
+    name.stylize("bold")
+    facts = Text(", ").join(
+        Text.assemble(f"{column.name.lower()} ", cell) for column, cell in cells if not column.folds
+    )
+    grid = Table.grid(padding=0)
+    grid.add_row("  ", facts)
+    return Group(name, grid)
+
+
+def _fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console) -> bool:
+    """Return whether a table fits the window, with columns that fold folded."""
     total = -1
     for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
         width = max(map(_width, (column.name, *cells)))
@@ -84,7 +106,7 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Con
 
 
 def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | None) -> Table:
-    """Show projects and how their own budgets stand, nothing where one has none."""
+    """Return a table of projects and their own budgets; empty cells where a project has none."""
     own = [balance for _, balance in rows if balance is not None]
     limits = iter(money([balance.limit_nanos for balance in own]))
     spent = iter(money([balance.spent_nanos for balance in own]))
@@ -101,51 +123,37 @@ def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | No
 
 
 def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) -> RenderableType:
-    """Show how users stand."""
-    names = [account_label(row.account) for row in rows]
-    limits = money([row.limit_nanos for row in rows])
-    spent = money([row.spent_nanos for row in rows])
-    held = money([row.held_nanos for row in rows])
-    available = money([row.available_nanos for row in rows], none="")
-    resets = [when(row.resets_at, zone) for row in rows]
-    for width in (_BAR, 0):
-        columns = [
-            text_column("User"),
-            *map(Column, ("Limit", "Spent", "Held", "Available")),
-            Column("Used", "left" if width else "right"),
-            Column("Resets", "left"),
-        ]
-        cells: list[list[Cell]] = [
-            [
-                names[at],
-                limits[at],
-                spent[at],
-                held[at],
-                Text(available[at], "red" if (row.available_nanos or 0) < 0 else ""),
-                bar(row, width, console),
-                resets[at],
-            ]
-            for at, row in enumerate(rows)
-        ]
-        if fits(columns, cells, console):
-            return new_table(columns, cells)
-    return Group(
-        *(
-            _entry(
-                names[at],
-                bar(row, _BAR, console),
-                f"{spent[at]} spent" + (f" of {limits[at]}" if row.limit_nanos is not None else ", no limit"),
-                f"{held[at]} held" if row.held_nanos else "",
-                f"{available[at]} available" if available[at] else "",
-                f"resets {resets[at]}" if row.resets_at else "never resets",
+    """Return a table of users' budgets, with bars where there is room for them."""
+    columns = [
+        text_column("User"),
+        *map(Column, ("Limit", "Spent", "Held", "Available")),
+        *(Column(name, "left") for name in ("Used", "Resets")),
+    ]
+    available = [
+        Text(text, "red" if (row.available_nanos or 0) < 0 else "")
+        for row, text in zip(rows, money([row.available_nanos for row in rows], none=""), strict=True)
+    ]
+
+    def cells(width: int) -> list[tuple[Cell, ...]]:
+        return list(
+            zip(
+                [account_label(row.account) for row in rows],
+                money([row.limit_nanos for row in rows]),
+                money([row.spent_nanos for row in rows]),
+                money([row.held_nanos for row in rows]),
+                available,
+                [bar(row, width, console) for row in rows],
+                [when(row.resets_at, zone) for row in rows],
+                strict=True,
             )
-            for at, row in enumerate(rows)
         )
-    )
+
+    with_bars = cells(_BAR)
+    return _listing(columns, with_bars if _fits(columns, with_bars, console) else cells(0), console)
 
 
 def details(balance: Balance, project: str, console: Console, zone: tzinfo | None) -> RenderableType:
-    """Show one budget in full."""
+    """Return one budget in full."""
     kind = "User" if balance.account.startswith(f"{USER}:") else "Account"
     limit = "none" if balance.limit_nanos is None else format_usd(balance.limit_nanos)
     under_way = f" for {count(balance.open_holds, 'call')} under way" if balance.open_holds else ""
@@ -165,7 +173,7 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
     if resets is not None:
         rows.append(("Resets", f"{when(resets, zone)} {zone_name(zone)}"))
     if balance.expiries:
-        expired = f"{count(balance.expiries, 'call')} that never reported, booked at "
+        expired = f"{count(balance.expiries, 'call')} that never reported an end, booked at "
         rows.append(("Expired", expired + format_usd(balance.expired_nanos)))
     models = sorted(balance.models.items(), key=lambda item: (-item[1], item[0]))
     for at, (model, cost) in enumerate(models):
@@ -181,32 +189,22 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
 def holds_table(
     rows: Sequence[HoldRecord], now: Milliseconds, console: Console, zone: tzinfo | None
 ) -> RenderableType:
-    """Show calls under way."""
+    """Return a table of the calls under way."""
     amounts = money([row.amount_nanos for row in rows])
     names = ["(no user)" if row.user is None else printable(row.user) for row in rows]
     models = [printable(row.model) for row in rows]
     ages = [f"{max(0, now - row.created_ms) // 1000:,} s" for row in rows]
     expire = [when(row.expires_at, zone) for row in rows]
     columns = [
-        text_column("User"),
-        text_column("Model"),
-        Column("Held"),
-        Column("For"),
+        *map(text_column, ("User", "Model")),
+        *map(Column, ("Held", "For")),
         Column("Expires", "left"),
     ]
-    cells = list(zip(names, models, amounts, ages, expire, strict=True))
-    if fits(columns, cells, console):
-        return new_table(columns, cells)
-    return Group(
-        *(
-            _entry(name, f"{amount} held", model, f"for {age}", f"expires {at}")
-            for name, model, amount, age, at in cells
-        )
-    )
+    return _listing(columns, list(zip(names, models, amounts, ages, expire, strict=True)), console)
 
 
 def report_table(report: Report, console: Console) -> RenderableType:
-    """Show a report with its totals."""
+    """Return a report as a table with totals."""
     lines = [*((report.labels(key), totals) for key, totals in report.rows)]
     lines.append((("total", *[""] * (len(report.by) - 1)), report.total))
     spent = money([totals.spent for _, totals in lines])
@@ -229,25 +227,11 @@ def report_table(report: Report, console: Console) -> RenderableType:
         columns.append(Column("Held"))
         for at, row in enumerate(cells):
             row.append(held[at])
-    if fits(columns, cells, console):
-        return new_table(columns, cells, totals=True)
-    return Group(
-        *(
-            _entry(
-                " / ".join(printable(label) for label in labels if label),
-                f"{spent[at]} spent",
-                f"{held[at]} held" if totals.open else "",
-                count(totals.calls, "call"),
-                f"{totals.input_tokens:,} tokens in",
-                f"{totals.output_tokens:,} out",
-            )
-            for at, (labels, totals) in enumerate(lines)
-        )
-    )
+    return _listing(columns, cells, console, totals=True)
 
 
 def report_plot(report: Report, console: Console) -> RenderableType:
-    """Show what each row of a report spent as a bar, the longest for the most."""
+    """Return a report as bars, one for what each row spent."""
     spent = money([totals.spent for _, totals in report.rows])
     most = max((totals.spent for _, totals in report.rows), default=0)
     table = Table.grid(padding=(0, 1), expand=console.is_terminal)
@@ -262,11 +246,3 @@ def report_plot(report: Report, console: Console) -> RenderableType:
 
 def _width(cell: Cell) -> int:
     return cell_len(cell) if isinstance(cell, str) else cell.cell_len
-
-
-def _entry(name: str, *facts: Cell) -> RenderableType:
-    drawn = [Text("  ") + fact for fact in facts if isinstance(fact, Text) and fact.plain]
-    written = joined(fact for fact in facts if isinstance(fact, str))
-    grid = Table.grid(padding=0)
-    grid.add_row("  ", written)
-    return Group(Text(name, "bold"), *drawn, grid)

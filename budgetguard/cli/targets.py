@@ -1,11 +1,11 @@
-"""Whose budget a command means: a user's, or the whole project's."""
+"""The budget that a command is about: a user's, or the whole project's."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from budgetguard.cli.display import account_label
-from budgetguard.cli.session import Session
+from budgetguard.cli.session import CommandSession
 from budgetguard.core.accounts import PROJECT, USER, Balance, account_name, check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
@@ -25,13 +25,13 @@ def whose(user: str | None, project_budget: bool, command: str) -> str | None:
 
 
 def find(guard: Guard, user: str | None) -> Balance | None:
-    """Return how a user's budget (None: the project's) stands, or None if there is none."""
+    """Return the balance of a user (None: of the project), or None if there is none."""
     account = account_name(PROJECT, guard.project) if user is None else account_name(USER, user)
     return guard.store.read(account)
 
 
-def known(here: Session, user: str | None) -> Balance:
-    """Return how a budget stands.
+def known(here: CommandSession, user: str | None) -> Balance:
+    """Return the balance of a user (None: of the project).
 
     Raises:
         UnknownUserError: the user has none.
@@ -45,7 +45,7 @@ def known(here: Session, user: str | None) -> Balance:
 
 
 def who(balance: Balance) -> str:
-    """Name whose a balance is, in the middle of a sentence."""
+    """Return whose balance this is, for the middle of a sentence."""
     return account_label(balance.account) if balance.account.startswith(f"{USER}:") else "the project"
 
 

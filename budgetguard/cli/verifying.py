@@ -7,26 +7,22 @@ from typing import Any
 import typer
 
 from budgetguard.cli import options
-from budgetguard.cli.display import account_label, count, printable
+from budgetguard.cli.display import account_label
 from budgetguard.cli.moving import movable
-from budgetguard.cli.session import Session, session
+from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
+from budgetguard.core.wording import count, printable
 from budgetguard.stores.verifying import COUNTS, Difference, Verification
 from budgetguard.stores.verifying import verify as verify_store
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(verify)
-
-
 def verify(store: options.Store = None, project: options.Project = None, json: options.Json = False) -> None:
-    """Add every balance up again from the records of calls, and tell where the store says otherwise.
+    """Add every balance up again from the records of calls.
 
-    It changes nothing, and programs may go on meanwhile. Exit code 1 says that there is a difference.
-    Records that are older than the setting retention are gone: of accounts whose window began before,
-    only what is left of them can be added up.
+    It shows where the store has other sums, and exits with 1 if there is a difference. It changes nothing,
+    and programs may go on meanwhile. Records older than the setting retention are gone: for accounts whose
+    window began before, only the rest can be added up.
 
     \b
     Example:
@@ -42,7 +38,7 @@ def verify(store: options.Store = None, project: options.Project = None, json: o
             raise typer.Exit(1)
 
 
-def _show(here: Session, found: Verification) -> None:
+def _show(here: CommandSession, found: Verification) -> None:
     what = f"{count(found.accounts, 'account')} of {printable(here.place)}"
     calls = f"the records of {count(found.records, 'call')}"
     if found:
@@ -71,7 +67,7 @@ def _row(one: Difference) -> list[Cell]:
     return [account_label(one.account), what, *said]
 
 
-def _object(here: Session, found: Verification) -> dict[str, Any]:
+def _object(here: CommandSession, found: Verification) -> dict[str, Any]:
     return {
         "project": here.guard.project,
         "accounts": found.accounts,

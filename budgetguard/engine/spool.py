@@ -25,12 +25,7 @@ from budgetguard.core.holds import Hold, Settlement
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.stores.base import public_url
-from budgetguard.stores.wire.requests import (
-    hold_from_json,
-    hold_to_json,
-    settlement_from_json,
-    settlement_to_json,
-)
+from budgetguard.stores.wire import to_json
 
 _ABOUT: Final = "store.json"
 _UNKNOWN: Final = ".unknown.json"
@@ -91,9 +86,7 @@ class Spool:
         about = self.folder / _ABOUT
         if not about.exists():
             _write(about, {"store": self.url, "project": self.project})
-        _write(
-            self._path(hold.id), {"hold": hold_to_json(hold), "settlement": settlement_to_json(settlement)}
-        )
+        _write(self._path(hold.id), {"hold": hold, "settlement": settlement})
         _sync(self.folder)
 
     def remove(self, hold_id: str) -> None:
@@ -126,12 +119,15 @@ class Spool:
 
         A file that makes no sense is set aside, one that cannot be read is left, and either is told of.
         """
-        for path in _files(self.folder):
+        files = _files(self.folder)
+        if files:
+            # Reading takes pydantic, which a program whose spool is empty need not load.
+            from budgetguard.stores.wire_types import read_hold, read_settlement
+        for path in files:
             hold_id, _, rest = path.name.partition(".")
             try:
                 found = json.loads(_text(path))
-                hold = hold_from_json(found["hold"])
-                settlement = settlement_from_json(found["settlement"])
+                hold, settlement = read_hold(found["hold"]), read_settlement(found["settlement"])
                 if hold.id != hold_id:
                     raise ValueError(f"it settles hold {hold.id!r}")
             except FileNotFoundError:  # another process has delivered it meanwhile
@@ -192,7 +188,7 @@ def _write(path: Path, value: object) -> None:
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(value, file)
+            file.write(to_json(value))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -1,4 +1,4 @@
-"""What came of a run: for people in one line, for programs as JSON, and for the shell as a status."""
+"""The outcome of a run: one line for people, JSON for programs, an exit status for the shell."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.report import Report
+from budgetguard.core.wording import count, printable
 from budgetguard.engine.runlog import Refusal
 
 REFUSED: Final = 3
@@ -17,18 +18,18 @@ REFUSED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What a run has spent, and what it was refused.
+    """What a run has spent, and what was refused.
 
     Attributes:
         run: its id.
         project: whose accounts.
         user: who pays where the program does not say, or None.
-        limit: of the run, Nanos; None where only the user's or project's budget counts.
+        limit: the run's own, Nanos; None where only the user's or project's budget counts.
         held: Nanos set aside for calls that have not ended.
-        left: Nanos that the run may still spend; without a limit of its own, its user or project.
-        report: its calls by model, what cost most first.
+        left: Nanos that the run may still spend; if it has no limit of its own, its user or project.
+        report: its calls by model, the most expensive first.
         refusals: its refused calls.
-        unguarded: SDKs that it has imported and that are not guarded: what they spend is in none of this.
+        unguarded: SDKs that it has imported and that are not guarded; what they spend is not counted.
     """
 
     run: str
@@ -66,8 +67,8 @@ class RunOutcome:
         ]
         seen = not self.unguarded or self.report.total.calls or self.report.total.open or self.refusals
         parts = [
-            f"{format_usd(self.spent)} spent on {_count(self.calls)}"
-            + (f" ({', '.join(_printable(one) for one in models)})" if models else "")
+            f"{format_usd(self.spent)} spent on {count(self.calls, 'call')}"
+            + (f" ({', '.join(printable(one) for one in models)})" if models else "")
             if seen
             else "no guarded call was made"
         ]
@@ -78,15 +79,15 @@ class RunOutcome:
             else:
                 parts.append(f"{self._payer} has {left} left")
         if self.report.total.open:
-            open_ones = _count(self.report.total.open)
+            open_ones = count(self.report.total.open, "call")
             parts.append(f"{format_usd(self.held)} held for {open_ones} without an end")
         if self.refusals:
             by = Counter(_refuser(one.account) for one in self.refusals)
             names = ", ".join(name if len(by) == 1 else f"{name} {times}" for name, times in by.most_common())
-            parts.append(f"{_count(self.refused)} refused by {_printable(names)}")
+            parts.append(f"{count(self.refused, 'call')} refused by {printable(names)}")
         if self.unguarded:
             were = "was imported and is" if len(self.unguarded) == 1 else "were imported and are"
-            names = _printable(" and ".join(self.unguarded))
+            names = printable(" and ".join(self.unguarded))
             parts.append(f"{names} {were} not guarded: what is spent there is not counted")
         return f"budgetguard: {', '.join(parts)}"
 
@@ -115,7 +116,7 @@ class RunOutcome:
 
     @property
     def _payer(self) -> str:
-        return f"user {_printable(repr(self.user))}" if self.user is not None else f"project {self.project!r}"
+        return f"user {printable(repr(self.user))}" if self.user is not None else f"project {self.project!r}"
 
 
 def _refuser(account: str) -> str:
@@ -127,11 +128,3 @@ def _refuser(account: str) -> str:
         PROJECT: f"project {ident!r}",
     }
     return names.get(kind, account)
-
-
-def _count(number: int) -> str:
-    return f"{number:,} call{'' if number == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    return "".join(ch if ch.isprintable() else f"\\u{ord(ch):04x}" for ch in text)

@@ -1,8 +1,7 @@
-"""Run a command as a shell's `exec` would, as far as the command can tell, and say how it ended.
+"""Run a command as a shell's `exec` would, as far as the command can see, and return its status.
 
-It inherits standard streams, other open files, process group and terminal. So what a terminal sends to
-its group (Ctrl-C) reaches it without us, and so does a `kill` of the whole group; what is sent to us
-alone is sent on.
+It inherits standard streams, other open files, process group and terminal. So signals from the terminal
+(Ctrl-C) and those to the whole group reach it directly; a signal to this process alone is passed on.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if sys.platform != "win32":
         signal.SIGUSR1,
         signal.SIGUSR2,
     )
-    # What a terminal sends to everybody in the foreground, us and the child.
+    # What a terminal sends to all foreground processes, this one and the child.
     _FROM_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
     def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""A run: the budget that a program and all the processes it starts share, and how they come to know of it."""
+"""A run: the budget that a program and all processes that it starts share, and how they join it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"
 _STARTER: Final = "budgetguard_run.pth"
 _NEEDED: Final = ("budgetguard", "wrapt", "contextvars_extras", "tiktoken", "diskcache", "genai_prices")
-# A record's time is its own process's reading of the clock, which may have been set back meanwhile.
+# Records have the time of their own process, whose clock may have been set back since.
 _MARGIN: Final[Milliseconds] = 60_000
 
 
 class SharedRun:
-    """Make a run's account, and the variables by which processes join it.
+    """A run: its account, and the variables with which processes join it.
 
     Args:
-        guard: on whose store and project, and for whose user.
-        limit: Nanos that all of them may spend together; None leaves it at the budgets of user and project.
+        guard: its store, project and user.
+        limit: Nanos that all processes may spend together; None leaves it at the budgets of user and project.
 
     Raises:
         ConfigurationError: a bad limit, or nothing at all limits the run.
@@ -57,7 +57,7 @@ class SharedRun:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The ids of this run and of those that it is part of."""
+        """The ids of this run and of the runs around it."""
         return (*self._guard.settings.runs, self.id)
 
     def variables(self) -> dict[str, str]:
@@ -74,7 +74,7 @@ class SharedRun:
             runlog.VARIABLE: os.pathsep.join([*logs, str(self._log)]),
             "PYTHONPATH": _with_ours(os.environ.get("PYTHONPATH", "")),
         }
-        # Not the project by default: a program may then choose its own, and is told to name it here.
+        # Not the default project: a program may choose its own, and is then told to name it here.
         if settings.project is not None:
             found["BUDGETGUARD_PROJECT"] = settings.project
         if settings.user is not None:
@@ -84,7 +84,7 @@ class SharedRun:
         return found
 
     def outcome(self, unguarded: Iterable[str] = ()) -> RunOutcome:
-        """Return what has come of the run so far.
+        """Return the run's outcome so far.
 
         Args:
             unguarded: SDKs that this process has imported and that are not guarded.
@@ -109,14 +109,14 @@ class SharedRun:
         )
 
     def close(self) -> None:
-        """Remove what the run kept beside the store. Its account stays, and binds processes that live on."""
+        """Remove the run's files. Its account stays, and limits processes that live on."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def joins_unasked(command: str) -> bool:
-    """Whether a command is a Python that joins runs also if it ignores its `PYTHON*` variables.
+    """Return whether a command is a Python that joins runs even if it ignores its `PYTHON*` variables.
 
-    That is the one that runs this, if a wheel of budgetguard was installed for it.
+    That is the Python that runs this, if a wheel of budgetguard was installed for it.
     """
     found = shutil.which(command)
     if found is None or not (Path(sysconfig.get_path("purelib")) / _STARTER).is_file():
@@ -134,8 +134,8 @@ def _check_limited(guard: Guard, *, limited: bool) -> None:
     project = guard.store.read(account_name(PROJECT, guard.project))
     if project is None or project.limit_nanos is None:
         raise ConfigurationError(
-            "nothing limits this run: give it a budget with --max-budget 5 (BUDGETGUARD_MAX_BUDGET), or say "
-            "whose it is with --user 1234 (BUDGETGUARD_USER)"
+            "nothing limits this run: give it a budget with --max-budget 5 (BUDGETGUARD_MAX_BUDGET), or a "
+            "user who pays with --user 1234 (BUDGETGUARD_USER)"
         )
 
 
@@ -148,7 +148,7 @@ def _left(guard: Guard, run: str | None) -> int | None:
 
 
 def _lasting(url: str) -> str:
-    """Return a store's URL as it can be opened from any folder, and by programs with another home."""
+    """Return a store's URL as programs in any folder, and with another home, can open it."""
     if not url.startswith("disk://"):
         return url
     _, mark, options = url.partition("?")
@@ -161,6 +161,6 @@ def _with_ours(path: str) -> str:
 
 
 def _homes() -> list[str]:
-    """Return the folders from which this Python imports budgetguard and what it needs."""
+    """Return the folders from which this Python imports budgetguard and its dependencies."""
     origins = [spec.origin for name in _NEEDED if (spec := find_spec(name)) is not None and spec.origin]
     return list(dict.fromkeys(str(Path(origin).parent.parent) for origin in origins))

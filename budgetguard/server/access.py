@@ -1,4 +1,10 @@
-"""Who may: the key of a request, its role and project, and how often it may ask."""
+"""Who may do what: a request's key, its role and project, how often it may ask, which budgets it may change.
+
+A key that spends takes nothing away that is booked. What an account has spent goes with the end of its
+window, so only an administrator's key may move, shorten or lengthen a window. A budget without a window may
+be given one while nothing is booked on it and nothing held: one that begins now and takes at least a day, the
+shortest that LiteLLM's clients know.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,8 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.requests import Request
 
+from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.windows import Milliseconds, window_at
 from budgetguard.server.keys import EVERYBODY, OWN_PROJECTS, Key, Keyring, Role
 from budgetguard.server.problems import Forbidden, TooManyRequests, Unauthorized
 
@@ -20,14 +28,15 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _PATIENCE_S: Final = 1.0
 _OWN_PAGES: Final = frozenset({"same-origin", "none"})
 _STRANGERS: Final = 10
+_SHORTEST: Final[Milliseconds] = 86_400_000
 
 
 class Access:
-    """Let requests in.
+    """Authentication and rate limits of requests.
 
     Args:
-        keyring: which keys there are.
-        private: only this machine can reach the service, so that it may go without a key.
+        keyring: the keys.
+        private: only this machine can reach the service, so that it may run without a key.
         rate: how often one key may ask this process; None for no limit.
     """
 
@@ -39,7 +48,7 @@ class Access:
         self._refreshing = anyio.Lock()
 
     async def key_of(self, request: Request) -> Key:
-        """Return the key with which a request is made.
+        """Return the key of a request.
 
         Raises:
             Unauthorized: none, or one that is unknown or revoked.
@@ -66,7 +75,7 @@ class Access:
     async def _refresh(self) -> None:
         if self._keyring.is_fresh:
             return
-        # A reading that takes long is waited for only where the last one may not be used any more.
+        # A slow reading is waited for only where the last one may not be used any more.
         with anyio.move_on_after(_PATIENCE_S if self._keyring.is_usable else math.inf):
             async with self._refreshing:
                 with anyio.CancelScope(shield=True):
@@ -78,7 +87,7 @@ class Access:
 
 
 def _network(request: Request) -> str:
-    """Return where a request comes from, in a bounded text: who has one IPv6 address has 2^64."""
+    """Return where a request comes from: of IPv6 the /64, as one client may have all addresses of that."""
     try:
         address = ip_address(request.client.host if request.client else "")
     except ValueError:
@@ -106,10 +115,27 @@ def check_key_project(key: Key, project: str) -> None:
         raise Forbidden("this key is not for that project")
 
 
+def keeps_booked(present: Balance, budget: Budget, now: Milliseconds) -> bool:
+    """Return whether a budget leaves a window as it is, or gives a first one where nothing is booked."""
+    if present.duration is None and budget.duration is None and budget.starts_at is None:
+        return True
+    if (present.duration, present.timezone) != (budget.duration, budget.timezone):
+        if present.duration is not None or budget.starts_at is not None:
+            return False
+        if present.spent_nanos or present.open_holds:
+            return False
+        end = window_at(budget.duration, now, budget.timezone, now).end
+        return end is None or end - now >= _SHORTEST
+    if budget.starts_at is None:
+        return True
+    window = window_at(budget.duration, budget.starts_at, budget.timezone, now)
+    return (window.start, window.end) == (present.starts_ms, present.resets_ms)
+
+
 def _check_local(request: Request) -> None:
-    # Without keys, a page of some site in a browser of this machine is all that has to be kept out: it may
-    # send the site's name as Host (its name leading here by now), or its own as Origin. What it asks by <img>
-    # has neither; browsers then say whose page asks, and "same-site" is another port of this machine.
+    # Without keys, what must be kept out are web pages in a browser of this machine. They may send their
+    # site's name as Host (once its DNS leads here), or as Origin. Requests of an <img> have neither; browsers
+    # then send Sec-Fetch-Site, where "same-site" is another port of this machine.
     if request.headers.get("sec-fetch-site", "none") not in _OWN_PAGES:
         raise Forbidden("without keys, this service answers no pages of other sites")
     names = [request.headers.get("host", "")]

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: routes in, JSON out, every error a JSON object of its own."""
+"""The service as an ASGI application: routes, JSON answers, and every error as a JSON object."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -28,7 +29,7 @@ from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role
 from budgetguard.server.bodies import LARGE, announced, read_json
 from budgetguard.server.events import Events, watched
-from budgetguard.server.gates import Circuits, Gate, in_thread
+from budgetguard.server.gates import Circuits, TurnGate, in_thread
 from budgetguard.server.keys import KEYS_PROJECT, Key, Keyring
 from budgetguard.server.metrics import CONTENT_TYPE, Metrics
 from budgetguard.server.openapi import document
@@ -42,11 +43,11 @@ from budgetguard.server.problems import (
 )
 from budgetguard.server.projects import Projects
 from budgetguard.server.quotas import Quotas
-from budgetguard.server.routes import Call, Route
+from budgetguard.server.routes import ApiRoute, Call
 from budgetguard.server.schedule import Delivery, Lease, Schedule
-from budgetguard.stores.wire.answers import expiries_to_json
+from budgetguard.stores.wire import plain
 
-ROUTES: Final[tuple[Route, ...]] = (*litellm.ROUTES, *v1.ROUTES)
+ROUTES: Final[tuple[ApiRoute, ...]] = (*litellm.ROUTES, *v1.ROUTES)
 """Every route that touches budgets. The other four are /healthz, /readyz, /metrics and /v1/openapi.json."""
 
 _log = logging.getLogger("budgetguard.server")
@@ -56,14 +57,17 @@ _LOG_EVERY_S: Final = 1.0
 _LONGEST_MESSAGE: Final = 2_000
 _MOST_PARAMETERS: Final = 20
 T = TypeVar("T")
+_encode: Final = json.JSONEncoder(
+    default=plain, check_circular=False, allow_nan=False, separators=(",", ":")
+).encode
 
 
 def create_app(options: Options, clock: Clock = system_clock) -> ASGIApp:
     """Return the application.
 
     Args:
-        options: what it is started with.
-        clock: what tells embedded stores the time.
+        options: the service's settings.
+        clock: the time, for embedded stores.
 
     Raises:
         ConfigurationError: a bad option.
@@ -73,12 +77,12 @@ def create_app(options: Options, clock: Clock = system_clock) -> ASGIApp:
 
 
 def app_from_environment() -> ASGIApp:
-    """Return the application that `BUDGETGUARD_*` variables describe: what each worker runs."""
+    """Return the application that the `BUDGETGUARD_*` variables describe; each worker calls this."""
     return create_app(Options.from_environment())
 
 
 class Service:
-    """Hold what the requests of one process share."""
+    """The service in one process: what its requests share."""
 
     def __init__(self, options: Options, clock: Clock = system_clock) -> None:
         quotas = Quotas(options.accounts, options.holds)
@@ -86,9 +90,9 @@ class Service:
         self._keyring = Keyring(self._projects.keys, options.given, options.fresh)
         self._access = Access(self._keyring, private=options.is_private, rate=options.limit)
         self._metrics = Metrics()
-        self._quick = Gate(total=64, each=8, waiting=512, longest=30)
-        self._heavy = Gate(total=4, each=2, waiting=32, longest=60)
-        self._bodies = Gate(total=8, each=2, waiting=8, longest=30)
+        self._quick = TurnGate(total=64, each=8, waiting=512, longest=30)
+        self._heavy = TurnGate(total=4, each=2, waiting=32, longest=60)
+        self._bodies = TurnGate(total=8, each=2, waiting=8, longest=30)
         self._circuits = Circuits()
         self._fresh = options.fresh
         self._ready_at = float("-inf")
@@ -108,7 +112,7 @@ class Service:
             lifespan=self._lifespan,
             exception_handlers={404: _not_found, Exception: _failed},
         )
-        starlette.router.redirect_slashes = False  # it would lead to whatever the request's Host says
+        starlette.router.redirect_slashes = False  # a redirect would lead to wherever the Host header says
         self.app: ASGIApp = _RawPaths(starlette)
 
     @asynccontextmanager
@@ -123,13 +127,13 @@ class Service:
                     await anyio.to_thread.run_sync(self._schedule.stop)
                 await anyio.to_thread.run_sync(self._projects.close)
 
-    async def _asked(self, gate: Gate, project: str, request: Request, work: Callable[[], T]) -> T:
-        """Do something with a project's store in a thread, when it is this request's turn."""
+    async def _asked(self, gate: TurnGate, project: str, request: Request, work: Callable[[], T]) -> T:
+        """Run work on a project's store in a thread, when it is this request's turn."""
         self._circuits.check(project)
         async with gate.enter(project, lambda: _left(request)):
             return await in_thread(lambda: self._circuits.run(project, work))
 
-    def _endpoint(self, route: Route) -> Callable[[Request], Any]:
+    def _endpoint(self, route: ApiRoute) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             key = await self._access.key_of(request)
             check_role(key, route.role)
@@ -151,28 +155,28 @@ class Service:
         return endpoint
 
     async def _body(
-        self, route: Route, key: Key, request: Request, until_answered: AsyncExitStack
+        self, route: ApiRoute, key: Key, request: Request, until_answered: AsyncExitStack
     ) -> tuple[Any, int]:
-        """Return a request's body and how long it was; of large ones, one key may send a few at once."""
+        """Return a request's body and its length in bytes; one key may send few large bodies at once."""
         if route.body is None:
             return None, 0
         if route.most > LARGE and announced(request) > LARGE:
             await until_answered.enter_async_context(self._bodies.enter(key.id, anyio.sleep_forever))
         return await read_json(request, route.most)
 
-    def _answer(self, route: Route, call: Call) -> tuple[Mapping[str, Any], bytes]:
-        """Return what a call is answered with, and its JSON: many rows take long to write, too."""
+    def _answer(self, route: ApiRoute, call: Call) -> tuple[Mapping[str, Any], bytes]:
+        """Return a call's answer, and its JSON: many rows take long to write, too."""
         with self._projects.listening() as told:
-            answer = route.answer(call)
+            answer = plain(route.answer(replace(call, body=route.read_body(call.body))))
         if told and route.project:
-            answer = {**answer, "told": expiries_to_json(told)}
+            answer["told"] = told
         return answer, to_json(answer)
 
     async def _healthz(self, request: Request) -> Response:
         return json_response({"status": "ok"})
 
     async def _readyz(self, request: Request) -> Response:
-        # Anybody may ask: as often as keys are read, and no more, somebody has the store asked.
+        # Anybody may ask, so the store is asked no more often than the keys are read.
         if time.monotonic() - self._ready_at >= self._fresh:
             await self._asked(self._quick, KEYS_PROJECT, request, lambda: self._projects.keys.read(_READY))
             self._ready_at = time.monotonic()
@@ -188,12 +192,12 @@ class Service:
 
 
 class _Endpoint:
-    """Answer one path: choose by method, count, and turn errors into answers."""
+    """The endpoint of one path: it chooses by method, measures, and turns errors into answers."""
 
     def __init__(self, metrics: Metrics, path: str, methods: Mapping[str, Callable[[Request], Any]]) -> None:
         self._metrics = metrics
         self._path = path
-        self._said = float("-inf")
+        self._logged = float("-inf")
         self._methods = {**methods, **({"HEAD": methods["GET"]} if "GET" in methods else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -204,11 +208,11 @@ class _Endpoint:
         self._metrics.observe(self._path, method, response.status_code, time.perf_counter() - started)
         await response(scope, receive, send)
 
-    def _say(self, failure: str) -> None:
-        # While a store is away each request meets the same failure, and anybody may send requests.
+    def _log_failure(self, failure: str) -> None:
+        # While a store is down each request fails alike, and anybody may send requests.
         now = time.monotonic()
-        if now - self._said >= _LOG_EVERY_S:
-            self._said = now
+        if now - self._logged >= _LOG_EVERY_S:
+            self._logged = now
             _log.error("the store failed: %s", failure)
 
     async def _respond(self, request: Request) -> Response:
@@ -221,19 +225,19 @@ class _Endpoint:
             assert isinstance(response, Response)
             return response
         except StoreError as error:
-            self._say(str(error))
+            self._log_failure(str(error))
             return error_response(
                 StoreUnavailable("the store cannot be read or written now: send the same request again")
             )
         except BudgetGuardError as error:
             return error_response(error)
-        except Exception:  # noqa: BLE001  # whatever it is, strangers are told nothing of it
+        except Exception:  # noqa: BLE001  # whatever it is, clients are told nothing of it
             _log.exception("%s %s failed", request.method, self._path)
             return error_response(InternalError("the service failed; its log says more"))
 
 
 class _RawPaths:
-    """Route by the path as it was sent, so that an encoded slash does not end a project's name."""
+    """Middleware: route by the path as it was sent, so that a project's name may have an encoded slash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -253,7 +257,7 @@ def json_response(
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Write JSON in ASCII: names may hold what UTF-8 cannot."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    return _encode(value).encode()
 
 
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
@@ -286,13 +290,13 @@ async def _failed(request: Request, _error: Exception) -> Response:
 
 
 async def _left(request: Request) -> None:
-    """Return when who asked has left; for requests whose body is read, or that have none."""
+    """Return when the client has disconnected; for requests whose body is read, or that have none."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _named(body: Any) -> str:
-    """Return which project a body of LiteLLM's names, for a key that may name any."""
+    """Return the project that a body of LiteLLM's names, for a key of all projects."""
     name = body.get("project_name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else ""
 

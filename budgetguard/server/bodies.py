@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from budgetguard.server.problems import BadRequest, ContentTooLarge, UnsupportedMediaType
 
 LARGE: Final = 2**20
-"""Bytes from which on a body is a large one, whatever it asks."""
+"""Bytes above which a body counts as large."""
 
 MOST_VALUES: Final = 2**20
-"""Values that a body may hold: commas and opening brackets are counted, be they in texts."""
+"""The most values of a body, counted by its commas and opening brackets, also those within texts."""
 
 _SHORT: Final = 2**16
 _LONGEST_S: Final = 60
@@ -25,16 +25,16 @@ _LONGEST_S: Final = 60
 async def read_json(request: Request, most: int) -> tuple[Any, int]:
     """Return the JSON value that a request's body is, and the body's length in bytes.
 
-    A body without a content type is read as JSON; browsers send other sites' forms always with one.
+    A body without a content type is read as JSON; browsers send the forms of other sites always with one.
 
     Args:
-        request: whose body.
-        most: bytes that are read.
+        request: the request.
+        most: the most bytes that are read.
 
     Raises:
         UnsupportedMediaType: another content type than JSON.
-        ContentTooLarge: more than `most` bytes, or `MOST_VALUES` values.
-        BadRequest: no JSON, or it does not come in time.
+        ContentTooLarge: more than `most` bytes, or more than `MOST_VALUES` values.
+        BadRequest: not JSON, or it does not come in time.
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -42,25 +42,25 @@ async def read_json(request: Request, most: int) -> tuple[Any, int]:
     if "content-encoding" in request.headers:
         raise UnsupportedMediaType("the body must not be compressed: send it without Content-Encoding")
     raw = await _read(request, most)
-    # To parse much takes long, and what waits for it is everybody, where it is not done in a thread.
+    # To parse a large body on the event loop would hold up everybody.
     parsed = parse(raw) if len(raw) <= _SHORT else await run_sync(parse, raw)
     return parsed, len(raw)
 
 
 def announced(request: Request) -> int:
-    """Return how long a request says that its body is; the longest there is, if it says nothing."""
+    """Return the length of a body as its request announces it; the largest number if it does not."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() and len(length) < 20 else sys.maxsize
 
 
 def parse(raw: bytes) -> Any:
-    """Return the JSON value that bytes are.
+    """Return the JSON value of a body.
 
     Raises:
-        BadRequest: they are none, are nested too deeply, or hold NaN or an infinity.
-        ContentTooLarge: they are more than `MOST_VALUES` values.
+        BadRequest: not JSON, nested too deeply, or NaN or an infinity.
+        ContentTooLarge: more than `MOST_VALUES` values.
     """
-    # Counted before they are made: a value may take thirty times as much memory as it takes bytes here.
+    # Counted before they are parsed: a value may take thirty times as much memory as bytes.
     if len(raw) > MOST_VALUES and sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise ContentTooLarge(f"the body must hold at most {MOST_VALUES} values")
     try:
@@ -73,7 +73,7 @@ def parse(raw: bytes) -> Any:
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
     except ValueError as error:
-        raise BadRequest(f"the body is not JSON that is read here: {error}") from None
+        raise BadRequest(f"the body is JSON that cannot be read: {error}") from None
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -95,4 +95,4 @@ async def _read(request: Request, most: int) -> bytes:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")

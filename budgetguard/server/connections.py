@@ -1,10 +1,10 @@
-"""Connections of strangers: how many there may be, and how long one may say nothing.
+"""Connections: how many one process keeps, and how long one may stay silent.
 
-A connection costs a file descriptor before it has said who it is. So there are fewer of them than
-descriptors, a request's head must come within some seconds and an answer be taken within a minute, and where
-all places are taken a newcomer gets that of the connection that has been silent for longest, at the address
-with the most of those. What the service is at work on stays; what waits for its caller, that it sends the
-rest of its body or takes its answer, is let go of last.
+A connection costs a file descriptor before it has sent a key. So there are fewer of them than descriptors; a
+request's head must come within seconds, and an answer must be taken within a minute. Where all places are
+taken, a new connection replaces the one that has been silent for longest, at the address with the most silent
+ones. A connection whose request the service is working on stays; one that waits for its client, to send the
+rest of its body or to take its answer, is dropped last.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 MOST: Final = "BUDGETGUARD_SERVE_CONNECTIONS"
-"""The variable that says how many connections one process keeps."""
+"""The variable with the number of connections that one process keeps."""
 
 BACKLOG: Final = 128
-"""Connections that are taken at once, before one can be let go of for another."""
+"""Connections that the kernel accepts ahead, before one can be dropped for another."""
 
 State: TypeAlias = Literal["mute", "idle", "slow", "busy"]
-"""Has asked nothing yet; is between two requests; is waited for in the middle of one; is worked for."""
+"""No request yet; between two requests; waiting for the client within one; being answered."""
 
-_LET_GO: Final[tuple[State, ...]] = ("mute", "idle", "slow")
+_DROPPABLE: Final[tuple[State, ...]] = ("mute", "idle", "slow")
 _HEAD_S: Final = 10.0
 _TAKING_S: Final = 60.0
 _UNLIMITED: Final = 10_000
@@ -37,7 +37,7 @@ _log = logging.getLogger("budgetguard.server")
 
 
 class _Seldom(logging.Filter):
-    """Let each text through once a minute: anybody may send what uvicorn warns of."""
+    """A filter that passes each warning once a minute: strangers may cause as many as they like."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,45 +57,45 @@ logging.getLogger("uvicorn.error").addFilter(_Seldom())
 
 
 class Droppable(Protocol):
-    """A connection."""
+    """A connection that can be ended."""
 
     def drop(self) -> None:
-        """End it at once."""
+        """End the connection at once."""
 
 
 class Connections:
-    """Know all connections, and which of them can be let go of.
+    """All connections of the process, and which of them can be dropped for another.
 
     Args:
-        most: how many there may be.
+        most: how many are kept.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._count = 0
-        # Of each state that can be let go of, by address, the oldest first.
-        self._silent: dict[State, dict[str, OrderedDict[Droppable, None]]] = {one: {} for one in _LET_GO}
+        # The connections of each state that can be dropped, by address, the oldest first.
+        self._silent: dict[State, dict[str, OrderedDict[Droppable, None]]] = {one: {} for one in _DROPPABLE}
         self._logged = float("-inf")
 
     def add(self, one: Droppable, address: str) -> bool:
-        """Take a new connection, at the cost of another if need be; return whether there is a place."""
+        """Add a new connection, dropping another if need be; return whether there is a place for it."""
         if self._count >= self._most:
             self._say()
-            if not any(self._drop(self._silent[state]) for state in _LET_GO):
+            if not any(self._drop(self._silent[state]) for state in _DROPPABLE):
                 return False
         self._count += 1
         self.note(one, address, "mute")
         return True
 
     def note(self, one: Droppable, address: str, state: State) -> None:
-        """Note what a connection does from now on."""
+        """Set the state of a connection."""
         for among in self._silent.values():
             _take(among, one, address)
         if state != "busy":
             self._silent[state].setdefault(address, OrderedDict())[one] = None
 
     def remove(self, one: Droppable, address: str) -> None:
-        """Forget a connection that was taken and has ended."""
+        """Remove a connection that was added and has ended."""
         self.note(one, address, "busy")
         self._count -= 1
 
@@ -111,7 +111,7 @@ class Connections:
         if now - self._logged >= _LOG_EVERY_S:
             self._logged = now
             _log.warning(
-                "there are %d connections, which is as many as are kept: silent ones are closed for others",
+                "all %d connections are in use: silent ones are closed for new ones",
                 self._most,
             )
 
@@ -126,7 +126,7 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
     _is_taking = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Take the connection if there is a place."""
+        """Keep the connection if there is a place."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -137,24 +137,24 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give its place back."""
+        """Free the connection's place."""
         self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read, and see to it that a request's head which has begun ends soon."""
+        """Read, and limit the time for the rest of a request's head."""
         super().data_received(data)
         self._look()
         if self._state in ("mute", "idle") and self._timer is None:
             self._timer = self.loop.call_later(_HEAD_S, self.drop)
 
     def on_response_complete(self) -> None:
-        """Note that the connection is idle, unless another request waits on it."""
+        """Mark the connection as idle, unless another request waits on it."""
         super().on_response_complete()
         self._look()
 
     def pause_writing(self) -> None:
-        """Wait for who asked to take what it was answered, some time."""
+        """Wait for the client to take its answer, for a limited time."""
         super().pause_writing()
         self._is_taking = False
         self._look()
@@ -162,14 +162,14 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
         self._timer = self.loop.call_later(_TAKING_S, self.drop)
 
     def resume_writing(self) -> None:
-        """Go on, as it was taken."""
+        """Go on: the client has taken its answer."""
         super().resume_writing()
         self._is_taking = True
         self._stop_timer()
         self._look()
 
     def drop(self) -> None:
-        """End the connection at once, whatever it has sent of a request."""
+        """End the connection at once, whatever part of a request it has sent."""
         self._leave()
         self.transport.abort()
 

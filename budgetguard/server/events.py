@@ -1,9 +1,9 @@
-"""Events for webhooks, and the outbox in which they wait: in the service's store, until they are taken.
+"""Events for webhooks, and the outbox in which they wait for delivery: in the service's store.
 
 The outbox is one account of a project of the service's own. Each event is a hold of nothing on it, whose tag
-is the event's JSON: reserved when it happens, voided when the receiver has taken it, and expired if nobody
-does for `KEPT`. So every store keeps it, it outlives any server, every server sees it, and an event that is
-put twice under one id is there once.
+is the event's JSON: reserved when it happens, voided when the receiver has taken it, expired if none does
+within `KEPT`. So every store keeps events, they outlive any server, every server sees them, and an event that
+is written twice under one id is there once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from budgetguard.core.holds import (
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
-from budgetguard.stores.wire.answers import balance_to_json, expiries_to_json
+from budgetguard.stores.wire import to_json
 
 KEPT: Final[Milliseconds] = 3 * 86_400_000
-"""How long an event waits for a receiver that does not take it."""
+"""Milliseconds for which an undelivered event is kept."""
 
 REMEMBERED: Final = "400d"
-"""How long it is known which events there were: longer than any window but the longest of years."""
+"""How long delivered events are remembered: longer than any window but those of years."""
 
 CROSSED: Final = "threshold.crossed"
 EXPIRED: Final = "hold.expired"
@@ -50,90 +50,90 @@ _log = logging.getLogger("budgetguard.server")
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """Hold one event that is to be delivered: its id, and its JSON."""
+class WaitingEvent:
+    """One event that is to be delivered: its id, and its JSON."""
 
     id: str
     body: bytes
 
 
 class Events:
-    """Note what happens, and keep it until it is delivered.
+    """The outbox: events are recorded as they happen and kept until they are delivered.
 
     Args:
         store: opened for `EVENTS_PROJECT`, with the retention `REMEMBERED`.
-        thresholds: percentages of a limit that are told of when a window first reaches them.
-        clock: what tells the time.
+        thresholds: percentages of a limit that make an event when a window first reaches them.
+        clock: the time.
     """
 
     def __init__(self, store: Store, thresholds: tuple[int, ...], clock: Clock) -> None:
         self.thresholds = thresholds
         self.clock = clock
-        self.noted: Callable[[], object] = lambda: None
-        """Called when an event waits."""
+        self.on_recorded: Callable[[], object] = lambda: None
+        """Called when an event has been recorded."""
         self._store = store
         self._unsaved: deque[Hold] = deque()
         self._saving = threading.Lock()
-        store.on_expiry(_give_up)
+        store.on_expiry(_dropped)
 
     def crossed(self, project: str, account: str, threshold: int, balance: Balance) -> None:
-        """Note that an account's window has reached a threshold; a settlement tells that once."""
+        """Record that an account's window has reached a threshold, which one settlement reports."""
         now = self.clock()
-        about = {"account": account, "threshold": threshold, "balance": balance_to_json(balance)}
-        self._note(new_hold_id(now), CROSSED, project, now, about)
+        about = {"account": account, "threshold": threshold, "balance": balance}
+        self._record(new_hold_id(now), CROSSED, project, now, about)
 
     def expired(self, project: str, expiry: Expiry) -> None:
-        """Note that a hold has expired, which the verb that found it tells once."""
+        """Record that a hold has expired, which the verb that found it reports once."""
         now = self.clock()
-        self._note(new_hold_id(now), EXPIRED, project, now, {"hold": expiries_to_json((expiry,))[0]})
+        self._record(new_hold_id(now), EXPIRED, project, now, {"hold": expiry})
 
     def started(self, project: str, balance: Balance) -> None:
-        """Note that an account's window began; once, however often it is noted."""
+        """Record that an account's window began; once, however often this is called."""
         state = json.dumps([project, balance.account, balance.starts_ms])
         ident = derived_id(balance.starts_ms, state)
-        about = {"account": balance.account, "balance": balance_to_json(balance)}
-        self._note(ident, STARTED, project, balance.starts_ms, about)
+        about = {"account": balance.account, "balance": balance}
+        self._record(ident, STARTED, project, balance.starts_ms, about)
 
     def save(self) -> None:
-        """Put what the store did not take into it, if it takes it now.
+        """Write the events that the store did not take before.
 
         Raises:
-            StoreError: it does not.
+            StoreError: it does not take them now either.
         """
         with self._saving:
             while self._unsaved:
                 self._store.reserve(self._unsaved[0])
                 self._unsaved.popleft()
 
-    def waiting(self) -> Iterator[Waiting]:
-        """Yield what is to be delivered, oldest first.
+    def waiting(self) -> Iterator[WaitingEvent]:
+        """Yield the undelivered events, oldest first.
 
         Raises:
             StoreError: the store failed.
         """
         for one in sorted(self._store.holds(_OUTBOX), key=lambda one: one.id):
-            yield Waiting(one.id, one.tags[0].encode("ascii"))
+            yield WaitingEvent(one.id, one.tags[0].encode("ascii"))
 
     def delivered(self, ident: str) -> None:
-        """Forget an event that was taken.
+        """Remove a delivered event.
 
         Raises:
             StoreError: the store failed; the event may be delivered again.
         """
         self._store.settle(_hold(ident, self.clock(), ""), VOID)
 
-    def _note(self, ident: str, kind: str, project: str, at: Milliseconds, about: dict[str, Any]) -> None:
+    def _record(self, ident: str, kind: str, project: str, at: Milliseconds, about: dict[str, Any]) -> None:
         body = {"type": kind, "timestamp": to_datetime(at).isoformat(), "data": {"project": project, **about}}
-        self._unsaved.append(_hold(ident, self.clock(), json.dumps(body, separators=(",", ":"))))
+        self._unsaved.append(_hold(ident, self.clock(), to_json(body)))
         try:
             self.save()
         except StoreError as error:
             _log.error("an event waits in memory until the store takes it: %s", error)
-        self.noted()
+        self.on_recorded()
 
 
 class _Watched:
-    """A project's store, whose crossings and expiries are noted whoever asked for them."""
+    """A project's store that records crossings and expiries as events, whoever caused them."""
 
     def __init__(self, store: Store, events: Events) -> None:
         self._store = store
@@ -165,7 +165,7 @@ class _Watched:
 
 
 def watched(store: Store, events: Events) -> Store:
-    """Return a store that does the same, and notes what happens."""
+    """Return a store that does the same and records what happens."""
     store.on_expiry(lambda expiry: events.expired(store.project, expiry))
     return cast(Store, _Watched(store, events))
 
@@ -176,6 +176,6 @@ def _hold(ident: str, now: Milliseconds, text: str) -> Hold:
     return new_hold(now, (charge,), ttl=KEPT, endpoint="webhook", tags=tags, ident=ident)
 
 
-def _give_up(expiry: Expiry) -> None:
+def _dropped(expiry: Expiry) -> None:
     days = KEPT // 86_400_000
     _log.error("the webhook has not taken event %s in %d days: it is dropped", expiry.hold_id, days)

@@ -1,8 +1,8 @@
-"""How much of the service one project may have at once, so that none can have all of it.
+"""Turns: how many requests of one project are under way at once, so that no project occupies the service.
 
-Requests of a kind enter by a gate: as many of one project's are under way as it lets in, some more wait, and
-the rest is told at once to come again. Who leaves while waiting is forgotten. A project whose store did not
-answer in time is not asked again for a moment: callers that wait for the same silence only make a queue.
+A gate admits so many requests of one project at once, keeps some more waiting, and refuses the rest at once
+with 429. A caller that disconnects while waiting loses its place. A project whose store did not answer in
+time is not asked again for a moment: callers that wait for the same silence only make a queue.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from budgetguard.server.problems import BadRequest, StoreUnavailable, TooManyReq
 T = TypeVar("T")
 
 _HUNG_S: Final = 1.0
-"""A store that fails after this long did not say no: it hangs."""
+"""A store whose failure takes this long hangs."""
 
 _PAUSE_S: Final = 0.5
 _TRYING_S: Final = 5.0
 _REMEMBERED: Final = 10_000
 
 
-class Gate:
-    """Let in requests of one kind.
+class TurnGate:
+    """Turns for requests of one kind.
 
     Args:
         total: how many are under way at once.
         each: how many of those may be one project's.
         waiting: how many more of one project's may wait.
-        longest: seconds that one waits at most.
+        longest: the most seconds that one waits.
     """
 
     def __init__(self, total: int, each: int, waiting: int, longest: float) -> None:
@@ -51,15 +51,15 @@ class Gate:
 
     @asynccontextmanager
     async def enter(self, whose: str, gone: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-        """Be one of those that are under way, within the block.
+        """Wait for a turn, which lasts as long as the block.
 
         Args:
-            whose: the project or the key that has a share.
-            gone: returns when the caller has left.
+            whose: the project or the key whose share it counts against.
+            gone: returns when the caller has disconnected.
 
         Raises:
-            TooManyRequests: too many of its requests wait already, or this one has waited for too long.
-            BadRequest: the caller has left.
+            TooManyRequests: too many of its requests wait already, or this one has waited too long.
+            BadRequest: the caller has disconnected.
         """
         present = self._present.get(whose, 0)
         if present >= self._each + self._waiting:
@@ -87,32 +87,32 @@ class Gate:
 
 
 class Circuits:
-    """Know which projects' stores hang."""
+    """Circuit breakers, one a project: which projects' stores hang."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._until: OrderedDict[str, float] = OrderedDict()
 
     def check(self, project: str) -> None:
-        """Refuse to ask a store that has just been silent.
+        """Refuse a request to a store that has just failed to answer in time.
 
         Raises:
-            StoreUnavailable: it is not asked now.
+            StoreUnavailable: the store is not asked now.
         """
         if time.monotonic() < self._until.get(project, 0.0):
             raise StoreUnavailable("the store did not answer in time: send the same request again")
 
     def run(self, project: str, work: Callable[[], T]) -> T:
-        """Do something with a project's store, in this thread.
+        """Run work on a project's store, in this thread.
 
         Raises:
             StoreError: the store failed.
-            StoreUnavailable: it has been silent since this was asked for.
+            StoreUnavailable: the store has failed to answer in time since the request came.
         """
         started = time.monotonic()
         with self._lock:
             self.check(project)
-            if project in self._until:  # one request tries it, and others wait for what that one finds
+            if project in self._until:  # one request tries it, and the others wait for its result
                 self._until[project] = started + _TRYING_S
         try:
             done = work()
@@ -127,7 +127,7 @@ class Circuits:
         return done
 
     def _note(self, project: str, until: float | None) -> None:
-        """Note until when a project's store is not asked, None if it answers."""
+        """Set until when a project's store is not asked; None if it answers."""
         if until is None and project not in self._until:
             return
         with self._lock:
@@ -139,7 +139,7 @@ class Circuits:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Do something in a thread: for who has entered by a gate, which counts how many do."""
+    """Run work in a thread, with no limit of its own: a gate limits how many do."""
     return await run_sync(work, limiter=CapacityLimiter(1))
 
 
@@ -165,4 +165,4 @@ async def _acquire(limiter: CapacityLimiter, gone: Callable[[], Awaitable[object
             taken = True
         group.cancel_scope.cancel()
     if not taken:
-        raise BadRequest("the caller has left") if left else TooManyRequests("all are busy: wait a moment")
+        raise BadRequest("the caller has disconnected") if left else TooManyRequests("busy: wait a moment")

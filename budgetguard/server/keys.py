@@ -1,11 +1,11 @@
 """API keys: who may ask the service for what, kept in the service's own store.
 
-A key is `bg_`, an id, `_` and 256 random bits. Kept are its id, role, project and SHA-256. A slow hash such
-as scrypt protects what people choose, from somebody who tries a dictionary; of 256 random bits there is no
+A key is `bg_`, an id, `_` and 256 random bits. Its id, role, project and SHA-256 are stored. A slow hash such
+as scrypt protects passwords that people choose against a dictionary; for 256 random bits there is no
 dictionary, and it would cost every request tens of milliseconds.
 
-Keys are accounts without a limit in a project of their own, which the service lets nobody name: so every
-engine keeps them, and all servers on one store see a key, or that it was revoked, within `FRESH` seconds.
+Keys are accounts without a limit in a project that no request can name. So every store keeps them, and all
+servers on one store see a new or revoked key within `FRESH` seconds.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ KEYS_PROJECT: Final = "budgetguard:keys"
 """The project in which keys are kept. No key is of it, and no route opens it."""
 
 EVENTS_PROJECT: Final = "budgetguard:events"
-"""The project in which the service keeps events that are to be delivered, and which projects it serves."""
+"""The project of the events that are to be delivered, and of the list of projects that are served."""
 
 LEADER_PROJECT: Final = "budgetguard:leader"
-"""The project in which it keeps which server is the one that does what is done unasked."""
+"""The project of the lease that says which server runs the schedule."""
 
 OWN_PROJECTS: Final = frozenset({KEYS_PROJECT, EVENTS_PROJECT, LEADER_PROJECT})
 
 FRESH: Final = 1.0
-"""Seconds for which a reading of the keys is used, unless a service is made with another."""
+"""Seconds for which a reading of the keys is used by default."""
 
 STALE: Final = 10.0
-"""Seconds for which it is used while the store does not answer; after that nobody is let in."""
+"""Seconds for which it is used while the store does not answer; after that no key is accepted."""
 
 # Seconds after a reading that failed until the next is tried.
 _AGAIN: Final = 0.25
@@ -53,7 +53,7 @@ _SHORTEST: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Hold what is known of a key: never the key.
+    """What is known of a key, without the key itself.
 
     Attributes:
         id: its public part.
@@ -70,16 +70,16 @@ class Key:
     created_ms: Milliseconds = 0
 
     def may(self, role: Role) -> bool:
-        """Tell whether this key's role includes another."""
+        """Return whether this key's role includes another."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
 EVERYBODY: Final = Key("none", "admin", None, "")
-"""Who asks where no key is needed: a service on loopback without any key."""
+"""The key that counts where none is needed: a service on loopback without any key."""
 
 
 def given_key(text: str, project: str | None) -> Key:
-    """Return the administrator's key that `BUDGETGUARD_API_KEY` gives.
+    """Return the administrator's key from `BUDGETGUARD_API_KEY`.
 
     Raises:
         ConfigurationError: it is too short to be a secret.
@@ -93,7 +93,7 @@ def given_key(text: str, project: str | None) -> Key:
 
 
 def create_key(store: Store, project: str, role: str) -> tuple[Key, str]:
-    """Make a key; return what is kept of it, and the key itself, which cannot be shown again.
+    """Make a key; return what is stored of it, and the key itself, which cannot be shown again.
 
     Args:
         store: opened for `KEYS_PROJECT`.
@@ -116,7 +116,7 @@ def create_key(store: Store, project: str, role: str) -> tuple[Key, str]:
 
 
 def list_keys(store: Store) -> list[Key]:
-    """Return what is kept of all keys, in order of their ids.
+    """Return what is stored of all keys, in order of their ids.
 
     Raises:
         StoreError: the store failed.
@@ -139,10 +139,10 @@ def revoke_key(store: Store, ident: str) -> Key:
 
 
 def check_project(project: object) -> str:
-    """Return a project's name if it can be one that is served.
+    """Return a project's name if it can be served.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it cannot be.
     """
     name = check_id(project, name="project")
     if name in (".", ".."):
@@ -153,7 +153,7 @@ def check_project(project: object) -> str:
 
 
 class Keyring:
-    """Know which keys there are, as of at most a second ago.
+    """The keys as of the last reading, at most a second ago.
 
     Args:
         store: opened for `KEYS_PROJECT`.
@@ -183,7 +183,7 @@ class Keyring:
 
     @property
     def keyed(self) -> bool:
-        """Whether there ever was a key: then nobody is let in without one."""
+        """Whether there ever was a key: then every request needs one."""
         return self._keyed
 
     def refresh(self) -> None:
@@ -198,7 +198,7 @@ class Keyring:
             if time.monotonic() - self._failed_at < _AGAIN:
                 if self.is_usable:
                     return
-                raise StoreError(self._failure)  # whoever waited for the same silence need not have his own
+                raise StoreError(self._failure)  # one timeout is enough for all that waited for it
             started = time.monotonic()
             try:
                 found = {key.id: key for key in list_keys(self._store)}
@@ -213,7 +213,7 @@ class Keyring:
             self._read_at = started
 
     def find(self, text: str) -> Key | None:
-        """Return the key that a text is, or None. Takes as long whatever is wrong with it."""
+        """Return the key that a text is, or None, in the same time whatever is wrong with it."""
         digest = _digest(text)
         given = self._given
         if given is not None and hmac.compare_digest(given.digest, digest):

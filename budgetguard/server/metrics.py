@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests, how long they take, what was granted and refused. No ids in labels."""
+"""Metrics for Prometheus: requests and their durations, holds granted and refused. No ids in labels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prometheus_client import (
 )
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""Where the workers of one service add up their figures; set before prometheus_client is imported."""
+"""The variable with the folder in which workers share metrics; set before prometheus_client is imported."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Count for one application."""
+    """The metrics of one application."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -46,11 +46,11 @@ class Metrics:
         )
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one request."""
+        """Record one request."""
         self.seconds.labels(route, method, str(status)).observe(seconds)
 
     def count(self, name: str, answer: Mapping[str, object]) -> None:
-        """Count what a verb answered, by its JSON."""
+        """Count the answer of `reserve` or `settle`."""
         if name == "reserve":
             self.reservations.labels(str(answer["answer"])).inc()
         elif name == "settle":
@@ -58,7 +58,7 @@ class Metrics:
             self.settlements.labels(kinds[0] if kinds else str(answer["answer"])).inc()
 
     def text(self) -> bytes:
-        """Return all figures, those of every worker together."""
+        """Return all metrics in Prometheus' format, those of every worker together."""
         if MULTIPROCESS not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

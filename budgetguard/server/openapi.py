@@ -1,4 +1,4 @@
-"""The OpenAPI document: the table of routes, said in OpenAPI 3.1."""
+"""The OpenAPI 3.1 document: the table of routes, described for clients in any language."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Final
 
-from budgetguard.server import schemas
-from budgetguard.server.routes import Route
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from budgetguard.server.requests import PROJECT_SCHEMA
+from budgetguard.server.routes import ApiRoute
 
 _REFUSALS: Final = {
     "400": "The body is not JSON, or the request is not HTTP that is read here.",
@@ -15,21 +18,41 @@ _REFUSALS: Final = {
     "403": "A key of another project, or of a lesser role.",
     "409": "The project keeps as many accounts or open holds as it may. Nothing was changed.",
     "413": "The body is too long.",
-    "415": "The body is not called JSON.",
+    "415": "The body is not declared as JSON.",
     "422": "A value is wrong; the message names it. Nothing was changed.",
     "429": "Too many requests.",
     "503": "The store cannot be read or written now. Sending the same request again is safe.",
 }
 _WITH_BODY: Final = ("413", "415")
+_ERROR: Final = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+    "required": ["error", "message"],
+}
+_STATUS: Final = {
+    "type": "object",
+    "properties": {"status": {"const": "ok"}},
+    "required": ["status"],
+    "additionalProperties": False,
+}
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
+class _Schemas(GenerateJsonSchema):
+    """Pydantic's JSON Schema without titles, which would repeat the names of fields."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def document(routes: Iterable[ApiRoute]) -> dict[str, Any]:
     """Return the document that describes routes."""
+    routes = list(routes)
+    schemas, definitions = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    paths["/healthz"] = _probe("healthz", "Tell that the process runs.")
-    paths["/readyz"] = _probe("readyz", "Tell that the store answers.", "503")
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    paths["/healthz"] = _probe("healthz", "Answer while the process runs.")
+    paths["/readyz"] = _probe("readyz", "Answer while the store answers.", "503")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -40,13 +63,27 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {"Error": schemas.ERROR},
+            "schemas": {"Error": _ERROR, **definitions},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _schemas(routes: list[ApiRoute]) -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
+    """Return the schemas of bodies and results, by route and part, and those that they refer to."""
+    inputs: list[Any] = [
+        ((route.name, part), "validation", reader.adapter)
+        for route in routes
+        for part, reader in (("body", route.body), ("result", route.result))
+        if reader is not None
+    ]
+    made, about = TypeAdapter.json_schemas(
+        inputs, ref_template="#/components/schemas/{model}", schema_generator=_Schemas
+    )
+    return {key: schema for (key, _), schema in made.items()}, about.get("$defs", {})
+
+
+def _operation(route: ApiRoute, schemas: dict[tuple[str, str], Any]) -> dict[str, Any]:
     left_out = () if route.body is not None else _WITH_BODY
     made: dict[str, Any] = {
         "operationId": route.name,
@@ -55,43 +92,27 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [{"key": []}],
         "parameters": list(_parameters(route)),
         "responses": {
-            "200": {"description": "Done.", "content": _json(result_of(route))},
+            "200": {"description": "Done.", "content": _json(schemas[route.name, "result"])},
             **{code: _refusal(text) for code, text in _REFUSALS.items() if code not in left_out},
         },
     }
     if route.body is not None:
-        made["requestBody"] = {"required": True, "content": _json(route.body)}
+        made["requestBody"] = {"required": True, "content": _json(schemas[route.name, "body"])}
     return made
 
 
-def _parameters(route: Route) -> Iterable[dict[str, Any]]:
+def _parameters(route: ApiRoute) -> Iterable[dict[str, Any]]:
     if route.project:
-        yield {"name": "project", "in": "path", "required": True, "schema": schemas.PROJECT}
-    for one in route.parameters:
-        yield {
-            "name": one.name,
-            "in": "query",
-            "required": one.required,
-            "schema": one.schema,
-            "description": one.description,
-        }
-
-
-def result_of(route: Route) -> Any:
-    """Return the schema of a route's answer, with the expiries that were found on the way."""
-    if not route.project:
-        return route.result
-    shapes = [
-        {**one, "properties": {**one["properties"], "told": schemas.EXPIRIES}}
-        for one in route.result.get("oneOf", (route.result,))
-    ]
-    return shapes[0] if len(shapes) == 1 else {"oneOf": shapes}
+        yield {"name": "project", "in": "path", "required": True, "schema": PROJECT_SCHEMA}
+    if route.query is None:
+        return
+    query = route.query.adapter.json_schema(schema_generator=_Schemas)
+    for name, schema in query["properties"].items():
+        yield {"name": name, "in": "query", "required": name in query.get("required", ()), "schema": schema}
 
 
 def _probe(name: str, summary: str, *codes: str) -> dict[str, Any]:
-    answers: dict[str, Any] = {
-        "200": {"description": "Yes.", "content": _json(schemas.record(status=schemas.choice("ok")))}
-    }
+    answers: dict[str, Any] = {"200": {"description": "Yes.", "content": _json(_STATUS)}}
     answers.update((code, _refusal(_REFUSALS[code])) for code in codes)
     return {"get": {"operationId": name, "summary": summary, "security": [], "responses": answers}}
 

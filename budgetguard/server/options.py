@@ -1,4 +1,4 @@
-"""What the service is started with, passed to its workers through the environment."""
+"""The service's settings, passed to its workers through the environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOLDS: Final = "BUDGETGUARD_SERVE_HOLDS"
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_RATE: Final = "1000/second"
-"""Requests that one key may send to one worker; of those that are not let in, an address may send a tenth."""
+"""Requests that one key may send to one worker; an address without a good key may send a tenth of that."""
 
 DEFAULT_REFRESH: Final = "60"
 """Seconds from one pass over all accounts to the next."""
@@ -39,20 +39,20 @@ DEFAULT_REFRESH: Final = "60"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Hold what the service is started with.
+    """The settings of one service.
 
     Attributes:
         store: URL of the store.
         host: the address that it listens on.
         retention: how long records of ended calls are kept.
-        given: the administrator's key that the environment gives, if it does.
+        given: the administrator's key from the environment, if there is one.
         rate: requests that one key may send to one worker, such as `1000/second`, or `none`.
         fresh: seconds for which a reading of the keys is used.
         refresh: seconds from one pass over all accounts to the next; 0 for none, and no events.
         webhook: where events go, if anywhere.
-        thresholds: percentages of a limit that are told of.
-        lease: seconds after which another server takes over from one that is not heard of.
-        retry: seconds until an event that was not taken is sent again, twice as long each time.
+        thresholds: percentages of a limit that make an event when first reached.
+        lease: seconds after which another server takes over from one that has fallen silent.
+        retry: seconds until an undelivered event is sent again, twice as long each time.
         accounts: how many one project may have.
         holds: how many of one project's may be open, each counted once for each of its accounts.
     """
@@ -73,7 +73,7 @@ class Options:
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine can reach the service: only then may it go without a key."""
+        """Whether only this machine can reach the service, so that it may run without a key."""
         if self.host == "localhost":
             return True
         try:
@@ -99,7 +99,7 @@ class Options:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Options:
-        """Return what `BUDGETGUARD_*` variables say.
+        """Return the options that the `BUDGETGUARD_*` variables give.
 
         Raises:
             ConfigurationError: a bad value, or a store that cannot be served.

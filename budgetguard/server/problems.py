@@ -1,4 +1,4 @@
-"""What a request can be refused with: one class for each answer that is not a success."""
+"""Refusals of requests: one class for each HTTP status that is not a success."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from budgetguard.errors import BudgetGuardError
 
 
 class Problem(BudgetGuardError):
-    """Refuse a request. Its JSON is `error` (the class's name) and `message`."""
+    """A refused request. Its JSON is `error` (the class's name) and `message`."""
 
     headers: ClassVar[dict[str, str]] = {}
 
 
 class BadRequest(Problem):
-    """The body or an address is not what HTTP or JSON allows."""
+    """A body or an address that HTTP or JSON does not allow."""
 
     status = 400
 
@@ -45,7 +45,7 @@ class MethodNotAllowed(Problem):
 
 
 class QuotaExceeded(Problem):
-    """A project that keeps as much as it may."""
+    """A project that already keeps as much as it may."""
 
     status = 409
 
@@ -57,7 +57,7 @@ class ContentTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """A body that is not called JSON."""
+    """A body that is not declared as JSON."""
 
     status = 415
 
@@ -70,17 +70,17 @@ class TooManyRequests(Problem):
 
 
 class InternalError(Problem):
-    """A mistake of the service's own; its log says more."""
+    """A failure of the service itself; its log says more."""
 
     status = 500
 
 
 class StoreUnavailable(Problem):
-    """The store cannot be read or written now; nobody knows whether the request took effect."""
+    """The store cannot be read or written now; the request may have taken effect or not."""
 
     status = 503
     headers = {"Retry-After": "1"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it under the name that the library has for it."""
+        """Return JSON-ready values, under the name of the library's error."""
         return {**super().to_dict(), "error": "StoreError"}

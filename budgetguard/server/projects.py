@@ -1,4 +1,4 @@
-"""The stores of the projects that are asked for, opened when they are needed."""
+"""The stores of the projects that are served, opened on demand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from budgetguard.core.accounts import Budget, account_name
 from budgetguard.core.holds import Expiry
 from budgetguard.core.windows import Clock, system_clock
 from budgetguard.server.events import REMEMBERED
-from budgetguard.server.handed import Handed
 from budgetguard.server.keys import EVENTS_PROJECT, KEYS_PROJECT, LEADER_PROJECT, list_keys
 from budgetguard.server.quotas import Quotas
-from budgetguard.server.views import Recent
+from budgetguard.server.views import Handed, Recent
 from budgetguard.stores.base import Store, open_store
 
 _OPEN_AT_MOST: Final = 128
@@ -24,13 +23,13 @@ _SERVED: Final = "served"
 
 
 class Projects:
-    """Open each project's store once, and let go of those that were not asked for longest.
+    """One store for each project in use; the least recently used are closed.
 
     Args:
         url: where budgets are kept.
         retention: how long records of ended calls are kept.
-        clock: what tells the time.
-        quotas: how much each may keep.
+        clock: the time.
+        quotas: how much each project may keep.
     """
 
     def __init__(
@@ -39,9 +38,9 @@ class Projects:
         self.url = url
         self.clock = clock
         self.booked: Recent[bool] = Recent()
-        """Records of LiteLLM's clients of which nothing is left to book, by digest."""
+        """Digests of LiteLLM clients' records that are booked in full."""
         self.handed = Handed()
-        """Views that /get_budget has handed out, by project, user and `last_updated_at`."""
+        """The views that /get_budget has handed out."""
         self.quotas = Quotas() if quotas is None else quotas
         self._retention = retention
         self._lock = threading.Lock()
@@ -54,13 +53,13 @@ class Projects:
         self.leader = open_store(url, project=LEADER_PROJECT, clock=clock, retention=_LEADERS_KEPT)
 
     def note(self, watch: Callable[[Store], Store] | None = None) -> None:
-        """Keep from now on which projects are asked for, and have what their stores do watched."""
+        """Record from now on which projects are written to, and have their stores watched."""
         self._noted = set()
         if watch is not None:
             self._watch = watch
 
     def known(self) -> list[str]:
-        """Return the projects that have keys, that were written to, or that were asked for lately; blocks.
+        """Return the projects that have keys, were written to, or were used lately; blocks.
 
         Raises:
             StoreError: the store failed.
@@ -76,7 +75,7 @@ class Projects:
 
         Args:
             project: whose accounts.
-            to_write: it is to be noted that there is such a project. What only reads leaves nothing behind.
+            to_write: record that there is such a project. Requests that only read leave nothing behind.
 
         Raises:
             StoreError: it cannot be opened.
@@ -91,8 +90,7 @@ class Projects:
             found = self._open.get(project)
             if found is None:
                 found = self._watch(self._new(project))
-                # A store of the memory's would be forgotten with its connection, so it is kept: if it is
-                # more than looked for.
+                # A memory store is lost when it is closed, so one that was written to is kept.
                 if found.blocking or to_write:
                     self._open[project] = found
                 if len(self._open) > _OPEN_AT_MOST and found.blocking:
@@ -100,12 +98,12 @@ class Projects:
             else:
                 self._open.move_to_end(project)
         if idle is not None:
-            idle.close()  # should somebody still be using it, its next verb opens it again
+            idle.close()  # a request that still uses it opens it again with its next verb
         return found
 
     @contextmanager
     def listening(self) -> Iterator[list[Expiry]]:
-        """Collect the holds that stores find expired in this thread and do not answer with."""
+        """Collect the expiries that stores find in this thread and do not answer with."""
         told: list[Expiry] = []
         self._here.told = told
         try:
@@ -114,7 +112,7 @@ class Projects:
             del self._here.told
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close all stores."""
         with self._lock:
             stores = [*self._open.values(), self.keys, self.own, self.leader]
             self._open.clear()

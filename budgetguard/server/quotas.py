@@ -1,7 +1,7 @@
-"""How much one project may keep in the service's store: accounts, names of models, and holds that are open.
+"""How much one project may keep in the service's store: accounts, names of models, and open holds.
 
-Each server counts for itself: all there is when a project first makes something, what is made from then on,
-and all anew where that comes to the limit. So several servers together may let in somewhat more.
+Each server counts for itself: everything when a project first makes something, then what is made through it,
+and everything again when that reaches the limit. So several servers together may admit somewhat more.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _NAMES: Final = 10_000
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Hold what is counted of one project."""
+class _Counts:
+    """What is counted of one project."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     counted_at: float = float("-inf")
     accounts: int = 0
     holds: int = 0
     names: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    """Accounts that are known to exist, the latest."""
+    """The accounts last seen to exist."""
     open: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
-    """Holds that were granted here: for how many accounts, and until when."""
+    """The holds granted here: on how many accounts, and until when."""
     models: set[str] = field(default_factory=set)
 
     def know(self, name: str) -> None:
-        """Note that an account exists, or will in a moment."""
+        """Add an account that exists, or will in a moment."""
         self.names[name] = None
         if len(self.names) > _NAMES:
             self.names.popitem(last=False)
 
 
 class Quotas:
-    """Count what projects keep.
+    """What each project keeps, counted.
 
     Args:
         accounts: how many one project may have.
@@ -59,121 +59,121 @@ class Quotas:
         self._accounts = accounts
         self._holds = holds
         self._lock = threading.Lock()
-        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
+        self._by_project: OrderedDict[str, _Counts] = OrderedDict()
 
     def check_accounts(self, store: Store, names: Iterable[str]) -> None:
-        """Make room for accounts that are about to be made, if they do not exist.
+        """Reserve room for accounts that are about to be made, where they do not exist.
 
         Raises:
             QuotaExceeded: there would be too many.
             StoreError: the store failed.
         """
-        tally = self._tally(store.project)
-        new = [name for name in dict.fromkeys(names) if not self._exists(tally, store, name)]
+        counts = self._counts(store.project)
+        new = [name for name in dict.fromkeys(names) if not self._exists(counts, store, name)]
         if not new:
             return
-        with tally.lock:
-            if tally.accounts + len(new) > self._accounts or tally.counted_at < 0:
-                self._count(tally, store)
-            if tally.accounts + len(new) > self._accounts:
+        with counts.lock:
+            if counts.accounts + len(new) > self._accounts or counts.counted_at < 0:
+                self._count(counts, store)
+            if counts.accounts + len(new) > self._accounts:
                 raise QuotaExceeded(
-                    f"the project has {tally.accounts} accounts, and at most {self._accounts} are kept: "
+                    f"the project has {counts.accounts} accounts, and at most {self._accounts} are kept: "
                     "delete some, or raise --max-accounts; nothing was changed"
                 )
-            tally.accounts += len(new)
+            counts.accounts += len(new)
             for name in new:
-                tally.know(name)
+                counts.know(name)
 
     def check_hold(self, store: Store, hold: Hold) -> None:
-        """Make room for a hold that is about to be reserved, and the accounts that come with it.
+        """Reserve room for a hold that is about to be reserved, and for the accounts that it makes.
 
         Raises:
             QuotaExceeded: there would be too many.
             StoreError: the store failed.
         """
         self.check_accounts(store, (one.account for one in hold.charges if one.budget is not None))
-        tally = self._tally(store.project)
-        with tally.lock:
-            if tally.holds + len(hold.charges) > self._holds or tally.counted_at < 0:
-                self._count(tally, store)
-            if tally.holds + len(hold.charges) > self._holds:
+        counts = self._counts(store.project)
+        with counts.lock:
+            if counts.holds + len(hold.charges) > self._holds or counts.counted_at < 0:
+                self._count(counts, store)
+            if counts.holds + len(hold.charges) > self._holds:
                 raise QuotaExceeded(
-                    f"the project has {tally.holds} open holds, and at most {self._holds} are kept: settle "
+                    f"the project has {counts.holds} open holds, and at most {self._holds} are kept: settle "
                     "or void some, give them a shorter ttl, or raise --max-holds; nothing was changed"
                 )
-            tally.holds += len(hold.charges)
+            counts.holds += len(hold.charges)
 
     def granted(self, store: Store, hold: Hold) -> None:
-        """Note that a hold for which there was room is open."""
-        tally = self._tally(store.project)
-        with tally.lock:
-            tally.open[hold.id] = len(hold.charges), time.monotonic() + hold.ttl / 1000
-            if len(tally.open) > self._holds:
-                tally.open.popitem(last=False)
+        """Count a hold that was granted as open."""
+        counts = self._counts(store.project)
+        with counts.lock:
+            counts.open[hold.id] = len(hold.charges), time.monotonic() + hold.ttl / 1000
+            if len(counts.open) > self._holds:
+                counts.open.popitem(last=False)
 
     def not_granted(self, store: Store, hold: Hold) -> None:
-        """Note that a hold for which there was room did not take it."""
-        tally = self._tally(store.project)
-        with tally.lock:
-            tally.holds = max(0, tally.holds - len(hold.charges))
+        """Free the room that `check_hold` has made for a hold."""
+        counts = self._counts(store.project)
+        with counts.lock:
+            counts.holds = max(0, counts.holds - len(hold.charges))
 
     def ended(self, store: Store, ident: str) -> None:
-        """Note that a hold has ended: one that was granted here, as anybody may settle what never was."""
-        tally = self._tally(store.project)
-        with tally.lock:
-            accounts, until = tally.open.pop(ident, (0, 0.0))
-            if until > tally.counted_at:  # else it had expired by then, and was not among those counted
-                tally.holds = max(0, tally.holds - accounts)
+        """Free the room of a hold that has ended, if it was granted here: any id can be settled."""
+        counts = self._counts(store.project)
+        with counts.lock:
+            accounts, until = counts.open.pop(ident, (0, 0.0))
+            if until > counts.counted_at:  # else it had expired by then, and was not among those counted
+                counts.holds = max(0, counts.holds - accounts)
 
     def tells_apart(self, store: Store, model: str) -> bool:
-        """Tell whether there is room for a model's name: every account keeps those of its present window.
+        """Return whether there is room for a model's name: each account keeps those of its present window.
 
         Raises:
             StoreError: the store failed.
         """
-        tally = self._tally(store.project)
-        with tally.lock:
-            if model in tally.models:
+        counts = self._counts(store.project)
+        with counts.lock:
+            if model in counts.models:
                 return True
-            if len(tally.models) >= MOST_MODELS or tally.counted_at < 0:
-                self._count(tally, store)
-            if len(tally.models) >= MOST_MODELS:
-                return model in tally.models
-            tally.models.add(model)
+            if len(counts.models) >= MOST_MODELS or counts.counted_at < 0:
+                self._count(counts, store)
+            if len(counts.models) >= MOST_MODELS:
+                return model in counts.models
+            counts.models.add(model)
             return True
 
     def forget(self, store: Store, account: str) -> None:
-        """Note that an account was deleted."""
-        tally = self._tally(store.project)
-        with tally.lock:
-            tally.names.pop(account, None)
-            tally.accounts = max(0, tally.accounts - 1)
+        """Free the room of an account that was deleted."""
+        counts = self._counts(store.project)
+        with counts.lock:
+            counts.names.pop(account, None)
+            counts.accounts = max(0, counts.accounts - 1)
 
-    def _tally(self, project: str) -> _Tally:
+    def _counts(self, project: str) -> _Counts:
         with self._lock:
-            found = self._tallies.get(project)
+            found = self._by_project.get(project)
             if found is None:
-                found = self._tallies[project] = _Tally()
-                if len(self._tallies) > _PROJECTS:
-                    self._tallies.popitem(last=False)
+                found = self._by_project[project] = _Counts()
+                if len(self._by_project) > _PROJECTS:
+                    self._by_project.popitem(last=False)
             else:
-                self._tallies.move_to_end(project)
+                self._by_project.move_to_end(project)
             return found
 
     @staticmethod
-    def _exists(tally: _Tally, store: Store, name: str) -> bool:
-        if name in tally.names:
+    def _exists(counts: _Counts, store: Store, name: str) -> bool:
+        if name in counts.names:
             return True
         if store.read(name) is None:
             return False
-        with tally.lock:
-            tally.know(name)
+        with counts.lock:
+            counts.know(name)
         return True
 
     @staticmethod
-    def _count(tally: _Tally, store: Store) -> None:
+    def _count(counts: _Counts, store: Store) -> None:
         now = time.monotonic()
-        if now - tally.counted_at < _AGAIN_S:
+        if now - counts.counted_at < _AGAIN_S:
             return
         accounts = holds = 0
         models: set[str] = set()
@@ -181,4 +181,4 @@ class Quotas:
             accounts += 1
             holds += one.open_holds
             models.update(one.models)
-        tally.accounts, tally.holds, tally.models, tally.counted_at = accounts, holds, models, now
+        counts.accounts, counts.holds, counts.models, counts.counted_at = accounts, holds, models, now

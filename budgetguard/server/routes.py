@@ -1,32 +1,33 @@
-"""What a route is: one row says how it is asked, who may, what answers, and how it is described."""
+"""A route: how it is asked, who may ask, what answers, and how it is described, in one row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import Key, Role
 from budgetguard.server.projects import Projects
 from budgetguard.stores.base import Store
+from budgetguard.stores.wire_reading import JsonReader
 
+Answer = TypeVar("Answer", bound=Callable[["Call"], Any])
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE"]
-Schema: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Hold one request, let in and read.
+    """One request, authorized and read.
 
     Attributes:
         key: who asks.
-        project: whose accounts; empty where the body says it.
+        project: whose accounts; empty where the body names the project.
         projects: all stores.
-        body: the JSON value that was sent, or None.
-        query: the parameters, each known and given at most once.
-        cookies: what the client was asked to send again.
-        to_write: what is asked may write.
+        body: what the route's `body` has read, or None.
+        query: what the route's `query` has read; empty if it has none.
+        cookies: the request's.
+        to_write: the request may write.
         headers: of the answer; a route may add some.
     """
 
@@ -34,8 +35,8 @@ class Call:
     project: str
     projects: Projects
     body: Any
-    query: Mapping[str, str]
-    cookies: Mapping[str, str]
+    query: Any
+    cookies: dict[str, str]
     to_write: bool
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -50,66 +51,106 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """Describe one query parameter: its name, its schema, and what it is."""
-
-    name: str
-    schema: Schema
-    description: str
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Hold one route.
+class ApiRoute:
+    """One route.
 
     Attributes:
-        method: how it is asked.
+        method: the HTTP method.
         path: with `{project}` where a project's name stands, percent-encoded.
-        role: the least that may.
-        answer: the answer's JSON value, from the call; runs in a worker thread.
+        role: the least that a key needs.
+        answer: returns what `stores.wire` writes as JSON; runs in a worker thread.
         summary: what it does, imperative.
-        parameters: the query parameters that it takes.
-        body: schema of the body, or None.
-        result: schema of the answer.
-        most: bytes of a body that are read.
-        heavy: its answer takes long to make; one project has few of those at once.
         name: identifies the operation.
+        result: the type of the answer.
+        body: reads the body, or None.
+        query: reads the query parameters, or None.
+        most: the most bytes of a body that are read.
+        heavy: its answer takes long to make; one project may have few of those at once.
     """
 
     method: Method
     path: str
     role: Role
-    answer: Callable[[Call], Mapping[str, Any]]
+    answer: Callable[[Call], Any]
     summary: str
-    result: Schema
-    body: Schema | None = None
-    parameters: tuple[Parameter, ...] = ()
+    name: str
+    result: JsonReader[Any]
+    body: JsonReader[Any] | None = None
+    query: JsonReader[Any] | None = None
     most: int = 2**20
     heavy: bool = False
-    name: str = field(default="")
 
     @property
     def project(self) -> bool:
         """Whether the path names the project."""
         return "{project}" in self.path
 
-    def read_query(self, pairs: list[tuple[str, str]]) -> dict[str, str]:
-        """Return the query's parameters.
+    def read_body(self, body: object) -> Any:
+        """Return the body as its type.
 
         Raises:
-            ConfigurationError: one that is unknown, given twice, or missing.
+            ConfigurationError: a wrong value; the text names it.
         """
-        known = {one.name for one in self.parameters}
+        return None if self.body is None else self.body(body)
+
+    def read_query(self, pairs: list[tuple[str, str]]) -> Any:
+        """Return the query's parameters as their type.
+
+        Raises:
+            ConfigurationError: one that is unknown, given twice, missing or wrong.
+        """
         found: dict[str, str] = {}
         for name, value in pairs:
-            if name not in known:
-                takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-                raise ConfigurationError(f"unknown query parameter {name[:60]!r}: {takes}")
             if name in found:
-                raise ConfigurationError(f"the query parameter {name} is given twice")
+                raise ConfigurationError(f"query.{name[:60]} is given twice")
             found[name] = value
-        for one in self.parameters:
-            if one.required and one.name not in found:
-                raise ConfigurationError(f"the query parameter {one.name} is missing")
+        if self.query is not None:
+            return self.query(found)
+        if found:
+            raise ConfigurationError(
+                f"unknown query parameter {next(iter(found))[:60]!r}: there are none here"
+            )
         return found
+
+
+class RouteTable:
+    """Routes, declared at the functions that answer them.
+
+    Args:
+        prefix: what their paths begin with.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+        self.routes: list[ApiRoute] = []
+
+    def route(
+        self,
+        method: Method,
+        path: str,
+        role: Role,
+        result: JsonReader[Any],
+        *,
+        query: Any = None,
+        **more: Any,
+    ) -> Callable[[Answer], Answer]:
+        """Return a decorator that adds a route. Its summary is the first line of the function's docstring.
+
+        Args:
+            method, path, role, result: see `ApiRoute`.
+            query: the type of the query parameters, if there are any.
+            more: further fields of an `ApiRoute`; `name` is the function's name unless it is given.
+        """
+        read_query: JsonReader[Any] | None = None if query is None else JsonReader(query, "query")
+
+        def add(answer: Answer) -> Answer:
+            fields = {
+                "summary": (answer.__doc__ or "").partition("\n")[0],
+                "name": answer.__name__,
+                "query": read_query,
+                **more,
+            }
+            self.routes.append(ApiRoute(method, self._prefix + path, role, answer, result=result, **fields))
+            return answer
+
+        return add

@@ -1,8 +1,8 @@
-"""What the service does unasked: go over all accounts now and then, and deliver events.
+"""The schedule: what the service does by itself. It reads all accounts now and then, and delivers events.
 
-It takes one thread of each process and no library: there is one job, of one interval, and what a scheduler's
-job store would add, that one of many servers does it and another takes over, the budgets' own store gives. A
-lease is a hold on an account whose limit is one hold: reserved by one, expired when that one falls silent.
+It takes one thread of each process and no scheduler's library: there is one job of one interval. That only
+one of several servers does it, and that another takes over, is a lease in the budgets' own store: a hold on
+an account whose limit is one hold. One server reserves it, and it expires when that server falls silent.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def monotonic() -> Milliseconds:
 
 
 class Lease:
-    """Be the one of several that share a store, for a time.
+    """A lease: at most one of the servers that share a store has it at a time.
 
     Args:
         store: opened for `LEADER_PROJECT`.
-        clock: what tells the time, good enough to date holds.
-        name: of who asks, for people.
-        length: seconds after which another may take over from one that is not heard of.
-        ticks: milliseconds that only ever grow.
+        clock: the time, good enough to date holds.
+        name: of this server, for people.
+        length: seconds after which another server may take over from a silent one.
+        ticks: monotonic milliseconds.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Lease:
         self._next = ticks()
 
     def held(self) -> bool:
-        """Tell whether it is ours now; take or renew it when that is due.
+        """Return whether this server has the lease now, taking or renewing it when that is due.
 
         Raises:
-            StoreError: the store failed, and it is not ours.
+            StoreError: the store failed, and this server does not have the lease.
         """
-        now = self._ticks()  # before it is asked for: the store's time begins later
+        now = self._ticks()  # read before the store is asked, whose hold begins later
         if now < self._next:
             return self._mine is not None
         self.release()
@@ -85,7 +85,7 @@ class Lease:
         return self._mine is not None
 
     def release(self) -> None:
-        """Give it back, if it is ours, so that another need not wait.
+        """Give the lease back, if this server has it, so that another need not wait.
 
         Raises:
             StoreError: the store failed; it expires.
@@ -96,13 +96,13 @@ class Lease:
 
 
 class Delivery:
-    """Send what waits, in order, as long as one may; again, after longer and longer, what was not taken.
+    """Delivery of events, in order; what was not taken is sent again after longer and longer.
 
     Args:
         events: the outbox.
-        webhook: where they go.
-        retry: seconds until the first repetition; each after that waits twice as long, at most five minutes.
-        ticks: milliseconds that only ever grow.
+        webhook: where events go.
+        retry: seconds until the first repetition; each further one waits twice as long, at most five minutes.
+        ticks: monotonic milliseconds.
     """
 
     def __init__(self, events: Events, webhook: Webhook, retry: float, ticks: Clock = monotonic) -> None:
@@ -115,7 +115,7 @@ class Delivery:
         self._resumes = ticks()
 
     def send(self, may: Callable[[], bool]) -> None:
-        """Send what is due while `may()`.
+        """Send the events that are due, as long as `may()` allows it.
 
         Raises:
             StoreError: the store failed.
@@ -128,7 +128,7 @@ class Delivery:
         self._tries = {one.id: tries[one.id] for one in waiting if one.id in tries}
         for one in waiting:
             if not may() or self._ticks() < self._resumes or self._ticks() >= until:
-                return  # the accounts have their turn, too
+                return  # so that the accounts get their turn
             failed, due = self._tries.get(one.id, (0, 0))
             if self._ticks() < due:
                 continue
@@ -139,7 +139,7 @@ class Delivery:
                 self._events.delivered(one.id)
                 continue
             wait = self._wait(failed)
-            if is_general:  # one try tells as much as a thousand; and order is kept
+            if is_general:  # the others would fail alike, and must not overtake this one
                 wait = self._wait(self._failures)
                 self._failures += 1
                 self._resumes = self._ticks() + wait
@@ -153,7 +153,7 @@ class Delivery:
             )
 
     def _problem(self, ident: str, body: bytes) -> tuple[str, bool]:
-        """Post; return why it was not taken, empty if it was, and whether others would fare alike."""
+        """Post; return why it failed, empty if it did not, and whether other events would fail alike."""
         try:
             status = self._webhook.post(ident, body, self._events.clock() // 1000)
         except NO_ANSWER as error:
@@ -167,16 +167,15 @@ class Delivery:
 
 
 class Schedule:
-    """Run in a thread of its own from `start` to `stop`.
+    """The thread that does what is due, from `start` to `stop`.
 
     Args:
         projects: all stores.
-        own: the store opened for `EVENTS_PROJECT`.
-        lease: who does it.
+        lease: decides which server does it.
         refresh: seconds from one pass over all accounts to the next.
-        delivery: what sends events; None for no webhook.
         events: the outbox, if there is a webhook.
-        ticks: milliseconds that only ever grow.
+        delivery: sends the events; None without a webhook.
+        ticks: monotonic milliseconds.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class Schedule:
         self._stopping = False
         self._thread: threading.Thread | None = None
         if events is not None:
-            events.noted = self._wake.set
+            events.on_recorded = self._wake.set
 
     def start(self) -> None:
         """Start the thread."""
@@ -208,14 +207,14 @@ class Schedule:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; waits for a delivery under way, some seconds at most."""
+        """End the thread; waits some seconds at most for a delivery under way."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_STOPPING_S)
 
     def step(self) -> None:
-        """Do what is due, if this is who does it.
+        """Do what is due, if this server has the lease.
 
         Raises:
             StoreError: the store failed.
@@ -233,7 +232,7 @@ class Schedule:
         return not self._stopping and self._lease.held()
 
     def _pass(self) -> bool:
-        """Read all accounts, which ends windows and expires holds; return whether this server still may."""
+        """Read all accounts, which ends windows and expires holds; return whether the lease lasted."""
         own, began = self._projects.own, self._projects.clock()
         passed = own.read(_PASSED)
         since = None if passed is None else passed.starts_ms - _SKEW
@@ -246,7 +245,7 @@ class Schedule:
                 is_whole = False
                 _log.error("the accounts of a project cannot be read: %s", error)
         if is_whole:
-            # An account's window can begin at any time: this one keeps when the last whole pass began.
+            # The start of an account's window can be set: this account keeps when the last whole pass began.
             own.set_budget(_PASSED, Budget(None, starts_at=began))
         return True
 
@@ -256,7 +255,7 @@ class Schedule:
                 return False
             if self._events is None or since is None or balance.resets_ms is None:
                 continue
-            # Windows begin when accounts are made, too, which is nothing to tell of.
+            # A window that began when its account was made is no event.
             if balance.starts_ms < since or balance.starts_ms <= balance.created_ms:
                 continue
             window = (project, balance.account, balance.starts_ms)
@@ -275,7 +274,7 @@ class Schedule:
             except StoreError as error:
                 wait = max(poll, _OUTAGE_S)
                 _log.error("the store failed: %s", error)
-            except Exception:  # noqa: BLE001  # whatever one step met, the next may do
+            except Exception:  # noqa: BLE001  # the next step may succeed
                 _log.exception("the schedule failed; it goes on")
             self._wake.wait(wait)
         try:

@@ -1,8 +1,8 @@
-"""What clients of LiteLLM's report, turned into what is to be booked.
+"""Views: what LiteLLM's clients report, turned into what is to be booked.
 
 Such a client keeps each user's record itself, adds what its calls cost, and sends all records in full at each
-change: `current_cost` is the sum that *it* knows of. What it adds since that sum was last heard of is booked.
-So the service has to know whose sum it is. A client is told apart, for each user, by
+change: `current_cost` is the sum that *this client* knows of. What the sum has grown by since the last report
+is booked. So the service must know whose sum it is. A client is identified, for each user, by
 
 1. its API key;
 2. `view`, a field that `/get_budget` puts into every record and that clients send back with it;
@@ -11,10 +11,10 @@ So the service has to know whose sum it is. A client is told apart, for each use
 4. `last_updated_at`, which only `reset_on_duration` changes, when it sets the sum to nothing.
 
 Together they name a view. What it has reported so far is the spend of an account of its own, `view:…`: each
-increment is one settlement that charges user and view alike, in one transaction of the store, so nothing is
-kept beside it and nothing is lost with a process. The settlement's hold id is made from the state of that
-account (what was reported before, and when); a store counts a hold id once, so of two requests that find the
-same state, on whatever servers, one books and the other reads again.
+increment is one settlement that charges user and view alike, in one transaction of the store, so no other
+state is needed and a crash loses nothing. The settlement's hold id is made from the state of that account
+(what was reported before, and when). A store counts a hold id once, so of two requests that find the same
+state, on whatever servers, one books and the other reads again.
 """
 
 from __future__ import annotations
@@ -25,38 +25,41 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name
 from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
-from budgetguard.server.reading import VIEW
+from budgetguard.server.requests import VIEW
 from budgetguard.stores.base import Store
 
 UNKNOWN_MODEL: Final = "unknown"
 LATE: Final[Milliseconds] = 60_000
 """How long after a sum a smaller one may still be an older request that came late."""
 
-# Records are dated by when the view was heard of last, which all who book next agree on: at most this long
-# ago. Servers' clocks must agree with the store's to within this.
+# Records are dated by the view's last report, which all servers that book next agree on, if it is at most
+# this old. Servers' clocks must agree with the store's to within this.
 _DATED: Final[Milliseconds] = 600_000
 _STARTS: Final = 8
 _TRIES: Final = 100
 _REMEMBERED: Final = 200_000
+_HANDED_EACH: Final = 8 * 2**20  # bytes of one project's records
+_HANDED_TOTAL: Final = 64 * 2**20
+_OVERHEAD: Final = 500
 _ENDPOINT: Final = "set_budget"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Hold what one client has sent of one user.
+class ViewReport:
+    """What one client has sent of one user.
 
     Attributes:
         user: whose record.
         view: names the client's view of the user; see above.
-        since: when that client was first told apart.
+        since: when that client was first identified.
         base: Nanos that its sum started from.
         base_models: those of each model.
         cost: Nanos that its sum has come to.
@@ -73,11 +76,11 @@ class Report:
 
 
 class Views:
-    """Book what clients report on one project's store.
+    """The views of one project: they book what clients report.
 
     Args:
         store: the project's.
-        clock: what tells the time; of one machine, good enough to date records.
+        clock: this machine's time, good enough to date records.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -85,25 +88,25 @@ class Views:
         self._clock = clock
 
     def is_known(self, view: str) -> bool:
-        """Tell whether something was heard of a view."""
+        """Return whether a view has reported before."""
         return self._store.read(account_of(view)) is not None
 
-    def open(self, report: Report) -> None:
-        """Note that something was heard of a view, and nothing reported."""
+    def open(self, report: ViewReport) -> None:
+        """Record that a view exists and has reported nothing."""
         self._touch(account_of(report.view), None, report)
 
-    def post(self, report: Report, *, may_lower: bool) -> bool:
+    def post(self, report: ViewReport, *, may_lower: bool) -> bool:
         """Book what a report adds.
 
         Args:
             report: what was sent.
-            may_lower: a client that has set its sum to nothing sets the user's spend to nothing, too.
+            may_lower: a client that has reset its sum resets the user's spend, too.
 
         Returns:
-            Whether the same report need not be looked at again: all of it is booked.
+            Whether all of the report is booked, so that the same one can be skipped.
 
         Raises:
-            StoreError: the store failed, or others book on this view all the time.
+            StoreError: the store failed, or other requests book on this view all the time.
         """
         lost, is_dated = 0, False
         while lost < _TRIES:
@@ -129,21 +132,21 @@ class Views:
             lost += not self._settle(account, balance, report, model, cost)
         raise StoreError(f"user {report.user!r}: others report the same sum all the time; send it again")
 
-    def _starts(self, report: Report) -> Iterator[Balance]:
+    def _starts(self, report: ViewReport) -> Iterator[Balance]:
         for index in range(_STARTS):
             balance = self._store.read(account_of(report.view, index))
             if balance is None:
                 return
             yield balance
 
-    def _continued(self, report: Report, starts: list[Balance]) -> int | None:
+    def _continued(self, report: ViewReport, starts: list[Balance]) -> int | None:
         """Return which of a view's sums a report continues, the next number for a new one, None for none.
 
-        A view has one sum, until it is heard of a smaller one. That may be a request that came late (LiteLLM
-        sends each from a thread of its own), or a sum that was started anew (`reset_cost`, or a client that
-        cannot be told from another). Below what the client was handed it is surely the second; else it is,
-        if nothing was heard of the view for `LATE`. Sums are kept side by side, and a report continues the
-        nearest that is not larger.
+        A view has one sum, until it reports a smaller one. That may be a request that came late (LiteLLM
+        sends each from a thread of its own), or a sum that was started anew (`reset_cost`, or another client
+        that looks the same). Below what the client was handed it is certainly the second; else it counts as
+        the second if the view has been silent for `LATE`. Sums are kept side by side, and a report continues
+        the nearest that is not larger.
         """
         if not starts:
             return None if report.cost == report.base else 0
@@ -155,13 +158,13 @@ class Views:
         is_anew = report.cost < report.base or (report.cost > 0 and self._clock() - heard > LATE)
         return len(starts) if is_anew and len(starts) < _STARTS else None
 
-    def _touch(self, account: str, balance: Balance | None, report: Report) -> bool:
-        """Bring the time at which a view was heard of up to the present; return whether this did it."""
+    def _touch(self, account: str, balance: Balance | None, report: ViewReport) -> bool:
+        """Set the time of a view's last report to now; return whether this request did it."""
         hold = _hold(account, balance, report, "", (_view(account),))
         answer = self._store.settle(hold, VOID)
         return isinstance(answer, Settled) and not answer.repeated
 
-    def _settle(self, account: str, balance: Balance, report: Report, model: str, cost: Nanos) -> bool:
+    def _settle(self, account: str, balance: Balance, report: ViewReport, model: str, cost: Nanos) -> bool:
         charges = (
             _view(account),
             Charge(account_name(USER, report.user)),
@@ -173,19 +176,19 @@ class Views:
 
 
 class Recent(Generic[T]):
-    """Remember some thousands of things, the latest; losing one may cost time, never money."""
+    """A cache of the latest entries, which cost time, never money, when they are lost."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[object, T] = OrderedDict()
 
     def get(self, name: object) -> T | None:
-        """Return what is remembered under a name."""
+        """Return the entry of a name, or None."""
         with self._lock:
             return self._known.get(name)
 
     def put(self, name: object, value: T) -> None:
-        """Remember something."""
+        """Add an entry; the oldest goes if there are too many."""
         with self._lock:
             self._known[name] = value
             self._known.move_to_end(name)
@@ -193,8 +196,53 @@ class Recent(Generic[T]):
                 self._known.popitem(last=False)
 
 
+class Handed:
+    """Records that /get_budget has handed out, for clients that drop the view that they were given.
+
+    They are remembered by project, user and `last_updated_at`, as long as there is room: by bytes, as a
+    record may have many models, and for each project apart, so that who reads much makes no other forget.
+    """
+
+    def __init__(self, each: int = _HANDED_EACH, total: int = _HANDED_TOTAL) -> None:
+        self._each = each
+        self._total = total
+        self._lock = threading.Lock()
+        self._size = 0
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._projects: dict[str, OrderedDict[tuple[str, object], bytes]] = {}
+
+    def get(self, project: str, user: str, updated: object) -> dict[str, Any] | None:
+        """Return a record, if it is remembered."""
+        with self._lock:
+            here = self._projects.get(project)
+            found = None if here is None else here.get((user, updated))
+        record: dict[str, Any] | None = None if found is None else json.loads(found)
+        return record
+
+    def put(self, project: str, user: str, updated: object, record: dict[str, Any]) -> None:
+        """Remember a record, and forget the oldest of the project's, and the project read longest ago."""
+        text = json.dumps(record, separators=(",", ":")).encode()
+        with self._lock:
+            here = self._projects.setdefault(project, OrderedDict())
+            before = here.pop((user, updated), None)
+            self._grow(project, len(text) + _OVERHEAD if before is None else len(text) - len(before))
+            here[user, updated] = text
+            while self._sizes[project] > self._each:
+                _, gone = here.popitem(last=False)
+                self._grow(project, -len(gone) - _OVERHEAD)
+            while self._size > self._total:
+                longest_ago, size = self._sizes.popitem(last=False)
+                del self._projects[longest_ago]
+                self._size -= size
+
+    def _grow(self, project: str, size: int) -> None:
+        self._sizes[project] = self._sizes.get(project, 0) + size
+        self._sizes.move_to_end(project)
+        self._size += size
+
+
 def view_id(*parts: object) -> str:
-    """Return the name of a view from what tells it apart."""
+    """Return the name of a view from what identifies it."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
@@ -207,12 +255,12 @@ def _view(account: str) -> Charge:
     return Charge(account, budget=Budget(None), ephemeral=True)
 
 
-def _total(report: Report, index: int, balance: Balance) -> Nanos:
+def _total(report: ViewReport, index: int, balance: Balance) -> Nanos:
     return balance.spent_nanos + (report.base if index == 0 else 0)
 
 
-def _next_of(report: Report, index: int, balance: Balance, added: Nanos) -> tuple[str, Nanos]:
-    """Return one model and what of the increment is its own; what no model explains is `unknown`'s."""
+def _next_of(report: ViewReport, index: int, balance: Balance, added: Nanos) -> tuple[str, Nanos]:
+    """Return one model and its part of the increment; what no model explains belongs to `unknown`."""
     for model in sorted(report.models):
         base = report.base_models.get(model, 0) if index == 0 else 0
         grown = report.models[model] - base - balance.models.get(model, 0)
@@ -224,9 +272,9 @@ def _next_of(report: Report, index: int, balance: Balance, added: Nanos) -> tupl
 
 
 def _hold(
-    account: str, balance: Balance | None, report: Report, model: str, charges: tuple[Charge, ...]
+    account: str, balance: Balance | None, report: ViewReport, model: str, charges: tuple[Charge, ...]
 ) -> Hold:
-    """Make the one hold with which a view's account may leave its present state, whatever is done to it."""
+    """Return the only hold with which a view's account may leave its present state."""
     when = report.since if balance is None else balance.updated_ms
     state = f"{account} {when} {'new' if balance is None else balance.spent_nanos}"
     return new_hold(

@@ -1,7 +1,7 @@
 """Webhooks: one POST of one event, signed as the Standard Webhooks specification says.
 
 https://github.com/standard-webhooks/standard-webhooks: what is signed is `id.timestamp.body`, with
-HMAC-SHA256, so a receiver can use that project's library of its language, or ten lines of its own.
+HMAC-SHA256, so a receiver can use that project's library for its language, or ten lines of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Hold where events go, and the secret that signs them; neither is shown, as an address may be one, too.
+    """The address of a webhook, and the secret that signs events; neither is shown: an address may be secret.
 
     Attributes:
         url: `http://` or `https://`.
@@ -47,7 +47,7 @@ class Webhook:
 
     @property
     def host(self) -> str:
-        """Where events go, as it may be shown."""
+        """The host of the address, which may be shown."""
         return _place(self.url).hostname or ""
 
     def post(self, ident: str, body: bytes, at: int) -> int:
@@ -73,7 +73,7 @@ class Webhook:
         assert place.hostname is not None
         connection = HTTPConnection(place.hostname, place.port)
         connection.sock = _connected(place)
-        # A timeout of the socket's is one for each of its answer's bytes: this one is for all of them.
+        # The socket's timeout counts from each byte of the answer: this timer limits all of it.
         overdue = threading.Event()
         watch = threading.Timer(_TIMEOUT_S, _end, (connection.sock, overdue))
         watch.daemon = True
@@ -83,14 +83,14 @@ class Webhook:
                 connection.sock.do_handshake()
             target = (place.path or "/") + (f"?{place.query}" if place.query else "")
             connection.request("POST", target, body, headers)
-            status: int = connection.getresponse().status  # what else it says is of no interest
+            status: int = connection.getresponse().status
         except NO_ANSWER:
             if not overdue.is_set():
                 raise
         finally:
             watch.cancel()
             connection.close()
-        if overdue.is_set():  # what was read until then may look like a whole answer
+        if overdue.is_set():  # a part of an answer may look like a whole one
             raise TimeoutError(f"the answer did not end within {_TIMEOUT_S:g} s")
         return status
 
@@ -116,7 +116,7 @@ def _connected(place: SplitResult) -> socket.socket:
 def _end(connection: socket.socket, overdue: threading.Event) -> None:
     overdue.set()
     with suppress(OSError):  # it has ended by itself
-        connection.shutdown(socket.SHUT_RDWR)  # wakes who reads from it, which closing does not
+        connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it, which closing does not
 
 
 def sign(secret: str, ident: str, at: int, body: bytes) -> str:

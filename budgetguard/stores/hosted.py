@@ -22,20 +22,24 @@ from budgetguard.core.holds import (
 )
 from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
-from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.hosted_link import HostedLink
 from budgetguard.stores.targets import service_target
-from budgetguard.stores.wire.answers import (
-    balance_from_json,
-    expiries_from_json,
-    record_from_json,
-    reservation_from_json,
-    settled_from_json,
+from budgetguard.stores.wire_types import (
+    Page,
+    read_attached,
+    read_balance,
+    read_balances,
+    read_changed,
+    read_deleted,
+    read_expiries,
+    read_observations,
+    read_record,
+    read_records,
+    read_reservation,
+    read_settled,
 )
-from budgetguard.stores.wire.fields import Fields, read_number, shown
-from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
 
 T = TypeVar("T")
 
@@ -77,50 +81,50 @@ class HostedStore:
         self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     def reserve(self, hold: Hold) -> Reservation:
-        return self._ask("POST", "reserve", hold_to_json(hold), read=reservation_from_json)
+        return self._ask("POST", "reserve", hold, read=read_reservation)
 
     def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        body = {"hold": hold_to_json(hold), "settlement": settlement_to_json(settlement)}
-        return self._ask("POST", "settle", body, read=settled_from_json)
+        body = {"hold": hold, "settlement": settlement}
+        return self._ask("POST", "settle", body, read=read_settled)
 
     def attach(self, hold_id: str, request_id: str) -> bool:
         body = {"hold_id": hold_id, "request_id": request_id}
-        return self._ask("POST", "attach", body, read=_flag("attached"))
+        return self._ask("POST", "attach", body, read=read_attached)
 
     def attached(self, request_id: str) -> HoldRecord | None:
         route = _route("attached", {"request_id": request_id})
-        return self._ask("GET", route, read=_maybe("record", record_from_json))
+        return self._ask("GET", route, read=read_record)
 
     def read(self, account: str) -> Balance | None:
         route = _route("balance", {"account": account})
-        return self._ask("GET", route, read=_maybe("balance", balance_from_json))
+        return self._ask("GET", route, read=read_balance)
 
     def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        body = {"account": account, "budget": budget_to_json(budget), "ephemeral": ephemeral}
-        return self._ask("PUT", "budget", body, read=_one("balance", balance_from_json))
+        body = {"account": account, "budget": budget, "ephemeral": ephemeral}
+        return self._ask("PUT", "budget", body, read=read_changed)
 
     def delete(self, account: str) -> bool:
         # Carried out twice, it would answer that there was nothing to delete.
         route = _route("budget", {"account": account})
-        return self._ask("DELETE", route, read=_flag("deleted"), repeat=False)
+        return self._ask("DELETE", route, read=read_deleted, repeat=False)
 
     def list(self, kind: str = "") -> Iterator[Balance]:
-        return self._pages("balances", {"kind": kind} if kind else {}, balance_from_json)
+        return self._pages("balances", {"kind": kind} if kind else {}, read_balances)
 
     def reset(self, account: str) -> Balance | None:
         # Carried out twice, it would reset what was spent in between.
-        read = _maybe("balance", balance_from_json)
-        return self._ask("POST", "reset", {"account": account}, read=read, repeat=False)
+        return self._ask("POST", "reset", {"account": account}, read=read_balance, repeat=False)
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
-        return self._pages("holds", {} if account is None else {"account": account}, record_from_json)
+        return self._pages("holds", {} if account is None else {"account": account}, read_records)
 
     def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
         span = {"since": str(since)} | ({} if until is None else {"until": str(until)})
-        return self._pages("calls", span, record_from_json)
+        return self._pages("calls", span, read_records)
 
     def observations(self, model: str) -> Observations:
-        return self._ask("GET", _route("observations", {"model": model}), read=_one("observations", _counts))
+        route = _route("observations", {"model": model})
+        return self._ask("GET", route, read=read_observations)
 
     def projects(self, account: str | None = None) -> Iterator[str]:
         # A key is for one project; its owner must not learn which others there are.
@@ -133,13 +137,12 @@ class HostedStore:
     def close(self) -> None:
         self._link.close()
 
-    def _pages(self, route: str, query: Mapping[str, str], read: Callable[[Any], T]) -> Iterator[T]:
-        name = "balances" if route == "balances" else "records"
+    def _pages(self, route: str, query: Mapping[str, str], read: Callable[[Any], Page[T]]) -> Iterator[T]:
         after: str | None = None
         while True:
             place = {"limit": str(_PAGE)} | ({} if after is None else {"after": after})
-            page, following = self._ask("GET", _route(route, {**query, **place}), read=_page(name, read))
-            yield from page
+            rows, following = self._ask("GET", _route(route, {**query, **place}), read=read)
+            yield from rows
             if following is None or following == after:
                 return
             after = following
@@ -152,7 +155,7 @@ class HostedStore:
             raise StoreError(self._link.explain_answer(answer))
         expiries = answer.value.pop("told", [])
         try:
-            told = expiries_from_json(expiries)
+            told = read_expiries(expiries)
             found = read(answer.value)
         except ConfigurationError as error:
             raise StoreError(self._link.explain_answer(answer, str(error))) from error
@@ -164,40 +167,3 @@ class HostedStore:
 
 def _route(name: str, query: Mapping[str, str]) -> str:
     return f"{name}?{urlencode(query, errors='surrogatepass')}"
-
-
-def _one(key: str, read: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Return what reads an object's only field."""
-
-    def taken(value: object) -> T:
-        fields = Fields(value, "answer")
-        found = read(fields.take(key))
-        fields.end()
-        return found
-
-    return taken
-
-
-def _maybe(key: str, read: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return _one(key, lambda value: None if value is None else read(value))
-
-
-def _flag(key: str) -> Callable[[Any], bool]:
-    return lambda value: Fields(value, "answer").flag(key)
-
-
-def _page(key: str, read: Callable[[Any], T]) -> Callable[[Any], tuple[list[T], str | None]]:
-    def taken(value: object) -> tuple[list[T], str | None]:
-        fields = Fields(value, "answer")
-        found = [read(one) for one in fields.list(key)]
-        following = fields.maybe("next", fields.text)
-        fields.end()
-        return found, following
-
-    return taken
-
-
-def _counts(value: object) -> Observations:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"observations must be a JSON object, not {shown(value)}")
-    return {bucket: read_number(count, "observations", MAX_NANOS) for bucket, count in value.items()}

@@ -24,6 +24,7 @@ from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import remedies
 from budgetguard.stores.link import ServerLink
 from budgetguard.stores.targets import KEY_VARIABLE, ServiceTarget
+from budgetguard.stores.wire import to_json
 
 _SHORTEST_WAIT: Final = 0.001
 _LONGEST_ANSWER: Final = 64 * 1024 * 1024
@@ -250,7 +251,7 @@ class HostedLink(ServerLink[HTTPConnection]):
         return remedies.explain(error, self.target, self.target.timeout, remedies.HTTP)
 
     def _pack(self, method: str, path: str, body: object) -> bytes:
-        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode("ascii")
+        content = b"" if body is None else to_json(body).encode("ascii")
         length = "" if body is None else f"Content-Length: {len(content)}\r\n"
         head = f"{method} {self.target.path}{path} HTTP/1.1\r\n{self._head}\r\n{length}\r\n"
         return head.encode("ascii") + content

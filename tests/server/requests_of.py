@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -12,8 +13,8 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.core.windows import system_clock
 from budgetguard.server.app import ROUTES
-from budgetguard.server.routes import Route
-from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
+from budgetguard.server.routes import ApiRoute
+from budgetguard.stores.wire import plain
 
 BY_NAME = {route.name: route for route in ROUTES}
 
@@ -22,7 +23,7 @@ BY_NAME = {route.name: route for route in ROUTES}
 class Sample:
     """Hold a good request of a route."""
 
-    route: Route
+    route: ApiRoute
     query: dict[str, str]
     body: Any
 
@@ -42,15 +43,20 @@ def hold(amount: int = 60, account: str = "user:1") -> Hold:
     )
 
 
+def to_json(value: object) -> Any:
+    """Return a value of `core` as JSON values."""
+    return json.loads(json.dumps(value, default=plain))
+
+
 def samples() -> list[Sample]:
     """Return a good request of every route."""
-    settled = {"hold": hold_to_json(hold()), "settlement": settlement_to_json(Settlement(45))}
-    budget = {"account": "user:1", "budget": budget_to_json(Budget(100)), "ephemeral": False}
+    settled = {"hold": to_json(hold()), "settlement": to_json(Settlement(45))}
+    budget = {"account": "user:1", "budget": to_json(Budget(100)), "ephemeral": False}
     account = {"account": "user:1"}
     parts: dict[str, tuple[dict[str, str], Any]] = {
         "litellm_get_budget": ({}, {"project_name": "p"}),
         "litellm_set_budget": ({}, {"project_name": "p", "user_dict": {"9": {"total_budget": 1}}}),
-        "reserve": ({}, hold_to_json(hold())),
+        "reserve": ({}, to_json(hold())),
         "settle": ({}, settled),
         "attach": ({}, {"hold_id": hold().id, "request_id": "resp_1"}),
         "attached": ({"request_id": "resp_1"}, None),

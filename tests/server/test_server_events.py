@@ -26,14 +26,13 @@ from budgetguard.server.schedule import Delivery, Lease, Schedule
 from budgetguard.server.webhooks import Webhook, sign
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store
-from budgetguard.stores.wire.requests import hold_to_json, settlement_to_json
 from budgetguard.testing.clock import DEFAULT_START, FakeClock
 from tests.servers.postgres import fresh_url, shared_server
 from tests.servers.valkey import ValkeyServer
 
 from .litellm_client import LiteLLMClient
 from .receivers import SECRET, Receiver, receiving
-from .requests_of import hold
+from .requests_of import hold, to_json
 from .services import Service, running
 from .test_server_process import free_port, serving, stopped
 
@@ -44,8 +43,8 @@ QUICK: dict[str, Any] = {"refresh": 0.05, "retry": 0.01, "lease": 600.0}
 def spend(
     client: httpx2.Client, cost: int, account: str = "user:1", thresholds: tuple[int, ...] = ()
 ) -> dict[str, Any]:
-    settlement = settlement_to_json(Settlement(cost, thresholds=thresholds))
-    body = {"hold": hold_to_json(hold(0, account)), "settlement": settlement}
+    settlement = to_json(Settlement(cost, thresholds=thresholds))
+    body = {"hold": to_json(hold(0, account)), "settlement": settlement}
     answer = client.post("/v1/projects/p/settle", json=body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -188,7 +187,7 @@ def test_windows_that_end_and_holds_that_expiry_are_told_though_nobody_asks(tmp_
                 made = {"account": "user:1", "budget": terms, "ephemeral": False}
                 assert client.put("/v1/projects/p/budget", json=made).status_code == 200
                 asked = replace(hold(30), created=clock(), ttl=60_000)
-                granted = client.post("/v1/projects/p/reserve", json=hold_to_json(asked))
+                granted = client.post("/v1/projects/p/reserve", json=to_json(asked))
                 assert granted.json()["answer"] == "granted"
             passed(url, clock)
             clock.advance(61)

@@ -8,12 +8,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from budgetguard.stores.wire.requests import hold_to_json
 from tests.servers.postgres import fresh_url, shared_server
 from tests.servers.valkey import ValkeyServer
 
 from .litellm_client import LiteLLMClient
-from .requests_of import hold
+from .requests_of import hold, to_json
 from .services import Service, running
 
 CENT = 10_000_000
@@ -92,7 +91,7 @@ def test_ten_calls_are_granted_by_whichever_server(fleet: tuple[Service, Service
 
     def ask(number: int) -> str:
         with fleet[number % 2].client(key) as client:
-            response = client.post("/v1/projects/p/reserve", json=hold_to_json(hold(10)))
+            response = client.post("/v1/projects/p/reserve", json=to_json(hold(10)))
         answer: str = response.json()["answer"]
         return answer
 

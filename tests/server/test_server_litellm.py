@@ -300,3 +300,11 @@ def test_a_limit_below_nothing_is_none_and_stops_nobody_elses_changes(
     again.update_cost("u", 0.25, "gpt-4o")
     one.update_cost("u", 0.25, "gpt-4o")
     assert spent(service) == 75 * CENT
+
+
+def test_fields_of_a_record_that_are_not_known_are_ignored(service: Service) -> None:
+    with service.client(service.key()) as client:
+        record = {"total_budget": 1, "duration": 30.0, "colour": "blue"}
+        body = {"project_name": "p", "user_dict": {"u": record}}
+        assert client.post("/set_budget", json=body).json() == {"status": "success"}
+        assert client.post("/get_budget", json={"project_name": "p"}).json()["data"]["u"]["duration"] == 30

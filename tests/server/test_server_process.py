@@ -20,10 +20,9 @@ import pytest
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Settlement
 from budgetguard.stores import open_store
-from budgetguard.stores.wire.requests import hold_to_json, settlement_to_json
 from tests.cli.helpers import COMMAND, clean_environment, run
 
-from .requests_of import hold
+from .requests_of import hold, to_json
 
 
 def free_port() -> int:
@@ -94,9 +93,7 @@ def test_workers_share_budgets_keys_and_figures(tmp_path: Path) -> None:
         for _ in range(30):
             # A connection each, so that both workers are asked.
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
-                answers.append(
-                    client.post("/v1/projects/p/reserve", json=hold_to_json(hold(10))).json()["answer"]
-                )
+                answers.append(client.post("/v1/projects/p/reserve", json=to_json(hold(10))).json()["answer"])
         assert sorted(answers) == ["granted"] * 10 + ["refused"] * 20
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
             text = client.get("/metrics").text
@@ -125,9 +122,9 @@ def test_a_service_that_is_killed_and_started_again_under_load_loses_nothing_and
         try:
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
                 for _ in range(calls):
-                    made = hold_to_json(hold(10))
+                    made = to_json(hold(10))
                     assert answered(client, "/v1/projects/p/reserve", made)["answer"] == "granted"
-                    ended = {"hold": made, "settlement": settlement_to_json(Settlement(7))}
+                    ended = {"hold": made, "settlement": to_json(Settlement(7))}
                     assert answered(client, "/v1/projects/p/settle", ended)["answer"] == "settled"
         except BaseException as error:
             wrong.append(error)
@@ -162,7 +159,7 @@ def test_without_a_key_it_says_who_is_let_in_and_others_are_not(tmp_path: Path) 
             "status": "success",
             "data": {},
         }
-        assert "There is no key: this machine is let in, and nobody else." in stopped(process)
+        assert "There is no key, so only this machine may send requests." in stopped(process)
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         done = run("serve", "--store", store, "--host", host)
         assert done.code == 2
@@ -184,7 +181,7 @@ def test_a_key_from_the_environment_is_enough_and_is_not_shown(tmp_path: Path) -
     ("arguments", "environ", "text"),
     [
         (["--store", "https://budgets.example.org"], {}, "not another service"),
-        (["--store", "memory://", "--workers", "2"], {}, "one process's own"),
+        (["--store", "memory://", "--workers", "2"], {}, "belongs to one process"),
         (["--ssl-certfile", "cert.pem"], {}, "both"),
         (["--ssl-certfile", "no.pem", "--ssl-keyfile", "no.key"], {}, "no file no.pem"),
         (["--rate", "often"], {}, "1000/second"),

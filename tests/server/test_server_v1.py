@@ -10,8 +10,8 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import system_clock
-from budgetguard.stores.wire.requests import budget_to_json, hold_to_json, settlement_to_json
 
+from .requests_of import to_json
 from .services import Service
 
 BASE = "/v1/projects/p"
@@ -24,7 +24,7 @@ def hold(amount: int = 60, user: str = "1", **values: Any) -> Hold:
 
 
 def budget(client: httpx2.Client, limit: int, account: str = "user:1", base: str = BASE) -> dict[str, Any]:
-    body = {"account": account, "budget": budget_to_json(Budget(limit)), "ephemeral": False}
+    body = {"account": account, "budget": to_json(Budget(limit)), "ephemeral": False}
     return answered(client.put(f"{base}/budget", json=body))["balance"]
 
 
@@ -37,14 +37,14 @@ def test_a_call_is_held_and_settled_over_the_socket(service: Service) -> None:
     with service.client(service.key()) as client:
         assert budget(client, 100)["limit_nanos"] == 100
         made = hold(60)
-        granted = answered(client.post(f"{BASE}/reserve", json=hold_to_json(made)))
+        granted = answered(client.post(f"{BASE}/reserve", json=to_json(made)))
         assert (granted["answer"], granted["repeated"]) == ("granted", False)
-        assert answered(client.post(f"{BASE}/reserve", json=hold_to_json(made)))["repeated"]
-        refused = answered(client.post(f"{BASE}/reserve", json=hold_to_json(hold(50))))
+        assert answered(client.post(f"{BASE}/reserve", json=to_json(made)))["repeated"]
+        refused = answered(client.post(f"{BASE}/reserve", json=to_json(hold(50))))
         assert (refused["answer"], refused["balance"]["held_nanos"]) == ("refused", 60)
         ended = {
-            "hold": hold_to_json(made),
-            "settlement": settlement_to_json(Settlement(45, usage=Usage.of(input_tokens=3))),
+            "hold": to_json(made),
+            "settlement": to_json(Settlement(45, usage=Usage.of(input_tokens=3))),
         }
         assert answered(client.post(f"{BASE}/settle", json=ended))["booked"] == 45
         assert answered(client.post(f"{BASE}/settle", json=ended))["repeated"]

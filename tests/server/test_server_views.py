@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.server.views import LATE, Report, Views
+from budgetguard.server.views import LATE, ViewReport, Views
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store
 from budgetguard.testing.clock import FakeClock
@@ -54,8 +54,8 @@ def store(clock: FakeClock) -> Store:
     return made
 
 
-def report(clock: FakeClock, cost: int, base: int = 0, **values: Any) -> Report:
-    return Report("u", "a-view", clock(), base, {"m": base} if base else {}, cost, {"m": cost}, **values)
+def report(clock: FakeClock, cost: int, base: int = 0, **values: Any) -> ViewReport:
+    return ViewReport("u", "a-view", clock(), base, {"m": base} if base else {}, cost, {"m": cost}, **values)
 
 
 def spent(store: Store) -> int:

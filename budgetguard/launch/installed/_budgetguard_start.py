@@ -1,4 +1,4 @@
-"""Make this Python part of the run that its variables name, even if its `PYTHONPATH` does not.
+"""Make this Python part of the run that its variables name, even without the run's `PYTHONPATH`.
 
 A wheel installs this beside the package, with the `.pth` file that imports it in processes of a run.
 """

@@ -65,20 +65,20 @@ def _verify(event: str, args: "Any") -> None:
             import atexit
 
             _looks_at_exit.append(True)
-            atexit.register(_look)
-        _look()
+            atexit.register(_report_unguarded)
+        _report_unguarded()
 
 
-def _look() -> None:
-    """Tell of SDKs that are imported and not guarded: now, for who is killed tells nothing at its end."""
+def _report_unguarded() -> None:
+    """Report SDKs that are imported and not guarded: at once, as a process that is killed has no end."""
     for sdk in list(_unguarded):
         if sdk in sys.modules and sdk in _unguarded:
             _unguarded.remove(sdk)
-            _tell(sdk)
+            _report(sdk)
 
 
-def _tell(sdk: str) -> None:
-    """Tell whoever began the run, in the files of `budgetguard.engine.runlog`."""
+def _report(sdk: str) -> None:
+    """Report an SDK to the runs that this process is part of, in the files of `budgetguard.engine.runlog`."""
     for path in os.environ.get("BUDGETGUARD_RUN_LOG", "").split(os.pathsep):
         try:
             file = os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -1,4 +1,4 @@
-"""Make every Python of a run that has this first on its path part of it, and be gone from the path."""
+"""Make a Python that has this folder on its path part of the run, and take the folder off the path."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ _HERE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to impo
 
 
 def _chain() -> None:
-    """Run the next `sitecustomize` of the path, which ours stands before, as if ours were not there."""
+    """Run the next `sitecustomize` of the path, as if ours were not there."""
     mine = sys.modules.pop(__name__)
     try:
         __import__(__name__)
