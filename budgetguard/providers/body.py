@@ -167,8 +167,11 @@ class EventReader(BodyReader):
         return b"".join(kept) if self._hide else data
 
     def _event(self, event: bytes) -> bytes:
-        lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
-        data = b"\n".join(line.removeprefix(b" ") for line in lines)
+        lines = []
+        for line in _LINE_END.split(event):
+            if line.startswith(b"data:"):
+                lines.append(line[5:].removeprefix(b" "))
+        data = b"\n".join(lines)
         if lines:
             self._is_stream = True
         elif not self._is_stream:
