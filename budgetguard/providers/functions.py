@@ -270,7 +270,7 @@ class ItemReader:
 
 
 def outcome_of_any_error(error: BaseException) -> Outcome:
-    """Say how a call ended that raised this, whatever package it comes from."""
+    """Classify the outcome of a call that raised `error`, whatever package it comes from."""
     if isinstance(error, BudgetGuardError):
         return NotCharged("a call inside was refused")
     status = getattr(error, "status_code", None)
