@@ -287,6 +287,8 @@ class Rates:
         Raises:
             UnknownModelError: as `cost`.
         """
+        if region is None:
+            return self.cost(usage)
         factor = answered_factor(self.provider, region, self.model)
         if factor == 1:
             return self.cost(usage)

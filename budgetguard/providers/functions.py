@@ -21,7 +21,7 @@ from budgetguard.engine.provider_call import (
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.alternatives import with_alternatives
+from budgetguard.providers.alternatives import MORE_MODELS, with_alternatives
 from budgetguard.providers.answer_shapes import ItemAccumulator, read_whole
 from budgetguard.providers.answers import is_api_error
 from budgetguard.providers.base import Asked, Endpoint
@@ -99,7 +99,7 @@ class FunctionCall(ProviderCall):
         else:
             rates = book.rates(self.model, provider=self._provider, base_url=self._base_url, bare=True)
         projection = self._row.project(Asked(self._body, self.model, rates, learned_cap))
-        if not self._free:
+        if not self._free and not MORE_MODELS.isdisjoint(self._body):
             projection = with_alternatives(
                 projection,
                 self._body,
