@@ -223,12 +223,24 @@ def with_margin(tokens: int) -> int:
     return -(-tokens * 105 // 100) + MARGIN
 
 
-def assumed_output_cap(model: str) -> int:
-    """Return the output tokens to assume for a model before its settled calls have taught better.
+def assumed_output_cap(model: str, learned: int | None = None, thinking: int | None = None) -> int:
+    """Return the output tokens to assume of a request that sets no cap.
 
     1 024, or 4 096 for reasoning models: about the 99th percentile of real answers (1 014 and 3 134).
+
+    Args:
+        model: the model's name.
+        learned: output tokens that its settled calls suggest, None before there were enough.
+        thinking: tokens that the request lets it think, None if it asks for no thinking.
     """
-    return ASSUMED_OUTPUT_REASONING if is_reasoning(model) else ASSUMED_OUTPUT
+    thinks = is_reasoning(model)
+    cap = learned
+    if cap is None:
+        cap = ASSUMED_OUTPUT_REASONING if thinks else ASSUMED_OUTPUT
+    if thinking is None or thinks:
+        return cap
+    # What was learned may be of calls that asked for no thinking.
+    return max(cap, ASSUMED_OUTPUT_REASONING, thinking + ASSUMED_OUTPUT)
 
 
 def projected(

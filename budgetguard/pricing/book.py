@@ -16,7 +16,7 @@ from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.addresses import Address
-from budgetguard.pricing.extra import OWN_PRICE_KEYS, is_half_in_batch, own_prices
+from budgetguard.pricing.extra import EXTRA_PRICE_KEYS, extra_prices, is_half_in_batch
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,
@@ -102,7 +102,7 @@ class PriceBook:
     """Answer what a model costs.
 
     Prices that were registered come first; then genai-prices' list as it is installed (or as the program
-    set it with genai-prices' own means); then, for units and models that it lacks, `own_prices`. Nothing is
+    set it with genai-prices' own means); then, for units and models that it lacks, `extra_prices`. Nothing is
     ever fetched. Safe to use from many threads.
     """
 
@@ -136,7 +136,7 @@ class PriceBook:
             cached_input: USD per million cached input tokens; the price of input if absent.
             valid_from: when the price begins (naive: UTC); from ever if absent. The latest begun one counts.
             units: prices by genai-prices' price keys, such as `input_audio_mtok=40`, or by ours (see
-                `own_prices`), such as `images=0.04` or `video_seconds=0.1`.
+                `extra_prices`), such as `images=0.04` or `video_seconds=0.1`.
 
         Raises:
             ConfigurationError: no price, a bad price, an unknown unit, an empty name.
@@ -270,7 +270,7 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """Hold what prices are looked up in, as it was at one instant: the user's, then the list, then ours."""
+    """The prices at one instant, in the order of look-up: the user's, the list, the extra ones."""
 
     snapshot: DataSnapshot
     overrides: Mapping[tuple[str | None, str], list[_Override]]
@@ -287,7 +287,7 @@ class _Lists:
 
     def _add_up(self, provider_id: str, names: tuple[str, ...], said: Mapping[str, Decimal]) -> Source | None:
         """Return the listed price with what the user says and our table adds to it; None if nobody knows."""
-        ours, known = own_prices(provider_id, names)
+        ours, known = extra_prices(provider_id, names)
         ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
         listed = self.listed(provider_id, names)
         if listed is None:
@@ -402,7 +402,7 @@ def _base(name: str) -> str:
 def _price(key: str, value: object, name: str) -> Decimal:
     """Check a price; `name` is what the caller calls it."""
     if priced_unit(key) is None:
-        near = difflib.get_close_matches(key, (*units_by_price_key(), *OWN_PRICE_KEYS), n=1)
+        near = difflib.get_close_matches(key, (*units_by_price_key(), *EXTRA_PRICE_KEYS), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -488,7 +488,7 @@ def _is_at(pattern: str, base_url: str) -> bool:
 
 
 def _remedy(snapshot: DataSnapshot, provider_id: str, model: str, base_url: str | None) -> str:
-    """Say what else may be meant by a name that nobody prices: a deployment's, a model of one's own."""
+    """Return what else a name may mean that nobody prices: a deployment, a model of one's own."""
     if provider_id == AZURE:
         return (
             f" If it is a deployment, say which model it serves: configure(model_map={{{model!r}: "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from budgetguard.core.money import NANOS_PER_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.errors import UnknownModelError
-from budgetguard.pricing.extra import OwnUnit, less_graded, own_unit, own_unit_of_price_key
+from budgetguard.pricing.extra import ExtraUnit, extra_unit, extra_unit_of_price_key, less_graded
 from budgetguard.pricing.regions import answered_factor
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def units_by_price_key() -> Mapping[str, UnitDef]:
     return {unit.price_key: unit for unit in units_by_name().values()}
 
 
-def priced_unit(price_key: str) -> UnitDef | OwnUnit | None:
+def priced_unit(price_key: str) -> UnitDef | ExtraUnit | None:
     """Return the unit that a price is for: genai-prices' or ours."""
-    return units_by_price_key().get(price_key) or own_unit_of_price_key(price_key)
+    return units_by_price_key().get(price_key) or extra_unit_of_price_key(price_key)
 
 
 @lru_cache(maxsize=1_024)
@@ -90,7 +90,7 @@ def wholes(name: str) -> tuple[str, ...]:
     """Return the units that a unit is a part of, the nearest first."""
     units = units_by_name()
     if name not in units:
-        own = own_unit(name)
+        own = extra_unit(name)
         return () if own is None else less_graded(own)
     dimensions = units[name].dimensions.items()
     found = [unit for unit in units.values() if unit.dimensions.items() < dimensions]
@@ -206,7 +206,7 @@ class PriceTable:
             return name
         if name in _PRICED_AS_CACHE_WRITE:
             return "cache_write_tokens" if "cache_write_tokens" in self.rates else None
-        if name not in _PRICED_AS_WHOLE and own_unit(name) is None:
+        if name not in _PRICED_AS_WHOLE and extra_unit(name) is None:
             return None
         return next((whole for whole in wholes(name) if whole in self.rates), None)
 
@@ -287,6 +287,8 @@ class Rates:
         Raises:
             UnknownModelError: as `cost`.
         """
+        if region is None:
+            return self.cost(usage)
         factor = answered_factor(self.provider, region, self.model)
         if factor == 1:
             return self.cost(usage)
@@ -352,7 +354,7 @@ class Rates:
 
 
 class Source:
-    """Make the price tables of one model at one instant, tier by tier."""
+    """The price tables of one model at one instant, tier by tier."""
 
     free = False
 
@@ -467,7 +469,7 @@ def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:
 
 
 def _price_key(unit: str) -> str:
-    known = units_by_name().get(unit) or own_unit(unit)
+    known = units_by_name().get(unit) or extra_unit(unit)
     return {"input_mtok": "input", "output_mtok": "output", "cache_read_mtok": "cached_input"}.get(
         key := known.price_key if known else unit, key
     )

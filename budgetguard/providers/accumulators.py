@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import ClassVar, Final, TypeAlias
 
 from budgetguard.core.usage import Reported
-from budgetguard.providers.answers import reported
-from budgetguard.providers.json import field
 from budgetguard.tokens.text import SLICE, count_text, encoding_for
 
 Piece: TypeAlias = tuple[Hashable, object]
@@ -93,7 +91,6 @@ class TextAccumulator(UsageAccumulator):
         # Text came after the last usage, which then does not count it.
         self._went_on = False
         self._said = Reported(usage=None)
-        self._names: tuple[object, ...] = ()
         self._begun: set[object] = set()
         self._finished: set[object] = set()
         self._told_last = False
@@ -138,17 +135,6 @@ class TextAccumulator(UsageAccumulator):
         seen = self._counted + self._looked
         return seen if seen > tokens else None
 
-    def _take_report(self, chunk: object) -> None:
-        """Take what a chunk says of the usage, and of who answers."""
-        if field(chunk, "usage") is not None or field(chunk, "x_groq") is not None:
-            self._merge(reported(chunk))
-            return
-        # The same with nearly every chunk.
-        names = field(chunk, "model"), field(chunk, "service_tier"), field(chunk, "id")
-        if names != self._names:
-            self._names = names
-            self._merge(reported(chunk))
-
     def _merge(self, said: Reported) -> None:
         self._said = self._said.merged(said)
         if said.usage is not None:
@@ -165,7 +151,7 @@ class TextAccumulator(UsageAccumulator):
         if isinstance(text, str) and text:
             self._pieces.setdefault(slot, []).append(text)
             self._characters += len(text)
-            self._bytes += _size(text)
+            self._bytes += len(text) if text.isascii() else _size(text)
             self._went_on = True
             if self._characters >= SLICE:
                 self._count_pieces()
@@ -186,7 +172,7 @@ def with_texts(said: Reported, pieces: Iterable[Piece], model: str) -> Reported:
     for _slot, text in pieces:
         if isinstance(text, str) and text:
             texts.append(text)
-            size += _size(text)
+            size += len(text) if text.isascii() else _size(text)
     if not _may_fall_short(said, size, went_on=False):
         return said
     encoding = encoding_for(model)
@@ -213,4 +199,4 @@ def _believed(said: Reported, seen: int, *, went_on: bool) -> int:
 
 
 def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+    return len(text.encode(errors="surrogatepass"))

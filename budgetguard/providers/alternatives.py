@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from budgetguard.engine.projection import Projection, assumed_output_cap
 from budgetguard.engine.provider_call import LearnedCap
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import field, items
+
+MORE_MODELS: Final = frozenset({"models", "fallbacks"})
+"""The fields of a request of which at least one is there if it allows further models."""
 
 
 def first_model(body: Mapping[str, Any]) -> Any:
@@ -38,8 +41,6 @@ def with_alternatives(
     Raises:
         UnknownModelError: one of `models` has no price.
     """
-    if "models" not in body and "fallbacks" not in body:
-        return projection
     asked = projection.model
     models = [name for name in _names(field(body, "models")) if name != asked]
     if rates.provider != "openrouter":

@@ -167,8 +167,11 @@ class EventReader(BodyReader):
         return b"".join(kept) if self._hide else data
 
     def _event(self, event: bytes) -> bytes:
-        lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
-        data = b"\n".join(line.removeprefix(b" ") for line in lines)
+        lines = []
+        for line in _LINE_END.split(event):
+            if line.startswith(b"data:"):
+                lines.append(line[5:].removeprefix(b" "))
+        data = b"\n".join(lines)
         if lines:
             self._is_stream = True
         elif not self._is_stream:
@@ -237,7 +240,7 @@ def _outcome(said: Reported | NotCharged) -> Outcome:
 
 
 class Coding(Protocol):
-    """Undo a content encoding, and do it again for what is handed on."""
+    """A content encoding: undone, and done again for what is handed on."""
 
     def decode(self, data: bytes) -> bytes:
         """Return bytes as they were before."""
@@ -250,7 +253,7 @@ class Coding(Protocol):
 
 
 class Undone:
-    """Undo a content encoding for good.
+    """A content encoding that is undone for good.
 
     Args:
         decoder: httpx's or httpx2's, for any encoding that it knows.
@@ -276,11 +279,11 @@ def knows_coding(encoding: str) -> bool:
 
 
 def _coding(encoding: str | Coding) -> Coding | None:
-    return _Coding.named(encoding) if isinstance(encoding, str) else encoding
+    return ZlibCoding.named(encoding) if isinstance(encoding, str) else encoding
 
 
-class _Coding:
-    """Undo a content encoding, and do it again for what is handed on."""
+class ZlibCoding:
+    """The content encodings gzip and deflate."""
 
     def __init__(self, window_bits: int) -> None:
         self._begun = False
@@ -292,7 +295,7 @@ class _Coding:
         self._encoder = zlib.compressobj(wbits=window_bits)
 
     @classmethod
-    def named(cls, encoding: str) -> _Coding | None:
+    def named(cls, encoding: str) -> ZlibCoding | None:
         bits = _WINDOW_BITS.get(encoding.strip().lower())
         return None if bits is None else cls(bits)
 

@@ -12,9 +12,8 @@ from dataclasses import field as field_of
 from typing import Any, Final
 
 from budgetguard.providers.json import field, items, mapping
-from budgetguard.providers.openai.hosted_tools import WEB_SEARCH_TOKENS, offered_tools
+from budgetguard.providers.openai.hosted_tools import SHOWN, WEB_SEARCH_TOKENS, offered_tools
 
-_SHOWN: Final = frozenset({"function", "custom", "namespace"})
 # Tools of Gemini's have no type; these run there.
 _GEMINI_TOOLS: Final = (
     "google_search",
@@ -165,7 +164,7 @@ def _hosted(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for tool in offered_tools(body):
         kind = field(tool, "type")
         if isinstance(kind, str):
-            if kind not in _SHOWN:
+            if kind not in SHOWN:
                 yield kind, tool
         else:
             yield from ((name, tool) for name in _GEMINI_TOOLS if name in tool)

@@ -14,7 +14,7 @@ from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.alternatives import with_alternatives
+from budgetguard.providers.alternatives import MORE_MODELS, with_alternatives
 from budgetguard.providers.answer_shapes import ItemAccumulator, read_whole
 from budgetguard.providers.answers import is_api_error
 from budgetguard.providers.base import Asked, Endpoint
@@ -92,7 +92,7 @@ class FunctionCall(ProviderCall):
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = self.rates(book)
         projection = self._row.project(Asked(self._body, self.model, rates, learned_cap))
-        if not self._free:
+        if not self._free and not MORE_MODELS.isdisjoint(self._body):
             projection = with_alternatives(
                 projection,
                 self._body,
@@ -276,7 +276,7 @@ class ItemReader:
 
 
 def outcome_of_any_error(error: BaseException) -> Outcome:
-    """Say how a call ended that raised this, whatever package it comes from."""
+    """Classify the outcome of a call that raised `error`, whatever package it comes from."""
     if isinstance(error, BudgetGuardError):
         return NotCharged("a call inside was refused")
     status = getattr(error, "status_code", None)

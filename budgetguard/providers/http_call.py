@@ -14,7 +14,7 @@ from budgetguard.errors import BudgetGuardError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.accumulators import with_texts
-from budgetguard.providers.alternatives import first_model, with_alternatives
+from budgetguard.providers.alternatives import MORE_MODELS, first_model, with_alternatives
 from budgetguard.providers.answers import is_only_an_error
 from budgetguard.providers.base import Asked, Endpoint, Preparing
 from budgetguard.providers.fetching import Fetcher
@@ -55,7 +55,7 @@ class HttpCall(ProviderCall):
     ) -> None:
         self.endpoint = endpoint.name
         self._sent: HttpRequest = request
-        self._written = first_model(request.body)
+        self._written = request.body.get("model") or first_model(request.body)
         self._model_of = model_of
         self.model = self._named(model or self._written)
         self.choices = 1
@@ -109,6 +109,8 @@ class HttpCall(ProviderCall):
         body = self._sent.body if self._shown is None else self._shown
         rates = self._rates or self._rates_of(book, self.model)
         rates, projection = self._project_at(rates, learned_cap)
+        if MORE_MODELS.isdisjoint(body):
+            return rates, projection
         return rates, with_alternatives(
             projection, body, rates, lambda name: self._rates_of(book, self._named(name)), learned_cap
         )

@@ -25,24 +25,24 @@ logger = logging.getLogger("budgetguard")
 
 
 class Reader(Protocol):
-    """Read the cost of a call from the items that it yields."""
+    """What reads the cost of a call from the items that it yields."""
 
     def feed(self, item: object) -> None:
-        """Take note of one item."""
+        """Take one item."""
 
     def outcome(self) -> Outcome:
-        """Say how the call ended whose items are all read.
+        """Return the outcome of a call whose items are all read.
 
         Raises:
             UnpricedAnswerError: they tell no cost.
         """
 
     def outcome_early(self, error: BaseException | None) -> Outcome:
-        """Say how the call ended that goes no further: given up, or broken off by an error."""
+        """Return the outcome of a call that goes no further: given up, or broken off by an error."""
 
 
 class Stepped:
-    """Step through what a guarded call yields: when the money is set aside, and who settles.
+    """The steps through what a guarded call yields: the first reserves, the last settles.
 
     Args:
         call: the call, its money not yet set aside unless `begun`.
@@ -145,7 +145,7 @@ class Stepped:
                 await finish_async(self._call, self._reader.outcome_early(None))
 
     def inside(self, do: Callable[[], Any]) -> Any:
-        """Do something as a part of the call."""
+        """Run something as a part of the call."""
         frame = enter_frame(self._call)
         try:
             return do()
@@ -153,7 +153,7 @@ class Stepped:
             leave_frame(frame)
 
     async def ainside(self, do: Callable[[], Awaitable[Any]]) -> Any:
-        """Do something as a part of the call."""
+        """Run something as a part of the call."""
         frame = enter_frame(self._call)
         try:
             return await do()
@@ -165,7 +165,7 @@ class Stepped:
         self._call_off = self._call.finish_when_dropped(self, partial(self._reader.outcome_early, None))
 
     def _end(self) -> bool:
-        """Tell whether there is something to settle; from here on, nobody else will."""
+        """Whether there is something to settle, which from here on nobody else will."""
         self._over = True
         return self._call_off is not None and self._call_off()
 
@@ -184,7 +184,7 @@ class Stepped:
 
 
 class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
-    """Step through a generator as one guarded call."""
+    """A generator that is stepped through as one guarded call."""
 
     def send(self, value: Any) -> Any:
         return self.step(lambda: self._inner.send(value))
@@ -202,7 +202,7 @@ class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
 
 
 class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
-    """Step through an async generator as one guarded call."""
+    """An async generator that is stepped through as one guarded call."""
 
     async def asend(self, value: Any) -> Any:
         return await self.astep(lambda: self._inner.asend(value))

@@ -60,7 +60,7 @@ def attach_live(answer: Any, call: GuardedCall, reader: Callable[[], Reader]) ->
 
 
 class _LiveReader:
-    """Read the cost from what an answer yields, else from the answer: it may know when it is over."""
+    """What reads the cost from what an answer yields, else from the answer once it is over."""
 
     def __init__(self, answer: object, call: GuardedCall, reader: Reader) -> None:
         self._answer = answer
@@ -134,7 +134,7 @@ def _stream(answer: Any, call: GuardedCall, reader: Reader) -> Any:
 
 
 class _Proxy(_Base):  # type: ignore[misc,valid-type]
-    """Be an iterator for its caller, and step through it as a guarded call."""
+    """An iterator for its caller that is stepped through as a guarded call."""
 
     def __init__(self, wrapped: Any, steps: Stepped) -> None:
         super().__init__(wrapped)
@@ -142,7 +142,7 @@ class _Proxy(_Base):  # type: ignore[misc,valid-type]
 
 
 class _EventedRun(_Proxy):
-    """Be a run of an agent whose events are streamed (OpenAI's Agents SDK)."""
+    """A run of an agent whose events are streamed (OpenAI's Agents SDK)."""
 
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         """Stream them as a part of the guarded call."""
@@ -236,7 +236,7 @@ def _proxy_of(names: frozenset[str]) -> type[_Proxy]:
 
 
 class _Manager(_Base):  # type: ignore[misc,valid-type]
-    """Be a context manager that makes the call when it is entered (Anthropic's `messages.stream`)."""
+    """A context manager that makes the call when it is entered (Anthropic's `messages.stream`)."""
 
     def __init__(self, wrapped: Any, call: GuardedCall, reader: Callable[[], Reader]) -> None:
         super().__init__(wrapped)

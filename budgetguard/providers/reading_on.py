@@ -147,7 +147,7 @@ class AsyncReader:
         return kept
 
     async def stop(self) -> None:
-        """Give up what is still waited for."""
+        """Stop waiting."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return

@@ -44,7 +44,11 @@ def counted(value: object, path: str) -> int | None:
     """Read a counter by its path, in either spelling: `promptTokenCount`, `prompt_token_count`."""
     for name in path.split("."):
         found = field(value, name)
-        value = field(value, _snake(name)) if found is None else found
+        if found is None and (other := _snake(name)) != name:
+            found = field(value, other)
+        if found is None:
+            return None
+        value = found
     return count(value)
 
 
@@ -61,9 +65,16 @@ def either(value: object, name: str) -> Any:
 
 def summed(usage: object, sums: Sums) -> tuple[dict[str, int], frozenset[str]]:
     """Return the units of a usage, and the totals that it does not tell."""
-    found = {unit: [counted(usage, path) for path in paths] for unit, paths in sums.items()}
-    unsaid = frozenset(unit for unit in TOTALS if unit in found and found[unit][0] is None)
-    return {unit: sum(one or 0 for one in counts) for unit, counts in found.items()}, unsaid
+    units: dict[str, int] = {}
+    unsaid = set()
+    for unit, paths in sums.items():
+        units[unit] = 0
+        for path in paths:
+            number = counted(usage, path)
+            units[unit] += number or 0
+            if number is None and path == paths[0] and unit in TOTALS:
+                unsaid.add(unit)
+    return units, frozenset(unsaid)
 
 
 def made(

@@ -125,7 +125,7 @@ def http_response(answer: object) -> Any | None:
 
 
 class _Tee:
-    """Hand on a byte stream, and finish a call with it."""
+    """A byte stream that is handed on and finishes a call."""
 
     def __init__(self, response: Any, body: BodyReader, call: Finisher) -> None:
         self._source = response.stream

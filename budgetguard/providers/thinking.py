@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from budgetguard.engine.projection import ASSUMED_OUTPUT, ASSUMED_OUTPUT_REASONING, assumed_output_cap
-from budgetguard.tokens.models import is_reasoning
-
 _THINKING: Final = frozenset(
     {
         "enable_thinking",
@@ -32,6 +29,8 @@ _HOLDERS: Final = frozenset(
     }
 )
 _DEEPEST: Final = 3
+ASKS_TO_THINK: Final = _THINKING | _HOLDERS
+"""The fields of a request of which at least one is there if it asks its model to think."""
 _NO_THINKING: Final = frozenset({"disabled", "disable", "none", "off", "false", "minimal"})
 
 
@@ -74,18 +73,3 @@ def _thought(value: Any) -> int | None:
         if isinstance(level := fields.get(name), str):
             return _thought(level)
     return 0 if fields.get("enabled") is True or fields.get("include_thoughts") is True else None
-
-
-def assumed_cap(model: str, learned: int | None, thinking: int | None) -> int:
-    """Return the output tokens to assume of a request that sets no cap.
-
-    Args:
-        model: the model's name.
-        learned: output tokens that its settled calls suggest, None before there were enough.
-        thinking: what `thinking_tokens` says of the request.
-    """
-    cap = assumed_output_cap(model) if learned is None else learned
-    if thinking is None or is_reasoning(model):
-        return cap
-    # What was learned may be of calls that asked for no thinking.
-    return max(cap, ASSUMED_OUTPUT_REASONING, thinking + ASSUMED_OUTPUT)

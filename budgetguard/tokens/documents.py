@@ -39,7 +39,7 @@ _STRING: Final = re.compile(rb"\(((?:[^\\()]++|\\.)*+)|<([0-9A-Fa-f\s]++)", re.D
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Say what a PDF holds.
+    """What a PDF holds.
 
     Attributes:
         pages: how many pages it has, at most.

@@ -75,6 +75,7 @@ def output_limit(model: str, input_tokens: int) -> int:
     return _UNKNOWN
 
 
+@lru_cache(maxsize=1_024)
 def is_counted_exactly(model: str) -> bool:
     """Whether plain text becomes tokens by an encoding that is public, as for OpenAI's own models."""
     return _OPENAI.match(bare_name(model)) is not None

@@ -15,7 +15,7 @@ from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetGuardError
 from budgetguard.providers.openai.realtime.calls import Tariff
-from budgetguard.providers.openai.realtime.session import Session
+from budgetguard.providers.openai.realtime.session import RealtimeSession
 from tests.adapters.books import USER, keeper_on
 
 MODEL = "gpt-realtime"
@@ -62,13 +62,13 @@ def events(kinds: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(lambda kind, more: {**more, "type": kind}, st.sampled_from(kinds), odd)
 
 
-def say(session: Session, event: dict[str, Any]) -> None:
+def say(session: RealtimeSession, event: dict[str, Any]) -> None:
     job, _ = session.incoming(event)
     if job is not None:
         job()
 
 
-def ask(session: Session, event: dict[str, Any], sent: bool = True) -> None:
+def ask(session: RealtimeSession, event: dict[str, Any], sent: bool = True) -> None:
     outgoing = session.outgoing(event)
     if outgoing is not None:
         outgoing.reserve()
@@ -90,7 +90,7 @@ def test_no_events_are_too_strange(tmp_path: Path, passed: list[tuple[str, dict[
     engine = keeper_on("memory", tmp_path)
     engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     with budget_user(USER):
-        session = Session(engine, MODEL, TARIFF)
+        session = RealtimeSession(engine, MODEL, TARIFF)
         for way, event in passed:
             with contextlib.suppress(BudgetGuardError):  # refused aloud, and so not sent
                 say(session, event) if way == "said" else ask(session, event, sent=way == "asked")
@@ -106,7 +106,7 @@ def test_a_response_that_is_told_to_begin_twice_is_one(tmp_path: Path, response:
     engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     usage = {"input_tokens": 10, "output_tokens": 5}
     with budget_user(USER):
-        session = Session(engine, MODEL, TARIFF)
+        session = RealtimeSession(engine, MODEL, TARIFF)
         ask(session, {"type": "response.create"})
         for _ in range(3):
             say(session, {"type": "response.created", "response": response})
@@ -120,7 +120,7 @@ def test_sound_that_is_told_to_be_committed_twice_has_one_transcript(tmp_path: P
     engine.store.set_budget(f"user:{USER}", Budget(limit=NANOS_PER_USD))
     listening = {"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}}
     with budget_user(USER):
-        session = Session(engine, MODEL, TARIFF)
+        session = RealtimeSession(engine, MODEL, TARIFF)
         say(session, {"type": "session.created", "session": {"audio": listening}})
         for _ in range(2):
             ask(session, {"type": "input_audio_buffer.append", "audio": "AAAA" * 8_000})

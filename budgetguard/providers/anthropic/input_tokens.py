@@ -94,7 +94,7 @@ def claude_input(body: Mapping[str, Any], model: str) -> ClaudeInput:
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: Claude needs at least one message")
-    counter = _Counter(_OLDER.match(bare_name(model)) is not None, ClaudeInput())
+    counter = _ClaudeCounter(_OLDER.match(bare_name(model)) is not None, ClaudeInput())
     found = counter.found
     found.tokens = _REQUEST + counter.system(field(body, "system"))
     for message in messages:
@@ -120,7 +120,7 @@ def _schema(body: Mapping[str, Any]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counter:
+class _ClaudeCounter:
     older: bool
     found: ClaudeInput
 

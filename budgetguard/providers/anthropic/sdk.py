@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from budgetguard.providers.anthropic.messages import MESSAGES
 from budgetguard.providers.base import RefusedEndpoints
@@ -48,12 +49,16 @@ _ELSEWHERE: Final = (
 
 def _refused(client: object) -> str | None:
     """Return why a client is refused that sends to Bedrock, Vertex, Foundry or another cloud, else None."""
-    kinds = type(client).__mro__
+    kind: Any = type(client)
+    return _ELSEWHERE if _is_elsewhere(kind) else None
+
+
+@lru_cache(maxsize=64)
+def _is_elsewhere(kind: Any) -> bool:
+    kinds = kind.__mro__
     own = any(kind.__module__ in ("anthropic", "anthropic._client") for kind in kinds)
     base = any(kind.__module__ == "anthropic._base_client" for kind in kinds)
-    if base and (not own or any(kind.__module__.startswith("anthropic.lib.") for kind in kinds)):
-        return _ELSEWHERE
-    return None
+    return base and (not own or any(kind.__module__.startswith("anthropic.lib.") for kind in kinds))
 
 
 ANTHROPIC: Final = Sdk(

@@ -91,19 +91,30 @@ class SpeechEndpoint(Endpoint):
         return SpeechAccumulator()
 
 
-class SpeechAccumulator(UsageAccumulator):
-    """What a stream of speech has said so far."""
-
-    part = "output_audio_tokens"
+class SoundAccumulator(UsageAccumulator):
+    """What a stream of speech, or of a transcript, has said so far."""
 
     def __init__(self) -> None:
         self._usage: Usage | None = None
-        self._bytes = 0
 
     @property
     def reported(self) -> Reported | None:
         """What the provider reported, or None as long as it has not."""
         return _reported(self._usage, self.seen_tokens, self.part)
+
+    def _merge(self, told: Usage | None) -> None:
+        if told is not None:
+            self._usage = told if self._usage is None else self._usage.merged(told)
+
+
+class SpeechAccumulator(SoundAccumulator):
+    """What a stream of speech has said so far."""
+
+    part = "output_audio_tokens"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
 
     def feed(self, chunk: object) -> None:
         """Take one event."""
@@ -114,8 +125,7 @@ class SpeechAccumulator(UsageAccumulator):
         spoken = count(field(usage, "output_tokens"))
         if spoken is not None:
             heard = count(field(usage, "input_tokens")) or 0
-            told = Usage.of(input_tokens=heard, output_tokens=spoken, output_audio_tokens=spoken)
-            self._usage = told if self._usage is None else self._usage.merged(told)
+            self._merge(Usage.of(input_tokens=heard, output_tokens=spoken, output_audio_tokens=spoken))
 
     def seen_tokens(self) -> int:
         """Estimate the spoken tokens seen so far."""
@@ -175,7 +185,7 @@ def read_transcription(answer: object) -> Reported:
     return _reported(_transcribed(field(answer, "usage")), lambda: _tokens(shown, "")) or Reported(usage=None)
 
 
-class TranscriptionAccumulator(UsageAccumulator):
+class TranscriptionAccumulator(SoundAccumulator):
     """What a streamed transcription has said so far.
 
     Args:
@@ -183,23 +193,16 @@ class TranscriptionAccumulator(UsageAccumulator):
     """
 
     def __init__(self, model: str = "") -> None:
+        super().__init__()
         self._encoding = encoding_for(model)
-        self._usage: Usage | None = None
         self._seen = 0
-
-    @property
-    def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
-        return _reported(self._usage, self.seen_tokens)
 
     def feed(self, chunk: object) -> None:
         """Take one event."""
         delta = field(chunk, "delta")
         if isinstance(delta, str):
             self._seen += count_text(delta, self._encoding)
-        told = _transcribed(field(chunk, "usage"))
-        if told is not None:
-            self._usage = told if self._usage is None else self._usage.merged(told)
+        self._merge(_transcribed(field(chunk, "usage")))
 
     def seen_tokens(self) -> int:
         """Count the output tokens seen so far."""

@@ -27,6 +27,7 @@ def _is_azures(kind: Any) -> bool:
     return any(base.__name__ == "BaseAzureClient" for base in kind.__mro__)
 
 
+@lru_cache(maxsize=1_024)
 def deployment(address: str) -> str | None:
     """Return the Azure deployment that a path or an absolute URL names, or None."""
     found = _DEPLOYMENT.search("/" + urlsplit(address).path.lstrip("/"))

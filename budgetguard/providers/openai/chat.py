@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budgetguard.core.learning import HiddenInput
-from budgetguard.engine.projection import Projection, projected, with_margin
+from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.accumulators import Piece, TextAccumulator
+from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint
 from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
-from budgetguard.providers.json import compact_json, field, getter, items, mapping, whole
+from budgetguard.providers.json import field, getter, items, mapping, whole
 from budgetguard.providers.openai.content import Counter, audio_tokens
-from budgetguard.providers.openai.tool_text import billed_schema, namespace
-from budgetguard.providers.thinking import assumed_cap, thinking_tokens
+from budgetguard.providers.openai.tool_text import namespace
+from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 from budgetguard.tokens.models import is_counted_exactly
 
 _TOOLS: Final = 9
@@ -49,8 +50,10 @@ class ChatEndpoint(Endpoint):
         choices = self.choices(body)
         newer, older = whole(body, "max_completion_tokens"), whole(body, "max_tokens")
         given_cap = older if newer is None else newer
-        thinking = thinking_tokens(body)
-        cap = assumed_cap(model, asked.learned(model), thinking) if given_cap is None else given_cap
+        thinking = None if ASKS_TO_THINK.isdisjoint(body) else thinking_tokens(body)
+        cap = given_cap
+        if cap is None:
+            cap = assumed_output_cap(model, asked.learned(model), thinking)
         tokens = with_margin(self.input_tokens(body, model))
         kinds = kinds_of(body)
         hidden: HiddenInput | None = None
@@ -135,28 +138,37 @@ class ChatAccumulator(TextAccumulator):
         model: the model that was asked for; decides how text becomes tokens.
     """
 
+    def __init__(self, model: str = "") -> None:
+        super().__init__(model)
+        self._names: tuple[object, ...] = ()
+
     def feed(self, chunk: object) -> None:
         """Take one chunk: an SDK object or a mapping."""
-        for choice in items(field(chunk, "choices")):
-            index = field(choice, "index")
-            said = field(choice, "delta")
-            if said is None:  # a whole answer, as one piece
-                for slot, text in _texts_of_choice(choice, "message"):
-                    self._keep(slot, text)
-            elif type(said) is dict and said.keys() <= _PLAIN:  # as nearly all are
+        get = getter(chunk)
+        choices = get("choices")
+        for choice in choices if type(choices) is list else items(choices):
+            of = getter(choice)
+            index, said = of("index"), of("delta")
+            if type(said) is dict and said.keys() <= _PLAIN:  # as nearly all are
                 for kind in said:
                     if kind != "role":
                         self._keep((index, kind), said[kind])
-                self._keep((index, "text"), field(choice, "text"))
+                if (text := of("text")) is not None:
+                    self._keep((index, "text"), text)
             else:
-                for slot, text in _texts_of_choice(choice, "delta"):
+                # A whole answer, as one piece, has a message.
+                for slot, text in _texts_of_choice(choice, "message" if said is None else "delta"):
                     self._keep(slot, text)
             index = index if isinstance(index, int) else 0
             self._begun.add(index)
-            if field(choice, "finish_reason") is not None:
+            if of("finish_reason") is not None:
                 self._finished.add(index)
-        self.failed = self.failed or field(chunk, "error") is not None
-        self._take_report(chunk)
+        self.failed = self.failed or get("error") is not None
+        # What it says of who answers is the same with nearly every chunk.
+        names = get("model"), get("service_tier"), get("id")
+        if names != self._names or get("usage") is not None or get("x_groq") is not None:
+            self._names = names
+            self._merge(reported(chunk))
 
 
 def ask_for_usage(body: Body) -> Mapping[str, object]:
@@ -240,10 +252,7 @@ def _schema_tokens(asked: Any, counter: Counter) -> int:
         described: Mapping[str, Any] = {"name": asked.__name__, "schema": asked.model_json_schema()}
     else:
         described = mapping(field(mapping(asked), "json_schema"))
-    if not described:
-        return 0
-    total = _SCHEMA + counter.text(compact_json(billed_schema(described.get("schema") or {})))
-    return total + counter.text(described.get("name")) + counter.text(described.get("description"))
+    return _SCHEMA + counter.schema(described) if described else 0
 
 
 CHAT: Final = ChatEndpoint("chat", "/chat/completions")

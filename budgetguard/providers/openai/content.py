@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping
+from budgetguard.providers.openai.tool_text import billed_schema
 from budgetguard.tokens.documents import MAX_BYTES, read_pdf
 from budgetguard.tokens.images import image_tokens
 from budgetguard.tokens.models import bare_name
@@ -101,6 +102,11 @@ class Counter:
         if len(called) > 1:
             total += _PARALLEL_CALLS
         return total
+
+    def schema(self, described: Mapping[str, Any]) -> int:
+        """Return the tokens of an answer's JSON schema, with its name and description."""
+        total = self.text(compact_json(billed_schema(described.get("schema") or {})))
+        return total + self.text(described.get("name")) + self.text(described.get("description"))
 
     def content(self, content: Any) -> int:
         if isinstance(content, Mapping) or hasattr(content, "model_dump"):

@@ -42,7 +42,8 @@ KEPT: Final = frozenset(_CONTINUED)
 """The kinds of hidden input that the provider has when a request is made, and can count."""
 _QUIET_SEARCH: Final = 400
 _XAI: Final = "x-ai"
-_SHOWN: Final = frozenset({"function", "custom", "namespace"})
+SHOWN: Final = frozenset({"function", "custom", "namespace"})
+"""The kinds of tools that run in the caller's program."""
 _LEAST_MEMORY: Final = "1g"
 # Searches of one answer: with reasoning the model looks again.
 _SEARCHES: Final = 1
@@ -167,7 +168,7 @@ def _hosted(body: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     for tool in offered_tools(body):
         kind = field(tool, "type")
-        if kind not in _SHOWN:
+        if kind not in SHOWN:
             found[_kind(str(kind))] = None
     return sorted(found)
 

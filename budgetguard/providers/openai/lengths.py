@@ -23,7 +23,7 @@ _MOST_CHUNKS: Final = 64
 
 
 class Beginning(io.BytesIO):
-    """Stand for a file of which only the beginning is there. Its end is where the whole file's is.
+    """A file of which only the beginning is there; its end is where the whole file's is.
 
     Args:
         head: the beginning.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine.projection import Projection, projected, with_margin
+from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers.accumulators import Piece, TextAccumulator
@@ -17,11 +17,11 @@ from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
 from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
-from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed, text, whole
+from budgetguard.providers.json import field, is_absent, items, mapping, parsed, text, whole
 from budgetguard.providers.openai.content import Counter, file_tokens
 from budgetguard.providers.openai.hosted_tools import KEPT, hidden_input, projected_fees, with_tool_fees
-from budgetguard.providers.openai.tool_text import billed_schema, namespace
-from budgetguard.providers.thinking import assumed_cap, thinking_tokens
+from budgetguard.providers.openai.tool_text import namespace
+from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 
 # Input tokens; fitted to 190 real requests.
 _PER_ITEM: Final = 3
@@ -95,8 +95,10 @@ class CompactEndpoint(Endpoint):
         """
         body, model, provider = mapping(asked.body), asked.model, asked.rates.provider
         given_cap = whole(body, "max_output_tokens")
-        thinking = thinking_tokens(body)
-        cap = assumed_cap(model, asked.learned(model), thinking) if given_cap is None else given_cap
+        thinking = None if ASKS_TO_THINK.isdisjoint(body) else thinking_tokens(body)
+        cap = given_cap
+        if cap is None:
+            cap = assumed_output_cap(model, asked.learned(model), thinking)
         allowances = hidden_input(body, model)
         if asked.counted is None:
             shown = with_margin(self.input_tokens(body, model))
@@ -420,11 +422,7 @@ def _forced_tokens(choice: Any, counter: Counter) -> int:
 
 def _format_tokens(answer_format: Any, counter: Counter) -> int:
     described = mapping(answer_format)
-    schema = field(described, "schema")
-    if schema is None:
-        return 0
-    total = _SCHEMA + counter.text(compact_json(billed_schema(schema)))
-    return total + counter.text(field(described, "name")) + counter.text(field(described, "description"))
+    return 0 if described.get("schema") is None else _SCHEMA + counter.schema(described)
 
 
 RESPONSES: Final = ResponsesEndpoint("responses", "/responses")

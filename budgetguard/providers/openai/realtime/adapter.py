@@ -1,4 +1,4 @@
-"""Stand at the sockets of realtime sessions: what is sent is reserved first, what comes is read along.
+"""Guard the websockets of realtime sessions: reserve for what is sent, read what comes.
 
 The SDK's connection stays as it is. What is wrapped are `send`, `recv` and `close` of the websocket below
 it, where everything passes: typed helpers, raw events, iteration, what was queued before there was a
@@ -29,7 +29,7 @@ from budgetguard.providers.json import is_absent
 from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of
 from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.realtime.calls import Tariff
-from budgetguard.providers.openai.realtime.session import Session
+from budgetguard.providers.openai.realtime.session import RealtimeSession
 from budgetguard.providers.stainless import MODEL_MAP
 
 PATH: Final = "/realtime"
@@ -69,15 +69,15 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
         settings.is_free(address),
         str if NAMES_ARE_MODELS.match(address) else settings.model_of,
     )
-    guard = _Guard(engine, None if is_absent(model) else str(model), tariff)
+    guard = _Shared(engine, None if is_absent(model) else str(model), tariff)
     kind: Any = type(manager)
     manager.__class__ = _guarded_kind(kind, hasattr(kind, "__aenter__"))
     setattr(manager, _GUARD, guard)
     return manager
 
 
-class _Guard:
-    """Hold what one connection manager's websockets share: one, and those that take its place."""
+class _Shared:
+    """What the websockets of one connection manager share: one, and those that take its place."""
 
     def __init__(self, engine: Engine, model: str | None, tariff: Tariff) -> None:
         self.engine = engine
@@ -92,7 +92,7 @@ class _Guard:
         return self.engine.blocking
 
     def begin(self) -> None:
-        """See that somebody can pay before there is a connection, which itself costs nothing.
+        """Check that somebody can pay, before there is a connection, which itself costs nothing.
 
         Raises:
             BudgetGuardError: nobody can, or the model has no price.
@@ -131,13 +131,13 @@ class _Guard:
     def cover(self, socket: Any, *, asynchronous: bool) -> Any:
         """Guard a websocket, once, and return it."""
         if not any(wire.socket is socket for wire in self._wires):
-            session = Session(self.engine, self._model, self._tariff)
+            session = RealtimeSession(self.engine, self._model, self._tariff)
             self._wires = [wire for wire in self._wires if not wire.is_over]
             self._wires.append((_AsyncWire if asynchronous else _SyncWire)(self, socket, session))
         return socket
 
     def watch(self, connection: object) -> None:
-        """Have everything ended when the SDK's connection is garbage."""
+        """End everything when the SDK's connection is garbage."""
         background.when_dropped(connection, self._dropped)
 
     def _dropped(self) -> None:
@@ -147,7 +147,7 @@ class _Guard:
 
 
 class _Wire:
-    """Stand at one websocket.
+    """The guard of one websocket.
 
     Args:
         guard: of the connection that it belongs to.
@@ -155,7 +155,7 @@ class _Wire:
         session: what passes through it.
     """
 
-    def __init__(self, guard: _Guard, socket: Any, session: Session) -> None:
+    def __init__(self, guard: _Shared, socket: Any, session: RealtimeSession) -> None:
         self.socket = socket
         self._guard = guard
         self._session = session
@@ -219,7 +219,7 @@ class _Wire:
 
     def _receiving(self, act: _Act, args: Any, kwargs: Any) -> Flow:
         session = self._session
-        if not self._unread and not session.outcome:
+        if not self._unread and not session.is_ending:
             act.does = partial(self._recv, *args, **kwargs)
             try:
                 message = yield Invoke()
@@ -236,7 +236,7 @@ class _Wire:
             self._unread.append(message if shown is None else _dumped(shown, message))
             if job is not None:
                 yield Work(job, session.blocking)
-        if session.outcome and not self._closed:
+        if session.is_ending and not self._closed:
             # Not by a handshake, which would wait for whatever the server is saying to be read.
             yield Work(self.drop, session.blocking)
             if session.stops:
@@ -259,7 +259,7 @@ class _Wire:
 
 
 class _Act:
-    """Hold what a flow's next `Invoke` does."""
+    """What a flow's next `Invoke` does."""
 
     does: Callable[[], Any]
 
@@ -308,7 +308,7 @@ def _guarded_kind(kind: Any, asynchronous: bool) -> type:
     if asynchronous:
 
         async def aenter(self: Any) -> Any:
-            guard: _Guard = getattr(self, _GUARD)
+            guard: _Shared = getattr(self, _GUARD)
             act = _Act()
             return await adrive(_entering(act, guard, kind.__aenter__, self, asynchronous=True), act)
 
@@ -320,7 +320,7 @@ def _guarded_kind(kind: Any, asynchronous: bool) -> type:
     else:
 
         def enter(self: Any) -> Any:
-            guard: _Guard = getattr(self, _GUARD)
+            guard: _Shared = getattr(self, _GUARD)
             act = _Act()
             return drive(_entering(act, guard, kind.__enter__, self, asynchronous=False), act)
 
@@ -335,7 +335,7 @@ def _guarded_kind(kind: Any, asynchronous: bool) -> type:
 
 
 def _entering(
-    act: _Act, guard: _Guard, enter: Callable[[Any], Any], manager: Any, *, asynchronous: bool
+    act: _Act, guard: _Shared, enter: Callable[[Any], Any], manager: Any, *, asynchronous: bool
 ) -> Flow:
     yield Work(guard.begin, guard.blocking)
     act.does = partial(enter, manager)

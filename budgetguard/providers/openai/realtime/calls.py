@@ -26,7 +26,7 @@ _WRITTEN_LEAST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """Say whose prices count for a client's sessions.
+    """Whose prices count for a client's sessions.
 
     Attributes:
         base_url: the client's.
@@ -101,7 +101,7 @@ class ResponseRequest(ProviderCall):
         return Unknown(type(error).__name__)
 
     def broken_off(self, written: int, spoken: int) -> Outcome:
-        """Say how a response ended that nobody saw the end of.
+        """Return the outcome of a response that nobody saw the end of.
 
         Args:
             written: tokens of text that were seen.
@@ -147,7 +147,7 @@ class TranscriptRequest(ProviderCall):
         return Unknown(type(error).__name__)
 
     def broken_off(self, milliseconds: int) -> Outcome:
-        """Say how a transcript ended that never came, of so much sound."""
+        """Return the outcome of a transcript that never came, of so many milliseconds of sound."""
         if self._rates is None:
             return Abandoned(0)
         read, written = _transcript_units(self._rates, -(-milliseconds // 1_000))

@@ -11,7 +11,7 @@ _PCM: Final = "audio/pcm"
 
 
 class SessionConfig:
-    """Read a session object, or what `session.update` events have put together of one.
+    """The settings of a session, or what `session.update` events have put together of them.
 
     Args:
         values: JSON.

@@ -13,7 +13,7 @@ from budgetguard.providers.openai.realtime.sizes import Size, added_up, heard_to
 
 @dataclass(eq=False, slots=True)
 class _Item:
-    """Hold an item that came after what the last usage counted.
+    """An item that came after what the last usage counted.
 
     Attributes:
         id: None until the server has named it.
@@ -27,7 +27,7 @@ class _Item:
 
 
 class Conversation:
-    """Add up a conversation: what the last response was billed for, and what was added since.
+    """The size of a conversation: what the last response was billed for, and what was added since.
 
     A response reads everything, and its usage counts everything; so what is counted here is only what came
     after the last one, and no error lasts for longer than a turn.
@@ -52,21 +52,21 @@ class Conversation:
         return self._appended_ms - self._taken_ms
 
     def appended(self, milliseconds: int) -> None:
-        """Take note of sound that was sent to the input buffer."""
+        """Add sound that was sent to the input buffer."""
         self._appended_ms += milliseconds
 
     def cleared(self) -> None:
-        """Take note that the input buffer was emptied."""
+        """Empty the input buffer."""
         self._taken_ms = self._appended_ms
 
     def heard(self, event: Mapping[str, Any]) -> None:
-        """Take note of when speech begins or ends in what was sent."""
+        """Record when speech begins or ends in what was sent."""
         for at, name in enumerate(("audio_start_ms", "audio_end_ms")):
             if (milliseconds := count(event.get(name))) is not None:
                 self._speech[at] = milliseconds
 
     def committed(self, item_id: str | None) -> int:
-        """Take note that sound in the buffer became an item; return how much, in milliseconds."""
+        """Turn the sound in the buffer into an item, and return how much it is, in milliseconds."""
         start, end = self._speech
         self._speech = [None, None]
         if start is not None and end is not None and self._taken_ms <= end <= self._appended_ms:
@@ -79,12 +79,12 @@ class Conversation:
         return length
 
     def sent(self, item: object, config: SessionConfig) -> None:
-        """Take note of an item that the client adds."""
+        """Add an item of the client's."""
         size = item_size(item, self.model, config.audio_in)
         self._items.append(_Item(text(field(item, "id")), _kind(item), size))
 
     def confirmed(self, item: object) -> None:
-        """Take note of the server's echo of an item."""
+        """Name an item by the server's echo of it."""
         ident = text(field(item, "id"))
         if ident is None or any(one.id == ident for one in self._items):
             return
@@ -94,15 +94,15 @@ class Conversation:
                 return
 
     def deleted(self, item_id: object) -> None:
-        """Take note that an item is gone."""
+        """Remove an item."""
         self._items = [one for one in self._items if one.id is None or one.id != item_id]
 
     def began(self, response_id: str) -> None:
-        """Take note of what a response reads: all that the server has spoken of so far."""
+        """Record what a response reads: all that the server has spoken of so far."""
         self._marks[response_id] = [one for one in self._items if one.id is not None]
 
     def ended(self, response_id: str, left: Size, config: SessionConfig) -> None:
-        """Take note that a response is over which read the conversation, and added to it.
+        """Record the end of a response that read the conversation and added to it.
 
         Args:
             response_id: which.
@@ -114,7 +114,7 @@ class Conversation:
         self._items = [one for one in self._items if one not in read]
 
     def ended_apart(self, response_id: str, made: Size) -> None:
-        """Take note that a response is over which read something else, and added this to the conversation."""
+        """Record the end of a response that read something else, and what it added to the conversation."""
         self._marks.pop(response_id, None)
         self._items.append(_Item(response_id, ("response", None), made))
 

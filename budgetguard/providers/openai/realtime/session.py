@@ -22,7 +22,7 @@ from budgetguard.events import logger
 from budgetguard.providers.json import mapping, text
 from budgetguard.providers.openai.realtime.calls import Tariff, read_sizes
 from budgetguard.providers.openai.realtime.sizes import Size, audio_ms
-from budgetguard.providers.openai.realtime.standing import Opener, Standing
+from budgetguard.providers.openai.realtime.standing import HeldAhead, Opener
 from budgetguard.providers.openai.realtime.state import SessionState
 from budgetguard.providers.openai.realtime.underway import CallsUnderWay
 
@@ -38,7 +38,7 @@ _OURS: Final = "budgetguard_"
 
 @dataclass(eq=False, slots=True)
 class Outgoing:
-    """Say what must be done before an event is sent.
+    """What must be done before an event is sent.
 
     Attributes:
         reserve: raises what refuses it.
@@ -51,8 +51,8 @@ class Outgoing:
     event: Mapping[str, Any] | None = None
 
 
-class Session:
-    """Keep the books of one session. Made where it is opened: whoever is current there pays.
+class RealtimeSession:
+    """The books of one session. The user who is current where it is made pays.
 
     Args:
         engine: whose books.
@@ -61,7 +61,7 @@ class Session:
 
     Attributes:
         refusal: why the session may not go on, once that is so.
-        ending: it is to be closed now.
+        is_ending: it is to be closed now.
     """
 
     def __init__(self, engine: Engine, model: str | None, tariff: Tariff) -> None:
@@ -69,15 +69,15 @@ class Session:
         self._tariff = tariff
         self._state = state = SessionState(model, tariff)
         self._opener = opener = Opener(engine, state)
-        self._next_response = Standing(
+        self._next_response = HeldAhead(
             opener, lambda waiting: waiting + _ROOM_MS, lambda ms: state.response({}, ms)
         )
-        self._next_transcript = Standing(
+        self._next_transcript = HeldAhead(
             opener, lambda waiting: max(_TRANSCRIPT_MS, 2 * waiting), state.transcript
         )
         self._under_way = CallsUnderWay()
         self.refusal: BudgetGuardError | None = None
-        self.outcome = False
+        self.is_ending = False
 
     @property
     def blocking(self) -> bool:
@@ -141,7 +141,7 @@ class Session:
         state, audio = self._state, event.get("audio")
         length = audio_ms(len(audio), state.asked_config.audio_in) if isinstance(audio, str) else 0
         waiting = state.conversation.waiting_ms + length
-        needs: list[Standing] = []
+        needs: list[HeldAhead] = []
         if state.answers_unasked and self._next_response.is_short(waiting):
             needs.append(self._next_response)
         if state.transcriber is not None and self._next_transcript.is_short(waiting):
@@ -191,7 +191,7 @@ class Session:
     # What the server sends
 
     def incoming(self, event: Mapping[str, Any]) -> tuple[Job | None, Mapping[str, Any] | None]:
-        """Take note of an event; return the work that follows, and the event if it is to be changed."""
+        """Return the work that follows from an event, and the event if it is to be changed."""
         kind = text(event.get("type")) or ""
         with self._state.lock:
             if self._state.over:
@@ -314,7 +314,7 @@ class Session:
         def settle() -> None:
             request = response.request
             response.call.finish(request.broken_off(*seen) if broken else request.outcome(told))
-            if self.refusal is not None and not self.outcome:
+            if self.refusal is not None and not self.is_ending:
                 self._go_on()
 
         return settle
@@ -378,7 +378,7 @@ class Session:
             if self.refusal is None:
                 self.refusal = error
                 logger.warning("budgetguard: a realtime session ends: %s", error)
-            self.outcome = self.stops or not self._under_way.any_response
+            self.is_ending = self.stops or not self._under_way.any_response
 
     def _check(self) -> None:
         if self.refusal is not None:
@@ -392,21 +392,21 @@ class Session:
                 raise
 
 
-_Taken = Callable[[Session, Mapping[str, Any]], "Job | None"]
+_Taken = Callable[[RealtimeSession, Mapping[str, Any]], "Job | None"]
 _INCOMING: Final[Mapping[str, _Taken]] = {
-    "session.created": Session._session_told,
-    "session.updated": Session._session_told,
-    "transcription_session.created": Session._session_told,
-    "transcription_session.updated": Session._session_told,
-    "conversation.item.created": Session._item_told,
-    "conversation.item.added": Session._item_told,
-    "conversation.item.deleted": Session._item_deleted,
-    "input_audio_buffer.speech_started": Session._speech_told,
-    "input_audio_buffer.speech_stopped": Session._speech_told,
-    "input_audio_buffer.cleared": Session._cleared,
-    "input_audio_buffer.committed": Session._committed,
-    "conversation.item.input_audio_transcription.completed": Session._transcribed,
-    "conversation.item.input_audio_transcription.failed": Session._transcribed,
-    "response.created": Session._began,
-    "response.done": Session._ended,
+    "session.created": RealtimeSession._session_told,
+    "session.updated": RealtimeSession._session_told,
+    "transcription_session.created": RealtimeSession._session_told,
+    "transcription_session.updated": RealtimeSession._session_told,
+    "conversation.item.created": RealtimeSession._item_told,
+    "conversation.item.added": RealtimeSession._item_told,
+    "conversation.item.deleted": RealtimeSession._item_deleted,
+    "input_audio_buffer.speech_started": RealtimeSession._speech_told,
+    "input_audio_buffer.speech_stopped": RealtimeSession._speech_told,
+    "input_audio_buffer.cleared": RealtimeSession._cleared,
+    "input_audio_buffer.committed": RealtimeSession._committed,
+    "conversation.item.input_audio_transcription.completed": RealtimeSession._transcribed,
+    "conversation.item.input_audio_transcription.failed": RealtimeSession._transcribed,
+    "response.created": RealtimeSession._began,
+    "response.done": RealtimeSession._ended,
 }

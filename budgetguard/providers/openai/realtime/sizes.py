@@ -27,7 +27,7 @@ _TEXTS: Final = ("text", "transcript")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Hold the tokens of a part of a conversation, by what they are made of."""
+    """The tokens of a part of a conversation, by what they are made of."""
 
     text: int = 0
     audio: int = 0

@@ -1,4 +1,4 @@
-"""Hold money in advance for what the server of a realtime session does by itself."""
+"""Holds made in advance for what the server of a realtime session does by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from budgetguard.providers.openai.realtime.state import SessionState
 
 
 class Opener:
-    """Pay for what nobody asked for. Made where the session is opened: whoever is current there pays.
+    """Who pays for what nobody asked for: the user who is current where this is made.
 
     Args:
         engine: whose books.
@@ -32,7 +32,7 @@ class Opener:
         return call
 
     def keep(self, call: GuardedCall, keep: Callable[[], None]) -> None:
-        """Do what keeps a reserved call, the state's lock held; give it back if the session is over."""
+        """Run `keep` with the state's lock held; void the reserved call if the session is over."""
         with self._state.lock:
             if not self._state.over:
                 keep()
@@ -40,8 +40,8 @@ class Opener:
         call.finish(NotCharged("the session is over"))
 
 
-class Standing:
-    """Keep one call held in advance, with room for the sound that it will be about.
+class HeldAhead:
+    """One call held in advance, with room for the sound that it will be about.
 
     Args:
         opener: who pays.

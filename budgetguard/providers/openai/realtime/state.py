@@ -13,7 +13,7 @@ from budgetguard.providers.openai.realtime.conversation import Conversation
 
 
 class SessionState:
-    """Know of one session what decides the cost of what comes next.
+    """What decides the cost of what comes next in one session.
 
     Args:
         model: the model that answers; None until the server says.
@@ -45,7 +45,7 @@ class SessionState:
         return config
 
     def asked(self, ident: str, change: Mapping[str, Any]) -> None:
-        """Take note of a change that is asked for under an id."""
+        """Record a change that is asked for under an id."""
         self._changes.append((ident, change))
 
     def refused(self, ident: str) -> None:

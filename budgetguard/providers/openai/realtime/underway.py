@@ -13,7 +13,7 @@ from budgetguard.tokens.text import count_text, encoding_for
 
 @dataclass(eq=False, slots=True)
 class ResponseUnderWay:
-    """Hold a response that the server has begun, and what was seen of it.
+    """A response that the server has begun, and what was seen of it.
 
     Attributes:
         call: its call.
@@ -34,11 +34,11 @@ class ResponseUnderWay:
         return request
 
     def heard(self, characters: int) -> None:
-        """Take note of sound, of so many characters of base64."""
+        """Add sound, of so many characters of base64."""
         self._ms += audio_ms(characters, self.audio_format)
 
     def wrote(self, piece: str) -> None:
-        """Take note of text, or of the words of what is spoken."""
+        """Add text, or the words of what is spoken."""
         self._pieces.append(piece)
         self._characters += len(piece)
 
@@ -58,7 +58,7 @@ class ResponseUnderWay:
 
 
 class CallsUnderWay:
-    """Keep what is under way in one session, until it ends. Used with the session's lock held."""
+    """What is under way in one session. Used with the session's lock held."""
 
     def __init__(self) -> None:
         self._asked: list[tuple[str, GuardedCall]] = []
@@ -71,7 +71,7 @@ class CallsUnderWay:
         return bool(self._responses or self._asked)
 
     def asked(self, ident: str, call: GuardedCall) -> None:
-        """Take note of a response that is asked for by an event of this id."""
+        """Add a response that is asked for by an event of this id."""
         self._asked.append((ident, call))
 
     def take_asked(self, ident: str | None = None) -> GuardedCall | None:
@@ -83,7 +83,7 @@ class CallsUnderWay:
         return None
 
     def began(self, ident: str, call: GuardedCall, audio_format: str) -> None:
-        """Take note of a response that the server has begun."""
+        """Add a response that the server has begun."""
         self._responses[ident] = ResponseUnderWay(call, audio_format)
 
     def response(self, ident: str) -> ResponseUnderWay | None:
@@ -99,7 +99,7 @@ class CallsUnderWay:
         return ident in self._transcripts
 
     def transcribes(self, ident: str, call: GuardedCall, milliseconds: int) -> None:
-        """Take note of a transcript that an item gets, of so much sound."""
+        """Add a transcript that an item gets, of so much sound."""
         self._transcripts[ident] = call, milliseconds
 
     def take_transcript(self, ident: str) -> GuardedCall | None:
