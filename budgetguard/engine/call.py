@@ -20,13 +20,13 @@ from budgetguard.engine import background_answers, paid_answers
 from budgetguard.engine.background import background
 from budgetguard.engine.booking import booking_of
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
+from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
 from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
-from budgetguard.engine.telling import emit_call
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import Rates
 from budgetguard.tokens.models import output_limit
@@ -143,7 +143,7 @@ class GuardedCall:
             tags=self._tags,
         )
         if engine.hooks.entries:
-            self._tell_projected(hold)
+            self._emit_projected(hold)
         for outer in self._around:
             outer._give_back()
         try:
@@ -298,7 +298,7 @@ class GuardedCall:
 
     @of_books
     def extend(self, seen: int) -> None:
-        """Hold more for a stream that has written so many output tokens, more than its hold is for.
+        """Set more money aside for a stream that has written `seen` output tokens, more than its hold is for.
 
         Raises:
             BudgetExceededError: no account has more, and the settings say `stop`.
@@ -398,10 +398,10 @@ class GuardedCall:
             low, high = (middle, high) if fits else (low, middle - 1)
         self._cap(low)
         self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())
-        self._tell_projected(self._hold)
+        self._emit_projected(self._hold)
         return self._hold
 
-    def _tell_projected(self, hold: Hold) -> None:
+    def _emit_projected(self, hold: Hold) -> None:
         projection = self.projection
         emit_call(
             self.engine,

@@ -1,4 +1,4 @@
-"""What waits in the spool: show it, and bring it to the store where a project has moved."""
+"""What waits in the spool: list it, and send it to the store that a project has moved to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from budgetguard.stores.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class SpooledCost:
     """What waits in the spool for one project of one store.
 
     Attributes:
@@ -34,7 +34,7 @@ class Waiting:
     unknown: int
 
 
-def waiting(folder: Path) -> Iterator[Waiting]:
+def waiting(folder: Path) -> Iterator[SpooledCost]:
     """Yield what waits in a folder of spools, by store and project."""
     for spool in spools(folder):
         number, cost, oldest, unknown = 0, 0, None, 0
@@ -44,7 +44,7 @@ def waiting(folder: Path) -> Iterator[Waiting]:
             cost += one.settlement.cost
             oldest = one.hold.created if oldest is None else min(oldest, one.hold.created)
         if oldest is not None:
-            yield Waiting(spool.url, spool.project, number, cost, oldest, unknown)
+            yield SpooledCost(spool.url, spool.project, number, cost, oldest, unknown)
 
 
 def drop_unknown(folder: Path) -> int:
@@ -83,7 +83,7 @@ def deliver(folder: Path, old_url: str, target: Store) -> Delivered:
     Args:
         folder: of the spools.
         old_url: the store that did not take them.
-        target: the store that shall; its project is theirs.
+        target: the store to send them to; its project is theirs.
 
     Raises:
         StoreError: it does not take them; those that it has not taken stay.

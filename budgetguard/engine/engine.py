@@ -31,9 +31,10 @@ from budgetguard.core.holds import (
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.usage import Reported
 from budgetguard.core.windows import duration_ms
-from budgetguard.engine import at_exit, paid_answers, runlog, telling
+from budgetguard.engine import at_exit, paid_answers, runlog
 from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import current_caller
+from budgetguard.engine.emitting import emit_call, emit_expiries, emit_settled, refused
 from budgetguard.engine.learning import Learned
 from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
@@ -87,7 +88,7 @@ class Engine:
         self.learned = Learned(lambda: self.store)
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
-        self._outbox = Outbox(lambda: self.store, partial(telling.tell_settled, self, estimated=False))
+        self._outbox = Outbox(lambda: self.store, partial(emit_settled, self, estimated=False))
         self._minds_end_in = 0
         self._take(settings)
         at_exit.engines.add(self)
@@ -185,7 +186,7 @@ class Engine:
                 less = smaller(answer.balance.available_nanos or 0)
                 if less is None:
                     break
-                telling.tell_expiries(self, answer.expired)
+                emit_expiries(self, answer.expired)
                 hold, tries = less, tries + 1
                 answer = store.reserve(hold)
         except StoreError as error:
@@ -199,14 +200,14 @@ class Engine:
         if isinstance(answer, Granted):
             self._granted_by[hold.id] = store, answer.accounts
             if answer.expired:
-                telling.tell_expiries(self, answer.expired)
+                emit_expiries(self, answer.expired)
             if self.hooks.entries:
                 held = to_usd(hold.amount)
-                telling.emit_call(self, events.Held, hold, amount=held, accounts=answer.accounts)
+                emit_call(self, events.Held, hold, amount=held, accounts=answer.accounts)
             return True
         if isinstance(answer, Refused):
-            telling.tell_expiries(self, answer.expired)
-            raise telling.refused(self, hold, answer.balance)
+            emit_expiries(self, answer.expired)
+            raise refused(self, hold, answer.balance)
         if isinstance(answer, UnknownAccount):
             raise self.unknown(answer.account, hold.user)
         if self.settings.missing_user == "allow" or not hold.amount:
@@ -226,7 +227,7 @@ class Engine:
         except StoreError as error:
             logger.warning("budgetguard: no more could be held for a stream: %s", error)
             return None
-        telling.tell_expiries(self, answer.expired if isinstance(answer, Granted | Refused) else ())
+        emit_expiries(self, answer.expired if isinstance(answer, Granted | Refused) else ())
         if isinstance(answer, Granted):
             self._granted_by[hold.id] = store, answer.accounts
         return answer.balance if isinstance(answer, Refused) else None
@@ -238,15 +239,15 @@ class Engine:
         self.process.count(self.project, hold, settlement.cost)
         answer = self._send(hold, settlement)
         if answer is not None and (self.hooks.entries or answer.crossings or answer.expired):
-            telling.tell_settled(self, hold, settlement, answer, estimated=estimated)
+            emit_settled(self, hold, settlement, answer, estimated=estimated)
 
     def void(self, hold: Hold, reason: str) -> None:
         """Give a hold back. Never raises, as `settle` does not."""
         answer = self._send(hold, VOID)
         if answer is not None:
-            telling.tell_expiries(self, answer.expired)
+            emit_expiries(self, answer.expired)
             if not answer.repeated and self.hooks.entries:
-                telling.emit_call(self, events.Voided, hold, held=to_usd(hold.amount), reason=reason)
+                emit_call(self, events.Voided, hold, held=to_usd(hold.amount), reason=reason)
 
     def post(self, user: str, cost: Nanos, *, model: str, endpoint: str, reported: Reported) -> None:
         """Book a cost that no hold was made for: on the user, and the runs around the caller.
@@ -277,7 +278,7 @@ class Engine:
         if isinstance(answer, UnknownAccount):
             raise self.unknown(answer.account, hold.user)
         self.process.count(self.project, hold, settlement.cost)
-        telling.tell_settled(self, hold, settlement, answer, estimated=False)
+        emit_settled(self, hold, settlement, answer, estimated=False)
 
     def projects(self, account: str | None = None) -> Iterator[str]:
         """Yield the projects of the store that have a budget (or this account), in order of their names.
@@ -320,7 +321,7 @@ class Engine:
         if not isinstance(answer, Refused):
             background.put(self._outbox.flush_unsent)
             return answer
-        telling.tell_expiries(self, answer.expired)
+        emit_expiries(self, answer.expired)
         self._outbox.flush_unsent()
         return store.reserve(hold)
 
@@ -335,7 +336,7 @@ class Engine:
             return False
         if not background.collect():
             return False
-        telling.tell_expiries(self, refused.expired)
+        emit_expiries(self, refused.expired)
         return True
 
     def _spool(self, store: Store | None) -> Spool | None:
@@ -357,7 +358,7 @@ class Engine:
             given = open_store(
                 given, project=self.project, clock=self.settings.clock, retention=self.settings.retention
             )
-        given.on_expiry(lambda expiry: telling.tell_expiries(self, (expiry,)))
+        given.on_expiry(lambda expiry: emit_expiries(self, (expiry,)))
         return given
 
     def _send(self, hold: Hold, settlement: Settlement) -> Settled | None:

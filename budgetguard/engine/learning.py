@@ -58,6 +58,6 @@ class Learned:
         return tuple(taken)
 
     def forget(self) -> None:
-        """Begin anew: the store is another one."""
+        """Forget everything: the store is another one."""
         self._counts = {}
         self._unsent.clear()

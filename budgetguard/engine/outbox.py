@@ -33,7 +33,7 @@ _MOST_UNKNOWN: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Unsent:
-    """One settlement, the store that shall take it (None: the present one), and its spool."""
+    """One settlement, the store that is to take it (None: the present one), and its spool."""
 
     store: Store | None
     hold: Hold

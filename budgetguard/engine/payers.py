@@ -45,7 +45,7 @@ class CallFacts:
 
 
 class ProcessCap:
-    """What one guard spends in this process, and the `max_budget` that caps it; a forked child counts anew.
+    """What one guard spends in this process, and the `max_budget` that caps it; a forked child starts at 0.
 
     The cap is an account like any other, so that it is held and refused in the same transaction: one
     account in each project's store. What was spent elsewhere, or before the cap was set, is not on that

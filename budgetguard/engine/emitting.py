@@ -42,7 +42,7 @@ def emit_call(engine: Engine, kind: type[events.CallEvent], hold: Hold, **values
     emit(engine, kind, user=hold.user, model=hold.model, hold_id=hold.id, endpoint=hold.endpoint, **values)
 
 
-def tell_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
+def emit_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
     """Emit an event for each hold that was found expired."""
     for expiry in expiries:
         emit(
@@ -57,11 +57,11 @@ def tell_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
         )
 
 
-def tell_settled(
+def emit_settled(
     engine: Engine, hold: Hold, settlement: Settlement, answer: Settled, *, estimated: bool
 ) -> None:
     """Emit the events of a settlement, and of what the store found with it."""
-    tell_expiries(engine, answer.expired)
+    emit_expiries(engine, answer.expired)
     if engine.hooks.entries and not answer.repeated and settlement.state == "settled":
         emit_call(
             engine,
