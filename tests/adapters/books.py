@@ -20,7 +20,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.patching import patch, unpatch
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 # The HTTP library of this SDK: httpx, or httpx2 since openai 3.
 HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]

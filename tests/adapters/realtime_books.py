@@ -15,8 +15,8 @@ from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.patching import patch, unpatch
-from budgetguard.testing._realtime_server import RealtimeServer
 from tests.adapters.books import USER, Books, keeper_on
+from tests.provider.realtime import RealtimeServer
 
 MODEL = "gpt-realtime"
 TEXT_ONLY: Any = {"type": "realtime", "output_modalities": ["text"]}

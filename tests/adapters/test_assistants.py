@@ -17,8 +17,8 @@ from budgetguard.engine.projection import chat_input_tokens, with_margin
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.openai.assistants import read_run
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MODEL, USER, Books, open_books
+from tests.provider.server import OpenAIServer, Reply
 
 # OpenAI has announced the end of this API; its client says so at each call.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

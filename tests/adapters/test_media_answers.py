@@ -21,7 +21,7 @@ from budgetguard.providers.openai.audio import (
 )
 from budgetguard.providers.openai.images import ImagesTally, read_images
 from budgetguard.providers.openai.video import read_video
-from budgetguard.testing._media import silence
+from tests.provider.media import silence
 
 READERS: list[Callable[[object], Reported]] = [read_images, read_speech, read_transcription, read_video]
 TALLIES: list[Any] = [ImagesTally, SpeechTally, TranscriptionTally]

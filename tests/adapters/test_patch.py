@@ -22,8 +22,8 @@ from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
 from budgetguard.providers.patching import _OLDEST, _TOO_NEW, is_patched, patch, unpatch, wrap
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
+from tests.provider.server import OpenAIServer
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 CLIENTS = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)

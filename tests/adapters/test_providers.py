@@ -16,8 +16,8 @@ from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.patching import unpatch, wrap
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, keeper_on, open_books
+from tests.provider.server import OpenAIServer
 
 CHAT: Any = {"messages": MESSAGES, "max_tokens": 50}
 AZURE = "https://mine.openai.azure.com"

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL
+from tests.provider.server import OpenAIServer, Reply
 
 from .case import Case
 from .ways import CALL, HELPER, POLLED, RAW, STREAM, STREAMING, Way, done, every, of, within

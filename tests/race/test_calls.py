@@ -26,7 +26,7 @@ from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.patching import patch, unpatch
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {

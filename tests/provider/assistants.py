@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._journal import Journal
-from budgetguard.testing._openai_exchange import Exchange
-from budgetguard.testing._openai_reply import CHAT, Draft, Reply, TokenCounter, draft
-from budgetguard.testing._openai_sse import CREATED, Event, sse
+from budgetguard.testing.openai_server import CREATED
+from tests.provider import shapes
+from tests.provider.exchange import Exchange
+from tests.provider.reply import CHAT, Draft, Reply, TokenCounter, draft
+from tests.provider.sse import Event, sse
 
 _ASSISTANTS = "/v1/assistants"
 _THREADS = "/v1/threads"
