@@ -1,8 +1,8 @@
 """End what a run of the tests has started, and delete what it has left, also if the run is killed.
 
 A run has one folder for everything temporary, which is also the mark of its processes: they inherit the
-variable that names it. A watchdog waits for the run's process to end, however it does; then it kills what bears
-the mark, or was forked from that process, and deletes the folder.
+variable that names it. A watchdog waits for the run's process to end, however it does; then it kills what
+bears the mark, or was forked from that process, and deletes the folder.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Watchdog:
 
 
 def _watch(folder: Path, pid: int) -> None:
-    pipe = os.readlink("/proc/self/fd/0") if Path("/proc/self/fd/0").exists() else ""
+    pipe = str(Path("/proc/self/fd/0").readlink()) if Path("/proc/self/fd/0").exists() else ""
     # A forked child has the pipe too, so that its end does not tell of the run's.
     watched = [sys.stdin.fileno()]
     with suppress(AttributeError, OSError):
@@ -64,7 +64,7 @@ def _watch(folder: Path, pid: int) -> None:
     give_up = time.monotonic() + _PATIENCE
     while (left := list(_of_the_run(folder, pipe))) and time.monotonic() < give_up:
         for process in left:
-            if process != pid or len(watched) == 2 and select.select(watched[1:], [], [], 0)[0]:
+            if process != pid or (len(watched) == 2 and select.select(watched[1:], [], [], 0)[0]):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL)
         if left == [pid]:
@@ -78,11 +78,14 @@ def _of_the_run(folder: Path, pipe: str) -> Iterator[int]:
     mark = f"{MARK}={folder}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int(entry.name) == os.getpid() or entry.joinpath("stat").read_text().rpartition(")")[2][1] == "Z":
+            if (
+                int(entry.name) == os.getpid()
+                or entry.joinpath("stat").read_text().rpartition(")")[2][1] == "Z"
+            ):
                 continue
             variables = entry.joinpath("environ").read_bytes().split(b"\0")
             marked = any(one == mark or one.startswith(mark + b"/") for one in variables)
-            if marked or (pipe and any(os.readlink(fd) == pipe for fd in entry.joinpath("fd").iterdir())):
+            if marked or (pipe and any(str(fd.readlink()) == pipe for fd in entry.joinpath("fd").iterdir())):
                 yield int(entry.name)
 
 

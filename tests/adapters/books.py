@@ -19,7 +19,7 @@ from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
+from tests.adapters.clients import patch, unpatch
 from tests.provider.server import OpenAIServer
 
 # The HTTP library of this SDK: httpx, or httpx2 since openai 3.

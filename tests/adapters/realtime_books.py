@@ -14,8 +14,8 @@ from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
 from tests.adapters.books import USER, Books, keeper_on
+from tests.adapters.clients import patch, unpatch
 from tests.provider.realtime import RealtimeServer
 
 MODEL = "gpt-realtime"

@@ -25,7 +25,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
+from tests.adapters.clients import patch, unpatch
 from tests.provider.server import OpenAIServer, Reply
 
 MODEL = "gpt-4o-mini"
