@@ -6,7 +6,7 @@ needs, until the block ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +130,10 @@ STORES: Final = (
     Row("hosted", _Hosted, movable=False, in_full=True, brisk=0.2),
 )
 SHARED: Final = tuple(row for row in STORES if row.shared)
+# What a service can be on.
+SERVABLE: Final = tuple(row for row in SHARED if row.name != "hosted")
 
 
-def on(rows: tuple[Row, ...]) -> pytest.MarkDecorator:
+def on(rows: Iterable[Row]) -> pytest.MarkDecorator:
     """Run a test on each of these stores."""
     return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
