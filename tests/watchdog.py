@@ -91,26 +91,29 @@ def _main(folder: Path, run: int) -> None:
 
 
 def _processes_of(folder: Path, run: int) -> Iterator[int]:
-    """Yield what has the folder in a variable or an argument, or the pipe since it was forked."""
-    proc = Path("/proc")
+    """Yield the processes of the run, as far as /proc tells."""
+    name, proc = os.fsencode(folder), Path("/proc")
     if not proc.joinpath("self/environ").exists():
         return  # not Linux
-    name, pipe = os.fsencode(folder), proc.joinpath("self/fd/0").readlink()
+    pipe = proc.joinpath("self/fd/0").readlink()
     for entry in proc.glob("[0-9]*"):
         if int(entry.name) in (run, os.getpid()):
             continue
         with suppress(OSError):
             is_dead = entry.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"
             told = entry.joinpath("environ").read_bytes() + b"\0" + entry.joinpath("cmdline").read_bytes()
-            if not is_dead and (name in told or pipe in _open_files(entry)):
+            # Valkey writes its title over both. A forked child has those of the run, and its pipe.
+            is_ours = name in told or any(
+                file == pipe or file.is_relative_to(folder) for file in _open_files(entry)
+            )
+            if is_ours and not is_dead:
                 yield int(entry.name)
 
 
 def _open_files(process: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        for file in process.joinpath("fd").iterdir():
-            with suppress(OSError):
-                yield file.readlink()
+    for link in (process / "cwd", *process.joinpath("fd").iterdir()):
+        with suppress(OSError):
+            yield link.readlink()
 
 
 if __name__ == "__main__":
