@@ -3,16 +3,15 @@
 import os
 import time
 
-from _offline import offline
+from _offline import offline_responses
 from openai import OpenAI
 
 import budgetguard
 from budgetguard import BudgetExceededError, budget_user
 from budgetguard.events import Held, Settled
-from budgetguard.testing.openai_server import Reply
 
 SEARCH = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "budgets"}}
-offline(lambda body: Reply("Two searches found it.", hosted=[SEARCH, SEARCH], polls=2))
+offline_responses("Two searches found it.", hosted=[SEARCH, SEARCH], polls=2)
 pause = 1 if os.environ.get("OPENAI_API_KEY") != "no-key-needed" else 0
 
 guard = budgetguard.default_guard()

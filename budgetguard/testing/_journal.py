@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """Hold one request that reached the server.
+    """One request that reached the server.
 
     Attributes:
         number: 1 for the first request, in order of arrival.
@@ -37,22 +37,9 @@ class RecordedRequest:
     billed: Mapping[str, Any] | None = None
     completed: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what another process may count by: neither headers (keys) nor body (prompts)."""
-        return {
-            "number": self.number,
-            "method": self.method,
-            "path": self.path,
-            "model": self.model,
-            "streamed": self.streamed,
-            "status": self.status,
-            "billed": self.billed,
-            "completed": self.completed,
-        }
-
 
 class Journal:
-    """Keep the records, and let threads wait for them."""
+    """The records, and threads that wait for them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

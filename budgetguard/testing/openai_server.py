@@ -1,84 +1,72 @@
-"""An OpenAI-compatible server on loopback that says what it billed.
+"""A server on loopback that answers chat completions as OpenAI's API does, and records what it billed.
 
-    with OpenAIServer(reply=[Reply(status=429, retry_after=0.001), "Hello!"]) as server:
+    with OpenAIServer(reply=["Hello!", Reply(completion_tokens=500)]) as server:
         with OpenAI(base_url=server.base_url, api_key="test") as client:
             client.chat.completions.create(model="gpt-4o-mini", messages=[...])
-        assert server.count() == 2
         assert server.billed[-1]["completion_tokens"] == 2
 
 It speaks HTTP over a real socket, so that a client, its retries, its streams and its connection pool
 run as they do against the provider. Nothing leaves the machine: it listens on 127.0.0.1 only.
-
-Endpoints: `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (with `/compact`, `/input_tokens`, and
-`/{id}` and `/{id}/cancel` for those in the background), `/v1/embeddings`, `/v1/moderations`, `/v1/models`,
-`/v1/files`, `/v1/batches` (which end when a test says so, by `server.batches.end(id)`); `/__server__/log`
-gives its records to other processes.
-Run it on its own with `python -m budgetguard.testing.openai_server`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
+import re
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.testing import _openai_shapes as shapes
+from budgetguard.testing._exchange import POLL, Exchange, to_json
 from budgetguard.testing._http import Connection, HTTPRequest
 from budgetguard.testing._journal import Journal, RecordedRequest
-from budgetguard.testing._openai_background import BackgroundResponses
-from budgetguard.testing._openai_batches import Batches
-from budgetguard.testing._openai_checks import problem_of
-from budgetguard.testing._openai_exchange import Exchange, to_json
-from budgetguard.testing._openai_files import Files
-from budgetguard.testing._openai_reply import (
-    CHAT,
-    COMPLETIONS,
-    INPUT_COUNTS,
-    RESPONSES,
-    Reply,
-    TokenCounter,
-    count_by_length,
-    draft,
-    prompt_tokens,
-)
 
-__all__ = ["LOG_PATH", "OpenAIServer", "RecordedRequest", "Reply", "count_by_length"]
+__all__ = ["OpenAIServer", "RecordedRequest", "Reply", "count_by_length"]
 
-Script: TypeAlias = str | Reply | Callable[[dict[str, Any]], str | Reply] | Iterable[str | Reply]
+TokenCounter: TypeAlias = Callable[[str], int]
 
-LOG_PATH = "/__server__/log"
-MODELS = (
-    "gpt-4o",
-    "gpt-4o-mini",
-    "gpt-4.1",
-    "gpt-4.1-mini",
-    "o4-mini",
-    "gpt-5",
-    "gpt-5-mini",
-    "gpt-3.5-turbo-instruct",
-    "text-embedding-3-small",
-    "text-embedding-3-large",
-    "omni-moderation-latest",
-)
-
-_MODELS_PATH = "/v1/models"
-_STREAMED = (CHAT, COMPLETIONS, RESPONSES)
-# How soon a waiting answer notices that its client has hung up or that the server stops: seconds.
-_POLL = 0.05
+CHAT: Final = "/v1/chat/completions"
+DEFAULT_TEXT: Final = "Hello! How can I help you today?"
+# 2025-01-01T00:00:00Z: the same in every run, so that recorded answers can be compared.
+CREATED: Final = 1_735_689_600
 _STOP_TIMEOUT = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The server's answer to one request.
+
+    Attributes:
+        text: the answer's text; None is `DEFAULT_TEXT`.
+        prompt_tokens: billed input tokens; None counts them.
+        completion_tokens: billed output tokens of each choice, before a cap in the request; None counts
+            the text.
+        delay: seconds to wait before answering.
+    """
+
+    text: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    delay: float = 0.0
+
+
+Script: TypeAlias = str | Reply | Callable[[dict[str, Any]], str | Reply] | Iterable[str | Reply]
+
+
+def count_by_length(text: str) -> int:
+    """Count one token per 4 characters, rounded up: cheap, the same everywhere, needs no tokenizer."""
+    return -(-len(text) // 4)
+
+
 class OpenAIServer:
-    """Answer as OpenAI's API does, by a script, and record what was billed.
+    """Answer `/v1/chat/completions` by a script, plain and streamed, and record what was billed.
 
     Billing: a plain answer is billed in full before it is sent, so also if nobody waits for it; a stream
     is billed for its input and for the chunks that were sent before it broke off; an error is free. The
@@ -90,20 +78,11 @@ class OpenAIServer:
             list or iterator of them, used in turn; every valid POST takes one. A request beyond the end
             gets a 400 that says so (see `itertools.repeat` and `cycle`). None answers with a greeting.
         count_tokens: counts the tokens of a text. The default needs no tokenizer.
-        models: what `/v1/models` lists. Any model name is answered.
         port: 0 for any free one.
-
-    Attributes:
-        count_refusal: what `/v1/responses/input_tokens` is refused with; None counts.
     """
 
     def __init__(
-        self,
-        reply: Script | None = None,
-        *,
-        count_tokens: TokenCounter = count_by_length,
-        models: Sequence[str] = MODELS,
-        port: int = 0,
+        self, reply: Script | None = None, *, count_tokens: TokenCounter = count_by_length, port: int = 0
     ) -> None:
         self._reply: str | Reply | Callable[[dict[str, Any]], str | Reply] | None = None
         self._replies: Iterator[str | Reply] = iter(())
@@ -114,13 +93,8 @@ class OpenAIServer:
         else:
             self._replies = iter(reply)
         self._count_tokens = count_tokens
-        self.count_refusal: Reply | None = None
-        self._models = tuple(models)
         self._wanted_port = port
         self._journal = Journal()
-        self._background = BackgroundResponses()
-        self.files = Files()
-        self.batches = Batches(self.files, self._next_reply, count_tokens, self._journal)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
@@ -226,7 +200,7 @@ class OpenAIServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 # Out of descriptors, or the client is gone again: the listener itself lives on.
-                if self._stopping.wait(_POLL):
+                if self._stopping.wait(POLL):
                     return
                 continue
             if self._stopping.is_set():
@@ -256,90 +230,172 @@ class OpenAIServer:
 
     def _handle(self, connection: Connection, request: HTTPRequest) -> None:
         path = unquote(urlsplit(request.target).path)
-        if path == LOG_PATH:
-            log = {"requests": [record.to_dict() for record in self.requests], "in_flight": self.in_flight}
-            connection.send_response(200, {"content-type": "application/json"}, to_json(log))
-            return
         body = _object(request.body)
         record = self._journal.arrive(request.method, path, body or {}, request.headers)
-        exchange = Exchange(connection, self._journal, record, self._stopping)
         try:
-            if request.method == "GET" and (path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")):
-                exchange.send(*self._list_models(path))
-            elif self.files.knows(path):
-                self.files.serve(exchange, request)
-            elif self.batches.knows(path):
-                self.batches.serve(exchange, body)
-            elif path == INPUT_COUNTS:
-                self._count_input(exchange, body or {})
-            elif self._background.knows(request.method, path):
-                self._background.serve(exchange, urlsplit(request.target).query)
-            else:
-                self._post(exchange, body)
+            self._answer(connection, record, request, body)
         except OSError:
             raise  # the client is gone: nobody to answer
         except BaseException:
             # A script that fails is a fault of the test: tell the client at once, and stay loud here.
-            exchange.send(
-                500, shapes.error_body(500, "the server's script failed"), {"x-should-retry": "false"}
-            )
+            exchange = Exchange(connection, self._journal, record, self._stopping)
+            exchange.send(500, error_body("the server's script failed"), {"x-should-retry": "false"})
             raise
         finally:
             self._journal.leave()
 
-    def _list_models(self, path: str) -> tuple[int, dict[str, Any]]:
-        if path == _MODELS_PATH:
-            return 200, {"object": "list", "data": [shapes.model_card(name) for name in self._models]}
-        name = path.removeprefix(_MODELS_PATH + "/")
-        if name in self._models:
-            return 200, shapes.model_card(name)
-        return 404, shapes.error_body(404, f"The model '{name}' does not exist", param="model")
-
-    def _count_input(self, exchange: Exchange, body: dict[str, Any]) -> None:
-        if self.count_refusal is not None:
-            exchange.refuse(self.count_refusal)
+    def _answer(
+        self,
+        connection: Connection,
+        record: RecordedRequest,
+        request: HTTPRequest,
+        body: dict[str, Any] | None,
+    ) -> None:
+        """Answer one request; a server of more endpoints overrides this."""
+        exchange = Exchange(connection, self._journal, record, self._stopping)
+        if record.path != CHAT or record.method != "POST":
+            exchange.send(404, error_body(f"Invalid URL ({record.method} {record.path})", code="unknown_url"))
             return
-        tokens = prompt_tokens(RESPONSES, body, self._count_tokens)
-        exchange.send(200, {"object": "response.input_tokens", "input_tokens": tokens})
-
-    def _post(self, exchange: Exchange, body: dict[str, Any] | None) -> None:
-        record = exchange.record
-        problem = problem_of(record, body)
-        if problem is not None:
-            exchange.send(*problem)
+        if body is None or not isinstance(body.get("model"), str) or not _are_messages(body.get("messages")):
+            text = "A chat completion needs a JSON object with 'model' and 'messages'."
+            exchange.send(400, error_body(text, code="invalid_request"))
             return
-        assert body is not None
         try:
             reply = self._next_reply(body)
         except StopIteration:
-            text = f"the server's script has no reply for request {record.number}; give it more replies"
-            exchange.send(400, shapes.error_body(400, text, code="script_exhausted"))
+            exchange.send(400, script_exhausted(record))
             return
-        if reply.status >= 400:
-            exchange.refuse(reply)
-            return
-        planned = draft(record.path, record.number, body, reply, self._count_tokens)
-        if record.path == RESPONSES and body.get("background") is True:
-            planned = self._background.begin(planned, reply)
-        if record.streamed and record.path in _STREAMED:
-            exchange.stream(reply, planned, body)
-        else:
-            exchange.answer(reply, planned, body)
+        reply = Reply(text=reply) if isinstance(reply, str) else reply
+        _send_chat(exchange, reply, body, self._count_tokens)
 
-    def _next_reply(self, body: dict[str, Any]) -> Reply:
+    def _next_reply(self, body: dict[str, Any]) -> str | Reply:
         script = self._reply
         if script is None:
             with self._lock:
-                made: str | Reply = next(self._replies)
-        elif isinstance(script, str | Reply):
-            made = script
-        else:
-            try:
-                made = script(body)
-            except OSError as error:
-                # Here an OSError would pass for a client that hung up, and nobody would hear of it.
-                raise ConfigurationError(f"the server's reply function failed: {error!r}") from error
-        return Reply(text=made) if isinstance(made, str) else made
+                return next(self._replies)
+        if isinstance(script, str | Reply):
+            return script
+        try:
+            return script(body)
+        except OSError as error:
+            # Here an OSError would pass for a client that hung up, and nobody would hear of it.
+            raise ConfigurationError(f"the server's reply function failed: {error!r}") from error
+
+
+def _send_chat(exchange: Exchange, reply: Reply, body: Mapping[str, Any], count: TokenCounter) -> None:
+    text = DEFAULT_TEXT if reply.text is None else reply.text
+    full = count(text) if reply.completion_tokens is None else reply.completion_tokens
+    caps = [body[name] for name in ("max_completion_tokens", "max_tokens") if isinstance(body.get(name), int)]
+    output = min([full, *caps])
+    if output < full:
+        text = text[: len(text) * output // full]
+    prompt = chat_prompt_tokens(body, count) if reply.prompt_tokens is None else reply.prompt_tokens
+    choices, finish = int(body.get("n") or 1), "length" if output < full else "stop"
+    head = {"id": f"chatcmpl-{exchange.record.number:06d}", "created": CREATED, "model": body["model"]}
+    if exchange.record.streamed:
+        pieces = re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text)
+        _stream_chat(exchange, head, pieces, (prompt, output, choices, finish), reply.delay, body)
+        return
+    message = {"role": "assistant", "content": text, "refusal": None}
+    usage = _usage(prompt, choices * output)
+    answers = [{"index": index, "message": message, "finish_reason": finish} for index in range(choices)]
+    # Billed before any pause: the provider works on while nobody listens.
+    exchange.update(status=200, billed=usage)
+    exchange.pause(reply.delay)
+    exchange.send(200, {**head, "object": "chat.completion", "choices": answers, "usage": usage})
+
+
+def _stream_chat(
+    exchange: Exchange,
+    head: dict[str, Any],
+    pieces: Sequence[str],
+    numbers: tuple[int, int, int, str],
+    delay: float,
+    body: Mapping[str, Any],
+) -> None:
+    prompt, output, choices, finish = numbers
+    asked = bool((body.get("stream_options") or {}).get("include_usage"))
+    head = {**head, "object": "chat.completion.chunk", **({"usage": None} if asked else {})}
+
+    def send(choice: int, delta: dict[str, Any], finish: str | None = None) -> None:
+        payload = {**head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]}
+        exchange.send_event(_event(payload))
+
+    exchange.update(status=200, billed=_usage(prompt, 0))
+    exchange.pause(delay)
+    exchange.start_stream()
+    for choice in range(choices):
+        send(choice, {"role": "assistant", "content": ""})
+    for index, piece in enumerate(pieces):
+        for choice in range(choices):
+            send(choice, {"content": piece})
+            sent = index * choices + choice + 1
+            exchange.update(billed=_usage(prompt, -(-output * sent // len(pieces))))
+    for choice in range(choices):
+        send(choice, {}, finish)
+    usage = _usage(prompt, choices * output)
+    if asked:
+        exchange.send_event(_event({**head, "choices": [], "usage": usage}))
+    exchange.update(billed=usage, completed=True)
+    exchange.send_event(b"data: [DONE]\n\n", last=True)
+
+
+def _event(payload: Mapping[str, Any]) -> bytes:
+    return b"data: " + to_json(payload) + b"\n\n"
+
+
+def _usage(prompt: int, output: int) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def chat_prompt_tokens(body: Mapping[str, Any], count: TokenCounter) -> int:
+    """Count the input tokens of a chat completion.
+
+    3 per message + its role + its content + 1 and the name if it has one, and 3 at the end, as
+    https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken has it. The cookbook's count
+    of tools and schemas is not public for all models: here they are their compact JSON.
+    """
+    total = 3
+    for message in body["messages"]:
+        total += 3 + count(str(message.get("role", ""))) + count(text_of(message.get("content")))
+        for call in message.get("tool_calls") or ():
+            total += count(to_json(call.get("function", {})).decode())
+        if message.get("name"):
+            total += 1 + count(str(message["name"]))
+    for word in ("tools", "response_format", "text"):
+        if body.get(word):
+            total += count(to_json(body[word]).decode())
+    return total
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content, in one piece or in parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return ""
+
+
+def error_body(
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    param: str | None = None,
+) -> dict[str, Any]:
+    """Return an error in OpenAI's shape."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def script_exhausted(record: RecordedRequest) -> dict[str, Any]:
+    """Return the error for a request beyond the script's end."""
+    text = f"the server's script has no reply for request {record.number}; give it more replies"
+    return error_body(text, code="script_exhausted")
+
+
+def _are_messages(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and all(isinstance(one, dict) for one in given)
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
@@ -348,35 +404,3 @@ def _object(data: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until standard input ends or Ctrl-C; the first line of output is the base URL."""
-    parser = argparse.ArgumentParser(
-        prog="python -m budgetguard.testing.openai_server", description=main.__doc__
-    )
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 is any free one")
-    parser.add_argument("--reply", default=None, help="the text to answer with")
-    parser.add_argument(
-        "--prompt-tokens", type=int, default=None, help="billed input tokens; default: counted"
-    )
-    parser.add_argument(
-        "--completion-tokens", type=int, default=None, help="billed output tokens of a choice"
-    )
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds to wait before each answer")
-    given = parser.parse_args(arguments)
-    reply = Reply(
-        text=given.reply,
-        prompt_tokens=given.prompt_tokens,
-        completion_tokens=given.completion_tokens,
-        delay=given.delay,
-    )
-    with OpenAIServer(reply, port=given.port) as server, contextlib.suppress(KeyboardInterrupt):
-        sys.stdout.write(server.base_url + "\n")
-        sys.stdout.flush()
-        while sys.stdin.readline():
-            pass
-
-
-if __name__ == "__main__":
-    main()

@@ -19,8 +19,8 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.clients import patch, unpatch
+from tests.provider.server import OpenAIServer
 
 # The HTTP library of this SDK: httpx, or httpx2 since openai 3.
 HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import STORES, Books, open_books
+from tests.provider.server import OpenAIServer
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from budgetguard.testing._journal import RecordedRequest
-from budgetguard.testing._media import MediaServer
-from budgetguard.testing.openai_server import OpenAIServer
 from budgetguard.tokens.text import count_text
 from tests.adapters.books import Books, open_books
+from tests.provider.media import MediaServer
+from tests.provider.server import OpenAIServer
 
 
 def o200k(words: str) -> int:

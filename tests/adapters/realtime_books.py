@@ -14,9 +14,9 @@ from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing._realtime_server import RealtimeServer
 from tests.adapters.books import USER, Books, keeper_on
 from tests.adapters.clients import patch, unpatch
+from tests.provider.realtime import RealtimeServer
 
 MODEL = "gpt-realtime"
 TEXT_ONLY: Any = {"type": "realtime", "output_modalities": ["text"]}

@@ -7,8 +7,8 @@ from typing import Any
 
 from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MODEL, Books
+from tests.provider.server import OpenAIServer
 
 ASK: Any = {"model": MODEL, "input": "Say hello to the people in the room."}
 STREAMED: Any = {**ASK, "stream": True}

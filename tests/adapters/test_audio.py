@@ -20,9 +20,9 @@ from budgetguard.providers.body import WholeReader
 from budgetguard.providers.openai import audio
 from budgetguard.providers.openai.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.providers.request import look_into, with_files
-from budgetguard.testing._media import silence
 from tests.adapters.books import Books
 from tests.adapters.media import billed_usd, check, media, o200k, open_media
+from tests.provider.media import silence
 
 TEXT = "Good morning to the people in the room: the budget is here, and it holds."
 SOUND = silence(8.4)  # 9 seconds, as they are billed

@@ -27,10 +27,10 @@ from budgetguard.errors import (
 )
 from budgetguard.pricing.book import PriceBook
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.batch_books import ASK, arguments, batch_nanos, lines
 from tests.adapters.books import MODEL, USER, Books, open_books
 from tests.projecting import project_chat
+from tests.provider.server import OpenAIServer, Reply
 
 DAY = 24 * 3_600
 CREATED = "/v1/batches"

@@ -13,11 +13,11 @@ import pytest
 from budgetguard.engine.projection import with_margin
 from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.openai import responses
-from budgetguard.testing._openai_reply import INPUT_COUNTS
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 from tests.adapters.response_books import ASK, check
 from tests.projecting import response_input_tokens
+from tests.provider.reply import INPUT_COUNTS
+from tests.provider.server import OpenAIServer, Reply
 
 TOOL: Any = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
 

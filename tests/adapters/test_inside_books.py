@@ -17,8 +17,8 @@ from budgetguard.stores.memory import MemoryStore
 from budgetguard.stores.postgres import PostgresStore
 from budgetguard.stores.redis import RedisStore
 from budgetguard.stores.sqlite import DiskStore
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
+from tests.provider.server import OpenAIServer
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 VERBS = ("reserve", "settle", "attach", "read", "set_budget", "holds")

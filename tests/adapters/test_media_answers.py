@@ -19,7 +19,7 @@ from budgetguard.providers.openai.audio import (
 from budgetguard.providers.openai.images import GENERATIONS, ImagesAccumulator
 from budgetguard.providers.openai.lengths import most_seconds
 from budgetguard.providers.openai.video import VIDEOS
-from budgetguard.testing._media import silence
+from tests.provider.media import silence
 
 READERS: list[Callable[[object], Reported]] = [
     row.read for row in (GENERATIONS, SPEECH, TRANSCRIPTIONS, VIDEOS)

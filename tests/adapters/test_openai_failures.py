@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, open_books
 from tests.matrix.chat import TAKES_CONTENT, helpers
+from tests.provider.server import OpenAIServer, Reply
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 

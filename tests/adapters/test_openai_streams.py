@@ -19,10 +19,10 @@ import pytest
 from budgetguard.core.usage import Usage
 from budgetguard.engine.background import background
 from budgetguard.engine.projection import with_margin
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from budgetguard.tokens.text import count_text
 from tests.adapters.books import HTTP, MESSAGES, MODEL, Books, open_books
 from tests.projecting import chat_input_tokens
+from tests.provider.server import OpenAIServer, Reply
 
 STREAMED: Any = {"model": MODEL, "messages": MESSAGES, "stream": True}
 TEXT = "one two three four five six seven eight"

@@ -22,9 +22,9 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
 from budgetguard.providers.openai.sdk import OPENAI
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
 from tests.adapters.clients import is_patched, patch, unpatch, wrap
+from tests.provider.server import OpenAIServer
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 CLIENTS = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)

@@ -11,11 +11,11 @@ import pytest
 from budgetguard.core.usage import Usage
 from budgetguard.engine.projection import with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from budgetguard.tokens.text import count_text
 from tests.adapters.books import HTTP, MODEL, Books, open_books
 from tests.adapters.response_books import ASK, STREAMED, billed_nanos, check
 from tests.projecting import response_input_tokens
+from tests.provider.server import OpenAIServer, Reply
 
 WEB: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "news"}}
 PAGE: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "open_page", "url": "u"}}

@@ -16,9 +16,9 @@ import pytest
 
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import USER, Books, open_books
 from tests.adapters.response_books import ASK, check
+from tests.provider.server import OpenAIServer, Reply
 
 LATER: Any = {**ASK, "background": True}
 HOUR = 3_600

@@ -10,9 +10,9 @@ import pytest
 from openai import _base_client
 
 from budgetguard.core.usage import Usage
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
 from tests.adapters.clients import wrap
+from tests.provider.server import OpenAIServer, Reply
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES, "max_tokens": 10}
 HANG = Reply(hang=True)

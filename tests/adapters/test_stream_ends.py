@@ -21,9 +21,9 @@ from budgetguard import Guard
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers import reading_on
 from budgetguard.providers.openai.chat import ChatAccumulator
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, open_books
 from tests.adapters.test_openai_streams import settle_background
+from tests.provider.server import OpenAIServer, Reply
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 THINKER, WRITER = "gpt-5", "gpt-4o-mini"

@@ -10,9 +10,9 @@ import pytest
 
 from budgetguard.engine.projection import assumed_output_cap
 from budgetguard.errors import BudgetExceededError
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP, MESSAGES, MODEL, STORES, Books, open_books
 from tests.adapters.test_strict import cost_with_cap
+from tests.provider.server import OpenAIServer, Reply
 
 WORDS = 4_000
 LONG = Reply(text="word " * WORDS, chunks=80)

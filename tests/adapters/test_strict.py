@@ -16,10 +16,10 @@ from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.decorator import budgeted
 from budgetguard.providers.input_bounds import input_reserve
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from budgetguard.tokens.models import output_limit
 from tests.adapters.books import MESSAGES, MODEL, STORES, USER, Books, open_books
 from tests.projecting import project_chat
+from tests.provider.server import OpenAIServer, Reply
 
 ENDLESS = Reply(completion_tokens=1_000_000, chunks=3)
 CHAT = {"model": MODEL, "messages": MESSAGES}

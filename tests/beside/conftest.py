@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 Program = Callable[..., Any]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 from .conftest import Program
 

@@ -16,9 +16,9 @@ import openai
 import pytest
 
 from budgetguard import Guard
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import HTTP
 from tests.adapters.test_read_before import ASK, KIND, PLAIN, STREAM, check
+from tests.provider.server import OpenAIServer, Reply
 
 pytestmark = pytest.mark.skipif(HTTP.__name__ != "httpx", reason="this openai runs on httpx2")
 

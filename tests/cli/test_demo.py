@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from budgetguard.guard import Guard
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 from .helpers import COMMAND, Command, clean_environment, run
 

@@ -1,31 +1,26 @@
-"""The contract, on every store that needs no server."""
+"""The contract, on every store."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from budgetguard.stores import Store, open_store
-from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.contract import MakeStore, TransferContract
+from budgetguard.testing.contract import MakeStore, StoreContract, TransferContract
+from tests.stores import STORES, Row
 
 
-class TestMemory(TransferContract):
-    shared = False
+def _contract_of(row: Row) -> type[StoreContract]:
+    class Contract(TransferContract if row.transfers else StoreContract):  # type: ignore[misc]  # one of two
+        shared = row.shared
 
-    @pytest.fixture
-    def make_store(self) -> MakeStore:
-        def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:
-            return open_store("memory://", project=project, clock=clock, retention=retention)
+        @pytest.fixture
+        def make_store(self, tmp_path: Path) -> Iterator[MakeStore]:
+            with row.serve(tmp_path) as place:
+                yield place.open
 
-        return make
+    return Contract
 
 
-class TestDisk(TransferContract):
-    @pytest.fixture
-    def make_store(self, tmp_path: Path) -> MakeStore:
-        def make(clock: FakeClock, *, project: str = "p", retention: str = "90d") -> Store:
-            return open_store(
-                f"disk://{tmp_path}/new/store", project=project, clock=clock, retention=retention
-            )
-
-        return make
+globals().update({f"Test{row.name.capitalize()}": _contract_of(row) for row in STORES})

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from budgetguard import Guard
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 ASKED: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
 _kept: list[object] = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
@@ -22,6 +25,8 @@ INSTALLS = re.compile(
 # The name of a distribution, neither a module, a path, an option's value nor a word of prose.
 PLAIN = re.compile(r"(?<![\w./:@=-])budgetguard(?![\w-]|\.\w|/)")
 EXTRAS = re.compile(r"(?<![\w./-])budgetguard\[\w")
+# What is installed for other people's tests beside the contract of stores: a server of chats, and a clock.
+FOR_TESTS = {"__init__", "clock", "openai_server", "_exchange", "_http", "_journal"}
 
 
 def wrong_lines(text: str) -> Iterator[str]:
@@ -91,3 +96,21 @@ def test_the_readme_says_which_is_which() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "budgetguard-ai" in readme
     assert re.search(r"`budgetguard`[^.]*PyPI[^.]*somebody else", " ".join(readme.split()))
+
+
+def test_the_wheel_is_the_package_without_any_fake_of_a_provider(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        texts = {Path(name): opened.read(name) for name in opened.namelist()}
+    tops = {path.parts[0] for path in texts if not path.parts[0].endswith(".dist-info")}
+    assert tops == {"budgetguard", "_budgetguard_start.py", "budgetguard_run.pth"}
+    own = {path.relative_to(ROOT) for path in (ROOT / "budgetguard").rglob("*.py")}
+    assert {path for path in own if path.parts[1:3] != ("launch", "installed")} <= set(texts)
+    testing = {path.stem for path in texts if path.parts[:2] == ("budgetguard", "testing")}
+    assert testing >= FOR_TESTS
+    assert {name for name in testing if "contract" not in name} == FOR_TESTS
+    uses_tests = re.compile(rb"^\s*(from|import) tests\b", re.MULTILINE)
+    assert [str(path) for path, text in texts.items() if uses_tests.search(text)] == []

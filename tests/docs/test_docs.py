@@ -16,10 +16,10 @@ import budgetguard
 from budgetguard import errors, events
 from budgetguard.config import Settings
 from budgetguard.providers.openai.endpoints import TABLE
-from budgetguard.testing._media import MediaServer
-from budgetguard.testing._realtime_server import RealtimeServer
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.anthropic_client.server import MessagesServer
+from tests.provider.media import MediaServer
+from tests.provider.realtime import RealtimeServer
+from tests.provider.server import OpenAIServer
 
 from . import pages, tables
 from .running import checked, environment, python, run

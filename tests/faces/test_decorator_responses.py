@@ -11,8 +11,8 @@ import pytest
 from budgetguard import ConfigurationError, Guard, UnknownModelError, UnpricedAnswerError
 from budgetguard.core.usage import Usage
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
+from tests.provider.server import OpenAIServer, Reply
 
 WEB: Any = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "news"}}
 SEARCH: Any = [{"type": "web_search"}]

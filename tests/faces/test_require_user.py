@@ -11,8 +11,8 @@ from openai import OpenAI
 
 from budgetguard import ConfigurationError, Guard, MissingUserError, budget_user
 from budgetguard.config import from_environment
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
+from tests.provider.server import OpenAIServer
 
 SETTINGS: list[dict[str, Any]] = [{"require_user": True}, {"missing_user": "require"}]
 

@@ -13,7 +13,7 @@ import pytest
 
 from budgetguard import BudgetExceededError, Guard
 from budgetguard.engine import background as background_module
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 ASKED: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
 PATIENCE = 60.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from budgetguard.guard import Guard
-from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.provider.server import OpenAIServer, Reply
 
 from .programs import Launcher, clean_environment
 

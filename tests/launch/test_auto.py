@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from budgetguard.guard import Guard
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 from .programs import Launcher, enough_for
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import budgetguard
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 from .programs import BUDGETGUARD, Launcher, enough_for, environment, site_packages
 

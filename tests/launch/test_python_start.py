@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 from .programs import Launcher, enough_for, environment
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from budgetguard.guard import Guard
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider.server import OpenAIServer
 
 from .programs import COST, Launcher, enough_for
 

@@ -15,9 +15,9 @@ from openai import OpenAI
 import budgetguard
 from budgetguard import BudgetManager, ConfigurationError, Guard, StoreError, UnknownUserError, budget_user
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.manager.answers import COST, COST_NANOS, MESSAGES, MODEL, completion
 from tests.manager.litellm_server import LiteLLMServer
+from tests.provider.server import OpenAIServer
 from tests.server.services import Service, running
 
 DAY = 86_400

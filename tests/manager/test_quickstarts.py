@@ -10,8 +10,8 @@ from openai import OpenAI
 
 import budgetguard
 from budgetguard import BudgetExceededError, BudgetManager, Guard, budgeted
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.manager.answers import MESSAGES, MODEL
+from tests.provider.server import OpenAIServer
 
 Completion = Callable[..., Any]
 

@@ -14,8 +14,8 @@ import pytest
 from openai import OpenAI
 
 from budgetguard import BudgetExceededError, BudgetManager, Guard, budget_user
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.manager.answers import COST_NANOS, MESSAGES, MODEL, completion
+from tests.provider.server import OpenAIServer
 
 ROOT = Path(__file__).parents[2]
 

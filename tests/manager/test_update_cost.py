@@ -24,8 +24,8 @@ from budgetguard import (
     budget_user,
 )
 from budgetguard.testing.clock import FakeClock
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.manager.answers import COST, COST_NANOS, MESSAGES, MODEL, completion
+from tests.provider.server import OpenAIServer
 
 
 @pytest.fixture

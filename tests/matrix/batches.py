@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from openai.types import Batch
 
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.batch_books import ASK, arguments, batch_nanos, lines
+from tests.provider.server import OpenAIServer
 
 from .case import Case
 from .ways import CALL, POLLED, POST, RAW, STREAMING, Way, done, of, within

@@ -14,8 +14,8 @@ from typing import Any, Final
 import openai
 
 from budgetguard.errors import BudgetExceededError
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import open_books
+from tests.provider.server import OpenAIServer
 
 from .ways import Way, finish
 

@@ -13,8 +13,8 @@ from openai import NOT_GIVEN, AsyncStream, Stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import HTTP, MESSAGES, MODEL, billed_nanos
+from tests.provider.server import OpenAIServer
 
 from .case import Case
 from .ways import (

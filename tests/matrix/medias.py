@@ -9,9 +9,9 @@ from typing import Any
 from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse
 from openai.types.audio import Transcription, TranscriptionStreamEvent, Translation
 
-from budgetguard.testing._media import MediaServer, silence
 from tests.adapters.media import billed_nanos, o200k
 from tests.adapters.pictures import png
+from tests.provider.media import MediaServer, silence
 
 from .case import Case
 from .ways import POLLED, POST, Way, calls, done, faces, post_stream, posts, stream_faces, streams

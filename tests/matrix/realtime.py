@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from budgetguard.testing._realtime_server import RealtimeServer
 from tests.adapters.realtime_books import MODEL, TEXT_ONLY, billed_nanos, message
+from tests.provider.realtime import RealtimeServer
 
 from .case import Case
 from .ways import CONNECT, Way, done, within

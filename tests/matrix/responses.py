@@ -9,8 +9,8 @@ from typing import Any
 from openai import NOT_GIVEN
 from openai.types.responses import Response, ResponseStreamEvent
 
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.response_books import ASK, billed_nanos
+from tests.provider.server import OpenAIServer, Reply
 
 from .case import Case
 from .chat import OMIT, Room

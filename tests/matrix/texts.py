@@ -7,9 +7,9 @@ from typing import Any
 
 from openai.types import Completion, CreateEmbeddingResponse
 
-from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters import response_books
 from tests.adapters.books import billed_nanos
+from tests.provider.server import OpenAIServer
 
 from .case import Case
 from .ways import Way, calls, faces, post_stream, posts, stream_faces, streams

@@ -77,6 +77,10 @@ class Histories(RuleBasedStateMachine):
         url = f"disk://{self.folder.name}/store"
         self.disk = [open_store(url, project="p", clock=self.clock) for _ in range(2)]
         self.memory = open_store("memory://", project="p", clock=self.clock)
+        self.begin_alike()
+
+    def begin_alike(self) -> None:
+        """Begin the model, and let every store begin with the same budgets."""
         self.told: dict[int, list[str]] = {0: [], 1: []}
         self.memory.on_expiry(lambda expiry: self.told[0].append(expiry.hold_id))
         for store in self.disk:

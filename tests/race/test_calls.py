@@ -24,9 +24,9 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.clients import patch, unpatch
 from tests.projecting import project_chat
+from tests.provider.server import OpenAIServer, Reply
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {

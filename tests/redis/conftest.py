@@ -8,24 +8,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.servers.valkey import ValkeyServer
+from tests.servers.valkey import ValkeyServer, shared_valkey
 
 Start = Callable[..., ValkeyServer]
 
 
-@pytest.fixture(scope="session")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def server(_shared: ValkeyServer) -> ValkeyServer:
+def server() -> ValkeyServer:
     """Return an empty server that other tests use too: stop, fill or configure another."""
-    with _shared.client() as client:
+    with shared_valkey().client() as client:
         client.flushall()
-    return _shared
+    return shared_valkey()
 
 
 @pytest.fixture

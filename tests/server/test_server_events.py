@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,8 +27,7 @@ from budgetguard.server.webhooks import Webhook, sign
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store
 from budgetguard.testing.clock import DEFAULT_START, FakeClock
-from tests.servers.postgres import fresh_url, shared_server
-from tests.servers.valkey import ValkeyServer
+from tests.stores import SERVABLE, Row, on
 
 from .litellm_client import LiteLLMClient
 from .receivers import SECRET, Receiver, receiving
@@ -91,22 +90,10 @@ def test_a_crossing_is_sent_until_it_is_taken_and_then_no_more(tmp_path: Path) -
         assert not any(one.is_signed_with(OTHER_SECRET) for one in receiver.came)
 
 
-@pytest.fixture(params=["disk", "postgresql", "valkey"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A store that several servers share."""
-    if request.param == "disk":
-        yield f"disk://{tmp_path}/b"
-    elif request.param == "postgresql":
-        yield fresh_url(shared_server())
-    else:
-        server = ValkeyServer(tmp_path)
-        yield server.url
-        server.kill()
-
-
-def test_two_servers_on_one_store_send_each_event_once(shared: str) -> None:
-    with receiving() as receiver, ExitStack() as stack:
-        hook, url = Webhook(receiver.url, SECRET), shared
+@on(SERVABLE)
+def test_two_servers_on_one_store_send_each_event_once(row: Row, tmp_path: Path) -> None:
+    with row.serve(tmp_path) as place, receiving() as receiver, ExitStack() as stack:
+        hook, url = Webhook(receiver.url, SECRET), place.url
         servers = [
             stack.enter_context(running(url, webhook=hook, thresholds=(80, 100), rate="none", **QUICK))
             for _ in range(2)

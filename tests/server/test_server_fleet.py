@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.servers.postgres import fresh_url, shared_server
-from tests.servers.valkey import ValkeyServer
+from tests.stores import SERVABLE, Row
 
 from .litellm_client import LiteLLMClient
 from .requests_of import hold, to_json
@@ -18,25 +18,12 @@ from .services import Service, running
 CENT = 10_000_000
 
 
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture(params=["postgresql", "valkey"])
-def fleet(request: pytest.FixtureRequest) -> Iterator[tuple[Service, Service]]:
-    """Two servers on one store."""
-    if request.param == "postgresql":
-        url = fresh_url(shared_server())
-    else:
-        server: ValkeyServer = request.getfixturevalue("valkey")
-        with server.client() as client:
-            client.flushall()
-        url = server.url
-    with ExitStack() as stack:
-        first, second = (stack.enter_context(running(url, rate="none")) for _ in range(2))
+@pytest.fixture(params=[row for row in SERVABLE if row.name != "disk"], ids=lambda row: row.name)
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
+    """Two servers on one store of other hosts."""
+    row: Row = request.param
+    with row.serve(tmp_path) as place, ExitStack() as stack:
+        first, second = (stack.enter_context(running(place.url, rate="none")) for _ in range(2))
         yield first, second
 
 

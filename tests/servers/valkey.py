@@ -5,12 +5,16 @@ BUDGETGUARD_TEST_REDIS_SERVER names another server's binary, to run the tests on
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import redis
@@ -114,3 +118,13 @@ class ValkeyServer:
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+@cache
+def shared_valkey() -> ValkeyServer:
+    """Return a server that runs until this process ends; a test that wants it empty flushes it."""
+    folder = Path(tempfile.mkdtemp(prefix="budgetguard-valkey-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = ValkeyServer(folder)
+    atexit.register(server.kill)
+    return server

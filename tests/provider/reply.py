@@ -6,17 +6,15 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from budgetguard.testing._schema_sample import sample
+from budgetguard.testing import openai_server
+from budgetguard.testing._exchange import to_json
+from budgetguard.testing.openai_server import CHAT, DEFAULT_TEXT, TokenCounter, chat_prompt_tokens, text_of
+from tests.provider.schema_sample import sample
 
-TokenCounter = Callable[[str], int]
-
-DEFAULT_TEXT = "Hello! How can I help you today?"
-
-CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 COMPACT = "/v1/responses/compact"
@@ -34,11 +32,6 @@ _CAPS = {
 _COMPLETIONS_DEFAULT_CAP = 16
 
 
-def count_by_length(text: str) -> int:
-    """Count one token per 4 characters, rounded up: cheap, the same everywhere, needs no tokenizer."""
-    return -(-len(text) // 4)
-
-
 class Gate(Protocol):
     """What a reply may wait for: a `threading.Event` or a `multiprocessing.Event`."""
 
@@ -47,8 +40,8 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Say how the server answers one request.
+class Reply(openai_server.Reply):
+    """The server's answer to one request.
 
     Attributes:
         text: the answer's text, or an error's message. None is `DEFAULT_TEXT`, or with structured output
@@ -80,11 +73,8 @@ class Reply:
             answer that is not streamed breaks off in the middle of its body if this is above 0.
     """
 
-    text: str | None = None
     tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
     model: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     service_tier: str | None = None
@@ -97,7 +87,6 @@ class Reply:
     error_code: str | None = None
     retry_after: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    delay: float = 0.0
     gate: Gate | None = None
     hang: bool = False
     pause_after: int = 0
@@ -286,27 +275,13 @@ def draft(path: str, number: int, body: Mapping[str, Any], reply: Reply, count: 
 def prompt_tokens(path: str, body: Mapping[str, Any], count: TokenCounter) -> int:
     """Count the input tokens of a request.
 
-    Chat: 3 per message + its role + its content + 1 and the name if it has one, and 3 at the end, as
-    https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken has it. The cookbook's count
-    of tools and schemas is not public for all models: here they are their compact JSON.
-    Responses: the same over the input's messages, instructions being one of them.
+    Responses are counted as a chat whose messages are the input's, instructions being one of them.
     """
     if path in (EMBEDDINGS, MODERATIONS, COMPLETIONS):
         given = body.get("prompt" if path == COMPLETIONS else "input")
         several = given if isinstance(given, list) and not _is_tokens(given) else [given]
-        return sum(len(one) if isinstance(one, list) else count(_content(one)) for one in several)
-    messages = body.get("messages") if path == CHAT else _input_messages(body)
-    total = 3
-    for message in messages or ():
-        total += 3 + count(str(message.get("role", ""))) + count(_content(message.get("content")))
-        for call in message.get("tool_calls") or ():
-            total += count(_compact(call.get("function", {})))
-        if message.get("name"):
-            total += 1 + count(str(message["name"]))
-    for word in ("tools", "response_format", "text"):
-        if body.get(word):
-            total += count(_compact(body[word]))
-    return total
+        return sum(len(one) if isinstance(one, list) else count(text_of(one)) for one in several)
+    return chat_prompt_tokens(body if path == CHAT else {**body, "messages": _input_messages(body)}, count)
 
 
 def _input_messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -315,14 +290,6 @@ def _input_messages(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if body.get("instructions"):
         messages.insert(0, {"role": "system", "content": body["instructions"]})
     return messages
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-    return ""
 
 
 def _text(body: Mapping[str, Any], reply: Reply) -> str:
@@ -400,4 +367,4 @@ def _is_json(text: str) -> bool:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return to_json(value).decode()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._http import HTTPRequest
-from budgetguard.testing._openai_exchange import Exchange
-from budgetguard.testing._openai_sse import CREATED
+from budgetguard.testing.openai_server import CREATED
+from tests.provider import shapes
+from tests.provider.exchange import Exchange
 
 PATH = "/v1/files"
 _BOUNDARY = re.compile(r'boundary="?([^";]+)')

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from budgetguard.testing._openai_reply import Draft
-from budgetguard.testing._openai_sse import CREATED, Event, call_id, sse
+from budgetguard.testing.openai_server import CREATED
+from tests.provider.reply import Draft
+from tests.provider.sse import Event, call_id, sse
 
 
 def response(draft: Draft, *, done: bool, status: str | None = None) -> dict[str, Any]:

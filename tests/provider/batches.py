@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._journal import Journal
-from budgetguard.testing._openai_exchange import Exchange
-from budgetguard.testing._openai_files import Files
-from budgetguard.testing._openai_reply import (
+from budgetguard.testing.openai_server import CREATED
+from tests.provider import shapes
+from tests.provider.exchange import Exchange
+from tests.provider.files import Files
+from tests.provider.reply import (
     CHAT,
     COMPLETIONS,
     MODERATIONS,
@@ -23,7 +24,6 @@ from budgetguard.testing._openai_reply import (
     TokenCounter,
     draft,
 )
-from budgetguard.testing._openai_sse import CREATED
 
 PATH = "/v1/batches"
 _DAY = 24 * 60 * 60

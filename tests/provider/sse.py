@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgetguard.testing._openai_reply import Draft
-
-# 2025-01-01T00:00:00Z: the same in every run, so that recorded answers can be compared.
-CREATED = 1_735_689_600
+from tests.provider.reply import Draft
 
 
 @dataclass(frozen=True, slots=True)

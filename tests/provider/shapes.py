@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from budgetguard.testing import _openai_responses as responses
-from budgetguard.testing._openai_reply import CHAT, COMPACT, COMPLETIONS, RESPONSES, Draft, Reply
-from budgetguard.testing._openai_sse import CREATED, Event, call_id, sse
+from budgetguard.testing.openai_server import CREATED
+from tests.provider import responses
+from tests.provider.reply import CHAT, COMPACT, COMPLETIONS, RESPONSES, Draft, Reply
+from tests.provider.sse import Event, call_id, sse
 
 _CODES: Mapping[int, tuple[str | None, str, str]] = {
     400: ("invalid_request", "invalid_request_error", "The request is not valid."),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from budgetguard.testing import _openai_shapes as shapes
 from budgetguard.testing._journal import RecordedRequest
-from budgetguard.testing._openai_reply import (
+from tests.provider import shapes
+from tests.provider.reply import (
     CHAT,
     COMPACT,
     COMPLETIONS,

@@ -15,11 +15,12 @@ from email.policy import HTTP
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from budgetguard.testing import _openai_shapes as shapes
+from budgetguard.testing._exchange import to_json
 from budgetguard.testing._http import Connection, HTTPRequest
 from budgetguard.testing._journal import RecordedRequest
-from budgetguard.testing._openai_exchange import Exchange, to_json
-from budgetguard.testing.openai_server import OpenAIServer
+from tests.provider import shapes
+from tests.provider.exchange import Exchange
+from tests.provider.server import OpenAIServer
 
 IMAGES: Final = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")
 _GATE_TIMEOUT: Final = 10.0

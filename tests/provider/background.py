@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
-from budgetguard.testing import _openai_responses as responses
-from budgetguard.testing._openai_exchange import Exchange
-from budgetguard.testing._openai_reply import RESPONSES, Draft, Reply
+from tests.provider import responses
+from tests.provider.exchange import Exchange
+from tests.provider.reply import RESPONSES, Draft, Reply
 
 _CANCEL = "cancel"
 

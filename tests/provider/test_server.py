@@ -25,7 +25,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel, Field
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.testing.openai_server import LOG_PATH, OpenAIServer, Reply, count_by_length
+from tests.provider.server import OpenAIServer, Reply, count_by_length
 
 CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
@@ -759,30 +759,3 @@ print(len(answers), sum(answers))
             seen = [child.communicate(timeout=30)[0].split() for child in children]
             assert [int(calls) for calls, _ in seen] == [16] * 4
             assert sum(int(tokens) for _, tokens in seen) == sum(u["total_tokens"] for u in server.billed)
-
-    def test_the_log_is_readable_over_http_and_holds_no_prompt_and_no_key(self) -> None:
-        with serving() as (server, client):
-            ask(client, messages=[{"role": "user", "content": "a private matter"}])
-            with pytest.raises(openai.NotFoundError):
-                client.images.generate(prompt="a private matter")
-            assert server.wait_idle()
-            status, _, data = post(server, LOG_PATH, {}, "GET")
-            log = json.loads(data)
-            assert status == 200
-            assert [record["status"] for record in log["requests"]] == [200, 404]
-            assert log["requests"][0]["billed"] == server.billed[0]
-            assert log["in_flight"] == 0
-            assert b"private" not in data
-            assert b"Bearer" not in data
-            assert server.count() == 2
-
-    def test_it_runs_as_a_program_of_its_own(self) -> None:
-        command = [sys.executable, "-m", "budgetguard.testing.openai_server", "--completion-tokens", "5"]
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, **pipes) as child:
-            assert child.stdout is not None
-            with OpenAI(base_url=child.stdout.readline().strip(), api_key="test", max_retries=0) as client:
-                assert ask(client).usage.completion_tokens == 5
-            _, errors = child.communicate(timeout=20)
-        assert errors == ""
-        assert child.returncode == 0

@@ -1,0 +1,113 @@
+"""One request's way through the test server: answers, streams, refusals, hang-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from budgetguard.testing import _exchange
+from budgetguard.testing._exchange import POLL, to_json
+from tests.provider import shapes
+from tests.provider.reply import EMBEDDINGS, MODERATIONS, Draft, Reply
+from tests.provider.sse import Event
+
+
+class Exchange(_exchange.Exchange):
+    """One request's way to an answer of any endpoint, or to what can go wrong with one."""
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer with an error, which bills nothing.
+
+        Raises:
+            OSError: the client is gone, or the reply says to break off.
+        """
+        self.update(status=reply.status)
+        self._pause(reply)
+        if reply.drop_after is not None:
+            raise ConnectionAbortedError
+        body = shapes.error_body(reply.status, reply.text, code=reply.error_code)
+        self.send(reply.status, body, {**shapes.error_headers(reply), **reply.headers})
+
+    def answer(self, reply: Reply, planned: Draft, body: Mapping[str, Any]) -> None:
+        """Answer in one piece, billed before any pause: the provider works on while nobody listens.
+
+        Raises:
+            OSError: the client is gone, or the reply says to break off.
+        """
+        if planned.path == MODERATIONS:
+            payload = shapes.moderations(planned, body)
+            self.update(status=200)
+        else:
+            embed = planned.path == EMBEDDINGS
+            payload = shapes.embeddings(planned, body) if embed else shapes.answer(planned)
+            self.update(status=200, billed=planned.bill())
+        self._pause(reply)
+        if reply.drop_after is None:
+            self.send(200, payload, reply.headers)
+            return
+        if reply.drop_after > 0:
+            data = to_json(payload)
+            self._connection.send_response(200, self._headers(reply.headers), data, only=len(data) // 2)
+        raise ConnectionAbortedError
+
+    def stream(self, reply: Reply, planned: Draft, body: Mapping[str, Any]) -> None:
+        """Answer in server-sent events, billed as far as they were sent.
+
+        Raises:
+            OSError: the client is gone, or the reply says to break off.
+        """
+        sent = [0] * planned.choices
+        self.update(status=200, billed=planned.bill(sent))
+        try:
+            self._send_events(reply, planned, body, sent)
+        except OSError:
+            self.update(billed=planned.bill(sent), completed=False)
+            raise
+
+    def replay(self, events: Iterable[Event], start: int) -> None:
+        """Send events of an answer that was billed before, from one of them on.
+
+        Raises:
+            OSError: the client is gone.
+        """
+        self.update(status=200, completed=True)
+        self.start_stream()
+        *most, last = list(events)[start:]
+        for event in most:
+            self._connection.send_chunk(event.data)
+        self._connection.send_chunk(last.data, last=True)
+
+    def _send_events(self, reply: Reply, planned: Draft, body: Mapping[str, Any], sent: list[int]) -> None:
+        most = len(planned.pieces) * planned.choices
+        pause = min(reply.pause_after, most)
+        drop = most + 1 if reply.drop_after is None else min(reply.drop_after, most)
+
+        def checkpoint() -> None:
+            if sum(sent) == pause:
+                self.update(billed=planned.bill(sent))
+                self._pause(reply)
+            if sum(sent) == drop:
+                raise ConnectionAbortedError
+
+        checkpoint()
+        self.start_stream(reply.headers)
+        *events, last = shapes.events(planned, body)
+        for event in events:
+            self.send_event(event.data)
+            if event.choice is not None:
+                sent[event.choice] += 1
+                checkpoint()
+        self.update(billed=planned.bill(), completed=True)
+        self._connection.send_chunk(last.data, last=True)
+
+    def _pause(self, reply: Reply) -> None:
+        """Wait as the reply says.
+
+        Raises:
+            ConnectionAbortedError: the client hung up meanwhile, or the server stops.
+        """
+        self.pause(reply.delay)
+        while reply.hang or (reply.gate is not None and not reply.gate.wait(POLL)):
+            if reply.hang:
+                self._stopping.wait(POLL)
+            self.check()
