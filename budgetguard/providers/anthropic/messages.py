@@ -289,13 +289,11 @@ class MessageAccumulator(TextAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         said = super().reported
         return None if said is None else _with_container(said, self._container)
 
     @property
     def told(self) -> bool:
-        """Whether what it reported is of the whole answer."""
         return self._said.usage is not None and not self._said.unsaid
 
     @property
@@ -307,7 +305,6 @@ class MessageAccumulator(TextAccumulator):
         return self._blocks_ended
 
     def feed(self, chunk: object) -> None:
-        """Take one event: an SDK object or a mapping."""
         match field(chunk, "type"):
             case "error":
                 self.failed = True

@@ -99,7 +99,6 @@ class SoundAccumulator(UsageAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         return _reported(self._usage, self.seen_tokens, self.part)
 
     def _merge(self, told: Usage | None) -> None:
@@ -117,7 +116,6 @@ class SpeechAccumulator(SoundAccumulator):
         self._bytes = 0
 
     def feed(self, chunk: object) -> None:
-        """Take one event."""
         audio = field(chunk, "audio")
         if isinstance(audio, str):
             self._bytes += len(audio) * 3 // 4
@@ -198,14 +196,12 @@ class TranscriptionAccumulator(SoundAccumulator):
         self._seen = 0
 
     def feed(self, chunk: object) -> None:
-        """Take one event."""
         delta = field(chunk, "delta")
         if isinstance(delta, str):
             self._seen += count_text(delta, self._encoding)
         self._merge(_transcribed(field(chunk, "usage")))
 
     def seen_tokens(self) -> int:
-        """Count the output tokens seen so far."""
         return self._seen
 
 
