@@ -30,7 +30,7 @@ from budgetguard.providers.request import HttpRequest
 
 
 class HttpCall(ProviderCall):
-    """Project a request and read its answer. Whoever sends it says how it ended.
+    """A request that is projected, and whose answer is read. Whoever sends it tells its outcome.
 
     Args:
         request: what is sent.

@@ -36,7 +36,7 @@ _SOUND_KEPT: Final = 1_048_576
 
 
 class StainlessCall(HttpCall):
-    """Send one request of a client, with the marks by which its answer is seen.
+    """One request of a client, with the marks by which its answer is seen.
 
     Args:
         client: the SDK's client that makes it.
