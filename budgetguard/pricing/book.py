@@ -123,7 +123,7 @@ class PriceBook:
         valid_from: datetime | None = None,
         **units: int | float | Decimal,
     ) -> None:
-        """Set a model's price by your own word, before every price list.
+        """Set a model's price, which counts before every price list.
 
         With `input` or `output` it replaces the listed price altogether; without, it adds its units to the
         listed price. A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
@@ -326,7 +326,7 @@ class _Lists:
 
 
 class _Served:
-    """Find what the model costs that an answer names, where another was asked for.
+    """The rates of models that answers name where another was asked for.
 
     Args:
         lists: what the asked one was priced from.

@@ -97,7 +97,6 @@ class TextAccumulator(UsageAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         return self._checked(self._said) if _tells(self._said) else None
 
     @property

@@ -96,11 +96,9 @@ class ItemAccumulator(ResponseAccumulator, ChatAccumulator):
 
     @property
     def told(self) -> bool:
-        """Whether what it reported is of the whole answer."""
         return self._told_all or super().told
 
     def feed(self, chunk: object) -> None:
-        """Take one piece: text, an SDK object or a mapping."""
         if isinstance(chunk, str):
             self._keep(("text",), chunk)
             return

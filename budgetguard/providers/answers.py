@@ -70,8 +70,7 @@ def reported(answer: object) -> Reported:
 
 
 def is_only_an_error(answer: object) -> bool:
-    """Whether an answer, or the JSON text of one, is an error and nothing else, whatever its status says."""
-    answer = parsed(answer)
+    """Whether an answer, its JSON parsed, is an error and nothing else, whatever its status says."""
     if isinstance(answer, list) and len(answer) == 1:
         (answer,) = answer
     said = getter(answer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dataclasses import field as field_of
 from typing import Any, Final
 
-from budgetguard.providers.json import field, items, mapping
+from budgetguard.providers.json import field, is_absent, items, mapping
 from budgetguard.providers.openai.hosted_tools import SHOWN, WEB_SEARCH_TOKENS, offered_tools
 
 # Tools of Gemini's have no type; these run there.
@@ -116,7 +116,7 @@ def marked_for_cache(body: Mapping[str, Any]) -> str | None:
     while waiting:
         part = waiting.pop()
         control = part.get("cache_control")
-        if control is not None:
+        if control is not None and not is_absent(control):
             if field(control, "ttl") == "1h":
                 return "cache_write_1h_tokens"
             found = "cache_write_tokens"

@@ -18,7 +18,7 @@ _PIECE: Final = 1 << 18
 
 
 class Fetcher:
-    """Make requests with the caller's client, headers and timeout.
+    """Free requests with the caller's client, headers and timeout.
 
     They pass the client's guard as any request does, so none can cost anything. What they raise is the
     client's own errors.

@@ -24,7 +24,7 @@ from budgetguard.providers.request import HttpRequest
 
 
 class HttpCall(ProviderCall):
-    """Project a request and read its answer. Whoever sends it says how it ended.
+    """A request that is projected, and whose answer is read. Whoever sends it tells its outcome.
 
     Args:
         request: what is sent.
@@ -171,12 +171,13 @@ class HttpCall(ProviderCall):
         self._sent = replace(self._sent, body={**self._sent.body, name: value})
 
     def _read(self, answer: object) -> Reported | NotCharged:
-        answer = parsed(answer)
-        if is_only_an_error(answer):
+        shown = parsed(answer)
+        if is_only_an_error(shown):
             return NotCharged("the answer was an error")
-        said = self._endpoint.read(answer)
+        # Text that a client was asked for is the answer itself, whatever it looks like.
+        said = self._endpoint.read(answer if isinstance(answer, str) else shown)
         if not said.pending:
-            said = with_texts(said, self._endpoint.texts(answer), self.model)
+            said = with_texts(said, self._endpoint.texts(shown), self.model)
         return self._complete(said)
 
     def _outcome_of(self, answer: object) -> Outcome:

@@ -19,7 +19,7 @@ _MOST_BYTES: Final = 65_536
 
 
 class SyncReader:
-    """Read on where the next bytes are there, or come soon.
+    """What reads on where the next bytes are there, or come soon.
 
     Args:
         source: the iterator of a body.

@@ -36,7 +36,7 @@ _SOUND_KEPT: Final = 1_048_576
 
 
 class StainlessCall(HttpCall):
-    """Send one request of a client, with the marks by which its answer is seen.
+    """One request of a client, with the marks by which its answer is seen.
 
     Args:
         client: the SDK's client that makes it.
@@ -295,10 +295,13 @@ def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:
 
 def _body(options: Any) -> Mapping[str, Any]:
     body = options.json_data
-    if isinstance(body, Mapping) and any(isinstance(value, Iterator) for value in body.values()):
-        # Read once, which is by us: the SDKs take what is iterable for lists.
-        body = {name: list(one) if isinstance(one, Iterator) else one for name, one in body.items()}
-        options.json_data = body
+    if isinstance(body, Mapping):
+        for value in body.values():
+            if isinstance(value, Iterator):
+                # Read once, which is by us: the SDKs take what is iterable for lists.
+                body = {name: list(one) if isinstance(one, Iterator) else one for name, one in body.items()}
+                options.json_data = body
+                break
     if body is None:
         body = getattr(options, "content", None)
     if isinstance(body, bytes | bytearray | str):

@@ -57,7 +57,7 @@ def read_office(data: bytes) -> str | None:
 
 
 class _Office:
-    """Read the parts of one archive."""
+    """The parts of one archive."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive

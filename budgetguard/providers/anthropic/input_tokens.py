@@ -89,30 +89,35 @@ def claude_input(body: Mapping[str, Any], model: str) -> ClaudeInput:
     Raises:
         ConfigurationError: `messages` is missing, empty or no list, or a part of it can be read only once.
     """
-    messages = field(body, "messages")
+    body = mapping(body)
+    messages = body.get("messages")
     if not isinstance(messages, list | tuple):
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: Claude needs at least one message")
     counter = _ClaudeCounter(_OLDER.match(bare_name(model)) is not None, ClaudeInput())
     found = counter.found
-    found.tokens = _REQUEST + counter.system(field(body, "system"))
+    found.tokens = _REQUEST
+    if (system := body.get("system")) is not None:
+        found.tokens += _SYSTEM + counter.content(system)
     for message in messages:
-        found.tokens += _MESSAGE + counter.content(field(mapping(message), "content"))
-    tools = field(body, "tools")
+        found.tokens += _MESSAGE + counter.content(mapping(message).get("content"))
+    tools = body.get("tools")
     if tools:
         found.kinds.add("tools")
-        found.tokens += counter.tools(tools, model, field(body, "tool_choice"))
+        found.tokens += counter.tools(tools, model, body.get("tool_choice"))
     if (schema := _schema(body)) is not None:
         found.kinds.add("schema")
         found.tokens += _SCHEMA + counter.text(schema)
-    if field(mapping(field(body, "thinking")), "type") not in (None, "disabled"):
+    thinking = body.get("thinking")
+    if thinking is not None and mapping(thinking).get("type") not in (None, "disabled"):
         found.tokens += _THINKING
     return found
 
 
 def _schema(body: Mapping[str, Any]) -> Any:
-    for asked in (field(body, "output_format"), field(mapping(field(body, "output_config")), "format")):
+    config = body.get("output_config")
+    for asked in (body.get("output_format"), None if config is None else mapping(config).get("format")):
         if asked is not None:
             shown = asked.model_json_schema() if hasattr(asked, "model_json_schema") else mapping(asked)
             return shown if hasattr(asked, "model_json_schema") else field(shown, "schema")
@@ -125,7 +130,7 @@ class _ClaudeCounter:
     found: ClaudeInput
 
     def text(self, value: Any) -> int:
-        if is_absent(value):
+        if not isinstance(value, str) and is_absent(value):
             return 0
         text = value if isinstance(value, str) else compact_json(value)
         low, high = _FACTORS[self.older]
@@ -135,14 +140,11 @@ class _ClaudeCounter:
             factor = high if foreign > _FOREIGN * len(text) else low
         return math.ceil(count_text(text, O200K) * factor)
 
-    def system(self, system: Any) -> int:
-        return 0 if is_absent(system) else _SYSTEM + self.content(system)
-
     def content(self, content: Any) -> int:
-        if is_absent(content):
-            return 0
         if isinstance(content, str):
             return self.text(content)
+        if is_absent(content):
+            return 0
         if isinstance(content, Iterator):
             raise ConfigurationError(
                 f"a message's content is a {type(content).__name__}, which can be read only once, so its "

@@ -81,7 +81,7 @@ class MessagesEndpoint(Endpoint):
             ConfigurationError: bad `messages` or `max_tokens`.
             UnknownModelError: the call would use a unit that has no price.
         """
-        body, model = asked.body, asked.model
+        body, model = mapping(asked.body), asked.model
         cap = whole(body, "max_tokens")
         if cap is None:
             raise ConfigurationError("max_tokens is missing: Anthropic's messages need a cap on their output")
@@ -108,7 +108,7 @@ class MessagesEndpoint(Endpoint):
             fees=fees,
             marked=marked_for_cache(body),
             asked_to_think=thinking is not None,
-            region=text(field(body, "inference_geo")),
+            region=text(body.get("inference_geo")),
         )
 
     def input_tokens(self, body: Body, model: str) -> int:
@@ -131,7 +131,7 @@ def _asked_speed(body: Body, model: str, rates: Rates) -> str | None:
     Raises:
         UnknownModelError: it is, and nobody knows its price for this model.
     """
-    if field(body, "speed") != "fast":
+    if body.get("speed") != "fast":
         return None
     probe = Usage.of(input_tokens=1_000, output_tokens=1_000)
     if not rates.is_free and rates.with_tier("fast").cost(probe) <= rates.cost(probe):
@@ -147,7 +147,7 @@ def _of_hosted_tools(body: Body) -> tuple[dict[str, int], dict[str, int]]:
     """Return the input tokens to allow for what tools find that run at Anthropic, and their fees' units."""
     allowances: dict[str, int] = {}
     fees: dict[str, int] = {}
-    for tool in map(mapping, items(field(body, "tools"))):
+    for tool in map(mapping, items(body.get("tools"))):
         kind = str(field(tool, "type") or "custom")
         if kind.startswith(_CALLERS_TOOLS):
             continue
@@ -164,11 +164,11 @@ def _of_hosted_tools(body: Body) -> tuple[dict[str, int], dict[str, int]]:
             fees["web_searches"] = uses
         elif name == "code_execution":
             fees[_CONTAINER] = 1
-    if field(body, "mcp_servers"):
+    if body.get("mcp_servers"):
         allowances["mcp"] = _ALLOWANCES["mcp"][0]
-    if field(body, "thread"):
+    if body.get("thread"):
         allowances["thread"] = _THREAD
-    if field(mapping(field(body, "container")), "skills"):
+    if field(mapping(body.get("container")), "skills"):
         allowances["skills"] = _SKILLS
     return {kind: tokens for kind, tokens in allowances.items() if tokens}, {
         unit: count for unit, count in fees.items() if count
@@ -177,9 +177,9 @@ def _of_hosted_tools(body: Body) -> tuple[dict[str, int], dict[str, int]]:
 
 def _may_compact(body: Body, tokens: int) -> bool:
     """Whether a context may be shortened on the way, which reads all of it once more."""
-    edits = items(field(mapping(field(body, "context_management")), "edits"))
+    edits = items(field(mapping(body.get("context_management")), "edits"))
     asked = [mapping(edit) for edit in edits if str(field(mapping(edit), "type")).startswith("compact")]
-    if (compaction := field(body, "compaction")) is not None:
+    if (compaction := body.get("compaction")) is not None:
         asked.append(mapping(compaction))
     triggers = (field(mapping(field(one, "trigger")), "value") for one in asked)
     return any(tokens >= (one if isinstance(one, int) else _COMPACTED_AT) for one in triggers)
@@ -289,13 +289,11 @@ class MessageAccumulator(TextAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         said = super().reported
         return None if said is None else _with_container(said, self._container)
 
     @property
     def told(self) -> bool:
-        """Whether what it reported is of the whole answer."""
         return self._said.usage is not None and not self._said.unsaid
 
     @property
@@ -307,7 +305,6 @@ class MessageAccumulator(TextAccumulator):
         return self._blocks_ended
 
     def feed(self, chunk: object) -> None:
-        """Take one event: an SDK object or a mapping."""
         match field(chunk, "type"):
             case "error":
                 self.failed = True

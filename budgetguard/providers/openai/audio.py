@@ -10,17 +10,20 @@ from typing import Final
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError
+from budgetguard.pricing.rates import Rates
 from budgetguard.providers.accumulators import UsageAccumulator
 from budgetguard.providers.base import Asked, Body, Endpoint
 from budgetguard.providers.json import count, field, text, words
-from budgetguard.providers.openai.lengths import Beginning, most_seconds, recording_seconds
+from budgetguard.providers.openai.lengths import (
+    HEARD_A_SECOND,
+    SPOKEN_A_SECOND,
+    Beginning,
+    most_seconds,
+    recording_seconds,
+)
 from budgetguard.providers.request import files_of, look_into
 from budgetguard.tokens.text import count_text, encoding_for
 
-# As OpenAI documents: a token is 100 ms of what is heard and 50 ms of what is spoken
-# (https://developers.openai.com/api/docs/guides/realtime-costs).
-_HEARD_A_SECOND: Final = 10
-_SPOKEN_A_SECOND: Final = 20
 # Spoken tokens of one token of text: 5.8 in a published measurement of 4 096 characters of English.
 _SPOKEN_A_TOKEN: Final = 8
 _SPOKEN_LEAST: Final = 40
@@ -83,7 +86,7 @@ class SpeechEndpoint(Endpoint):
         seconds = recording_seconds(Beginning(data, size), size)
         if seconds is None:
             return Reported(usage=None)
-        spoken = math.ceil(round(seconds * _SPOKEN_A_SECOND, 6))
+        spoken = math.ceil(round(seconds * SPOKEN_A_SECOND, 6))
         units = {"output_tokens": spoken, "output_audio_tokens": spoken}
         return Reported(Usage.of(**units), measured=frozenset(units))
 
@@ -99,7 +102,6 @@ class SoundAccumulator(UsageAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         return _reported(self._usage, self.seen_tokens, self.part)
 
     def _merge(self, told: Usage | None) -> None:
@@ -117,7 +119,6 @@ class SpeechAccumulator(SoundAccumulator):
         self._bytes = 0
 
     def feed(self, chunk: object) -> None:
-        """Take one event."""
         audio = field(chunk, "audio")
         if isinstance(audio, str):
             self._bytes += len(audio) * 3 // 4
@@ -154,22 +155,27 @@ class TranscriptionsEndpoint(Endpoint):
                 "priced; pass file=open(path, 'rb')"
             )
         seconds = sum(look_into(file, most_seconds) for file in files)
-        if rates.prices("input_audio_seconds"):
-            return projected(model, rates, {"input_audio_seconds": seconds}, {})
-        heard = seconds * _HEARD_A_SECOND
-        told = _tokens(words(body, "prompt"), model)
-        return projected(
-            model,
-            rates,
-            {"input_tokens": with_margin(heard + told), "input_audio_tokens": with_margin(heard)},
-            {"output_tokens": max(_WRITTEN_LEAST, seconds * _WRITTEN_A_SECOND)},
-        )
+        read, written = transcript_units(rates, seconds)
+        if "input_tokens" in read:
+            heard = read["input_tokens"]
+            told = _tokens(words(body, "prompt"), model)
+            read = {"input_tokens": with_margin(heard + told), "input_audio_tokens": with_margin(heard)}
+        return projected(model, rates, read, written)
 
     def read(self, answer: object) -> Reported:
         return read_transcription(answer)
 
     def accumulator(self, model: str) -> TranscriptionAccumulator:
         return TranscriptionAccumulator(model)
+
+
+def transcript_units(rates: Rates, seconds: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the units of input and of output that a transcript of so many seconds is billed by, at most."""
+    if rates.prices("input_audio_seconds"):
+        return {"input_audio_seconds": seconds}, {}
+    heard = seconds * HEARD_A_SECOND
+    written = max(_WRITTEN_LEAST, seconds * _WRITTEN_A_SECOND)
+    return {"input_tokens": heard, "input_audio_tokens": heard}, {"output_tokens": written}
 
 
 def read_transcription(answer: object) -> Reported:
@@ -198,14 +204,12 @@ class TranscriptionAccumulator(SoundAccumulator):
         self._seen = 0
 
     def feed(self, chunk: object) -> None:
-        """Take one event."""
         delta = field(chunk, "delta")
         if isinstance(delta, str):
             self._seen += count_text(delta, self._encoding)
         self._merge(_transcribed(field(chunk, "usage")))
 
     def seen_tokens(self) -> int:
-        """Count the output tokens seen so far."""
         return self._seen
 
 

@@ -30,10 +30,27 @@ _KINDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 _PLAIN: Final = frozenset({"role", *_KINDS})
 
 
-class ChatEndpoint(Endpoint):
-    """Chat completions."""
+class ChoicesEndpoint(Endpoint):
+    """An endpoint that answers in choices, whole or chunk by chunk."""
 
     streams = True
+
+    def asks_usage(self, body: Body) -> Mapping[str, object]:
+        options = field(body, "stream_options")
+        options = dict(options) if isinstance(options, Mapping) else {}
+        if options.get("include_usage") is True:
+            return {}
+        return {"stream_options": {**options, "include_usage": True}}
+
+    def texts(self, answer: Any) -> Iterable[Piece]:
+        return chat_texts(answer)
+
+    def accumulator(self, model: str) -> ChatAccumulator:
+        return ChatAccumulator(model)
+
+
+class ChatEndpoint(ChoicesEndpoint):
+    """Chat completions."""
 
     def project(self, asked: Asked) -> Projection:
         """Project a chat completion.
@@ -121,15 +138,6 @@ class ChatEndpoint(Endpoint):
         # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
         return "max_completion_tokens" if provider in ("openai", "azure") else "max_tokens"
 
-    def asks_usage(self, body: Body) -> Mapping[str, object]:
-        return ask_for_usage(body)
-
-    def texts(self, answer: Any) -> Iterable[Piece]:
-        return chat_texts(answer)
-
-    def accumulator(self, model: str) -> ChatAccumulator:
-        return ChatAccumulator(model)
-
 
 class ChatAccumulator(TextAccumulator):
     """What the chunks of a streamed chat completion, or legacy completion, have said so far.
@@ -143,7 +151,6 @@ class ChatAccumulator(TextAccumulator):
         self._names: tuple[object, ...] = ()
 
     def feed(self, chunk: object) -> None:
-        """Take one chunk: an SDK object or a mapping."""
         get = getter(chunk)
         choices = get("choices")
         for choice in choices if type(choices) is list else items(choices):
@@ -169,15 +176,6 @@ class ChatAccumulator(TextAccumulator):
         if names != self._names or get("usage") is not None or get("x_groq") is not None:
             self._names = names
             self._merge(reported(chunk))
-
-
-def ask_for_usage(body: Body) -> Mapping[str, object]:
-    """Return the field that has a stream end with its usage; none if the request has it."""
-    options = field(body, "stream_options")
-    options = dict(options) if isinstance(options, Mapping) else {}
-    if options.get("include_usage") is True:
-        return {}
-    return {"stream_options": {**options, "include_usage": True}}
 
 
 def chat_texts(answer: Any) -> list[Piece]:

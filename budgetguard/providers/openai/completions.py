@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from budgetguard.engine.projection import Projection, projected, with_margin
-from budgetguard.providers.accumulators import Piece
-from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.base import Asked, Body
 from budgetguard.providers.json import field, whole
-from budgetguard.providers.openai.chat import ChatAccumulator, ask_for_usage, chat_texts
+from budgetguard.providers.openai.chat import ChoicesEndpoint
 from budgetguard.providers.openai.embeddings import tokens_or_text
 from budgetguard.tokens.text import count_text, encoding_for
 
@@ -17,10 +16,8 @@ from budgetguard.tokens.text import count_text, encoding_for
 _CAP: Final = 16
 
 
-class CompletionsEndpoint(Endpoint):
+class CompletionsEndpoint(ChoicesEndpoint):
     """Legacy completions."""
-
-    streams = True
 
     def project(self, asked: Asked) -> Projection:
         """Project a legacy completion. Without `max_tokens` it ends after 16 tokens: no cap is assumed.
@@ -59,15 +56,6 @@ class CompletionsEndpoint(Endpoint):
         """
         wanted = whole(body, "n", least=1), whole(body, "best_of", least=1)
         return _prompts(body) * max(one or 1 for one in wanted)
-
-    def asks_usage(self, body: Body) -> Mapping[str, object]:
-        return ask_for_usage(body)
-
-    def texts(self, answer: Any) -> Iterable[Piece]:
-        return chat_texts(answer)
-
-    def accumulator(self, model: str) -> ChatAccumulator:
-        return ChatAccumulator(model)
 
 
 def _prompts(body: Body) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping
+from budgetguard.providers.openai.lengths import HEARD_A_SECOND
 from budgetguard.providers.openai.tool_text import billed_schema
 from budgetguard.tokens.documents import MAX_BYTES, read_pdf
 from budgetguard.tokens.images import image_tokens
@@ -27,8 +28,7 @@ _O_SERIES_OR_GPT5: Final = re.compile(r"o\d|gpt-[5-9]")
 _TOOL_CALL: Final = 9
 _PARALLEL_CALLS: Final = 12
 
-# As OpenAI documents for audio input; compressed speech is hardly ever under 16 kbit/s.
-_AUDIO_TOKENS_PER_SECOND: Final = 10
+# Compressed speech is hardly ever under 16 kbit/s.
 _LEAST_AUDIO_BYTE_RATE: Final = 2_000
 # Of files that cannot be read here; text has about 4 bytes a token.
 _BYTES_PER_FILE_TOKEN: Final = 4
@@ -144,7 +144,7 @@ def audio_tokens(part: Mapping[str, Any]) -> int:
         return _UNSEEN_AUDIO_TOKENS
     size = len(data) * 3 // 4
     rate = _wav_byte_rate(data)
-    return -(-size * _AUDIO_TOKENS_PER_SECOND // (rate or _LEAST_AUDIO_BYTE_RATE))
+    return -(-size * HEARD_A_SECOND // (rate or _LEAST_AUDIO_BYTE_RATE))
 
 
 def _wav_byte_rate(data: str | bytes) -> int | None:

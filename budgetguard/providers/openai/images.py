@@ -139,11 +139,9 @@ class ImagesAccumulator(UsageAccumulator):
 
     @property
     def reported(self) -> Reported | None:
-        """What the provider reported, or None as long as it has not."""
         return None if self._usage is None else Reported(self._usage)
 
     def feed(self, chunk: object) -> None:
-        """Take one event."""
         kind = str(field(chunk, "type"))
         if kind.endswith(".partial_image"):
             self._partial += 1

@@ -1,4 +1,4 @@
-"""How long a recording lasts, from its file.
+"""How long a recording lasts, from its file, and how many tokens a second of sound has.
 
 WAV is read here. Other formats are read by tinytag if it is installed (the extra `audio`); without it, and
 where a file does not tell, the length is bounded by the size.
@@ -18,6 +18,10 @@ from budgetguard.events import logger
 # Bytes a second: speech at 6 kbit/s, the least that Opus is used at, and 192 kHz stereo in 24 bits.
 LEAST_BYTE_RATE: Final = 750
 MOST_BYTE_RATE: Final = 1_152_000
+# Tokens a second of what a model hears, and of what it speaks, as OpenAI documents them
+# (https://developers.openai.com/api/docs/guides/realtime-costs): one for 100 ms, and one for 50 ms.
+HEARD_A_SECOND: Final = 10
+SPOKEN_A_SECOND: Final = 20
 _UNKNOWN_SIZE: Final = 0xFFFFFFFF
 _MOST_CHUNKS: Final = 64
 

@@ -271,7 +271,6 @@ class ResponseAccumulator(TextAccumulator):
 
     @property
     def told(self) -> bool:
-        """Whether what it reported is of the whole answer."""
         return self._final is not None or super().told
 
     @property
@@ -283,7 +282,6 @@ class ResponseAccumulator(TextAccumulator):
         return self.ended or self._text_ended
 
     def feed(self, chunk: object) -> None:
-        """Take one event: an SDK object or a mapping."""
         kind = text(field(chunk, "type")) or ""
         response = field(chunk, "response")
         if response is not None:

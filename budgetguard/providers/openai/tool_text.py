@@ -68,7 +68,7 @@ def billed_schema(schema: Any, depth: int = 0) -> Any:
 
 
 class _Renderer:
-    """Render one function's schema, with an end to what references can unfold into."""
+    """What renders one function's schema, with an end to what references can unfold into."""
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
         self._definitions = definitions

@@ -135,7 +135,7 @@ def _subclasses(kind: type) -> Iterator[type]:
 
 
 def _path(kind: type) -> str:
-    """Name what a resource connects to by where it lives: `openai.resources.realtime.realtime`."""
+    """Return the path that a resource connects to, by its module: `openai.resources.realtime.realtime`."""
     parts = kind.__module__.partition(".resources.")[2].split(".") or [kind.__name__.lower()]
     parts = [part for part in parts if part != "beta"]
     if len(parts) > 1 and parts[-1] == parts[-2]:

@@ -179,7 +179,7 @@ class _Wire:
         raise NotImplementedError
 
     def drop(self) -> None:
-        """Cut the line, and book what is open: what went on to be spent, nobody would see."""
+        """Cut the websocket and settle what is open: nobody would see what is spent from here on."""
         if not self._closed:
             self._closed = self._is_cut = True
             self._session.over()

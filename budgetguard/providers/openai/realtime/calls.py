@@ -13,15 +13,12 @@ from budgetguard.engine.provider_call import LearnedCap, ProviderCall
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import count, field, text
-from budgetguard.providers.openai.audio import read_transcription
-from budgetguard.providers.openai.realtime.sizes import Size, heard_tokens
+from budgetguard.providers.openai.audio import read_transcription, transcript_units
+from budgetguard.providers.openai.realtime.sizes import Size
 
 # The most that the API lets a cap be, and that the models of the first years write
 # (https://developers.openai.com/api/docs/guides/realtime-costs): what a response without a cap is held for.
 UNCAPPED: Final = 4_096
-# Speech has about 4 tokens of text a second.
-_WRITTEN_A_SECOND: Final = 6
-_WRITTEN_LEAST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +134,7 @@ class TranscriptRequest(ProviderCall):
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         self._rates = rates = self._tariff.rates(book, self.model)
-        read, written = _transcript_units(rates, self.seconds)
+        read, written = transcript_units(rates, self.seconds)
         return rates, projected(self.model, rates, read, written)
 
     def outcome(self, answer: Any) -> Outcome:
@@ -150,16 +147,8 @@ class TranscriptRequest(ProviderCall):
         """Return the outcome of a transcript that never came, of so many milliseconds of sound."""
         if self._rates is None:
             return Abandoned(0)
-        read, written = _transcript_units(self._rates, -(-milliseconds // 1_000))
+        read, written = transcript_units(self._rates, -(-milliseconds // 1_000))
         return Abandoned(0, Usage.of(**read, **written))
-
-
-def _transcript_units(rates: Rates, seconds: int) -> tuple[dict[str, int], dict[str, int]]:
-    if rates.prices("input_audio_seconds"):
-        return {"input_audio_seconds": seconds}, {}
-    heard = heard_tokens(seconds * 1_000)
-    written = max(_WRITTEN_LEAST, seconds * _WRITTEN_A_SECOND)
-    return {"input_tokens": heard, "input_audio_tokens": heard}, {"output_tokens": written}
 
 
 def read_response_done(response: object) -> Reported:

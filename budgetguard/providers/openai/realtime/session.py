@@ -332,7 +332,7 @@ class RealtimeSession:
     # The end
 
     def over(self) -> None:
-        """Book of what is still open what was seen; give back what was held in advance. Idempotent."""
+        """Settle what is still open by what was seen of it, and void what was held in advance. Idempotent."""
         with self._state.lock:
             if self._state.over:
                 return
@@ -367,7 +367,7 @@ class RealtimeSession:
             self.refusal = None
 
     def _go_on(self) -> None:
-        """See whether a session that was refused more has it now, or needs no more."""
+        """Check whether a session that was refused has money now, or needs none."""
         if self._lacks_response:
             self._hold_next()
         else:

@@ -1,7 +1,6 @@
 """How many tokens a realtime conversation is: its text, its sound, its pictures.
 
-The rates are OpenAI's (https://developers.openai.com/api/docs/guides/realtime-costs): what a user says is a
-token for each 100 ms, what the model says one for each 50 ms, and items have a few tokens besides.
+Items have a few tokens beside those of what is in them.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.providers.json import compact_json, field, items, mapping
+from budgetguard.providers.openai.lengths import HEARD_A_SECOND, SPOKEN_A_SECOND
 from budgetguard.tokens.images import image_tokens
 from budgetguard.tokens.text import count_text, encoding_for
 
-_MS_HEARD: Final = 100
-_MS_SPOKEN: Final = 50
 _ITEM: Final = 6
 _SESSION: Final = 12
 # 16-bit samples at 24 kHz; G.711 has one byte at 8 kHz. Formats as the beta and the present API name them.
@@ -60,12 +58,12 @@ def audio_ms(base64_length: int, audio_format: str) -> int:
 
 def heard_tokens(milliseconds: int) -> int:
     """Return the tokens of sound that the model hears."""
-    return -(-max(0, milliseconds) // _MS_HEARD)
+    return -(-max(0, milliseconds) * HEARD_A_SECOND // 1_000)
 
 
 def spoken_tokens(milliseconds: int) -> int:
     """Return the tokens of sound that the model makes."""
-    return -(-max(0, milliseconds) // _MS_SPOKEN)
+    return -(-max(0, milliseconds) * SPOKEN_A_SECOND // 1_000)
 
 
 def session_size(instructions: object, tools: object, model: str) -> Size:

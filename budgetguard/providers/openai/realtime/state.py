@@ -49,7 +49,7 @@ class SessionState:
         self._changes.append((ident, change))
 
     def refused(self, ident: str) -> None:
-        """Forget a change that the server does not make."""
+        """Remove a change that the server does not make."""
         self._changes = [one for one in self._changes if one[0] != ident]
 
     def told(self, session: Mapping[str, Any], *, changed: bool) -> None:

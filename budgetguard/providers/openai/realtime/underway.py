@@ -108,7 +108,7 @@ class CallsUnderWay:
         return call
 
     def take_all(self) -> Callable[[], None]:
-        """Forget everything, and return what books of each call what was seen."""
+        """Forget everything, and return a function that settles each call by what was seen of it."""
         # Of those that are only asked for, nothing was.
         responses = [*(ResponseUnderWay(call, "") for _, call in self._asked), *self._responses.values()]
         transcripts = list(self._transcripts.values())
