@@ -14,6 +14,7 @@ The functions of this module are those of one `Guard`, made from `BUDGETGUARD_*`
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -118,6 +119,11 @@ def _of_default(verb: Callable[Concatenate[Guard, P], R]) -> Callable[P, R]:
     def function(*args: P.args, **kwargs: P.kwargs) -> R:
         return verb(default_guard(), *args, **kwargs)
 
+    # A function of this module to `help` and to pickle: process pools send `patch_openai` as an initializer.
+    found = inspect.signature(verb)
+    _, *rest = found.parameters.values()
+    vars(function)["__signature__"] = found.replace(parameters=rest)
+    function.__module__, function.__qualname__ = __name__, verb.__name__
     return function
 
 

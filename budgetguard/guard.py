@@ -21,8 +21,8 @@ from budgetguard.stores.base import Store
 
 if TYPE_CHECKING:
     from budgetguard.litellm.manager import BudgetManager
+    from budgetguard.providers.call_block import BudgetedCall
     from budgetguard.providers.decorator import BudgetedOptions
-    from budgetguard.providers.direct import BudgetedCall
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
@@ -223,9 +223,9 @@ class Guard:
         Raises:
             ConfigurationError: a bad argument. What refuses the call is raised where the block begins.
         """
-        from budgetguard.providers.direct import direct_call
+        from budgetguard.providers.call_block import call_block
 
-        return direct_call(
+        return call_block(
             self.engine,
             model=model,
             messages=messages,

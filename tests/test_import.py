@@ -1,8 +1,11 @@
 """What `import budgetguard` brings with it, and what it offers."""
 
+import inspect
 import json
+import pickle
 import subprocess
 import sys
+from types import FunctionType
 
 import pytest
 
@@ -130,6 +133,15 @@ def test_names_that_are_there_can_be_replaced_as_tests_do(monkeypatch: pytest.Mo
         patch.setattr(budgetguard, "configure", None)
         assert budgetguard.configure is None
     assert budgetguard.configure is not None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in budgetguard.__all__ if isinstance(getattr(budgetguard, name), FunctionType)]
+)
+def test_a_function_of_the_module_is_sent_to_other_processes_and_shows_its_parameters(name: str) -> None:
+    function = getattr(budgetguard, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert "self" not in inspect.signature(function).parameters
 
 
 def test_a_star_import_binds_no_number_that_looks_like_the_cap() -> None:

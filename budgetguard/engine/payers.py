@@ -182,20 +182,16 @@ RULES: Final = (
 )
 """Who pays, in the order in which accounts are asked; the first that has too little refuses."""
 
-_CHARGES: Final = tuple(rule.charges for rule in RULES)
-_NAMED: Final = {rule.kind: rule.named for rule in RULES}
-
 
 def charges_for(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     """Return all accounts that a call is charged to."""
     found: tuple[Charge, ...] = ()
-    for rule in _CHARGES:
-        found += rule(facts, books)
+    for rule in RULES:
+        found += rule.charges(facts, books)
     return found
 
 
 def account_in_words(account: str) -> str:
     """Return an account as an error names it: `user '1234'` for `user:1234`."""
     kind, _, ident = account.partition(":")
-    named = _NAMED.get(kind)
-    return account if named is None else named.format(repr(ident))
+    return next((rule.named.format(repr(ident)) for rule in RULES if rule.kind == kind), account)

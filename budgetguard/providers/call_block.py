@@ -344,7 +344,7 @@ class CountedCall(FunctionCall):
         return self._input_tokens
 
 
-def direct_call(
+def call_block(
     engine: Engine,
     *,
     model: str,
