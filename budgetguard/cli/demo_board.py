@@ -18,15 +18,6 @@ from budgetguard.cli.session import write_json
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
 from budgetguard.core.accounts import USER
 
-_WORDS = {
-    events.Projected: ("projected", "bright_black"),
-    events.Held: ("held", "cyan"),
-    events.Settled: ("settled", "green"),
-    events.Refused: ("REFUSED", "bold red"),
-    events.Voided: ("voided", "yellow"),
-    events.ThresholdCrossed: ("threshold", "yellow"),
-}
-
 
 def json_view() -> Callable[[events.Event], None]:
     """Return a display that writes each event as one line of JSON, from any thread."""
@@ -65,14 +56,14 @@ class BoardView:
 
     def __call__(self, event: events.Event) -> None:
         """Write it, and count it."""
-        word = _WORDS.get(type(event))
-        if word is None or event.user not in self._users:
+        if event.user not in self._users:
             return
         if isinstance(event, events.ThresholdCrossed) and not event.account.startswith(f"{USER}:"):
             return
         with self._lock:
-            self._count(event, self._users[event.user])
-            self._console.print(self._line(event, event.user, *word))
+            line = self._line(event, event.user)
+            if line is not None:
+                self._console.print(line)
             if self._live is not None:
                 self._live.update(self._board())
 
@@ -85,28 +76,47 @@ class BoardView:
         if self._live is not None:
             self._live.stop()
 
-    def _count(self, event: events.Event, user: UserStanding) -> None:
-        if isinstance(event, events.Held):
-            user.held += event.amount
-        elif isinstance(event, events.Settled):
-            user.held -= event.held
-            user.spent += event.cost
-            user.calls += 1
-        elif isinstance(event, events.Voided):
-            user.held -= event.held
-        elif isinstance(event, events.Refused):
-            user.refused += 1
-
-    def _line(self, event: events.Event, user: str, word: str, style: str) -> Text:
+    def _line(self, event: events.Event, name: str) -> Text | None:
+        """Count an event of a user, and return its line, if it is one that is shown."""
+        user = self._users[name]
+        match event:
+            case events.Projected(cost=cost, usage=usage):
+                shown = "projected", "bright_black", _plain(cost)
+                remark = f"at most, for {usage.input_tokens} tokens in and up to {usage.output_tokens} out"
+            case events.Held(amount=amount):
+                user.held += amount
+                shown = "held", "cyan", _plain(amount)
+                remark = "set aside; now the call goes out"
+            case events.Settled(cost=cost, held=held, usage=usage):
+                user.held -= held
+                user.spent += cost
+                user.calls += 1
+                shown = "settled", "green", _plain(cost)
+                tokens = (
+                    f"{usage.input_tokens} in, {usage.output_tokens} out" if usage else "no usage reported"
+                )
+                remark = f"{tokens}; {_plain(held - cost)} given back"
+            case events.Refused(cost=cost, available=available):
+                user.refused += 1
+                shown = "REFUSED", "bold red", _plain(cost)
+                remark = f"is more than the {_plain(available)} left: not called"
+            case events.Voided(held=held, reason=reason):
+                user.held -= held
+                shown = "voided", "yellow", _plain(held)
+                remark = f"given back: {reason}"
+            case events.ThresholdCrossed(threshold=threshold, limit=limit):
+                shown = "threshold", "yellow", f"{threshold}%"
+                remark = f"of {_plain(limit)} is spent"
+            case _:
+                return None
+        word, style, figure = shown
         number = "   "
         if isinstance(event, events.CallEvent):
             number = f"#{self._numbers.setdefault(event.hold_id, len(self._numbers) + 1):<2}"
-        amount, told = _amount_and_remark(event)
-        line = Text(f"{user:<{self._name_width}} {number} ")
-        line.append(f"{word:<9}", style)
-        line.append(f" {amount:>9}")
-        if self._console.width >= NARROW or isinstance(event, events.Refused):
-            line.append(f"  {told}", style if isinstance(event, events.Refused) else "")
+        line = Text.assemble(f"{name:<{self._name_width}} {number} ", (f"{word:<9}", style), f" {figure:>9}")
+        is_refused = isinstance(event, events.Refused)
+        if self._console.width >= NARROW or is_refused:
+            line.append(f"  {remark}", style if is_refused else "")
         return line
 
     def _board(self) -> Group:
@@ -123,27 +133,6 @@ class BoardView:
                 row += [f"{one.calls}", drawn.append(" refused" if one.refused else "", "bold red")]
             rows.append(row)
         return Group("", new_table(columns, rows))
-
-
-def _amount_and_remark(event: events.Event) -> tuple[str, str]:
-    if isinstance(event, events.Projected):
-        cap = event.usage.output_tokens
-        return _plain(event.cost), f"at most, for {event.usage.input_tokens} tokens in and up to {cap} out"
-    if isinstance(event, events.Held):
-        return _plain(event.amount), "set aside; now the call goes out"
-    if isinstance(event, events.Settled):
-        usage = event.usage
-        tokens = (
-            "no usage reported" if usage is None else f"{usage.input_tokens} in, {usage.output_tokens} out"
-        )
-        return _plain(event.cost), f"{tokens}; {_plain(event.held - event.cost)} given back"
-    if isinstance(event, events.Refused):
-        return _plain(event.cost), f"is more than the {_plain(event.available)} left: not called"
-    if isinstance(event, events.Voided):
-        return _plain(event.held), f"given back: {event.reason}"
-    if isinstance(event, events.ThresholdCrossed):
-        return f"{event.threshold}%", f"of {_plain(event.limit)} is spent"
-    return "", ""
 
 
 def _plain(usd: Decimal, digits: int = 6) -> str:

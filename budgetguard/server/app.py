@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -188,7 +189,7 @@ class Service:
             return Response(await in_thread(self._metrics.text), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
-        return json_response(document(ROUTES))
+        return Response(_document(), media_type="application/json")
 
 
 class _Endpoint:
@@ -266,6 +267,12 @@ def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = 
     if len(told["message"]) > _LONGEST_MESSAGE:
         told["message"] = f"{told['message'][:_LONGEST_MESSAGE]}…"
     return json_response(told, error.status, {**getattr(error, "headers", {}), **(headers or {})})
+
+
+@cache
+def _document() -> bytes:
+    # Made once: it takes long, and anybody may ask for it.
+    return to_json(document(ROUTES))
 
 
 def _schedule(options: Options, projects: Projects) -> Schedule:
