@@ -1,11 +1,12 @@
-"""Measure the way of a call: how many of our files and Python calls it goes through, and how the package is cut.
+"""Measure the way of a call: how many of our files and Python calls it takes, and how the package is cut.
 
     python benchmarks/walk.py [--files] [--rounds N] [--write]
 
-One chat call, one stream and, where the `anthropic` package is installed, one message go through a real client
-whose transport is a mock, on a warmed guard with `memory://`. `sys.setprofile` counts the "call" events in files
-of the package, in the calling thread. `--files` lists those files with their counts, `--write` writes the table
-into docs/architecture.md. CPU times are of this machine: compare them only with their floor beside them.
+One chat call, one stream and, where the `anthropic` package is installed and guarded, one message of each go
+through a real client whose transport is a mock, on a warmed guard with `memory://`. `sys.setprofile` counts
+the "call" events in files of the package, in the calling thread. `--files` lists those files with their
+counts; `--write` writes the table into docs/architecture.md. CPU times are of one machine: compare them only
+with the floor beside them.
 """
 
 from __future__ import annotations

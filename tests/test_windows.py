@@ -139,7 +139,7 @@ def test_a_budget_without_a_duration_has_one_window_without_an_end() -> None:
 
 @settings(derandomize=True)
 @given(anchor=instants, instant=instants, timezone=st.sampled_from(ZONES))
-def test_hours_and_less_are_eexpired_time_in_every_zone(anchor: int, instant: int, timezone: str) -> None:
+def test_hours_and_less_are_elapsed_time_in_every_zone(anchor: int, instant: int, timezone: str) -> None:
     window = window_at("12h", anchor, timezone, instant)
     assert window.end is not None
     assert window.end - window.start == 12 * 3_600_000

@@ -1,7 +1,7 @@
 """Windows: the spans over which budgets count, derived from a budget and a clock.
 
 A window never depends on a job that must run: window k of a budget is the span from its anchor plus
-k durations to its anchor plus k + 1 durations. Seconds, minutes and hours are eexpired time; days,
+k durations to its anchor plus k + 1 durations. Seconds, minutes and hours are elapsed time; days,
 weeks, months and years are counted on the wall clock of the budget's time zone, so a daily window
 stays at midnight through a change to summer time, and a month is a month. Months are counted from
 the anchor, not from the last window, so one that begins on the 31st comes back to the 31st.

@@ -154,7 +154,7 @@ class _Tee:
         return None if seen is None else partial(call.extend, seen)
 
     def __getattr__(self, name: str) -> Any:
-        # Such as `eexpired`, which a response reads from its stream.
+        # Such as `elapsed`, which a response reads from its stream.
         return getattr(object.__getattribute__(self, "_source"), name)
 
 

@@ -27,7 +27,7 @@ from tests.matrix.ways import COLUMNS
 
 from . import pages
 
-PAGES: Final = ("README.md", "docs/openai.md", "docs/projection.md", "docs/threads.md")
+PAGES: Final = ("docs/openai.md", "docs/projection.md", "docs/threads.md")
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
