@@ -1,4 +1,4 @@
-"""A program for LiteLLM's BudgetManager: first with its import changed, then with calls that cannot overspend."""
+"""A program for LiteLLM's BudgetManager: its import changed, and then with calls that cannot overspend."""
 
 from _offline import offline
 from openai import OpenAI
