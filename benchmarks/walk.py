@@ -41,7 +41,7 @@ USER: Final = "walker"
 MESSAGES: Final = [{"role": "user", "content": "Say hello to everyone who reads this."}]
 TEXT: Final = ("Hello", " to", " everyone", " who", " reads", " this", ".")
 OPENAI: Final = "gpt-4o-mini"
-ANTHROPIC: Final = "claude-sonnet-4-5"
+ANTHROPIC: Final = "claude-sonnet-4-6"
 
 # Calls before the measured ones, which load the tokenizer and the prices, and calls measured, of which the
 # shortest counts: work that is done every few seconds would make two runs differ.
