@@ -73,8 +73,10 @@ __all__ = [
     "default_guard",
     "log_events",
     "on",
+    "patch_anthropic",
     "patch_openai",
     "register_price",
+    "unpatch_anthropic",
     "unpatch_openai",
     "wrap",
 ]
@@ -192,15 +194,33 @@ def unpatch_openai() -> None:
     default_guard().unpatch_openai()
 
 
-def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
-    """Guard one `openai` client, and those made from it, and return it.
+def patch_anthropic(*, model_map: Mapping[str, str] | None = None) -> None:
+    """Guard every client of the `anthropic` package, those that exist already too. Twice is once.
 
     Args:
-        client: an `OpenAI`, `AsyncOpenAI`, or one of Azure's.
+        model_map: which model a name stands for, as `configure(model_map=...)` sets it.
+
+    Raises:
+        ConfigurationError: another guard has patched it, or this version of anthropic is not known; a bad
+            `model_map`.
+    """
+    default_guard().patch_anthropic(model_map=model_map)
+
+
+def unpatch_anthropic() -> None:
+    """Undo `patch_anthropic`, leaving what others wrapped around it."""
+    default_guard().unpatch_anthropic()
+
+
+def wrap(client: C, *, model_map: Mapping[str, str] | None = None) -> C:
+    """Guard one client of `openai` or `anthropic`, and those made from it, and return it.
+
+    Args:
+        client: an `OpenAI`, `AsyncOpenAI` or one of Azure's; an `Anthropic` or `AsyncAnthropic`.
         model_map: as the setting of that name, for this client alone, before the setting's own names.
 
     Raises:
-        ConfigurationError: not a client of the `openai` package; a bad `model_map`.
+        ConfigurationError: not a client of these packages, or one whose calls are refused; a bad `model_map`.
     """
     return default_guard().wrap(client, model_map=model_map)
 

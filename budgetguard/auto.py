@@ -3,7 +3,7 @@
 It does from inside what `budgetguard run` does from outside: `BUDGETGUARD_MAX_BUDGET` (USD) is what the
 program and its processes may spend together, `BUDGETGUARD_USER` is who pays, and all other
 `BUDGETGUARD_*` variables count as well. At the end a line on standard error says what was spent.
-In a process that belongs to a run already, it guards `openai` and leaves the rest to that run.
+In a process that belongs to a run already, it guards the SDKs and leaves the rest to that run.
 
 Raises:
     ConfigurationError: on import: a bad variable, or nothing limits the program.
@@ -25,6 +25,7 @@ from budgetguard.engine.background import background
 from budgetguard.errors import StoreError
 from budgetguard.launch.outcome import RunOutcome
 from budgetguard.launch.run import SharedRun
+from budgetguard.providers.sdks import patch_all
 
 __all__ = ["outcome"]
 
@@ -52,7 +53,7 @@ def outcome() -> RunOutcome | None:
 
 def _begin() -> SharedRun | None:
     guard = budgetguard.default_guard()
-    guard.patch_openai()
+    patch_all(guard.engine)
     made = None
     if not (guard.settings.runs and os.environ.get(runlog.VARIABLE)):
         made = SharedRun(guard, max_budget_of_environment())

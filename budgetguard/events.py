@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from budgetguard.core.inside import of_books
 from budgetguard.core.usage import Usage
 
 logger = logging.getLogger("budgetguard")
@@ -170,6 +171,7 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
+    @of_books
     def emit(self, event: Event, *, by_hook: bool = False) -> None:
         """Hand one event to the hooks that want it; what a hook raises is logged and goes no further.
 

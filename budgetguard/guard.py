@@ -206,32 +206,55 @@ class Guard:
             ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
                 `model_map`.
         """
-        from budgetguard.providers import patching as patch
-
-        said = {} if model_map is None else {"model_map": model_map}
-        changed(self.settings, said)
-        patch.patch(self.engine)
-        self.configure(**said)
+        self._patch("openai", model_map)
 
     def unpatch_openai(self) -> None:
         """Undo `patch_openai`, leaving what others wrapped around it."""
-        from budgetguard.providers import patching as patch
+        self._unpatch("openai")
 
-        patch.unpatch()
-
-    def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
-        """Guard one `openai` client, and those made from it, and return it.
+    def patch_anthropic(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of the `anthropic` package, those that exist already too. Twice is once.
 
         Args:
-            client: an `OpenAI`, `AsyncOpenAI`, or one of Azure's.
+            model_map: which model a name stands for, as `configure(model_map=...)` sets it.
+
+        Raises:
+            ConfigurationError: another guard has patched it, or this version of anthropic is not known; a bad
+                `model_map`.
+        """
+        self._patch("anthropic", model_map)
+
+    def unpatch_anthropic(self) -> None:
+        """Undo `patch_anthropic`, leaving what others wrapped around it."""
+        self._unpatch("anthropic")
+
+    def _patch(self, sdk: str, model_map: Mapping[str, str] | None) -> None:
+        from budgetguard.providers.sdks import SDKS
+
+        said = {} if model_map is None else {"model_map": model_map}
+        changed(self.settings, said)
+        SDKS[sdk].patch(self.engine)
+        self.configure(**said)
+
+    def _unpatch(self, sdk: str) -> None:
+        from budgetguard.providers.sdks import SDKS
+
+        SDKS[sdk].unpatch()
+
+    def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
+        """Guard one client of `openai` or `anthropic`, and those made from it, and return it.
+
+        Args:
+            client: an `OpenAI`, `AsyncOpenAI` or one of Azure's; an `Anthropic` or `AsyncAnthropic`.
             model_map: as the setting of that name, for this client alone, before the setting's own names.
 
         Raises:
-            ConfigurationError: not a client of the `openai` package; a bad `model_map`.
+            ConfigurationError: not a client of these packages, or one whose calls are refused; a bad
+                `model_map`.
         """
-        from budgetguard.providers import patching as patch
+        from budgetguard.providers.sdks import wrap
 
-        return patch.wrap(client, self.engine, model_map)
+        return wrap(client, self.engine, model_map)
 
     # Budgets
 

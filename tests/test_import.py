@@ -39,8 +39,9 @@ with budgetguard.budget_user("u"), budgetguard.budget(1):
     assert modules_after(code).isdisjoint(HEAVY)
 
 
-def test_patching_does_not_import_openai() -> None:
-    assert "openai" not in modules_after("import budgetguard\nbudgetguard.patch_openai()")
+def test_patching_imports_no_sdk() -> None:
+    code = "import budgetguard\nbudgetguard.patch_openai()\nbudgetguard.patch_anthropic()"
+    assert {"openai", "anthropic"}.isdisjoint(modules_after(code))
 
 
 def test_the_exported_names_are_these() -> None:
@@ -72,8 +73,10 @@ def test_the_exported_names_are_these() -> None:
         "default_guard",
         "log_events",
         "on",
+        "patch_anthropic",
         "patch_openai",
         "register_price",
+        "unpatch_anthropic",
         "unpatch_openai",
         "wrap",
     ]

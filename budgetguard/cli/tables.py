@@ -186,21 +186,21 @@ def holds_table(
     names = ["(no user)" if row.user is None else printable(row.user) for row in rows]
     models = [printable(row.model) for row in rows]
     ages = [f"{max(0, now - row.created_ms) // 1000:,} s" for row in rows]
-    expiries = [when(row.expires_at, zone) for row in rows]
+    expire = [when(row.expires_at, zone) for row in rows]
     columns = [
         text_column("User"),
         text_column("Model"),
         Column("Held"),
         Column("For"),
-        Column("Expiries", "left"),
+        Column("Expires", "left"),
     ]
-    cells = list(zip(names, models, amounts, ages, expiries, strict=True))
+    cells = list(zip(names, models, amounts, ages, expire, strict=True))
     if fits(columns, cells, console):
         return new_table(columns, cells)
     return Group(
         *(
-            _entry(name, f"{amount} held", model, f"for {age}", f"expires {expiry}")
-            for name, model, amount, age, expiry in cells
+            _entry(name, f"{amount} held", model, f"for {age}", f"expires {at}")
+            for name, model, amount, age, at in cells
         )
     )
 

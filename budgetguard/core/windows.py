@@ -39,7 +39,7 @@ _NAMED: Final[dict[str, tuple[int, Unit]]] = {
     "yearly": (1, "y"),
 }
 _COUNTED = re.compile(r"([1-9][0-9]{0,8})(s|mo|m|h|d|w|y)")
-_EEXPIRED_MS: Final[dict[str, int]] = {"s": 1_000, "m": 60_000, "h": 3_600_000}
+_ELAPSED_MS: Final[dict[str, int]] = {"s": 1_000, "m": 60_000, "h": 3_600_000}
 _ON_THE_CALENDAR: Final = ("d", "w", "mo", "y")
 _ROUGH_SECONDS: Final[dict[str, float]] = {
     "s": 1,
@@ -143,8 +143,8 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
     if duration is None:
         return Window(min(anchor, instant), None)
     count, unit = parse_duration(duration)
-    if unit in _EEXPIRED_MS:
-        step = count * _EEXPIRED_MS[unit]
+    if unit in _ELAPSED_MS:
+        step = count * _ELAPSED_MS[unit]
         start = anchor + (instant - anchor) // step * step
         return Window(start, start + step)
     # The wall clock's reading alone: of two equal readings (summer time ends) window 0 starts at the

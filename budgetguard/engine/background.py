@@ -14,7 +14,6 @@ import atexit
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -22,8 +21,9 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Final, TypeAlias
+
+from budgetguard.core.inside import inside
 
 Job: TypeAlias = Callable[[], object]
 
@@ -138,7 +138,7 @@ class Background:
 
     def finish(self, patience: float = _PATIENCE) -> None:
         """Do what is still waiting, and wait for the job under way, at most some seconds."""
-        if threading.current_thread() is self._thread or is_inside("budgetguard.stores"):
+        if threading.current_thread() is self._thread or inside.store:
             return  # a job cannot wait for itself, nor a signal handler for one that needs what it interrupts
         if self._pid == os.getpid():
             done = threading.Event()
@@ -203,19 +203,6 @@ class Background:
         gc.collect()
         self._collected_at = time.monotonic()
         self._collecting_took = self._collected_at - began
-
-
-def is_inside(*modules: str) -> bool:
-    """Whether this thread is in the middle of code of modules whose names begin so.
-
-    The garbage collector and signal handlers run anywhere: inside a store's lock too.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith(modules):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _look_from_now_on() -> None:

@@ -12,6 +12,7 @@ from functools import partial
 
 from budgetguard import events
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.core.windows import duration_ms
@@ -101,6 +102,7 @@ class GuardedCall:
         """Return the steps to take before `reserve`, None if there are none."""
         return self.request.prepare(self.engine.prices, self.engine.learned_cap)
 
+    @of_books
     def reserve(self) -> None:
         """Project the cost, and set it aside; calls around this one give back what they hold.
 
@@ -181,6 +183,7 @@ class GuardedCall:
         if self._left is not None:
             self._left = partial(self.request.outcome, answer)
 
+    @of_books
     def finish(self, outcome: Outcome) -> None:
         """Book how the call ended. Counts once, whoever says it first; never raises.
 
@@ -263,6 +266,7 @@ class GuardedCall:
         if self._user is not None and isinstance(outcome, Answered):
             charged.remember(self.engine, self._user, outcome.reported)
 
+    @of_books
     def extend(self, seen: int) -> None:
         """Hold more for a stream that has written so many output tokens, more than its hold is for.
 
@@ -321,7 +325,7 @@ class GuardedCall:
         return background.when_dropped(thing, finish)
 
     def unreadable(self) -> Outcome:
-        """Return the ending of a call that was made, but whose answer tells no cost."""
+        """Return the outcome of a call that was made, but whose answer tells no cost."""
         return Answered(Reported(usage=None))
 
     def _give_back(self) -> None:

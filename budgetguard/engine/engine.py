@@ -59,7 +59,7 @@ _OBSERVE_EACH: Final = 4 * ENOUGH
 
 
 class UnderWay(Protocol):
-    """A call that may hold money; see `Call`."""
+    """A call that may hold money; see `GuardedCall`."""
 
     def is_left(self) -> bool:
         """Whether nobody goes on with it, now that the process ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from budgetguard.core.learning import HiddenInput
@@ -79,6 +80,7 @@ class Projection:
         fees: units beside tokens that are taken to be used where the answer does not count them.
         marked: the unit by which input is billed that the request asks to be kept in a cache, if it does.
         asked_to_think: the request asks a model to think that does not do so by itself.
+        region: where the request asks the model to run, if that costs more.
     """
 
     model: str
@@ -96,6 +98,7 @@ class Projection:
     fees: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     marked: str | None = field(default=None, repr=False, compare=False)
     asked_to_think: bool = field(default=False, repr=False, compare=False)
+    region: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def thinks(self) -> bool:
@@ -153,8 +156,10 @@ class Projection:
             usage=usage,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=max((_most(one, usage, self.marked) for one in self.served), default=self.cost),
-            input_cost=max((_most(one, read, self.marked) for one in self.served), default=self.input_cost),
+            cost=max((_most(one, usage, self.marked, self.region) for one in self.served), default=self.cost),
+            input_cost=max(
+                (_most(one, read, self.marked, self.region) for one in self.served), default=self.input_cost
+            ),
         )
 
     def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
@@ -241,10 +246,11 @@ def _cold(rates: Rates, usage: Usage, marked: str | None) -> Usage:
     return Usage.of(**{**usage.units, unit: max(0, written)})
 
 
-def _most(rates: Rates, usage: Usage, marked: str | None) -> Nanos:
+def _most(rates: Rates, usage: Usage, marked: str | None, region: str | None) -> Nanos:
     """Return what a usage costs at most: its input read, or written into a cache, whichever is dearer."""
     cold = _cold(rates, usage, marked)
-    return rates.cost(usage) if cold is usage else max(rates.cost(usage), rates.cost(cold))
+    cost = rates.cost if region is None else partial(rates.cost_in, region)
+    return cost(usage) if cold is usage else max(cost(usage), cost(cold))
 
 
 def with_margin(tokens: int) -> int:
@@ -299,9 +305,9 @@ def project_chat(
         ConfigurationError: bad `messages`, `n`, `max_tokens` or `max_completion_tokens`.
         UnknownModelError: the call would use a unit that has no price.
     """
-    choices = _whole(body, "n", least=1)
-    cap = _whole(body, "max_completion_tokens", least=0)
-    older_cap = _whole(body, "max_tokens", least=0)
+    choices = whole_number(body, "n", least=1)
+    cap = whole_number(body, "max_completion_tokens", least=0)
+    older_cap = whole_number(body, "max_tokens", least=0)
     if cap is None:
         cap = older_cap
     assumed = cap is None
@@ -313,7 +319,7 @@ def project_chat(
     hidden: HiddenInput | None = None
     # Plain text of OpenAI's models is counted as it is billed, so there is nothing to learn.
     if kinds or not is_counted_exactly(model):
-        hidden, more = _beyond("chat", body, model, kinds, {}, tokens, learned_input)
+        hidden, more = input_beyond("chat", body, model, kinds, {}, tokens, learned_input)
         tokens += more
     # Predicted tokens that the model rejects are billed as output on top of the answer.
     output = (cap + prediction_tokens(body, model)) * (1 if choices is None else choices)
@@ -393,7 +399,7 @@ def project_response(
         ConfigurationError: bad `input` or `max_output_tokens`.
         UnknownModelError: the call would use a unit that has no price.
     """
-    cap = _whole(body, "max_output_tokens", least=0)
+    cap = whole_number(body, "max_output_tokens", least=0)
     assumed = cap is None
     thinking = thinking_tokens(body)
     if cap is None:
@@ -401,11 +407,13 @@ def project_response(
     allowances = hidden_input(body, model)
     if counted is None:
         shown = with_margin(response_input_tokens(body, model, image_sizes=image_sizes))
-        hidden, more = _beyond("responses", body, model, kinds_of(body), allowances, shown, learned_input)
+        hidden, more = input_beyond(
+            "responses", body, model, kinds_of(body), allowances, shown, learned_input
+        )
     else:
         shown, hidden, more = counted, None, 0
         if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
-            hidden, more = _beyond("counted responses", body, model, [], found, shown, learned_input)
+            hidden, more = input_beyond("counted responses", body, model, [], found, shown, learned_input)
     fees = fees_beside(body, model, rates.provider)
     add_tools(fees, body, rates.provider, chat=False)
     input_units = {"input_tokens": shown + more, **projected_fees(body, model, rates.provider)}
@@ -424,7 +432,7 @@ def project_response(
     )
 
 
-def _beyond(
+def input_beyond(
     endpoint: str,
     body: Mapping[str, Any],
     model: str,
@@ -461,7 +469,7 @@ def project_completion(
         ConfigurationError: bad `n`, `best_of` or `max_tokens`.
         UnknownModelError: the call would use a unit that has no price.
     """
-    cap = _whole(body, "max_tokens", least=0)
+    cap = whole_number(body, "max_tokens", least=0)
     tokens = with_margin(completion_input_tokens(body, model))
     each = COMPLETION_CAP if cap is None else cap
     return projected(
@@ -481,7 +489,7 @@ def completion_choices(body: Mapping[str, Any]) -> int:
     Raises:
         ConfigurationError: bad `n` or `best_of`.
     """
-    wanted = _whole(body, "n", least=1), _whole(body, "best_of", least=1)
+    wanted = whole_number(body, "n", least=1), whole_number(body, "best_of", least=1)
     return max(1, completion_prompts(body)) * max(one or 1 for one in wanted)
 
 
@@ -498,6 +506,7 @@ def projected(
     fees: Mapping[str, int] | None = None,
     marked: str | None = None,
     asked_to_think: bool = False,
+    region: str | None = None,
 ) -> Projection:
     """Price what a call will use, at the dearer of the standard tier and the one that is asked for.
 
@@ -517,8 +526,8 @@ def projected(
         usage=usage,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=max(_most(one, usage, marked) for one in served),
-        input_cost=max(_most(one, read, marked) for one in served),
+        cost=max(_most(one, usage, marked, region) for one in served),
+        input_cost=max(_most(one, read, marked, region) for one in served),
         cap_assumed=cap_assumed,
         output_cap=output_cap,
         hidden=hidden,
@@ -526,10 +535,16 @@ def projected(
         fees=fees or {},
         marked=marked,
         asked_to_think=asked_to_think,
+        region=region,
     )
 
 
-def _whole(body: Mapping[str, Any], name: str, *, least: int) -> int | None:
+def whole_number(body: Mapping[str, Any], name: str, *, least: int) -> int | None:
+    """Return a number of a request, None if it is absent.
+
+    Raises:
+        ConfigurationError: it is no whole number of at least `least`.
+    """
     value = given(body, name)
     if value is None:
         return None

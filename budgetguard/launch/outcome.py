@@ -17,7 +17,7 @@ REFUSED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """Hold what a run has spent, and what it was refused.
+    """What a run has spent, and what it was refused.
 
     Attributes:
         run: its id.

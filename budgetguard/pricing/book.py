@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.addresses import Address
@@ -106,6 +107,7 @@ class PriceBook:
         self._lock = threading.RLock()
         self._cache: dict[tuple[Any, ...], tuple[DataSnapshot, Rates]] = {}
 
+    @of_books
     def register(
         self,
         model: str,
@@ -202,6 +204,12 @@ class PriceBook:
             cache[key] = (snapshot, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
+    def provider_at(self, base_url: str) -> str | None:
+        """Return genai-prices' id of the provider that an address belongs to, or None."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        return _by_address(get_snapshot(), base_url)
+
     def rates_if_known(
         self, model: str, *, provider: str | None = None, base_url: str | None = None
     ) -> Rates:
@@ -219,6 +227,7 @@ class PriceBook:
             source = UnknownSource()
             return Rates(name, provider_id, None, source.tables(None), source)
 
+    @of_books
     def _find(
         self,
         snapshot: DataSnapshot,

@@ -214,6 +214,15 @@ OWN_PRICES: Final = (
 
 # Tools of other providers, beside the tokens.
 OWN_PRICES_ELSEWHERE: Final = (
+    # Code execution: $0.05 an hour and container, and at least 5 minutes, which is what is booked.
+    OwnPrice(
+        None,
+        _usd(container_sessions="0.0042"),
+        date(2026, 2, 9),
+        "https://platform.claude.com/docs/en/about-claude/pricing",
+        provider="anthropic",
+        tool=True,
+    ),
     OwnPrice(
         None,
         _usd(search_sources_kcount="25"),

@@ -273,9 +273,14 @@ class Rates:
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
-        return 0 if usage is None else served._cost_in(reported.region, usage)
+        return 0 if usage is None else served.cost_in(reported.region, usage)
 
-    def _cost_in(self, region: str | None, usage: Usage) -> Nanos:
+    def cost_in(self, region: str | None, usage: Usage) -> Nanos:
+        """Return what the usage costs in Nanos where an answer, or a request, says that the model runs.
+
+        Raises:
+            UnknownModelError: as `cost`.
+        """
         factor = answered_factor(self.provider, region, self.model)
         if factor == 1:
             return self.cost(usage)

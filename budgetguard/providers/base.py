@@ -19,7 +19,7 @@ Projector: TypeAlias = Callable[..., Projection]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Hold a request with what was fetched for it.
+    """A request with what was fetched for it.
 
     Attributes:
         model: the model's name.
@@ -36,7 +36,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Hold what an endpoint may use to prepare a request for its projection.
+    """What an endpoint may use to prepare a request for its projection.
 
     Attributes:
         body: the request's.
@@ -79,7 +79,7 @@ class Tally(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Say how one endpoint is read.
+    """One endpoint, and how it is read.
 
     Attributes:
         name: what calls to it are known by, such as `chat`.
@@ -88,10 +88,12 @@ class Endpoint:
         choices: body -> how many answers are asked for.
         read: whole answer -> what it reports.
         tally: model -> a reader of its stream; None if it does not stream.
-        asks_usage: its stream reports usage only if `stream_options.include_usage` asks.
+        asking: body -> fields to write into it, without which its stream would report no usage; what reports
+            it is then hidden from the caller. Empty where it does so by itself, or is asked to.
         unreported: body -> units that are billed but that no answer counts.
         least_ttl: body -> milliseconds that the call's hold must live at least.
-        cap: the parameter that caps the output of each choice, where requests may leave it out.
+        cap_at: provider -> the parameter that caps the output of each choice there, where requests may leave
+            it out, or None.
         prepare: fetches what the request does not show, and returns what is projected instead of its body.
         count: like `prepare`, where the settings want the provider's own count of the input.
         learns_input: `project` takes `learned_input`, too: key -> tokens beyond what requests show.
@@ -103,10 +105,10 @@ class Endpoint:
     choices: Callable[[Body], int] = lambda body: 1
     read: Callable[[object], Reported] = reported
     tally: Callable[[str], Tally] | None = None
-    asks_usage: bool = False
+    asking: Callable[[Body], Mapping[str, object]] = field(default=lambda body: {})
     unreported: Callable[[Body], Mapping[str, int]] = field(default=lambda body: {})
     least_ttl: Callable[[Body], int] = field(default=lambda body: 0)
-    cap: str | None = None
+    cap_at: Callable[[str], str | None] = field(default=lambda provider: None)
     prepare: Prepare | None = None
     count: Prepare | None = None
     learns_input: bool = False
@@ -114,7 +116,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Say why some endpoints are refused.
+    """Endpoints that are refused, and why.
 
     Attributes:
         why: what they do, as an error says it after the endpoint's name.
@@ -127,7 +129,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """Say how a request is read that costs nothing, but asks for answers which earlier calls may wait for.
+    """A request that costs nothing, but asks for answers which earlier calls may wait for.
 
     Attributes:
         method: such as `GET`.
@@ -135,9 +137,11 @@ class Polled:
         read: whole answer -> what it says of each answer that it tells of, by `request_id`; `pending` as
             long as one goes on.
         tally: as an `Endpoint` has it, for one answer that streams.
+        told: (what an answer says, the endpoint of its call) -> what may be booked of it.
     """
 
     method: str
     path: str
     read: Callable[[object], Iterable[Reported]]
     tally: Callable[[str], Tally] | None = None
+    told: Callable[[Reported, str], Reported] = lambda said, _endpoint: said

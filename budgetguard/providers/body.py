@@ -1,4 +1,4 @@
-"""Read along with an answer's bytes as they pass: server-sent events, or a body in one piece."""
+"""Read an answer's bytes as they pass: server-sent events, or a body in one piece."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budgetguard.core.usage import Reported
 from budgetguard.engine.provider_call import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.providers.base import Tally
 
-BodyReader: TypeAlias = Callable[[bytes], Reported | NotCharged]
+ReadBody: TypeAlias = Callable[[bytes], Reported | NotCharged]
 
 # Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
@@ -27,7 +27,7 @@ _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
 class Head(bytes):
-    """Hold the beginning of a body.
+    """The beginning of a body.
 
     Attributes:
         size: how many bytes the whole body has.
@@ -41,8 +41,8 @@ class Head(bytes):
         return made
 
 
-class Watch(ABC):
-    """Read along with one answer.
+class BodyReader(ABC):
+    """A reader of one answer's bytes, which are handed on.
 
     Attributes:
         over: the answer says itself that it is over, although its connection may still be open.
@@ -72,15 +72,15 @@ class Watch(ABC):
 
     @abstractmethod
     def end(self) -> bytes:
-        """Take note that the body is over, and return what is left to hand on."""
+        """End the body, and return what is left to hand on."""
 
     @abstractmethod
     def outcome(self, error: BaseException | None) -> Outcome:
-        """Say how the call ended whose body is read no further, because of `error` if there was one."""
+        """Return the call's outcome if its body is read no further, because of `error` if there was one."""
 
 
-class EventWatch(Watch):
-    """Read along with server-sent events.
+class EventReader(BodyReader):
+    """A reader of server-sent events.
 
     Args:
         tally: adds up what the events say.
@@ -95,7 +95,7 @@ class EventWatch(Watch):
         *,
         hide_usage: bool,
         encoding: str | Coding = "",
-        read: BodyReader | None = None,
+        read: ReadBody | None = None,
     ) -> None:
         self._tally = tally
         self._hide = hide_usage
@@ -193,8 +193,8 @@ class EventWatch(Watch):
         return event if chunk.get("choices") or chunk.get("error") else b""
 
 
-class BodyWatch(Watch):
-    """Read along with an answer in one piece, whose usage is known when all of it was read.
+class WholeReader(BodyReader):
+    """A reader of an answer in one piece, whose usage is known when all of it was read.
 
     Args:
         read: whole body -> what it reports.
@@ -202,7 +202,7 @@ class BodyWatch(Watch):
         most: bytes of the body that are kept for `read`, which gets a `Head` of a longer one; None is all.
     """
 
-    def __init__(self, read: BodyReader, *, encoding: str | Coding = "", most: int | None = None) -> None:
+    def __init__(self, read: ReadBody, *, encoding: str | Coding = "", most: int | None = None) -> None:
         self._read = read
         self._coding = _coding(encoding)
         self._parts: list[bytes] = []

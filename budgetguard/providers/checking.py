@@ -1,4 +1,4 @@
-"""See which of the SDKs that this process has imported are guarded, and say what to do about the others."""
+"""Which of the SDKs that this process has imported are guarded, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from budgetguard.providers import patching as patch
+from budgetguard.providers.patching import ClientPatch
+from budgetguard.providers.sdks import SDKS
 
 _DECORATE: Final = "call it in functions decorated with @budgeted"
 LITELLM: Final = (
@@ -16,7 +17,6 @@ LITELLM: Final = (
 # By the module that is in `sys.modules` where the SDK is used.
 UNGUARDED: Final = {
     "ai21": _DECORATE,
-    "anthropic": _DECORATE,
     "cerebras.cloud.sdk": _DECORATE,
     "cohere": _DECORATE,
     "dashscope": _DECORATE,
@@ -34,13 +34,12 @@ UNGUARDED: Final = {
     "xai_sdk": _DECORATE,
     "zhipuai": _DECORATE,
 }
-_OPENAI: Final = "openai"
 _BEDROCK: Final = "botocore (Bedrock)"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Hold whether one SDK is guarded.
+    """Whether one SDK is guarded.
 
     Attributes:
         sdk: the name that it is imported by.
@@ -62,7 +61,7 @@ def check() -> list[Checked]:
     It looks at what stands at the client's methods now, not at what was once put there. Calls inside
     functions decorated with `@budgeted` are guarded whatever this says of the SDK that they use.
     """
-    found = [_openai()] if sys.modules.get(_OPENAI) is not None else []
+    found = [_checked(patch) for name, patch in SDKS.items() if sys.modules.get(name) is not None]
     others = [name for name in UNGUARDED if sys.modules.get(name) is not None]
     found += [Checked(name, False, UNGUARDED[name]) for name in others]
     if _has_bedrock():
@@ -70,13 +69,14 @@ def check() -> list[Checked]:
     return found
 
 
-def _openai() -> Checked:
-    if not patch.is_patched():
-        return Checked(_OPENAI, False, "call patch_openai(); clients that were given to wrap() are guarded")
+def _checked(patch: ClientPatch) -> Checked:
+    name = patch.sdk.name
+    if not patch.is_patched:
+        return Checked(name, False, f"call patch_{name}(); clients that were given to wrap() are guarded")
     why = patch.unguarded()
     if why is None:
-        return Checked(_OPENAI, True)
-    return Checked(_OPENAI, False, f"{why}; call patch_openai() once more")
+        return Checked(name, True)
+    return Checked(name, False, f"{why}; call patch_{name}() once more")
 
 
 def _has_bedrock() -> bool:

@@ -1,8 +1,9 @@
-"""What an error of a call says of whether the request ever left."""
+"""Read from an error of a call whether its request ever left."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Final
 
 # httpx's names for: nobody was there to take the request.
@@ -16,12 +17,24 @@ _NEVER_SENT: Final = frozenset(
         "InvalidURL",
     }
 )
+# Functions of a client and of httpx that a request has gone through once it may have been sent.
+_SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
 _HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
 def was_never_sent(error: BaseException) -> bool:
-    """Tell whether an error, or one that caused it, means that nobody took the request."""
+    """Whether an error, or one that caused it, means that nobody took the request."""
     return any(_is_refusal(cause) for cause in _causes(error))
+
+
+def was_sending(error: BaseException) -> bool:
+    """Whether an error was raised where the request may have been sent."""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in _SENDING:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -24,19 +24,18 @@ class Fetcher:
     client's own errors.
 
     Args:
-        client: an `OpenAI` or `AsyncOpenAI`.
-        options: the SDK's `FinalRequestOptions` of the request that is being prepared.
+        client: the SDK's.
+        headers: of the request that is being prepared, by name in small letters.
+        timeout: of that request, or what stands for none.
     """
 
-    def __init__(self, client: Any, options: Any) -> None:
+    def __init__(self, client: Any, headers: Mapping[str, Any], timeout: object) -> None:
         self._client = client
-        headers: Mapping[str, Any] = {} if is_absent(options.headers) else options.headers
         self._headers = {
             name: value
             for name, value in headers.items()
-            if name.lower() not in _NOT_THEIRS and not name.lower().startswith("x-stainless-")
+            if name not in _NOT_THEIRS and not name.startswith("x-stainless-")
         }
-        timeout = options.timeout
         self._more = {} if is_absent(timeout) else {"timeout": timeout}
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Fetch:

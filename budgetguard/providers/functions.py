@@ -112,7 +112,7 @@ class FunctionCall(ProviderCall):
             )
         self._hides = projection.hidden is not None and projection.hidden.hides
         self._thinks = projection.thinks
-        if self.strict and self._row.cap is not None:
+        if self.strict and self._row.cap_at(rates.provider) is not None:
             projection = projection.with_reserve(input_reserve(self._body, self.model))
         return rates, projection
 
@@ -176,7 +176,7 @@ class FunctionCall(ProviderCall):
         )
 
     def text_outcome(self, output_tokens: int) -> Outcome:
-        """Return the ending of an answer that is text: its tokens, and those of the input, are counted.
+        """Return the outcome of an answer that is text: its tokens, and those of the input, are counted.
 
         Text does not tell what hosted tools cost, or turns that the provider keeps; then the projection
         stands in. Nor does it tell what a model has thought.
@@ -189,7 +189,7 @@ class FunctionCall(ProviderCall):
         return Answered(self._completed(Reported(usage, unsaid=unsaid)))
 
     def outcome_of_stream(self, tally: ItemTally) -> Outcome:
-        """Return the ending that a stream says which was read to its end.
+        """Return the outcome of a stream that was read to its end.
 
         Raises:
             UnpricedAnswerError: nothing of it could be read.
@@ -209,7 +209,7 @@ class FunctionCall(ProviderCall):
         return Answered(Reported(usage=None, seen=seen))
 
     def outcome_of_partial_stream(self, tally: ItemTally) -> Outcome:
-        """Return the ending that a stream says which was read no further."""
+        """Return the outcome of a stream that was read no further."""
         said, seen = tally.reported, tally.seen_tokens()
         if said is not None and tally.told:
             return Answered(self._completed(said))

@@ -1,4 +1,4 @@
-"""Know when a module is there, by whatever way it was imported, and when there is a fresh one.
+"""Act when a module is imported, by whatever way, and when there is a fresh one.
 
 A hook of imports is no promise: whoever replaces `__import__`, or finds modules before everybody else, can
 import past it, and a module that is removed and imported again comes without it. So the hook only tells at
@@ -54,7 +54,7 @@ def watch(module: str, names: tuple[str, ...], act: Act, *, key: str = "") -> No
 
 
 class _Watch:
-    """Hold what is to be done about one module, and to what it was done."""
+    """What is to be done about one module, and to what it was done."""
 
     def __init__(self, module: str, names: tuple[str, ...], act: Act) -> None:
         self.module = module
@@ -103,7 +103,7 @@ def _verify(event: str, args: tuple[Any, ...]) -> None:
                 if package is not None and args[0] == one.module:
                     one.expect()
             except Exception:
-                # A bad openai is told of where openai is imported, not where something else is.
+                # A bad SDK is told of where it is imported, not where something else is.
                 if package is None:
                     continue
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,23 +18,20 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
-from budgetguard.pricing.book import AZURE
 from budgetguard.providers.base import Polled
-from budgetguard.providers.body import BodyWatch, EventWatch, Watch
-from budgetguard.providers.openai.batches import PARTLY_TOLD
-from budgetguard.providers.paths import polled
-from budgetguard.providers.stainless import is_azure
+from budgetguard.providers.body import BodyReader, EventReader, WholeReader
+from budgetguard.providers.sdk import Sdk
 from budgetguard.providers.streams import follow, http_response, is_event_stream, is_read, read_before
 
 
-def poll_of(engine: Engine, client: Any, options: Any) -> Poll | None:
+def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
     """Return the poll that a free request is, or None if what it asks for ends no call."""
     base_url = str(client.base_url)
-    row = polled(options.method, options.url, base_url=base_url)
+    row = sdk.table.polled(options.method, options.url, base_url=base_url)
     if row is None:
         return None
     free = engine.settings.is_free(str(client._prepare_url(options.url)))
-    return Poll(engine, row, base_url, provider=AZURE if is_azure(client) else None, free=free)
+    return Poll(engine, row, base_url, provider=sdk.provider_of(client), free=free)
 
 
 class Poll:
@@ -105,20 +101,22 @@ class Poll:
         try:
             response = http_response(answer)
             if response is not None and not is_read(response):
-                follow(response, self._watch(response, response.headers.get("content-encoding", "")), self)
+                follow(
+                    response, self._reader_of(response, response.headers.get("content-encoding", "")), self
+                )
                 return None
             if response is not None and self._row.tally is not None and is_event_stream(response):
-                return read_before(response, self._watch(response, encoding=""))
+                return read_before(response, self._reader_of(response, encoding=""))
             said = self._read(answer if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
-    def _watch(self, response: Any, encoding: str) -> Watch:
+    def _reader_of(self, response: Any, encoding: str) -> BodyReader:
         if self._row.tally is not None and is_event_stream(response):
-            return EventWatch(self._row.tally(""), hide_usage=False, encoding=encoding)
-        return BodyWatch(self._read, encoding=encoding)
+            return EventReader(self._row.tally(""), hide_usage=False, encoding=encoding)
+        return WholeReader(self._read, encoding=encoding)
 
     def _read(self, answer: object) -> Reported:
         self._found = tuple(self._row.read(answer))
@@ -129,12 +127,12 @@ class Poll:
         call = pending.waiting(engine, request_id)
         if call is not None:
             pending.forget(call, request_id)
-            call.finish(Answered(_told(said, call.request.endpoint)))
+            call.finish(Answered(self._row.told(said, call.request.endpoint)))
             return
         record = pending.waiting_hold(engine, request_id)
         if record is None:
             return
-        said = _told(said, record.endpoint)
+        said = self._row.told(said, record.endpoint)
         cost, estimated = self._cost(record, said)
         settlement = Settlement(
             cost, usage=said.usage, request_id=request_id, thresholds=engine.settings.thresholds
@@ -178,10 +176,3 @@ class Poll:
                 return 0, True  # a model without a price, allowed by the user's word
             events.logger.error("budgetguard: booked as projected, because %s", error)
             return record.amount_nanos, True
-
-
-def _told(said: Reported, endpoint: str) -> Reported:
-    """Return what may be booked of what an answer says: not a usage that leaves some of it out."""
-    if endpoint == PARTLY_TOLD and said.usage is not None and said.usage.units:
-        return replace(said, usage=None)
-    return said

@@ -1,39 +1,25 @@
-"""One call of the openai client, as it stands at the client's `request` method."""
+"""One call of a client of openai's generator (Stainless), as it stands at the client's `request` method."""
 
 from __future__ import annotations
 
 import copy
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from types import TracebackType
 from typing import Any, Final
 
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.usage import Reported
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import (
-    Answered,
-    LearnedCap,
-    NotCharged,
-    Outcome,
-    Preparation,
-    ProviderCall,
-    Unknown,
-)
-from budgetguard.errors import BudgetGuardError, ConfigurationError
-from budgetguard.pricing.book import AZURE, FREE_PROVIDER, PriceBook
-from budgetguard.pricing.rates import Rates
-from budgetguard.providers.accumulators import is_only_an_error, with_seen
-from budgetguard.providers.alternatives import first_model, with_alternatives
-from budgetguard.providers.base import Endpoint, Prepare, Preparing
-from budgetguard.providers.body import BodyWatch, Coding, EventWatch, Watch
-from budgetguard.providers.failures import was_never_sent
+from budgetguard.engine.provider_call import NotCharged, Outcome, Unknown
+from budgetguard.errors import ConfigurationError
+from budgetguard.providers.base import Endpoint
+from budgetguard.providers.body import BodyReader, Coding, EventReader, WholeReader
+from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
-from budgetguard.providers.paths import deployment, endpoint_of, plain_path
+from budgetguard.providers.http_call import HttpCall
+from budgetguard.providers.request import HttpRequest, with_files
+from budgetguard.providers.sdk import Sdk
 from budgetguard.providers.streams import (
     coding_of,
     follow,
@@ -42,28 +28,21 @@ from budgetguard.providers.streams import (
     is_read,
     read_before,
 )
-from budgetguard.providers.uploads import with_files
-from budgetguard.tokens.input_bounds import input_reserve
-from budgetguard.tokens.requests import given, is_absent
+from budgetguard.tokens.requests import is_absent
 
 # The attribute of a client's type that has its own names for models.
 MODEL_MAP: Final = "_budgetguard_model_map"
-# Where a name is the model's own, a map of other servers' names has no say.
-NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:/]")
-# Providers that know `max_completion_tokens`.
-_NEWER_CAP: Final = frozenset({"openai", "azure"})
 _SOUND_KEPT: Final = 1_048_576
-# Functions of the client and of httpx that a request has gone through once it may have been sent.
-_SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
 
 
-class StainlessCall(ProviderCall):
-    """Read one request of the client.
+class StainlessCall(HttpCall):
+    """Send one request of a client, with the marks by which its answer is seen.
 
     Args:
-        client: the `OpenAI` or `AsyncOpenAI` that makes it.
+        client: the SDK's client that makes it.
         options: the SDK's `FinalRequestOptions`. Never changed: `options` of this object is a copy.
         endpoint: how it is read.
+        sdk: the client's.
         stream: the caller iterates over events.
         address: where it goes.
         free: what is asked there costs nothing, by the user's word.
@@ -80,6 +59,7 @@ class StainlessCall(ProviderCall):
         client: Any,
         options: Any,
         endpoint: Endpoint,
+        sdk: Sdk,
         *,
         stream: bool,
         address: str,
@@ -88,122 +68,31 @@ class StainlessCall(ProviderCall):
         allowed: Iterable[str] = (),
         counts: bool = False,
     ) -> None:
-        body = with_files(_body(options), options.files)
         self.options = copy.copy(options)
-        self.endpoint = endpoint.name
-        # Azure answers with the deployment that the address names, whatever model the body names.
-        self._written = first_model(body)
-        model = deployment(address) or self._written
-        self._model_of = str if NAMES_ARE_MODELS.match(address) else model_of
-        self.model = self._named(model)
-        self.choices = 1
-        self._client: Any = client
-        self._allowed = allowed
-        self._counts = counts
-        self._body: Mapping[str, Any] = body
-        self._shown: Mapping[str, Any] | None = None
-        self._rates: Rates | None = None
-        self._endpoint = endpoint
-        self._base_url = str(client.base_url) if address.startswith(str(client.base_url)) else address
-        self._provider = AZURE if is_azure(client) else None
-        self._free = free
-        self._unreported = endpoint.unreported(body)
-        self.least_ttl = endpoint.least_ttl(body)
+        request = _value_of(client, self.options, sdk, address)
+        own_names = sdk.names_are_models is not None and sdk.names_are_models.match(address)
+        super().__init__(
+            request,
+            endpoint,
+            provider=sdk.provider_of(client),
+            default_provider=sdk.default_provider,
+            model=sdk.model_in(address),
+            model_of=str if own_names else model_of,
+            free=free,
+            counts=counts,
+            fetcher=lambda: Fetcher(client, request.headers, options.timeout),
+            row_of=lambda path: sdk.table.endpoint_of(
+                "POST", path, base_url=request.base_url, allowed=allowed
+            ),
+        )
         self._stream = stream and endpoint.tally is not None
         self._hide_usage = False
-        self._cap: str | None = None
         self._received: object = None
         self._ending: Outcome | None = None
         self._receiving = True
         if self._stream:
             self._ask_for_usage()
         self._look_at_the_answer()
-
-    def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
-        client, self._client = self._client, None
-        prepare = self._endpoint.prepare or (self._endpoint.count if self._counts else None)
-        if self._free or prepare is None:
-            return None
-        return self._prepared(prepare, client, book, learned_cap)
-
-    def _prepared(
-        self,
-        prepare: Prepare,
-        client: Any,
-        book: PriceBook,
-        learned_cap: LearnedCap,
-    ) -> Preparation:
-        preparing = Preparing(
-            body=self._body,
-            path=plain_path(self.options.url, self._base_url),
-            fetch=Fetcher(client, self.options),
-            rates=lambda model: self._rates_of(book, self._named(model)),
-            learned=learned_cap,
-            row_of=lambda path: endpoint_of("POST", path, base_url=self._base_url, allowed=self._allowed),
-            strict=self.strict,
-        )
-        prepared = yield from prepare(preparing)
-        self._shown = prepared.body
-        self.model = self._named(prepared.model)
-        self.endpoint = prepared.name or self.endpoint
-        self._rates = prepared.rates
-
-    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        if self._free:
-            return self._project_free(learned_cap)
-        body = self._body if self._shown is None else self._shown
-        rates = self._rates or self._rates_of(book, self.model)
-        rates, projection = self._project_at(rates, learned_cap)
-        return rates, with_alternatives(
-            projection, body, rates, lambda name: self._rates_of(book, self._named(name)), learned_cap
-        )
-
-    def rates_if_known(self, book: PriceBook) -> Rates:
-        return book.rates_if_known(self.model, provider=self._provider, base_url=self._base_url)
-
-    def model_named(self, name: str) -> str:
-        # A server that repeats what the body says, and does not look at it, names nothing.
-        return str(self.model) if name == self._written else self._model_of(name)
-
-    def _named(self, model: Any) -> Any:
-        return self._model_of(model) if isinstance(model, str) else model
-
-    def _rates_of(self, book: PriceBook, model: str) -> Rates:
-        return book.rates(model, provider=self._provider, base_url=self._base_url)
-
-    def _project_free(self, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        rates = Rates.free(str(self.model), FREE_PROVIDER)
-        nothing = Projection(rates.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
-        if self._endpoint.prepare is not None:
-            return rates, nothing  # what it would be projected from was not fetched
-        try:
-            return self._project_at(rates, learned_cap)
-        except BudgetGuardError:
-            # What cannot be projected costs nothing either, and whether it is right is the server's to say.
-            return rates, nothing
-
-    def _project_at(self, rates: Rates, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        more = {"learned_input": learned_cap} if self._endpoint.learns_input else {}
-        body = self._body if self._shown is None else self._shown
-        projection = self._endpoint.project(body, self.model, rates, learned_cap(self.model), **more)
-        self.choices = self._endpoint.choices(self._body)
-        if self.strict and projection.input_tokens and projection.served:
-            projection = projection.with_reserve(input_reserve(body, self.model))
-        # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
-        older = self._endpoint.cap == "max_completion_tokens" and rates.provider not in _NEWER_CAP
-        self._cap = "max_tokens" if older else self._endpoint.cap
-        if not self.strict:
-            self._body = {}  # the prompt is not needed any more
-        self._shown = None
-        return rates, projection
-
-    @property
-    def takes_cap(self) -> bool:
-        return self._cap is not None
-
-    def write_cap(self, cap: int) -> None:
-        assert self._cap is not None
-        self._set(self._cap, cap)
 
     def outcome(self, answer: Any) -> Outcome:
         if self._ending is not None:
@@ -221,7 +110,7 @@ class StainlessCall(ProviderCall):
             return self._outcome_of(getattr(error, "response", None))
         if was_never_sent(error):
             return NotCharged("no connection")
-        if "APIConnectionError" in kinds or not isinstance(error, Exception) or _was_sending(error):
+        if "APIConnectionError" in kinds or not isinstance(error, Exception) or was_sending(error):
             return Unknown(type(error).__name__)
         return NotCharged(f"not sent: {type(error).__name__}")
 
@@ -235,12 +124,12 @@ class StainlessCall(ProviderCall):
         if is_read(response):
             self._received = received
             if self._stream or is_event_stream(response):
-                self._ending = read_before(response, self._watch(response, encoding=""))
+                self._ending = read_before(response, self._reader_of(response, encoding=""))
             return None
-        follow(response, self._watch(response), call)
+        follow(response, self._reader_of(response), call)
         return answer
 
-    def _watch(self, response: Any, encoding: str | Coding | None = None) -> Watch:
+    def _reader_of(self, response: Any, encoding: str | Coding | None = None) -> BodyReader:
         sound = response.headers.get("content-type", "").strip().lower().startswith("audio/")
         events = is_event_stream(response)
         # Servers name the kind of a stream as they like; what was asked for as one, the body itself decides.
@@ -248,54 +137,39 @@ class StainlessCall(ProviderCall):
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
         if self._endpoint.tally is not None and follows_events:
-            return EventWatch(
+            return EventReader(
                 _Complete(self._endpoint.tally(self.model), self._complete),
                 hide_usage=self._hide_usage,
                 encoding=encoding,
                 read=None if events else self._read,
             )
         # A recording's length is read from its beginning.
-        return BodyWatch(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
-
-    def _outcome_of(self, answer: object) -> Outcome:
-        said = self._read(answer)
-        return said if isinstance(said, NotCharged) else Answered(said)
+        return WholeReader(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
 
     def _read(self, answer: object) -> Reported | NotCharged:
         response = http_response(answer)
         if response is not None and not hasattr(answer, "usage"):
             answer = getattr(response, "_content", None)
-        if is_only_an_error(answer):
-            return NotCharged("the answer was an error")
-        return self._complete(with_seen(self._endpoint.read(answer), answer, self.model))
-
-    def _complete(self, said: Reported) -> Reported:
-        if said.usage is None or not self._unreported:
-            return said
-        return replace(said, usage=Usage({**self._unreported, **said.usage.units}))
+        return super()._read(answer)
 
     def _ask_for_usage(self) -> None:
         headers = {} if is_absent(self.options.headers) else dict(self.options.headers)
         if not any(name.lower() == "accept-encoding" for name in headers):
             self.options.headers = {**headers, "Accept-Encoding": "identity"}
-        if not self._endpoint.asks_usage:
-            return
-        asked = given(self._body, "stream_options")
-        asked = dict(asked) if isinstance(asked, Mapping) else {}
-        if asked.get("include_usage") is True:
-            return
-        self._hide_usage = True
-        self._set("stream_options", {**asked, "include_usage": True})
+        asked = self._endpoint.asking(self._sent.body)
+        self._hide_usage = bool(asked)
+        for name, value in asked.items():
+            self._write(name, value)
 
-    def _set(self, name: str, value: object) -> None:
+    def _write(self, name: str, value: object) -> None:
         options = self.options
+        super()._write(name, value)
         if isinstance(options.extra_json, Mapping) and name in options.extra_json:
             options.extra_json = {**options.extra_json, name: value}
         elif isinstance(options.json_data, Mapping):
             options.json_data = {**options.json_data, name: value}
         else:
-            self._body = {**self._body, name: value}
-            text = json.dumps(self._body).encode()
+            text = json.dumps(self._sent.body).encode()
             if getattr(options, "content", None) is not None:
                 options.content = text
             else:
@@ -306,13 +180,13 @@ class StainlessCall(ProviderCall):
         self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
 
     def look(self, parsed: Any) -> None:
-        """Take note of an answer as the client has parsed it."""
+        """Keep an answer as the client has parsed it."""
         if self._receiving:
             self._received = parsed
 
 
 class _Look:
-    """Stand as the parser that the client calls with each answer. Its copies of the options share it.
+    """The parser that the client calls with each answer. Its copies of the options share it.
 
     Args:
         request: the call.
@@ -331,7 +205,7 @@ class _Look:
 
 
 class _Passing:
-    """Stand as the parser in the options of a request that was looked at and may pass.
+    """The parser in the options of a request that was looked at and may pass.
 
     Args:
         theirs: the caller's own parser.
@@ -359,7 +233,7 @@ def is_marked(options: Any) -> bool:
 
 @contextmanager
 def sending(options: Any) -> Iterator[None]:
-    """Take note that a guarded request goes through openai's own function.
+    """Count a guarded request that goes through the SDK's own function more than once.
 
     Somebody between the guard and there may send it more than once. What is not shown to the guard, because
     another answer is, is booked as a try that was lost.
@@ -379,7 +253,7 @@ def sending(options: Any) -> Iterator[None]:
 
 
 def note_retry(options: Any, response: object) -> None:
-    """Take note that the client is about to send a guarded request again; called where it handles why.
+    """Count a lost try before the client sends a guarded request again; called where it handles why.
 
     A try that was answered, with an error, cost nothing; one that was sent and never answered is lost.
 
@@ -409,14 +283,37 @@ class _Complete:
         return None if said is None else self._complete(said)
 
 
-def is_azure(client: object) -> bool:
-    """Whether a client is one of Azure's."""
-    # Also behind a gateway, whose address does not tell.
-    return any(kind.__name__ == "BaseAzureClient" for kind in type(client).__mro__)
+def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:
+    """Return a request as a value.
+
+    Args:
+        client: the SDK's client.
+        options: a copy of the SDK's options; an iterator in its body is replaced by a list of what it yields.
+        sdk: the client's.
+        address: where it goes.
+
+    Raises:
+        ConfigurationError: the body is not a JSON object.
+    """
+    base_url = str(client.base_url)
+    headers: Mapping[str, Any] = {} if is_absent(options.headers) else options.headers
+    return HttpRequest(
+        method=options.method.upper(),
+        base_url=base_url if address.startswith(base_url) else address,
+        address=address,
+        path=sdk.table.path_of(options.url, base_url),
+        headers={name.lower(): value for name, value in headers.items()},
+        query=options.params,
+        body=with_files(_body(options), options.files) if options.files else _body(options),
+    )
 
 
 def _body(options: Any) -> Mapping[str, Any]:
     body = options.json_data
+    if isinstance(body, Mapping) and any(isinstance(value, Iterator) for value in body.values()):
+        # Read once, which is by us: the SDKs take what is iterable for lists.
+        body = {name: list(one) if isinstance(one, Iterator) else one for name, one in body.items()}
+        options.json_data = body
     if body is None:
         body = getattr(options, "content", None)
     if isinstance(body, bytes | bytearray | str):
@@ -432,15 +329,4 @@ def _body(options: Any) -> Mapping[str, Any]:
             f"{options.method.upper()} {options.url}: the body cannot be read to price it "
             f"({type(options.json_data).__name__}); pass a dict"
         )
-    if not isinstance(extra, Mapping):
-        return body
-    return {**body, **extra}
-
-
-def _was_sending(error: BaseException) -> bool:
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name in _SENDING:
-            return True
-        trace = trace.tb_next
-    return False
+    return {**body, **extra} if isinstance(extra, Mapping) else body

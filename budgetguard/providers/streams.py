@@ -1,7 +1,7 @@
 """Follow an answer that is still running, byte by byte, and finish its call exactly once.
 
 The SDK's own objects stay as they are. What is replaced is the byte stream below them: a tee hands every
-byte on and lets a `Watch` read along, whoever iterates: `Stream`, `iter_lines`, `read`, or nobody.
+byte on and lets a `BodyReader` read it, whoever iterates: `Stream`, `iter_lines`, `read`, or nobody.
 """
 
 from __future__ import annotations
@@ -11,25 +11,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final, Protocol
 
-from budgetguard.engine.background import background, is_inside
+from budgetguard.core.inside import inside
+from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.provider_call import Outcome
 from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.answer_shapes import ItemTally
-from budgetguard.providers.body import Coding, EventWatch, Undone, Watch, knows_coding
+from budgetguard.providers.body import BodyReader, Coding, EventReader, Undone, knows_coding
 from budgetguard.providers.reading_on import AsyncReader, SyncReader
-
-# Code that may hold a lock which finishing a call needs: the garbage collector closes forgotten streams there
-# too.
-_BOOKS: Final = (
-    "budgetguard.engine.engine",
-    "budgetguard.engine.call",
-    "budgetguard.events",
-    "budgetguard.pricing.book",
-    "budgetguard.stores",
-    "budgetguard.tokens.text",
-)
 
 
 class Finisher(Protocol):
@@ -46,18 +36,18 @@ class Finisher(Protocol):
         """Have this finished in the background if a thing becomes garbage before; see `GuardedCall`."""
 
 
-def follow(response: Any, watch: Watch, call: Finisher) -> None:
+def follow(response: Any, body: BodyReader, call: Finisher) -> None:
     """Put a tee under a response whose body is still to come; it finishes the call.
 
     Args:
         response: httpx's or httpx2's, sync or async.
-        watch: reads along.
+        body: reads it.
         call: finished once: when the body is over, breaks off, is closed, or is forgotten.
     """
     bases = tuple(base for base in type(response.stream).__mro__ if base.__name__ in _TEES)
     if not bases:
         raise TypeError(f"budgetguard cannot follow a response over {type(response.stream).__name__}")
-    response.stream = _tee_of(bases)(response, watch, call)
+    response.stream = _tee_of(bases)(response, body, call)
 
 
 def attach_stream(answer: Any, call: GuardedCall) -> Any | None:
@@ -69,17 +59,17 @@ def attach_stream(answer: Any, call: GuardedCall) -> Any | None:
     if response is None or is_read(response) or call.delegated or not is_event_stream(response):
         return None
     encoding = coding_of(response, changes=False)
-    watch = EventWatch(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
-    follow(response, watch, call)
+    body = EventReader(ItemTally(call.request.model), hide_usage=False, encoding=encoding)
+    follow(response, body, call)
     return answer
 
 
 def stream_outcome(answer: object, model: str) -> Outcome | None:
-    """Say how a call ended whose stream, of an unguarded client, was read before; None if it is none."""
+    """Return the outcome of a call whose stream, of an unguarded client, was read before, or None."""
     response = http_response(answer)
     if response is None or not is_read(response) or not is_event_stream(response):
         return None
-    return read_before(response, EventWatch(ItemTally(model), hide_usage=False))
+    return read_before(response, EventReader(ItemTally(model), hide_usage=False))
 
 
 def coding_of(response: Any, *, changes: bool) -> str | Coding:
@@ -110,19 +100,19 @@ def is_event_stream(response: Any) -> bool:
     return kind.strip().lower().startswith("text/event-stream")
 
 
-def read_before(response: Any, watch: Watch) -> Outcome | None:
-    """Say how a call ended whose body somebody has read before its caller could; None if it is not kept.
+def read_before(response: Any, body: BodyReader) -> Outcome | None:
+    """Return the outcome of a call whose body was read before its caller could; None if it is not kept.
 
     An event hook has, or a transport that answers from memory. The SDK iterates over what was kept, so what
-    the watch takes out is taken out there. What was kept is decoded already.
+    the body takes out is taken out there. What was kept is decoded already.
     """
-    body = getattr(response, "_content", None)
-    if not isinstance(body, bytes):
+    content = getattr(response, "_content", None)
+    if not isinstance(content, bytes):
         return None
-    kept = watch.feed(body) + watch.end()
-    if kept != body:
+    kept = body.feed(content) + body.end()
+    if kept != content:
         response._content = kept
-    return watch.outcome(None)
+    return body.outcome(None)
 
 
 def http_response(answer: object) -> Any | None:
@@ -137,20 +127,20 @@ def http_response(answer: object) -> Any | None:
 class _Tee:
     """Hand on a byte stream, and finish a call with it."""
 
-    def __init__(self, response: Any, watch: Watch, call: Finisher) -> None:
+    def __init__(self, response: Any, body: BodyReader, call: Finisher) -> None:
         self._source = response.stream
         # Not the response, which has this: whoever is forgotten is to go at once.
         self._network = response.extensions.get("network_stream")
-        self._watch = watch
+        self._body = body
         self._call = call
         # Taken by whoever finishes first; what is to be done if that is nobody must not keep the tee alive.
-        self._take = call.finish_when_dropped(self, partial(watch.outcome, None))
+        self._take = call.finish_when_dropped(self, partial(body.outcome, None))
 
     def _extension(self) -> Callable[[], None] | None:
         call = self._call
         if not isinstance(call, GuardedCall) or call.output_held is None:
             return None
-        seen = self._watch.seen_beyond(call.output_held)
+        seen = self._body.seen_beyond(call.output_held)
         return None if seen is None else partial(call.extend, seen)
 
     def __getattr__(self, name: str) -> Any:
@@ -162,19 +152,19 @@ class _SyncTee(_Tee):
     _reader: SyncReader | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        watch = self._watch
+        body = self._body
         source = iter(self._source)
         self._reader = reader = SyncReader(source, self._source, self._network)
         try:
             for data in source:
-                kept = watch.feed(data)
+                kept = body.feed(data)
                 if (extend := self._extension()) is not None:
                     extend()
-                if watch.awaits_usage:
+                if body.awaits_usage:
                     # Whoever leaves at the end that is announced here leaves before the usage.
-                    kept += reader.read_on(watch.feed, lambda: watch.awaits_usage)
+                    kept += reader.read_on(body.feed, lambda: body.awaits_usage)
                 if kept:
-                    if watch.over or watch.broken:
+                    if body.over or body.broken:
                         self._finish(None)
                     yield kept
                 if reader.error is not None:
@@ -186,16 +176,16 @@ class _SyncTee(_Tee):
                 self._source.close()
             self._finish(error)
             raise
-        kept = watch.end()
+        kept = body.end()
         self._finish(None)
         if kept:
             yield kept
 
     def close(self) -> None:
-        watch, reader = self._watch, self._reader
+        body, reader = self._body, self._reader
         try:
-            if reader is not None and watch.nears_end and _may_wait():
-                reader.read_on(watch.feed, lambda: watch.nears_end)
+            if reader is not None and body.nears_end and _may_wait():
+                reader.read_on(body.feed, lambda: body.nears_end)
         finally:
             try:
                 self._source.close()
@@ -205,28 +195,29 @@ class _SyncTee(_Tee):
     def _finish(self, error: BaseException | None) -> None:
         if not self._take():
             return
-        if is_inside(*_BOOKS):
-            background.put(partial(_finish, self._watch, self._call, error))
+        # The garbage collector closes forgotten streams, and does that anywhere.
+        if inside.books:
+            background.put(partial(_finish, self._body, self._call, error))
         else:
-            _finish(self._watch, self._call, error)
+            _finish(self._body, self._call, error)
 
 
 class _AsyncTee(_Tee):
     _areader: AsyncReader | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        watch = self._watch
+        body = self._body
         source = self._source.__aiter__()
         self._areader = reader = AsyncReader(source)
         try:
             async for data in reader:
-                kept = watch.feed(data)
+                kept = body.feed(data)
                 if (extend := self._extension()) is not None:
                     await finished(Work(extend, self._call.blocking))
-                if watch.awaits_usage:
-                    kept += await reader.read_on(watch.feed, lambda: watch.awaits_usage)
+                if body.awaits_usage:
+                    kept += await reader.read_on(body.feed, lambda: body.awaits_usage)
                 if kept:
-                    if watch.over or watch.broken:
+                    if body.over or body.broken:
                         await self._afinish(None)
                     yield kept
         except GeneratorExit:
@@ -240,17 +231,17 @@ class _AsyncTee(_Tee):
             await reader.stop()
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
-        kept = watch.end()
+        kept = body.end()
         await self._afinish(None)
         if kept:
             yield kept
 
     async def aclose(self) -> None:
-        watch, reader = self._watch, self._areader
+        body, reader = self._body, self._areader
         try:
             if reader is not None:
-                if watch.nears_end and _may_wait():
-                    await reader.read_on(watch.feed, lambda: watch.nears_end)
+                if body.nears_end and _may_wait():
+                    await reader.read_on(body.feed, lambda: body.nears_end)
                 await reader.stop()
         finally:
             try:
@@ -261,7 +252,7 @@ class _AsyncTee(_Tee):
     async def _afinish(self, error: BaseException | None) -> None:
         if not self._take():
             return
-        finish = partial(_finish, self._watch, self._call, error)
+        finish = partial(_finish, self._body, self._call, error)
         try:
             await finished(Work(finish, self._call.blocking))
         except GeneratorExit:  # the task is being thrown away, and may not wait for anything
@@ -279,8 +270,8 @@ def _tee_of(bases: tuple[type, ...]) -> type[_Tee]:
     return type(tees[0].__name__, (*tees, *bases), {})
 
 
-def _finish(watch: Watch, call: Finisher, error: BaseException | None) -> None:
-    call.finish(watch.outcome(error))
+def _finish(body: BodyReader, call: Finisher, error: BaseException | None) -> None:
+    call.finish(body.outcome(error))
 
 
 def _may_wait() -> bool:

@@ -233,7 +233,7 @@ class Schedule:
         return not self._stopping and self._lease.held()
 
     def _pass(self) -> bool:
-        """Read all accounts, which ends windows and expiries holds; return whether this server still may."""
+        """Read all accounts, which ends windows and expires holds; return whether this server still may."""
         own, began = self._projects.own, self._projects.clock()
         passed = own.read(_PASSED)
         since = None if passed is None else passed.starts_ms - _SKEW

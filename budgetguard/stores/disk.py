@@ -28,6 +28,7 @@ from diskcache.core import DBNAME
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import AccountRow, Export, HoldRow, Stored
 from budgetguard.core.windows import Clock, Milliseconds
@@ -53,6 +54,7 @@ _LAST: Final = b""
 """Comes after every text, as SQLite sorts."""
 
 
+@store_verbs
 class DiskStore(EmbeddedStore):
     """Keep one project's rows in a diskcache folder.
 

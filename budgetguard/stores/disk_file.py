@@ -17,7 +17,7 @@ from budgetguard.errors import StoreError
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 4
+_SCHEMA: Final = 5
 
 # Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
 _PAGE_SIZE: Final = 2_048
@@ -195,9 +195,10 @@ def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
     if application == _APPLICATION:
         schema: int = con.execute("PRAGMA user_version").fetchone()[0]
         if schema != _SCHEMA:
+            remedy = "update budgetguard" if schema > _SCHEMA else "use the budgetguard that made it"
             raise StoreError(
                 f"the store in {path.parent} has schema {schema}, and this budgetguard knows {_SCHEMA}: "
-                "update budgetguard, or give it another folder"
+                f"{remedy}, or give it another folder; nothing was changed"
             )
         return True
     if application or con.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:

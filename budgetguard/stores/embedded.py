@@ -19,6 +19,7 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
     AccountRow,
@@ -56,6 +57,7 @@ class TimedRows(Rows, Protocol):
         """Note that the record of a hold was swept."""
 
 
+@store_verbs
 class EmbeddedStore(ABC):
     """Run the ledger over rows that a subclass keeps."""
 

@@ -20,6 +20,7 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.windows import Clock, Milliseconds
@@ -42,6 +43,7 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 
+@store_verbs
 class HostedStore:
     """Keep one project's balances at a hosted service.
 

@@ -24,6 +24,7 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
 from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
@@ -38,6 +39,7 @@ _DAYS: Final = {"mo": 28, "y": 365}
 """Days that LiteLLM takes a month and a year for, and that its clients read the numbers back as."""
 
 
+@store_verbs
 class LiteLLMStore:
     """Keep users' budgets of one project at a server of LiteLLM's hosted protocol.
 

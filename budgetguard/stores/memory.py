@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from heapq import nsmallest
 from typing import Final
 
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
 from budgetguard.core.rows import (
     AccountRow,
@@ -36,6 +37,7 @@ MOST_RECORDS: Final = 20_000
 """Records of calls that ended, at most about so many: 1.5 kB each, in a process that may run for months."""
 
 
+@store_verbs
 class MemoryStore(EmbeddedStore):
     """Keep one project's rows in dictionaries behind a lock.
 

@@ -30,6 +30,7 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import FADE_AT, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
@@ -74,6 +75,7 @@ _INHERITED: Final[list[Link]] = []
 """Connections of a parent process: to close them, be it by forgetting them, would end them for it too."""
 
 
+@store_verbs
 class PostgresStore:
     """Keep one project's rows in a PostgreSQL database.
 

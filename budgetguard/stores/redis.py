@@ -34,6 +34,7 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
+from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observe
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock, window_at
@@ -79,6 +80,7 @@ _ASK_EVERY: Final = 1.0
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
+@store_verbs
 class RedisStore:
     """Keep one project's rows on a Redis or Valkey server.
 

@@ -119,7 +119,7 @@ class TimeLaws(ContractBase):
 
     # Law 4: late settles
 
-    @pytest.mark.parametrize("seen", [True, False], ids=["expire seen", "expire not seen"])
+    @pytest.mark.parametrize("seen", [True, False], ids=["expiry seen", "expiry not seen"])
     @pytest.mark.parametrize("cost", [0, 10, 90])
     def test_a_late_settle_books_once_in_place_of_the_expiry(
         self, store: Store, other: Store, clock: FakeClock, cost: int, seen: bool
@@ -203,7 +203,7 @@ class TimeLaws(ContractBase):
         settled(store, early, 60)
         assert money(store) == (100, 0, 100)
 
-    @pytest.mark.parametrize("seen", [True, False], ids=["expire seen", "expire not seen"])
+    @pytest.mark.parametrize("seen", [True, False], ids=["expiry seen", "expiry not seen"])
     def test_a_settle_later_than_expiry_and_window_changes_nothing_of_the_new_window(
         self, store: Store, clock: FakeClock, seen: bool
     ) -> None:
@@ -254,7 +254,7 @@ class TimeLaws(ContractBase):
         assert money(store) == (100, 100, 0)
         assert now(store).starts_ms == started
 
-    def test_a_clock_that_jumps_back_expiries_nothing_early(self, store: Store, clock: FakeClock) -> None:
+    def test_a_clock_that_jumps_back_expires_nothing_early(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
         granted(store, hold(clock, 60))
         clock.advance(-3 * DAY)

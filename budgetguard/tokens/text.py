@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from budgetguard.core.inside import of_books
 from budgetguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _byte_length(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
+@of_books
 def _load(encoding: str) -> Encoding | None:
     if encoding not in ENCODINGS:
         raise ConfigurationError(f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}")

@@ -19,8 +19,8 @@ from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
 from budgetguard.events import Event
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing.openai_server import OpenAIServer
+from tests.adapters.clients import patch, unpatch
 
 # The HTTP library of this SDK: httpx, or httpx2 since openai 3.
 HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]
@@ -51,7 +51,7 @@ def billed_nanos(server: OpenAIServer) -> int:
 
 @dataclass
 class Books:
-    """One user's books under a engine, beside the server that bills."""
+    """One user's books under an engine, beside the server that bills."""
 
     engine: Engine
     server: OpenAIServer
@@ -104,7 +104,7 @@ class Books:
 def open_books(
     server: OpenAIServer, store: str, folder: Path, *, usd: float = 10, **settings: Any
 ) -> Iterator[Books]:
-    """Patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
+    """Patch openai for an engine whose user 1234 has `usd`, and be that user inside."""
     engine = keeper_on(store, folder, **settings)
     books = Books(engine, server)
     books.limit(int(usd * NANOS_PER_USD))

@@ -14,9 +14,9 @@ from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing._realtime_server import RealtimeServer
 from tests.adapters.books import USER, Books, keeper_on
+from tests.adapters.clients import patch, unpatch
 
 MODEL = "gpt-realtime"
 TEXT_ONLY: Any = {"type": "realtime", "output_modalities": ["text"]}
@@ -73,7 +73,7 @@ class RealtimeBooks(Books):
 
 @contextmanager
 def realtime_books(store: str, folder: Path, *, usd: float = 10, **settings: Any) -> Iterator[RealtimeBooks]:
-    """Serve, patch openai for a engine whose user 1234 has `usd`, and be that user inside."""
+    """Serve, patch openai for an engine whose user 1234 has `usd`, and be that user inside."""
     with RealtimeServer() as server:
         engine = keeper_on(store, folder, **settings)
         books = RealtimeBooks(engine, server)  # type: ignore[arg-type]  # another server than its base has

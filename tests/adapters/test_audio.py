@@ -16,10 +16,10 @@ import pytest
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.provider_call import Answered
 from budgetguard.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from budgetguard.providers.body import BodyWatch
+from budgetguard.providers.body import WholeReader
 from budgetguard.providers.lengths import LEAST_BYTE_RATE, most_seconds, recording_seconds
 from budgetguard.providers.openai.audio import read_speech
-from budgetguard.providers.uploads import look_into, with_files
+from budgetguard.providers.request import look_into, with_files
 from budgetguard.testing._media import silence
 from tests.adapters.books import Books
 from tests.adapters.media import billed_usd, check, media, o200k, open_media
@@ -73,7 +73,7 @@ def test_of_a_long_recording_only_the_beginning_is_kept_and_its_length_read(book
         kept.append(answer)
         return read_speech(answer)
 
-    watch = BodyWatch(read, most=4_096)
+    watch = WholeReader(read, most=4_096)
     for at in range(0, len(long), 1_000):
         assert watch.feed(long[at : at + 1_000]) == long[at : at + 1_000]
     watch.end()
@@ -166,7 +166,7 @@ def test_a_guarded_form_is_on_the_wire_as_an_unguarded_one(
         with open_media(folder) as books, books.client() as client:
             file = FILES[kind](folder)
             if not guarded:
-                from budgetguard.providers.patching import unpatch
+                from tests.adapters.clients import unpatch
 
                 unpatch()
             client.audio.transcriptions.create(

@@ -10,8 +10,8 @@ import pytest
 
 from budgetguard.errors import UnknownEndpointError
 from budgetguard.providers.base import Refused
-from budgetguard.providers.openai.endpoints import FREE, PRICED, REFUSED
-from budgetguard.providers.paths import deployment, endpoint_of, plain_path
+from budgetguard.providers.openai.azure import deployment
+from budgetguard.providers.openai.endpoints import FREE, PRICED, REFUSED, TABLE
 
 BASE = "https://api.openai.com/v1/"
 
@@ -34,7 +34,7 @@ BASE = "https://api.openai.com/v1/"
     ],
 )
 def test_chat_is_found_however_it_is_written(url: str) -> None:
-    row = endpoint_of("post", url, base_url=BASE)
+    row = TABLE.endpoint_of("post", url, base_url=BASE)
     assert row is not None
     assert row.name == "chat"
 
@@ -44,7 +44,7 @@ def test_chat_is_found_however_it_is_written(url: str) -> None:
 )
 def test_a_path_is_the_one_that_the_client_sends_to(url: str) -> None:
     client = openai.OpenAI(api_key="test", base_url=BASE)
-    assert plain_path(url, BASE) == plain_path(str(client._prepare_url(url)), BASE)
+    assert TABLE.path_of(url, BASE) == TABLE.path_of(str(client._prepare_url(url)), BASE)
 
 
 def test_an_azure_deployment_is_read_from_the_path() -> None:
@@ -56,14 +56,14 @@ def test_an_azure_deployment_is_read_from_the_path() -> None:
 @pytest.mark.parametrize("method", ["GET", "get", "DELETE", "HEAD"])
 def test_reading_and_deleting_is_free(method: str) -> None:
     for path in ("/made/up", "/chat/completions", "/unheard/of"):
-        assert endpoint_of(method, path, base_url=BASE) is None
+        assert TABLE.endpoint_of(method, path, base_url=BASE) is None
 
 
 @pytest.mark.parametrize(
     "path", ["/moderations", "/files", "/uploads/up_1/parts", "/batches/b_1/cancel", "/threads/t_1/messages"]
 )
 def test_what_costs_nothing_is_free(path: str) -> None:
-    assert endpoint_of("POST", path, base_url=BASE) is None
+    assert TABLE.endpoint_of("POST", path, base_url=BASE) is None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
@@ -83,7 +83,7 @@ def test_what_costs_nothing_is_free(path: str) -> None:
 )
 def test_everything_else_is_refused_by_name(method: str, path: str) -> None:
     with pytest.raises(UnknownEndpointError) as error:
-        endpoint_of(method, path, base_url=BASE)
+        TABLE.endpoint_of(method, path, base_url=BASE)
     assert error.value.endpoint == f"{method} {path}"
     assert repr(path) in str(error.value)
 
@@ -92,19 +92,19 @@ def test_everything_else_is_refused_by_name(method: str, path: str) -> None:
 def test_what_is_known_to_cost_is_refused_with_the_reason(row: Refused) -> None:
     for path in row.paths:
         with pytest.raises(UnknownEndpointError, match=re.escape(row.why)):
-            endpoint_of("POST", path.replace("{}", "id_1"), base_url=BASE)
+            TABLE.endpoint_of("POST", path.replace("{}", "id_1"), base_url=BASE)
 
 
 @pytest.mark.parametrize("pattern", ["/made/up", "made/up", "/made/{}", "/made/*", "/v1/made/{kind}"])
 def test_the_user_may_allow_a_path(pattern: str) -> None:
-    assert endpoint_of("POST", "/made/up", base_url=BASE, allowed=[pattern]) is None
+    assert TABLE.endpoint_of("POST", "/made/up", base_url=BASE, allowed=[pattern]) is None
     for other in ("/made/up/more", "/made", "/made/"):
         with pytest.raises(UnknownEndpointError):
-            endpoint_of("POST", other, base_url=BASE, allowed=[pattern])
+            TABLE.endpoint_of("POST", other, base_url=BASE, allowed=[pattern])
 
 
 def test_what_has_a_price_is_charged_even_if_it_is_allowed() -> None:
-    assert endpoint_of("POST", "/embeddings", base_url=BASE, allowed=["/embeddings"]) is not None
+    assert TABLE.endpoint_of("POST", "/embeddings", base_url=BASE, allowed=["/embeddings"]) is not None
 
 
 @pytest.mark.skipif(
@@ -121,5 +121,5 @@ def test_the_table_names_paths_of_the_sdk() -> None:
 
 def test_a_path_is_plain_whatever_its_base() -> None:
     base = "https://gateway.example/team/openai/v1/"
-    assert plain_path(base + "embeddings?x=1", base) == "/embeddings"
-    assert plain_path("/embeddings", base) == "/embeddings"
+    assert TABLE.path_of(base + "embeddings?x=1", base) == "/embeddings"
+    assert TABLE.path_of("/embeddings", base) == "/embeddings"

@@ -15,7 +15,7 @@ import pytest
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.openai.images import image_tokens, project_images
-from budgetguard.providers.uploads import with_files
+from budgetguard.providers.request import with_files
 from tests.adapters.books import Books
 from tests.adapters.media import IMAGE_PRICES, billed_usd, check, media, o200k, open_media
 from tests.adapters.pictures import png

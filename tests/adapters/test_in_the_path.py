@@ -15,9 +15,9 @@ from openai import _base_client
 
 from budgetguard.engine.context import budget_user
 from budgetguard.errors import BudgetExceededError, UnknownEndpointError
-from budgetguard.providers.patching import patch, unguarded, unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
+from tests.adapters.clients import patch, unguarded, unpatch, wrap
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 Undo = Callable[[], None]

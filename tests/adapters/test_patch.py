@@ -21,9 +21,10 @@ from openai.resources.responses import Responses
 from budgetguard.engine.context import budget_user
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError, UnknownEndpointError
-from budgetguard.providers.patching import _OLDEST, _TOO_NEW, is_patched, patch, unpatch, wrap
+from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import MESSAGES, MODEL, USER, Books, keeper_on
+from tests.adapters.clients import is_patched, patch, unpatch, wrap
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES}
 CLIENTS = (_base_client.SyncAPIClient, _base_client.AsyncAPIClient)
@@ -135,7 +136,7 @@ def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
         _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]  # as it was
 
 
-@pytest.mark.parametrize("first", ["openai", "budgetguard.providers.patching"])
+@pytest.mark.parametrize("first", ["openai", "budgetguard.providers.sdks"])
 def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) -> None:
     program = f"""
         import sys
@@ -144,7 +145,8 @@ def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) 
         from budgetguard.engine.engine import Engine
         from budgetguard.config import Settings
         from budgetguard.engine.context import budget_user
-        from budgetguard.providers.patching import patch
+        from budgetguard.providers.sdks import SDKS
+        patch = SDKS["openai"].patch
         assert ("openai" in sys.modules) == ({first!r} == "openai"), "openai was imported for nothing"
         engine = Engine(Settings(store="memory://"))
         engine.store.set_budget("user:1", Budget(limit=10**9))
@@ -209,11 +211,13 @@ def test_an_openai_that_was_never_tried_is_refused_in_words(
 
 def test_an_openai_that_was_never_tried_is_refused_however_often_it_is_imported() -> None:
     program = """
-        import budgetguard.providers.patching as under_test
+        from dataclasses import replace
+        from budgetguard.providers.openai.sdk import OPENAI
+        from budgetguard.providers.patching import ClientPatch
         from budgetguard.engine.engine import Engine
         from budgetguard.config import Settings
         from budgetguard.errors import ConfigurationError
-        under_test._OLDEST = (99,)
+        under_test = ClientPatch(replace(OPENAI, oldest=(99,)))
         under_test.patch(Engine(Settings(store="memory://")))
         for _ in range(3):
             try:
@@ -243,7 +247,7 @@ def test_an_openai_of_a_version_between_those_that_were_tried_is_guarded(
 
 def test_the_versions_that_are_guarded_are_those_that_are_installed_with_us() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    oldest, too_new = (".".join(map(str, version)) for version in (_OLDEST, _TOO_NEW))
+    oldest, too_new = (".".join(map(str, version)) for version in (OPENAI.oldest, OPENAI.too_new))
     assert f"openai>={oldest},<{too_new}" in project["dependencies"]
 
 

@@ -15,9 +15,9 @@ from budgetguard import Guard, UnknownModelError
 from budgetguard.core.usage import Usage
 from budgetguard.engine.context import budget_user
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import unpatch, wrap
 from budgetguard.testing.openai_server import OpenAIServer
 from tests.adapters.books import HTTP, MESSAGES, MODEL, USER, Books, keeper_on, open_books
+from tests.adapters.clients import unpatch, wrap
 
 CHAT: Any = {"messages": MESSAGES, "max_tokens": 50}
 AZURE = "https://mine.openai.azure.com"

@@ -30,8 +30,8 @@ from budgetguard.errors import (
     UnknownModelError,
     UnknownUserError,
 )
-from budgetguard.providers.patching import patch, unpatch, wrap
 from tests.adapters.books import USER, keeper_on
+from tests.adapters.clients import patch, unpatch, wrap
 from tests.adapters.realtime_books import (
     MODEL,
     TEXT_ONLY,

@@ -10,9 +10,9 @@ import pytest
 from openai import _base_client
 
 from budgetguard.core.usage import Usage
-from budgetguard.providers.patching import wrap
 from budgetguard.testing.openai_server import OpenAIServer, Reply
 from tests.adapters.books import MESSAGES, MODEL, Books, open_books
+from tests.adapters.clients import wrap
 
 CHAT: Any = {"model": MODEL, "messages": MESSAGES, "max_tokens": 10}
 HANG = Reply(hang=True)
@@ -117,7 +117,7 @@ async def test_a_lost_try_of_an_async_client_is_booked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("patched_too", [False, True])
 def test_a_lost_try_of_a_wrapped_client_is_booked_once(patched_too: bool, tmp_path: Path) -> None:
-    from budgetguard.providers.patching import unpatch
+    from tests.adapters.clients import unpatch
 
     with OpenAIServer([HANG, BUSY]) as server, open_books(server, "memory", tmp_path) as books:
         if not patched_too:

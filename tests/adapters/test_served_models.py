@@ -444,9 +444,15 @@ def test_groq_s_streams_say_it_elsewhere() -> None:
     )
 
 
-def test_a_cache_that_was_hit_is_cheaper(place: Place) -> None:
+@pytest.mark.parametrize(("hour", "usd"), [(12, "0.009011"), (20, "0.0045055")])
+def test_a_cache_that_was_hit_is_cheaper(
+    place: Place, monkeypatch: pytest.MonkeyPatch, hour: int, usd: str
+) -> None:
+    # DeepSeek asks half from 16:30 to 0:30 UTC.
+    instant = datetime(2026, 11, 27, hour, tzinfo=UTC)
+    monkeypatch.setattr("budgetguard.pricing.book.at_or_now", lambda at: at or instant)
     usage = counts(100_000, 10, 100_010, prompt_cache_hit_tokens=90_000, prompt_cache_miss_tokens=10_000)
-    assert place.chat(DEEPSEEK, "deepseek-chat", answer("deepseek-chat", usage)) == Decimal("0.009011")
+    assert place.chat(DEEPSEEK, "deepseek-chat", answer("deepseek-chat", usage)) == Decimal(usd)
 
 
 # --- fees ---

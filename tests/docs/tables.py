@@ -19,7 +19,7 @@ from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
 from budgetguard.providers.base import Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
-from budgetguard.providers.uploads import with_files
+from budgetguard.providers.request import with_files
 from budgetguard.tokens.hosted_tools import hidden_input, projected_fees
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
@@ -245,7 +245,7 @@ def _file(file: object) -> object:
 
 def _notes(row: Endpoint) -> str:
     notes = []
-    if row.asks_usage:
+    if row.asking({}):
         notes.append("[its stream is asked for usage](#streams)")
     if ttl := row.least_ttl({}):
         days = ttl // 86_400_000

@@ -15,10 +15,11 @@ import pytest
 import budgetguard
 from budgetguard import errors, events
 from budgetguard.config import Settings
-from budgetguard.providers import paths
+from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.testing._media import MediaServer
 from budgetguard.testing._realtime_server import RealtimeServer
 from budgetguard.testing.openai_server import OpenAIServer
+from tests.anthropic_client.server import MessagesServer
 
 from . import pages, tables
 from .running import checked, environment, python, run
@@ -43,9 +44,19 @@ def realtime_server() -> Iterator[RealtimeServer]:
         yield server
 
 
+@pytest.fixture
+def messages_server() -> Iterator[MessagesServer]:
+    with MessagesServer() as server:
+        yield server
+
+
 @page
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
-    path: Path, tmp_path: Path, openai_server: OpenAIServer, realtime_server: RealtimeServer
+    path: Path,
+    tmp_path: Path,
+    openai_server: OpenAIServer,
+    realtime_server: RealtimeServer,
+    messages_server: MessagesServer,
 ) -> None:
     text = path.read_text()
     for package in OF_OTHERS.get(pages.name(path), ()):
@@ -55,6 +66,8 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
         OPENAI_BASE_URL=openai_server.base_url,
         OPENAI_WEBSOCKET_URL=realtime_server.base_url,
         OPENAI_API_KEY="not-a-key",
+        ANTHROPIC_BASE_URL=messages_server.base_url,
+        ANTHROPIC_API_KEY="not-a-key",
     )
     program = pages.script(text)
     if program.strip():
@@ -179,7 +192,7 @@ def test_what_the_page_of_the_client_calls_refused_is_refused_unless_it_is_allow
     for name in refused:
         method, path = name.split()
         with pytest.raises(errors.UnknownEndpointError):
-            paths.endpoint_of(method, path, base_url="https://api.openai.com/v1")
+            TABLE.endpoint_of(method, path, base_url="https://api.openai.com/v1")
 
 
 def test_what_the_page_of_the_client_calls_free_is_free() -> None:
@@ -188,4 +201,4 @@ def test_what_the_page_of_the_client_calls_free_is_free() -> None:
     found = [name for name in pages.code(said) if name.startswith("/")]
     assert found
     for path in found:
-        assert paths.endpoint_of("POST", path, base_url="https://api.openai.com/v1") is None
+        assert TABLE.endpoint_of("POST", path, base_url="https://api.openai.com/v1") is None

@@ -217,20 +217,18 @@ def test_a_pipe_that_nobody_reads_does_not_change_the_status(launch: Launcher) -
 
 
 def test_what_was_imported_and_is_not_guarded_is_said(launch: Launcher) -> None:
-    launch.write("anthropic/__init__.py", "")
+    launch.write("ai21/__init__.py", "")
     launch.write("groq.py", "")
     # One that is only tried, and one in a process that is killed.
     child = "try:\n    import cohere\nexcept ImportError:\n    import groq, os, json.tool\nos._exit(0)"
     launch.write("child.py", child)
-    launch.write(
-        "program.py", "import subprocess, sys, anthropic\nsubprocess.run([sys.executable, 'child.py'])"
-    )
+    launch.write("program.py", "import subprocess, sys, ai21\nsubprocess.run([sys.executable, 'child.py'])")
     ended = launch.run("--max-budget", "1", "--summary-json", "summary.json", "--", "python", "program.py")
     assert ended.err == (
-        "budgetguard: no guarded call was made, $1.00 of $1.00 left, anthropic and groq were imported and "
+        "budgetguard: no guarded call was made, $1.00 of $1.00 left, ai21 and groq were imported and "
         "are not guarded: what is spent there is not counted\n"
     )
-    assert launch.summary()["unguarded"] == ["anthropic", "groq"]
+    assert launch.summary()["unguarded"] == ["ai21", "groq"]
     ended = launch.python("import budgetguard.auto, groq", BUDGETGUARD_MAX_BUDGET="1")
     assert "no guarded call was made, $1.00 of $1.00 left, groq was imported and is not guarded" in ended.err
 

@@ -13,8 +13,7 @@ import pytest
 from openai.resources.responses import Responses
 
 from budgetguard.errors import UnknownEndpointError
-from budgetguard.providers.openai.endpoints import PRICED
-from budgetguard.providers.paths import endpoint_of
+from budgetguard.providers.openai.endpoints import PRICED, TABLE
 
 from .case import CLIENTS
 from .cases import CASES, all_ways
@@ -99,7 +98,7 @@ def paid_methods() -> Iterator[tuple[str, str, bool]]:
                 if sent is None:
                     continue
                 try:
-                    row = endpoint_of(sent.method, sent.url, base_url=BASE)
+                    row = TABLE.endpoint_of(sent.method, sent.url, base_url=BASE)
                 except UnknownEndpointError:
                     continue
                 if row is not None:

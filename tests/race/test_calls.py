@@ -25,8 +25,8 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.projection import project_chat
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.patching import patch, unpatch
 from budgetguard.testing.openai_server import OpenAIServer, Reply
+from tests.adapters.clients import patch, unpatch
 
 MODEL = "gpt-4o-mini"
 BODY: Any = {
@@ -67,7 +67,7 @@ STORES = ("memory", "disk")
 
 @contextmanager
 def keeping(store: str, folder: Path, limit: Nanos) -> Iterator[Engine]:
-    """Patch openai for a engine that gives each new user the budget; nobody made the user before.
+    """Patch openai for an engine that gives each new user the budget; nobody made the user before.
 
     Args:
         store: `memory`, `disk`, or a URL.

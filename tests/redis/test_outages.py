@@ -143,7 +143,7 @@ def test_a_server_that_stops_answering_is_a_store_error_within_the_stated_time(s
     finally:
         server.resume()
     held = now(store).held_nanos
-    assert held in (0, 10)  # what was sent may have been done: it counts once, and expiries
+    assert held in (0, 10)  # what was sent may have been done: it counts once, and expires
     store.close()
 
 

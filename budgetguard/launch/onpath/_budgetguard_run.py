@@ -1,7 +1,7 @@
-"""Guard `openai` in a Python of a run, from the moment this is imported.
+"""Guard the SDKs of `_GUARDED` in a Python of a run, from the moment this is imported.
 
-It runs in programs that never call a model, so it imports nothing: what guards is imported together with
-`openai`. Where that cannot be, `openai` cannot be imported either, for its calls would be under no budget.
+It runs in programs that never call a model, so it imports nothing: what guards is imported together with the
+SDK. Where that cannot be, the SDK cannot be imported either, for its calls would be under no budget.
 """
 
 import os
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class _Armed:
-    """Load `openai` as its own loader does, and guard it first."""
+    """Load an SDK as its own loader does, and guard it first."""
 
-    def __init__(self, loader: "Any") -> None:
+    def __init__(self, loader: "Any", name: str) -> None:
         self._loader = loader
+        self._name = name
 
     def __getattr__(self, name: str) -> "Any":
         return getattr(self._loader, name)
@@ -26,18 +27,18 @@ class _Armed:
 
     def exec_module(self, module: "Any") -> None:
         module.__spec__.loader = module.__loader__ = self._loader
-        _arm()
+        _arm(self._name)
         self._loader.exec_module(module)
 
 
 class _Finder:
-    """Find `openai` as the other finders do, and have it loaded by `_Armed`."""
+    """Find an SDK as the other finders do, and have it loaded by `_Armed`."""
 
     busy = False
 
     @classmethod
     def find_spec(cls, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        if name != "openai" or cls.busy:
+        if name not in _GUARDED or cls.busy:
             return None
         cls.busy = True
         try:
@@ -46,7 +47,7 @@ class _Finder:
                 if spec is not None:
                     # Guarded while it is loaded, not here: whoever finds holds the lock of all imports.
                     if spec.loader is not None:
-                        spec.loader = _Armed(spec.loader)
+                        spec.loader = _Armed(spec.loader, name)
                     return spec
         finally:
             cls.busy = False
@@ -56,8 +57,9 @@ class _Finder:
 def _verify(event: str, args: "Any") -> None:
     if event == "import":
         # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of all parts.
-        if not _armed and args[0].startswith("openai."):
-            _arm()
+        package, dot, _ = args[0].partition(".")
+        if not _armed and dot and package in _GUARDED:
+            _arm(package)
         if args[0] in _unguarded and not _looks_at_exit:
             # It is not there yet, and may be the last import of all.
             import atexit
@@ -90,10 +92,11 @@ def _tell(sdk: str) -> None:
 
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
-# As `budgetguard.providers.checking` has them, which is not imported here.
+# As `budgetguard.providers.sdks` has them, which is not imported here.
+_GUARDED = ("openai", "anthropic")
+# As `budgetguard.providers.checking` has them.
 _unguarded = [
     "ai21",
-    "anthropic",
     "cerebras.cloud.sdk",
     "cohere",
     "dashscope",
@@ -113,7 +116,7 @@ _unguarded = [
 ]
 
 
-def _arm() -> None:
+def _arm(sdk: str) -> None:
     try:
         try:
             from budgetguard.launch.child import arm
@@ -126,11 +129,11 @@ def _arm() -> None:
             from budgetguard.launch.child import arm
     except ImportError as error:
         message = (
-            f"budgetguard: {sys.executable} cannot import openai, because it has no budgetguard that would "
+            f"budgetguard: {sys.executable} cannot import {sdk}, because it has no budgetguard that would "
             f"keep its calls to the budget of this run ({error}): install budgetguard for it"
         )
         sys.stderr.write(message + "\n")
-        raise ImportError(message, name="openai") from error
+        raise ImportError(message, name=sdk) from error
     arm()
     _armed.append(True)
 

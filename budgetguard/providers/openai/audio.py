@@ -14,7 +14,7 @@ from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import count, field
 from budgetguard.providers.lengths import Beginning, most_seconds, recording_seconds
 from budgetguard.providers.measures import text, tokens
-from budgetguard.providers.uploads import files_of, look_into
+from budgetguard.providers.request import files_of, look_into
 from budgetguard.tokens.requests import given
 from budgetguard.tokens.text import count_text, encoding_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from budgetguard.core.money import Nanos
@@ -23,7 +23,7 @@ from budgetguard.tokens.input_bounds import input_reserve
 from budgetguard.tokens.requests import given
 
 # A batch whose usage does not tell all that it bills: calls of hosted tools, pictures, sound.
-PARTLY_TOLD: Final = "batches with tools"
+_PARTLY_TOLD: Final = "batches with tools"
 _TOLD: Final = frozenset({"input_tokens", "output_tokens"})
 _OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _DAY: Final = 24 * 60 * 60 * 1000
@@ -157,7 +157,7 @@ def prepare_batch(preparing: Preparing) -> Generator[Fetch, Any, Prepared]:
         raise
     lines.end()
     rates = lines.dearest()
-    return Prepared(rates.model, {"lines": lines}, None if lines.is_told else PARTLY_TOLD, rates)
+    return Prepared(rates.model, {"lines": lines}, None if lines.is_told else _PARTLY_TOLD, rates)
 
 
 def project_batch(body: Body, model: str, rates: Rates, _learned: int | None) -> Projection:
@@ -218,3 +218,10 @@ def read_batch(answer: object) -> Reported:
 def read_batches(answer: object) -> Iterable[Reported]:
     """Read a page of batches."""
     return [read_batch(one) for one in items(field_of(parsed(answer), "data"))]
+
+
+def told_of_batch(said: Reported, endpoint: str) -> Reported:
+    """Return what may be booked of what a batch says: not a usage that leaves some of it out."""
+    if endpoint == _PARTLY_TOLD and said.usage is not None and said.usage.units:
+        return replace(said, usage=None)
+    return said

@@ -6,7 +6,7 @@ JSON body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from budgetguard.core.usage import Reported
@@ -28,10 +28,12 @@ from budgetguard.providers.openai.batches import (
     project_batch,
     read_batch,
     read_batches,
+    told_of_batch,
 )
 from budgetguard.providers.openai.input_counts import CountedBody, prepare_count
 from budgetguard.providers.openai.media import MEDIA
 from budgetguard.providers.openai.responses import ResponseTally, read_response, runs_in_background
+from budgetguard.providers.table import EndpointTable
 from budgetguard.tokens.requests import given
 
 
@@ -82,6 +84,19 @@ def _background_ttl(body: Body) -> int:
     return _BACKGROUND_TTL if runs_in_background(body) else 0
 
 
+def _ask_for_usage(body: Body) -> Mapping[str, object]:
+    asked = given(body, "stream_options")
+    asked = dict(asked) if isinstance(asked, Mapping) else {}
+    if asked.get("include_usage") is True:
+        return {}
+    return {"stream_options": {**asked, "include_usage": True}}
+
+
+def _chat_cap(provider: str) -> str:
+    # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
+    return "max_completion_tokens" if provider in ("openai", "azure") else "max_tokens"
+
+
 def _n(body: Body) -> int:
     return given(body, "n") or 1
 
@@ -97,8 +112,8 @@ PRICED: Final = (
         _chat,
         choices=_n,
         tally=StreamTally,
-        asks_usage=True,
-        cap="max_completion_tokens",
+        asking=_ask_for_usage,
+        cap_at=_chat_cap,
         learns_input=True,
     ),
     Endpoint("embeddings", "/embeddings", _embeddings),
@@ -109,7 +124,7 @@ PRICED: Final = (
         read=read_response,
         tally=ResponseTally,
         least_ttl=_background_ttl,
-        cap="max_output_tokens",
+        cap_at=lambda _provider: "max_output_tokens",
         count=prepare_count,
         learns_input=True,
     ),
@@ -120,7 +135,7 @@ PRICED: Final = (
         _completion,
         choices=completion_choices,
         tally=StreamTally,
-        asks_usage=True,
+        asking=_ask_for_usage,
     ),
     *MEDIA,
     Endpoint(
@@ -149,9 +164,9 @@ PRICED: Final = (
 POLLED: Final = (
     Polled("GET", "/responses/{}", _one_response, ResponseTally),
     Polled("POST", "/responses/{}/cancel", _one_response),
-    Polled("GET", "/batches", read_batches),
-    Polled("GET", "/batches/{}", _one_batch),
-    Polled("POST", "/batches/{}/cancel", _one_batch),
+    Polled("GET", "/batches", read_batches, told=told_of_batch),
+    Polled("GET", "/batches/{}", _one_batch, told=told_of_batch),
+    Polled("POST", "/batches/{}/cancel", _one_batch, told=told_of_batch),
     Polled("GET", "/threads/{}/runs", read_runs),
     Polled("GET", "/threads/{}/runs/{}", _one_run),
     Polled("POST", "/threads/{}/runs/{}/cancel", _one_run),
@@ -225,4 +240,8 @@ FREE: Final = (
     "/realtime/calls/{}/hangup",
     "/realtime/calls/{}/reject",
 )
-FREE_METHODS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+# An Azure deployment stands before the path.
+_PREFIX: Final = r"(?:(?:/openai)?/v1(?=/))?(?:(?:/openai)?/deployments/[^/]+(?=/))?"
+
+TABLE: Final = EndpointTable(PRICED, FREE, REFUSED, POLLED, prefix=_PREFIX)

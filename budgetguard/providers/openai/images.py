@@ -15,7 +15,7 @@ from budgetguard.pricing.rates import Rates
 from budgetguard.providers.answers import reported
 from budgetguard.providers.json import field
 from budgetguard.providers.measures import text, tokens, whole
-from budgetguard.providers.uploads import files_of, look_into
+from budgetguard.providers.request import files_of, look_into
 from budgetguard.tokens.images import image_size
 from budgetguard.tokens.requests import bare_name, given
 

@@ -244,7 +244,7 @@ def _expiry_to_json(expiry: Expiry) -> dict[str, Any]:
 
 
 def _expiry(value: object) -> Expiry:
-    fields = Fields(value, "expire")
+    fields = Fields(value, "expiry")
     expiry = Expiry(
         hold_id=fields.text("hold_id"),
         accounts=fields.texts("accounts"),

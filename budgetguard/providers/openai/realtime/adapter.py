@@ -24,11 +24,11 @@ from budgetguard.engine.flow import Flow, Invoke, Work, adrive, drive
 from budgetguard.engine.refusals import missing_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
-from budgetguard.pricing.book import AZURE
+from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of
+from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.realtime.calls import Tariff
 from budgetguard.providers.openai.realtime.session import Session
-from budgetguard.providers.paths import check_allowed
-from budgetguard.providers.stainless import MODEL_MAP, NAMES_ARE_MODELS, is_azure
+from budgetguard.providers.stainless import MODEL_MAP
 from budgetguard.tokens.requests import is_absent
 
 PATH: Final = "/realtime"
@@ -55,7 +55,7 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
     query = query if isinstance(query, Mapping) else {}
     if not is_absent(arguments.get("call_id")) or "call_id" in query:
         # What is said in that call costs, and passes elsewhere.
-        check_allowed("WEBSOCKET", f"{PATH}?call_id", engine.settings.allow_endpoints, _JOINS)
+        TABLE.check_allowed("WEBSOCKET", f"{PATH}?call_id", engine.settings.allow_endpoints, _JOINS)
         return manager
     model = query.get("model", arguments.get("model"))
     settings = engine.settings
@@ -64,7 +64,7 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
     address = str(client.base_url)
     tariff = Tariff(
         address,
-        AZURE if is_azure(client) else None,
+        azure_of(client),
         settings.is_free(address),
         str if NAMES_ARE_MODELS.match(address) else settings.model_of,
     )

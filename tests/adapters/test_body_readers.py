@@ -16,7 +16,7 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.provider_call import Abandoned, Answered, Unknown
 from budgetguard.providers.accumulators import StreamTally
 from budgetguard.providers.answers import reported
-from budgetguard.providers.body import BodyWatch, EventWatch
+from budgetguard.providers.body import EventReader, WholeReader
 from budgetguard.tokens.text import count_text
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4}
@@ -48,11 +48,11 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in itertools.pairwise(marks)]
 
 
-def watch(**options: Any) -> EventWatch:
-    return EventWatch(StreamTally("gpt-4o"), **{"hide_usage": True, **options})
+def watch(**options: Any) -> EventReader:
+    return EventReader(StreamTally("gpt-4o"), **{"hide_usage": True, **options})
 
 
-def through(one: EventWatch | BodyWatch, parts: list[bytes]) -> bytes:
+def through(one: EventReader | WholeReader, parts: list[bytes]) -> bytes:
     return b"".join([*(one.feed(part) for part in parts), one.end()])
 
 
@@ -185,13 +185,13 @@ def test_deflate_without_its_header_is_read_as_well() -> None:
 @given(cuts)
 def test_a_body_in_one_piece_is_read_when_it_is_whole(cuts: list[int]) -> None:
     data = json.dumps(chunk("Hi", usage=USAGE)).encode()
-    one = BodyWatch(reported)
+    one = WholeReader(reported)
     assert through(one, pieces(data, cuts)) == data
     assert one.outcome(None) == ANSWERED
 
 
 def test_a_body_that_is_not_read_to_its_end_was_answered_and_one_that_breaks_nobody_knows() -> None:
-    one = BodyWatch(reported)
+    one = WholeReader(reported)
     one.feed(b'{"usage"')
     assert one.outcome(None) == Answered(Reported(usage=None))
     assert one.outcome(ConnectionError()) == Unknown("the answer broke off: ConnectionError")

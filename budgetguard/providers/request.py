@@ -1,23 +1,24 @@
-"""The files of a multipart request: what a projection needs of them, read without consuming them."""
+"""A request to a provider as a value: whoever makes it, endpoints and pricing read only this."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from budgetguard.errors import ConfigurationError
 
 T = TypeVar("T")
 
-# What the SDK's `files` may be: a mapping of fields or a list of (field, file).
+# Where a file given as a tuple has its parts.
 _NAME: Final = 0
 _CONTENT: Final = 1
 
 
 class Form(dict[str, Any]):
-    """Hold a request's fields, and its files beside them.
+    """A multipart request's fields, with its files beside them.
 
     Attributes:
         files: (field, file) in the order in which they are sent; a file is bytes, an open file, or a tuple
@@ -29,12 +30,40 @@ class Form(dict[str, Any]):
         self.files = files
 
 
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request to a provider's API.
+
+    Attributes:
+        method: such as `POST`, in capitals.
+        base_url: the API's address, which decides what models cost there.
+        address: the absolute URL that it is sent to.
+        path: as tables of endpoints have it: without host, version and query.
+        headers: what the caller set beside the client's own, by name in small letters.
+        query: the parameters beside the path.
+        body: the JSON object, or a `Form` where files are uploaded.
+    """
+
+    method: str
+    base_url: str
+    address: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, object] = field(default_factory=dict, repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def files(self) -> tuple[tuple[str, object], ...]:
+        """The (field, file) pairs that it uploads."""
+        return getattr(self.body, "files", ())
+
+
 def with_files(body: Mapping[str, Any], files: object) -> Mapping[str, Any]:
     """Return a request's body with its files beside it; the body itself if it has none.
 
     Args:
         body: its fields.
-        files: the `files` of the SDK's `FinalRequestOptions`.
+        files: a mapping of field to file, or (field, file) pairs.
     """
     if not files:
         return body
@@ -49,9 +78,10 @@ def files_of(body: Mapping[str, Any], *fields: str) -> list[object]:
 
 
 def look_into(file: object, read: Callable[[BinaryIO, int, str], T]) -> T:
-    """Let `read` look at a file's content from its beginning, and put the file back where it stood.
+    """Return what `read` sees of a file's content, from its beginning.
 
-    The whole file is what is sent: the HTTP library rewinds it, wherever it stands.
+    The file is put back where it stood. The whole file is what is sent: the HTTP library rewinds it, wherever
+    it stands.
 
     Args:
         file: one of the request's files.

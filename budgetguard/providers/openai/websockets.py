@@ -1,9 +1,12 @@
-"""Refuse websockets to endpoints that cost, where they are opened past the openai client.
+"""Websockets, which pass no `request`: the openai client's `realtime` is guarded, the rest refused.
 
-openai-agents' realtime and responses transports, and others, open theirs with a library for websockets.
-What is said there is billed, and passes nothing that we guard. Each library is met where it takes the
-address, and once more where it is about to say hello, which nobody goes past who has imported its functions
-before.
+Every resource of the client that can open one has a `connect` method, and every resource passes the
+`__init__` of one of two base classes: so a websocket that a later openai brings is refused as well.
+
+Websockets to endpoints that cost are refused where they are opened past the client, with a library for
+websockets: by openai-agents' realtime and responses transports, and others. Each library is met where it
+takes the address, and once more where it is about to say hello, which nobody goes past who has imported its
+functions before.
 """
 
 from __future__ import annotations
@@ -22,7 +25,13 @@ import wrapt
 
 from budgetguard.engine.engine import Engine
 from budgetguard.providers import imports
-from budgetguard.providers.paths import check_allowed, plain_path
+from budgetguard.providers.openai.endpoints import TABLE
+from budgetguard.providers.openai.realtime.adapter import PATH, guarded_manager
+from budgetguard.providers.sdk import EngineOf
+
+_MODULE: Final = "openai._resource"
+_UNREAD: Final = "does not pass the method at which the client is guarded, and is not read yet"
+_RESOURCES: Final = ("SyncAPIResource", "AsyncAPIResource")
 
 # Module, class or None, function: its first argument, beside the object, is the address.
 _WAYS: Final = (
@@ -47,15 +56,102 @@ _WHY: Final = (
 _is_the_clients: ContextVar[bool] = ContextVar("budgetguard_websocket_of_the_client", default=False)
 
 
-class Sockets:
-    """Stand before the libraries for websockets, those that are imported and those to come.
+class Websockets:
+    """The guard before every `connect` of the openai package.
 
     Args:
-        keeper_of: -> the bookkeeper that guards all clients, or None.
+        engine_of: client -> the engine that guards it, or None.
+        patched: -> the engine that guards all clients, or None.
     """
 
-    def __init__(self, keeper_of: Callable[[], Engine | None]) -> None:
-        self._keeper_of = keeper_of
+    def __init__(self, engine_of: EngineOf, patched: Callable[[], Engine | None]) -> None:
+        self._engine_of = engine_of
+        self._sockets = _Libraries(patched)
+        self._lock = threading.RLock()
+        self._active = False
+        self._seen: set[type] = set()
+        self._wrappers: list[tuple[Any, str, Any]] = []
+
+    def close(self) -> None:
+        """Refuse from now on, before and after `import openai`. Idempotent."""
+        with self._lock:
+            self._active = True
+        imports.watch(_MODULE, _RESOURCES, self._imported)
+        self._sockets.close()
+
+    def open(self) -> None:
+        """Take our wrappers off; those that others have wrapped stay, and do nothing."""
+        with self._lock:
+            self._active = False
+            for kind, name, wrapper in self._wrappers:
+                if kind.__dict__.get(name) is wrapper:
+                    setattr(kind, name, wrapper.__wrapped__)
+            self._wrappers, self._seen = [], set()
+        self._sockets.open()
+
+    def _imported(self, module: ModuleType) -> None:
+        for name in _RESOURCES:
+            base = getattr(module, name, None)
+            if isinstance(base, type):
+                self._wrap(base, "__init__", self._made)
+                for kind in _subclasses(base):
+                    self._stand_before(kind)
+
+    def _stand_before(self, kind: type) -> None:
+        if kind not in self._seen:
+            self._wrap(kind, "connect", self._connect)
+
+    def _wrap(self, kind: type, name: str, around: Callable[..., Any]) -> None:
+        with self._lock:
+            if not self._active or kind in self._seen:
+                return
+            self._seen.add(kind)
+            function = kind.__dict__.get(name)
+            if callable(function):
+                wrapper = wrapt.FunctionWrapper(function, around, enabled=lambda: self._active)
+                setattr(kind, name, wrapper)
+                self._wrappers.append((kind, name, wrapper))
+
+    def _made(self, wrapped: Callable[..., Any], resource: Any, args: Any, kwargs: Any) -> None:
+        self._stand_before(type(resource))
+        wrapped(*args, **kwargs)
+
+    def _connect(self, wrapped: Callable[..., Any], resource: Any, args: Any, kwargs: Any) -> Any:
+        engine = self._engine_of(resource._client)
+        if engine is None:
+            return wrapped(*args, **kwargs)
+        path = _path(type(resource))
+        if path != PATH:
+            TABLE.check_allowed("WEBSOCKET", path, engine.settings.allow_endpoints, _UNREAD)
+        manager = _of_the_client(wrapped(*args, **kwargs))
+        return guarded_manager(engine, resource._client, manager, kwargs) if path == PATH else manager
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    children: list[type] = kind.__subclasses__()
+    for one in children:
+        yield one
+        yield from _subclasses(one)
+
+
+def _path(kind: type) -> str:
+    """Name what a resource connects to by where it lives: `openai.resources.realtime.realtime`."""
+    parts = kind.__module__.partition(".resources.")[2].split(".") or [kind.__name__.lower()]
+    parts = [part for part in parts if part != "beta"]
+    if len(parts) > 1 and parts[-1] == parts[-2]:
+        parts.pop()
+    return "/" + "/".join(parts)
+
+
+class _Libraries:
+    """The guard before libraries for websockets, those that are imported and those to come.
+
+    Args:
+        patched: -> the engine that guards all clients, or None.
+    """
+
+    def __init__(self, patched: Callable[[], Engine | None]) -> None:
+        self._patched = patched
         self._lock = threading.RLock()  # a signal handler may import while we hold it
         self._active = False
         self._wrappers: list[tuple[Any, str, Any]] = []
@@ -93,14 +189,14 @@ class Sockets:
                 self._wrappers.append((holder, name, wrapper))
 
     def _connect(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-        engine = self._keeper_of()
+        engine = self._patched()
         if engine is not None and not _is_the_clients.get():
             given = args[0] if args else next((kwargs[name] for name in _ADDRESSES if name in kwargs), None)
             _check(engine, _address(given, instance))
         return wrapped(*args, **kwargs)
 
 
-def of_the_client(manager: Any) -> Any:
+def _of_the_client(manager: Any) -> Any:
     """Return one of the SDK's connection managers, such that what it opens is known to be the client's.
 
     Its type keeps its name and stays an instance of what it was.
@@ -148,11 +244,11 @@ def _check(engine: Engine, address: str) -> None:
         host = (parts.hostname or "").rstrip(".")
     except ValueError:
         return  # no library opens it either
-    path = plain_path(parts.path, "//")
+    path = TABLE.path_of(parts.path, "//")
     if _HOSTS.fullmatch(host) is None and _PATHS.fullmatch(path) is None:
         return
     if not engine.settings.is_free(address):
-        check_allowed("WEBSOCKET", path, engine.settings.allow_endpoints, _WHY.format(host))
+        TABLE.check_allowed("WEBSOCKET", path, engine.settings.allow_endpoints, _WHY.format(host))
 
 
 def _address(given: Any, instance: Any) -> str:

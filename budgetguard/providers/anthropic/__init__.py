@@ -1,0 +1,1 @@
+"""Anthropic: the `anthropic` package's clients, and the endpoints of its API."""

@@ -1,0 +1,28 @@
+"""The row of the `openai` package in the table of SDKs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of, deployment
+from budgetguard.providers.openai.endpoints import TABLE
+from budgetguard.providers.openai.websockets import Websockets
+from budgetguard.providers.sdk import ASYNC, SYNC, Sdk
+
+# The versions are those of pyproject.toml.
+OPENAI: Final = Sdk(
+    name="openai",
+    oldest=(1, 109, 1),
+    too_new=(4,),
+    clients={"OpenAI": SYNC, "AsyncOpenAI": ASYNC},
+    table=TABLE,
+    provider_of=azure_of,
+    model_in=deployment,
+    names_are_models=NAMES_ARE_MODELS,
+    side_way=Websockets,
+    passed_by={
+        "litellm": "not all of its calls pass the openai client. What it sends over httpx is not seen and "
+        "not guarded: openai's responses, gpt-5-codex and image edits, and all other providers. Call it in "
+        "functions decorated with @budgeted"
+    },
+)

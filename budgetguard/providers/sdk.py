@@ -1,0 +1,132 @@
+"""A row of the table of SDKs: what the wrapper around clients of openai's generator has to know of one."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
+
+from budgetguard.engine.engine import Engine
+from budgetguard.errors import ConfigurationError
+from budgetguard.providers.table import EndpointTable
+
+# The generator's classes that have the method which every request goes through.
+SYNC: Final = "SyncAPIClient"
+ASYNC: Final = "AsyncAPIClient"
+# What a client does between two tries; from outside, `request` looks the same however many there were.
+RETRY: Final = "_sleep_for_retry"
+_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "request": ("self", "cast_to", "options", "stream", "stream_cls"),
+    RETRY: ("options", "response"),
+}
+_OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_data", "extra_json")
+
+EngineOf: TypeAlias = Callable[[Any], Engine | None]
+
+
+class SideWay(Protocol):
+    """Ways to the provider that do not pass a client's `request`, and are guarded or refused apart."""
+
+    def close(self) -> None:
+        """Guard or refuse from now on, before and after the SDK is imported. Idempotent."""
+
+    def open(self) -> None:
+        """Undo `close`. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdk:
+    """One SDK that openai's generator (Stainless) has made.
+
+    Attributes:
+        name: the name that it is imported and installed by.
+        oldest: the oldest version that the tests run on.
+        too_new: the version from which on it is not known.
+        clients: names of its clients' classes, each with `SYNC` or `ASYNC`.
+        table: the API's endpoints.
+        default_provider: genai-prices' id of the provider at addresses that are nobody's, None for the price
+            book's own default.
+        provider_of: client -> genai-prices' provider id, where that does not follow from the address.
+        model_in: address -> the model that it names, or None.
+        names_are_models: addresses where a model's name is its own, so that no map of names has a say.
+        refuses: client -> why requests of it are refused, or None.
+        side_way: (client -> who guards it, -> who guards all) -> what its clients do beside requests.
+        passed_by: modules that send past the SDK in part, and what the log warns of when one is imported.
+    """
+
+    name: str
+    oldest: tuple[int, ...]
+    too_new: tuple[int, ...]
+    clients: Mapping[str, str]
+    table: EndpointTable
+    default_provider: str | None = None
+    provider_of: Callable[[object], str | None] = lambda _client: None
+    model_in: Callable[[str], str | None] = lambda _address: None
+    names_are_models: re.Pattern[str] | None = None
+    refuses: Callable[[object], str | None] | None = None
+    side_way: Callable[[EngineOf, Callable[[], Engine | None]], SideWay] | None = None
+    passed_by: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The module that has the generator's classes."""
+        return f"{self.name}._base_client"
+
+    @property
+    def versions(self) -> str:
+        """The versions that are known, as an error names them."""
+        return f"{'.'.join(map(str, self.oldest))} to {self.too_new[0] - 1}"
+
+    def base_of(self, kind: type) -> type | None:
+        """Return the generator's class below a client's class, or None if it is no client of this SDK.
+
+        By names: an SDK that was imported twice has two of each class.
+        """
+        name = None
+        for one in kind.__mro__:
+            if name is None:
+                # The package gives what it exports its own name.
+                own = one.__module__ in (self.name, f"{self.name}._client")
+                name = self.clients.get(one.__name__) if own else None
+            elif one.__name__ == name and one.__module__ == self.module:
+                return one
+        return None
+
+    def refusal(self, client: object) -> str | None:
+        """Return why requests of a client are refused, or None."""
+        return None if self.refuses is None else self.refuses(client)
+
+    def made(self, kind: type) -> bool:
+        """Whether a class is the SDK's own, and not one that another package has derived."""
+        return kind.__module__ == self.name or kind.__module__.startswith(f"{self.name}.")
+
+    def check(self, kind: Any, namespace: Mapping[str, Any], name: str) -> None:
+        """Refuse a class of the generator's, of that name in a module, whose requests cannot be guarded.
+
+        Raises:
+            ConfigurationError: it is unlike those that the tests run on.
+        """
+        # While the import is under way, the package itself does not have its version yet.
+        version = str(getattr(sys.modules.get(f"{self.name}._version"), "__version__", "of unknown version"))
+        difference = self._difference(kind, namespace, name, version)
+        if difference is not None:
+            raise ConfigurationError(
+                f"{self.name} {version} is not one that budgetguard knows: {difference}. "
+                f"Install an {self.name} from {self.versions}, or update budgetguard"
+            )
+
+    def _difference(self, kind: Any, namespace: Mapping[str, Any], name: str, version: str) -> str | None:
+        for method, parameters in _PARAMETERS.items():
+            found = getattr(kind, "__dict__", {}).get(method)
+            if not callable(found) or not set(parameters) <= inspect.signature(found).parameters.keys():
+                return f"it has no {name}.{method}({', '.join(parameters)})"
+        if not callable(getattr(kind, "_prepare_url", None)):
+            return f"it has no {name}._prepare_url"
+        options = getattr(namespace.get("FinalRequestOptions"), "__annotations__", {})
+        if not set(_OPTIONS) <= options.keys():
+            return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        return None if self.oldest <= numbers < self.too_new else "its requests may go other ways"

@@ -1,0 +1,1 @@
+"""The real `anthropic` client, over a real socket, against a server of Anthropic's protocol."""

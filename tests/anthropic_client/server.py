@@ -1,0 +1,218 @@
+"""A small server of Anthropic's messages protocol, which records what it billed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODEL = "claude-sonnet-4-6"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request is answered with.
+
+    Attributes:
+        text: what the model says.
+        usage: as the API reports it; `output_tokens` is its end.
+        status: of the answer; an error is billed nothing.
+        blocks: content in place of the text.
+        events: how many events of a stream are sent before the connection is cut; None for all.
+        error: an error event in place of the stream's end.
+        hang: nothing is answered until the server is stopped; it is billed all the same.
+        more: further fields of the message.
+    """
+
+    text: str = "Hello there, everybody."
+    usage: Mapping[str, Any] = field(default_factory=lambda: {"input_tokens": 20, "output_tokens": 9})
+    status: int = 200
+    blocks: Sequence[Mapping[str, Any]] | None = None
+    events: int | None = None
+    error: str | None = None
+    hang: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> list[Mapping[str, Any]]:
+        return [{"type": "text", "text": self.text}] if self.blocks is None else list(self.blocks)
+
+
+@dataclass
+class Record:
+    """One request that arrived, and the usage that it was billed for, None for none."""
+
+    method: str
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    billed: Mapping[str, Any] | None = None
+
+
+class MessagesServer:
+    """Answer as Anthropic's API does, on loopback.
+
+    Args:
+        reply: what every request is answered with, or those in turn.
+    """
+
+    def __init__(
+        self, reply: Reply | Sequence[Reply] | Callable[[dict[str, Any]], Reply] | None = None
+    ) -> None:
+        self._reply = Reply() if reply is None else reply
+        self._lock = threading.Lock()
+        self.requests: list[Record] = []
+        self.stopping = threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> MessagesServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def take(self, record: Record) -> Reply:
+        with self._lock:
+            self.requests.append(record)
+            if isinstance(self._reply, Reply):
+                return self._reply
+            if callable(self._reply):
+                return self._reply(record.body)
+            return self._reply[min(len(self.requests), len(self._reply)) - 1]
+
+    def count(self, path: str = "/v1/messages") -> int:
+        return sum(one.path == path for one in self.requests)
+
+
+def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
+    """Yield the events of a stream."""
+    usage = dict(reply.usage)
+    message = {**_message(model, reply), "content": [], "stop_reason": None}
+    message["usage"] = {**usage, "output_tokens": 1}
+    message.pop("container", None)
+    yield {"type": "message_start", "message": message}
+    yield {"type": "ping"}
+    for index, block in enumerate(reply.content):
+        kind, parts = _DELTAS.get(str(block["type"]), (None, ""))
+        said = block.get(parts) or ""
+        begin = {**block, parts: {} if parts == "input" else ""} if kind else block
+        yield {"type": "content_block_start", "index": index, "content_block": begin}
+        if kind is not None:
+            text = json.dumps(said) if parts == "input" else str(said)
+            name = "partial_json" if parts == "input" else parts
+            for start in range(0, len(text), 8):
+                delta = {"type": kind, name: text[start : start + 8]}
+                yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    if reply.error is not None:
+        yield {"type": "error", "error": {"type": reply.error, "message": "It went wrong."}}
+        return
+    told = {name: usage[name] for name in ("output_tokens", "server_tool_use") if name in usage}
+    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    if "container" in reply.more:
+        delta["container"] = reply.more["container"]
+    yield {"type": "message_delta", "delta": delta, "usage": told}
+    yield {"type": "message_stop"}
+
+
+_DELTAS = {
+    "text": ("text_delta", "text"),
+    "thinking": ("thinking_delta", "thinking"),
+    "tool_use": ("input_json_delta", "input"),
+}
+
+
+def _message(model: str, reply: Reply) -> dict[str, Any]:
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": list(reply.content),
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": dict(reply.usage),
+        **reply.more,
+    }
+
+
+def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except OSError:
+                self.close_connection = True  # whoever asked has gone
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            server.take(Record("GET", path, {}, dict(self.headers)))
+            self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
+
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers.get("content-length") or 0))
+            path = self.path.partition("?")[0]
+            record = Record("POST", path, json.loads(data or b"{}"), dict(self.headers))
+            reply = server.take(record)
+            if path == "/v1/messages/count_tokens":
+                return self._json(200, {"input_tokens": 20})
+            if reply.hang:
+                record.billed = reply.usage
+                server.stopping.wait(30)
+                self.close_connection = True
+                return None
+            if reply.status != 200:
+                error = {"type": "rate_limit_error", "message": "Not now."}
+                return self._json(reply.status, {"type": "error", "error": error})
+            record.billed = reply.usage
+            model = str(record.body.get("model"))
+            if not record.body.get("stream"):
+                return self._json(200, _message(model, reply))
+            return self._stream(model, reply)
+
+        def _json(self, status: int, answer: object) -> None:
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.send_header("retry-after-ms", "1")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _stream(self, model: str, reply: Reply) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            try:
+                for number, event in enumerate(events_of(model, reply)):
+                    if number == reply.events:
+                        self.close_connection = True
+                        return
+                    data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                    self.wfile.flush()
+                self.wfile.write(b"0\r\n\r\n")
+            except OSError:
+                self.close_connection = True  # whoever asked has gone
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
