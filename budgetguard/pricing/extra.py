@@ -1,7 +1,7 @@
-"""Prices and units that genai-prices lacks: a small dated table, each row with where it was read.
+"""Extra prices and units, which genai-prices lacks: a small dated table with the source of each row.
 
-Every figure is from a public page of the provider, for OpenAI its price page, read in stored copies of it.
-What no copy shows is not here, so that it is refused: a price is never guessed.
+Every figure is from a public page of the provider, for OpenAI its price page, read in dated copies. What is
+on no page is not here and is refused: a price is never guessed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PRICE_PAGE: Final = "https://developers.openai.com/api/docs/pricing"
 
 
 @dataclass(frozen=True, slots=True)
-class OwnUnit:
-    """Describe a priced unit as genai-prices describes its own.
+class ExtraUnit:
+    """A priced unit, with the attributes that units of genai-prices have.
 
     Attributes:
         usage_key: its name in a `Usage`.
         price_key: its name in a price.
         per: how many of it a price is for.
-        dimensions: what it is; a unit whose dimensions include those of another is a part of that one.
+        dimensions: its properties; a unit whose dimensions include those of another is a part of it.
     """
 
     usage_key: str
@@ -33,20 +33,20 @@ class OwnUnit:
     dimensions: Mapping[str, str]
 
 
-# Beside these, genai-prices' own: `web_searches` are calls of the web search tool, `storage_searches` those
-# of file search, `input_characters` what is read aloud, `input_audio_seconds` what is transcribed.
+# genai-prices has: `web_searches` (calls of the web search tool), `storage_searches` (of file search),
+# `input_characters` (read aloud), `input_audio_seconds` (transcribed).
 _COUNTED: Final = (
-    OwnUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
-    # What xAI's live search read, and what OpenRouter's web plugin found.
-    OwnUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
-    OwnUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
+    ExtraUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
+    # Read by xAI's live search; found by OpenRouter's web plugin.
+    ExtraUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
+    ExtraUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
 )
-# What the image generation tool draws, by the image model that it uses; a keyword needs plain names.
+# What the image generation tool draws, by image model, in letters that a keyword argument may have.
 _DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
 _DRAWN_PRICE: Final = "drawn_mtok"
-# `images` and `images_<quality>_<width>x<height>`; `video_seconds` and `video_seconds_<width>x<height>`,
-# the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each; `tool_uses`
-# and `tool_uses_<tool>`: of tools that run at the provider, by name.
+# `images`, `images_<quality>_<width>x<height>`; `video_seconds`, `video_seconds_<width>x<height>` with the
+# short side first; `container_sessions`, `container_sessions_<memory>` of 20 minutes each; `tool_uses`,
+# `tool_uses_<tool>` of tools that run at the provider.
 _GRADED: Final = re.compile(
     r"(?P<family>images)(?:_(?P<quality>[a-z]+))?(?:_(?P<size>\d{1,5}x\d{1,5}))?"
     r"|(?P<video>video_seconds)(?:_(?P<resolution>\d{1,5}x\d{1,5}))?"
@@ -54,8 +54,8 @@ _GRADED: Final = re.compile(
     r"|(?P<tool>tool_uses)(?:_(?P<kind>[a-z0-9_]+))?"
 )
 
-# Names to suggest where one is misspelled.
-OWN_PRICE_KEYS: Final = (
+# Price keys to suggest for a misspelled one.
+EXTRA_PRICE_KEYS: Final = (
     "images",
     "video_seconds",
     "container_sessions",
@@ -67,44 +67,44 @@ OWN_PRICE_KEYS: Final = (
 )
 
 
-def own_unit(name: str) -> OwnUnit | None:
-    """Return the unit of ours with this name, or None. Prices of graded units are for one of them."""
+def extra_unit(name: str) -> ExtraUnit | None:
+    """Return the extra unit with this name, or None. Prices of graded units are for one of them."""
     for unit in _COUNTED:
         if unit.usage_key == name:
             return unit
     if (drawn := _DRAWN.fullmatch(name)) is not None:
         by = {key: value for key, value in drawn.groupdict().items() if value is not None}
         price_key = _DRAWN_PRICE + name.removeprefix("drawn_tokens")
-        return OwnUnit(name, price_key, 1_000_000, {"family": "drawn_tokens", **by})
+        return ExtraUnit(name, price_key, 1_000_000, {"family": "drawn_tokens", **by})
     found = _GRADED.fullmatch(name)
     if found is None:
         return None
     grades = {key: value for key, value in found.groupdict().items() if value is not None}
     family = next(grades.pop(key) for key in ("family", "video", "container", "tool") if key in grades)
-    return OwnUnit(name, name, 1, {"family": family, **grades})
+    return ExtraUnit(name, name, 1, {"family": family, **grades})
 
 
-def own_unit_of_price_key(key: str) -> OwnUnit | None:
-    """Return the unit of ours that this price is for, or None."""
+def extra_unit_of_price_key(key: str) -> ExtraUnit | None:
+    """Return the extra unit that a price key is for, or None."""
     for unit in _COUNTED:
         if unit.price_key == key:
             return unit
     if key.startswith(_DRAWN_PRICE):
-        return own_unit("drawn_tokens" + key.removeprefix(_DRAWN_PRICE))
-    found = own_unit(key)
+        return extra_unit("drawn_tokens" + key.removeprefix(_DRAWN_PRICE))
+    found = extra_unit(key)
     return found if found is not None and found.price_key == key else None
 
 
 def drawn_unit(model: str) -> str:
-    """Return the unit of what the image generation tool draws with an image model: tokens of its output."""
+    """Return the unit of the output tokens that the image generation tool draws with an image model."""
     bare = _DATE.sub("", model.lower())
     return "drawn_tokens_" + re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
 
 
-def less_graded(unit: OwnUnit) -> tuple[str, ...]:
-    """Return the units that stand for this one where it has no price, the nearest first.
+def less_graded(unit: ExtraUnit) -> tuple[str, ...]:
+    """Return the units whose price counts if this one has none, the nearest first.
 
-    An image has the price of its size in any quality, else of any image.
+    For an image that is its size in any quality, then any image.
     """
     family = unit.dimensions["family"]
     if unit.usage_key == family or unit in _COUNTED:
@@ -116,17 +116,17 @@ def less_graded(unit: OwnUnit) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPrice:
-    """Hold one row: what units of some models cost.
+class ExtraPrice:
+    """A row of the table: the prices of units of some models.
 
     Attributes:
-        models: a regular expression of the models' names, without date and in small letters; None for
-            every priced model: what a tool costs beside the tokens.
+        models: a regular expression for models' names in lower case without a date; None for every model that
+            has a price.
         prices: USD by price key.
-        taken: the day of the copy of the page; where a copy has no date, the day that it cannot be before.
+        taken: the date of the copy of the page, or the earliest that it can have.
         source: where it was read.
         provider: genai-prices' provider id.
-        tool: what a hosted tool costs beside the model's own units, which makes no model known.
+        tool: whether these are fees of a hosted tool, which do not make a model priced.
     """
 
     models: str | None
@@ -145,9 +145,9 @@ _FEBRUARY: Final = date(2026, 2, 7)
 _SEPTEMBER: Final = date(2026, 9, 8)
 _NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
 
-OWN_PRICES: Final = (
-    # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
-    OwnPrice(
+EXTRA_PRICES: Final = (
+    # Per image. OpenAI shut these down on 2026-05-12; other addresses still serve models of these names.
+    ExtraPrice(
         "dall-e-2",
         _usd(
             images_standard_256x256="0.016",
@@ -156,7 +156,7 @@ OWN_PRICES: Final = (
         ),
         _FEBRUARY,
     ),
-    OwnPrice(
+    ExtraPrice(
         "dall-e-3",
         _usd(
             images_standard_1024x1024="0.04",
@@ -168,22 +168,22 @@ OWN_PRICES: Final = (
         ),
         _FEBRUARY,
     ),
-    # genai-prices has the image price of these as their output price; answers report image tokens apart.
-    OwnPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
-    OwnPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
-    OwnPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
-    # Likewise with the speech that is this model's only output.
-    OwnPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
+    # genai-prices lists this price as their output price, but answers report image tokens separately.
+    ExtraPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
+    ExtraPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
+    ExtraPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
+    # The same for speech, which is the only output of this model.
+    ExtraPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
     # Per second of video. Shut down on 2026-09-24.
-    OwnPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
-    OwnPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
-    OwnPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
-    # Per call of a hosted tool; what the tool reads is billed as input tokens besides. This model searches
-    # by the preview tool, although its requests do not say so.
-    OwnPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
-    OwnPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
-    OwnPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
-    OwnPrice(
+    ExtraPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
+    ExtraPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
+    ExtraPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
+    # Per call of a hosted tool, besides the input tokens that it reads. This model uses the preview tool,
+    # although its requests do not name it.
+    ExtraPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
+    ExtraPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
+    ExtraPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
+    ExtraPrice(
         None,
         _usd(
             web_searches_kcount="10",
@@ -200,7 +200,7 @@ OWN_PRICES: Final = (
         _FEBRUARY,
         tool=True,
     ),
-    OwnPrice(
+    ExtraPrice(
         None,
         _usd(
             drawn_mtok_gpt_image_2="30",
@@ -210,12 +210,9 @@ OWN_PRICES: Final = (
         _SEPTEMBER,
         tool=True,
     ),
-)
-
-# Tools of other providers, beside the tokens.
-OWN_PRICES_ELSEWHERE: Final = (
-    # Code execution: $0.05 an hour and container, and at least 5 minutes, which is what is booked.
-    OwnPrice(
+    # Tools of other providers. Code execution costs $0.05 for a container and hour, at least 5 minutes, and those
+    # 5 minutes are booked.
+    ExtraPrice(
         None,
         _usd(container_sessions="0.0042"),
         date(2026, 2, 9),
@@ -223,7 +220,7 @@ OWN_PRICES_ELSEWHERE: Final = (
         provider="anthropic",
         tool=True,
     ),
-    OwnPrice(
+    ExtraPrice(
         None,
         _usd(search_sources_kcount="25"),
         date(2025, 5, 22),
@@ -231,7 +228,7 @@ OWN_PRICES_ELSEWHERE: Final = (
         provider="x-ai",
         tool=True,
     ),
-    OwnPrice(
+    ExtraPrice(
         None,
         _usd(
             web_searches_kcount="5",
@@ -244,7 +241,7 @@ OWN_PRICES_ELSEWHERE: Final = (
         provider="x-ai",
         tool=True,
     ),
-    OwnPrice(
+    ExtraPrice(
         None,
         _usd(search_results_kcount="4"),
         date(2025, 12, 11),
@@ -252,7 +249,7 @@ OWN_PRICES_ELSEWHERE: Final = (
         provider="openrouter",
         tool=True,
     ),
-    OwnPrice(
+    ExtraPrice(
         None,
         _usd(input_document_kpages="2"),
         date(2025, 12, 11),
@@ -269,19 +266,17 @@ _HALF_IN_BATCH: Final = re.compile(r"text-embedding-(?:3-small|3-large|ada-002)"
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
-def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
-    """Return what our table has for a model, and whether any of it is the model's own.
-
-    What is not the model's own are the prices of hosted tools, which make no model known.
+def extra_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
+    """Return the extra prices of a model, and whether they make it priced: fees of hosted tools do not.
 
     Args:
         provider: genai-prices' provider id.
-        names: the model's possible names, in small letters.
+        names: the model's possible names, in lower case.
     """
     bare = {_DATE.sub("", name.removeprefix("ft:").partition(":")[0]) for name in names}
     found: dict[str, Decimal] = {}
     known = False
-    for row in (*OWN_PRICES, *OWN_PRICES_ELSEWHERE):
+    for row in EXTRA_PRICES:
         if row.provider != provider:
             continue
         if row.models is None:
@@ -293,10 +288,10 @@ def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal],
 
 
 def is_half_in_batch(provider: str, names: Iterable[str]) -> bool:
-    """Whether a model that is listed without batch prices costs half in a batch.
+    """Whether a model without listed batch prices costs half in a batch.
 
     Args:
         provider: genai-prices' id of the provider.
-        names: the model's possible names, in small letters.
+        names: the model's possible names, in lower case.
     """
     return provider == "openai" and any(_HALF_IN_BATCH.fullmatch(name) for name in names)
