@@ -210,8 +210,8 @@ EXTRA_PRICES: Final = (
         _SEPTEMBER,
         tool=True,
     ),
-    # Tools of other providers. Code execution costs $0.05 for a container and hour, at least 5 minutes, and those
-    # 5 minutes are booked.
+    # Tools of other providers. A container for code execution costs $0.05 an hour, and at least 5 minutes, which
+    # are booked.
     ExtraPrice(
         None,
         _usd(container_sessions="0.0042"),
