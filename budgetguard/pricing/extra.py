@@ -210,8 +210,8 @@ EXTRA_PRICES: Final = (
         _SEPTEMBER,
         tool=True,
     ),
-    # Tools of other providers. A container for code execution costs $0.05 an hour, and at least 5 minutes, which
-    # are booked.
+    # Tools of other providers. A container for code execution costs $0.05 an hour. The least, 5 minutes, is
+    # booked.
     ExtraPrice(
         None,
         _usd(container_sessions="0.0042"),
