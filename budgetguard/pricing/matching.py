@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROVIDER = "openai"
 AZURE = "azure"
+_ADDRESSES_REMEMBERED = 64
 
 # LiteLLM's prefixes where they differ from genai-prices' provider ids.
 _PROVIDER_ALIASES = {
@@ -43,6 +44,9 @@ _MORE_ADDRESSES = (
     ("together", r"https://api\.together\.ai"),
     (AZURE, r"https://[^./]+\.openai\.azure\.us"),
 )
+
+# Address -> the list that was searched, and the provider found in it.
+_providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
 
 # What may follow a model's name and still mean the same model: a date, a version, `latest`.
 _SAME_MODEL = re.compile(
@@ -86,19 +90,19 @@ def only_provider(snapshot: DataSnapshot, name: str) -> str | None:
 
 
 def provider_by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
+    """Return genai-prices' id of the provider at an address, or None."""
     if not base_url:
         return None
-    return next(
-        (
-            provider_id
-            for provider_id, pattern in (
-                *((one.id, one.api_pattern) for one in snapshot.providers),
-                *_MORE_ADDRESSES,
-            )
-            if _is_at(pattern, str(base_url))
-        ),
-        None,
-    )
+    address = str(base_url)
+    known = _providers_at.get(address)
+    if known is not None and known[0] is snapshot:
+        return known[1]
+    patterns = ((one.id, one.api_pattern) for one in snapshot.providers)
+    found = next((name for name, at in (*patterns, *_MORE_ADDRESSES) if _is_at(at, address)), None)
+    if len(_providers_at) >= _ADDRESSES_REMEMBERED:
+        _providers_at.clear()
+    _providers_at[address] = snapshot, found
+    return found
 
 
 def _is_at(pattern: str, base_url: str) -> bool:

@@ -105,11 +105,13 @@ class PriceTable:
         rates: unit -> steps in rising order: (input tokens that the call must exceed, numerator).
         denominator: Nanos = numerator x count / denominator.
         parts: unit -> the priced units that are parts of it; the most specific units come first.
+        is_free: whether there are prices, and every one is zero.
     """
 
     rates: Mapping[str, TierSteps]
     denominator: int
     parts: Mapping[str, tuple[str, ...]]
+    is_free: bool
 
     @classmethod
     def compile(cls, prices: Mapping[str, Decimal | TieredPrices]) -> PriceTable:
@@ -137,12 +139,8 @@ class PriceTable:
             for name in sorted(exact, key=lambda name: -depths[name])
         }
         parts = {whole: tuple(part for part in rates if whole in wholes(part)) for whole in rates}
-        return cls(rates, denominator, parts)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether there are prices, and every one is zero."""
-        return bool(self.rates) and not any(rate for steps in self.rates.values() for _, rate in steps)
+        costs = any(rate for steps in rates.values() for _, rate in steps)
+        return cls(rates, denominator, parts, is_free=bool(rates) and not costs)
 
     def nanos(self, units: Mapping[str, int], unpriced: Callable[[str], UnknownModelError]) -> Nanos:
         """Return the cost of the units in Nanos, rounded up.
@@ -150,10 +148,14 @@ class PriceTable:
         `unpriced` makes the error to raise for a unit that has no price.
         """
         rates = self.rates
+        for name in units:
+            if name.startswith(_OTHER_MEASURES):
+                units = self._measured_once(units)
+                break
         counts: dict[str, int] = {"requests": 1}
-        for name, count in self._measured_once(units).items():
+        for name, count in units.items():
             if count > 0:
-                priced = self.priced_as(name)
+                priced = name if name in rates else self.priced_as(name)
                 if priced is None:
                     raise unpriced(name)
                 # A part without a price is already in its whole, unless the answer lacks the whole.
@@ -164,8 +166,10 @@ class PriceTable:
         for name, steps in rates.items():
             if name not in counts:
                 continue
+            leaf = counts[name]
+            for part in self.parts[name]:
+                leaf -= leaves.get(part, 0)
             # Parts that add up to more than their whole are billed as reported.
-            leaf = counts[name] - sum(leaves.get(part, 0) for part in self.parts[name])
             leaves[name] = leaf = max(0, leaf)
             # Above a step, its price holds for every token; the first step has no condition.
             rate = steps[0][1]
@@ -182,8 +186,6 @@ class PriceTable:
         tokens, because a request does not show by which its model is billed.
         """
         others = {name for name in units if name.startswith(_OTHER_MEASURES)}
-        if not others:
-            return units
         if any(self.priced_as(name) is not None for name in others):
             return {
                 name: count
@@ -219,6 +221,7 @@ class Rates:
         model: the model's name in the call.
         provider: genai-prices' id of the provider, such as `openai`.
         tier: the service tier, None for the standard one.
+        is_free: whether tokens cost nothing. Tools that run at the provider still may.
     """
 
     model: str
@@ -227,17 +230,17 @@ class Rates:
     _tables: tuple[PriceTable, ...] = field(repr=False, hash=False)
     _source: Source = field(repr=False, compare=False)
     _others: Callable[[str], Rates | None] | None = field(default=None, repr=False, compare=False)
+    is_free: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        free = self._source.free or all(table.is_free for table in self._tables)
+        object.__setattr__(self, "is_free", free)
 
     @classmethod
     def free(cls, model: str, provider: str) -> Rates:
         """Return the rates of a model that costs nothing, whatever it uses."""
         source = FixedSource({}, free=True)
         return cls(model, provider, None, source.tables(None), source)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether tokens cost nothing. Tools that run at the provider still may."""
-        return self._source.free or all(table.is_free for table in self._tables)
 
     @property
     def is_unknown(self) -> bool:
@@ -255,7 +258,10 @@ class Rates:
             # Fees beside the tokens are not free with them.
             tables = [table for table in self._tables if not table.rates.keys().isdisjoint(units)]
             return max((table.nanos(table.priced_of(units), self._unpriced) for table in tables), default=0)
-        return max(table.nanos(units, self._unpriced) for table in self._tables)
+        most = 0
+        for table in self._tables:
+            most = max(most, table.nanos(units, self._unpriced))
+        return most
 
     def cost_of(self, reported: Reported) -> Nanos:
         """Return what an answer cost in Nanos, rounded up to a whole Nano.
@@ -312,8 +318,13 @@ class Rates:
         unasked = self.provider in _CACHE_UNASKED or self.model.lower().startswith("openai/")
         if marked is None and not unasked:
             return None
-        units = ("cache_write_tokens",) if marked is None else (marked, "cache_write_tokens")
-        return next((unit for unit in units if all(unit in table.rates for table in self._tables)), None)
+        for unit in ("cache_write_tokens",) if marked is None else (marked, "cache_write_tokens"):
+            for table in self._tables:
+                if unit not in table.rates:
+                    break
+            else:
+                return unit
+        return None
 
     def prices(self, unit: str) -> bool:
         """Whether a unit has a price, as such or as part of a unit that has one."""
