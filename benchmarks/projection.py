@@ -93,12 +93,12 @@ class Row:
         return self.endpoint in _PROJECTS
 
     def project(self, learned: Callable[[str], int | None] = lambda key: None) -> Projection:
-        """Project it as a guard does."""
+        """Return the projection that a guard makes."""
         return _PROJECTS[self.endpoint](self.request, self.model, _FREE, learned_input=learned)
 
 
 def kind_of(request: Mapping[str, Any], endpoint: str) -> str:
-    """Name what is most special about a request."""
+    """Return the group of a request: the most special of its contents."""
     if endpoint in ("embeddings", "completions"):
         return endpoint
     if endpoint == "responses":
@@ -130,7 +130,7 @@ def kind_of(request: Mapping[str, Any], endpoint: str) -> str:
 
 
 def response_kind_of(request: Mapping[str, Any]) -> str:
-    """Name what is most special about a request to the Responses API."""
+    """Return the group of a request to the Responses API."""
     if hidden := hidden_input(request, ""):
         return "+".join(sorted(hidden))
     if "unseen_files" in kinds_of(request):
@@ -215,7 +215,7 @@ class Outcome:
 
 
 def learn(some: list[Row], folds: int, seeds: int) -> list[Outcome]:
-    """Project every request with what a project learned from other recordings, once for each seed."""
+    """Project each request after learning from other recordings, once for each seed."""
     outcomes = []
     first = {row.id: row.project() for row in some}
     for seed in range(seeds):
@@ -247,7 +247,7 @@ def _settled(observed: list[int]) -> Observations:
 
 
 def report_learned(kind: str, some: list[Outcome]) -> str:
-    """Return one line on what learning changed."""
+    """Return a line about the effect of learning."""
     first = [max(0, one.row.billed - one.first) for one in some]
     learned = [max(0, one.row.billed - one.learned) for one in some]
     above = [abs(one.first - one.row.billed) / one.row.billed for one in some]
