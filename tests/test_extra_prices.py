@@ -191,6 +191,11 @@ def test_a_misspelled_unit_of_ours_is_named(book: PriceBook) -> None:
         book.register("painter", video_second=1)
 
 
+def test_a_misspelled_name_of_a_common_price_comes_with_the_right_one(book: PriceBook) -> None:
+    with pytest.raises(ConfigurationError, match="outptu is not a priced unit; did you mean output"):
+        book.register("gpt-4o", outptu=3)
+
+
 # --- one thing in two measures ---
 
 

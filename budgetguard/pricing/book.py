@@ -383,7 +383,8 @@ def _price(key: str, value: object, name: str) -> Decimal:
         ConfigurationError: an unknown unit or a bad price.
     """
     if priced_unit(key) is None:
-        near = difflib.get_close_matches(key, (*units_by_price_key(), *EXTRA_PRICE_KEYS), n=1)
+        known = (*_PRICE_KEYS, *units_by_price_key(), *EXTRA_PRICE_KEYS)
+        near = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
