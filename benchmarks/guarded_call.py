@@ -62,7 +62,7 @@ def filled_memory() -> Guard:
 
 
 def fill(guard: Guard, users: int) -> None:
-    """Give that many users a budget; the calls are charged to the one in the middle."""
+    """Create budgets for that many users, and charge the calls to the one in the middle."""
     for number in range(users):
         guard.store.set_budget(f"user:{number:06d}", Budget(limit=10**15))
 
@@ -85,7 +85,7 @@ def sqlite_floor(path: Path) -> Callable[[], None]:
 
 
 def compare(store: str, users: int, guard: Guard, floor: Callable[[], None], calls: int, rounds: int) -> None:
-    """Print a row a clock: one guarded call beside one floor, in turn."""
+    """Print a row per clock: a guarded call and its floor, measured in turn."""
     guarded = guard.budgeted(completion)
     with budget_user(f"{users // 2:06d}"):
         timed(lambda: guarded(MESSAGES), 50)  # load the tokenizer and the prices
@@ -101,7 +101,7 @@ def compare(store: str, users: int, guard: Guard, floor: Callable[[], None], cal
 
 
 def timed(do: Callable[[], object], times: int) -> tuple[float, float]:
-    """Return microseconds a time: of the processor, which a busy machine disturbs less, and on the wall."""
+    """Return the microseconds per call: CPU time, which a busy machine disturbs less, and wall time."""
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
         do()

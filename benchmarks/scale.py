@@ -1,4 +1,4 @@
-"""Where each store stops scaling: calls a second from 1, 2, 4 and 8 processes, on one account and on many.
+"""Measure where each store stops scaling: calls per second of 1 to 8 processes, on one account and on many.
 
     python benchmarks/scale.py [--store disk redis postgres] [--processes 1 2 4 8] [--threads 1] [--seconds 3]
 

@@ -1,4 +1,4 @@
-"""What a hosted service carries: guarded calls a second beside its own `/healthz`, in one run.
+"""Measure the guarded calls per second of a hosted service, beside those of its own `/healthz`.
 
     python benchmarks/service.py [--store disk postgres] [--clients 1 4 16] [--workers 1] [--seconds 3]
 

@@ -1,4 +1,4 @@
-"""What a store's reserve and settle cost, against the least that its engine can do the same in.
+"""Measure a store's reserve and settle against the fastest way that its engine has for the same.
 
     python benchmarks/stores.py [--engine disk] [--users 1 1000 100000] [--open 0] [--calls 4000]
 

@@ -1,4 +1,4 @@
-"""Measure the way of a call: how many of our files and Python calls it takes, and how the package is cut.
+"""Measure the way of a call, in files and Python calls of the package, and the size of the package.
 
     python benchmarks/walk.py [--files] [--rounds N] [--write]
 

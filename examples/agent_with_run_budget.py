@@ -1,4 +1,4 @@
-"""Give one run of an agent its own limit, over tools that call the model too, in threads."""
+"""Give one run of an agent its own limit, which includes tools that call the model in threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +24,7 @@ def think(prompt: str) -> str:
 
 
 def research(topic: str) -> str:
-    """Be a tool: one that asks the model itself."""
+    """A tool that calls the model itself."""
     return think(f"Facts about {topic}")
 
 

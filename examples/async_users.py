@@ -1,4 +1,4 @@
-"""Serve many users at once; each has a budget, and one who has none left does not stop the others."""
+"""Serve many users at once, each with a budget; one who has used it up does not stop the others."""
 
 import asyncio
 

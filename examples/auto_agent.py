@@ -1,4 +1,4 @@
-"""Put a program under a budget by one import: it, and the Pythons that it starts, share that budget."""
+"""Put a program under a budget with one import; the Python processes that it starts share the budget."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ for number in range(3):
 
 AGENT = f"""
 import subprocess, sys
-import budgetguard.auto  # the only line that knows of budgets
+import budgetguard.auto  # the only line about budgets
 
 for name in ("one", "two"):
     subprocess.run([sys.executable, "-c", {WORKER!r}, name])

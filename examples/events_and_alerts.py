@@ -1,4 +1,4 @@
-"""Watch what happens: an alert when a budget runs low, a total by model, a log of every refusal."""
+"""Use events: an alert when a budget runs low, a total by model, a log of every refusal."""
 
 import logging
 import sys

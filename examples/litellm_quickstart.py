@@ -1,4 +1,4 @@
-"""A program of LiteLLM's BudgetManager with its import changed, and then with calls that cannot overspend."""
+"""A program for LiteLLM's BudgetManager: its import changed, and then with calls that cannot overspend."""
 
 from _offline import offline
 from openai import OpenAI
@@ -12,14 +12,14 @@ client = OpenAI()
 
 
 def completion(model: str, messages: list) -> ChatCompletion:
-    """Call the model, in the place of LiteLLM's function of this name."""
+    """Call the model; this takes the place of LiteLLM's function of the same name."""
     return client.chat.completions.create(model=model, messages=messages, max_completion_tokens=50)
 
 
 messages = [{"role": "user", "content": "Hey, how's it going?"}]
 
-# 1. As it was: ask before the call, report after it. Unlike LiteLLM's, this state is shared by all
-#    processes of the machine and loses nothing, but what runs between the two lines can still overspend.
+# 1. As before: check before the call, report after it. Unlike LiteLLM's, this state is shared by all
+#    processes of the machine and loses nothing, but calls between check and report can still overspend.
 budget_manager = BudgetManager(project_name="test_project")
 user = "1234"
 

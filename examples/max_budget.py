@@ -1,4 +1,4 @@
-"""LiteLLM's `max_budget`, which caps all that this process spends, where it does stop calls."""
+"""LiteLLM's `max_budget`, which caps what this process spends, and here really stops calls."""
 
 from _offline import offline
 from openai import OpenAI
@@ -13,7 +13,7 @@ client = OpenAI()
 
 @budgeted
 def completion(model: str, messages: list, max_tokens: int = 50) -> ChatCompletion:
-    """Call the model, in the place of LiteLLM's function of this name."""
+    """Call the model; this takes the place of LiteLLM's function of the same name."""
     return client.chat.completions.create(model=model, messages=messages, max_completion_tokens=max_tokens)
 
 

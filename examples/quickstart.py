@@ -1,4 +1,4 @@
-"""Put a user under a budget, and let the openai client run into it."""
+"""Give a user a budget, and let the openai client run into it."""
 
 from _offline import offline
 from openai import OpenAI

@@ -1,4 +1,4 @@
-"""Ask with hosted tools, in the background: their fees are held too, and charged when the answer is there."""
+"""Use hosted tools in the background: their fees are held too, and booked when the answer has arrived."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Stream an answer to its end, and leave another one early: each is charged for what it was."""
+"""Stream one answer to its end, and leave another early: each is charged for what was produced."""
 
 from _offline import offline
 from openai import OpenAI

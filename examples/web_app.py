@@ -38,7 +38,7 @@ class Chat(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
 
 with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:

@@ -1,4 +1,4 @@
-"""Our extra prices fill in what genai-prices lacks: dated, sourced, and after everybody else's word."""
+"""Extra prices fill in what genai-prices lacks: dated, sourced, and after every other price."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing import extra as extra_prices
 from budgetguard.pricing.book import PriceBook, Rates
-from budgetguard.pricing.extra import EXTRA_PRICES, EXTRA_PRICES_ELSEWHERE, ExtraPrice, drawn_unit, extra_unit
+from budgetguard.pricing.extra import EXTRA_PRICES, ExtraPrice, drawn_unit, extra_unit
 from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
 
 
@@ -27,10 +27,7 @@ def usd(rates: Rates, **units: int) -> Decimal:
 # --- the table ---
 
 
-ALL = (*EXTRA_PRICES, *EXTRA_PRICES_ELSEWHERE)
-
-
-@pytest.mark.parametrize("row", ALL, ids=lambda row: f"{row.models} {row.taken}")
+@pytest.mark.parametrize("row", EXTRA_PRICES, ids=lambda row: f"{row.models} {row.taken}")
 def test_every_row_says_where_and_when_it_was_read(row: ExtraPrice) -> None:
     assert row.source.startswith("https://")
     assert date(2025, 1, 1) <= row.taken <= date(2026, 11, 23)
@@ -40,7 +37,7 @@ def test_every_row_says_where_and_when_it_was_read(row: ExtraPrice) -> None:
 
 def test_no_model_has_two_prices_of_a_unit() -> None:
     seen: set[tuple[str, str | None, str]] = set()
-    for row in ALL:
+    for row in EXTRA_PRICES:
         for key in row.prices:
             assert (row.provider, row.models, key) not in seen
             seen.add((row.provider, row.models, key))
@@ -192,6 +189,11 @@ def test_a_size_s_price_stands_for_every_quality_and_any_image_s_for_every_size(
 def test_a_misspelled_unit_of_ours_is_named(book: PriceBook) -> None:
     with pytest.raises(ConfigurationError, match="did you mean video_seconds"):
         book.register("painter", video_second=1)
+
+
+def test_a_misspelled_name_of_a_common_price_comes_with_the_right_one(book: PriceBook) -> None:
+    with pytest.raises(ConfigurationError, match="outptu is not a priced unit; did you mean output"):
+        book.register("gpt-4o", outptu=3)
 
 
 # --- one thing in two measures ---

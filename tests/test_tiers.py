@@ -1,4 +1,4 @@
-"""The two tiers: what every change must pass, and what a release must pass as well, are together all tests."""
+"""The two tiers, what every change must pass and what a release must pass as well, are all tests together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines under stores: for each, a budgetguard store and the least that its engine can do the same in.
+"""Engines of stores: for each, a budgetguard store and the fastest way that its engine has for the same.
 
 An engine is one module here with:
 
@@ -30,7 +30,7 @@ COST: Final = 500
 
 
 class Unavailable(Exception):
-    """This machine lacks a server or a driver; the text says how to get it."""
+    """A server or a driver is missing on this machine; the text says how to get it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pair:
 
 
 class Engine(Protocol):
-    """What a module in this package offers."""
+    """The function that each module of this package has."""
 
     NAME: str
     FLOOR: str

@@ -1,1 +1,1 @@
-"""Pricing: what a unit of usage costs, by the user's word, by genai-prices, or by our own dated table."""
+"""Prices of units of usage: those the user registered, then genai-prices' list, then a small dated table."""

@@ -1,4 +1,4 @@
-"""Whether a request's address lies under one that is declared to cost nothing. In doubt it does not."""
+"""URLs in a form that compares, to see whether a request goes to a server that costs nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
-# What URLs are written in. A backslash, a space or a letter beyond ASCII is read differently by different
-# programs, so nothing is told of an address that has one.
+# A backslash, a space or a letter beyond ASCII is read differently by different programs, so an address that
+# has one compares with none.
 _PLAIN: Final = re.compile(r"[!-\[\]-~]+")
 _NETLOC: Final = re.compile(
     r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*))(?::(?P<port>\d{0,5}))?"
@@ -19,13 +19,13 @@ _NETLOC: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a request goes, in the one form that compares.
+    """Where a request goes.
 
     Attributes:
         scheme: `http` or `https`.
-        host: in small letters; an IPv6 address in its shortest form.
-        port: the scheme's own where none is written.
-        path: its segments.
+        host: in lower case; an IPv6 address in its shortest form.
+        port: the default of the scheme if the URL has none.
+        path: its segments, unquoted.
     """
 
     scheme: str
@@ -35,10 +35,9 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address | None:
-        """Read a URL; None if it is no plain one.
+        """Return the address of a URL, or None if it can be read in more than one way.
 
-        With a user name, a path that leads back (`..`) or an escaped slash it is none: such addresses look
-        like others than they are.
+        That is a URL with a user name, with `..` or with an escaped slash in its path.
         """
         if _PLAIN.fullmatch(url) is None:
             return None
@@ -56,7 +55,7 @@ class Address:
         return cls(parts.scheme, host, int(found["port"] or _PORTS[parts.scheme]), segments)
 
     def covers(self, other: Address) -> bool:
-        """Whether the other one is this or lies below it, whole path segments taken."""
+        """Whether `other` is this address or below it, by whole path segments."""
         same = (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
         return same and other.path[: len(self.path)] == self.path
 

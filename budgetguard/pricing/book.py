@@ -1,4 +1,4 @@
-"""Find what a model costs: the user's prices, then genai-prices' list, then our small table, offline."""
+"""The price book: what a model costs, from registered prices, genai-prices and the extra prices, offline."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing.addresses import Address
 from budgetguard.pricing.extra import EXTRA_PRICE_KEYS, extra_prices, is_half_in_batch
+from budgetguard.pricing.matching import (
+    DEFAULT_PROVIDER,
+    has_prices,
+    listed_model,
+    meant,
+    only_provider,
+    provider_by_address,
+    provider_named,
+    remedy,
+    suggestion,
+)
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,
@@ -33,58 +42,20 @@ from budgetguard.pricing.regions import regional_factor
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import MatchLogic, ModelInfo, Provider
+    from genai_prices.types import ModelInfo
 
 __all__ = ["PriceBook", "Rates"]
 
-DEFAULT_PROVIDER = "openai"
-AZURE = "azure"
-# Of models at addresses that are declared to cost nothing.
+# The provider of models at addresses that are declared to cost nothing.
 FREE_PROVIDER = "free"
 _CACHE_SIZE = 1_024
 _SERVED_REMEMBERED = 64
-_ADDRESSES_REMEMBERED = 64
 
-# The names that `register` gives the prices in common use.
+# The names that `register` has for the most common price keys.
 _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "cache_read_mtok"}
 
-# LiteLLM's prefixes where they differ from genai-prices' provider ids.
-_PROVIDER_ALIASES = {
-    "azure_ai": "azure",
-    "bedrock": "aws",
-    "bedrock_converse": "aws",
-    "codestral": "mistral",
-    "cohere_chat": "cohere",
-    "fireworks_ai": "fireworks",
-    "gemini": "google",
-    "moonshot": "moonshotai",
-    "text-completion-codestral": "mistral",
-    "text-completion-openai": "openai",
-    "together_ai": "together",
-    "vertex_ai": "google",
-    "vertex_ai_beta": "google",
-    "xai": "x-ai",
-}
-
-# Addresses of providers that genai-prices does not know as theirs.
-_MORE_ADDRESSES = (
-    ("openrouter", r"https://[a-z]{2}\.openrouter\.ai"),
-    ("together", r"https://api\.together\.ai"),
-    (AZURE, r"https://[^./]+\.openai\.azure\.us"),
-)
-
-# Address -> the list that was searched, and the provider found in it.
-_providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
-
-# What may follow a model's name without making it another model: a date, a version, `latest`.
-_SAME_MODEL = re.compile(
-    r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
-)
-_DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
-# What follows a model's name in an answer; it may be a price of the user's that has none of it.
+# The date after a model's name in an answer, which a registered name may lack.
 _DATED = re.compile(r"-(?:\d{4}-?\d{2}-?\d{2}|\d{4})$")
-_VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
-_MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +65,15 @@ class _Override:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it stands for the listed price, rather than adding units to it."""
+        """Whether it replaces the listed price, rather than adding units to it."""
         return "input_mtok" in self.prices or "output_mtok" in self.prices
 
 
 class PriceBook:
-    """Answer what a model costs.
+    """The prices of models. Nothing is ever fetched. Safe to use from many threads.
 
-    Prices that were registered come first; then genai-prices' list as it is installed (or as the program
-    set it with genai-prices' own means); then, for units and models that it lacks, `extra_prices`. Nothing is
-    ever fetched. Safe to use from many threads.
+    Registered prices come first; then genai-prices' list as it is installed (or as the program has set it
+    through genai-prices); then, for units and models that it lacks, `extra_prices`.
     """
 
     def __init__(self) -> None:
@@ -123,20 +93,21 @@ class PriceBook:
         valid_from: datetime | None = None,
         **units: int | float | Decimal,
     ) -> None:
-        """Set a model's price, which counts before every price list.
+        """Set a model's price. It comes before every price list.
 
-        With `input` or `output` it replaces the listed price altogether; without, it adds its units to the
-        listed price. A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
+        With `input` or `output` it replaces the listed price completely; without them, it adds its units to
+        the listed price. A model registered with `input=0, output=0` and nothing else is free.
 
         Args:
             model: the name as calls give it; case does not matter.
-            provider: genai-prices' provider id, to set it for that provider alone.
+            provider: genai-prices' provider id, to set the price for that provider only.
             input: USD per million input tokens.
             output: USD per million output tokens.
-            cached_input: USD per million cached input tokens; the price of input if absent.
-            valid_from: when the price begins (naive: UTC); from ever if absent. The latest begun one counts.
-            units: prices by genai-prices' price keys, such as `input_audio_mtok=40`, or by ours (see
-                `extra_prices`), such as `images=0.04` or `video_seconds=0.1`.
+            cached_input: USD per million cached input tokens; by default the price of input.
+            valid_from: when the price begins (naive: UTC); by default it has always been valid. Of several
+                prices the latest that has begun counts.
+            units: USD by price key, of genai-prices, such as `input_audio_mtok=40`, or an extra one, such as
+                `images=0.04` or `video_seconds=0.1`.
 
         Raises:
             ConfigurationError: no price, a bad price, an unknown unit, an empty name.
@@ -154,10 +125,10 @@ class PriceBook:
                 f"register a price for {model!r}: input= and output=, USD per million tokens"
             )
         override = _Override(prices, None if valid_from is None else at_or_now(valid_from))
-        key = (provider and _provider_id(provider), model.strip().lower())
+        key = (provider and provider_named(provider), model.strip().lower())
         with self._lock:
             dated = [old for old in self._overrides.get(key, ()) if old.valid_from != override.valid_from]
-            # A new one: rates that were looked up before keep the prices of then.
+            # New objects, because rates that were looked up before refer to the old ones.
             self._overrides = {**self._overrides, key: [*dated, override]}
             self._cache = {}
 
@@ -174,17 +145,17 @@ class PriceBook:
         """Return what the model costs.
 
         Args:
-            model: its name, with a provider before a slash if need be (`azure/gpt-4o`).
-            provider: genai-prices' provider id; by default what `base_url` or the name's prefix
-                says, else openai.
-            base_url: the API's address; one that belongs to no known provider decides nothing.
+            model: its name, which may begin with a provider (`azure/gpt-4o`).
+            provider: genai-prices' provider id; by default that of `base_url` or of the name's prefix, else
+                openai.
+            base_url: the API's address; ignored if it is no known provider's.
             tier: the service tier; see `Rates.with_tier`.
             at: the instant (naive: UTC), now by default; prices are looked up to the minute.
-            bare: where nothing says the provider and openai has no such model, take the only provider that
-                the name can be of (`claude-sonnet-4-5`).
+            bare: if no provider is given and openai has no such model, take the only provider that has one
+                (`claude-sonnet-4-5`).
 
         Raises:
-            UnknownModelError: nobody knows the price, or it is not sure that this is the model meant.
+            UnknownModelError: no price is known, or it is uncertain which listed model is meant.
         """
         from genai_prices.data_snapshot import get_snapshot
 
@@ -194,7 +165,8 @@ class PriceBook:
             )
         instant = at_or_now(at)
         snapshot = get_snapshot()
-        # Taken before the search: a registration meanwhile replaces the cache, and must not find this in it.
+        # Taken before the search, because a registration during it replaces the cache, and the new one must
+        # not get what is found by the old prices.
         cache = self._cache
         key = (model, provider, base_url, bare, int(instant.timestamp()) // 60)
         cached = cache.get(key)
@@ -209,17 +181,17 @@ class PriceBook:
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
 
     def provider_at(self, base_url: str) -> str | None:
-        """Return genai-prices' id of the provider that an address belongs to, or None."""
+        """Return genai-prices' id of the provider at an address, or None."""
         from genai_prices.data_snapshot import get_snapshot
 
-        return _by_address(get_snapshot(), base_url)
+        return provider_by_address(get_snapshot(), base_url)
 
     def rates_if_known(
         self, model: str, *, provider: str | None = None, base_url: str | None = None
     ) -> Rates:
-        """Return what a model costs that may be called without a price, as `rates` does.
+        """Return what a model costs, for one that may be called without a price.
 
-        Where nobody knows, an answer costs what its provider says it billed for it, or nothing.
+        Without one, an answer costs what its provider says it billed, or nothing.
         """
         try:
             return self.rates(model, provider=provider, base_url=base_url)
@@ -227,7 +199,7 @@ class PriceBook:
             from genai_prices.data_snapshot import get_snapshot
 
             name = str(model)
-            provider_id, _ = _meant(get_snapshot(), name.strip().lower(), provider, base_url)
+            provider_id, _ = meant(get_snapshot(), name.strip().lower(), provider, base_url)
             source = UnknownSource()
             return Rates(name, provider_id, None, source.tables(None), source)
 
@@ -242,35 +214,35 @@ class PriceBook:
         *,
         bare: bool,
     ) -> Rates:
-        provider_id, names = _meant(snapshot, model.strip().lower(), provider, base_url)
+        provider_id, names = meant(snapshot, model.strip().lower(), provider, base_url)
         lists = _Lists(snapshot, self._overrides, base_url, at)
         override = lists.registered(provider_id, names)
         source = lists.source(provider_id, names, override)
         unnamed = not provider and not base_url and "/" not in model
         if source is None and bare and unnamed and provider_id == DEFAULT_PROVIDER:
-            claimed = _claimed(snapshot, names[0])
+            claimed = only_provider(snapshot, names[0])
             if claimed is not None:
                 provider_id, override = claimed, lists.registered(claimed, names)
                 source = lists.source(claimed, names, override)
         if source is not None:
             others = None
-            # Where the user says what the asked one costs, that is what it costs.
+            # A registered price of the requested model holds for whichever model answers.
             if override is None or not override.is_whole:
-                fixed = provider is not None or _by_address(snapshot, base_url) is not None
+                fixed = provider is not None or provider_by_address(snapshot, base_url) is not None
                 others = _Served(lists, provider_id, names, fixed=fixed)
             return Rates(model, provider_id, None, source.tables(None), source, others)
         raise UnknownModelError(
             f"no price is known for the model {model!r} ({provider_id}), so the call was not made. "
             f"Set one in USD per million tokens: register_price({model!r}, input=..., output=...)."
-            + _remedy(snapshot, provider_id, model, base_url)
-            + _suggestion(snapshot, provider_id, names[-1]),
+            + remedy(snapshot, provider_id, model, base_url)
+            + suggestion(snapshot, provider_id, names[-1]),
             model=model,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """The prices at one instant, in the order of look-up: the user's, the list, the extra ones."""
+    """The price lists at one instant: registered prices, genai-prices, extra prices."""
 
     snapshot: DataSnapshot
     overrides: Mapping[tuple[str | None, str], list[_Override]]
@@ -278,7 +250,7 @@ class _Lists:
     at: datetime
 
     def source(self, provider_id: str, names: tuple[str, ...], override: _Override | None) -> Source | None:
-        """Return where the prices of a model are from; None if nobody knows them."""
+        """Return the source of a model's prices, or None if there is none."""
         said = {} if override is None else override.prices
         if override is not None and override.is_whole:
             free = said.keys() >= {"input_mtok", "output_mtok"}
@@ -286,15 +258,15 @@ class _Lists:
         return self._add_up(provider_id, names, said)
 
     def _add_up(self, provider_id: str, names: tuple[str, ...], said: Mapping[str, Decimal]) -> Source | None:
-        """Return the listed price with what the user says and our table adds to it; None if nobody knows."""
+        """Return the listed price with registered and extra units added; None if there is neither."""
         ours, known = extra_prices(provider_id, names)
         ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
         listed = self.listed(provider_id, names)
         if listed is None:
             return FixedSource({**ours, **said}, free=False) if known or said else None
         at = self.at
-        if not _has_prices(listed, at):
-            # A router gives such a model away, and bills what its own tools do for it.
+        if not has_prices(listed, at):
+            # A router bills the tools that it runs, also those beside a free model.
             beside = ours if names[-1].endswith(":free") else {}
             return ListedSource(listed, at, free=True, added=said, beside=beside)
         half = is_half_in_batch(provider_id, names)
@@ -305,7 +277,7 @@ class _Lists:
         return ListedSource(listed, at, free=False, added=more, half_in_batch=half, factor=factor)
 
     def listed(self, provider_id: str, names: Iterable[str]) -> ModelInfo | None:
-        found = (_listed(self.snapshot, provider_id, name) for name in names)
+        found = (listed_model(self.snapshot, provider_id, name) for name in names)
         return next((one for one in found if one is not None), None)
 
     def registered(self, provider_id: str, names: Iterable[str]) -> _Override | None:
@@ -326,13 +298,13 @@ class _Lists:
 
 
 class _Served:
-    """The rates of models that answers name where another was asked for.
+    """The rates of models that answers name instead of the requested one.
 
     Args:
-        lists: what the asked one was priced from.
-        provider_id: whose price it has.
+        lists: what the requested model was priced from.
+        provider_id: its provider.
         asked: its possible names.
-        fixed: that provider is certain: the call's address or the caller says so.
+        fixed: whether the provider is certain, by the call's address or by the caller.
     """
 
     def __init__(self, lists: _Lists, provider_id: str, asked: tuple[str, ...], *, fixed: bool) -> None:
@@ -343,7 +315,7 @@ class _Served:
         self._found: dict[str, Rates | None] = {}
 
     def __call__(self, served: str) -> Rates | None:
-        """Return its rates; None where those of the asked one hold."""
+        """Return the rates of `served`; None if those of the requested model apply."""
         try:
             return self._found[served]
         except KeyError:
@@ -373,19 +345,19 @@ class _Served:
         return None
 
     def _places(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the providers that may have served it, each with the names that it may have there."""
+        """Return the providers that may have served a model, each with its possible names there."""
         snapshot = self._lists.snapshot
-        places = [_meant(snapshot, name, self._provider_id, None)]
-        meant = _meant(snapshot, name, None, None)
+        places = [meant(snapshot, name, self._provider_id, None)]
+        unfixed = meant(snapshot, name, None, None)
         if self._fixed:
-            # A router may serve a model that its list has lost: its maker's price is nearer than another's.
+            # If a router's list lacks the model, the price of the model's maker is the nearest.
             return (
-                [*places, meant]
-                if "/" in name and meant[0] not in (self._provider_id, DEFAULT_PROVIDER)
+                [*places, unfixed]
+                if "/" in name and unfixed[0] not in (self._provider_id, DEFAULT_PROVIDER)
                 else places
             )
         makers = (one.id for one in snapshot.providers if one.model_match and one.model_match.is_match(name))
-        return [*dict.fromkeys((*places, meant, *((maker, (name,)) for maker in makers)))]
+        return [*dict.fromkeys((*places, unfixed, *((maker, (name,)) for maker in makers)))]
 
     def _rates(
         self, served: str, provider_id: str, names: tuple[str, ...], override: _Override | None
@@ -395,14 +367,24 @@ class _Served:
 
 
 def _base(name: str) -> str:
-    """Return what a fine-tuned model was made of: answers may name that, but it is not what is billed."""
+    """Return the base of a fine-tuned model, which answers may name although the fine-tuned one is billed."""
     return name.removeprefix("ft:").partition(":")[0] if name.startswith("ft:") else name
 
 
 def _price(key: str, value: object, name: str) -> Decimal:
-    """Check a price; `name` is what the caller calls it."""
+    """Return a price in USD after checking it.
+
+    Args:
+        key: its price key.
+        value: what the caller passed.
+        name: the name of the argument, for errors.
+
+    Raises:
+        ConfigurationError: an unknown unit or a bad price.
+    """
     if priced_unit(key) is None:
-        near = difflib.get_close_matches(key, (*units_by_price_key(), *EXTRA_PRICE_KEYS), n=1)
+        known = (*_PRICE_KEYS, *units_by_price_key(), *EXTRA_PRICE_KEYS)
+        near = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -416,7 +398,7 @@ def _price(key: str, value: object, name: str) -> Decimal:
 
 
 def _is_said(key: str, said: Mapping[str, Decimal]) -> bool:
-    """Whether the user's prices cover a price, by itself or as a part of what they price."""
+    """Whether registered prices cover a price, as such or as a part of what they price."""
     unit = priced_unit(key)
     assert unit is not None
     covered = {covering.usage_key for one in said if (covering := priced_unit(one)) is not None}
@@ -424,148 +406,7 @@ def _is_said(key: str, said: Mapping[str, Decimal]) -> bool:
 
 
 def _lacking(ours: Mapping[str, Decimal], listed: ModelInfo, at: datetime) -> dict[str, Decimal]:
-    """Return those of our prices for which the list has none, for any tier."""
+    """Return those of the extra prices for which the list has none, in any tier."""
     sets = [listed.get_prices(at), *(variant.prices for variant in listed.price_variants or ())]
     has = {key for prices in sets for key, price in vars(prices).items() if price is not None}
     return {key: price for key, price in ours.items() if key not in has}
-
-
-def _provider_id(provider: str) -> str:
-    name = provider.strip().lower()
-    return _PROVIDER_ALIASES.get(name, name)
-
-
-def _meant(
-    snapshot: DataSnapshot, name: str, provider: str | None, base_url: str | None
-) -> tuple[str, tuple[str, ...]]:
-    """Return the provider's id, and the model's possible names in the order in which to try them."""
-    known = {listed.id for listed in snapshot.providers}
-    prefix, slash, rest = name.partition("/")
-    named = _provider_id(prefix) if slash and _provider_id(prefix) in known else None
-    chosen = _provider_id(provider) if provider else _by_address(snapshot, base_url)
-    if "openrouter" in (chosen, named):
-        # A search beside the same model, at the same price.
-        name, rest = name.removesuffix(":online"), rest.removesuffix(":online")
-    if chosen is not None:
-        # A router's own names have slashes, so the whole name comes first.
-        return chosen, (name, rest) if named == chosen else (name,)
-    if named is not None:
-        return named, (rest, name)
-    return DEFAULT_PROVIDER, (name,)
-
-
-def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
-    """Return the only provider that a bare name can be of: by its family, else the only one that lists it."""
-    listing = [one for one in snapshot.providers if _listed(snapshot, one.id, name) is not None]
-    family = [one for one in listing if one.model_match is not None and one.model_match.is_match(name)]
-    found = family or listing
-    return found[0].id if len(found) == 1 else None
-
-
-def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
-    if not base_url:
-        return None
-    address = str(base_url)
-    known = _providers_at.get(address)
-    if known is not None and known[0] is snapshot:
-        return known[1]
-    patterns = ((one.id, one.api_pattern) for one in snapshot.providers)
-    found = next((name for name, at in (*patterns, *_MORE_ADDRESSES) if _is_at(at, address)), None)
-    if len(_providers_at) >= _ADDRESSES_REMEMBERED:
-        _providers_at.clear()
-    _providers_at[address] = snapshot, found
-    return found
-
-
-def _is_at(pattern: str, base_url: str) -> bool:
-    """Whether an address begins like a provider's, and its host does not go on after that."""
-    found = re.match(pattern, base_url, re.IGNORECASE)
-    if found is None:
-        return False
-    rest = base_url[found.end() :]
-    # Some patterns end where any country's ending may follow.
-    return found[0].endswith(("/", ".")) or not rest or rest[0] in ":/?#"
-
-
-def _remedy(snapshot: DataSnapshot, provider_id: str, model: str, base_url: str | None) -> str:
-    """Return what else a name may mean that nobody prices: a deployment, a model of one's own."""
-    if provider_id == AZURE:
-        return (
-            f" If it is a deployment, say which model it serves: configure(model_map={{{model!r}: "
-            "'gpt-4o-mini'})."
-        )
-    address = Address.of(base_url) if base_url else None
-    if address is None or _by_address(snapshot, base_url) is not None:
-        return ""
-    where = urlsplit(str(base_url))
-    return (
-        " If the server costs nothing, say so: "
-        f"configure(free_base_urls=['{where.scheme}://{where.netloc}{where.path.rstrip('/')}'])."
-    )
-
-
-def _listed(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelInfo | None:
-    provider = next((listed for listed in snapshot.providers if listed.id == provider_id), None)
-    if provider is None:
-        return None
-    model = provider.find_model(name, all_providers=snapshot.providers)
-    if model is None or not _is_certain(provider, snapshot, model, name):
-        return None
-    return model
-
-
-def _is_certain(provider: Provider, snapshot: DataSnapshot, model: ModelInfo, name: str) -> bool:
-    """Whether the list means this very model, and not one whose name merely begins like it."""
-    if name.startswith("ft:"):
-        base = name.removeprefix("ft:").partition(":")[0]
-        return _listed(snapshot, provider.id, base) is not None
-    if not _has_prices(model, None):
-        # A model that is listed without any price is free only where the provider says so.
-        return name.endswith(":free") or _MODERATION.fullmatch(name) is not None
-    return _names(model.match, name) or _names(model.match, _dashed_date(name))
-
-
-def _dashed_date(name: str) -> str:
-    return re.sub(r"-(20\d{2})(\d{2})(\d{2})(?=[-:]|$)", r"-\1-\2-\3", name)
-
-
-def _names(clause: MatchLogic, name: str) -> bool:
-    from genai_prices import types
-
-    match clause:
-        case types.ClauseEquals(equals=text):
-            return name == text.lower()
-        case types.ClauseOr(or_=clauses):
-            return any(_names(one, name) for one in clauses)
-        case types.ClauseAnd(and_=clauses):
-            return all(one.is_match(name) for one in clauses) and any(_names(one, name) for one in clauses)
-        case types.ClauseRegex(regex=pattern):
-            return pattern.startswith("^") and pattern.endswith("$") and re.search(pattern, name) is not None
-        case types.ClauseStartsWith(starts_with=text) | types.ClauseContains(contains=text):
-            before, found, after = name.partition(text.lower())
-            return bool(found) and _VENDOR_PREFIX.fullmatch(before) is not None and _is_version(text, after)
-        case types.ClauseEndsWith(ends_with=text):
-            return name.endswith(text.lower()) and _VENDOR_PREFIX.fullmatch(name[: -len(text)]) is not None
-    return False
-
-
-def _is_version(text: str, after: str) -> bool:
-    if text.endswith(("-", "@", ":")):
-        # The clause ends where the version begins: `gpt-5-nano-`, `ft:gpt-4o-2024-`.
-        return _SAME_MODEL.fullmatch("-" + after) is not None or _DATE_REST.fullmatch(after) is not None
-    return _SAME_MODEL.fullmatch(after) is not None
-
-
-def _has_prices(model: ModelInfo, at: datetime | None) -> bool:
-    return any(value is not None for value in vars(model.get_prices(at_or_now(at))).values())
-
-
-def _suggestion(snapshot: DataSnapshot, provider_id: str, name: str) -> str:
-    ids = [model.id for listed in snapshot.providers if listed.id == provider_id for model in listed.models]
-    near = difflib.get_close_matches(name, ids, n=1, cutoff=0.75)
-    if near:
-        return f" The nearest known name is {near[0]!r}."
-    for listed in snapshot.providers:
-        if listed.model_match is not None and listed.model_match.is_match(name) and listed.id != provider_id:
-            return f" If {listed.name} serves it, name the provider: '{listed.id}/{name}'."
-    return ""

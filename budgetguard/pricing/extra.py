@@ -1,7 +1,7 @@
-"""Prices and units that genai-prices lacks: a small dated table, each row with where it was read.
+"""Extra prices and units, which genai-prices lacks: a small dated table with the source of each row.
 
-Every figure is from a public page of the provider, for OpenAI its price page, read in stored copies of it.
-What no copy shows is not here, so that it is refused: a price is never guessed.
+Every figure is from a public page of the provider, for OpenAI its price page, read in dated copies. What is
+on no page is not here and is refused: a price is never guessed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ PRICE_PAGE: Final = "https://developers.openai.com/api/docs/pricing"
 
 @dataclass(frozen=True, slots=True)
 class ExtraUnit:
-    """A priced unit, described as genai-prices describes its own.
+    """A priced unit, with the attributes that units of genai-prices have.
 
     Attributes:
         usage_key: its name in a `Usage`.
         price_key: its name in a price.
         per: how many of it a price is for.
-        dimensions: what it is; a unit whose dimensions include those of another is a part of that one.
+        dimensions: its properties; a unit whose dimensions include those of another is a part of it.
     """
 
     usage_key: str
@@ -33,20 +33,20 @@ class ExtraUnit:
     dimensions: Mapping[str, str]
 
 
-# Beside these, genai-prices' own: `web_searches` are calls of the web search tool, `storage_searches` those
-# of file search, `input_characters` what is read aloud, `input_audio_seconds` what is transcribed.
+# genai-prices has: `web_searches` (calls of the web search tool), `storage_searches` (of file search),
+# `input_characters` (read aloud), `input_audio_seconds` (transcribed).
 _COUNTED: Final = (
     ExtraUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
-    # What xAI's live search read, and what OpenRouter's web plugin found.
+    # Read by xAI's live search; found by OpenRouter's web plugin.
     ExtraUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
     ExtraUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
 )
-# What the image generation tool draws, by the image model that it uses; a keyword needs plain names.
+# What the image generation tool draws, by image model, in letters that a keyword argument may have.
 _DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
 _DRAWN_PRICE: Final = "drawn_mtok"
-# `images` and `images_<quality>_<width>x<height>`; `video_seconds` and `video_seconds_<width>x<height>`,
-# the short side first; `container_sessions` and `container_sessions_<memory>`, 20 minutes each; `tool_uses`
-# and `tool_uses_<tool>`: of tools that run at the provider, by name.
+# `images`, `images_<quality>_<width>x<height>`; `video_seconds`, `video_seconds_<width>x<height>` with the
+# short side first; `container_sessions`, `container_sessions_<memory>` of 20 minutes each; `tool_uses`,
+# `tool_uses_<tool>` of tools that run at the provider.
 _GRADED: Final = re.compile(
     r"(?P<family>images)(?:_(?P<quality>[a-z]+))?(?:_(?P<size>\d{1,5}x\d{1,5}))?"
     r"|(?P<video>video_seconds)(?:_(?P<resolution>\d{1,5}x\d{1,5}))?"
@@ -54,7 +54,7 @@ _GRADED: Final = re.compile(
     r"|(?P<tool>tool_uses)(?:_(?P<kind>[a-z0-9_]+))?"
 )
 
-# Names to suggest where one is misspelled.
+# Price keys to suggest for a misspelled one.
 EXTRA_PRICE_KEYS: Final = (
     "images",
     "video_seconds",
@@ -68,7 +68,7 @@ EXTRA_PRICE_KEYS: Final = (
 
 
 def extra_unit(name: str) -> ExtraUnit | None:
-    """Return the unit of ours with this name, or None. Prices of graded units are for one of them."""
+    """Return the extra unit with this name, or None. Prices of graded units are for one of them."""
     for unit in _COUNTED:
         if unit.usage_key == name:
             return unit
@@ -85,7 +85,7 @@ def extra_unit(name: str) -> ExtraUnit | None:
 
 
 def extra_unit_of_price_key(key: str) -> ExtraUnit | None:
-    """Return the unit of ours that this price is for, or None."""
+    """Return the extra unit that a price key is for, or None."""
     for unit in _COUNTED:
         if unit.price_key == key:
             return unit
@@ -96,15 +96,15 @@ def extra_unit_of_price_key(key: str) -> ExtraUnit | None:
 
 
 def drawn_unit(model: str) -> str:
-    """Return the unit of what the image generation tool draws with an image model: tokens of its output."""
+    """Return the unit of the output tokens that the image generation tool draws with an image model."""
     bare = _DATE.sub("", model.lower())
     return "drawn_tokens_" + re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
 
 
 def less_graded(unit: ExtraUnit) -> tuple[str, ...]:
-    """Return the units that stand for this one where it has no price, the nearest first.
+    """Return the units whose price counts if this one has none, the nearest first.
 
-    An image has the price of its size in any quality, else of any image.
+    For an image that is its size in any quality, then any image.
     """
     family = unit.dimensions["family"]
     if unit.usage_key == family or unit in _COUNTED:
@@ -117,16 +117,16 @@ def less_graded(unit: ExtraUnit) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ExtraPrice:
-    """One row: what units of some models cost.
+    """A row of the table: the prices of units of some models.
 
     Attributes:
-        models: a regular expression of the models' names, without date and in small letters; None for
-            every priced model: what a tool costs beside the tokens.
+        models: a regular expression for models' names in lower case without a date; None for every model that
+            has a price.
         prices: USD by price key.
-        taken: the day of the copy of the page; where a copy has no date, the day that it cannot be before.
+        taken: the date of the copy of the page, or the earliest that it can have.
         source: where it was read.
         provider: genai-prices' provider id.
-        tool: what a hosted tool costs beside the model's own units, which makes no model known.
+        tool: whether these are fees of a hosted tool, which do not make a model priced.
     """
 
     models: str | None
@@ -146,7 +146,7 @@ _SEPTEMBER: Final = date(2026, 9, 8)
 _NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
 
 EXTRA_PRICES: Final = (
-    # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
+    # Per image. OpenAI shut these down on 2026-05-12; other addresses still serve models of these names.
     ExtraPrice(
         "dall-e-2",
         _usd(
@@ -168,18 +168,18 @@ EXTRA_PRICES: Final = (
         ),
         _FEBRUARY,
     ),
-    # genai-prices has the image price of these as their output price; answers report image tokens apart.
+    # genai-prices lists this price as their output price, but answers report image tokens separately.
     ExtraPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
     ExtraPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
     ExtraPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
-    # Likewise with the speech that is this model's only output.
+    # The same for speech, which is the only output of this model.
     ExtraPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
     # Per second of video. Shut down on 2026-09-24.
     ExtraPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
     ExtraPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
     ExtraPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
-    # Per call of a hosted tool; what the tool reads is billed as input tokens besides. This model searches
-    # by the preview tool, although its requests do not say so.
+    # Per call of a hosted tool, besides the input tokens that it reads. This model uses the preview tool,
+    # although its requests do not name it.
     ExtraPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
     ExtraPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
     ExtraPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
@@ -210,11 +210,8 @@ EXTRA_PRICES: Final = (
         _SEPTEMBER,
         tool=True,
     ),
-)
-
-# Tools of other providers, beside the tokens.
-EXTRA_PRICES_ELSEWHERE: Final = (
-    # Code execution: $0.05 an hour and container, and at least 5 minutes, which is what is booked.
+    # Tools of other providers. A container for code execution costs $0.05 an hour. The least, 5 minutes, is
+    # booked.
     ExtraPrice(
         None,
         _usd(container_sessions="0.0042"),
@@ -270,18 +267,16 @@ _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
 def extra_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
-    """Return what our table has for a model, and whether any of it is the model's own.
-
-    What is not the model's own are the prices of hosted tools, which make no model known.
+    """Return the extra prices of a model, and whether they make it priced: fees of hosted tools do not.
 
     Args:
         provider: genai-prices' provider id.
-        names: the model's possible names, in small letters.
+        names: the model's possible names, in lower case.
     """
     bare = {_DATE.sub("", name.removeprefix("ft:").partition(":")[0]) for name in names}
     found: dict[str, Decimal] = {}
     known = False
-    for row in (*EXTRA_PRICES, *EXTRA_PRICES_ELSEWHERE):
+    for row in EXTRA_PRICES:
         if row.provider != provider:
             continue
         if row.models is None:
@@ -293,10 +288,10 @@ def extra_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal
 
 
 def is_half_in_batch(provider: str, names: Iterable[str]) -> bool:
-    """Whether a model that is listed without batch prices costs half in a batch.
+    """Whether a model without listed batch prices costs half in a batch.
 
     Args:
         provider: genai-prices' id of the provider.
-        names: the model's possible names, in small letters.
+        names: the model's possible names, in lower case.
     """
     return provider == "openai" and any(_HALF_IN_BATCH.fullmatch(name) for name in names)

@@ -1,4 +1,4 @@
-"""What one model's units cost at one instant: exact integers over a compiled price table."""
+"""What one model's units cost at one instant, computed in exact integers from a compiled price table."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices
     from genai_prices.units import UnitDef
 
-# Units that are counted on their own and billed at the price of the whole that they are part of, unless
-# the price list says otherwise. Cached input is never dearer than fresh input; text, reasoning, tool and
-# citation tokens are ordinary tokens; an image shown to a chat model is billed as input. Audio, video and
-# generated images are not here: where they have no price, the real one is many times that of text.
+# Units that are counted separately and, without a price of their own, billed at the price of the unit that
+# they are part of. Cached input is never dearer than fresh input; text, reasoning, tool and citation tokens
+# are ordinary tokens; an image shown to a chat model is billed as input. Audio, video and generated images
+# are not here, because they cost many times what text costs.
 _PRICED_AS_WHOLE = frozenset(
     {
         "input_text_tokens",
@@ -43,13 +43,13 @@ _PRICED_AS_WHOLE = frozenset(
         "output_text_citation_tokens",
     }
 )
-# A 5-minute cache write is what `cache_write` stands for; an hour's write is dearer, and needs its own price.
+# `cache_write` is the price of a 5-minute write; a write for an hour costs more and needs its own price.
 _PRICED_AS_CACHE_WRITE = frozenset(
     {"cache_write_5m_tokens", "cache_text_write_tokens", "cache_text_write_5m_tokens"}
 )
 
 STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
-# Price variants are chosen by more than the tier; a tier of one of these names stands for that choice.
+# genai-prices chooses price variants by more than the tier; these tiers stand for such a choice.
 BATCH = "batch"
 _TIER_CONTEXTS = {BATCH: ("processing", "batch")}
 
@@ -57,9 +57,9 @@ _OTHER_MEASURES = ("input_characters", "images")
 
 _TIERS_REMEMBERED = 16
 
-# Providers whose answers say in USD what they billed. Other servers write fields of the same names.
+# Providers that report in USD what they billed. Fields of the same names are not believed from others.
 _TELL_WHAT_THEY_BILLED = frozenset({"openrouter", "perplexity", "x-ai"})
-# Whose models write a prompt that is new into their cache, asked or not. Others do where a request says so.
+# Providers that write every new prompt into their cache. Others do so only if a request asks for it.
 _CACHE_UNASKED = frozenset({"openai", "azure"})
 
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
@@ -81,7 +81,7 @@ def units_by_price_key() -> Mapping[str, UnitDef]:
 
 
 def priced_unit(price_key: str) -> UnitDef | ExtraUnit | None:
-    """Return the unit that a price is for: genai-prices' or ours."""
+    """Return the unit that a price key is for, of genai-prices or an extra one; None if there is none."""
     return units_by_price_key().get(price_key) or extra_unit_of_price_key(price_key)
 
 
@@ -90,8 +90,8 @@ def wholes(name: str) -> tuple[str, ...]:
     """Return the units that a unit is a part of, the nearest first."""
     units = units_by_name()
     if name not in units:
-        own = extra_unit(name)
-        return () if own is None else less_graded(own)
+        extra = extra_unit(name)
+        return () if extra is None else less_graded(extra)
     dimensions = units[name].dimensions.items()
     found = [unit for unit in units.values() if unit.dimensions.items() < dimensions]
     return tuple(unit.usage_key for unit in sorted(found, key=lambda unit: -len(unit.dimensions)))
@@ -99,13 +99,13 @@ def wholes(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The prices of one model for one tier, as integers over one denominator.
+    """The prices of one model in one tier, as integers over one denominator.
 
     Attributes:
         rates: unit -> steps in rising order: (input tokens that the call must exceed, numerator).
         denominator: Nanos = numerator x count / denominator.
         parts: unit -> the priced units that are parts of it; the most specific units come first.
-        is_free: there are prices, and every one is zero.
+        is_free: whether there are prices, and every one is zero.
     """
 
     rates: Mapping[str, TierSteps]
@@ -117,7 +117,7 @@ class PriceTable:
     def compile(cls, prices: Mapping[str, Decimal | TieredPrices]) -> PriceTable:
         """Compile prices by genai-prices' price key (USD per million tokens and the like).
 
-        Keys that no unit has are left out: whoever uses such a unit is told that it has no price.
+        Keys of unknown units are left out; such a unit then has no price.
         """
         exact: dict[str, list[tuple[int, Fraction]]] = {}
         depths: dict[str, int] = {}
@@ -158,7 +158,7 @@ class PriceTable:
                 priced = name if name in rates else self.priced_as(name)
                 if priced is None:
                     raise unpriced(name)
-                # A part without a price is inside its whole already, unless the answer left the whole out.
+                # A part without a price is already in its whole, unless the answer lacks the whole.
                 counts[priced] = max(counts.get(priced, 0), count)
         total_input = counts.get("input_tokens", 0)
         total = 0
@@ -171,7 +171,7 @@ class PriceTable:
                 leaf -= leaves.get(part, 0)
             # Parts that add up to more than their whole are billed as reported.
             leaves[name] = leaf = max(0, leaf)
-            # Crossing a step prices every token at it; the first has no condition.
+            # Above a step, its price holds for every token; the first step has no condition.
             rate = steps[0][1]
             for start, numerator in steps[1:]:
                 if total_input > start:
@@ -180,10 +180,10 @@ class PriceTable:
         return -(-total // self.denominator)
 
     def _measured_once(self, units: Mapping[str, int]) -> Mapping[str, int]:
-        """Leave out a measure that has no price, of what is measured in another that has one.
+        """Return the units without those that have no price and measure the same as others that have one.
 
-        A text that is read aloud has characters and tokens, a drawn image is one image and many tokens;
-        a request does not say by which of the two its model is billed.
+        Text to be read aloud is projected in characters and in tokens, a drawn image as an image and in
+        tokens, because a request does not show by which its model is billed.
         """
         others = {name for name in units if name.startswith(_OTHER_MEASURES)}
         if any(self.priced_as(name) is not None for name in others):
@@ -197,11 +197,11 @@ class PriceTable:
         return units
 
     def priced_of(self, units: Mapping[str, int]) -> Mapping[str, int]:
-        """Return those of the units that have a price of their own."""
+        """Return the units that have a price of their own."""
         return {name: count for name, count in units.items() if name in self.rates}
 
     def priced_as(self, name: str) -> str | None:
-        """Return the unit whose price a unit has: itself, or a whole that stands for it; None if none."""
+        """Return the unit whose price applies: itself or one that it is part of; None without a price."""
         if name in self.rates:
             return name
         if name in _PRICED_AS_CACHE_WRITE:
@@ -213,16 +213,15 @@ class PriceTable:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a model costs at one instant, for one service tier.
+    """The prices of a model at one instant, for one service tier.
 
-    The price that a hold was made with is the price it settles with, so a Rates never looks at the clock
-    or at the price list again.
+    A call is settled at the prices with which it was held, so Rates never change.
 
     Attributes:
-        model: the model's name as the call gave it.
+        model: the model's name in the call.
         provider: genai-prices' id of the provider, such as `openai`.
         tier: the service tier, None for the standard one.
-        is_free: no tokens cost anything; tools that run at the provider may.
+        is_free: whether tokens cost nothing. Tools that run at the provider still may.
     """
 
     model: str
@@ -245,18 +244,18 @@ class Rates:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether nobody knows what it costs, so that its answers tell, or it is booked at nothing."""
+        """Whether no price is known, so that only a bill in an answer is booked."""
         return isinstance(self._source, UnknownSource)
 
     def cost(self, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos, rounded up to a whole Nano.
 
         Raises:
-            UnknownModelError: a unit that was used has no price, and no whole whose price is a bound for it.
+            UnknownModelError: a used unit has no price, nor has a unit whose price would be a bound.
         """
         units = usage.units
         if self._source.free:
-            # What is billed beside the tokens is not free with them.
+            # Fees beside the tokens are not free with them.
             tables = [table for table in self._tables if not table.rates.keys().isdisjoint(units)]
             return max((table.nanos(table.priced_of(units), self._unpriced) for table in tables), default=0)
         most = 0
@@ -267,22 +266,22 @@ class Rates:
     def cost_of(self, reported: Reported) -> Nanos:
         """Return what an answer cost in Nanos, rounded up to a whole Nano.
 
-        It is what the provider says it billed, where it is one that is known to say so; else the usage at
-        the price of the model and of the tier that the answer names. An answer without usage costs nothing.
+        That is what the provider says it billed, if it is known to say so; otherwise the usage at the price
+        of the model and tier that the answer names. An answer without usage costs nothing.
 
         Raises:
             UnknownModelError: as `cost`.
         """
         served = self.served_as(reported.model).with_tier(reported.tier)
         billed, usage = reported.billed, reported.usage
-        # Nobody gives away what has a price: a bill of nothing is one that is not written yet.
+        # A bill of 0 for what has a price is not final.
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
         return 0 if usage is None else served.cost_in(reported.region, usage)
 
     def cost_in(self, region: str | None, usage: Usage) -> Nanos:
-        """Return what the usage costs in Nanos where an answer, or a request, says that the model runs.
+        """Return what the usage costs in Nanos in the region that a request or an answer names.
 
         Raises:
             UnknownModelError: as `cost`.
@@ -292,31 +291,31 @@ class Rates:
         factor = answered_factor(self.provider, region, self.model)
         if factor == 1:
             return self.cost(usage)
-        # Tools are billed by the use, and the same everywhere.
+        # Tools are billed per use, in all regions the same.
         tokens = {unit: n for unit, n in usage.units.items() if unit.endswith("_tokens")}
         fees = {unit: n for unit, n in usage.units.items() if unit not in tokens}
         return ceil_nanos(self.cost(Usage(tokens)) * factor / NANOS_PER_USD) + self.cost(Usage(fees))
 
     def served_as(self, model: str | None) -> Rates:
-        """Return the rates of the model that an answer names: at the same provider and instant, same lists.
+        """Return the rates of the model that an answer names, from the same lists at the same instant.
 
-        It is these rates for another name of the same model, for a model that has no price, and where the
-        user's word is what the model costs.
+        They are these rates if the name means the same model, if its model has no price, and if the price of
+        the requested model is registered.
         """
         if model is None or self._others is None:
             return self
         return self._others(model) or self
 
     def _tells_what_it_billed(self, served: Rates) -> bool:
-        # Free by the user's word is free; what nobody knows the price of is not.
+        # A model that is registered as free is free; one without a known price is not.
         said_free = self._source.free and isinstance(self._source, FixedSource) and not self.is_unknown
         return not said_free and served.provider in _TELL_WHAT_THEY_BILLED
 
     def cache_write(self, marked: str | None) -> str | None:
-        """Return the unit that a prompt may be billed by when it is new to the cache, if that is dearer.
+        """Return the unit by which writing a prompt into the cache is billed, or None if it is not.
 
         Args:
-            marked: the unit by which a request asks for its prompt to be kept, if it does.
+            marked: the unit of the cache that the request asks for, or None.
         """
         unasked = self.provider in _CACHE_UNASKED or self.model.lower().startswith("openai/")
         if marked is None and not unasked:
@@ -330,14 +329,14 @@ class Rates:
         return None
 
     def prices(self, unit: str) -> bool:
-        """Whether a unit has a price, by itself or as a part of what has one."""
+        """Whether a unit has a price, as such or as part of a unit that has one."""
         return self._source.free or all(table.priced_as(unit) is not None for table in self._tables)
 
     def with_tier(self, tier: str | None) -> Rates:
         """Return the rates of another service tier, at the same instant and from the same prices.
 
-        None, `default`, `standard` and `auto` are the standard tier. A tier that the price list does not
-        know costs the dearest of the standard price and every listed variant, so that it is never under.
+        None, `default`, `standard` and `auto` are the standard tier. A tier that is not listed costs the
+        highest of the standard price and all listed variants.
         """
         wanted = None if tier in STANDARD_TIERS else tier
         if wanted == self.tier:
@@ -354,17 +353,17 @@ class Rates:
 
 
 class Source:
-    """The price tables of one model at one instant, tier by tier."""
+    """A source of price tables for one model at one instant, by tier."""
 
     free = False
 
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
-        """Return the tables of a tier; a usage costs what the dearest of them says."""
+        """Return the tables of a tier. The one with the highest cost of a usage counts."""
         raise NotImplementedError
 
 
 class FixedSource(Source):
-    """Prices by the user's word: the same in every tier."""
+    """Registered prices: the same in every tier."""
 
     def __init__(self, prices: Mapping[str, Decimal], *, free: bool) -> None:
         self.free = free
@@ -375,23 +374,23 @@ class FixedSource(Source):
 
 
 class UnknownSource(FixedSource):
-    """No price at all, of a model that may be called all the same."""
+    """No prices, for a model that may be called without."""
 
     def __init__(self) -> None:
         super().__init__({}, free=True)
 
 
 class ListedSource(Source):
-    """Prices of a model in genai-prices' list, and units that the user added to them.
+    """Prices of a model in genai-prices' list, with registered and extra prices added.
 
     Args:
-        model: as it is listed.
+        model: the listed model.
         at: the instant.
-        free: it is listed without a price, since it has none.
+        free: whether the model is listed without a price because it is free.
         added: USD by price key.
-        beside: the same, of what is billed beside the tokens, also by a model that is free.
-        half_in_batch: batches cost half, where the list does not say what they cost.
-        factor: what is billed where the model runs, as a multiple of the list; not of what was added.
+        beside: the same for fees beside the tokens; with these alone, a free model's tokens stay free.
+        half_in_batch: whether batches cost half if the list has no price for them.
+        factor: the factor on listed prices for the region in which the model runs.
     """
 
     def __init__(
@@ -419,7 +418,7 @@ class ListedSource(Source):
         if made is None:
             sets = (self._scaled(prices) for prices in self._price_sets(tier))
             made = tuple(PriceTable.compile({**prices, **self._added}) for prices in sets)
-            # Tiers come from requests too, so what is remembered of them has an end.
+            # Requests may name any tier, so the number of remembered ones is bounded.
             if len(self._made) < _TIERS_REMEMBERED:
                 self._made[tier] = made
         return made
@@ -444,7 +443,7 @@ class ListedSource(Source):
     def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
         if self._factor == 1:
             return prices
-        # Tools are billed by the use, and the same everywhere.
+        # Tools are billed per use, in all regions the same.
         return {
             key: price if key.endswith("_kcount") else _times(price, self._factor)
             for key, price in prices.items()
@@ -476,7 +475,7 @@ def _price_key(unit: str) -> str:
 
 
 def at_or_now(at: datetime | None) -> datetime:
-    """Return the instant, the present one for None; a naive one is read as UTC."""
+    """Return the instant; now for None, and in UTC if it is naive."""
     if at is None:
         return datetime.now(UTC)
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Where a model's tokens are processed, as its address tells, and what that adds to the list's price."""
+"""Surcharges for the region in which a model runs, by its address or by its answer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Final
 REGIONAL_HOST: Final = re.compile(r"https://[a-z]{2}\.api\.openai\.com(?:[:/]|$)", re.IGNORECASE)
 _UPLIFT: Final = Decimal("1.1")
 _NONE: Final = Decimal(1)
-# Names of models, as genai-prices lists them, that were released before that day (gpt-5.4's). One that is
-# not here is newer, or taken for it.
+# Models released before that day, by genai-prices' names. All others are taken to be newer.
 _RELEASED_BEFORE: Final = re.compile(
     r"gpt-[34](?:[.o-].*)?|gpt-5(?:-.*)?|gpt-5\.[1-3](?:-.*)?|o\d(?:-.*)?|ft:gpt-[34].*|chatgpt-4o.*|codex-mini"
     r"|gpt-(?:audio|realtime)(?:-mini)?|gpt-image-1(?:[.-].*)?|gpt-oss-.*|computer-use.*|text-.*|tts-1.*"
@@ -25,12 +24,12 @@ _RELEASED_BEFORE: Final = re.compile(
 _CLAUDE_BEFORE: Final = re.compile(r"claude-(?:[123v].*|instant.*|\w+-4(?:-[0-5](?:-.*)?|-20\d{6})?)")
 
 
-def answered_factor(provider: str, region: str, model: str) -> Decimal:
-    """Return what tokens cost where an answer says that its model ran, as a multiple of the list's price.
+def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
+    """Return the factor on the listed price of tokens for the region that an answer names.
 
     Args:
         provider: genai-prices' provider id.
-        region: as the answer names it.
+        region: the answer's name for it, or None.
         model: the model's name.
     """
     if provider != "anthropic" or region != "us":
@@ -39,9 +38,9 @@ def answered_factor(provider: str, region: str, model: str) -> Decimal:
 
 
 def regional_factor(provider: str, base_url: str | None, model: str) -> Decimal:
-    """Return what tokens cost at an address, as a multiple of the list's price: 1 if it tells of no region.
+    """Return the factor on the listed price of tokens for the region of an address; 1 if it has none.
 
-    Azure's regional and Data Zone deployments cost more too, but no address tells that a deployment is one.
+    Azure's regional and Data Zone deployments cost more too, but their addresses do not show it.
 
     Args:
         provider: genai-prices' provider id.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 PACKAGE: Final = ROOT / "budgetguard"
 EXAMPLES: Final = tuple(
     path for path in sorted((ROOT / "examples").glob("*.py")) if not path.name.startswith("_")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.extra import EXTRA_PRICES, EXTRA_PRICES_ELSEWHERE, ExtraPrice
+from budgetguard.pricing.extra import EXTRA_PRICES, ExtraPrice
 from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
@@ -27,7 +27,7 @@ from tests.matrix.ways import COLUMNS
 
 from . import pages
 
-PAGES: Final = ("README.md", "docs/openai.md", "docs/projection.md", "docs/threads.md")
+PAGES: Final = ("docs/openai.md", "docs/projection.md", "docs/threads.md")
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
@@ -155,17 +155,17 @@ def hosted_tools() -> Iterator[str]:
 
 
 def extra_prices() -> Iterator[str]:
-    """Yield the table of our extra prices, in USD."""
+    """Yield the table of the extra prices of OpenAI's models and tools, in USD."""
     yield from _head("model", "price", "USD", "as of")
-    for row in EXTRA_PRICES:
+    for row in (row for row in EXTRA_PRICES if row.provider == "openai"):
         for key, price in row.prices.items():
             yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
 
 
 def prices_elsewhere() -> Iterator[str]:
-    """Yield the table of our extra prices of other providers' tools, in USD."""
+    """Yield the table of the extra prices of other providers' tools, in USD."""
     yield from _head("provider", "price", "USD", "as of", "read at")
-    for row in EXTRA_PRICES_ELSEWHERE:
+    for row in (row for row in EXTRA_PRICES if row.provider != "openai"):
         for key, price in row.prices.items():
             yield _row(f"`{row.provider}`", f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>")
 

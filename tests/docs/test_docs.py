@@ -25,7 +25,7 @@ from . import pages, tables
 from .running import checked, environment, python, run
 
 DOCS = pages.ROOT / "docs"
-KINDS = ("python", "python no-run", "console", "console no-run", "text", "json", "toml", "")
+KINDS = ("python", "python {.no-run}", "console", "console {.no-run}", "text", "json", "toml", "")
 # What pages show beside us; tests/beside/test_pages.py runs them where these are.
 OF_OTHERS = {"docs/web.md": ("fastapi", "flask", "django")}
 page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)

@@ -43,14 +43,14 @@ def test_a_page_whose_code_does_otherwise_fails(
 
 
 def test_blocks_make_one_program_and_keep_their_lines() -> None:
-    text = _page("a = 1") + "\n```console\n$ ls\n```\n\n```python no-run\nb = 2\n```\n" + _page("c = a")
+    text = _page("a = 1") + "\n```console\n$ ls\n```\n\n```python {.no-run}\nb = 2\n```\n" + _page("c = a")
     program = pages.script(text).splitlines()
     assert [(number, line) for number, line in enumerate(program, 1) if line] == [(4, "a = 1"), (17, "c = a")]
 
 
 def test_only_commands_of_ours_are_run() -> None:
     text = "```console\n$ pip install x\n$ budgetguard users\nlisted\n```\n"
-    text += "```console no-run\n$ budgetguard serve\n```\n"
+    text += "```console {.no-run}\n$ budgetguard serve\n```\n"
     text += "```\npip install x\nbudgetguard demo\n```\n"
     assert pages.commands(text) == ["budgetguard users", "budgetguard demo"]
 

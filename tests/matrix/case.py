@@ -32,7 +32,7 @@ class Case:
 
     Attributes:
         rows: names of the rows of the table of endpoints (`PRICED`) that it proves.
-        title: in the table of README.
+        title: in the table of docs/openai.md.
         serve: makes a server that answers as the provider does, the same on every start.
         billed: prices the server's own log, with no code that reads answers: Nanos.
         ways: every way in which the SDK makes the call. Each makes one paid request.

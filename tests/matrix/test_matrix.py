@@ -1,6 +1,6 @@
 """Every endpoint, in every way and with both clients: booked as billed, refused unsent, and unnoticed.
 
-README's table is made from the same cases: a mark there is a test here.
+The table of docs/openai.md is made from the same cases: a mark there is a test here.
 """
 
 from __future__ import annotations

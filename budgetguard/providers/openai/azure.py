@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from budgetguard.pricing.book import AZURE
+from budgetguard.pricing.matching import AZURE
 
 # Where a name is the model's own, a map of other servers' names has no say.
 NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:/]")
