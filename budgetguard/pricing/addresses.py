@@ -19,7 +19,7 @@ _NETLOC: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a request goes, in the one form that compares.
+    """Hold where a request goes, in the one form that compares.
 
     Attributes:
         scheme: `http` or `https`.

@@ -16,7 +16,7 @@ from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.addresses import Address
-from budgetguard.pricing.extra import EXTRA_PRICE_KEYS, extra_prices, is_half_in_batch
+from budgetguard.pricing.extra import OWN_PRICE_KEYS, is_half_in_batch, own_prices
 from budgetguard.pricing.rates import (
     STANDARD_TIERS,
     FixedSource,
@@ -43,7 +43,6 @@ AZURE = "azure"
 FREE_PROVIDER = "free"
 _CACHE_SIZE = 1_024
 _SERVED_REMEMBERED = 64
-_ADDRESSES_REMEMBERED = 64
 
 # The names that `register` gives the prices in common use.
 _PRICE_KEYS = {"input": "input_mtok", "output": "output_mtok", "cached_input": "cache_read_mtok"}
@@ -73,9 +72,6 @@ _MORE_ADDRESSES = (
     (AZURE, r"https://[^./]+\.openai\.azure\.us"),
 )
 
-# Address -> the list that was searched, and the provider found in it.
-_providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
-
 # What may follow a model's name without making it another model: a date, a version, `latest`.
 _SAME_MODEL = re.compile(
     r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
@@ -102,7 +98,7 @@ class PriceBook:
     """Answer what a model costs.
 
     Prices that were registered come first; then genai-prices' list as it is installed (or as the program
-    set it with genai-prices' own means); then, for units and models that it lacks, `extra_prices`. Nothing is
+    set it with genai-prices' own means); then, for units and models that it lacks, `own_prices`. Nothing is
     ever fetched. Safe to use from many threads.
     """
 
@@ -110,6 +106,7 @@ class PriceBook:
         self._overrides: dict[tuple[str | None, str], list[_Override]] = {}
         self._lock = threading.RLock()
         self._cache: dict[tuple[Any, ...], tuple[DataSnapshot, Rates]] = {}
+        self._providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
 
     @of_books
     def register(
@@ -123,7 +120,7 @@ class PriceBook:
         valid_from: datetime | None = None,
         **units: int | float | Decimal,
     ) -> None:
-        """Set a model's price, which counts before every price list.
+        """Set a model's price by your own word, before every price list.
 
         With `input` or `output` it replaces the listed price altogether; without, it adds its units to the
         listed price. A model registered with `input=0, output=0` and nothing else is free, whatever it uses.
@@ -136,7 +133,7 @@ class PriceBook:
             cached_input: USD per million cached input tokens; the price of input if absent.
             valid_from: when the price begins (naive: UTC); from ever if absent. The latest begun one counts.
             units: prices by genai-prices' price keys, such as `input_audio_mtok=40`, or by ours (see
-                `extra_prices`), such as `images=0.04` or `video_seconds=0.1`.
+                `own_prices`), such as `images=0.04` or `video_seconds=0.1`.
 
         Raises:
             ConfigurationError: no price, a bad price, an unknown unit, an empty name.
@@ -212,7 +209,13 @@ class PriceBook:
         """Return genai-prices' id of the provider that an address belongs to, or None."""
         from genai_prices.data_snapshot import get_snapshot
 
-        return _by_address(get_snapshot(), base_url)
+        snapshot = get_snapshot()
+        known = self._providers_at.get(base_url)
+        if known is None or known[0] is not snapshot:
+            if len(self._providers_at) >= _CACHE_SIZE:
+                self._providers_at.clear()
+            known = self._providers_at[base_url] = snapshot, _by_address(snapshot, base_url)
+        return known[1]
 
     def rates_if_known(
         self, model: str, *, provider: str | None = None, base_url: str | None = None
@@ -270,7 +273,7 @@ class PriceBook:
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """The prices at one instant, in the order of look-up: the user's, the list, the extra ones."""
+    """Hold what prices are looked up in, as it was at one instant: the user's, then the list, then ours."""
 
     snapshot: DataSnapshot
     overrides: Mapping[tuple[str | None, str], list[_Override]]
@@ -287,7 +290,7 @@ class _Lists:
 
     def _add_up(self, provider_id: str, names: tuple[str, ...], said: Mapping[str, Decimal]) -> Source | None:
         """Return the listed price with what the user says and our table adds to it; None if nobody knows."""
-        ours, known = extra_prices(provider_id, names)
+        ours, known = own_prices(provider_id, names)
         ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
         listed = self.listed(provider_id, names)
         if listed is None:
@@ -326,7 +329,7 @@ class _Lists:
 
 
 class _Served:
-    """The rates of models that answers name where another was asked for.
+    """Find what the model costs that an answer names, where another was asked for.
 
     Args:
         lists: what the asked one was priced from.
@@ -402,7 +405,7 @@ def _base(name: str) -> str:
 def _price(key: str, value: object, name: str) -> Decimal:
     """Check a price; `name` is what the caller calls it."""
     if priced_unit(key) is None:
-        near = difflib.get_close_matches(key, (*units_by_price_key(), *EXTRA_PRICE_KEYS), n=1)
+        near = difflib.get_close_matches(key, (*units_by_price_key(), *OWN_PRICE_KEYS), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigurationError(f"{key} is not a priced unit{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -465,16 +468,17 @@ def _claimed(snapshot: DataSnapshot, name: str) -> str | None:
 def _by_address(snapshot: DataSnapshot, base_url: str | None) -> str | None:
     if not base_url:
         return None
-    address = str(base_url)
-    known = _providers_at.get(address)
-    if known is not None and known[0] is snapshot:
-        return known[1]
-    patterns = ((one.id, one.api_pattern) for one in snapshot.providers)
-    found = next((name for name, at in (*patterns, *_MORE_ADDRESSES) if _is_at(at, address)), None)
-    if len(_providers_at) >= _ADDRESSES_REMEMBERED:
-        _providers_at.clear()
-    _providers_at[address] = snapshot, found
-    return found
+    return next(
+        (
+            provider_id
+            for provider_id, pattern in (
+                *((one.id, one.api_pattern) for one in snapshot.providers),
+                *_MORE_ADDRESSES,
+            )
+            if _is_at(pattern, str(base_url))
+        ),
+        None,
+    )
 
 
 def _is_at(pattern: str, base_url: str) -> bool:
@@ -488,7 +492,7 @@ def _is_at(pattern: str, base_url: str) -> bool:
 
 
 def _remedy(snapshot: DataSnapshot, provider_id: str, model: str, base_url: str | None) -> str:
-    """Return what else a name may mean that nobody prices: a deployment, a model of one's own."""
+    """Say what else may be meant by a name that nobody prices: a deployment's, a model of one's own."""
     if provider_id == AZURE:
         return (
             f" If it is a deployment, say which model it serves: configure(model_map={{{model!r}: "

@@ -17,8 +17,8 @@ PRICE_PAGE: Final = "https://developers.openai.com/api/docs/pricing"
 
 
 @dataclass(frozen=True, slots=True)
-class ExtraUnit:
-    """A priced unit, described as genai-prices describes its own.
+class OwnUnit:
+    """Describe a priced unit as genai-prices describes its own.
 
     Attributes:
         usage_key: its name in a `Usage`.
@@ -36,10 +36,10 @@ class ExtraUnit:
 # Beside these, genai-prices' own: `web_searches` are calls of the web search tool, `storage_searches` those
 # of file search, `input_characters` what is read aloud, `input_audio_seconds` what is transcribed.
 _COUNTED: Final = (
-    ExtraUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
+    OwnUnit("web_search_previews", "web_search_previews_kcount", 1_000, {"family": "web_search_previews"}),
     # What xAI's live search read, and what OpenRouter's web plugin found.
-    ExtraUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
-    ExtraUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
+    OwnUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
+    OwnUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
 )
 # What the image generation tool draws, by the image model that it uses; a keyword needs plain names.
 _DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
@@ -55,7 +55,7 @@ _GRADED: Final = re.compile(
 )
 
 # Names to suggest where one is misspelled.
-EXTRA_PRICE_KEYS: Final = (
+OWN_PRICE_KEYS: Final = (
     "images",
     "video_seconds",
     "container_sessions",
@@ -67,7 +67,7 @@ EXTRA_PRICE_KEYS: Final = (
 )
 
 
-def extra_unit(name: str) -> ExtraUnit | None:
+def own_unit(name: str) -> OwnUnit | None:
     """Return the unit of ours with this name, or None. Prices of graded units are for one of them."""
     for unit in _COUNTED:
         if unit.usage_key == name:
@@ -75,23 +75,23 @@ def extra_unit(name: str) -> ExtraUnit | None:
     if (drawn := _DRAWN.fullmatch(name)) is not None:
         by = {key: value for key, value in drawn.groupdict().items() if value is not None}
         price_key = _DRAWN_PRICE + name.removeprefix("drawn_tokens")
-        return ExtraUnit(name, price_key, 1_000_000, {"family": "drawn_tokens", **by})
+        return OwnUnit(name, price_key, 1_000_000, {"family": "drawn_tokens", **by})
     found = _GRADED.fullmatch(name)
     if found is None:
         return None
     grades = {key: value for key, value in found.groupdict().items() if value is not None}
     family = next(grades.pop(key) for key in ("family", "video", "container", "tool") if key in grades)
-    return ExtraUnit(name, name, 1, {"family": family, **grades})
+    return OwnUnit(name, name, 1, {"family": family, **grades})
 
 
-def extra_unit_of_price_key(key: str) -> ExtraUnit | None:
+def own_unit_of_price_key(key: str) -> OwnUnit | None:
     """Return the unit of ours that this price is for, or None."""
     for unit in _COUNTED:
         if unit.price_key == key:
             return unit
     if key.startswith(_DRAWN_PRICE):
-        return extra_unit("drawn_tokens" + key.removeprefix(_DRAWN_PRICE))
-    found = extra_unit(key)
+        return own_unit("drawn_tokens" + key.removeprefix(_DRAWN_PRICE))
+    found = own_unit(key)
     return found if found is not None and found.price_key == key else None
 
 
@@ -101,7 +101,7 @@ def drawn_unit(model: str) -> str:
     return "drawn_tokens_" + re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
 
 
-def less_graded(unit: ExtraUnit) -> tuple[str, ...]:
+def less_graded(unit: OwnUnit) -> tuple[str, ...]:
     """Return the units that stand for this one where it has no price, the nearest first.
 
     An image has the price of its size in any quality, else of any image.
@@ -116,8 +116,8 @@ def less_graded(unit: ExtraUnit) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtraPrice:
-    """One row: what units of some models cost.
+class OwnPrice:
+    """Hold one row: what units of some models cost.
 
     Attributes:
         models: a regular expression of the models' names, without date and in small letters; None for
@@ -145,9 +145,9 @@ _FEBRUARY: Final = date(2026, 2, 7)
 _SEPTEMBER: Final = date(2026, 9, 8)
 _NOT_REASONING: Final = r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o"
 
-EXTRA_PRICES: Final = (
+OWN_PRICES: Final = (
     # Per image. Shut down on 2026-05-12; other addresses still serve models of these names.
-    ExtraPrice(
+    OwnPrice(
         "dall-e-2",
         _usd(
             images_standard_256x256="0.016",
@@ -156,7 +156,7 @@ EXTRA_PRICES: Final = (
         ),
         _FEBRUARY,
     ),
-    ExtraPrice(
+    OwnPrice(
         "dall-e-3",
         _usd(
             images_standard_1024x1024="0.04",
@@ -169,21 +169,21 @@ EXTRA_PRICES: Final = (
         _FEBRUARY,
     ),
     # genai-prices has the image price of these as their output price; answers report image tokens apart.
-    ExtraPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
-    ExtraPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
-    ExtraPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
+    OwnPrice("gpt-image-1", _usd(output_image_mtok="40"), _FEBRUARY),
+    OwnPrice("gpt-image-1-mini", _usd(output_image_mtok="8"), _FEBRUARY),
+    OwnPrice(r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)", _usd(output_image_mtok="30"), _SEPTEMBER),
     # Likewise with the speech that is this model's only output.
-    ExtraPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
+    OwnPrice("gpt-4o-mini-tts", _usd(output_audio_mtok="12"), _FEBRUARY),
     # Per second of video. Shut down on 2026-09-24.
-    ExtraPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
-    ExtraPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
-    ExtraPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
+    OwnPrice("sora-2", _usd(video_seconds_720x1280="0.10"), _FEBRUARY),
+    OwnPrice("sora-2-pro", _usd(video_seconds_720x1280="0.30", video_seconds_1024x1792="0.50"), _FEBRUARY),
+    OwnPrice("sora-2-pro", _usd(video_seconds_1080x1920="0.70"), _SEPTEMBER),
     # Per call of a hosted tool; what the tool reads is billed as input tokens besides. This model searches
     # by the preview tool, although its requests do not say so.
-    ExtraPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
-    ExtraPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
-    ExtraPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
-    ExtraPrice(
+    OwnPrice("gpt-4o-search-preview", _usd(web_searches_kcount="25"), _FEBRUARY, tool=True),
+    OwnPrice(_NOT_REASONING, _usd(web_search_previews_kcount="25"), _FEBRUARY, tool=True),
+    OwnPrice(r"o\d.*|gpt-[5-9].*", _usd(web_search_previews_kcount="10"), _FEBRUARY, tool=True),
+    OwnPrice(
         None,
         _usd(
             web_searches_kcount="10",
@@ -200,7 +200,7 @@ EXTRA_PRICES: Final = (
         _FEBRUARY,
         tool=True,
     ),
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(
             drawn_mtok_gpt_image_2="30",
@@ -213,9 +213,9 @@ EXTRA_PRICES: Final = (
 )
 
 # Tools of other providers, beside the tokens.
-EXTRA_PRICES_ELSEWHERE: Final = (
+OWN_PRICES_ELSEWHERE: Final = (
     # Code execution: $0.05 an hour and container, and at least 5 minutes, which is what is booked.
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(container_sessions="0.0042"),
         date(2026, 2, 9),
@@ -223,7 +223,7 @@ EXTRA_PRICES_ELSEWHERE: Final = (
         provider="anthropic",
         tool=True,
     ),
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(search_sources_kcount="25"),
         date(2025, 5, 22),
@@ -231,7 +231,7 @@ EXTRA_PRICES_ELSEWHERE: Final = (
         provider="x-ai",
         tool=True,
     ),
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(
             web_searches_kcount="5",
@@ -244,7 +244,7 @@ EXTRA_PRICES_ELSEWHERE: Final = (
         provider="x-ai",
         tool=True,
     ),
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(search_results_kcount="4"),
         date(2025, 12, 11),
@@ -252,7 +252,7 @@ EXTRA_PRICES_ELSEWHERE: Final = (
         provider="openrouter",
         tool=True,
     ),
-    ExtraPrice(
+    OwnPrice(
         None,
         _usd(input_document_kpages="2"),
         date(2025, 12, 11),
@@ -269,7 +269,7 @@ _HALF_IN_BATCH: Final = re.compile(r"text-embedding-(?:3-small|3-large|ada-002)"
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
-def extra_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
+def own_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal], bool]:
     """Return what our table has for a model, and whether any of it is the model's own.
 
     What is not the model's own are the prices of hosted tools, which make no model known.
@@ -281,7 +281,7 @@ def extra_prices(provider: str, names: Iterable[str]) -> tuple[dict[str, Decimal
     bare = {_DATE.sub("", name.removeprefix("ft:").partition(":")[0]) for name in names}
     found: dict[str, Decimal] = {}
     known = False
-    for row in (*EXTRA_PRICES, *EXTRA_PRICES_ELSEWHERE):
+    for row in (*OWN_PRICES, *OWN_PRICES_ELSEWHERE):
         if row.provider != provider:
             continue
         if row.models is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from budgetguard.core.money import NANOS_PER_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.errors import UnknownModelError
-from budgetguard.pricing.extra import ExtraUnit, extra_unit, extra_unit_of_price_key, less_graded
+from budgetguard.pricing.extra import OwnUnit, less_graded, own_unit, own_unit_of_price_key
 from budgetguard.pricing.regions import answered_factor
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def units_by_price_key() -> Mapping[str, UnitDef]:
     return {unit.price_key: unit for unit in units_by_name().values()}
 
 
-def priced_unit(price_key: str) -> UnitDef | ExtraUnit | None:
+def priced_unit(price_key: str) -> UnitDef | OwnUnit | None:
     """Return the unit that a price is for: genai-prices' or ours."""
-    return units_by_price_key().get(price_key) or extra_unit_of_price_key(price_key)
+    return units_by_price_key().get(price_key) or own_unit_of_price_key(price_key)
 
 
 @lru_cache(maxsize=1_024)
@@ -90,7 +90,7 @@ def wholes(name: str) -> tuple[str, ...]:
     """Return the units that a unit is a part of, the nearest first."""
     units = units_by_name()
     if name not in units:
-        own = extra_unit(name)
+        own = own_unit(name)
         return () if own is None else less_graded(own)
     dimensions = units[name].dimensions.items()
     found = [unit for unit in units.values() if unit.dimensions.items() < dimensions]
@@ -99,13 +99,13 @@ def wholes(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The prices of one model for one tier, as integers over one denominator.
+    """Hold the prices of one model for one tier as integers over one denominator.
 
     Attributes:
         rates: unit -> steps in rising order: (input tokens that the call must exceed, numerator).
         denominator: Nanos = numerator x count / denominator.
         parts: unit -> the priced units that are parts of it; the most specific units come first.
-        is_free: there are prices, and every one is zero.
+        is_free: whether there are prices, and every one is zero.
     """
 
     rates: Mapping[str, TierSteps]
@@ -206,14 +206,14 @@ class PriceTable:
             return name
         if name in _PRICED_AS_CACHE_WRITE:
             return "cache_write_tokens" if "cache_write_tokens" in self.rates else None
-        if name not in _PRICED_AS_WHOLE and extra_unit(name) is None:
+        if name not in _PRICED_AS_WHOLE and own_unit(name) is None:
             return None
         return next((whole for whole in wholes(name) if whole in self.rates), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a model costs at one instant, for one service tier.
+    """Hold what a model costs at one instant, for one service tier.
 
     The price that a hold was made with is the price it settles with, so a Rates never looks at the clock
     or at the price list again.
@@ -222,7 +222,7 @@ class Rates:
         model: the model's name as the call gave it.
         provider: genai-prices' id of the provider, such as `openai`.
         tier: the service tier, None for the standard one.
-        is_free: no tokens cost anything; tools that run at the provider may.
+        is_free: whether tokens cost nothing. Tools that run at the provider still may.
     """
 
     model: str
@@ -354,7 +354,7 @@ class Rates:
 
 
 class Source:
-    """The price tables of one model at one instant, tier by tier."""
+    """Make the price tables of one model at one instant, tier by tier."""
 
     free = False
 
@@ -469,7 +469,7 @@ def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:
 
 
 def _price_key(unit: str) -> str:
-    known = units_by_name().get(unit) or extra_unit(unit)
+    known = units_by_name().get(unit) or own_unit(unit)
     return {"input_mtok": "input", "output_mtok": "output", "cache_read_mtok": "cached_input"}.get(
         key := known.price_key if known else unit, key
     )

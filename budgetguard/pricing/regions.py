@@ -25,12 +25,12 @@ _RELEASED_BEFORE: Final = re.compile(
 _CLAUDE_BEFORE: Final = re.compile(r"claude-(?:[123v].*|instant.*|\w+-4(?:-[0-5](?:-.*)?|-20\d{6})?)")
 
 
-def answered_factor(provider: str, region: str, model: str) -> Decimal:
+def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
     """Return what tokens cost where an answer says that its model ran, as a multiple of the list's price.
 
     Args:
         provider: genai-prices' provider id.
-        region: as the answer names it.
+        region: as the answer names it, or None.
         model: the model's name.
     """
     if provider != "anthropic" or region != "us":

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.extra import EXTRA_PRICES, EXTRA_PRICES_ELSEWHERE, ExtraPrice
+from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice
 from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
@@ -154,18 +154,18 @@ def hosted_tools() -> Iterator[str]:
         yield _row(f"`{tool}`", _number(plain[0]), said, ", ".join(other) or "the same")
 
 
-def extra_prices() -> Iterator[str]:
-    """Yield the table of our extra prices, in USD."""
+def own_prices() -> Iterator[str]:
+    """Yield the table of our own prices, in USD."""
     yield from _head("model", "price", "USD", "as of")
-    for row in EXTRA_PRICES:
+    for row in OWN_PRICES:
         for key, price in row.prices.items():
             yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
 
 
 def prices_elsewhere() -> Iterator[str]:
-    """Yield the table of our extra prices of other providers' tools, in USD."""
+    """Yield the table of our own prices of other providers' tools, in USD."""
     yield from _head("provider", "price", "USD", "as of", "read at")
-    for row in EXTRA_PRICES_ELSEWHERE:
+    for row in OWN_PRICES_ELSEWHERE:
         for key, price in row.prices.items():
             yield _row(f"`{row.provider}`", f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>")
 
@@ -192,7 +192,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "following": following,
     "hosted tools": hosted_tools,
-    "extra prices": extra_prices,
+    "own prices": own_prices,
     "prices elsewhere": prices_elsewhere,
     "refused": refused,
     "ways": ways,
@@ -256,7 +256,7 @@ def _fee(unit: str, count: int) -> str:
     return per if count == 1 else f"{count} {per.removeprefix('a ')}es"
 
 
-def _model(row: ExtraPrice) -> str:
+def _model(row: OwnPrice) -> str:
     if row.models is None:
         return "any that has a price"
     return f"`{row.models}`" if re.fullmatch(r"[\w.-]+", row.models) else _MODELS[row.models]

@@ -1,4 +1,4 @@
-"""Our extra prices fill in what genai-prices lacks: dated, sourced, and after everybody else's word."""
+"""Our own prices fill in what genai-prices lacks: dated, sourced, and after everybody else's word."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.pricing import extra as extra_prices
+from budgetguard.pricing import extra as own_prices
 from budgetguard.pricing.book import PriceBook, Rates
-from budgetguard.pricing.extra import EXTRA_PRICES, EXTRA_PRICES_ELSEWHERE, ExtraPrice, drawn_unit, extra_unit
+from budgetguard.pricing.extra import OWN_PRICES, OWN_PRICES_ELSEWHERE, OwnPrice, drawn_unit, own_unit
 from budgetguard.pricing.rates import priced_unit, units_by_name, units_by_price_key
 
 
@@ -27,11 +27,11 @@ def usd(rates: Rates, **units: int) -> Decimal:
 # --- the table ---
 
 
-ALL = (*EXTRA_PRICES, *EXTRA_PRICES_ELSEWHERE)
+ALL = (*OWN_PRICES, *OWN_PRICES_ELSEWHERE)
 
 
 @pytest.mark.parametrize("row", ALL, ids=lambda row: f"{row.models} {row.taken}")
-def test_every_row_says_where_and_when_it_was_read(row: ExtraPrice) -> None:
+def test_every_row_says_where_and_when_it_was_read(row: OwnPrice) -> None:
     assert row.source.startswith("https://")
     assert date(2025, 1, 1) <= row.taken <= date(2026, 11, 23)
     assert row.prices
@@ -47,9 +47,9 @@ def test_no_model_has_two_prices_of_a_unit() -> None:
 
 
 def test_our_units_have_names_of_their_own() -> None:
-    for row in EXTRA_PRICES:
+    for row in OWN_PRICES:
         for key in row.prices:
-            unit = extra_prices.extra_unit_of_price_key(key)
+            unit = own_prices.own_unit_of_price_key(key)
             if unit is not None:
                 assert unit.usage_key not in units_by_name()
                 assert key not in units_by_price_key()
@@ -69,7 +69,7 @@ def test_our_units_have_names_of_their_own() -> None:
     ],
 )
 def test_what_is_merely_like_a_unit_is_none(name: str) -> None:
-    assert extra_unit(name) is None
+    assert own_unit(name) is None
 
 
 # --- figures ---
@@ -166,8 +166,8 @@ def test_a_user_s_price_of_a_tool_comes_before_ours(book: PriceBook) -> None:
 
 
 def test_the_list_comes_before_ours(book: PriceBook, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = ExtraPrice(None, {"web_searches_kcount": Decimal(99), "input_mtok": Decimal(99)}, date(2026, 1, 1))
-    monkeypatch.setattr(extra_prices, "EXTRA_PRICES", (row,))
+    row = OwnPrice(None, {"web_searches_kcount": Decimal(99), "input_mtok": Decimal(99)}, date(2026, 1, 1))
+    monkeypatch.setattr(own_prices, "OWN_PRICES", (row,))
     rates = book.rates("o3-deep-research")
     assert usd(rates, web_searches=1_000) == 10
     assert usd(rates, input_tokens=1_000_000) == 10
