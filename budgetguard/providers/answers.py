@@ -12,6 +12,7 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers.json import count, field, getter, parsed, text
 
 Get: TypeAlias = Callable[[str], Any]
+"""What looks up a field by its name; see `getter`."""
 
 # (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are
 # already inside the output total. Text parts are not here either: they are what is left of the total.
@@ -136,10 +137,8 @@ def _usage(counts: Get) -> Usage | None:
         or counts("output_token_details")
     )
     written = {} if details_out is None else _parts(details_out, _OUTPUT_PARTS)
-    units = {"input_tokens": total_in or 0, "output_tokens": total_out or 0}
-    if total is not None or read or written:
-        more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
-        units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
+    more_in, more_out = _outside(total_in or 0, total_out or 0, total, read, written)
+    units = {"input_tokens": (total_in or 0) + more_in, "output_tokens": (total_out or 0) + more_out}
     units |= {**read, **written}
     if details is not None and (cached := field(details, "cached_tokens_details")) is not None:
         units["cache_audio_read_tokens"] = count(field(cached, "audio_tokens")) or 0
