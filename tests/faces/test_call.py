@@ -514,8 +514,9 @@ def test_a_store_that_fails_before_the_block_refuses_and_after_it_raises_nothing
     assert nanos(guard) == (120_000, 0)
 
 
-def test_an_answer_that_is_settled_is_not_booked_again_by_a_manager(guard: Guard) -> None:
-    answer = completion()
+@pytest.mark.parametrize("ident", ["answer-1", None], ids=["by its id", "by being the very object"])
+def test_an_answer_that_is_settled_is_not_booked_again_by_a_manager(guard: Guard, ident: str | None) -> None:
+    answer = completion(id=ident)
     with guard.call(**ASK) as call:
         call.settle(answer)
     guard.manager().update_cost("u", answer)
