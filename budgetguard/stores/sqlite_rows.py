@@ -15,15 +15,17 @@ from budgetguard.stores import sqlite_tables as tables
 from budgetguard.stores.sqlite_tables import (
     MalformedAccount,
     account_in,
-    budget_out,
+    budget_of,
     counts_in,
     counts_out,
     end_out,
     hold_in,
     hold_out,
+    holding_of,
     malformed,
     quoted,
-    standing_out,
+    spending_of,
+    spending_out,
     text_in,
     text_out,
 )
@@ -141,11 +143,18 @@ class TableRows:
 
     def save_account(self, name: str, row: AccountRow) -> None:
         cached, key = self._cache.accounts, (self._project, name)
-        budget, before = budget_out(row), cached.get(name)
-        if before is not None and budget_out(before) == budget:
-            self._execute(tables.UPDATE_STANDING, (*standing_out(row), *key))
+        before, budget, spending, holding = (
+            cached.get(name),
+            budget_of(row),
+            spending_of(row),
+            holding_of(row),
+        )
+        if before is None or budget_of(before) != budget:
+            self._execute(tables.REPLACE_ACCOUNT, (*key, *budget, *spending_out(spending), *holding))
+        elif spending_of(before) != spending:
+            self._execute(tables.UPDATE_SPENDING, (*spending_out(spending), *holding, *key))
         else:
-            self._execute(tables.REPLACE_ACCOUNT, (*key, *budget, *standing_out(row)))
+            self._execute(tables.UPDATE_HOLDING, (*holding, *key))
         cached[name] = row
 
     def remove_account(self, name: str) -> None:
@@ -173,7 +182,8 @@ class TableRows:
         row = self._cache.holds.get(hold_id)
         if row is not None:
             return copy_hold(row)
-        found = self._execute(tables.LOAD_HOLD, (self._project, hold_id)).fetchone()
+        key = (self._project, hold_id)
+        found = self._execute(tables.LOAD_HOLD, (*key, *key)).fetchone()
         if found is None:
             return None
         row = hold_in(hold_id, found[1:])

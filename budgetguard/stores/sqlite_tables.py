@@ -31,24 +31,26 @@ _BUDGET: Final = {
     "created": _INTEGER,
     "ephemeral": _INTEGER,
 }
-_STANDING: Final = {
+_SPENDING: Final = {
     "start": _INTEGER,
     "end": ("integer", "null"),
     "window": _INTEGER,
     "epoch": _INTEGER,
     "spent": _INTEGER,
-    "held": _INTEGER,
     "expired": _INTEGER,
     "expiries": _INTEGER,
     "models": _TEXT,
+    "crossed": _TEXT,
+}
+_HOLDING: Final = {
+    "held": _INTEGER,
     "opened": _INTEGER,
     "due": _INTEGER,
-    "crossed": _TEXT,
     "updated": _INTEGER,
 }
-_ACCOUNT: Final = _BUDGET | _STANDING
+_ACCOUNT: Final = _BUDGET | _SPENDING | _HOLDING
 """The columns of an account, in the order in which statements take and give them, and their types: those of
-its budget, and those that calls change."""
+its budget, those that settlements and windows change, and those that every hold changes."""
 
 # What a hold is told when it is reserved, and how it ends.
 _HOLD: Final = {
@@ -127,7 +129,10 @@ SAVE_SWEPT: Final = "UPDATE project SET swept = max(swept, ?) WHERE id = ?"
 SAVE_FROZEN: Final = "UPDATE project SET frozen = ? WHERE id = ?"
 
 LOAD_ACCOUNT: Final = f"SELECT {_list(_ACCOUNT)} FROM account WHERE project = ? AND name = ?"
-UPDATE_STANDING: Final = f"UPDATE account SET {_sets(_STANDING)} WHERE project = ? AND name = ?"
+UPDATE_HOLDING: Final = f"UPDATE account SET {_sets(_HOLDING)} WHERE project = ? AND name = ?"
+UPDATE_SPENDING: Final = (
+    f"UPDATE account SET {_sets(_SPENDING)}, {_sets(_HOLDING)} WHERE project = ? AND name = ?"
+)
 REPLACE_ACCOUNT: Final = (
     f"INSERT OR REPLACE INTO account (project, name, {_list(_ACCOUNT)}) VALUES (?, ?, {_marks(_ACCOUNT)})"
 )
@@ -146,7 +151,7 @@ IDLE_ACCOUNTS: Final = (
 )
 
 _HOLDS = f"SELECT id, {_list(_HOLD)}, {_list(_END)} FROM hold WHERE project = ?"
-LOAD_HOLD: Final = f"{_HOLDS} AND open IN (0, 1) AND id = ?"
+LOAD_HOLD: Final = " UNION ALL ".join(f"{_HOLDS} AND open = {open_} AND id = ?" for open_ in (1, 0))
 PAGE_OF_HOLDS: Final = (
     " UNION ALL ".join(f"{_HOLDS} AND open = {open_} AND id >= ? AND id < ?" for open_ in (0, 1))
     + f" ORDER BY id LIMIT {PAGE}"
@@ -199,7 +204,8 @@ LIST_OBSERVED: Final = "SELECT model, counts FROM observation WHERE project = ? 
 
 STATEMENTS: Final = {
     "load account": LOAD_ACCOUNT,
-    "update standing": UPDATE_STANDING,
+    "update holding": UPDATE_HOLDING,
+    "update spending": UPDATE_SPENDING,
     "remove account": REMOVE_ACCOUNT,
     "page of accounts": PAGE_OF_ACCOUNTS,
     "idle accounts": IDLE_ACCOUNTS,
@@ -248,6 +254,9 @@ def counts_out(counts: Mapping[str, int]) -> str:
     """Write integers by name as JSON text, in a third of the time that a JSON encoder needs to set out."""
     if not counts:
         return "{}"
+    if len(counts) == 1:
+        ((name, count),) = counts.items()
+        return f"{{{quoted(name)}:{count:d}}}"
     return "{" + ",".join([f"{quoted(name)}:{count:d}" for name, count in counts.items()]) + "}"
 
 
@@ -364,18 +373,24 @@ def account_in(name: str, values: tuple[Any, ...]) -> AccountRow:
 _MODELS, _CROSSED = list(_ACCOUNT).index("models"), list(_ACCOUNT).index("crossed")
 
 
-budget_out: Final = itemgetter(*_BUDGET)
+budget_of: Final = itemgetter(*_BUDGET)
 """Return the columns of an account's budget."""
 
-_standing: Final = itemgetter(*_STANDING)
+spending_of: Final = itemgetter(*_SPENDING)
+"""Return the values that settlements and windows change."""
+
+holding_of: Final = itemgetter(*_HOLDING)
+"""Return the columns that every hold changes."""
+
+_MODELS_AT, _CROSSED_AT = list(_SPENDING).index("models"), list(_SPENDING).index("crossed")
 
 
-def standing_out(row: AccountRow) -> list[Any]:
-    """Return the columns of an account that calls change."""
-    values = list(_standing(row))
-    values[_MODELS - len(_BUDGET)] = counts_out(row["models"])
-    values[_CROSSED - len(_BUDGET)] = dump(row["crossed"]) if row["crossed"] else "[]"
-    return values
+def spending_out(values: tuple[Any, ...]) -> list[Any]:
+    """Return what `spending_of` has returned as columns."""
+    columns = list(values)
+    columns[_MODELS_AT] = counts_out(values[_MODELS_AT])
+    columns[_CROSSED_AT] = dump(values[_CROSSED_AT]) if values[_CROSSED_AT] else "[]"
+    return columns
 
 
 def hold_in(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
