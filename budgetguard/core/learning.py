@@ -8,9 +8,13 @@ within that, rounded up. Old answers fade: at `FADE_AT` all counts are halved.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+from budgetguard.errors import StoreError
 
 Observations: TypeAlias = dict[str, int]
 """Bucket number (as text, because JSON keys are) -> answers counted."""
@@ -25,6 +29,10 @@ MOST_MODELS = 2_000
 
 FADE_AT = 4_000
 """Answers counted at which the old ones fade."""
+
+# A settlement takes observations along once there are so many; until so many answers are known, each.
+_SEND_EVERY: Final = 16
+_SEND_EACH: Final = 4 * ENOUGH
 
 
 def observe(counts: Observations, tokens: int) -> Observations:
@@ -55,6 +63,55 @@ def _bucket(tokens: int) -> int:
 
 def _upper_edge(bucket: int) -> int:
     return ceil(2 ** (bucket / _STEPS_PER_OCTAVE))
+
+
+class Learned:
+    """Observations of output tokens by model: those that the store has, and those still to be sent.
+
+    Args:
+        stored: model -> what the store has of it, or raises StoreError.
+    """
+
+    def __init__(self, stored: Callable[[str], Observations]) -> None:
+        self._stored = stored
+        self._counts: dict[str, Observations] = {}
+        self._unsent: deque[tuple[str, int]] = deque()
+        self._send_now = False
+
+    def cap(self, model: str) -> int | None:
+        """Return the output cap that a model's settled calls suggest (tokens), or None before enough."""
+        counts = self._counts.get(model)
+        if counts is None:
+            try:
+                counts = self._counts[model] = self._stored(model)
+            except StoreError:
+                return None  # reserving will meet the same store, and say so
+        return learned_cap(counts)
+
+    def observe(self, model: str, tokens: int) -> None:
+        """Learn from an answer of that many output tokens."""
+        counts = self._counts[model] = observe(self._counts.get(model, {}), tokens)
+        self._unsent.append((model, tokens))
+        # Until enough is known, each one is sent at once: a program that makes one call a run learns too.
+        self._send_now = self._send_now or sum(counts.values()) <= _SEND_EACH
+
+    def due(self) -> tuple[tuple[str, int], ...]:
+        """Return the observations that the next settlement takes along; they are handed out once."""
+        if not self._send_now and len(self._unsent) < _SEND_EVERY:
+            return ()
+        self._send_now = False
+        taken = []
+        while self._unsent:
+            try:
+                taken.append(self._unsent.popleft())
+            except IndexError:  # another thread was faster
+                break
+        return tuple(taken)
+
+    def forget(self) -> None:
+        """Forget everything: the store is another one."""
+        self._counts = {}
+        self._unsent.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ from budgetguard.core.holds import (
     Unlimited,
 )
 from budgetguard.core.learning import MOST_MODELS, observe
-from budgetguard.core.money import MAX_SUM, Nanos, add_bounded
-from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
+from budgetguard.core.money import MAX_SUM, Nanos
+from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_hold_due, new_account
 from budgetguard.core.windows import Milliseconds, window_at
 
 
@@ -255,6 +255,12 @@ def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tupl
     return (None if row is None else balance(name, row)), tuple(book.expiries)
 
 
+def is_due(row: AccountRow, now: Milliseconds) -> bool:
+    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
+    end = row["end"]
+    return row["due"] <= now or (end is not None and end <= now)
+
+
 class _Book:
     """The rows that one verb has touched, brought up to the present as they are loaded.
 
@@ -374,6 +380,14 @@ def _hold_row(hold: Hold, windows: dict[str, int], expires: Milliseconds) -> Hol
         "usage": {},
         "tags": list(hold.tags),
     }
+
+
+def add_bounded(total: Nanos, nanos: Nanos) -> Nanos:
+    """Add to a sum of Nanos, which stops at `MAX_SUM` and then stays there, whatever is taken back.
+
+    What a sum would be beyond the bound is not known any more, so nothing may be taken from it.
+    """
+    return MAX_SUM if total >= MAX_SUM else min(total + nanos, MAX_SUM)
 
 
 def _release(account: AccountRow, hold: HoldRow, window: int) -> None:

@@ -168,28 +168,6 @@ class Rows(Protocol):
         """Insert or replace what has been observed of a model."""
 
 
-def copy_account(row: AccountRow) -> AccountRow:
-    """Return a copy that shares nothing that a verb changes."""
-    copy = row.copy()
-    copy["models"] = row["models"].copy()
-    copy["crossed"] = row["crossed"].copy()
-    return copy
-
-
-def copy_hold(row: HoldRow) -> HoldRow:
-    """Return a copy that shares nothing that a verb changes."""
-    copy = row.copy()
-    copy["accounts"] = row["accounts"].copy()
-    copy["epochs"] = row["epochs"].copy()
-    return copy
-
-
-def is_due(row: AccountRow, now: Milliseconds) -> bool:
-    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
-    end = row["end"]
-    return row["due"] <= now or (end is not None and end <= now)
-
-
 def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:
     """Return whether a hold has expired and is not yet stored so."""
     return row["state"] == "held" and row["expires"] <= now

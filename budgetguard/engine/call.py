@@ -16,15 +16,14 @@ from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
 from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.core.usage import Usage
-from budgetguard.engine import background_answers, paid_answers
+from budgetguard.engine import background_answers
 from budgetguard.engine.background import background
-from budgetguard.engine.booking import booking_of
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
-from budgetguard.engine.payers import CallFacts, charges_for
-from budgetguard.engine.projection import Projection
+from budgetguard.engine.payers import CallFacts, charges_for, remember_paid, remember_paid_object
+from budgetguard.engine.projection import Projection, booking_of
 from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
@@ -294,7 +293,7 @@ class GuardedCall:
         engine.settle(hold, booking.settlement, estimated=booking.estimated)
         self.booked = booking.settlement.cost
         if self._user is not None and isinstance(outcome, Answered):
-            paid_answers.remember(engine, self._user, outcome.reported)
+            remember_paid(engine, self._user, outcome.reported)
 
     @of_books
     def extend(self, seen: int) -> None:
@@ -332,9 +331,9 @@ class GuardedCall:
                 self._extensions.remove(more)
 
     def remember(self, answer: object) -> None:
-        """Remember that this very answer is paid for, if it is; see `paid_answers`."""
+        """Remember that this very answer is paid for, if it is; see `payers`."""
         if self.booked is not None and self._user is not None and not self._paid_inside:
-            paid_answers.remember_object(self.engine, self._user, answer)
+            remember_paid_object(self.engine, self._user, answer)
 
     def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
         """Finish this in the background if a thing becomes garbage before.

@@ -28,17 +28,17 @@ from budgetguard.core.holds import (
     UnknownAccount,
     new_hold,
 )
+from budgetguard.core.learning import Learned
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.usage import Reported
 from budgetguard.core.windows import duration_ms
-from budgetguard.engine import at_exit, paid_answers, runlog
+from budgetguard.engine import at_exit, runlog
 from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.emitting import emit_call, emit_expiries, emit_settled, refused
-from budgetguard.engine.learning import Learned
 from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
-from budgetguard.engine.payers import CallFacts, ProcessCap, charges_for
+from budgetguard.engine.payers import CallFacts, ProcessCap, books_of, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account
 from budgetguard.engine.spool import Spool, spool_folder
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
@@ -64,7 +64,7 @@ class Engine:
     Attributes:
         settings: those in force.
         project: whose accounts these are.
-        books: names the balances that are kept, see `paid_answers`.
+        books: names the balances that are kept, see `payers`.
         hold_ttl: milliseconds that a hold lives without word of its call.
         now: returns the time in milliseconds, by the guard's clock.
         blocking: whether dealing with the store waits for I/O; opening it does.
@@ -85,7 +85,7 @@ class Engine:
         self.blocking = True
         self._store: Store | None = None
         self._opening = threading.RLock()
-        self.learned = Learned(lambda: self.store)
+        self.learned = Learned(lambda model: self.store.observations(model))
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
         self._outbox = Outbox(lambda: self.store, partial(emit_settled, self, estimated=False))
@@ -99,7 +99,7 @@ class Engine:
         self.hold_ttl = duration_ms(settings.hold_ttl)
         given = settings.store
         self.project = settings.project or (DEFAULT_PROJECT if isinstance(given, str) else given.project)
-        self.books = paid_answers.books_of(self)
+        self.books = books_of(self)
 
     @property
     def place(self) -> str:

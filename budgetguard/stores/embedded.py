@@ -34,9 +34,6 @@ from budgetguard.core.rows import (
     StoredObservations,
     StoredSwept,
     balance,
-    copy_account,
-    copy_hold,
-    is_due,
     is_hold_due,
     record,
 )
@@ -188,7 +185,7 @@ class EmbeddedStore(ABC):
 
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
-        if not is_due(row, self._clock()):
+        if not ledger.is_due(row, self._clock()):
             return balance(account, row)
 
         def work(rows: StoredRows) -> tuple[Balance | None, tuple[Expiry, ...]]:
@@ -268,6 +265,22 @@ class EmbeddedStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close files and connections; the next verb opens them again."""
+
+
+def copy_account(row: AccountRow) -> AccountRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["models"] = row["models"].copy()
+    copy["crossed"] = row["crossed"].copy()
+    return copy
+
+
+def copy_hold(row: HoldRow) -> HoldRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["accounts"] = row["accounts"].copy()
+    copy["epochs"] = row["epochs"].copy()
+    return copy
 
 
 def paged(page: Callable[[str], Sequence[tuple[str, _T]]], start: str = "") -> Iterator[tuple[str, _T]]:

@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
-from budgetguard.core.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
+from budgetguard.core.rows import AccountRow, HoldRow, gone_since
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.embedded import EmbeddedStore, StoredRows
+from budgetguard.stores.embedded import EmbeddedStore, StoredRows, copy_account, copy_hold
 from budgetguard.stores.forking import survive_forks
 from budgetguard.stores.nested import nested
 from budgetguard.stores.transfer import frozen_error
