@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from budgetguard.config import Settings
 from budgetguard.core.usage import Reported
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
@@ -20,7 +21,7 @@ from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.http_call import HttpCall
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
-from budgetguard.providers.sdk import Sdk
+from budgetguard.providers.sdk import Route, Sdk
 from budgetguard.providers.streams import (
     coding_of,
     follow,
@@ -30,8 +31,6 @@ from budgetguard.providers.streams import (
     read_before,
 )
 
-# The attribute of a client's type that has its own names for models.
-MODEL_MAP: Final = "_budgetguard_model_map"
 _SOUND_KEPT: Final = 1_048_576
 
 
@@ -42,13 +41,11 @@ class StainlessCall(HttpCall):
         client: the SDK's client that makes it.
         options: the SDK's `FinalRequestOptions`. Never changed: `options` of this object is a copy.
         endpoint: how it is read.
+        route: where it goes.
         sdk: the client's.
+        settings: say which model a name stands for, what may be asked without a price, also inside a batch,
+            and who counts the input.
         stream: the caller iterates over events.
-        address: where it goes.
-        free: what is asked there costs nothing, by the user's word.
-        model_of: the model that a name stands for.
-        allowed: path patterns that may be asked without a price, also inside a batch.
-        counts: the provider is to count the input, where it can.
 
     Raises:
         ConfigurationError: the body is not a JSON object, so it cannot be priced.
@@ -59,30 +56,26 @@ class StainlessCall(HttpCall):
         client: Any,
         options: Any,
         endpoint: Endpoint,
+        route: Route,
         sdk: Sdk,
+        settings: Settings,
         *,
         stream: bool,
-        address: str,
-        free: bool = False,
-        model_of: Callable[[str], str] = str,
-        allowed: Iterable[str] = (),
-        counts: bool = False,
     ) -> None:
         self.options = copy.copy(options)
-        request = _value_of(client, self.options, sdk, address)
-        own_names = sdk.names_are_models is not None and sdk.names_are_models.match(address)
+        request = _value_of(self.options, route)
         super().__init__(
             request,
             endpoint,
-            provider=sdk.provider_of(client),
+            provider=route.provider,
             default_provider=sdk.default_provider,
-            model=sdk.model_in(address),
-            model_of=str if own_names else model_of,
-            free=free,
-            counts=counts,
+            model=route.model,
+            model_of=str if route.names_are_models else settings.model_of,
+            free=route.free,
+            counts=settings.count == "provider",
             fetcher=lambda: Fetcher(client, request.headers, options.timeout),
             row_of=lambda path: sdk.table.endpoint_of(
-                "POST", path, base_url=request.base_url, allowed=allowed
+                "POST", path, base_url=request.base_url, allowed=settings.allow_endpoints
             ),
         )
         self._stream = stream and endpoint.streams
@@ -268,25 +261,22 @@ def note_retry(options: Any, response: object) -> None:
         look.request.lost_tries += 1
 
 
-def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:
+def _value_of(options: Any, route: Route) -> HttpRequest:
     """Return a request as a value.
 
     Args:
-        client: the SDK's client.
         options: a copy of the SDK's options; an iterator in its body is replaced by a list of what it yields.
-        sdk: the client's.
-        address: where it goes.
+        route: where it goes.
 
     Raises:
         ConfigurationError: the body is not a JSON object.
     """
-    base_url = str(client.base_url)
     headers: Mapping[str, Any] = {} if is_absent(options.headers) else options.headers
     return HttpRequest(
-        method=options.method.upper(),
-        base_url=base_url if address.startswith(base_url) else address,
-        address=address,
-        path=sdk.table.path_of(options.url, base_url),
+        method=route.method,
+        base_url=route.base_url,
+        address=route.address,
+        path=route.path,
         headers={name.lower(): value for name, value in headers.items()},
         query=options.params,
         body=with_files(_body(options), options.files) if options.files else _body(options),

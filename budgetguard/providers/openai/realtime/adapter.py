@@ -25,12 +25,12 @@ from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.refusals import missing_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
+from budgetguard.providers.hooking import MODEL_MAP
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of
 from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.realtime.calls import Tariff
 from budgetguard.providers.openai.realtime.session import RealtimeSession
-from budgetguard.providers.stainless import MODEL_MAP
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
