@@ -285,17 +285,15 @@ class _Book:
         self.expiries: list[Expiry] = []
 
     def account(self, name: str) -> AccountRow | None:
-        row = self.accounts[name] if name in self.accounts else self._load(name)
+        if name not in self.accounts:
+            self.accounts[name] = self._rows.load_account(name)
+        row = self.accounts[name]
         if row is not None and name not in self._current:
             self._current.add(name)
             if is_due(row, self._now):
                 self._expire_due(name, row)
                 self._roll(row)
                 self.changed[name] = row
-        return row
-
-    def _load(self, name: str) -> AccountRow | None:
-        row = self.accounts[name] = self._rows.load_account(name)
         return row
 
     def hold(self, hold_id: str) -> HoldRow | None:
@@ -339,7 +337,9 @@ class _Book:
         self.changed_holds[hold_id] = hold
         for name, window in hold["accounts"].items():
             # As stored: bringing that account up to date here would meet this hold half expired.
-            account = self.accounts[name] if name in self.accounts else self._load(name)
+            if name not in self.accounts:
+                self.accounts[name] = self._rows.load_account(name)
+            account = self.accounts[name]
             if account is None:
                 continue
             _release(account, hold, window)
@@ -415,6 +415,9 @@ def _clear_spend(row: AccountRow) -> None:
 def _cross(name: str, account: AccountRow, limit: Nanos, thresholds: Iterable[int]) -> list[Crossing]:
     """Store and return the thresholds that an account has reached first."""
     spent, crossed = account["spent"] * 100, account["crossed"]
-    reached = [percent for percent in thresholds if spent >= percent * limit and percent not in crossed]
-    crossed += reached
-    return [Crossing(name, percent, balance(name, account)) for percent in reached]
+    found: list[Crossing] = []
+    for percent in thresholds:
+        if spent >= percent * limit and percent not in crossed:
+            crossed.append(percent)
+            found.append(Crossing(name, percent, balance(name, account)))
+    return found

@@ -56,10 +56,14 @@ class Dropped(weakref.ref[object]):
 
 
 class Background:
-    """Run jobs in order in a daemon thread of this process; a forked child begins with none."""
+    """Run jobs in order in a daemon thread of this process; a forked child begins with none.
+
+    Attributes:
+        queue: the jobs to run. What is put here runs soon.
+    """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job | Dropped] = SimpleQueue()
+        self.queue: SimpleQueue[Job | Dropped] = SimpleQueue()
         self._pid = 0
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -84,18 +88,18 @@ class Background:
                 former, self._pid = self._pid, pid  # before it runs: a signal handler must not start another
                 self._looking = False
                 self._thread = threading.Thread(
-                    target=self._work, args=(self._jobs,), name="budgetguard", daemon=True
+                    target=self._work, args=(self.queue,), name="budgetguard", daemon=True
                 )
                 if not _start(self._thread):
                     self._pid = former
 
     def put(self, job: Job) -> None:
         """Queue a job to run soon; does nothing else, so finalizers may call it."""
-        self._jobs.put(job)
+        self.queue.put(job)
 
     def watch(self, thing: object, job: Job, key: int | None = None) -> Dropped:
         """Run a job once a thing is garbage, as long as what this returns is kept."""
-        watching = Dropped(thing, self._jobs.put)
+        watching = Dropped(thing, self.queue.put)
         watching.job, watching.key = job, key
         return watching
 
@@ -146,7 +150,7 @@ class Background:
             done.wait(patience)
         while True:
             try:
-                job = self._jobs.get_nowait()
+                job = self.queue.get_nowait()
             except Empty:
                 return
             self._run(job)
@@ -154,7 +158,7 @@ class Background:
     def end(self) -> None:
         """Take what is watched for dropped, since the process ends, and finish."""
         for watching in list(self._watched.values()):
-            self._jobs.put(watching)
+            self.queue.put(watching)
         self.finish()
 
     def _work(self, jobs: SimpleQueue[Job | Dropped]) -> None:
@@ -230,7 +234,7 @@ atexit.register(background.end)
 
 def _renew() -> None:
     background._starting = threading.RLock()
-    background._jobs = SimpleQueue()
+    background.queue = SimpleQueue()
     background._looking = False
 
 

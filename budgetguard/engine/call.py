@@ -17,7 +17,7 @@ from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.engine import background_answers
-from budgetguard.engine.background import background
+from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine
@@ -181,7 +181,9 @@ class GuardedCall:
         """
         grip = _Grip() if grip is None else grip
         self._left = _never_sent
-        self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
+        left = Dropped(grip, background.queue.put)
+        left.job, left.key = self.finish_left, None
+        self.engine.under_way[id(self)] = self, left
         return grip
 
     def sent(self) -> None:
@@ -382,18 +384,18 @@ class GuardedCall:
         return max(settings.strict_floor, output_limit(self.request.model, shown))
 
     def _cap(self, cap: int) -> None:
-        self.projection = self.projection.with_cap(cap, self.request.choices)
+        self.projection = self.projection.with_cap(cap)
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
         assert self._hold is not None
-        projection, choices = self.projection, self.request.choices
+        projection = self.projection
         low, high = self.engine.settings.strict_floor, (projection.output_cap or 0) - 1
         if high < low:
             return None
         while low < high:
             middle = (low + high + 1) // 2
-            fits = projection.with_cap(middle, choices).cost <= available
+            fits = projection.with_cap(middle).cost <= available
             low, high = (middle, high) if fits else (low, middle - 1)
         self._cap(low)
         self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())

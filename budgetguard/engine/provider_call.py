@@ -37,7 +37,6 @@ class ProviderCall(ABC):
     Attributes:
         endpoint: what is called, such as `chat`.
         model: the model as the call names it.
-        choices: how many answers it asks for (`n`).
         least_ttl: milliseconds that its hold must live at least, whatever the settings say.
         strict: its input is to be projected at a bound, and its body kept for a cap to be written into.
         lost_tries: how often it was sent before the try that ended it, and nobody knows what came of that.
@@ -45,7 +44,6 @@ class ProviderCall(ABC):
 
     endpoint: str
     model: str
-    choices: int = 1
     least_ttl: int = 0
     strict: bool = False
     lost_tries: int = 0

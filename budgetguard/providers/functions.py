@@ -86,8 +86,6 @@ class FunctionCall(ProviderCall):
         self._free = free
         self._hides = False
         self._thinks = is_reasoning(model)
-        n = body.get("n")
-        self.choices = n if isinstance(n, int) and n > 0 else 1
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = self.rates(book)

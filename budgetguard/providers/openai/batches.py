@@ -178,7 +178,7 @@ class BatchesEndpoint(Endpoint):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost=lines.cost,
-            input_cost=lines.input_cost,
+            read_cost=lines.input_cost,
             cap_assumed=False,
         )
 
