@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +58,24 @@ def guard() -> Guard:
     return guard
 
 
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return LiteLLM's manager. It writes its users to where it runs, later, in threads of its own."""
+    monkeypatch.chdir(tmp_path)
+    before = threading.enumerate()
+    yield litellm.BudgetManager("p")
+    for thread in threading.enumerate():
+        if thread not in before:
+            thread.join()
+
+
 def answered(model: str, **more: Any) -> Any:
     return litellm.completion(model=model, messages=MESSAGES, mock_response="hello", **more)
 
 
 @pytest.mark.parametrize("model", SAME)
-def test_update_cost_books_what_litellms_manager_books(
-    guard: Guard, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # LiteLLM writes its users where it runs
-    ours, theirs = BudgetManager("p", guard=guard), litellm.BudgetManager("p")
+def test_update_cost_books_what_litellms_manager_books(guard: Guard, theirs: Any, model: str) -> None:
+    ours = BudgetManager("p", guard=guard)
     theirs.create_budget(10, "u")
     answer = answered(model)
     theirs.update_cost("u", completion_obj=answer)

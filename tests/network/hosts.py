@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.watchdog import undo_at_the_end
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,6 +47,7 @@ class Host:
         self._name = f"bg{uuid.uuid4().hex[:8]}"
         self._ours = f"{self._name}a"
         self.gateway = f"10.77.{number}.1"
+        self._undo = undo_at_the_end("ip", "netns", "delete", self._name)
         _ip("netns", "add", self._name)
         try:
             _ip("link", "add", self._ours, "type", "veth", "peer", "name", "eth0", "netns", self._name)
@@ -69,6 +72,7 @@ class Host:
         """Take the host and its link away."""
         with suppress(subprocess.CalledProcessError):
             _ip("netns", "delete", self._name)
+        self._undo.unlink(missing_ok=True)
 
     def start(self, code: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start a Python program on the host; talk to it over its pipes."""
