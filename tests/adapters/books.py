@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 from openai import _base_client
 
 from budgetguard.config import Settings
@@ -27,12 +28,13 @@ HTTP: Any = getattr(_base_client, "httpx2", None) or vars(_base_client)["httpx"]
 MODEL = "gpt-4o-mini"
 MESSAGES: Any = [{"role": "user", "content": "Say hello to the people in the room."}]
 USER = "1234"
-STORES = ("memory", "disk")
+STORES: Any = ("memory", pytest.param("disk", marks=pytest.mark.full))
 
 
 def keeper_on(store: str, folder: Path, **settings: Any) -> Engine:
-    url = "memory://" if store == "memory" else f"disk://{folder / 'books'}"
-    return Engine(Settings(store=url, **settings))
+    """Return an engine on `memory`, on `disk` in this folder, or on the store of a URL."""
+    urls = {"memory": "memory://", "disk": f"disk://{folder / 'books'}"}
+    return Engine(Settings(store=urls.get(store, store), **settings))
 
 
 def billed_nanos(server: OpenAIServer) -> int:

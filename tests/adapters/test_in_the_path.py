@@ -230,7 +230,10 @@ for name in ("openai._base_client", "openai._client", "openai"):
 }
 
 
-@pytest.mark.parametrize("statement", ["import openai", "openai = importlib.import_module('openai')"])
+@pytest.mark.parametrize(
+    "statement",
+    ["import openai", pytest.param("openai = importlib.import_module('openai')", marks=pytest.mark.full)],
+)
 @pytest.mark.parametrize("how", IMPORTS)
 def test_openai_is_guarded_however_it_is_imported(how: str, statement: str, tmp_path: Path) -> None:
     program = f"""

@@ -545,7 +545,9 @@ except BudgetExceededError:
 """
 
 
-@pytest.mark.parametrize("way", ["budgetguard run", "import budgetguard.auto"])
+@pytest.mark.parametrize(
+    "way", ["budgetguard run", pytest.param("import budgetguard.auto", marks=pytest.mark.full)]
+)
 def test_a_whole_program_s_calls_are_guarded(way: str, tmp_path: Path) -> None:
     with MessagesServer() as server:
         first = way if way.startswith("import") else ""

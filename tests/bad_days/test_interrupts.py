@@ -159,7 +159,7 @@ def test_an_interrupt_at_any_place_in_a_call_leaves_no_hold(
     assert not left, "\n\n".join(left)
 
 
-@pytest.mark.parametrize("store", ["memory://", "disk://"])
+@pytest.mark.parametrize("store", ["memory://", pytest.param("disk://", marks=pytest.mark.full)])
 def test_a_signal_handler_reads_a_balance_at_any_place_in_a_call(store: str, tmp_path: Path) -> None:
     with contextlib.closing(guard_at(store, tmp_path)) as guard:
         read: list[tuple[int, int]] = []
@@ -177,7 +177,7 @@ def test_a_signal_handler_reads_a_balance_at_any_place_in_a_call(store: str, tmp
         assert {spent % COST for spent, _ in read} == {0}
 
 
-@pytest.mark.parametrize("store", ["memory://", "disk://"])
+@pytest.mark.parametrize("store", ["memory://", pytest.param("disk://", marks=pytest.mark.full)])
 def test_a_signal_handler_that_makes_a_call_makes_it_or_is_told_at_once(store: str, tmp_path: Path) -> None:
     with contextlib.closing(guard_at(store, tmp_path)) as guard:
         made = refused = place = 0

@@ -80,7 +80,7 @@ def test_demo_goes_straight_to_loopback_whatever_proxy_is_set() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [40, pytest.param(80, marks=pytest.mark.full)])
 def test_demo_at_a_terminal_redraws_its_table(columns: int) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

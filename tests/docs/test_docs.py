@@ -29,6 +29,14 @@ KINDS = ("python", "python no-run", "console", "console no-run", "text", "json",
 # What pages show beside us; tests/beside/test_pages.py runs them where these are.
 OF_OTHERS = {"docs/web.md": ("fastapi", "flask", "django")}
 page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
+# The README runs each time, the other pages before a release.
+page_that_runs = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name, marks=() if name == "README.md" else pytest.mark.full)
+        for path, name in ((path, pages.name(path)) for path in pages.PAGES)
+    ],
+)
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def messages_server() -> Iterator[MessagesServer]:
         yield server
 
 
-@page
+@page_that_runs
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     path: Path,
     tmp_path: Path,

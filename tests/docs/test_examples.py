@@ -12,6 +12,7 @@ from .running import environment, python, run
 MOST_LINES = 60
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", pages.EXAMPLES, ids=pages.name)
 def test_an_example_runs_offline_shows_something_and_leaves_nothing_behind(
     path: Path, tmp_path: Path

@@ -8,7 +8,7 @@ import pytest
 
 from .episodes import Failure, one, run, served
 
-SEEDS = (1, 2, 3)
+SEEDS = (1, pytest.param(2, marks=pytest.mark.full), pytest.param(3, marks=pytest.mark.full))
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +17,20 @@ def _silence(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("store", "steps"), [("memory://", 2_000), ("disk://", 600)])
+@pytest.mark.parametrize(
+    ("store", "steps"),
+    [("memory://", 2_000), ("disk://", 150), pytest.param("disk://", 600, marks=pytest.mark.full)],
+)
 def test_the_laws_hold_whatever_fails(store: str, steps: int, seed: int) -> None:
     for outcome in run(seed, steps, store):
         assert not isinstance(outcome, Failure), f"{outcome}"
 
 
+@pytest.mark.parametrize("steps", [150, pytest.param(600, marks=pytest.mark.full)])
 @pytest.mark.parametrize("store", ["valkey", "postgres", "hosted"])
-def test_the_laws_hold_on_servers_whatever_fails(store: str) -> None:
+def test_the_laws_hold_on_servers_whatever_fails(store: str, steps: int) -> None:
     with served(store) as url:
-        for outcome in run(1, 600, url):
+        for outcome in run(1, steps, url):
             assert not isinstance(outcome, Failure), f"{outcome}"
 
 

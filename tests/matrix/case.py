@@ -101,13 +101,12 @@ def guarded(
     client: str,
     way: Way,
     *,
-    disk: Path | None = None,
+    store: str = "memory://",
     usd: float = RICH,
     times: int = 1,
 ) -> Made:
-    """Make a call so often with openai patched and so much money, kept in memory or in a folder."""
-    store = "memory" if disk is None else "disk"
-    with case.serve() as server, open_books(server, store, disk or Path(), usd=usd) as books:
+    """Make a call so often with openai patched and so much money, kept in this store."""
+    with case.serve() as server, open_books(server, store, Path(), usd=usd) as books:
         answers = make(case.options(server.base_url), client, way, times)
         return Made(
             answers,

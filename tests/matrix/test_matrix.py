@@ -5,14 +5,16 @@ README's table is made from the same cases: a mark there is a test here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from budgetguard.core.money import to_nanos
 from budgetguard.errors import BudgetExceededError
+from tests.stores import SHARED, Row, on
 
+from . import chat
 from .case import POOR, Case, guarded, once_guarded, seen, unguarded
 from .cases import CASES, all_ways, cells
 from .ways import Way
@@ -24,17 +26,21 @@ pytestmark = [
 ]
 
 
-def of_ways(found: Iterable[tuple[Case, str, Way]]) -> pytest.MarkDecorator:
+def of_ways(found: Iterable[tuple[Case, str, Way, Sequence[pytest.MarkDecorator]]]) -> pytest.MarkDecorator:
     params = [
-        pytest.param(case, client, way, id=f"{case.title} | {way.column} | {client} | {way.name}")
-        for case, client, way in found
+        pytest.param(
+            case, client, way, id=f"{case.title} | {way.column} | {client} | {way.name}", marks=marks
+        )
+        for case, client, way, marks in found
     ]
     return pytest.mark.parametrize(("case", "client", "way"), params)
 
 
-every_way = of_ways(all_ways())
+every_way = of_ways((case, client, way, ()) for case, client, way in all_ways())
 first_of_each_cell = of_ways(
-    (case, client, way) for case, client, way in all_ways() if way is cells(case)[way.column][0]
+    (case, client, way, () if case is chat.CASE else (pytest.mark.full,))
+    for case, client, way in all_ways()
+    if way is cells(case)[way.column][0]
 )
 TRIES = 5
 
@@ -65,8 +71,11 @@ def test_refused_unsent(case: Case, client: str, way: Way) -> None:
 
 
 @first_of_each_cell
-def test_booked_on_disk_too(case: Case, client: str, way: Way, tmp_path: Path) -> None:
-    made = guarded(case, client, way, disk=tmp_path)
+@on(SHARED)
+def test_booked_on_every_store(case: Case, client: str, way: Way, row: Row, tmp_path: Path) -> None:
+    """Chats each time, all else before a release."""
+    with row.serve(tmp_path) as place:
+        made = guarded(case, client, way, store=place.url)
     assert (made.spent, made.held) == (made.billed[0], 0)
 
 

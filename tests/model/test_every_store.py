@@ -25,7 +25,6 @@ from .test_histories import Histories
 # BUDGETGUARD_TEST_HISTORIES=2000 searches further, and elsewhere each time.
 _MORE = os.environ.get("BUDGETGUARD_TEST_HISTORIES")
 SETTINGS = settings(
-    max_examples=int(_MORE or 10),
     stateful_step_count=40,
     deadline=None,
     database=None,
@@ -67,15 +66,18 @@ class HistoriesOfAPlace(Histories):
                 store.close()
 
 
-def search(row: Row, folder: Path) -> None:
+def search(row: Row, folder: Path, examples: int) -> None:
     with row.serve(folder) as place:
         kind = type("Machine", (HistoriesOfAPlace,), {"place": place, "in_full": row.in_full})
-        run_state_machine_as_test(kind, settings=SETTINGS)
+        run_state_machine_as_test(kind, settings=settings(SETTINGS, max_examples=int(_MORE or examples)))
 
 
+@pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest.mark.full)])
 @on(SHARED)
-def test_every_history_is_what_the_ledger_and_the_naive_model_say(row: Row, tmp_path: Path) -> None:
-    search(row, tmp_path)
+def test_every_history_is_what_the_ledger_and_the_naive_model_say(
+    row: Row, examples: int, tmp_path: Path
+) -> None:
+    search(row, tmp_path, examples)
 
 
 @pytest.mark.full
@@ -93,4 +95,4 @@ def test_every_history_is_the_same_if_a_script_ends_one_expiry_a_run_only(
 
     monkeypatch.setattr(redis_store, "_script", hasty)
     (row,) = (row for row in STORES if row.name == "redis")
-    search(row, tmp_path)
+    search(row, tmp_path, 10)

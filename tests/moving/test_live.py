@@ -96,7 +96,12 @@ def opened(url: str) -> Iterator[Movable]:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("disk", "postgresql"), ("disk", "redis"), ("redis", "postgresql"), ("postgresql", "disk")],
+    [
+        ("disk", "postgresql"),
+        pytest.param("disk", "redis", marks=pytest.mark.full),
+        pytest.param("redis", "postgresql", marks=pytest.mark.full),
+        pytest.param("postgresql", "disk", marks=pytest.mark.full),
+    ],
 )
 def test_programs_that_write_through_a_move_have_every_call_booked_once(
     old: str, new: str, new_url: NewUrl, writers: Writers, spool: Path

@@ -59,6 +59,7 @@ def ended(program: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
                 pipe.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["valkey", "postgres"])
 def test_a_link_that_is_cut_in_mid_call_loses_nothing_and_blocks_nobody_else(
     kind: str, tmp_path: Path

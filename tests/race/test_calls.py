@@ -61,8 +61,11 @@ _LESS = Case(PROJECTION.input_tokens - 1, 0, ())
 TIGHT = Case(_LESS.billed_input, 10 * _LESS.cost, (9, 10))
 """Ten actual costs, each a little below its projection: a tenth may not fit, an eleventh never."""
 
-CASES = [pytest.param(EXACT, id="ten projections"), pytest.param(TIGHT, id="ten actual costs")]
-STORES = ("memory", "disk")
+CASES = [
+    pytest.param(EXACT, id="ten projections"),
+    pytest.param(TIGHT, id="ten actual costs", marks=pytest.mark.full),
+]
+STORES: Any = ("memory", pytest.param("disk", marks=pytest.mark.full))
 
 
 @contextmanager

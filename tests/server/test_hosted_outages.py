@@ -54,6 +54,7 @@ def money(store: Store) -> tuple[int, int]:
     return balance.spent_nanos, balance.held_nanos
 
 
+@pytest.mark.full
 def test_a_service_killed_again_and_again_under_load_loses_no_call_and_books_none_twice(
     process: ServeProcess, tmp_path: Path
 ) -> None:
