@@ -117,6 +117,7 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(
     assert (tmp_path / "undone").exists()
 
 
+@pytest.mark.full
 def test_a_run_that_ends_by_itself_has_left_nothing_when_it_ends(tmp_path: Path, folder: Path) -> None:
     with run_that("fail", tmp_path, folder) as run:
         pids = pids_of(run)
