@@ -75,7 +75,6 @@ def test_methods_are_pickled_with_their_object() -> None:
     assert pickle.loads(pickle.dumps(bot.who))() == ("Bot", "u")
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_of_processes_call_them_guarded(method: str) -> None:
     context = multiprocessing.get_context(method)
