@@ -21,15 +21,6 @@ def pytest_configure(config: pytest.Config) -> None:
         watch_over_this_process()
 
 
-from tests.watchdog import watch_over_this_process
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Have what this run starts end with it: see `tests.watchdog`. Its workers are among that."""
-    if not hasattr(config, "workerinput"):
-        watch_over_this_process()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_home() -> Iterator[None]:
     """Give tests, and processes that they start, a home of their own: it is where stores are by default."""
