@@ -26,8 +26,8 @@ from pathlib import Path
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 
 PROJECT = "scale"

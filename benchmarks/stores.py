@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from engines import AMOUNT, COST, NAMES, Pair, Unavailable, engine
 
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 
 ROUNDS = 40
 HOUR = 3_600_000

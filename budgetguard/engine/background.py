@@ -23,7 +23,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
-from budgetguard.core.inside import inside
+from budgetguard.core.process import inside
 
 Job: TypeAlias = Callable[[], object]
 

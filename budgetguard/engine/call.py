@@ -13,8 +13,8 @@ from typing import Final
 
 from budgetguard import events
 from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
-from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
+from budgetguard.core.process import of_books
 from budgetguard.core.usage import Usage
 from budgetguard.engine import background_answers
 from budgetguard.engine.background import Dropped, background

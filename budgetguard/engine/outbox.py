@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from budgetguard.core.holds import Hold, Settled, Settlement, UnknownAccount
 from budgetguard.core.money import format_usd
-from budgetguard.core.newest import keep_newest
+from budgetguard.core.process import keep_newest
 from budgetguard.engine.background import background
 from budgetguard.engine.spool import Spool
 from budgetguard.errors import StoreError

@@ -24,7 +24,7 @@ from budgetguard.config import Settings
 from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Budget, account_name
 from budgetguard.core.holds import Charge, Hold
 from budgetguard.core.money import Nanos
-from budgetguard.core.newest import keep_newest
+from budgetguard.core.process import keep_newest
 from budgetguard.core.usage import Reported
 from budgetguard.stores.base import public_url
 

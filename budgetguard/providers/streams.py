@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final, Protocol
 
-from budgetguard.core.inside import inside
+from budgetguard.core.process import inside
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished

@@ -20,8 +20,8 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
+from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import (
     NEVER,
     AccountRow,

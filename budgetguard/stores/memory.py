@@ -10,8 +10,8 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, TypeVar
 
-from budgetguard.core.inside import store_verbs
 from budgetguard.core.learning import Observations
+from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import AccountRow, HoldRow, gone_since
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError

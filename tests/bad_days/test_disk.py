@@ -25,9 +25,9 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.rows import new_account
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store
 from budgetguard.stores.sqlite import DiskStore
@@ -304,7 +304,7 @@ def test_a_full_disk_is_a_store_error_changes_nothing_and_heals_by_itself(tmp_pa
         from budgetguard.errors import StoreError
         from budgetguard.core.holds import *
         from budgetguard.stores import open_store
-        from budgetguard.core.windows import system_clock
+        from budgetguard.core.process import system_clock
 
         def call():
             now = system_clock()

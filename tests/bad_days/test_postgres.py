@@ -17,7 +17,7 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store, open_store, postgres_schema
 from budgetguard.stores.postgres import PostgresStore
@@ -227,7 +227,7 @@ time.time_ns = lambda: real() + ahead
 from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.core.holds import *
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 store = open_store(sys.argv[1], project="p")
 now = system_clock()
 charges = (Charge("user:1", required=True),)

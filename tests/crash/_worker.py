@@ -6,7 +6,7 @@ import os
 import sys
 
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.stores import open_store
 
 

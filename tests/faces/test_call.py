@@ -31,7 +31,7 @@ from budgetguard import (
     budget_tags,
     budget_user,
 )
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.events import Held, Projected, Refused, Settled, Voided
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock

@@ -9,7 +9,7 @@ from multiprocessing.synchronize import Barrier
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.stores import open_store
 
 TEN = Budget(1_000)

@@ -14,7 +14,7 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.stores import Store, open_store
 from tests.servers.postgres import fresh_url, shared_server
 

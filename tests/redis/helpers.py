@@ -8,7 +8,7 @@ from time import monotonic
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.stores import Store
 
 USER = "user:1"

@@ -13,6 +13,7 @@ from budgetguard.core import windows
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Expiry, Hold, Refused, Settlement, new_hold_id
 from budgetguard.core.learning import FADE_AT, observe
+from budgetguard.core.process import system_clock
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
 from budgetguard.testing.clock import FakeClock
@@ -237,7 +238,7 @@ def test_records_and_idle_accounts_expire_by_the_servers_clock_and_open_holds_an
     store = open_store(server.url, project="p", retention="2h")
     budget(store, 100)
     run = Charge("run:1", budget=Budget(100), ephemeral=True)
-    made = windows.system_clock()
+    made = system_clock()
     calls = [
         Hold(new_hold_id(made), (Charge(USER), run), 1, 1, 60_000, made, "1", "m", "chat") for _ in range(2)
     ]
