@@ -37,9 +37,9 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.learning import MOST_MODELS, observe
 from budgetguard.core.money import MAX_SUM, Nanos
 from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_hold_due, new_account
+from budgetguard.core.usage import MOST_MODELS, observe
 from budgetguard.core.windows import Milliseconds, window_at
 
 

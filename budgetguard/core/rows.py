@@ -9,9 +9,8 @@ from typing import Final, Protocol, TypeAlias, TypedDict
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import HoldRecord, HoldState
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import Nanos
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import Observations, Usage
 from budgetguard.core.windows import Milliseconds, window_at
 
 NEVER: Final = 2**62

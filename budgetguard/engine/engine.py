@@ -28,9 +28,8 @@ from budgetguard.core.holds import (
     UnknownAccount,
     new_hold,
 )
-from budgetguard.core.learning import Learned
 from budgetguard.core.money import Nanos, format_usd, to_usd
-from budgetguard.core.usage import Reported
+from budgetguard.core.usage import Learned, Reported
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine import at_exit, runlog
 from budgetguard.engine.background import Dropped, background

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from budgetguard.core.holds import Settlement
-from budgetguard.core.learning import HiddenInput
 from budgetguard.core.money import MAX_NANOS, Nanos
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.usage import HiddenInput, Reported, Usage
 from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.errors import UnknownModelError
 from budgetguard.events import logger

@@ -114,7 +114,8 @@ def _usage_of_list(said: Get, counts: Get) -> Usage | None:
 
 
 def _unsaid(said: Get, counts: Get, usage: Usage) -> frozenset[str]:
-    if usage.input_tokens and usage.output_tokens:
+    units = usage.units
+    if units.get("input_tokens") and units.get("output_tokens"):  # nearly always
         return frozenset()
     unsaid = set() if usage.input_tokens else {"input_tokens"}
     # Embeddings have no output.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from budgetguard.core.learning import HiddenInput
+from budgetguard.core.usage import HiddenInput
 from budgetguard.engine.projection import MARGIN
 from budgetguard.providers.json import field, mapping
 from budgetguard.tokens.models import is_counted_exactly

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.core.learning import Observations
 from budgetguard.core.process import system_clock
 from budgetguard.core.rows import Export, Stored
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.targets import POSTGRES_SCHEMES, REDIS_SCHEMES, SERVICE_SCHEMES

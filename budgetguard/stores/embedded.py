@@ -20,7 +20,6 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.learning import Observations
 from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import (
     NEVER,
@@ -37,6 +36,7 @@ from budgetguard.core.rows import (
     is_hold_due,
     record,
 )
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
 from budgetguard.stores.transfer import batches, open_error
 

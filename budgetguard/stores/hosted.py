@@ -20,8 +20,8 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.learning import Observations
 from budgetguard.core.process import store_verbs
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.hosted_link import HostedLink

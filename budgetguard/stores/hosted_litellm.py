@@ -26,9 +26,9 @@ from budgetguard.core.holds import (
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
 from budgetguard.core.process import store_verbs
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.forking import survive_forks

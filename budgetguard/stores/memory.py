@@ -10,9 +10,9 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, TypeVar
 
-from budgetguard.core.learning import Observations
 from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import AccountRow, HoldRow, gone_since
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.embedded import EmbeddedStore, StoredRows, copy_account, copy_hold

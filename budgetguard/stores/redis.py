@@ -32,9 +32,9 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observe
 from budgetguard.core.process import store_verbs, system_clock
 from budgetguard.core.rows import Export, Stored
+from budgetguard.core.usage import FADE_AT, MOST_MODELS, Observations, observe
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden

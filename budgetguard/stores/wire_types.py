@@ -44,9 +44,8 @@ from budgetguard.core.holds import (
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import Observations, Usage
 from budgetguard.stores.wire import ANSWER
 from budgetguard.stores.wire_reading import From, JsonReader, strict
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import VOID, Charge, Granted, Refused, Settlement, Unlimited
-from budgetguard.core.learning import MOST_MODELS
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import MOST_MODELS, Usage
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,

@@ -6,7 +6,7 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.usage import MOST_MODELS
 from budgetguard.stores import memory, open_store
 from budgetguard.testing.clock import FakeClock
 

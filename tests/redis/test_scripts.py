@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from budgetguard.core import windows
+from budgetguard.core import process, windows
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Expiry, Hold, Refused, Settlement, new_hold_id
-from budgetguard.core.learning import FADE_AT, observe
 from budgetguard.core.process import system_clock
+from budgetguard.core.usage import FADE_AT, observe
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
 from budgetguard.testing.clock import FakeClock
@@ -76,9 +76,9 @@ def test_a_verb_is_one_round_trip(server: ValkeyServer, client: redis.Redis) -> 
 def test_clients_whose_clocks_are_an_hour_apart_agree_on_windows_and_expiries(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = windows.time_ns
+    real = process.time_ns
     shift = [0]
-    monkeypatch.setattr(windows, "time_ns", lambda: real() + shift[0] * HOUR * 1_000_000)
+    monkeypatch.setattr(process, "time_ns", lambda: real() + shift[0] * HOUR * 1_000_000)
     early = open_store(server.url, project="p")
     late = open_store(server.url, project="p")
     made = budget(early, 100, duration="30m")

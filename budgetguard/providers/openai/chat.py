@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from budgetguard.core.learning import HiddenInput
+from budgetguard.core.usage import HiddenInput
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.answers import Piece, reported
