@@ -1,7 +1,8 @@
 """One daemon thread for what may not happen where it was noticed: a finalizer's settlement, a retry.
 
 Putting a job is safe inside a finalizer, where taking an ordinary lock could deadlock; the thread is
-started beforehand, by whoever may need it. At exit the rest is done in the main thread.
+started beforehand, by whoever may need it. At exit the rest is done in the main thread, and what is left is
+booked in every engine's store, however the process ends.
 
 What is watched is mostly a stream, and a client's streams are reference cycles: one that a loop has left is
 there until the garbage collector comes by, which in an idle program is never. So the thread also collects
@@ -14,6 +15,7 @@ import atexit
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -21,9 +23,12 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from budgetguard.core.process import inside
+
+if TYPE_CHECKING:
+    from budgetguard.engine.engine import Engine
 
 Job: TypeAlias = Callable[[], object]
 
@@ -240,3 +245,40 @@ def _renew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
+
+
+# The end of the process
+
+engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""Those that are finished at the end."""
+
+_minded_in = 0
+
+
+@atexit.register
+def finish_at_exit() -> None:
+    """Finish the calls that nobody goes on with, and send what is to be booked."""
+    background.end()
+    for engine in list(engines):
+        engine.finish_left()
+        engine.flush()
+
+
+def mind_end() -> None:
+    """Arrange that a process which ends without `atexit` is finished as well."""
+    global _minded_in
+    if _minded_in == os.getpid():
+        return
+    _minded_in = os.getpid()
+    processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    billiard = sys.modules.get("billiard.process")  # Celery's multiprocessing, which shares the other's exits
+    is_child = processes is not None and processes.parent_process() is not None
+    if util is not None and (is_child or (billiard and billiard.current_process().name != "MainProcess")):
+        util.Finalize(None, finish_at_exit, exitpriority=0)
+    if (signals := sys.modules.get("celery.signals")) is not None:
+        # The children of Celery's pool end without any exits.
+        signals.worker_process_shutdown.connect(_finish_worker, weak=False)
+
+
+def _finish_worker(**_: object) -> None:
+    finish_at_exit()

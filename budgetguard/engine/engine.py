@@ -31,8 +31,8 @@ from budgetguard.core.holds import (
 from budgetguard.core.money import Nanos, format_usd, to_usd
 from budgetguard.core.usage import Learned, Reported
 from budgetguard.core.windows import duration_ms
-from budgetguard.engine import at_exit, runlog
-from budgetguard.engine.background import Dropped, background
+from budgetguard.engine import runlog
+from budgetguard.engine.background import Dropped, background, engines, mind_end
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.emitting import emit_call, emit_expiries, emit_settled, refused
 from budgetguard.engine.links import Lost
@@ -90,7 +90,7 @@ class Engine:
         self._outbox = Outbox(lambda: self.store, partial(emit_settled, self, estimated=False))
         self._minds_end_in = 0
         self._take(settings)
-        at_exit.engines.add(self)
+        engines.add(self)
 
     def _take(self, settings: Settings) -> None:
         self.settings = settings
@@ -169,7 +169,7 @@ class Engine:
         """
         if self._minds_end_in != os.getpid():
             self._minds_end_in = os.getpid()
-            at_exit.mind_end()
+            mind_end()
         store = self._store
         try:
             if store is None:

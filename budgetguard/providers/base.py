@@ -18,7 +18,7 @@ from budgetguard.providers.alternatives import MORE_MODELS, first_model, with_al
 from budgetguard.providers.answers import Piece, is_only_an_error, reported, with_texts
 from budgetguard.providers.body import UsageAccumulator
 from budgetguard.providers.fetching import Fetcher
-from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.providers.json import parsed
 from budgetguard.providers.request import HttpRequest
 

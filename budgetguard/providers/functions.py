@@ -19,7 +19,7 @@ from budgetguard.providers.answer_shapes import ItemAccumulator, read_whole
 from budgetguard.providers.answers import is_api_error
 from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.failures import was_never_sent
-from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
 from budgetguard.providers.json import field
 from budgetguard.providers.live import attach_live

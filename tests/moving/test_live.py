@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.engine.delivering import deliver
+from budgetguard.engine.spool import deliver
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store, Transfer, public_url
 from budgetguard.stores.transfer import move
