@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +163,7 @@ class PriceBook:
             raise UnknownModelError(
                 f"the call names no model ({model!r}), so it cannot be priced; give it a model", model=model
             )
-        instant = datetime.now(UTC) if at is None else at_or_now(at)
+        instant = at_or_now(at)
         snapshot = get_snapshot()
         # Taken before the search, because a registration during it replaces the cache, and the new one must
         # not get what is found by the old prices.

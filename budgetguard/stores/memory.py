@@ -97,7 +97,8 @@ class MemoryStore(EmbeddedStore):
                     raise frozen_error(self, rows.frozen)
                 result = work(rows)
                 self._committed = rows
-                self._complete()
+                rows.apply()
+                self._committed = None
                 self._since_sweep += 1
                 if self._since_sweep >= _SWEEP_EVERY and rows.frozen is None:
                     self._since_sweep = 0
