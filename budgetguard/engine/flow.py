@@ -21,7 +21,7 @@ from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE, Outcome
-from budgetguard.engine.provider_call import Fetch
+from budgetguard.engine.provider_call import Do
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
 logger = logging.getLogger("budgetguard")
@@ -45,7 +45,7 @@ class Invoke:
     """The call itself."""
 
 
-Step: TypeAlias = Work | Fetch | Invoke
+Step: TypeAlias = Work | Do | Invoke
 Flow: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -181,8 +181,8 @@ def _is_over(flow: Flow) -> bool:
     return inspect.getgeneratorstate(flow) == inspect.GEN_CLOSED
 
 
-def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-    answer: Awaitable[Any] = step.run() if isinstance(step, Fetch) else invoke()
+def _asked(step: Do | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+    answer: Awaitable[Any] = step.run() if isinstance(step, Do) else invoke()
     return answer
 
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
-    """A request that costs nothing, for something that the projection needs.
+class Do:
+    """Something that is done in the caller's own way: called, and awaited where the caller is async.
 
     Attributes:
-        run: sends it; of an async client it returns an awaitable.
+        run: does it; for an async caller it returns an awaitable.
     """
 
     run: Callable[[], Any]
 
 
-Preparation: TypeAlias = Generator[Fetch, Any, None]
+Preparation: TypeAlias = Generator[Do, Any, None]
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import Fetch, LearnedCap
+from budgetguard.engine.provider_call import Do, LearnedCap
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.accumulators import Piece, UsageAccumulator
 from budgetguard.providers.answers import reported
@@ -85,7 +85,7 @@ class Preparing:
     strict: bool = False
 
 
-Fetching: TypeAlias = Generator[Fetch, Any, Prepared]
+Fetching: TypeAlias = Generator[Do, Any, Prepared]
 
 
 class Endpoint(ABC):

@@ -20,7 +20,12 @@ from budgetguard.providers.answers import is_api_error
 from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.failures import was_never_sent
 from budgetguard.providers.input_bounds import input_reserve
-from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.providers.iterators import (
+    GuardedAsyncGenerator,
+    GuardedGenerator,
+    ItemReader,
+    guard_awaitable,
+)
 from budgetguard.providers.json import field
 from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import CHAT
@@ -220,9 +225,9 @@ class FunctionCall(ProviderCall):
             return Answered(Reported(usage=None))  # what it said, nobody here can tell
         return Abandoned(seen, reported=said)
 
-    def reader(self) -> ItemReader:
-        """Return what reads the cost from the items of a function that yields."""
-        return ItemReader(self, told=self._usage is not None)
+    def reader(self, answer: object = None) -> ItemReader:
+        """Return what reads the cost from the items of a function that yields, or of its answer."""
+        return ItemReader(self, answer, told=self._usage is not None)
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
         return outcome_of_any_error(error)
@@ -241,38 +246,6 @@ class FunctionCall(ProviderCall):
         if attached is not None or self._usage is not None:
             return attached
         return attach_live(answer, call, self.reader)
-
-
-class ItemReader:
-    """What a generator's items tell of its cost: text, or pieces of an answer.
-
-    Args:
-        request: the call.
-        told: the last item says it all, read by the user's `usage=`.
-    """
-
-    def __init__(self, request: FunctionCall, *, told: bool = False) -> None:
-        self._request = request
-        self._told = told
-        self._events = ItemAccumulator(request.model)
-        self._any = False
-        self._last: object = None
-
-    def feed(self, item: object) -> None:
-        self._any = True
-        if self._told:
-            self._last = item
-        self._events.feed(item)
-
-    def outcome(self) -> Outcome:
-        if self._told and self._any:
-            return self._request.outcome(self._last)
-        return self._request.outcome_of_stream(self._events)
-
-    def outcome_early(self, error: BaseException | None) -> Outcome:
-        if error is not None and not self._any:
-            return self._request.outcome_of_error(error)
-        return self._request.outcome_of_partial_stream(self._events)
 
 
 def outcome_of_any_error(error: BaseException) -> Outcome:
