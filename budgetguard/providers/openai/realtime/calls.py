@@ -14,7 +14,7 @@ from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import count, field, text
 from budgetguard.providers.openai.audio import read_transcription, transcript_units
-from budgetguard.providers.openai.realtime.sizes import Size
+from budgetguard.providers.openai.realtime.conversation import Size
 
 # The most that the API lets a cap be, and that the models of the first years write
 # (https://developers.openai.com/api/docs/guides/realtime-costs): what a response without a cap is held for.
