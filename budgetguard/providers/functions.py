@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
@@ -260,15 +260,40 @@ def outcome_of_any_error(error: BaseException) -> Outcome:
     return Unknown(type(error).__name__)
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shown(value: object) -> str:
     # Numbers help; text may be the answer's own, and has no place in an error.
-    if isinstance(value, tuple) and all(isinstance(one, int | float) for one in value):
+    shown = value if isinstance(value, tuple) else (value,)
+    if all(isinstance(one, int | float) for one in shown):
         return repr(value)
     return type(value).__name__
+
+
+def check_target(model: object, provider: object, base_url: object) -> None:
+    """Check what a call names: its model, and whose it is if that is given.
+
+    Raises:
+        ConfigurationError: one of them cannot be right.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {model!r}")
+    for name, value in (("provider", provider), ("base_url", base_url)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise ConfigurationError(f"{name} must be text, not {value!r}")
+
+
+def checked_count(value: object, name: str, number: str = "number") -> int:
+    """Return a number of tokens or other units, checked.
+
+    Raises:
+        ConfigurationError: it is no whole number from 0.
+    """
+    if not _is_count(value):
+        raise ConfigurationError(f"{name} must be a whole {number} from 0, not {_shown(value)}")
+    return value
 
 
 CAPS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
