@@ -38,11 +38,6 @@ class Fetcher:
         }
         self._more = {} if is_absent(timeout) else {"timeout": timeout}
 
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> Do:
-        """Return the step that GETs JSON, parsed."""
-        options = {"headers": self._headers, "params": dict(query or {}), **self._more}
-        return Do(partial(self._client.get, path, cast_to=object, options=options))
-
     def post(self, path: str, body: Mapping[str, Any], **more: Any) -> Do:
         """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed.
 

@@ -89,7 +89,7 @@ class _Shared:
         self.refused: BudgetGuardError | None = None
         self._model = model
         self._tariff = tariff
-        self._wires: list[_Wire] = []
+        self._sockets: list[_GuardedSocket] = []
         self._pid = os.getpid()
 
     @property
@@ -135,10 +135,10 @@ class _Shared:
 
     def cover(self, socket: Any) -> Any:
         """Guard a websocket, once, and return it."""
-        if not any(wire.socket is socket for wire in self._wires):
+        if not any(one.socket is socket for one in self._sockets):
             session = RealtimeSession(self.engine, self._model, self._tariff)
-            self._wires = [wire for wire in self._wires if not wire.is_over]
-            self._wires.append(_Wire(self, socket, session))
+            self._sockets = [one for one in self._sockets if not one.is_over]
+            self._sockets.append(_GuardedSocket(self, socket, session))
         return socket
 
     def watch(self, connection: object) -> None:
@@ -147,11 +147,11 @@ class _Shared:
 
     def _dropped(self) -> None:
         if self._pid == os.getpid():  # a forked child drops copies of what its parent still uses
-            for wire in self._wires:
-                wire.drop()
+            for one in self._sockets:
+                one.drop()
 
 
-class _Wire:
+class _GuardedSocket:
     """The guard of one websocket.
 
     Args:

@@ -48,7 +48,7 @@ class Tariff:
         return book.rates(model, provider=self.provider, base_url=self.base_url)
 
 
-class ResponseRequest(ProviderCall):
+class ResponseCall(ProviderCall):
     """One response of a realtime session.
 
     Args:
@@ -115,7 +115,7 @@ class ResponseRequest(ProviderCall):
         return Abandoned(written + spoken, usage)
 
 
-class TranscriptRequest(ProviderCall):
+class TranscriptCall(ProviderCall):
     """One transcript of what a realtime session hears.
 
     Args:

@@ -11,7 +11,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import NotCharged
 from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.engine.threads import surroundings, within
-from budgetguard.providers.openai.realtime.calls import ResponseRequest
+from budgetguard.providers.openai.realtime.calls import ResponseCall
 from budgetguard.providers.openai.realtime.conversation import audio_ms, spoken_tokens
 from budgetguard.providers.openai.realtime.state import SessionState
 from budgetguard.tokens.text import count_text, encoding_for
@@ -33,10 +33,10 @@ class ResponseUnderWay:
     _characters: int = 0
 
     @property
-    def request(self) -> ResponseRequest:
+    def request(self) -> ResponseCall:
         """What was asked for."""
         request = self.call.request
-        assert isinstance(request, ResponseRequest)
+        assert isinstance(request, ResponseCall)
         return request
 
     def heard(self, characters: int) -> None:

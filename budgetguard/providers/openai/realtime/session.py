@@ -20,7 +20,7 @@ from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.providers.json import mapping, text
-from budgetguard.providers.openai.realtime.calls import Tariff, TranscriptRequest, read_sizes
+from budgetguard.providers.openai.realtime.calls import Tariff, TranscriptCall, read_sizes
 from budgetguard.providers.openai.realtime.conversation import Size, audio_ms
 from budgetguard.providers.openai.realtime.held import HeldAhead, Opener, ResponseUnderWay
 from budgetguard.providers.openai.realtime.state import SessionState
@@ -350,7 +350,7 @@ class RealtimeSession:
             response.call.finish(response.request.broken_off(*response.seen()))
         for call, milliseconds in transcripts:
             request = call.request
-            assert isinstance(request, TranscriptRequest)
+            assert isinstance(request, TranscriptCall)
             call.finish(request.broken_off(milliseconds))
         for unused in held_ahead:
             if unused is not None:
