@@ -91,6 +91,7 @@ class BudgetedCall:
         self._unread = False
         # What is booked when the block is left, where the store may not be waited for inside it.
         self._noted: Outcome | None = None
+        self._answer: object = None
         self._is_async = False
 
     def __repr__(self) -> str:
@@ -147,9 +148,8 @@ class BudgetedCall:
         call = self._open("settle")
         self._unread = True
         outcome = self._told(answer, input_tokens, output_tokens, cost)
+        self._answer = answer
         self._end("settled", call, outcome)
-        if answer is not None:
-            call.remember(answer)
 
     def void(self, reason: str = "voided by the program") -> None:
         """Give back what is held: the provider did no work.
@@ -212,6 +212,7 @@ class BudgetedCall:
             background.put(finish)
         else:
             yield Work(finish, call.blocking)
+            self._remember(call)
 
     def _begin(self) -> GuardedCall:
         if self._stage != "new":
@@ -260,6 +261,13 @@ class BudgetedCall:
             call.left_as(outcome)
         else:
             call.finish(outcome)
+            self._remember(call)
+
+    def _remember(self, call: GuardedCall) -> None:
+        """Let a program that books answers itself find that this one is paid for."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            call.remember(answer)
 
     def _told(
         self, answer: object, input_tokens: object, output_tokens: object, cost: int | float | Decimal | None

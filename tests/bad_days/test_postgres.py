@@ -56,6 +56,7 @@ def schema_of(url: str) -> str:
 # Restarts
 
 
+@pytest.mark.full
 def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_nothing_twice(
     own_server: PostgresServer,
 ) -> None:

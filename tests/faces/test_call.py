@@ -583,6 +583,16 @@ async def test_an_async_block_books_when_it_is_left_off_the_loop() -> None:
     assert nanos(guard) == (120_000, 0)
 
 
+async def test_an_answer_of_an_async_block_is_not_booked_again_by_a_manager(tmp_path: Path) -> None:
+    guard = make_guard(f"disk://{tmp_path}", user="u")
+    answer = completion(id=None)
+    async with guard.call(**ASK) as call:
+        call.settle(answer)
+    guard.manager().update_cost("u", answer)
+    assert nanos(guard) == (120_000, 0)
+    guard.close()
+
+
 async def test_what_is_called_after_an_async_settlement_is_another_call() -> None:
     guard = make_guard(GatedStore(), user="u")
     async with guard.call(**ASK) as first:

@@ -138,6 +138,7 @@ def test_programs_that_write_through_a_move_have_every_call_booked_once(
         assert verify(target)
 
 
+@pytest.mark.full
 def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_expire(
     new_url: NewUrl, writers: Writers, spool: Path
 ) -> None:

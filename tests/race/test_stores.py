@@ -162,7 +162,6 @@ def test_threads_that_close_the_store_do_not_disturb_threads_that_use_it(row: Ro
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @on(SHARED)
 def test_a_forked_child_talks_over_connections_of_its_own_and_leaves_its_parents_alone(
     row: Row, tmp_path: Path
