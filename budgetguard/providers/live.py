@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sized
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import wrapt
 
@@ -22,19 +22,22 @@ from budgetguard.providers.iterators import ItemReader, Stepped
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
 
+# What yields items -> what reads the cost from them.
+ReaderOf: TypeAlias = Callable[[object], ItemReader]
+
 # What boto3 hides a stream under, beside the headers of its answer.
 _STREAM: Final = "stream"
 # Since 2.0 `ObjectProxy` can be iterated over whether or not what it stands for can.
 _Base: Final = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 
-def attach_live(answer: Any, call: GuardedCall, reader: Callable[[object], ItemReader]) -> Any | None:
+def attach_live(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any | None:
     """Guard an answer that is iterated over, or entered, when it has been returned.
 
     Args:
         answer: what the function returned.
         call: settled once: when it is read to its end, closed, left, or dropped.
-        reader: what yields items -> what reads the cost from them.
+        reader: makes what reads the cost from its items.
 
     Returns:
         The answer, guarded; None if it is complete.
@@ -73,11 +76,11 @@ def _found(kind: type, methods: dict[str, Any]) -> frozenset[str]:
     return frozenset(name for name in methods if _has(kind, name))
 
 
-def _steps(answer: Any, call: GuardedCall, reader: Callable[[object], ItemReader]) -> Stepped:
+def _steps(answer: Any, call: GuardedCall, reader: ReaderOf) -> Stepped:
     return Stepped(call, lambda: answer, reader(answer), begun=True)
 
 
-def _stream(answer: Any, call: GuardedCall, reader: Callable[[object], ItemReader]) -> Any:
+def _stream(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any:
     return _proxy_of(_found(type(answer), _METHODS))(answer, _steps(answer, call, reader))
 
 
@@ -185,7 +188,7 @@ def _proxy_of(names: frozenset[str]) -> type[_Proxy]:
 class _Manager(_Base):  # type: ignore[misc,valid-type]
     """A context manager that makes the call when it is entered (Anthropic's `messages.stream`)."""
 
-    def __init__(self, wrapped: Any, call: GuardedCall, reader: Callable[[object], ItemReader]) -> None:
+    def __init__(self, wrapped: Any, call: GuardedCall, reader: ReaderOf) -> None:
         super().__init__(wrapped)
         self._self_call = call
         self._self_reader = reader

@@ -51,30 +51,26 @@ def wrap(client: C, engine: Engine, model_map: Mapping[str, str] | None = None) 
 
 
 _DECORATE: Final = "call it in functions decorated with @budgeted"
-LITELLM: Final = (
-    "LiteLLM sends past the openai client what goes over httpx: openai's responses, gpt-5-codex and image "
-    f"edits, and all other providers; {_DECORATE}"
-)
 # By the module that is in `sys.modules` where the SDK is used.
-UNGUARDED: Final = {
-    "ai21": _DECORATE,
-    "cerebras.cloud.sdk": _DECORATE,
-    "cohere": _DECORATE,
-    "dashscope": _DECORATE,
-    "fireworks.client": _DECORATE,
-    "google.genai": _DECORATE,
-    "google.generativeai": _DECORATE,
-    "groq": _DECORATE,
-    "litellm": LITELLM,
-    "mistralai": _DECORATE,
-    "ollama": _DECORATE,
-    "replicate": _DECORATE,
-    "together": _DECORATE,
-    "vertexai": _DECORATE,
-    "voyageai": _DECORATE,
-    "xai_sdk": _DECORATE,
-    "zhipuai": _DECORATE,
-}
+_OTHERS: Final = (
+    "ai21",
+    "cerebras.cloud.sdk",
+    "cohere",
+    "dashscope",
+    "fireworks.client",
+    "google.genai",
+    "google.generativeai",
+    "groq",
+    "mistralai",
+    "ollama",
+    "replicate",
+    "together",
+    "vertexai",
+    "voyageai",
+    "xai_sdk",
+    "zhipuai",
+)
+UNGUARDED: Final = dict(sorted({**dict.fromkeys(_OTHERS, _DECORATE), **OPENAI.passed_by}.items()))
 _BEDROCK: Final = "botocore (Bedrock)"
 
 
