@@ -263,7 +263,7 @@ def _check_limited(guard: Guard, *, limited: bool) -> None:
 def _left(guard: Guard, run: str | None) -> int | None:
     """Return what is left (Nanos): of the run if it has a limit, else of its user, else of the project."""
     user = guard.settings.user
-    name = run or (account_name("user", user) if user else account_name(PROJECT, guard.project))
+    name = run or (account_name(USER, user) if user else account_name(PROJECT, guard.project))
     balance = guard.store.read(name)
     return None if balance is None else balance.available_nanos
 

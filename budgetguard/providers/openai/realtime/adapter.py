@@ -74,13 +74,15 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
     )
     kind: Any = type(manager)
     asynchronous = hasattr(kind, "__aenter__")
-    guard = _Shared(engine, None if is_absent(model) else str(model), tariff, asynchronous=asynchronous)
+    guard = _ConnectionGuard(
+        engine, None if is_absent(model) else str(model), tariff, asynchronous=asynchronous
+    )
     manager.__class__ = _guarded_kind(kind, asynchronous)
     setattr(manager, _GUARD, guard)
     return manager
 
 
-class _Shared:
+class _ConnectionGuard:
     """What the websockets of one connection manager share: one, and those that take its place."""
 
     def __init__(self, engine: Engine, model: str | None, tariff: Tariff, *, asynchronous: bool) -> None:
@@ -160,7 +162,7 @@ class _GuardedSocket:
         session: what passes through it.
     """
 
-    def __init__(self, guard: _Shared, socket: Any, session: RealtimeSession) -> None:
+    def __init__(self, guard: _ConnectionGuard, socket: Any, session: RealtimeSession) -> None:
         self.socket = socket
         self._guard = guard
         self._session = session
@@ -288,7 +290,7 @@ def with_methods(kind: type, methods: Mapping[str, Any]) -> type:
     return type(kind.__name__, (kind,), {**looks, **methods})
 
 
-def _entering(guard: _Shared, enter: Callable[[], Any]) -> Flow:
+def _entering(guard: _ConnectionGuard, enter: Callable[[], Any]) -> Flow:
     yield Work(guard.begin, guard.blocking)
     connection = yield Do(enter)
     guard.cover(connection._connection)
@@ -300,7 +302,7 @@ def _entering(guard: _Shared, enter: Callable[[], Any]) -> Flow:
     return connection
 
 
-def _connecting(guard: _Shared, connect: Callable[[], Any]) -> Flow:
+def _connecting(guard: _ConnectionGuard, connect: Callable[[], Any]) -> Flow:
     return guard.cover((yield Do(connect)))
 
 
