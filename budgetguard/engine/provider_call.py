@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
-    """A request that costs nothing, for something that the projection needs.
+class Do:
+    """Something that is done in the caller's own way: called, and awaited where the caller is async.
 
     Attributes:
-        run: sends it; of an async client it returns an awaitable.
+        run: does it; for an async caller it returns an awaitable.
     """
 
     run: Callable[[], Any]
 
 
-Preparation: TypeAlias = Generator[Fetch, Any, None]
+Preparation: TypeAlias = Generator[Do, Any, None]
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
 
@@ -68,7 +68,7 @@ class ProviderCall(ABC):
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         """Return the steps to take before it can be projected, None if there are none.
 
-        A preparation yields each `Fetch` and is sent what came, or thrown what was raised; what it lets
+        A preparation yields each `Do` and is sent what came, or thrown what was raised; what it lets
         through is raised to the caller, and the call is not made.
         """
         return None

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.outcomes import Answered, NotCharged, Outcome
 from budgetguard.engine.projection import Projection
-from budgetguard.engine.provider_call import Fetch, LearnedCap, Preparation, ProviderCall
+from budgetguard.engine.provider_call import Do, LearnedCap, Preparation, ProviderCall
 from budgetguard.errors import BudgetGuardError
 from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
@@ -92,7 +92,7 @@ class Preparing:
     strict: bool = False
 
 
-Fetching: TypeAlias = Generator[Fetch, Any, Prepared]
+Fetching: TypeAlias = Generator[Do, Any, Prepared]
 
 
 class Endpoint(ABC):
