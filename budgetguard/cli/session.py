@@ -21,7 +21,7 @@ from budgetguard.core.windows import zone
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
-from budgetguard.stores.sqlite_file import parse_url
+from budgetguard.stores.targets import disk_target
 
 _PIPE_WIDTH = 120
 
@@ -163,7 +163,7 @@ def error_object(error: BudgetGuardError) -> dict[str, Any]:
 def _check_folder(store: str | Store) -> None:
     if not isinstance(store, str) or not store.startswith("disk://"):
         return
-    folder, _ = parse_url(store)
+    folder, _ = disk_target(store)
     if not folder.exists():
         raise ConfigurationError(
             f"there is no store in {folder}: make one with a budget, `budgetguard create USER 10`, "

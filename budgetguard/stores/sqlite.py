@@ -31,10 +31,10 @@ from budgetguard.stores.sqlite_file import (
     database_identity,
     explain,
     open_file,
-    parse_url,
 )
 from budgetguard.stores.sqlite_rows import RowCache, TableRows
 from budgetguard.stores.sqlite_tables import MalformedAccount
+from budgetguard.stores.targets import disk_target
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import public_url
 
@@ -63,7 +63,7 @@ class DiskStore(EmbeddedStore, Forkable):
 
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
         super().__init__(url, project=project, clock=clock, retention=retention)
-        self._folder, self._timeout = parse_url(url)
+        self._folder, self._timeout = disk_target(url)
         self._database = str(self._folder / DBNAME)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.RLock()
