@@ -18,10 +18,10 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.server.keys import check_secret
 from budgetguard.stores.http import connect, pack
 
 _PREFIX: Final = "whsec_"
-_SHORTEST: Final = 16
 _TIMEOUT_S: Final = 10.0
 
 
@@ -98,11 +98,7 @@ def sign(secret: str, ident: str, at: int, body: bytes) -> str:
 
 
 def _key(secret: str) -> bytes:
-    if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ConfigurationError(
-            f"the webhook's secret must be at least {_SHORTEST} printable ASCII characters without spaces: "
-            "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
-        )
+    check_secret(secret, "the webhook's secret")
     if not secret.startswith(_PREFIX):
         return secret.encode("ascii")
     try:
