@@ -129,7 +129,7 @@ class Views:
                 is_dated = True  # by the store's clock, whatever this one says
                 continue
             model, cost = _next_of(report, index, balance, added)
-            lost += not self._settle(account, balance, report, model, cost)
+            lost += not self._book(account, balance, report, model, cost)
         raise StoreError(f"user {report.user!r}: others report the same sum all the time; send it again")
 
     def _starts(self, report: ViewReport) -> Iterator[Balance]:
@@ -160,18 +160,20 @@ class Views:
 
     def _touch(self, account: str, balance: Balance | None, report: ViewReport) -> bool:
         """Set the time of a view's last report to now; return whether this request did it."""
-        hold = _hold(account, balance, report, "", (_view(account),))
-        answer = self._store.settle(hold, VOID)
-        return isinstance(answer, Settled) and not answer.repeated
+        return self._settle(_hold(account, balance, report, "", (_view(account),)), VOID)
 
-    def _settle(self, account: str, balance: Balance, report: ViewReport, model: str, cost: Nanos) -> bool:
+    def _book(self, account: str, balance: Balance, report: ViewReport, model: str, cost: Nanos) -> bool:
         charges = (
             _view(account),
             Charge(account_name(USER, report.user)),
             Charge(account_name(PROJECT, self._store.project)),
         )
         hold = _hold(account, balance, report, model, charges)
-        answer = self._store.settle(hold, Settlement(cost, outcome="posted"))
+        return self._settle(hold, Settlement(cost, outcome="posted"))
+
+    def _settle(self, hold: Hold, settlement: Settlement) -> bool:
+        """Return whether this settlement counted, and none that was sent before."""
+        answer = self._store.settle(hold, settlement)
         return isinstance(answer, Settled) and not answer.repeated
 
 
