@@ -97,7 +97,7 @@ def set_budget(call: Call) -> dict[str, Any]:
     sent: list[tuple[SentRecord, bytes]] = []
     for user, value in users.items():
         digest = _digest(project, call.key, cookie, user, value)
-        if not booked.get(digest):
+        if digest not in booked:
             sent.append((read_record(user, _with_view(call, store, user, value), now), digest))
     views = Views(store, call.projects.clock)
     for one, _ in sent:
@@ -112,7 +112,7 @@ def set_budget(call: Call) -> dict[str, Any]:
         is_admin = call.key.may("admin")
         _apply_terms(store, views, report, one, now, may_move_window=is_admin)
         if views.post(report, may_lower=is_admin):
-            booked.put(digest, True)
+            booked.add(digest)
     _greet(call, now)
     return {"status": "success"}
 
