@@ -16,7 +16,7 @@ from budgetguard.core.process import system_clock
 from budgetguard.core.windows import Clock, duration_ms, zone
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.addresses import Address
-from budgetguard.stores.base import DEFAULT_RETENTION, Store
+from budgetguard.stores.base import DEFAULT_RETENTION, STORES, Store
 from budgetguard.stores.urls import public_url, shown_url
 
 MissingUser: TypeAlias = Literal["error", "allow", "require"]
@@ -229,10 +229,11 @@ def _hidden(url: object) -> object:
 def _check_store(store: object) -> None:
     if isinstance(store, str):
         if "://" not in store:
-            raise ConfigurationError(
-                f"store {shown_url(store)!r} is not a URL: write "
-                f"disk://{shown_url(store) or '~/budgets'} for a folder, or memory://"
-            )
+            shown, (scheme, colon, _) = shown_url(store), store.partition(":")
+            meant = f"disk://{shown or '~/budgets'} for a folder, or memory://"
+            if colon and scheme in STORES:
+                meant = f"{scheme}://, with both slashes, before the rest"
+            raise ConfigurationError(f"store {shown!r} is not a URL: write {meant}")
     elif not hasattr(store, "reserve"):
         raise ConfigurationError(
             f"store must be a URL such as disk:///var/lib/app/budgets, or an open Store, not {store!r}"

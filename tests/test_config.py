@@ -89,6 +89,7 @@ def test_a_bad_variable_is_refused_with_its_name_or_setting(variable: str, text:
     ("values", "says"),
     [
         ({"store": ""}, "is not a URL: write disk://"),
+        ({"store": "redis:/x"}, "is not a URL: write redis://, with both slashes"),
         ({"store": Path("budgets")}, "store must be a URL such as disk:///var/lib/app/budgets, or an open"),
         ({"store": None}, "store must be a URL"),
         ({"project": ""}, "project must not be empty"),

@@ -13,10 +13,10 @@ import pytest
 
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores import open_store
+from budgetguard.stores.locks import take
 from budgetguard.stores.postgres_link import PostgresLink, explained
 from budgetguard.stores.postgres_rows import decode, encode, sql_value
 from budgetguard.stores.targets import postgres_target
-from budgetguard.stores.waiting import take
 
 
 def test_a_url_says_where_as_whom_and_how_long() -> None:

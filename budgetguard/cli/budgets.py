@@ -8,8 +8,7 @@ import typer
 
 from budgetguard.cli import options
 from budgetguard.cli.display import joined, when, zone_name
-from budgetguard.cli.session import CommandSession, confirm, session
-from budgetguard.cli.targets import balance_object, find, known, who, whose
+from budgetguard.cli.session import CommandSession, balance_object, confirm, find, known, session, who, whose
 from budgetguard.core.accounts import Balance, check_id
 from budgetguard.core.money import format_usd, parse_usd
 from budgetguard.core.windows import Align

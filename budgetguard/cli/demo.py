@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
+from budgetguard import events
 from budgetguard.cli import demo_script as scene
 from budgetguard.cli import options
-from budgetguard.cli.demo_board import BoardView, json_view
-from budgetguard.cli.display import when, zone_name
+from budgetguard.cli.display import NARROW, when, zone_name
 from budgetguard.cli.session import confirm, new_console, write_json
-from budgetguard.cli.tables import Column, new_table, text_column
+from budgetguard.cli.tables import Column, new_table, text_column, users_table
+from budgetguard.core.accounts import USER
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
@@ -63,7 +66,6 @@ def demo(
             scene.LOCAL, cap=500, answer_after=0 if fast else 0.6, pause=0 if fast else 0.2
         )
     console = new_console()
-    board = BoardView(script.people, console)
     bills = scene.Bills()
     with _guard(store) as guard, ExitStack() as stack:
         scene.open_budgets(guard, script, cap=_LIVE_BUDGET if live else None)
@@ -74,8 +76,9 @@ def demo(
         guard.wrap(client)
         if not json:
             _introduce(console, client, script)
-        guard.on(json_view() if json else board)
-        with nullcontext() if json else board:
+        board = None if json else BoardView([one.name for one in script.people], guard, console)
+        guard.on(board or json_view())
+        with board or nullcontext():
             result = scene.play(guard, client, script, bills if live else None)
         stack.close()  # the server has billed everything now
         result.billed, result.calls = dict(bills.nanos), dict(bills.calls)
@@ -159,3 +162,101 @@ def _summarize(console: Console, result: scene.Result, *, live: bool) -> None:
         console.print(Text(f"The books equal {biller}, to the last digit.", "bold green"))
     else:
         console.print(Text(f"The books do not equal {biller}.", "bold red"))
+
+
+def json_view() -> Callable[[events.Event], None]:
+    """Return a display that writes each event as one line of JSON, from any thread."""
+    lock = threading.Lock()
+
+    def show(event: events.Event) -> None:
+        with lock:
+            write_json(event.to_dict())
+
+    return show
+
+
+class BoardView:
+    """A display that writes each event as a line; in a terminal with a table of the users below them.
+
+    Args:
+        names: the users.
+        guard: keeps their budgets.
+        console: where to write.
+    """
+
+    def __init__(self, names: Collection[str], guard: Guard, console: Console) -> None:
+        self._names = names
+        self._guard = guard
+        self._console = console
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._name_width = max(map(len, names))
+        self._live = (
+            Live(console=console, get_renderable=self._board, refresh_per_second=12)
+            if console.is_terminal
+            else None
+        )
+
+    def __call__(self, event: events.Event) -> None:
+        """Write it."""
+        name = event.user
+        if name is None or name not in self._names:
+            return
+        if isinstance(event, events.ThresholdCrossed) and not event.account.startswith(f"{USER}:"):
+            return
+        with self._lock:
+            line = self._line(event, name)
+            if line is not None:
+                self._console.print(line)
+
+    def __enter__(self) -> BoardView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _line(self, event: events.Event, name: str) -> Text | None:
+        """Return the line of an event of a user, if it is one that is shown."""
+        match event:
+            case events.Projected(cost=cost, usage=usage):
+                shown = "projected", "bright_black", _plain(cost)
+                remark = f"at most, for {usage.input_tokens} tokens in and up to {usage.output_tokens} out"
+            case events.Held(amount=amount):
+                shown = "held", "cyan", _plain(amount)
+                remark = "set aside; now the call goes out"
+            case events.Settled(cost=cost, held=held, usage=usage):
+                shown = "settled", "green", _plain(cost)
+                tokens = (
+                    f"{usage.input_tokens} in, {usage.output_tokens} out" if usage else "no usage reported"
+                )
+                remark = f"{tokens}; {_plain(held - cost)} given back"
+            case events.Refused(cost=cost, available=available):
+                shown = "REFUSED", "bold red", _plain(cost)
+                remark = f"is more than the {_plain(available)} left: not called"
+            case events.Voided(held=held, reason=reason):
+                shown = "voided", "yellow", _plain(held)
+                remark = f"given back: {reason}"
+            case events.ThresholdCrossed(threshold=threshold, limit=limit):
+                shown = "threshold", "yellow", f"{threshold}%"
+                remark = f"of {_plain(limit)} is spent"
+            case _:
+                return None
+        word, style, figure = shown
+        number = "   "
+        if isinstance(event, events.CallEvent):
+            number = f"#{self._numbers.setdefault(event.hold_id, len(self._numbers) + 1):<2}"
+        line = Text.assemble(f"{name:<{self._name_width}} {number} ", (f"{word:<9}", style), f" {figure:>9}")
+        is_refused = isinstance(event, events.Refused)
+        if self._console.width >= NARROW or is_refused:
+            line.append(f"  {remark}", style if is_refused else "")
+        return line
+
+    def _board(self) -> RenderableType:
+        return Group("", users_table(list(self._guard.balances()), self._console, None))
+
+
+def _plain(usd: Decimal) -> str:
+    return f"${usd:.6f}"

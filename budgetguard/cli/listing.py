@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from budgetguard.cli import options
 from budgetguard.cli.display import pattern_matches, zone_name
-from budgetguard.cli.session import CommandSession, session
+from budgetguard.cli.session import CommandSession, balance_object, find, known, session, whose
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
-from budgetguard.cli.targets import balance_object, find, known, whose
 from budgetguard.core.accounts import USER, Balance
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import format_usd, to_usd

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-import wrapt
 
 from budgetguard.cli import options
 from budgetguard.core.wording import count, printable
@@ -130,7 +127,6 @@ def serve(
             # Read when prometheus_client is imported, which the workers do.
             folder = stack.enter_context(TemporaryDirectory(prefix="budgetguard-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            wrapt.wrap_function_wrapper(uvicorn.Config, "bind_socket", _send_at_once)
         uvicorn.run(
             _APPLICATION,
             factory=True,
@@ -151,14 +147,6 @@ def serve(
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_STOPPING_S,
         )
-
-
-def _send_at_once(bind: Callable[..., socket.socket], _config: Any, args: Any, kwargs: Any) -> socket.socket:
-    # asyncio does so itself, but not on a socket that uvicorn made for several workers. There each answer,
-    # sent in two parts, waited 40 ms for the client's acknowledgement of the first part.
-    made = bind(*args, **kwargs)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
 
 
 def _is_keyed(chosen: Options) -> bool:

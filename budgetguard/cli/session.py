@@ -1,4 +1,4 @@
-"""A command's session: a guard on the chosen store, and its output."""
+"""A command's session: a guard on the chosen store, the budget that it is about, and its output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from budgetguard.core.accounts import USER, account_name
+from budgetguard.cli.display import account_label
+from budgetguard.core.accounts import PROJECT, USER, Balance, account_name, check_id
 from budgetguard.core.windows import zone
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import Store
-from budgetguard.stores.sqlite_file import parse_url
+from budgetguard.stores.targets import disk_target
 
 _PIPE_WIDTH = 120
 
@@ -130,6 +131,50 @@ def session(
         guard.close()
 
 
+def whose(user: str | None, project_budget: bool, command: str) -> str | None:
+    """Return the user that a command names, or None for the project.
+
+    Raises:
+        ConfigurationError: neither or both, or a bad id.
+    """
+    if (user is None) != project_budget:
+        raise ConfigurationError(
+            f"whose? Write `budgetguard {command} USER`, or `budgetguard {command} --project-budget`"
+        )
+    return None if user is None else check_id(user, name="USER")
+
+
+def find(guard: Guard, user: str | None) -> Balance | None:
+    """Return the balance of a user (None: of the project), or None if there is none."""
+    account = account_name(PROJECT, guard.project) if user is None else account_name(USER, user)
+    return guard.store.read(account)
+
+
+def known(here: CommandSession, user: str | None) -> Balance:
+    """Return the balance of a user (None: of the project).
+
+    Raises:
+        UnknownUserError: the user has none.
+        ConfigurationError: the project has none.
+    """
+    if user is None and find(here.guard, None) is None:
+        raise ConfigurationError(
+            f"{here.place} has no budget of its own: make one with `budgetguard create --project-budget 500`"
+        )
+    return here.guard.balance(user)
+
+
+def who(balance: Balance) -> str:
+    """Return whose balance this is, for the middle of a sentence."""
+    return account_label(balance.account) if balance.account.startswith(f"{USER}:") else "the project"
+
+
+def balance_object(guard: Guard, balance: Balance) -> dict[str, Any]:
+    """Return a balance as `--json` shows it: `Balance.to_dict()` with its project and user before it."""
+    kind, _, ident = balance.account.partition(":")
+    return {"project": guard.project, "user": ident if kind == USER else None, **balance.to_dict()}
+
+
 def new_console(*, stderr: bool = False) -> Console:
     """Return a console that prints ids and names as they are, never as markup."""
     console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
@@ -163,7 +208,7 @@ def error_object(error: BudgetGuardError) -> dict[str, Any]:
 def _check_folder(store: str | Store) -> None:
     if not isinstance(store, str) or not store.startswith("disk://"):
         return
-    folder, _ = parse_url(store)
+    folder, _ = disk_target(store)
     if not folder.exists():
         raise ConfigurationError(
             f"there is no store in {folder}: make one with a budget, `budgetguard create USER 10`, "

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from budgetguard.cli import options
 from budgetguard.cli.display import money, when, zone_name
-from budgetguard.cli.moving import From, To
 from budgetguard.cli.session import confirm, session
+from budgetguard.cli.stores import From, To
 from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import to_datetime

@@ -44,7 +44,7 @@ from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.events import logger
 from budgetguard.pricing.book import PriceBook
 from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
-from budgetguard.stores.waiting import taken
+from budgetguard.stores.locks import taken
 
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall

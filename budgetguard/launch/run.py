@@ -23,7 +23,7 @@ from budgetguard.engine import runlog
 from budgetguard.engine.runlog import Refusal
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
-from budgetguard.stores.sqlite_file import parse_url
+from budgetguard.stores.targets import disk_target
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
 _LOG: Final = "refused"
@@ -273,7 +273,7 @@ def _lasting(url: str) -> str:
     if not url.startswith("disk://"):
         return url
     _, mark, options = url.partition("?")
-    return f"disk://{parse_url(url)[0]}{mark}{options}"
+    return f"disk://{disk_target(url)[0]}{mark}{options}"
 
 
 def _with_ours(path: str) -> str:

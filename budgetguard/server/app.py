@@ -107,7 +107,8 @@ class Service:
         by_path["/metrics"]["GET"] = self._show_metrics
         by_path["/v1/openapi.json"]["GET"] = self._openapi
         routes: list[BaseRoute] = [
-            StarletteRoute(path, _Endpoint(self._metrics, path, methods)) for path, methods in by_path.items()
+            StarletteRoute(path, _PathHandler(self._metrics, path, methods))
+            for path, methods in by_path.items()
         ]
         starlette = Starlette(
             routes=routes,
@@ -193,8 +194,8 @@ class Service:
         return Response(_document(), media_type="application/json")
 
 
-class _Endpoint:
-    """The endpoint of one path: it chooses by method, measures, and turns errors into answers."""
+class _PathHandler:
+    """The handler of one path: it chooses by method, measures, and turns errors into answers."""
 
     def __init__(self, metrics: Metrics, path: str, methods: Mapping[str, Callable[[Request], Any]]) -> None:
         self._metrics = metrics

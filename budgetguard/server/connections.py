@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -128,6 +130,10 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # ht
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Keep the connection if there is a place."""
         super().connection_made(transport)
+        # Else an answer, sent in two parts, may wait 40 ms for the client to acknowledge the first. asyncio
+        # sees to that itself, but not for the sockets that uvicorn makes for several workers.
+        with suppress(OSError, TypeError):  # uvloop's sockets take no options: it has set this one
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._is_kept = _connections().add(self, self._address)

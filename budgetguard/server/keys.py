@@ -84,12 +84,21 @@ def given_key(text: str, project: str | None) -> Key:
     Raises:
         ConfigurationError: it is too short to be a secret.
     """
+    check_secret(text, "BUDGETGUARD_API_KEY")
+    return Key("environment", "admin", project, _digest(text))
+
+
+def check_secret(text: str, name: str) -> None:
+    """Check a secret that somebody has made up; `name` says which in the error's text.
+
+    Raises:
+        ConfigurationError: it is too short, or no plain text.
+    """
     if len(text) < _SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(
-            f"BUDGETGUARD_API_KEY must be at least {_SHORTEST} printable ASCII characters without spaces: "
+            f"{name} must be at least {_SHORTEST} printable ASCII characters without spaces: "
             "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
-    return Key("environment", "admin", project, _digest(text))
 
 
 def create_key(store: Store, project: str, role: str) -> tuple[Key, str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
-from budgetguard.core.money import MAX_USD
+from budgetguard.core.money import MAX_USD, Nanos
 from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError
 from budgetguard.litellm.manager import record
@@ -97,7 +97,7 @@ def set_budget(call: Call) -> dict[str, Any]:
     sent: list[tuple[SentRecord, bytes]] = []
     for user, value in users.items():
         digest = _digest(project, call.key, cookie, user, value)
-        if not booked.get(digest):
+        if digest not in booked:
             sent.append((read_record(user, _with_view(call, store, user, value), now), digest))
     views = Views(store, call.projects.clock)
     for one, _ in sent:
@@ -112,7 +112,7 @@ def set_budget(call: Call) -> dict[str, Any]:
         is_admin = call.key.may("admin")
         _apply_terms(store, views, report, one, now, may_move_window=is_admin)
         if views.post(report, may_lower=is_admin):
-            booked.put(digest, True)
+            booked.add(digest)
     _greet(call, now)
     return {"status": "success"}
 
@@ -140,32 +140,20 @@ def _plain(balance: Balance) -> dict[str, Any]:
 
 def _report(call: Call, cookie: str, one: SentRecord, now: Milliseconds) -> ViewReport:
     mine, handed = one.record, one.handed
+    base: Nanos = 0
+    base_models: Mapping[str, Nanos] = {}
     if handed is not None:
-        view = view_id(call.key.id, one.ident, one.user, mine.updated)
-        is_continued = mine.updated == handed.updated
-        return ViewReport(
-            user=one.user,
-            view=view,
-            since=one.at,
-            base=handed.cost if is_continued else 0,
-            base_models=handed.models if is_continued else {},
-            cost=mine.cost,
-            models=mine.models,
-        )
-    since = now - now % _DAY
-    if cookie:
-        since = int(cookie[:12], 16)
-    elif mine.created is not None:
-        since = round(mine.created * 1000)
-    return ViewReport(
-        user=one.user,
-        view=view_id(call.key.id, cookie, one.user, mine.created, mine.updated, *mine.terms),
-        since=min(since, now),
-        base=0,
-        base_models={},
-        cost=mine.cost,
-        models=mine.models,
-    )
+        view, since = view_id(call.key.id, one.ident, one.user, mine.updated), one.at
+        if mine.updated == handed.updated:
+            base, base_models = handed.cost, handed.models
+    else:
+        view = view_id(call.key.id, cookie, one.user, mine.created, mine.updated, *mine.terms)
+        since = now - now % _DAY
+        if cookie:
+            since = int(cookie[:12], 16)
+        elif mine.created is not None:
+            since = round(mine.created * 1000)
+    return ViewReport(one.user, view, min(since, now), base, base_models, mine.cost, mine.models)
 
 
 def _apply_terms(

@@ -9,19 +9,13 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from budgetguard.server import problems
 from budgetguard.server.requests import PROJECT_SCHEMA
 from budgetguard.server.routes import ApiRoute
 
 _REFUSALS: Final = {
-    "400": "The body is not JSON, or the request is not HTTP that is read here.",
-    "401": "No key, or none that is known.",
-    "403": "A key of another project, or of a lesser role.",
-    "409": "The project keeps as many accounts or open holds as it may. Nothing was changed.",
-    "413": "The body is too long.",
-    "415": "The body is not declared as JSON.",
+    **{str(kind.status): kind.__doc__ or "" for kind in problems.OF_ROUTES},
     "422": "A value is wrong; the message names it. Nothing was changed.",
-    "429": "Too many requests.",
-    "503": "The store cannot be read or written now. Sending the same request again is safe.",
 }
 _WITH_BODY: Final = ("413", "415")
 _ERROR: Final = {
@@ -93,7 +87,7 @@ def _operation(route: ApiRoute, schemas: dict[tuple[str, str], Any]) -> dict[str
         "parameters": list(_parameters(route)),
         "responses": {
             "200": {"description": "Done.", "content": _json(schemas[route.name, "result"])},
-            **{code: _refusal(text) for code, text in _REFUSALS.items() if code not in left_out},
+            **{code: _refusal(text) for code, text in sorted(_REFUSALS.items()) if code not in left_out},
         },
     }
     if route.body is not None:

@@ -1,8 +1,8 @@
-"""Refusals of requests: one class for each HTTP status that is not a success."""
+"""Refusals of requests: one class for each HTTP status that is not a success; OpenAPI shows what they say."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from budgetguard.errors import BudgetGuardError
 
@@ -14,7 +14,7 @@ class Problem(BudgetGuardError):
 
 
 class BadRequest(Problem):
-    """A body or an address that HTTP or JSON does not allow."""
+    """The body is not JSON, or the request is not HTTP that is read here."""
 
     status = 400
 
@@ -27,7 +27,7 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """A key that may not do this."""
+    """A key of another project, or of a lesser role."""
 
     status = 403
 
@@ -45,25 +45,25 @@ class MethodNotAllowed(Problem):
 
 
 class QuotaExceeded(Problem):
-    """A project that already keeps as much as it may."""
+    """The project keeps as many accounts or open holds as it may. Nothing was changed."""
 
     status = 409
 
 
 class ContentTooLarge(Problem):
-    """A body that is longer than the service reads."""
+    """The body is too long."""
 
     status = 413
 
 
 class UnsupportedMediaType(Problem):
-    """A body that is not declared as JSON."""
+    """The body is not declared as JSON."""
 
     status = 415
 
 
 class TooManyRequests(Problem):
-    """More requests than one key or address may send."""
+    """Too many requests."""
 
     status = 429
     headers = {"Retry-After": "1"}
@@ -76,7 +76,7 @@ class InternalError(Problem):
 
 
 class StoreUnavailable(Problem):
-    """The store cannot be read or written now; the request may have taken effect or not."""
+    """The store cannot be read or written now. Sending the same request again is safe."""
 
     status = 503
     headers = {"Retry-After": "1"}
@@ -84,3 +84,16 @@ class StoreUnavailable(Problem):
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, under the name of the library's error."""
         return {**super().to_dict(), "error": "StoreError"}
+
+
+OF_ROUTES: Final[tuple[type[Problem], ...]] = (
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    QuotaExceeded,
+    ContentTooLarge,
+    UnsupportedMediaType,
+    TooManyRequests,
+    StoreUnavailable,
+)
+"""What any route that touches budgets may answer with."""

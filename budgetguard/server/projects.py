@@ -38,7 +38,7 @@ class Projects:
     ) -> None:
         self.url = url
         self.clock = clock
-        self.booked: Recent[bool] = Recent()
+        self.booked = Recent()
         """Digests of LiteLLM clients' records that are booked in full."""
         self.handed = Handed()
         """The views that /get_budget has handed out."""

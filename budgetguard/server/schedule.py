@@ -193,7 +193,7 @@ class Schedule:
         self._events = events
         self._delivery = delivery
         self._ticks = ticks
-        self._told: Recent[bool] = Recent()
+        self._told = Recent()
         self._due = ticks()
         self._wake = threading.Event()
         self._stopping = False
@@ -259,9 +259,9 @@ class Schedule:
             if balance.starts_ms < since or balance.starts_ms <= balance.created_ms:
                 continue
             window = (project, balance.account, balance.starts_ms)
-            if not self._told.get(window):
+            if window not in self._told:
                 self._events.started(project, balance)
-                self._told.put(window, True)
+                self._told.add(window)
         return True
 
     def _run(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
 from itertools import islice
-from typing import Annotated, Any, Final, NotRequired, cast
+from operator import attrgetter
+from typing import Annotated, Any, Final, NotRequired, TypeVar, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -25,6 +26,8 @@ from budgetguard.stores.base import Store
 from budgetguard.stores.wire_reading import JsonReader, strict
 from budgetguard.stores.wire_types import Many, WireExpiry
 
+T = TypeVar("T")
+_ID: Final[Callable[[HoldRecord], str]] = attrgetter("id")
 _USD = Annotated[str, Field(description="USD, every digit.")]
 
 
@@ -128,10 +131,9 @@ def balance(call: Call) -> dict[str, Any]:
 def balances(call: Call) -> dict[str, Any]:
     """List accounts in order of their names."""
     query: requests.BalancesQuery = call.query
-    after, most = query.get("after", ""), query.get("limit", requests.PAGE)
-    rows = (one for one in call.store.list(query.get("kind", "")) if one.account > after)
-    page = list(islice((one for one in rows if not _is_own(one.account)), most + 1))
-    return {"balances": page[:most], "next": page[most - 1].account if len(page) > most else None}
+    rows = call.store.list(query.get("kind", ""))
+    theirs = (one for one in rows if not one.account.startswith(f"{requests.VIEW}:"))
+    return _page("balances", theirs, attrgetter("account"), query)
 
 
 @_v1.route("PUT", "budget", "spend", wire_types.read_changed, body=JsonReader(requests.BudgetBody))
@@ -165,11 +167,8 @@ def delete(call: Call) -> dict[str, Any]:
 def holds(call: Call) -> dict[str, Any]:
     """List open holds, oldest first."""
     query: requests.HoldsQuery = call.query
-    after = query.get("after", "")
-    found = sorted(
-        (one for one in call.store.holds(query.get("account")) if one.id > after), key=lambda one: one.id
-    )
-    return _page(found, query.get("limit", requests.PAGE))
+    found = sorted(call.store.holds(query.get("account")), key=_ID)
+    return _page("records", found, _ID, query)
 
 
 @_v1.route("GET", "calls", "read", wire_types.read_records, query=requests.CallsQuery, heavy=True)
@@ -177,12 +176,10 @@ def calls(call: Call) -> dict[str, Any]:
     """List calls, ended or open, oldest first."""
     query: requests.CallsQuery = call.query
     since, until = _span(query)
-    after = query.get("after")
-    if after is not None:
+    if "after" in query:
         # Ids begin with the time by which the store finds them.
-        since = max(since, requests.made_at(after))
-    rows = (one for one in call.store.calls(since, until) if after is None or one.id > after)
-    return _page(rows, query.get("limit", requests.PAGE))
+        since = max(since, requests.made_at(query["after"]))
+    return _page("records", call.store.calls(since, until), _ID, query)
 
 
 @_v1.route("GET", "observations", "read", wire_types.read_observations, query=requests.ObservationsQuery)
@@ -232,9 +229,11 @@ def _check_window(call: Call, account: str, budget: Budget) -> None:
         )
 
 
-def _page(records: Iterable[HoldRecord], most: int) -> dict[str, Any]:
-    found = list(islice(records, most + 1))
-    return {"records": found[:most], "next": found[most - 1].id if len(found) > most else None}
+def _page(name: str, rows: Iterable[T], key: Callable[[T], str], query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the page of rows, which are in order of their keys, that a query asks for."""
+    after, most = query.get("after", ""), query.get("limit", requests.PAGE)
+    found = list(islice((one for one in rows if key(one) > after), most + 1))
+    return {name: found[:most], "next": key(found[most - 1]) if len(found) > most else None}
 
 
 def _span(query: requests.SpanQuery) -> tuple[int, int | None]:
@@ -242,10 +241,6 @@ def _span(query: requests.SpanQuery) -> tuple[int, int | None]:
     if until is not None and until < since:
         raise ConfigurationError("since must not be after until")
     return since, until
-
-
-def _is_own(account: str) -> bool:
-    return account.startswith(f"{requests.VIEW}:")
 
 
 ROUTES: Final = _v1.routes

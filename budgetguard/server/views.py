@@ -25,7 +25,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name
 from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement, derived_id, new_hold
@@ -49,7 +49,6 @@ _HANDED_EACH: Final = 8 * 2**20  # bytes of one project's records
 _HANDED_TOTAL: Final = 64 * 2**20
 _OVERHEAD: Final = 500
 _ENDPOINT: Final = "set_budget"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class Views:
                 is_dated = True  # by the store's clock, whatever this one says
                 continue
             model, cost = _next_of(report, index, balance, added)
-            lost += not self._settle(account, balance, report, model, cost)
+            lost += not self._book(account, balance, report, model, cost)
         raise StoreError(f"user {report.user!r}: others report the same sum all the time; send it again")
 
     def _starts(self, report: ViewReport) -> Iterator[Balance]:
@@ -160,37 +159,42 @@ class Views:
 
     def _touch(self, account: str, balance: Balance | None, report: ViewReport) -> bool:
         """Set the time of a view's last report to now; return whether this request did it."""
-        hold = _hold(account, balance, report, "", (_view(account),))
-        answer = self._store.settle(hold, VOID)
-        return isinstance(answer, Settled) and not answer.repeated
+        return self._settle(_hold(account, balance, report, "", (_view(account),)), VOID)
 
-    def _settle(self, account: str, balance: Balance, report: ViewReport, model: str, cost: Nanos) -> bool:
+    def _book(self, account: str, balance: Balance, report: ViewReport, model: str, cost: Nanos) -> bool:
         charges = (
             _view(account),
             Charge(account_name(USER, report.user)),
             Charge(account_name(PROJECT, self._store.project)),
         )
         hold = _hold(account, balance, report, model, charges)
-        answer = self._store.settle(hold, Settlement(cost, outcome="posted"))
+        return self._settle(hold, Settlement(cost, outcome="posted"))
+
+    def _settle(self, hold: Hold, settlement: Settlement) -> bool:
+        """Return whether this settlement counted, and none that was sent before."""
+        answer = self._store.settle(hold, settlement)
         return isinstance(answer, Settled) and not answer.repeated
 
 
-class Recent(Generic[T]):
-    """A cache of the latest entries, which cost time, never money, when they are lost."""
+class Recent:
+    """The latest of many things that were done, so that they need not be done again.
+
+    Those that are forgotten cost time, never money.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[object, T] = OrderedDict()
+        self._known: OrderedDict[object, None] = OrderedDict()
 
-    def get(self, name: object) -> T | None:
-        """Return the entry of a name, or None."""
+    def __contains__(self, name: object) -> bool:
+        """Return whether something was added lately."""
         with self._lock:
-            return self._known.get(name)
+            return name in self._known
 
-    def put(self, name: object, value: T) -> None:
-        """Add an entry; the oldest goes if there are too many."""
+    def add(self, name: object) -> None:
+        """Add something; the oldest is forgotten if there are too many."""
         with self._lock:
-            self._known[name] = value
+            self._known[name] = None
             self._known.move_to_end(name)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

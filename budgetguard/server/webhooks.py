@@ -10,19 +10,18 @@ import base64
 import binascii
 import hashlib
 import hmac
-import socket
 import ssl
-import threading
-from contextlib import suppress
+import time
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.server.keys import check_secret
+from budgetguard.stores.http import connect, pack
 
 _PREFIX: Final = "whsec_"
-_SHORTEST: Final = 16
 _TIMEOUT_S: Final = 10.0
 
 
@@ -63,60 +62,29 @@ class Webhook:
             HTTPException: what came is no HTTP.
         """
         place = _place(self.url)
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "budgetguard",
-            "webhook-id": ident,
-            "webhook-timestamp": str(at),
-            "webhook-signature": sign(self.secret, ident, at, body),
-        }
-        assert place.hostname is not None
-        connection = HTTPConnection(place.hostname, place.port)
-        connection.sock = _connected(place)
-        # The socket's timeout counts from each byte of the answer: this timer limits all of it.
-        overdue = threading.Event()
-        watch = threading.Timer(_TIMEOUT_S, _end, (connection.sock, overdue))
-        watch.daemon = True
-        watch.start()
+        head = [
+            f"Host: {place.netloc}",
+            "Content-Type: application/json",
+            "User-Agent: budgetguard",
+            f"webhook-id: {ident}",
+            f"webhook-timestamp: {at}",
+            f"webhook-signature: {sign(self.secret, ident, at, body)}",
+            "Connection: close",
+        ]
+        target = (place.path or "/") + (f"?{place.query}" if place.query else "")
+        request = pack("POST", target, "\r\n".join(head), body)
+        deadline = time.monotonic() + _TIMEOUT_S
+        is_tls = place.scheme == "https"
+        tls = ssl.create_default_context() if is_tls else None
+        connection = connect(self.host, place.port or (443 if is_tls else 80), deadline, tls)
         try:
-            if isinstance(connection.sock, ssl.SSLSocket):
-                connection.sock.do_handshake()
-            target = (place.path or "/") + (f"?{place.query}" if place.query else "")
-            connection.request("POST", target, body, headers)
-            status: int = connection.getresponse().status
-        except NO_ANSWER:
-            if not overdue.is_set():
-                raise
+            return connection.send("POST", request, deadline).status
         finally:
-            watch.cancel()
             connection.close()
-        if overdue.is_set():  # a part of an answer may look like a whole one
-            raise TimeoutError(f"the answer did not end within {_TIMEOUT_S:g} s")
-        return status
 
 
 NO_ANSWER: Final = (OSError, HTTPException)
 """What `post` raises."""
-
-
-def _connected(place: SplitResult) -> socket.socket:
-    assert place.hostname is not None
-    port = place.port or (443 if place.scheme == "https" else 80)
-    plain = socket.create_connection((place.hostname, port), timeout=_TIMEOUT_S)
-    if place.scheme != "https":
-        return plain
-    try:
-        context = ssl.create_default_context()
-        return context.wrap_socket(plain, server_hostname=place.hostname, do_handshake_on_connect=False)
-    except BaseException:
-        plain.close()
-        raise
-
-
-def _end(connection: socket.socket, overdue: threading.Event) -> None:
-    overdue.set()
-    with suppress(OSError):  # it has ended by itself
-        connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it, which closing does not
 
 
 def sign(secret: str, ident: str, at: int, body: bytes) -> str:
@@ -130,11 +98,7 @@ def sign(secret: str, ident: str, at: int, body: bytes) -> str:
 
 
 def _key(secret: str) -> bytes:
-    if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ConfigurationError(
-            f"the webhook's secret must be at least {_SHORTEST} printable ASCII characters without spaces: "
-            "make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
-        )
+    check_secret(secret, "the webhook's secret")
     if not secret.startswith(_PREFIX):
         return secret.encode("ascii")
     try:

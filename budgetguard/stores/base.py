@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, check_id
 from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
 from budgetguard.core.process import system_clock
 from budgetguard.core.rows import Export, Stored
@@ -166,6 +166,32 @@ class Migrating(Protocol):
 
     def grants(self) -> str:
         """Return the SQL with which the owner lets another role use the store."""
+
+
+class BaseStore:
+    """What all stores have in common: whose balances they are, a clock, and hooks for expiries.
+
+    Args:
+        url, project, clock, retention: see `open_store`.
+
+    Raises:
+        ConfigurationError: a bad project or retention.
+    """
+
+    def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
+        self.url = url
+        self.project = check_id(project, name="project")
+        self.retention_ms = duration_ms(retention)
+        self._clock = clock
+        self._expiry_hooks: list[Callable[[Expiry], None]] = []
+
+    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
+        self._expiry_hooks.append(hook)
+
+    def _announce(self, expiries: Iterable[Expiry]) -> None:
+        for expiry in expiries:
+            for hook in self._expiry_hooks:
+                hook(expiry)
 
 
 class StoreKind(NamedTuple):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from budgetguard.core import ledger
-from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
     Expiry,
     Hold,
@@ -37,7 +37,8 @@ from budgetguard.core.rows import (
     record,
 )
 from budgetguard.core.usage import Observations
-from budgetguard.core.windows import Clock, Milliseconds, duration_ms
+from budgetguard.core.windows import Milliseconds
+from budgetguard.stores.base import BaseStore
 from budgetguard.stores.transfer import batches, open_error
 
 _T = TypeVar("_T")
@@ -88,18 +89,10 @@ class StoredRows(Rows, Protocol):
 
 
 @store_verbs
-class EmbeddedStore(ABC):
+class EmbeddedStore(BaseStore, ABC):
     """The verbs of a store, run by the ledger over rows that a subclass keeps."""
 
-    url: str
-    project: str
     blocking: bool
-
-    def __init__(self, *, project: str, clock: Clock, retention: str) -> None:
-        self.project = check_id(project, name="project")
-        self._clock = clock
-        self.retention_ms = duration_ms(retention)
-        self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     @abstractmethod
     def _run(self, work: Callable[[StoredRows], _T], *, even_frozen: bool = False) -> _T:
@@ -180,9 +173,6 @@ class EmbeddedStore(ABC):
             if current is not None:
                 yield hold_id, current
 
-    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
-        self._expiry_hooks.append(hook)
-
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
         if not ledger.is_due(row, self._clock()):
@@ -206,9 +196,7 @@ class EmbeddedStore(ABC):
     def _announced(self, found: tuple[_T, tuple[Expiry, ...]]) -> _T:
         """Call the hooks for the expiries that a verb has found, and return its result."""
         result, expiries = found
-        for expiry in expiries:
-            for hook in self._expiry_hooks:
-                hook(expiry)
+        self._announce(expiries)
         return result
 
     def restore(self, rows: Iterable[Stored]) -> None:

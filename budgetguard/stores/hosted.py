@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
-from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
-    Expiry,
     Hold,
     HoldRecord,
     Reservation,
@@ -24,6 +23,7 @@ from budgetguard.core.process import store_verbs
 from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.stores.base import BaseStore
 from budgetguard.stores.hosted_link import HostedLink
 from budgetguard.stores.targets import service_target
 from budgetguard.stores.wire_types import (
@@ -47,7 +47,7 @@ _PAGE: Final = 500
 
 
 @store_verbs
-class HostedStore:
+class HostedStore(BaseStore):
     """One project's balances at a hosted service.
 
     Nothing is asked before the first verb.
@@ -74,11 +74,9 @@ class HostedStore:
         retention: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.url = url
-        self.project = check_id(project, name="project")
+        super().__init__(url, project=project, clock=clock, retention=retention)
         self._link = HostedLink(service_target(url, headers))
         self._base = f"/v1/projects/{quote(project, safe='')}/"
-        self._expiry_hooks: list[Callable[[Expiry], None]] = []
 
     def reserve(self, hold: Hold) -> Reservation:
         return self._ask("POST", "reserve", hold, read=read_reservation)
@@ -131,9 +129,6 @@ class HostedStore:
         if next(self.list(), None) if account is None else self.read(account):
             yield self.project
 
-    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
-        self._expiry_hooks.append(hook)
-
     def close(self) -> None:
         self._link.close()
 
@@ -159,9 +154,7 @@ class HostedStore:
             found = read(answer.value)
         except ConfigurationError as error:
             raise StoreError(self._link.explain_answer(answer, str(error))) from error
-        for expiry in told:
-            for hook in self._expiry_hooks:
-                hook(expiry)
+        self._announce(told)
         return found
 
 

@@ -31,9 +31,10 @@ from budgetguard.core.process import store_verbs
 from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.forking import survive_forks
+from budgetguard.stores.base import DEFAULT_RETENTION
 from budgetguard.stores.hosted import HostedStore
 from budgetguard.stores.hosted_link import HostedLink
+from budgetguard.stores.locks import Forkable, survive_forks
 from budgetguard.stores.targets import service_target
 
 _PROTOCOL: Final = "LiteLLM's hosted protocol, nor budgetguard's own"
@@ -43,7 +44,7 @@ _DAYS: Final = {"mo": 28, "y": 365}
 
 
 @store_verbs
-class LiteLLMStore:
+class LiteLLMStore(Forkable):
     """The users' budgets of one project at a server of LiteLLM's hosted protocol.
 
     It has the verbs of a store for what `BudgetManager` does, and refuses the others: there are no holds,
@@ -233,12 +234,6 @@ class LiteLLMStore:
             "`budgetguard serve` keeps more. Nothing was changed"
         )
 
-    def _before_fork(self) -> None:
-        """Do nothing: the link knows by itself that it is in a child."""
-
-    def _after_fork_in_child(self) -> None:
-        """Do nothing."""
-
 
 Service: TypeAlias = HostedStore | LiteLLMStore
 
@@ -259,7 +254,7 @@ def open_service(url: str, *, project: str, headers: Mapping[str, str] | None, c
     link = HostedLink(service_target(url, headers))
     if _is_ours(link, project):
         link.close()
-        return HostedStore(url, project=project, clock=clock, retention="", headers=headers)
+        return HostedStore(url, project=project, clock=clock, retention=DEFAULT_RETENTION, headers=headers)
     return LiteLLMStore(link, url, project, clock)
 
 

@@ -16,8 +16,7 @@ from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.embedded import EmbeddedStore, StoredRows, copy_account, copy_hold
-from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.nested import nested
+from budgetguard.stores.locks import Forkable, nested, survive_forks
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import shown_url
 
@@ -55,7 +54,7 @@ class _Tables:
 
 
 @store_verbs
-class MemoryStore(EmbeddedStore):
+class MemoryStore(EmbeddedStore, Forkable):
     """One project's rows in dictionaries behind a lock.
 
     Args:
@@ -72,8 +71,7 @@ class MemoryStore(EmbeddedStore):
             raise ConfigurationError(
                 f"store {shown_url(url)!r}: memory:// takes no name; each opening is a store of its own"
             )
-        super().__init__(project=project, clock=clock, retention=retention)
-        self.url = url
+        super().__init__(url, project=project, clock=clock, retention=retention)
         self._tables = _Tables()
         self._lock = threading.RLock()
         self._inside = False
@@ -126,12 +124,6 @@ class MemoryStore(EmbeddedStore):
         if self._committed is not None:
             self._committed.apply()
             self._committed = None
-
-    def _before_fork(self) -> None:
-        """Do nothing: a copy of the balances is as good as the balances."""
-
-    def _after_fork_in_child(self) -> None:
-        """Do nothing: see above."""
 
     def _sweep(self, horizon: Milliseconds) -> None:
         tables = self._tables

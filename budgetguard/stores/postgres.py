@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
     Charge,
-    Expiry,
     Granted,
     Hold,
     HoldRecord,
@@ -32,8 +31,9 @@ from budgetguard.core.holds import (
 from budgetguard.core.process import store_verbs, system_clock
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.usage import FADE_AT, Observations, observe
-from budgetguard.core.windows import Clock, Milliseconds, duration_ms, window_at
+from budgetguard.core.windows import Clock, Milliseconds, window_at
 from budgetguard.errors import StoreError
+from budgetguard.stores.base import BaseStore
 from budgetguard.stores.postgres_link import shared_link
 from budgetguard.stores.postgres_rows import (
     balance_of,
@@ -62,7 +62,7 @@ _SWEPT_AT_MOST: Final = 2_048
 
 
 @store_verbs
-class PostgresStore:
+class PostgresStore(BaseStore):
     """One project's balances in a PostgreSQL database.
 
     Nothing is connected before the first verb.
@@ -77,12 +77,8 @@ class PostgresStore:
     blocking = True
 
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
-        self.url = url
-        self.project = check_id(project, name="project")
-        self._clock = clock
-        self.retention_ms = duration_ms(retention)
+        super().__init__(url, project=project, clock=clock, retention=retention)
         target = self._target = postgres_target(url)
-        self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._since_sweep = 0
         self._link = shared_link(url, target, lambda con: ensure(con, target))
 
@@ -152,7 +148,7 @@ class PostgresStore:
             return (encode(account), *told, self._now(), sorted(needs.also), needs.window)
 
         answer = self._verb("set_budget", arguments, _Needs(budget=budget))
-        self._announce(answer)
+        self._announce(expiries_of(answer["expired"]))
         return balance_of(answer["balance"])
 
     def delete(self, account: str) -> bool:
@@ -160,7 +156,7 @@ class PostgresStore:
             return encode(account), self._now(), sorted(needs.also)
 
         answer = self._verb("delete", arguments, _Needs())
-        self._announce(answer)
+        self._announce(expiries_of(answer["expired"]))
         return bool(answer["existed"])
 
     def list(self, kind: str = "") -> Iterator[Balance]:
@@ -223,9 +219,6 @@ class PostgresStore:
         found: str | None = self._call("frozen_note", (), self._link.deadline())
         return decode_optional(found)
 
-    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
-        self._expiry_hooks.append(hook)
-
     def close(self) -> None:
         self._link.left(self)
 
@@ -256,7 +249,7 @@ class PostgresStore:
 
         answer = self._verb(verb, arguments, _Needs())
         if answer is not None:
-            self._announce(answer)
+            self._announce(expiries_of(answer["expired"]))
         return answer
 
     def _verb(self, name: str, arguments: Callable[[_Needs], tuple[Any, ...]], needs: _Needs) -> Any:
@@ -327,11 +320,6 @@ class PostgresStore:
     def _now(self) -> Milliseconds | None:
         # Clients whose clocks disagree must agree on when a window ends: the server's clock counts.
         return None if self._clock is system_clock else self._clock()
-
-    def _announce(self, answer: Mapping[str, Any]) -> None:
-        for expiry in expiries_of(answer["expired"]):
-            for hook in self._expiry_hooks:
-                hook(expiry)
 
 
 class _Needs:

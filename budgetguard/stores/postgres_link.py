@@ -24,8 +24,8 @@ from psycopg import capabilities, pq
 from budgetguard.errors import StoreError
 from budgetguard.stores import remedies
 from budgetguard.stores.link import ServerLink
+from budgetguard.stores.locks import take, taken
 from budgetguard.stores.targets import PostgresTarget
-from budgetguard.stores.waiting import take, taken
 
 Value = bytes | None
 """A parameter or an answer, as PostgreSQL writes it as text; None is NULL."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from itertools import count
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from budgetguard.core.accounts import Balance, Budget, check_id
+from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
     Charge,
     Crossing,
@@ -35,8 +35,9 @@ from budgetguard.core.holds import (
 from budgetguard.core.process import store_verbs, system_clock
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.usage import FADE_AT, MOST_MODELS, Observations, observe
-from budgetguard.core.windows import Clock, Milliseconds, duration_ms, window_at
+from budgetguard.core.windows import Clock, Milliseconds, window_at
 from budgetguard.errors import ConfigurationError, StoreError
+from budgetguard.stores.base import BaseStore
 from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
 from budgetguard.stores.redis_rows import (
     Exporting,
@@ -70,7 +71,7 @@ _Hint: TypeAlias = tuple[bytes, ...]
 
 
 @store_verbs
-class RedisStore:
+class RedisStore(BaseStore):
     """One project's balances on a Redis or Valkey server.
 
     The server's clock rules where `clock` is the system's, so machines whose clocks differ agree on
@@ -87,12 +88,8 @@ class RedisStore:
     blocking = True
 
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
-        self.url = url
-        self.project = check_id(project, name="project")
-        self._clock = None if clock is system_clock else clock
-        self.retention_ms = duration_ms(retention)
+        super().__init__(url, project=project, clock=clock, retention=retention)
         self._prefix = _prefix(SCHEMA, project)
-        self._expiry_hooks: list[Callable[[Expiry], None]] = []
         self._seen: set[str] = set()
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         self._link = RedisLink(redis_target(url))
@@ -276,9 +273,6 @@ class RedisStore:
                 break
         yield from sorted(found)
 
-    def on_expiry(self, hook: Callable[[Expiry], None]) -> None:
-        self._expiry_hooks.append(hook)
-
     def close(self) -> None:
         self._link.close()
 
@@ -347,7 +341,7 @@ class RedisStore:
         expiries: tuple[Expiry, ...] = ()
         try:
             while True:
-                stamp = b"" if self._clock is None else number(self._clock())
+                stamp = b"" if self._clock is system_clock else number(self._clock())
                 head = [self._prefix, stamp, number(self.retention_ms), swept, *hints]
                 answer = self._link.run(_script(script), [*head, *words], deadline)
                 if isinstance(answer, list) and answer[0] == b"frozen":
@@ -403,11 +397,6 @@ class RedisStore:
                 if len(seen) >= _SEEN_AT_MOST:
                     seen.clear()
                 seen.add(charge.account)
-
-    def _announce(self, expiries: Sequence[Expiry]) -> None:
-        for expiry in expiries:
-            for hook in self._expiry_hooks:
-                hook(expiry)
 
 
 _ONE: Final = ord("1")

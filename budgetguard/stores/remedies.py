@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,17 +25,50 @@ class Remedies:
     """The remedies for one driver's errors. The first row that fits counts.
 
     Attributes:
-        names: remedy by the name of the error's class or one of its bases, or by its SQLSTATE.
+        names: remedy by the name of the error's class or one of its bases, its SQLSTATE or SQLite's name.
         words: remedy by what an error says, for those without a SQLSTATE.
         otherwise: the remedy for all others without a SQLSTATE.
-        thing: what is behind the driver.
+        place: what is behind the driver, before its name.
     """
 
     names: Mapping[str, str]
     words: Mapping[str, str] = field(default_factory=dict)
     otherwise: str = "see the cause"
-    thing: str = "store"
+    place: str = "store at"
 
+
+DISK: Final = Remedies(
+    {
+        **dict.fromkeys(
+            ("SQLITE_BUSY", "SQLITE_LOCKED"),
+            "another process held its lock for more than {timeout:g} s; try again, or raise ?timeout=",
+        ),
+        **dict.fromkeys(
+            ("SQLITE_FULL", "ENOSPC", "EDQUOT"), "the disk is full: free some space; nothing was changed"
+        ),
+        "EROFS": "it is on a file system that is read-only: choose another folder; nothing was changed",
+        **dict.fromkeys(
+            ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "PermissionError"),
+            "it is read-only to this process: give it write access, or choose another folder{whose}",
+        ),
+        "SQLITE_CANTOPEN": "its database cannot be opened: does the folder still exist, and is a file of it "
+        "in the way?",
+        "SQLITE_IOERR": "the disk may be full, over its quota, or failing; nothing was changed",
+        "MalformedAccount": "what it has of account {account!r} is damaged: reset the account, or delete it "
+        "and make it again; others are not concerned, and nothing was changed",
+        **dict.fromkeys(
+            ("NotADirectoryError", "FileExistsError"),
+            "there is a file where the folder should be: choose another folder",
+        ),
+        **dict.fromkeys(("MemoryError", "SQLITE_NOMEM"), "there is not enough memory; nothing was changed"),
+        "OSError": "the operating system does not let it",
+    },
+    # Whatever else SQLite and Python say of what they find in the file: text that is no UTF-8, numbers that
+    # are none, JSON nested without end; a constraint too, as an update checks all columns of a row.
+    otherwise="its cache.db is not a budgetguard store, or is damaged: move the folder away or restore it "
+    "from a backup; nothing was changed",
+    place="store in",
+)
 
 REDIS: Final = Remedies(
     {
@@ -112,12 +145,20 @@ HTTP: Final = Remedies(
         "OSError": "the connection broke: try again",
         "HTTPException": "what answers there does not speak HTTP as it should: check host and port",
     },
-    thing="service",
+    place="service at",
 )
 
 
 def explain(
-    error: BaseException, target: object, timeout: float, remedies: Remedies, *, secret: str | None = None
+    error: BaseException,
+    target: object,
+    timeout: float,
+    remedies: Remedies,
+    *,
+    doing: str = "use",
+    secret: str | None = None,
+    names: Collection[str] = (),
+    **about: object,
 ) -> str:
     """Return the text of a StoreError: what cannot be used, what to do about it, and what the driver said.
 
@@ -126,19 +167,22 @@ def explain(
         target: the server, as it may be shown.
         timeout: seconds that the verb had.
         remedies: the driver's table.
+        doing: what was to be done with the store.
         secret: what the driver may repeat and nobody must see.
+        names: further names that the error has in the table.
+        about: what remedies name in braces, beside the timeout.
     """
     said = " ".join(str(error).split())
     if secret:
         said = said.replace(secret, "***")
     state: str | None = getattr(error, "sqlstate", None)
     kind = type(error).__name__ if state is None else f"{type(error).__name__} {state}"
-    remedy = _remedy(error, state, said, remedies).format(timeout=timeout)
-    return f"cannot use the {remedies.thing} at {target}: {remedy} ({kind}: {said})"
+    known = {state, *_names(error), *names}
+    remedy = _remedy(known, state, said, remedies).format(timeout=timeout, **about)
+    return f"cannot {doing} the {remedies.place} {target}: {remedy} ({kind}: {said})"
 
 
-def _remedy(error: BaseException, state: str | None, said: str, remedies: Remedies) -> str:
-    names = {state, *_names(error)}
+def _remedy(names: set[str | None], state: str | None, said: str, remedies: Remedies) -> str:
     for name, remedy in remedies.names.items():
         if name in names:
             return remedy

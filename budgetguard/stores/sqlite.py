@@ -24,21 +24,19 @@ from budgetguard.core.windows import Clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import sqlite_tables as tables
 from budgetguard.stores.embedded import EmbeddedStore
-from budgetguard.stores.forking import survive_forks
-from budgetguard.stores.nested import nested
+from budgetguard.stores.locks import Forkable, nested, survive_forks, take
 from budgetguard.stores.sqlite_file import (
     StoreFile,
     connect,
     database_identity,
     explain,
     open_file,
-    parse_url,
 )
 from budgetguard.stores.sqlite_rows import RowCache, TableRows
 from budgetguard.stores.sqlite_tables import MalformedAccount
+from budgetguard.stores.targets import disk_target
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import public_url
-from budgetguard.stores.waiting import take
 
 _T = TypeVar("_T")
 
@@ -48,7 +46,7 @@ _LOOK_EVERY: Final = 0.001
 
 
 @store_verbs
-class DiskStore(EmbeddedStore):
+class DiskStore(EmbeddedStore, Forkable):
     """One project's rows in a diskcache folder.
 
     Args:
@@ -64,9 +62,8 @@ class DiskStore(EmbeddedStore):
     blocking = True
 
     def __init__(self, url: str, *, project: str, clock: Clock, retention: str) -> None:
-        super().__init__(project=project, clock=clock, retention=retention)
-        self.url = url
-        self._folder, self._timeout = parse_url(url)
+        super().__init__(url, project=project, clock=clock, retention=retention)
+        self._folder, self._timeout = disk_target(url)
         self._database = str(self._folder / DBNAME)
         # One thread at a time uses the connection and waits for SQLite's lock, whose waiting is a poll.
         self._lock = threading.RLock()

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import stat
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from errno import EDQUOT, ENOSPC, EROFS
-from os.path import expandvars
+from errno import errorcode
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import parse_qsl
 
 import diskcache
 from diskcache.core import DBNAME
 
-from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores.sqlite_tables import SCHEMA, MalformedAccount
-from budgetguard.stores.urls import shown_url, shown_word
-
-DEFAULT_LOCK_TIMEOUT: Final = 60.0
-"""Seconds that a verb waits for other threads and processes before it raises StoreError."""
+from budgetguard.errors import StoreError
+from budgetguard.stores import remedies
+from budgetguard.stores.sqlite_tables import SCHEMA
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
@@ -38,47 +32,7 @@ _CHECKPOINT_AT: Final = 4_000
 
 
 _LOCKS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-# A constraint is violated by what a stranger planted: an update checks all columns of a row.
-_DAMAGES: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")
 _IS_MADE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'project' AND type = 'table'"
-
-
-def parse_url(url: str) -> tuple[Path, float]:
-    """Return the folder that a `disk://` URL names, absolute, and how long to wait for its lock (seconds).
-
-    Raises:
-        ConfigurationError: no folder, or an option that disk:// does not take.
-    """
-    shown = shown_url(url)
-    text, _, query = url.removeprefix("disk://").partition("?")
-    if not text.strip("/"):
-        raise ConfigurationError(
-            f"store {shown!r} names no folder: write disk:///var/lib/app/budgets or disk://~/budgets"
-        )
-    timeout = DEFAULT_LOCK_TIMEOUT
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "timeout":
-            told = shown_word(name)
-            raise ConfigurationError(f"store {shown!r}: unknown option {told}; disk:// takes timeout=SECONDS")
-        try:
-            timeout = float(value)
-        except ValueError:
-            timeout = -1.0
-        if not 0 <= timeout < 1e6:
-            told = shown_word(value)
-            raise ConfigurationError(f"store {shown!r}: timeout must be a number of seconds, not {told}")
-    if (unset := re.search(r"\$(\w+|\{[^}]*\})", expandvars(text))) is not None:
-        raise ConfigurationError(
-            f"store {shown!r}: there is no variable {unset[0]} in the environment: set it, or write the "
-            "folder out"
-        )
-    try:
-        folder = Path(expandvars(text)).expanduser().absolute()
-    except RuntimeError as error:  # ~name of nobody, or no home at all
-        raise ConfigurationError(f"store {shown!r}: {error}; write an absolute folder") from error
-    if "\0" in text:
-        raise ConfigurationError(f"store {shown!r}: a folder's name cannot hold a NUL character")
-    return folder, timeout
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type hints
@@ -308,46 +262,21 @@ def _make_private(folder: Path) -> None:
 
 def explain(error: Exception, doing: str, folder: Path, timeout: float) -> str:
     """Return the text of a StoreError: what failed in a folder, and the remedy."""
-    # SQLite's own name for it; the text of an error is no interface.
-    kind = getattr(error, "sqlite_errorname", "")
-    number = getattr(error, "errno", None)
-    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        remedy = f"another process held its lock for more than {timeout:g} s; try again, or raise ?timeout="
-    elif kind == "SQLITE_FULL" or number in (ENOSPC, EDQUOT):
-        remedy = "the disk is full: free some space; nothing was changed"
-    elif number == EROFS or _is_on_a_read_only_disk(folder):
-        remedy = "it is on a file system that is read-only: choose another folder; nothing was changed"
-    elif (
-        kind.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"))
-        or isinstance(error, PermissionError)
-        or (kind.startswith("SQLITE_CANTOPEN") and not _is_ours_to_use(folder))
-    ):
-        remedy = (
-            f"it is read-only to this process: give it write access, or choose another folder{_whose(folder)}"
-        )
-    elif kind.startswith("SQLITE_CANTOPEN"):
-        remedy = "its database cannot be opened: does the folder still exist, and is a file of it in the way?"
-    elif kind.startswith("SQLITE_IOERR"):
-        remedy = "the disk may be full, over its quota, or failing; nothing was changed"
-    elif isinstance(error, MalformedAccount):
-        remedy = (
-            f"what it has of account {error.account!r} is damaged: reset the account, or delete it and make "
-            "it again; others are not concerned, and nothing was changed"
-        )
-    elif isinstance(error, NotADirectoryError | FileExistsError):
-        remedy = "there is a file where the folder should be: choose another folder"
-    elif isinstance(error, MemoryError) or kind == "SQLITE_NOMEM":
-        remedy = "there is not enough memory; nothing was changed"
-    elif kind.startswith(_DAMAGES) or not isinstance(error, OSError):
-        # Whatever else SQLite and Python say of what they find in the file: text that is no UTF-8, numbers
-        # that are none, JSON nested without end.
-        remedy = (
-            "its cache.db is not a budgetguard store, or is damaged: "
-            "move the folder away or restore it from a backup; nothing was changed"
-        )
-    else:
-        remedy = "the operating system does not let it"
-    return f"cannot {doing} the store in {folder}: {remedy} ({type(error).__name__}: {error})"
+    names = set(_names_of(error, folder))
+    about = {"account": getattr(error, "account", ""), "whose": _whose(folder)}
+    return remedies.explain(error, folder, timeout, remedies.DISK, doing=doing, names=names, **about)
+
+
+def _names_of(error: Exception, folder: Path) -> Iterator[str]:
+    """Yield what SQLite, the operating system and a look at the folder call an error."""
+    # SQLite's own name for it, without what it says more exactly; the text of an error is no interface.
+    name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+    yield name
+    yield errorcode.get(getattr(error, "errno", None) or 0, "")
+    if _is_on_a_read_only_disk(folder):
+        yield "EROFS"
+    if name == "SQLITE_CANTOPEN" and not _is_ours_to_use(folder):
+        yield "PermissionError"
 
 
 def _is_on_a_read_only_disk(folder: Path) -> bool:

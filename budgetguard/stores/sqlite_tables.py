@@ -202,30 +202,6 @@ SAVE_OBSERVED: Final = "INSERT OR REPLACE INTO observation (project, model, coun
 COUNT_MODELS: Final = "SELECT count(*) FROM observation WHERE project = ?"
 LIST_OBSERVED: Final = "SELECT model, counts FROM observation WHERE project = ? ORDER BY model"
 
-STATEMENTS: Final = {
-    "load account": LOAD_ACCOUNT,
-    "update holding": UPDATE_HOLDING,
-    "update spending": UPDATE_SPENDING,
-    "remove account": REMOVE_ACCOUNT,
-    "page of accounts": PAGE_OF_ACCOUNTS,
-    "idle accounts": IDLE_ACCOUNTS,
-    "load hold": LOAD_HOLD,
-    "end hold": END_HOLD,
-    "change open hold": CHANGE_OPEN_HOLD,
-    "page of holds": PAGE_OF_HOLDS,
-    "open of account": OPEN_OF_ACCOUNT,
-    "page of open": PAGE_OF_OPEN,
-    "swept holds": SWEPT_HOLDS,
-    "sweep hold": SWEEP_HOLD,
-    "sweep open on nothing": SWEEP_OPEN_ON_NOTHING,
-    "load answer": LOAD_ANSWER,
-    "answers between": ANSWERS_BETWEEN,
-    "sweep answers": SWEEP_ANSWERS,
-    "load observed": LOAD_OBSERVED,
-    "load project": LOAD_PROJECT,
-}
-"""What runs over the tables, for a test that asks SQLite how."""
-
 
 class MalformedAccount(sqlite3.DataError):
     """What is stored of an account is not what this wrote.

@@ -1,4 +1,4 @@
-"""What the URLs of stores on a network say: where to connect, as whom, and how long to wait."""
+"""What the URLs of stores say: which folder or server, as whom, and how long to wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os.path import expandvars
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, unquote, urlencode
 
@@ -14,6 +16,8 @@ from budgetguard.stores.urls import TEXT, YES_OR_NO, URLParts, matching, seconds
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that a verb may take, connecting and trying again included, before it raises StoreError."""
+DEFAULT_LOCK_TIMEOUT: Final = 60.0
+"""Seconds that a verb on disk waits for other threads and processes before it raises StoreError."""
 DEFAULT_SCHEMA: Final = "budgetguard"
 DEFAULT_POOL: Final = 10
 KEY_VARIABLE: Final = "BUDGETGUARD_API_KEY"
@@ -35,6 +39,7 @@ _VISIBLE: Final = frozenset(map(chr, range(0x21, 0x7F)))
 
 RedisKind: TypeAlias = Literal["server", "sentinel", "cluster", "unix"]
 
+_DISK_OPTIONS: Final = {"timeout": seconds_from(0)}
 _REDIS_OPTIONS: Final = {
     "timeout": seconds_from(0.001),
     "sentinel_username": TEXT,
@@ -144,6 +149,30 @@ class ServiceTarget:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
+
+
+def disk_target(url: str) -> tuple[Path, float]:
+    """Return the folder that a `disk://` URL names, absolute, and how long to wait for its lock (seconds).
+
+    Raises:
+        ConfigurationError: no folder, or an option that disk:// does not take.
+    """
+    parts = URLParts.of_folder(url)
+    text = parts.path
+    if not text.strip("/"):
+        raise parts.error("it names no folder: write disk:///var/lib/app/budgets or disk://~/budgets")
+    timeout = parts.options(_DISK_OPTIONS).get("timeout", DEFAULT_LOCK_TIMEOUT)
+    if (unset := re.search(r"\$(\w+|\{[^}]*\})", expandvars(text))) is not None:
+        raise parts.error(
+            f"there is no variable {unset[0]} in the environment: set it, or write the folder out"
+        )
+    try:
+        folder = Path(expandvars(text)).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody, or no home at all
+        raise parts.error(f"{error}; write an absolute folder") from error
+    if "\0" in text:
+        raise parts.error("a folder's name cannot hold a NUL character")
+    return folder, timeout
 
 
 def redis_target(url: str) -> RedisTarget:

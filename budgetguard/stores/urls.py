@@ -169,6 +169,13 @@ class URLParts:
             )
         return cls(scheme, userinfo, listed, path, parse_qsl(query, keep_blank_values=True), shown_url(url))
 
+    @classmethod
+    def of_folder(cls, url: str) -> URLParts:
+        """Cut a URL whose path is all that stands before its options."""
+        scheme, _, rest = url.partition("://")
+        path, _, query = rest.partition("?")
+        return cls(scheme, "", "", path, parse_qsl(query, keep_blank_values=True), shown_url(url))
+
     def error(self, text: str) -> ConfigurationError:
         """Return an error about this URL, which shows nothing that may be secret."""
         return ConfigurationError(f"store {self.shown!r}: {text}")

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import pytest
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Charge, Granted, Hold, HoldRecord, Settled, Settlement, new_hold_id
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.base import Store
@@ -49,6 +49,13 @@ class ContractBase:
     def store(self, make_store: MakeStore, clock: FakeClock) -> Iterator[Store]:
         """Open an empty store."""
         store = make_store(clock)
+        yield store
+        store.close()
+
+    @pytest.fixture
+    def brief(self, make_store: MakeStore, clock: FakeClock) -> Iterator[Store]:
+        """Open an empty store that keeps records for a day."""
+        store = make_store(clock, retention="1d")
         yield store
         store.close()
 
@@ -100,6 +107,19 @@ def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] 
     answer = store.settle(ended, Settlement(cost, thresholds=thresholds))
     assert isinstance(answer, Settled), f"expected a settlement, got {answer}"
     return answer
+
+
+def sweep(store: Store, clock: FakeClock, *, cost: Nanos) -> None:
+    """Make so many calls on `user:1` that any store has swept what is old."""
+    for _ in range(700):
+        settled(store, granted(store, hold(clock, 1)), cost)
+
+
+def attached(store: Store, request_id: str) -> HoldRecord:
+    """Return the hold that an answer was attached to, which must exist."""
+    found = store.attached(request_id)
+    assert found is not None, f"{request_id!r} should lead to a hold"
+    return found
 
 
 def budget(store: Store, limit: Nanos | None, account: str = USER, duration: str | None = None) -> Balance:

@@ -12,12 +12,14 @@ from budgetguard.testing._contract_base import (
     USER,
     ContractBase,
     MakeStore,
+    attached,
     budget,
     granted,
     hold,
     money,
     now,
     settled,
+    sweep,
 )
 from budgetguard.testing.clock import FakeClock
 
@@ -266,12 +268,10 @@ class RecordLaws(ContractBase):
         call = granted(store, hold(clock, 60))
         assert store.attached("batch_1") is None
         assert store.attach(call.id, "batch_1") is True
-        found = other.attached("batch_1")
-        assert found is not None
+        found = attached(other, "batch_1")
         assert (found.id, found.state, found.request_id) == (call.id, "held", "batch_1")
         settled(other, call, 40)
-        ended = store.attached("batch_1")
-        assert ended is not None
+        ended = attached(store, "batch_1")
         assert (ended.state, ended.cost_nanos, ended.request_id) == ("settled", 40, "batch_1")
 
     def test_what_was_attached_to_a_hold_that_expired_can_still_be_settled(
@@ -281,8 +281,7 @@ class RecordLaws(ContractBase):
         call = granted(store, hold(clock, 60))
         store.attach(call.id, "batch_1")
         clock.advance(TTL / 1000)
-        found = store.attached("batch_1")
-        assert found is not None
+        found = attached(store, "batch_1")
         assert (found.state, found.cost_nanos) == ("expired", 60)
         assert store.attach(call.id, "batch_2") is True
         assert settled(store, call, 40).late
@@ -306,8 +305,7 @@ class RecordLaws(ContractBase):
         for call in (first, second):
             for _ in range(2):
                 assert store.attach(call.id, "run_1") is True
-        found = store.attached("run_1")
-        assert found is not None
+        found = attached(store, "run_1")
         assert found.id == second.id
 
     def test_answers_may_be_called_anything(self, store: Store, clock: FakeClock) -> None:
@@ -317,26 +315,21 @@ class RecordLaws(ContractBase):
         for name, hold_id in calls.items():
             assert store.attach(hold_id, name)
         for name, hold_id in calls.items():
-            found = store.attached(name)
-            assert found is not None
+            found = attached(store, name)
             assert (found.id, found.request_id) == (hold_id, name)
 
-    def test_answers_are_forgotten_with_their_holds(self, make_store: MakeStore, clock: FakeClock) -> None:
-        store = make_store(clock, retention="1d")
-        budget(store, 10**9)
-        old = granted(store, hold(clock, 10))
-        waiting = granted(store, hold(clock, 10, ttl=365 * DAY * 1000))
-        store.attach(old.id, "batch_old")
-        store.attach(waiting.id, "batch_waiting")
-        settled(store, old, 5)
+    def test_answers_are_forgotten_with_their_holds(self, brief: Store, clock: FakeClock) -> None:
+        budget(brief, 10**9)
+        old = granted(brief, hold(clock, 10))
+        waiting = granted(brief, hold(clock, 10, ttl=365 * DAY * 1000))
+        brief.attach(old.id, "batch_old")
+        brief.attach(waiting.id, "batch_waiting")
+        settled(brief, old, 5)
         clock.advance(3 * DAY)
-        for _ in range(700):
-            settled(store, granted(store, hold(clock, 1)), 1)
-        assert store.attached("batch_old") is None
-        found = store.attached("batch_waiting")
-        assert found is not None
+        sweep(brief, clock, cost=1)
+        assert brief.attached("batch_old") is None
+        found = attached(brief, "batch_waiting")
         assert found.id == waiting.id
-        store.close()
 
     def test_a_call_keeps_its_tags(self, store: Store, other: Store, clock: FakeClock) -> None:
         budget(store, 100)
@@ -349,71 +342,62 @@ class RecordLaws(ContractBase):
     # Retention
 
     def test_old_records_and_idle_runs_are_swept_and_open_holds_and_users_never(
-        self, make_store: MakeStore, clock: FakeClock
+        self, brief: Store, clock: FakeClock
     ) -> None:
-        store = make_store(clock, retention="1d")
-        budget(store, 10**9)
+        budget(brief, 10**9)
         idle = Charge("run:idle", budget=Budget(100), ephemeral=True)
         busy = Charge("run:busy", budget=Budget(100), ephemeral=True)
-        old = granted(store, hold(clock, 10, USER, idle))
-        settled(store, old, 5)
-        held = granted(store, hold(clock, 10, USER, busy, ttl=365 * DAY * 1000))
+        old = granted(brief, hold(clock, 10, USER, idle))
+        settled(brief, old, 5)
+        held = granted(brief, hold(clock, 10, USER, busy, ttl=365 * DAY * 1000))
         clock.advance(DAY + 1)
-        for _ in range(700):
-            settled(store, granted(store, hold(clock, 1)), 1)
-        ids = {c.id for c in store.calls()}
+        sweep(brief, clock, cost=1)
+        ids = {c.id for c in brief.calls()}
         assert old.id not in ids
         assert held.id in ids
-        assert [h.id for h in store.holds()] == [held.id]
-        assert [b.account for b in store.list()] == ["run:busy", USER]
-        assert money(store) == (10**9, 705, 10)
-        settled(store, held, 7)
-        assert money(store, "run:busy") == (100, 7, 0)
-        store.close()
+        assert [h.id for h in brief.holds()] == [held.id]
+        assert [b.account for b in brief.list()] == ["run:busy", USER]
+        assert money(brief) == (10**9, 705, 10)
+        settled(brief, held, 7)
+        assert money(brief, "run:busy") == (100, 7, 0)
 
     def test_holds_without_an_account_left_are_swept_too_and_holds_that_ended_lately_are_kept(
-        self, make_store: MakeStore, clock: FakeClock
+        self, brief: Store, clock: FakeClock
     ) -> None:
-        store = make_store(clock, retention="1d")
-        budget(store, 10**9)
-        budget(store, 100, "user:gone")
-        budget(store, 100, "user:idle")
-        orphan = granted(store, hold(clock, 10, "user:gone"))
-        granted(store, hold(clock, 10, "user:idle"))
-        late = granted(store, hold(clock, 10, ttl=365 * DAY * 1000))
-        store.delete("user:gone")
+        budget(brief, 10**9)
+        budget(brief, 100, "user:gone")
+        budget(brief, 100, "user:idle")
+        orphan = granted(brief, hold(clock, 10, "user:gone"))
+        granted(brief, hold(clock, 10, "user:idle"))
+        late = granted(brief, hold(clock, 10, ttl=365 * DAY * 1000))
+        brief.delete("user:gone")
         clock.advance(3 * DAY)
-        settled(store, late, 5)
-        for _ in range(700):
-            settled(store, granted(store, hold(clock, 1)), 1)
+        settled(brief, late, 5)
+        sweep(brief, clock, cost=1)
         # Nobody had looked at this account since its hold ran out: the expiry was still to be booked.
-        assert money(store, "user:idle") == (100, 10, 0)
-        assert now(store, "user:idle").expiries == 1
-        ids = {c.id for c in store.calls()}
+        assert money(brief, "user:idle") == (100, 10, 0)
+        assert now(brief, "user:idle").expiries == 1
+        ids = {c.id for c in brief.calls()}
         assert orphan.id not in ids
         assert late.id in ids
-        assert settled(store, late, 5).repeated
-        store.close()
+        assert settled(brief, late, 5).repeated
 
     def test_a_clock_that_jumps_ahead_and_back_has_no_call_booked_twice(
-        self, make_store: MakeStore, clock: FakeClock
+        self, brief: Store, clock: FakeClock
     ) -> None:
-        store = make_store(clock, retention="1d")
-        budget(store, 10**9)
-        call = granted(store, hold(clock, 10))
-        settled(store, call, 5)
+        budget(brief, 10**9)
+        call = granted(brief, hold(clock, 10))
+        settled(brief, call, 5)
         clock.advance(3 * DAY)
-        for _ in range(700):
-            settled(store, granted(store, hold(clock, 1)), 1)
-        assert call.id not in {c.id for c in store.calls()}
+        sweep(brief, clock, cost=1)
+        assert call.id not in {c.id for c in brief.calls()}
         clock.advance(-3 * DAY + 1)
-        before = money(store)
-        assert settled(store, call, 5).repeated
-        assert money(store) == before
+        before = money(brief)
+        assert settled(brief, call, 5).repeated
+        assert money(brief) == before
         # One that was never reserved, and is not as old, is booked.
-        assert not settled(store, hold(clock, 10), 7).repeated
-        assert money(store)[1] == before[1] + 7
-        store.close()
+        assert not settled(brief, hold(clock, 10), 7).repeated
+        assert money(brief)[1] == before[1] + 7
 
     # Projects share nothing
 

@@ -20,12 +20,14 @@ from budgetguard.testing._contract_base import (
     USER,
     ContractBase,
     MakeStore,
+    attached,
     budget,
     granted,
     hold,
     money,
     now,
     settled,
+    sweep,
 )
 from budgetguard.testing.clock import FakeClock
 
@@ -42,7 +44,7 @@ class TransferLaws(ContractBase):
     """Export, restore, freeze, and balances that can be added up again."""
 
     @pytest.fixture
-    def copy(self, make_store: MakeStore, clock: FakeClock, store: Store) -> Iterator[MovableStore]:
+    def copy(self, make_store: MakeStore, clock: FakeClock, store: MovableStore) -> Iterator[MovableStore]:
         """Open another project of the same store, empty and frozen, to copy to."""
         made = cast(MovableStore, make_store(clock, project="copy"))
         made.freeze("copy of another")
@@ -50,10 +52,10 @@ class TransferLaws(ContractBase):
         made.close()
 
     @pytest.fixture
-    def lived(self, store: Store, clock: FakeClock) -> MovableStore:
+    def lived(self, store: MovableStore, clock: FakeClock) -> MovableStore:
         """Return the store after a life with everything in it that a project may have."""
         live(store, clock)
-        return cast(MovableStore, store)
+        return store
 
     # Export and restore
 
@@ -76,8 +78,7 @@ class TransferLaws(ContractBase):
         call = granted(store, hold(clock, 10))
         settled(store, call, 10)
         clock.advance(8 * DAY)
-        for _ in range(700):
-            settled(store, granted(store, hold(clock, 1)), 0)
+        sweep(store, clock, cost=0)
         assert call.id not in {record.id for record in store.calls()}
         for _ in range(2):
             copy.restore(exported(store))
@@ -100,8 +101,7 @@ class TransferLaws(ContractBase):
         for store in (lived, copy):
             settled(store, open_hold, 3)
             assert settled(store, open_hold, 3).repeated
-            record = store.attached("resp_late")
-            assert record is not None
+            record = attached(store, "resp_late")
             assert (record.id, record.state) == (expiring.id, "held")
         clock.advance(TTL / 1000)
         assert list(copy.list()) == list(lived.list())
@@ -146,19 +146,18 @@ class TransferLaws(ContractBase):
         assert list(exported(copy)) == []
 
     def test_an_export_goes_over_more_rows_than_a_page(
-        self, store: Store, copy: MovableStore, clock: FakeClock
+        self, store: MovableStore, copy: MovableStore, clock: FakeClock
     ) -> None:
         names = [f"user:{number:04}" for number in range(1_100)]
-        movable = cast(MovableStore, store)
         for name in names:
             budget(store, 100, name)
         for name in names:
             call = granted(store, hold(clock, 3, name))
             if name < "user:0600":
                 settled(store, call, 2)
-        copy.restore(exported(movable))
+        copy.restore(exported(store))
         assert [balance.account for balance in copy.list()] == names
-        assert sorted_rows(exported(copy)) == sorted_rows(exported(movable))
+        assert sorted_rows(exported(copy)) == sorted_rows(exported(store))
         assert verify(copy)
 
     def test_projects_are_exported_apart(self, lived: MovableStore, copy: MovableStore) -> None:
@@ -167,12 +166,12 @@ class TransferLaws(ContractBase):
     # Freeze
 
     def test_a_frozen_project_takes_no_writes_and_says_why(
-        self, store: Store, other: Store, clock: FakeClock
+        self, store: MovableStore, other: MovableStore, clock: FakeClock
     ) -> None:
         budget(store, 100)
         call, expiring = granted(store, hold(clock, 10)), granted(store, hold(clock, 20))
-        before = list(exported(cast(MovableStore, store)))
-        cast(MovableStore, store).freeze(NOTE)
+        before = list(exported(store))
+        store.freeze(NOTE)
         for verb in writes(other, clock, call.id):
             with pytest.raises(StoreError, match=r"has moved from .* to postgresql://db\.internal/budgets"):
                 verb()
@@ -180,17 +179,17 @@ class TransferLaws(ContractBase):
             other.settle(call, Settlement(10))
         with pytest.raises(StoreError, match="moved"):
             other.settle(expiring, VOID)
-        assert list(exported(cast(MovableStore, store))) == before
-        assert cast(MovableStore, other).frozen() == NOTE
+        assert list(exported(store)) == before
+        assert other.frozen() == NOTE
 
     def test_a_frozen_project_stands_still_for_reads(
-        self, store: Store, other: Store, clock: FakeClock
+        self, store: MovableStore, other: MovableStore, clock: FakeClock
     ) -> None:
         budget(store, 100, duration="daily")
         settled(store, granted(store, hold(clock, 10)), 10)
         expiring = granted(store, hold(clock, 20))
         assert store.attach(expiring.id, "resp_1")
-        cast(MovableStore, other).freeze(NOTE)
+        other.freeze(NOTE)
         then = now(store)
         told: list[object] = []
         store.on_expiry(told.append)
@@ -200,30 +199,29 @@ class TransferLaws(ContractBase):
         assert [record.id for record in store.holds()] == [expiring.id]
         assert [record.id for record in store.holds(USER)] == [expiring.id]
         assert sorted(record.state for record in store.calls()) == ["held", "settled"]
-        attached = store.attached("resp_1")
-        assert attached is not None
-        assert attached.state == "held"
+        waiting = attached(store, "resp_1")
+        assert waiting.state == "held"
         assert told == []
-        assert verify(cast(MovableStore, store))
+        assert verify(store)
 
     def test_a_project_that_is_opened_again_goes_on_where_it_stood(
-        self, store: Store, other: Store, clock: FakeClock
+        self, store: MovableStore, other: MovableStore, clock: FakeClock
     ) -> None:
         budget(store, 100)
         call = granted(store, hold(clock, 10))
-        cast(MovableStore, store).freeze(NOTE)
+        store.freeze(NOTE)
         clock.advance(TTL / 1000)
-        cast(MovableStore, other).freeze(None)
-        assert cast(MovableStore, store).frozen() is None
+        other.freeze(None)
+        assert store.frozen() is None
         assert money(store) == (100, 10, 0)
         assert settled(store, call, 4).late
         granted(store, hold(clock, 96))
 
     def test_a_frozen_project_leaves_others_alone(
-        self, store: Store, make_store: MakeStore, clock: FakeClock
+        self, store: MovableStore, make_store: MakeStore, clock: FakeClock
     ) -> None:
         neighbour = make_store(clock, project="neighbour")
-        cast(MovableStore, store).freeze(NOTE)
+        store.freeze(NOTE)
         budget(neighbour, 10)
         settled(neighbour, granted(neighbour, hold(clock, 10)), 10)
         neighbour.close()
@@ -242,7 +240,7 @@ class TransferLaws(ContractBase):
         assert verify(lived)
 
     def test_what_is_settled_after_another_process_has_reset_the_account_counts_from_there(
-        self, store: Store, other: Store, clock: FakeClock
+        self, store: MovableStore, other: MovableStore, clock: FakeClock
     ) -> None:
         budget(store, 1_000)
         settled(store, granted(store, hold(clock, 10)), 10)
@@ -250,7 +248,7 @@ class TransferLaws(ContractBase):
         other.reset(USER)
         settled(store, call, 5)
         assert money(store) == (1_000, 5, 0)
-        assert verify(cast(MovableStore, store)).differences == ()
+        assert verify(store).differences == ()
 
     def test_a_balance_that_its_records_do_not_come_to_is_told(
         self, lived: MovableStore, copy: MovableStore, clock: FakeClock
@@ -269,8 +267,7 @@ class TransferLaws(ContractBase):
     def test_what_retention_has_removed_is_not_taken_for_a_difference(
         self, make_store: MakeStore, clock: FakeClock
     ) -> None:
-        store = make_store(clock, retention="7d")
-        movable = cast(MovableStore, store)
+        store = cast(MovableStore, make_store(clock, retention="7d"))
         budget(store, 10_000)
         budget(store, 10_000, PROJECT, duration="daily")
         for _ in range(3):
@@ -279,7 +276,7 @@ class TransferLaws(ContractBase):
         for _ in range(1_500):  # until the old ones are swept
             settled(store, granted(store, hold(clock, 1, USER, PROJECT)), 1)
         assert money(store) == (10_000, 1_530, 0)
-        found = verify(movable)
+        found = verify(store)
         assert found.records == 1_500
         assert found.differences == ()
         assert found.partial == (USER,)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import sqlite3
 import stat
@@ -29,10 +30,9 @@ from budgetguard.core.process import system_clock
 from budgetguard.core.rows import new_account
 from budgetguard.core.usage import Usage
 from budgetguard.errors import ConfigurationError, StoreError
-from budgetguard.stores import Store, open_store
+from budgetguard.stores import Store, open_store, sqlite_tables
 from budgetguard.stores.sqlite import DiskStore
 from budgetguard.stores.sqlite_file import PlainDisk
-from budgetguard.stores.sqlite_tables import STATEMENTS
 from budgetguard.testing.clock import FakeClock
 
 AWKWARD = ["🎈", "a:b", "100%", "%3A", "it's", '"q"', "a/b", "a b", "*", "\\", "ünï"]
@@ -692,6 +692,14 @@ def test_an_open_that_fails_leaves_no_open_file(tmp_path: Path) -> None:
 
 
 # Many users: how SQLite goes about it, since how long it takes proves nothing
+
+
+# An INSERT looks for nothing, and of projects there are few.
+STATEMENTS = {
+    name: text
+    for name, text in vars(sqlite_tables).items()
+    if isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE) ", text) and "FROM project" not in text
+}
 
 
 @pytest.mark.parametrize("name", sorted(STATEMENTS))
