@@ -26,13 +26,13 @@ from collections.abc import Iterable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Crossing,
+    Denied,
     Expiry,
     Granted,
     Hold,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
@@ -72,7 +72,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
         limit = MAX_SUM if limit is None or limit > MAX_SUM else limit
         if amount and row["spent"] + row["held"] + amount > limit:
             book.save()  # what time alone brought about: windows that ended, holds that expired
-            return Refused(balance(name, {**row, "limit": limit}), tuple(book.expiries))
+            return Denied(balance(name, {**row, "limit": limit}), tuple(book.expiries))
     expires = now + hold.ttl
     windows: dict[str, int] = {}
     for name, row in accounts.items():
@@ -90,7 +90,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     return Granted(tuple(windows), expired=tuple(book.expiries))
 
 
-def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Settled | UnknownAccount:
+def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Booked | UnknownAccount:
     """Book what a call cost, once per hold id; state `voided` books nothing.
 
     A hold that the rows do not know (it was never reserved, or the store lost it) is booked on the
@@ -102,7 +102,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     is_new = row is None
     if row is None:
         if hold.id <= rows.swept_to:
-            return Settled(booked=0, repeated=True)
+            return Booked(booked=0, repeated=True)
         windows: dict[str, int] = {}
         for charge in hold.charges:
             account = book.account(charge.account)
@@ -115,7 +115,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
                 return UnknownAccount(charge.account)
         row = _hold_row(hold, windows, now + hold.ttl)
     if row["state"] in ("settled", "voided"):
-        return Settled(booked=0, repeated=True)
+        return Booked(booked=0, repeated=True)
     late = row["state"] == "expired"
     cost, model = settlement.cost, row["model"]
     crossings: list[Crossing] = []
@@ -147,7 +147,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     book.save()
     if settlement.observed:
         learn(rows, settlement.observed)
-    return Settled(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
+    return Booked(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
 
 
 def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:

@@ -19,11 +19,11 @@ from budgetguard.config import DEFAULT_PROJECT, Settings
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import (
     VOID,
+    Booked,
+    Denied,
     Granted,
     Hold,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     new_hold,
@@ -177,11 +177,11 @@ class Engine:
             answer = store.reserve(hold)
             if self._outbox.unsent:
                 answer = self._after_outage(store, hold, answer)
-            if isinstance(answer, Refused) and self._gave_back(answer):
+            if isinstance(answer, Denied) and self._gave_back(answer):
                 answer = store.reserve(hold)
             tries = 0
             # Each account may have less than the one before, and other calls take money meanwhile.
-            while isinstance(answer, Refused) and smaller is not None and tries < _SMALLER_TRIES:
+            while isinstance(answer, Denied) and smaller is not None and tries < _SMALLER_TRIES:
                 less = smaller(answer.balance.available_nanos or 0)
                 if less is None:
                     break
@@ -204,7 +204,7 @@ class Engine:
                 held = to_usd(hold.amount)
                 emit_call(self, events.Held, hold, amount=held, accounts=answer.accounts)
             return True
-        if isinstance(answer, Refused):
+        if isinstance(answer, Denied):
             emit_expiries(self, answer.expired)
             raise refused(self, hold, answer.balance)
         if isinstance(answer, UnknownAccount):
@@ -221,15 +221,15 @@ class Engine:
         try:
             store = self.store
             answer = store.reserve(hold)
-            if isinstance(answer, Refused) and self._gave_back(answer):
+            if isinstance(answer, Denied) and self._gave_back(answer):
                 answer = store.reserve(hold)
         except StoreError as error:
             logger.warning("budgetguard: no more could be held for a stream: %s", error)
             return None
-        emit_expiries(self, answer.expired if isinstance(answer, Granted | Refused) else ())
+        emit_expiries(self, answer.expired if isinstance(answer, Granted | Denied) else ())
         if isinstance(answer, Granted):
             self._granted_by[hold.id] = store, answer.accounts
-        return answer.balance if isinstance(answer, Refused) else None
+        return answer.balance if isinstance(answer, Denied) else None
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
@@ -317,14 +317,14 @@ class Engine:
 
     def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""
-        if not isinstance(answer, Refused):
+        if not isinstance(answer, Denied):
             background.put(self._outbox.flush_unsent)
             return answer
         emit_expiries(self, answer.expired)
         self._outbox.flush_unsent()
         return store.reserve(hold)
 
-    def _gave_back(self, refused: Refused) -> bool:
+    def _gave_back(self, refused: Denied) -> bool:
         """Settle the streams that nobody reads any more, if they may hold what a call was refused for.
 
         A client's streams are reference cycles: one that a loop has left keeps its money until the garbage
@@ -360,7 +360,7 @@ class Engine:
         given.on_expiry(lambda expiry: emit_expiries(self, (expiry,)))
         return given
 
-    def _send(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    def _send(self, hold: Hold, settlement: Settlement) -> Booked | None:
         """Settle; None if the store did not take it, so that it is tried again later."""
         store: Store | None
         store, accounts = self._granted_by.get(hold.id, (None, ()))
@@ -385,7 +385,7 @@ class Engine:
             raise
         else:
             self._granted_by.pop(hold.id, None)
-            if isinstance(answer, Settled):
+            if isinstance(answer, Booked):
                 return answer
             if settlement.cost:
                 self._outbox.keep_unknown(store, hold, settlement, self._spool(store), answer.account)

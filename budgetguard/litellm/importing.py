@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from budgetguard.core.accounts import USER, Budget, account_name, check_id
-from budgetguard.core.holds import Charge, Settled, Settlement, derived_id, new_hold
+from budgetguard.core.holds import Booked, Charge, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos, format_usd, to_nanos
 from budgetguard.core.windows import Milliseconds, window_at
 from budgetguard.errors import ConfigurationError
@@ -129,7 +129,7 @@ def _book(guard: Guard, one: _User, charge: Charge, model: str, cost: Nanos) -> 
     )
     # Straight to the store: this process has not spent it, so its max_budget must not count it.
     answer = guard.store.settle(hold, Settlement(cost, outcome="posted"))
-    return answer.booked if isinstance(answer, Settled) else 0
+    return answer.booked if isinstance(answer, Booked) else 0
 
 
 def _is_over(budget: Budget, now: Milliseconds) -> bool:

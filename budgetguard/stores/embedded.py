@@ -12,11 +12,11 @@ from typing import Final, Protocol, TypeVar
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Expiry,
     Hold,
     HoldRecord,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
 )
@@ -116,7 +116,7 @@ class EmbeddedStore(BaseStore, ABC):
     def reserve(self, hold: Hold) -> Reservation:
         return self._run(lambda rows: ledger.reserve(rows, hold, rows.now))
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         return self._run(lambda rows: ledger.settle(rows, hold, settlement, rows.now))
 
     def attach(self, hold_id: str, request_id: str) -> bool:

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlencode
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Hold,
     HoldRecord,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
 )
@@ -81,7 +81,7 @@ class HostedStore(BaseStore):
     def reserve(self, hold: Hold) -> Reservation:
         return self._ask("POST", "reserve", hold, read=read_reservation)
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         body = {"hold": hold, "settlement": settlement}
         return self._ask("POST", "settle", body, read=read_settled)
 

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Charge,
+    Denied,
     Granted,
     Hold,
     HoldRecord,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
@@ -95,10 +95,10 @@ class PostgresStore(BaseStore):
             expired = expiries_of(answer.get("expired", ()))
             return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], expired)
         if "refused" in answer:
-            return Refused(balance_of(answer["refused"]), expiries_of(answer["expired"]))
+            return Denied(balance_of(answer["refused"]), expiries_of(answer["expired"]))
         return UnknownAccount(decode(answer["unknown"])) if "unknown" in answer else Unlimited()
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         names, flags, _ = charge_values(hold.charges)
         units = settlement.usage.units if settlement.usage else {}
         ended = (
@@ -122,8 +122,8 @@ class PostgresStore(BaseStore):
         if "unknown" in answer:
             return UnknownAccount(decode(answer["unknown"]))
         if "repeated" in answer:
-            return Settled(booked=0, repeated=True)
-        return Settled(
+            return Booked(booked=0, repeated=True)
+        return Booked(
             answer["settled"],
             late=answer["late"],
             crossings=crossings_of(answer["crossings"]),

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Denied, Granted, Hold, Settlement, new_hold_id
 from budgetguard.core.process import system_clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store, open_store, postgres_schema
@@ -70,7 +70,7 @@ def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_
             call = hold(7)
             _until_it_is_back(lambda: store.reserve(call))  # noqa: B023  # called before the next turn
             answer = _until_it_is_back(lambda: store.settle(call, Settlement(3)))  # noqa: B023
-            assert isinstance(answer, Settled)
+            assert isinstance(answer, Booked)
             settled.append(call.id)
 
     with ThreadPoolExecutor(4) as pool:
@@ -150,7 +150,7 @@ def test_a_lock_that_somebody_holds_is_a_store_error_within_the_time_and_never_a
                 verb()
             assert 0.5 < time.monotonic() - began < 3
     assert money(store) == (0, 0)
-    assert isinstance(store.reserve(hold(101)), Refused)
+    assert isinstance(store.reserve(hold(101)), Denied)
     store.close()
 
 

@@ -11,7 +11,7 @@ import redis
 
 from budgetguard.core import process, windows
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Expiry, Hold, Refused, Settlement, new_hold_id
+from budgetguard.core.holds import Charge, Denied, Expiry, Hold, Settlement, new_hold_id
 from budgetguard.core.process import system_clock
 from budgetguard.core.usage import FADE_AT, observe
 from budgetguard.stores import open_store
@@ -223,7 +223,7 @@ def test_a_refusal_tells_all_the_expiries_however_many_runs_of_the_script_they_t
         granted(store, make_hold(3, ttl=1_000, now=clock()))
     clock.advance(1)
     refused = store.reserve(make_hold(10**7, now=clock()))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Denied)
     assert len({expiry.hold_id for expiry in refused.expired}) == 300
     assert told == []
     store.close()
