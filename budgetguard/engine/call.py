@@ -181,7 +181,7 @@ class GuardedCall:
         """
         grip = _Grip() if grip is None else grip
         self._left = _never_sent
-        left = Dropped(grip, background.queue.put)
+        left = Dropped(grip, background.queue.put)  # as `background.watch` does
         left.job, left.key = self.finish_left, None
         self.engine.under_way[id(self)] = self, left
         return grip

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Final
 
 from budgetguard import Guard
@@ -109,10 +110,15 @@ class Process:
 
 
 class Background:
-    """Stand for the thread that each process has: the world runs its jobs when their time has come."""
+    """Stand for the thread that each process has: the world runs its jobs when their time has come.
+
+    Nobody takes from `queue`, where calls put themselves that are garbage: the world says what becomes of a
+    call that nobody goes on with.
+    """
 
     def __init__(self) -> None:
         self.process: Process | None = None
+        self.queue: SimpleQueue[object] = SimpleQueue()
 
     def start(self) -> None:
         """Do nothing: there is no thread."""
@@ -122,7 +128,7 @@ class Background:
         self.process.jobs.append(job)
 
     def watch(self, thing: object, job: Callable[[], object]) -> object:
-        """Watch nothing: the world says what becomes of a call that nobody goes on with."""
+        """Watch nothing, as above."""
         return thing, job
 
     def finish(self) -> None:
