@@ -262,7 +262,7 @@ class RequestGuard:
         Raises:
             UnknownEndpointError: it may cost money, and nobody knows how much.
         """
-        known = self._known[type(client)]  # whose client it is was asked before
+        known = self._known_of(type(client))
         found_by, routes = known.routes
         if found_by is not settings or len(routes) >= _MOST_ROUTES:
             routes = {}
