@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from budgetguard.core.learning import Observations, learned_cap, observe
+from budgetguard.core.usage import Observations, learned_cap, observe
 from budgetguard.engine.projection import Projection, with_margin
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.base import Asked, Endpoint

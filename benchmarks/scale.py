@@ -25,9 +25,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 
 PROJECT = "scale"
@@ -122,7 +122,7 @@ def _work(url: str, users: int, threads: int, seconds: float, number: int, pipe:
         charges = (Charge(f"user:{user}", required=True),)
         hold = Hold(new_hold_id(now), charges, 1_000, 1_000, HOUR, now, str(user), "gpt-4o-mini", "chat")
         assert isinstance(store.reserve(hold), Granted)
-        assert isinstance(store.settle(hold, _SETTLEMENT), Settled)
+        assert isinstance(store.settle(hold, _SETTLEMENT), Booked)
 
     def loop(mine: list[float], dice: random.Random) -> None:
         end = time.perf_counter() + seconds

@@ -25,9 +25,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 from budgetguard.stores.hosted_link import HostedLink
 from budgetguard.stores.targets import service_target
@@ -153,7 +153,7 @@ def _call(url: str) -> Callable[[int], None]:
         charges = (Charge(f"user:{user}", required=True),)
         hold = Hold(new_hold_id(now), charges, 1_000, 1_000, HOUR, now, str(user), "gpt-4o-mini", "chat")
         assert isinstance(store.reserve(hold), Granted)
-        assert isinstance(store.settle(hold, _SETTLEMENT), Settled)
+        assert isinstance(store.settle(hold, _SETTLEMENT), Booked)
 
     return do
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from engines import AMOUNT, COST, NAMES, Pair, Unavailable, engine
 
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 
 ROUNDS = 40
 HOUR = 3_600_000
@@ -91,7 +91,7 @@ def _round(pair: Pair, users: list[int]) -> Round:
         settling += clock() - between
         reserving += between - begun
         assert isinstance(granted, Granted)
-        assert isinstance(settled, Settled)
+        assert isinstance(settled, Booked)
     store_cpu = time.process_time() - cpu
     cpu, begun = time.process_time(), clock()
     for user in users:

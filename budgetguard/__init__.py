@@ -44,8 +44,8 @@ from budgetguard.guard import Guard
 
 if TYPE_CHECKING:
     from budgetguard.litellm.manager import BudgetManager
-    from budgetguard.providers.checking import Checked
     from budgetguard.providers.decorator import BudgetedOptions
+    from budgetguard.providers.sdks import Checked
 
 __all__ = [
     "Balance",
@@ -171,9 +171,9 @@ def budgeted(function: Any = None, **options: Any) -> Any:
 def check() -> list[Checked]:
     """Return, for each SDK of models that this process has imported, whether it is guarded, and why not.
 
-    `print(*budgetguard.check(), sep="\\n")` shows it. See `budgetguard.providers.checking.Checked`.
+    `print(*budgetguard.check(), sep="\\n")` shows it. See `budgetguard.providers.sdks.Checked`.
     """
-    from budgetguard.providers.checking import check
+    from budgetguard.providers.sdks import check
 
     return check()
 

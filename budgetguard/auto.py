@@ -23,8 +23,7 @@ from budgetguard.config import max_budget_of_environment
 from budgetguard.engine import runlog
 from budgetguard.engine.background import background
 from budgetguard.errors import StoreError
-from budgetguard.launch.outcome import RunOutcome
-from budgetguard.launch.run import SharedRun
+from budgetguard.launch.run import RunOutcome, SharedRun
 from budgetguard.providers.sdks import patch_all
 
 __all__ = ["outcome"]

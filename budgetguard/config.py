@@ -12,7 +12,8 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from budgetguard.core.accounts import Budget, check_id
 from budgetguard.core.money import Nanos, parse_usd, to_nanos
-from budgetguard.core.windows import Clock, duration_ms, system_clock, zone
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock, duration_ms, zone
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.addresses import Address
 from budgetguard.stores.base import DEFAULT_RETENTION, STORES, Store

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from budgetguard.core.inside import of_books
+from budgetguard.core.process import of_books
 from budgetguard.core.usage import Usage
 
 logger = logging.getLogger("budgetguard")

@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from budgetguard.core.windows import Clock, system_clock
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock
 from budgetguard.stores import Store, open_store
 from tests.server.services import running
 from tests.servers.postgres import fresh_url, shared_server

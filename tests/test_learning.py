@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.core.learning import ENOUGH, Observations, learned_cap, observe
+from budgetguard.core.usage import ENOUGH, Observations, learned_cap, observe
 
 
 def after(*answers: int) -> Observations:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from openai import NOT_GIVEN, omit
 
-from budgetguard.core.learning import HiddenInput
+from budgetguard.core.usage import HiddenInput
 from budgetguard.engine.projection import with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook

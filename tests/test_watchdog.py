@@ -96,7 +96,15 @@ def wait_until_gone(pids: list[int], folder: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.full),
+        pytest.param(signal.SIGINT, marks=pytest.mark.full),
+    ],
+    ids=lambda how: how.name,
+)
 def test_a_run_that_is_ended_from_outside_leaves_nothing(
     how: signal.Signals, tmp_path: Path, folder: Path
 ) -> None:
@@ -109,6 +117,7 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(
     assert (tmp_path / "undone").exists()
 
 
+@pytest.mark.full
 def test_a_run_that_ends_by_itself_has_left_nothing_when_it_ends(tmp_path: Path, folder: Path) -> None:
     with run_that("fail", tmp_path, folder) as run:
         pids = pids_of(run)

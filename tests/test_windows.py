@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.core.windows import (
-    calendar_start,
-    duration_ms,
-    parse_duration,
-    system_clock,
-    to_datetime,
-    window_at,
-    zone,
-)
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import calendar_start, duration_ms, parse_duration, to_datetime, window_at, zone
 from budgetguard.errors import ConfigurationError
 
 ZONES = [

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Charge,
     Crossing,
+    Denied,
     Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Refused,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
@@ -126,12 +126,12 @@ names = st.lists(texts, max_size=3).map(tuple)
 unknown = st.builds(UnknownAccount, texts)
 reservations = st.one_of(
     st.builds(Granted, names, st.booleans(), expiries),
-    st.builds(Refused, balances, expiries),
+    st.builds(Denied, balances, expiries),
     unknown,
     st.just(Unlimited()),
 )
 crossings = st.lists(st.builds(Crossing, texts, st.integers(1, 1000), balances), max_size=2).map(tuple)
-settled = st.one_of(st.builds(Settled, counts, st.booleans(), st.booleans(), crossings, expiries), unknown)
+settled = st.one_of(st.builds(Booked, counts, st.booleans(), st.booleans(), crossings, expiries), unknown)
 records = st.builds(
     HoldRecord,
     id=texts,

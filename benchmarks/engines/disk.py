@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from budgetguard.core.accounts import Budget
+from budgetguard.core.process import system_clock
 from budgetguard.core.rows import new_account
-from budgetguard.core.windows import system_clock
 from budgetguard.stores import open_store
 from budgetguard.stores.sqlite import DiskStore
 from engines import AMOUNT, COST, LIMIT, PROJECT, Pair

@@ -13,9 +13,8 @@ from budgetguard.cli.tables import Column, new_table, text_column
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import to_datetime
 from budgetguard.core.wording import count, printable
-from budgetguard.engine.delivering import deliver as deliver_settlements
-from budgetguard.engine.delivering import drop_unknown, waiting
-from budgetguard.engine.spool import spool_folder
+from budgetguard.engine.spool import deliver as deliver_settlements
+from budgetguard.engine.spool import drop_unknown, spool_folder, waiting
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.stores.base import public_url

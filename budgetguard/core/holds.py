@@ -144,7 +144,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Denied:
     """The answer that an account has too little available; nothing changed."""
 
     balance: Balance
@@ -163,11 +163,11 @@ class Unlimited:
     """The answer that none of the accounts exists, so nothing limits the call; nothing changed."""
 
 
-Reservation: TypeAlias = Granted | Refused | UnknownAccount | Unlimited
+Reservation: TypeAlias = Granted | Denied | UnknownAccount | Unlimited
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Booked:
     """What a settlement did.
 
     Attributes:

@@ -26,20 +26,20 @@ from collections.abc import Iterable
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Crossing,
+    Denied,
     Expiry,
     Granted,
     Hold,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.learning import MOST_MODELS, observe
-from budgetguard.core.money import MAX_SUM, Nanos, add_bounded
-from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_due, is_hold_due, new_account
+from budgetguard.core.money import MAX_SUM, Nanos
+from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_hold_due, new_account
+from budgetguard.core.usage import MOST_MODELS, observe
 from budgetguard.core.windows import Milliseconds, window_at
 
 
@@ -72,7 +72,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
         limit = MAX_SUM if limit is None or limit > MAX_SUM else limit
         if amount and row["spent"] + row["held"] + amount > limit:
             book.save()  # what time alone brought about: windows that ended, holds that expired
-            return Refused(balance(name, {**row, "limit": limit}), tuple(book.expiries))
+            return Denied(balance(name, {**row, "limit": limit}), tuple(book.expiries))
     expires = now + hold.ttl
     windows: dict[str, int] = {}
     for name, row in accounts.items():
@@ -90,7 +90,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     return Granted(tuple(windows), expired=tuple(book.expiries))
 
 
-def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Settled | UnknownAccount:
+def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Booked | UnknownAccount:
     """Book what a call cost, once per hold id; state `voided` books nothing.
 
     A hold that the rows do not know (it was never reserved, or the store lost it) is booked on the
@@ -102,7 +102,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     is_new = row is None
     if row is None:
         if hold.id <= rows.swept_to:
-            return Settled(booked=0, repeated=True)
+            return Booked(booked=0, repeated=True)
         windows: dict[str, int] = {}
         for charge in hold.charges:
             account = book.account(charge.account)
@@ -115,7 +115,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
                 return UnknownAccount(charge.account)
         row = _hold_row(hold, windows, now + hold.ttl)
     if row["state"] in ("settled", "voided"):
-        return Settled(booked=0, repeated=True)
+        return Booked(booked=0, repeated=True)
     late = row["state"] == "expired"
     cost, model = settlement.cost, row["model"]
     crossings: list[Crossing] = []
@@ -147,7 +147,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     book.save()
     if settlement.observed:
         learn(rows, settlement.observed)
-    return Settled(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
+    return Booked(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
 
 
 def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
@@ -255,6 +255,12 @@ def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tupl
     return (None if row is None else balance(name, row)), tuple(book.expiries)
 
 
+def is_due(row: AccountRow, now: Milliseconds) -> bool:
+    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
+    end = row["end"]
+    return row["due"] <= now or (end is not None and end <= now)
+
+
 class _Book:
     """The rows that one verb has touched, brought up to the present as they are loaded.
 
@@ -279,17 +285,15 @@ class _Book:
         self.expiries: list[Expiry] = []
 
     def account(self, name: str) -> AccountRow | None:
-        row = self.accounts[name] if name in self.accounts else self._load(name)
+        if name not in self.accounts:
+            self.accounts[name] = self._rows.load_account(name)
+        row = self.accounts[name]
         if row is not None and name not in self._current:
             self._current.add(name)
             if is_due(row, self._now):
                 self._expire_due(name, row)
                 self._roll(row)
                 self.changed[name] = row
-        return row
-
-    def _load(self, name: str) -> AccountRow | None:
-        row = self.accounts[name] = self._rows.load_account(name)
         return row
 
     def hold(self, hold_id: str) -> HoldRow | None:
@@ -333,7 +337,9 @@ class _Book:
         self.changed_holds[hold_id] = hold
         for name, window in hold["accounts"].items():
             # As stored: bringing that account up to date here would meet this hold half expired.
-            account = self.accounts[name] if name in self.accounts else self._load(name)
+            if name not in self.accounts:
+                self.accounts[name] = self._rows.load_account(name)
+            account = self.accounts[name]
             if account is None:
                 continue
             _release(account, hold, window)
@@ -376,6 +382,14 @@ def _hold_row(hold: Hold, windows: dict[str, int], expires: Milliseconds) -> Hol
     }
 
 
+def add_bounded(total: Nanos, nanos: Nanos) -> Nanos:
+    """Add to a sum of Nanos, which stops at `MAX_SUM` and then stays there, whatever is taken back.
+
+    What a sum would be beyond the bound is not known any more, so nothing may be taken from it.
+    """
+    return MAX_SUM if total >= MAX_SUM else min(total + nanos, MAX_SUM)
+
+
 def _release(account: AccountRow, hold: HoldRow, window: int) -> None:
     """Take an open hold off one of its accounts."""
     account["opened"] -= 1
@@ -401,6 +415,9 @@ def _clear_spend(row: AccountRow) -> None:
 def _cross(name: str, account: AccountRow, limit: Nanos, thresholds: Iterable[int]) -> list[Crossing]:
     """Store and return the thresholds that an account has reached first."""
     spent, crossed = account["spent"] * 100, account["crossed"]
-    reached = [percent for percent in thresholds if spent >= percent * limit and percent not in crossed]
-    crossed += reached
-    return [Crossing(name, percent, balance(name, account)) for percent in reached]
+    found: list[Crossing] = []
+    for percent in thresholds:
+        if spent >= percent * limit and percent not in crossed:
+            crossed.append(percent)
+            found.append(Crossing(name, percent, balance(name, account)))
+    return found

@@ -22,14 +22,6 @@ MAX_USD = Decimal(MAX_NANOS) / NANOS_PER_USD
 _EXACT = Context(prec=60)
 
 
-def add_bounded(total: Nanos, nanos: Nanos) -> Nanos:
-    """Add to a sum of Nanos, which stops at `MAX_SUM` and then stays there, whatever is taken back.
-
-    What a sum would be beyond the bound is not known any more, so nothing may be taken from it.
-    """
-    return MAX_SUM if total >= MAX_SUM else min(total + nanos, MAX_SUM)
-
-
 def to_nanos(usd: int | float | Decimal, *, name: str = "amount") -> Nanos:
     """Convert USD to Nanos, refusing what is not an amount of money.
 

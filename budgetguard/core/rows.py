@@ -9,9 +9,8 @@ from typing import Final, Protocol, TypeAlias, TypedDict
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import HoldRecord, HoldState
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import Nanos
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import Observations, Usage
 from budgetguard.core.windows import Milliseconds, window_at
 
 NEVER: Final = 2**62
@@ -166,28 +165,6 @@ class Rows(Protocol):
 
     def save_observations(self, model: str, counts: Observations) -> None:
         """Insert or replace what has been observed of a model."""
-
-
-def copy_account(row: AccountRow) -> AccountRow:
-    """Return a copy that shares nothing that a verb changes."""
-    copy = row.copy()
-    copy["models"] = row["models"].copy()
-    copy["crossed"] = row["crossed"].copy()
-    return copy
-
-
-def copy_hold(row: HoldRow) -> HoldRow:
-    """Return a copy that shares nothing that a verb changes."""
-    copy = row.copy()
-    copy["accounts"] = row["accounts"].copy()
-    copy["epochs"] = row["epochs"].copy()
-    return copy
-
-
-def is_due(row: AccountRow, now: Milliseconds) -> bool:
-    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
-    end = row["end"]
-    return row["due"] <= now or (end is not None and end <= now)
 
 
 def is_hold_due(row: HoldRow, now: Milliseconds) -> bool:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from time import time_ns
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from budgetguard.errors import ConfigurationError
@@ -59,11 +58,6 @@ class Window:
 
     start: Milliseconds
     end: Milliseconds | None
-
-
-def system_clock() -> Milliseconds:
-    """Return this machine's time."""
-    return time_ns() // 1_000_000
 
 
 # What a datetime can say: from the year 1 to the year 9999.

@@ -1,7 +1,8 @@
 """One daemon thread for what may not happen where it was noticed: a finalizer's settlement, a retry.
 
 Putting a job is safe inside a finalizer, where taking an ordinary lock could deadlock; the thread is
-started beforehand, by whoever may need it. At exit the rest is done in the main thread.
+started beforehand, by whoever may need it. At exit the rest is done in the main thread, and what is left is
+booked in every engine's store, however the process ends.
 
 What is watched is mostly a stream, and a client's streams are reference cycles: one that a loop has left is
 there until the garbage collector comes by, which in an idle program is never. So the thread also collects
@@ -14,6 +15,7 @@ import atexit
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -21,9 +23,12 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from budgetguard.core.inside import inside
+from budgetguard.core.process import inside
+
+if TYPE_CHECKING:
+    from budgetguard.engine.engine import Engine
 
 Job: TypeAlias = Callable[[], object]
 
@@ -56,10 +61,14 @@ class Dropped(weakref.ref[object]):
 
 
 class Background:
-    """Run jobs in order in a daemon thread of this process; a forked child begins with none."""
+    """Run jobs in order in a daemon thread of this process; a forked child begins with none.
+
+    Attributes:
+        queue: the jobs to run. What is put here runs soon.
+    """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job | Dropped] = SimpleQueue()
+        self.queue: SimpleQueue[Job | Dropped] = SimpleQueue()
         self._pid = 0
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -84,18 +93,18 @@ class Background:
                 former, self._pid = self._pid, pid  # before it runs: a signal handler must not start another
                 self._looking = False
                 self._thread = threading.Thread(
-                    target=self._work, args=(self._jobs,), name="budgetguard", daemon=True
+                    target=self._work, args=(self.queue,), name="budgetguard", daemon=True
                 )
                 if not _start(self._thread):
                     self._pid = former
 
     def put(self, job: Job) -> None:
         """Queue a job to run soon; does nothing else, so finalizers may call it."""
-        self._jobs.put(job)
+        self.queue.put(job)
 
     def watch(self, thing: object, job: Job, key: int | None = None) -> Dropped:
         """Run a job once a thing is garbage, as long as what this returns is kept."""
-        watching = Dropped(thing, self._jobs.put)
+        watching = Dropped(thing, self.queue.put)
         watching.job, watching.key = job, key
         return watching
 
@@ -146,7 +155,7 @@ class Background:
             done.wait(patience)
         while True:
             try:
-                job = self._jobs.get_nowait()
+                job = self.queue.get_nowait()
             except Empty:
                 return
             self._run(job)
@@ -154,7 +163,7 @@ class Background:
     def end(self) -> None:
         """Take what is watched for dropped, since the process ends, and finish."""
         for watching in list(self._watched.values()):
-            self._jobs.put(watching)
+            self.queue.put(watching)
         self.finish()
 
     def _work(self, jobs: SimpleQueue[Job | Dropped]) -> None:
@@ -230,9 +239,46 @@ atexit.register(background.end)
 
 def _renew() -> None:
     background._starting = threading.RLock()
-    background._jobs = SimpleQueue()
+    background.queue = SimpleQueue()
     background._looking = False
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
+
+
+# The end of the process
+
+engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""Those that are finished at the end."""
+
+_minded_in = 0
+
+
+@atexit.register
+def finish_at_exit() -> None:
+    """Finish the calls that nobody goes on with, and send what is to be booked."""
+    background.end()
+    for engine in list(engines):
+        engine.finish_left()
+        engine.flush()
+
+
+def mind_end() -> None:
+    """Arrange that a process which ends without `atexit` is finished as well."""
+    global _minded_in
+    if _minded_in == os.getpid():
+        return
+    _minded_in = os.getpid()
+    processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    billiard = sys.modules.get("billiard.process")  # Celery's multiprocessing, which shares the other's exits
+    is_child = processes is not None and processes.parent_process() is not None
+    if util is not None and (is_child or (billiard and billiard.current_process().name != "MainProcess")):
+        util.Finalize(None, finish_at_exit, exitpriority=0)
+    if (signals := sys.modules.get("celery.signals")) is not None:
+        # The children of Celery's pool end without any exits.
+        signals.worker_process_shutdown.connect(_finish_worker, weak=False)
+
+
+def _finish_worker(**_: object) -> None:
+    finish_at_exit()

@@ -13,7 +13,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from budgetguard.core.newest import keep_newest
+from budgetguard.core.process import keep_newest
 from budgetguard.engine.background import background
 from budgetguard.errors import StoreError
 from budgetguard.events import logger

@@ -13,18 +13,17 @@ from typing import Final
 
 from budgetguard import events
 from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
-from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
+from budgetguard.core.process import of_books
 from budgetguard.core.usage import Usage
-from budgetguard.engine import background_answers, paid_answers
-from budgetguard.engine.background import background
-from budgetguard.engine.booking import booking_of
+from budgetguard.engine import background_answers
+from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
-from budgetguard.engine.payers import CallFacts, charges_for
-from budgetguard.engine.projection import Projection
+from budgetguard.engine.payers import CallFacts, charges_for, remember_paid, remember_paid_object
+from budgetguard.engine.projection import Projection, booking_of
 from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
@@ -182,7 +181,9 @@ class GuardedCall:
         """
         grip = _Grip() if grip is None else grip
         self._left = _never_sent
-        self.engine.under_way[id(self)] = self, background.watch(grip, self.finish_left)
+        left = Dropped(grip, background.queue.put)
+        left.job, left.key = self.finish_left, None
+        self.engine.under_way[id(self)] = self, left
         return grip
 
     def sent(self) -> None:
@@ -294,7 +295,7 @@ class GuardedCall:
         engine.settle(hold, booking.settlement, estimated=booking.estimated)
         self.booked = booking.settlement.cost
         if self._user is not None and isinstance(outcome, Answered):
-            paid_answers.remember(engine, self._user, outcome.reported)
+            remember_paid(engine, self._user, outcome.reported)
 
     @of_books
     def extend(self, seen: int) -> None:
@@ -332,9 +333,9 @@ class GuardedCall:
                 self._extensions.remove(more)
 
     def remember(self, answer: object) -> None:
-        """Remember that this very answer is paid for, if it is; see `paid_answers`."""
+        """Remember that this very answer is paid for, if it is; see `payers`."""
         if self.booked is not None and self._user is not None and not self._paid_inside:
-            paid_answers.remember_object(self.engine, self._user, answer)
+            remember_paid_object(self.engine, self._user, answer)
 
     def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
         """Finish this in the background if a thing becomes garbage before.
@@ -383,18 +384,18 @@ class GuardedCall:
         return max(settings.strict_floor, output_limit(self.request.model, shown))
 
     def _cap(self, cap: int) -> None:
-        self.projection = self.projection.with_cap(cap, self.request.choices)
+        self.projection = self.projection.with_cap(cap)
 
     def _smaller(self, available: Nanos) -> Hold | None:
         """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
         assert self._hold is not None
-        projection, choices = self.projection, self.request.choices
+        projection = self.projection
         low, high = self.engine.settings.strict_floor, (projection.output_cap or 0) - 1
         if high < low:
             return None
         while low < high:
             middle = (low + high + 1) // 2
-            fits = projection.with_cap(middle, choices).cost <= available
+            fits = projection.with_cap(middle).cost <= available
             low, high = (middle, high) if fits else (low, middle - 1)
         self._cap(low)
         self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())

@@ -23,6 +23,7 @@ chain counts as it is (`judged`); all else is judged link by link (`_judge`).
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -178,7 +179,9 @@ def judged() -> Iterable[tuple[Link, Lost | None]]:
     found: list[tuple[Link, None]] = []
     if link is None:
         return found
-    task, thread = task_here(), threading.get_ident()
+    # Nearly always no task runs.
+    is_async = asyncio._get_running_loop() is not None or "trio" in sys.modules
+    task, thread = task_here() if is_async else None, threading.get_ident()
     while link is not None:
         scope = link.scope
         is_here = scope.task is task and scope.thread == thread and scope.frame is None

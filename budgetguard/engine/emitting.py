@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetguard import events
 from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Expiry, Hold, Settled, Settlement
+from budgetguard.core.holds import Booked, Expiry, Hold, Settlement
 from budgetguard.core.money import to_usd
 from budgetguard.core.windows import to_datetime
 from budgetguard.engine.background import background
@@ -58,7 +58,7 @@ def emit_expiries(engine: Engine, expiries: tuple[Expiry, ...]) -> None:
 
 
 def emit_settled(
-    engine: Engine, hold: Hold, settlement: Settlement, answer: Settled, *, estimated: bool
+    engine: Engine, hold: Hold, settlement: Settlement, answer: Booked, *, estimated: bool
 ) -> None:
     """Emit the events of a settlement, and of what the store found with it."""
     emit_expiries(engine, answer.expired)

@@ -19,26 +19,25 @@ from budgetguard.config import DEFAULT_PROJECT, Settings
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import (
     VOID,
+    Booked,
+    Denied,
     Granted,
     Hold,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     new_hold,
 )
 from budgetguard.core.money import Nanos, format_usd, to_usd
-from budgetguard.core.usage import Reported
+from budgetguard.core.usage import Learned, Reported
 from budgetguard.core.windows import duration_ms
-from budgetguard.engine import at_exit, paid_answers, runlog
-from budgetguard.engine.background import Dropped, background
+from budgetguard.engine import runlog
+from budgetguard.engine.background import Dropped, background, engines, mind_end
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.emitting import emit_call, emit_expiries, emit_settled, refused
-from budgetguard.engine.learning import Learned
 from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
-from budgetguard.engine.payers import CallFacts, ProcessCap, charges_for
+from budgetguard.engine.payers import CallFacts, ProcessCap, books_of, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account
 from budgetguard.engine.spool import Spool, spool_folder
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
@@ -64,7 +63,7 @@ class Engine:
     Attributes:
         settings: those in force.
         project: whose accounts these are.
-        books: names the balances that are kept, see `paid_answers`.
+        books: names the balances that are kept, see `payers`.
         hold_ttl: milliseconds that a hold lives without word of its call.
         now: returns the time in milliseconds, by the guard's clock.
         blocking: whether dealing with the store waits for I/O; opening it does.
@@ -85,13 +84,13 @@ class Engine:
         self.blocking = True
         self._store: Store | None = None
         self._opening = threading.RLock()
-        self.learned = Learned(lambda: self.store)
+        self.learned = Learned(lambda model: self.store.observations(model))
         # Which store granted a hold: the settings may name another one by the time it is settled.
         self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
         self._outbox = Outbox(lambda: self.store, partial(emit_settled, self, estimated=False))
         self._minds_end_in = 0
         self._take(settings)
-        at_exit.engines.add(self)
+        engines.add(self)
 
     def _take(self, settings: Settings) -> None:
         self.settings = settings
@@ -99,7 +98,7 @@ class Engine:
         self.hold_ttl = duration_ms(settings.hold_ttl)
         given = settings.store
         self.project = settings.project or (DEFAULT_PROJECT if isinstance(given, str) else given.project)
-        self.books = paid_answers.books_of(self)
+        self.books = books_of(self)
 
     @property
     def place(self) -> str:
@@ -170,7 +169,7 @@ class Engine:
         """
         if self._minds_end_in != os.getpid():
             self._minds_end_in = os.getpid()
-            at_exit.mind_end()
+            mind_end()
         store = self._store
         try:
             if store is None:
@@ -178,11 +177,11 @@ class Engine:
             answer = store.reserve(hold)
             if self._outbox.unsent:
                 answer = self._after_outage(store, hold, answer)
-            if isinstance(answer, Refused) and self._gave_back(answer):
+            if isinstance(answer, Denied) and self._gave_back(answer):
                 answer = store.reserve(hold)
             tries = 0
             # Each account may have less than the one before, and other calls take money meanwhile.
-            while isinstance(answer, Refused) and smaller is not None and tries < _SMALLER_TRIES:
+            while isinstance(answer, Denied) and smaller is not None and tries < _SMALLER_TRIES:
                 less = smaller(answer.balance.available_nanos or 0)
                 if less is None:
                     break
@@ -205,7 +204,7 @@ class Engine:
                 held = to_usd(hold.amount)
                 emit_call(self, events.Held, hold, amount=held, accounts=answer.accounts)
             return True
-        if isinstance(answer, Refused):
+        if isinstance(answer, Denied):
             emit_expiries(self, answer.expired)
             raise refused(self, hold, answer.balance)
         if isinstance(answer, UnknownAccount):
@@ -222,15 +221,15 @@ class Engine:
         try:
             store = self.store
             answer = store.reserve(hold)
-            if isinstance(answer, Refused) and self._gave_back(answer):
+            if isinstance(answer, Denied) and self._gave_back(answer):
                 answer = store.reserve(hold)
         except StoreError as error:
             logger.warning("budgetguard: no more could be held for a stream: %s", error)
             return None
-        emit_expiries(self, answer.expired if isinstance(answer, Granted | Refused) else ())
+        emit_expiries(self, answer.expired if isinstance(answer, Granted | Denied) else ())
         if isinstance(answer, Granted):
             self._granted_by[hold.id] = store, answer.accounts
-        return answer.balance if isinstance(answer, Refused) else None
+        return answer.balance if isinstance(answer, Denied) else None
 
     def settle(self, hold: Hold, settlement: Settlement, *, estimated: bool = False) -> None:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
@@ -318,14 +317,14 @@ class Engine:
 
     def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""
-        if not isinstance(answer, Refused):
+        if not isinstance(answer, Denied):
             background.put(self._outbox.flush_unsent)
             return answer
         emit_expiries(self, answer.expired)
         self._outbox.flush_unsent()
         return store.reserve(hold)
 
-    def _gave_back(self, refused: Refused) -> bool:
+    def _gave_back(self, refused: Denied) -> bool:
         """Settle the streams that nobody reads any more, if they may hold what a call was refused for.
 
         A client's streams are reference cycles: one that a loop has left keeps its money until the garbage
@@ -361,7 +360,7 @@ class Engine:
         given.on_expiry(lambda expiry: emit_expiries(self, (expiry,)))
         return given
 
-    def _send(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    def _send(self, hold: Hold, settlement: Settlement) -> Booked | None:
         """Settle; None if the store did not take it, so that it is tried again later."""
         store: Store | None
         store, accounts = self._granted_by.get(hold.id, (None, ()))
@@ -386,7 +385,7 @@ class Engine:
             raise
         else:
             self._granted_by.pop(hold.id, None)
-            if isinstance(answer, Settled):
+            if isinstance(answer, Booked):
                 return answer
             if settlement.cost:
                 self._outbox.keep_unknown(store, hold, settlement, self._spool(store), answer.account)

@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE, Outcome
-from budgetguard.engine.provider_call import Fetch
+from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE
+from budgetguard.engine.provider_call import Do
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
 
 logger = logging.getLogger("budgetguard")
@@ -45,7 +45,7 @@ class Invoke:
     """The call itself."""
 
 
-Step: TypeAlias = Work | Fetch | Invoke
+Step: TypeAlias = Work | Do | Invoke
 Flow: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -181,19 +181,9 @@ def _is_over(flow: Flow) -> bool:
     return inspect.getgeneratorstate(flow) == inspect.GEN_CLOSED
 
 
-def _asked(step: Fetch | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-    answer: Awaitable[Any] = step.run() if isinstance(step, Fetch) else invoke()
+def _asked(step: Do | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+    answer: Awaitable[Any] = step.run() if isinstance(step, Do) else invoke()
     return answer
-
-
-async def finish_async(call: GuardedCall, outcome: Outcome) -> None:
-    """Book a call as it ended, off the event loop."""
-    finish = partial(call.finish, outcome)
-    try:
-        await finished(Work(finish, call.blocking))
-    except GeneratorExit:  # the task is being thrown away, and may not wait for anything
-        background.put(finish)
-        raise
 
 
 async def finished(work: Work) -> Any:

@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from budgetguard.core.holds import Hold, Settled, Settlement, UnknownAccount
+from budgetguard.core.holds import Booked, Hold, Settlement, UnknownAccount
 from budgetguard.core.money import format_usd
-from budgetguard.core.newest import keep_newest
+from budgetguard.core.process import keep_newest
 from budgetguard.engine.background import background
 from budgetguard.engine.spool import Spool
 from budgetguard.errors import StoreError
 from budgetguard.events import logger
 from budgetguard.stores.base import Store
 
-Tell: TypeAlias = Callable[[Hold, Settlement, Settled], None]
+Tell: TypeAlias = Callable[[Hold, Settlement, Booked], None]
 
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
@@ -127,7 +127,7 @@ class Outbox:
                 continue
             self._unknown.pop(ident, None)
             _forget(unsent)
-            if isinstance(answer, Settled):
+            if isinstance(answer, Booked):
                 self._tell(unsent.hold, unsent.settlement, answer)
         if not away:
             self._retry_in = _FIRST_RETRY

@@ -1,4 +1,4 @@
-"""How a guarded call ended: the four outcomes, each of which is booked in its own way (see `booking`)."""
+"""How a guarded call ended: four outcomes, each booked in its own way (see `projection.booking_of`)."""
 
 from __future__ import annotations
 

@@ -1,16 +1,22 @@
-"""What a call will cost at most, as it is known before it is made."""
+"""What a call costs: at most, as it is projected before it is made, and what is booked once it has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from budgetguard.core.learning import HiddenInput
-from budgetguard.core.money import Nanos
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.holds import Settlement
+from budgetguard.core.money import MAX_NANOS, Nanos
+from budgetguard.core.usage import HiddenInput, Reported, Usage
+from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
+from budgetguard.errors import UnknownModelError
+from budgetguard.events import logger
 from budgetguard.pricing.rates import Rates
 from budgetguard.tokens.models import is_reasoning
+
+if TYPE_CHECKING:
+    from budgetguard.engine.provider_call import ProviderCall
 
 ASSUMED_OUTPUT: Final = 1_024
 ASSUMED_OUTPUT_REASONING: Final = 4_096
@@ -27,13 +33,15 @@ class Projection:
         input_tokens: projected input tokens, margin included.
         output_tokens: the cap on output tokens times the number of choices.
         cost: Nanos for all of it.
-        input_cost: Nanos for the input alone: what a call costs at least once it was read.
+        read_cost: Nanos for the input alone, where nothing is `served` that `read` could be priced by.
         cap_assumed: whether the request set no cap on its output, so that one was assumed.
         hidden: what its input may be billed beyond what is counted, where that is learned.
         output_cap: the cap on the output tokens of each choice, set or assumed; None where there is none.
         cap_written: the cap was not assumed but written into the request, so that it holds.
         reserve: input tokens on top of the estimate that make the input a bound.
+        choices: how many answers the request asks for (`n`).
         served: what a unit costs at each tier and by each model that may serve the call; the dearest counts.
+        read: the units of the input alone, priced with what is `served`.
         fees: units beside tokens that are taken to be used where the answer does not count them.
         marked: the unit by which input is billed that the request asks to be kept in a cache, if it does.
         asked_to_think: the request asks a model to think that does not do so by itself.
@@ -45,13 +53,15 @@ class Projection:
     input_tokens: int
     output_tokens: int
     cost: Nanos
-    input_cost: Nanos
+    read_cost: Nanos
     cap_assumed: bool
     hidden: HiddenInput | None = None
     output_cap: int | None = None
     cap_written: bool = False
     reserve: int = 0
+    choices: int = field(default=1, repr=False, compare=False)
     served: tuple[Rates, ...] = field(default=(), repr=False, compare=False)
+    read: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     fees: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     marked: str | None = field(default=None, repr=False, compare=False)
     asked_to_think: bool = field(default=False, repr=False, compare=False)
@@ -61,6 +71,13 @@ class Projection:
     def thinks(self) -> bool:
         """Whether the model thinks, which is billed as output and does not show."""
         return self.asked_to_think or is_reasoning(self.model)
+
+    @property
+    def input_cost(self) -> Nanos:
+        """Nanos for the input alone: what the call costs at least once it was read."""
+        if not self.served:
+            return self.read_cost
+        return _most(self.served, Usage.of(**self.read), self.marked, self.region)
 
     def with_others(self, others: Iterable[Rates]) -> Projection:
         """Return it at the dearest of itself and of further models, any of which may answer the call.
@@ -83,10 +100,10 @@ class Projection:
         units = {**self.usage.units, "input_tokens": self.input_tokens + tokens}
         return replace(self._repriced(units), reserve=self.reserve + tokens)
 
-    def with_cap(self, cap: int, choices: int) -> Projection:
+    def with_cap(self, cap: int) -> Projection:
         """Return it with another cap on the output of each choice, one that is written into the request."""
         assert self.output_cap is not None
-        more = (cap - self.output_cap) * choices
+        more = (cap - self.output_cap) * self.choices
         units = {
             name: count + more if name in ("output_tokens", "output_audio_tokens") else count
             for name, count in self.usage.units.items()
@@ -97,8 +114,7 @@ class Projection:
         """Return it with another cap assumed for the output of each choice, if that is higher."""
         if not self.cap_assumed or self.output_cap is None or cap <= self.output_cap:
             return self
-        choices = max(1, self.output_tokens // max(1, self.output_cap))
-        return replace(self.with_cap(cap, choices), cap_written=self.cap_written)
+        return replace(self.with_cap(cap), cap_written=self.cap_written)
 
     def with_output(self, tokens: int) -> Projection:
         """Return it with so many output tokens in all, spoken ones if it is spoken."""
@@ -107,18 +123,13 @@ class Projection:
 
     def _repriced(self, units: Mapping[str, int]) -> Projection:
         usage = Usage.of(**units)
-        read = Usage.of(**{name: count for name, count in units.items() if not name.startswith("output")})
-        cost, input_cost = self.cost, self.input_cost
-        if self.served:
-            cost = _most(self.served, usage, self.marked, self.region)
-            input_cost = _most(self.served, read, self.marked, self.region)
         return replace(
             self,
             usage=usage,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=cost,
-            input_cost=input_cost,
+            cost=_most(self.served, usage, self.marked, self.region) if self.served else self.cost,
+            read={name: count for name, count in units.items() if not name.startswith("output")},
         )
 
     def abandoned(self, seen: int, said: Reported | None = None) -> Usage:
@@ -251,6 +262,7 @@ def projected(
     *,
     cap_assumed: bool = False,
     output_cap: int | None = None,
+    choices: int = 1,
     asked_tier: object = None,
     hidden: HiddenInput | None = None,
     fees: Mapping[str, int] | None = None,
@@ -270,20 +282,129 @@ def projected(
     if isinstance(asked_tier, str):
         served.append(rates.with_tier(asked_tier))
     usage = Usage.of(**input_units, **output_units)
-    read = Usage.of(**input_units)
     return Projection(
         model=model,
         usage=usage,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cost=_most(served, usage, marked, region),
-        input_cost=_most(served, read, marked, region),
+        read_cost=0,
         cap_assumed=cap_assumed,
         output_cap=output_cap,
+        choices=choices,
         hidden=hidden,
         served=tuple(served),
+        read=input_units,
         fees=fees or {},
         marked=marked,
         asked_to_think=asked_to_think,
         region=region,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What is booked for a call.
+
+    Attributes:
+        settlement: for the store.
+        estimated: the cost is the projection's, or partly so, because the answer does not tell it.
+        observed: (key, tokens) that projections may learn from.
+    """
+
+    settlement: Settlement
+    estimated: bool
+    observed: tuple[tuple[str, int], ...] = ()
+
+    def with_lost_tries(self, cost: Nanos) -> Booking:
+        """Return it with the Nanos of tries that were sent before and never answered."""
+        more = min(self.settlement.cost + cost, MAX_NANOS)
+        return Booking(replace(self.settlement, cost=more), True, self.observed)
+
+
+def booking_of(
+    outcome: Outcome,
+    request: ProviderCall,
+    rates: Rates,
+    projection: Projection,
+    *,
+    cost_of_unknown: Nanos,
+    thresholds: tuple[int, ...],
+) -> Booking:
+    """Return what a call is booked at that ended so.
+
+    Args:
+        outcome: how it ended.
+        request: the call.
+        rates: what it costs by the unit.
+        projection: what it was held for.
+        cost_of_unknown: Nanos that an unknown outcome costs.
+        thresholds: percentages of a limit that the settlement announces.
+    """
+    if isinstance(outcome, Answered):
+        return _answered(outcome, request, rates, projection, thresholds)
+    if isinstance(outcome, Abandoned):
+        said = outcome.reported
+        usage = outcome.usage or projection.abandoned(outcome.seen, said)
+        if outcome.part is not None:
+            usage = usage.merged(Usage.of(**{outcome.part: outcome.seen}))
+        so_far = replace(said or Reported(usage=None, model=outcome.model), usage=usage)
+        # What was billed until then is not all of it.
+        cost = max(
+            _cost(replace(so_far, billed=None), request, rates, projection),
+            _cost(so_far, request, rates, projection),
+        )
+        return Booking(Settlement(cost, outcome="abandoned", usage=usage, thresholds=thresholds), True)
+    assert isinstance(outcome, Unknown | NotCharged)
+    cost = cost_of_unknown if isinstance(outcome, Unknown) else 0
+    return Booking(Settlement(cost, outcome="unknown", thresholds=thresholds), True)
+
+
+def _answered(
+    outcome: Answered,
+    request: ProviderCall,
+    rates: Rates,
+    projection: Projection,
+    thresholds: tuple[int, ...],
+) -> Booking:
+    said = outcome.reported
+    if said.usage is not None and (projection.fees or 0 in said.usage.units.values()):
+        # What is billed beside tokens, where the answer does not count it.
+        said = replace(said, usage=Usage.of(**{**projection.fees, **said.usage.units}))
+    completed = projection.completed(said)
+    observed: list[tuple[str, int]] = []
+    if outcome.cost is not None:
+        completed, cost, estimated = said.usage, outcome.cost, False
+    elif completed is None:
+        cost, estimated = said.part_of(projection.cost), True
+        if said.billed:
+            cost, estimated = _cost(said, request, rates, projection), False
+    elif completed != said.usage:
+        cost, estimated = _cost(replace(said, usage=completed), request, rates, projection), True
+    else:
+        cost, estimated = _cost(said, request, rates, projection), False
+        if said.measured:
+            told = {unit: n for unit, n in completed.units.items() if unit not in said.measured}
+            # What was measured makes an estimate only where it is billed.
+            estimated = cost != _cost(replace(said, usage=Usage(told)), request, rates, projection)
+        if (hidden := projection.hidden) is not None:
+            observed.append((hidden.key, hidden.observed(completed.input_tokens)))
+        # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
+        if projection.cap_assumed and (written := completed.output_tokens):
+            each = -(-written // projection.choices)
+            if not projection.cap_written or each < (projection.output_cap or 0):
+                observed.append((request.model, each))
+    settlement = Settlement(cost, usage=completed, request_id=said.request_id, thresholds=thresholds)
+    return Booking(settlement, estimated, tuple(observed))
+
+
+def _cost(said: Reported, request: ProviderCall, rates: Rates, projection: Projection) -> Nanos:
+    if said.model is not None:
+        named = request.model_named(said.model)
+        said = said if named == said.model else replace(said, model=named)
+    try:
+        return min(rates.cost_of(said), MAX_NANOS)
+    except UnknownModelError as error:
+        # The money is spent; the projection is the best that is known of how much.
+        logger.error("budgetguard: booked as projected, because %s", error)
+        return projection.cost

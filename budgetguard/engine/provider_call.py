@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
-    """A request that costs nothing, for something that the projection needs.
+class Do:
+    """Something that is done in the caller's own way: called, and awaited where the caller is async.
 
     Attributes:
-        run: sends it; of an async client it returns an awaitable.
+        run: does it; for an async caller it returns an awaitable.
     """
 
     run: Callable[[], Any]
 
 
-Preparation: TypeAlias = Generator[Fetch, Any, None]
+Preparation: TypeAlias = Generator[Do, Any, None]
 LearnedCap: TypeAlias = Callable[[str], int | None]
 
 
@@ -37,7 +37,6 @@ class ProviderCall(ABC):
     Attributes:
         endpoint: what is called, such as `chat`.
         model: the model as the call names it.
-        choices: how many answers it asks for (`n`).
         least_ttl: milliseconds that its hold must live at least, whatever the settings say.
         strict: its input is to be projected at a bound, and its body kept for a cap to be written into.
         lost_tries: how often it was sent before the try that ended it, and nobody knows what came of that.
@@ -45,7 +44,6 @@ class ProviderCall(ABC):
 
     endpoint: str
     model: str
-    choices: int = 1
     least_ttl: int = 0
     strict: bool = False
     lost_tries: int = 0
@@ -70,7 +68,7 @@ class ProviderCall(ABC):
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         """Return the steps to take before it can be projected, None if there are none.
 
-        A preparation yields each `Fetch` and is sent what came, or thrown what was raised; what it lets
+        A preparation yields each `Do` and is sent what came, or thrown what was raised; what it lets
         through is raised to the caller, and the call is not made.
         """
         return None

@@ -1,4 +1,4 @@
-"""A run: the budget that a program and all processes that it starts share, and how they join it."""
+"""A run: the budget that a program and all processes that it starts share, how they join it, its outcome."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from budgetguard.core.accounts import PROJECT, RUN, Budget, account_name
-from budgetguard.core.money import Nanos
-from budgetguard.core.report import summarize
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Budget, account_name
+from budgetguard.core.money import Nanos, format_usd, to_usd
+from budgetguard.core.report import Report, summarize
 from budgetguard.core.windows import Milliseconds, to_datetime
+from budgetguard.core.wording import count, printable
 from budgetguard.engine import runlog
+from budgetguard.engine.runlog import Refusal
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
-from budgetguard.launch.outcome import RunOutcome
 from budgetguard.stores.targets import disk_target
 
 _ON_PATH: Final = Path(__file__).parent / "onpath"
@@ -28,6 +31,124 @@ _STARTER: Final = "budgetguard_run.pth"
 _NEEDED: Final = ("budgetguard", "wrapt", "contextvars_extras", "tiktoken", "diskcache", "genai_prices")
 # Records have the time of their own process, whose clock may have been set back since.
 _MARGIN: Final[Milliseconds] = 60_000
+
+
+REFUSED: Final = 3
+"""The status of a program that succeeded although calls of it were refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run has spent, and what was refused.
+
+    Attributes:
+        run: its id.
+        project: whose accounts.
+        user: who pays where the program does not say, or None.
+        limit: the run's own, Nanos; None where only the user's or project's budget counts.
+        held: Nanos set aside for calls that have not ended.
+        left: Nanos that the run may still spend; if it has no limit of its own, its user or project.
+        report: its calls by model, the most expensive first.
+        refusals: its refused calls.
+        unguarded: SDKs that it has imported and that are not guarded; what they spend is not counted.
+    """
+
+    run: str
+    project: str
+    user: str | None
+    limit: Nanos | None
+    held: Nanos
+    left: Nanos | None
+    report: Report
+    refusals: tuple[Refusal, ...]
+    unguarded: tuple[str, ...] = ()
+
+    @property
+    def spent(self) -> Nanos:
+        """Nanos booked."""
+        return self.report.total.spent
+
+    @property
+    def calls(self) -> int:
+        """Calls that were made and have ended."""
+        return self.report.total.calls
+
+    @property
+    def refused(self) -> int:
+        """Calls that a budget refused."""
+        return len(self.refusals)
+
+    def status(self, code: int = 0) -> int:
+        """Return the exit status to end with: the program's own, or 3 for a success with refused calls."""
+        return REFUSED if code == 0 and self.refusals else code
+
+    def __str__(self) -> str:
+        models = [
+            f"{model} {format_usd(totals.spent)}" for (model,), totals in self.report.rows if totals.calls
+        ]
+        seen = not self.unguarded or self.report.total.calls or self.report.total.open or self.refusals
+        parts = [
+            f"{format_usd(self.spent)} spent on {count(self.calls, 'call')}"
+            + (f" ({', '.join(printable(one) for one in models)})" if models else "")
+            if seen
+            else "no guarded call was made"
+        ]
+        if self.left is not None:
+            left = format_usd(self.left)
+            if self.limit is not None:
+                parts.append(f"{left} of {format_usd(self.limit)} left")
+            else:
+                parts.append(f"{self._payer} has {left} left")
+        if self.report.total.open:
+            open_ones = count(self.report.total.open, "call")
+            parts.append(f"{format_usd(self.held)} held for {open_ones} without an end")
+        if self.refusals:
+            by = Counter(_refuser(one.account) for one in self.refusals)
+            names = ", ".join(name if len(by) == 1 else f"{name} {times}" for name, times in by.most_common())
+            parts.append(f"{count(self.refused, 'call')} refused by {printable(names)}")
+        if self.unguarded:
+            were = "was imported and is" if len(self.unguarded) == 1 else "were imported and are"
+            names = printable(" and ".join(self.unguarded))
+            parts.append(f"{names} {were} not guarded: what is spent there is not counted")
+        return f"budgetguard: {', '.join(parts)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, money as USD text with no digit lost."""
+
+        def usd(nanos: Nanos | None) -> str | None:
+            return None if nanos is None else format(to_usd(nanos), "f")
+
+        by = Counter(one.account for one in self.refusals)
+        return {
+            "run": self.run,
+            "project": self.project,
+            "user": self.user,
+            "limit": usd(self.limit),
+            "spent": usd(self.spent),
+            "held": usd(self.held),
+            "left": usd(self.left),
+            "calls": self.calls,
+            "open": self.report.total.open,
+            "refused": self.refused,
+            "refused_by": dict(sorted(by.items())),
+            "unguarded": list(self.unguarded),
+            "models": self.report.to_dict()["rows"],
+        }
+
+    @property
+    def _payer(self) -> str:
+        return f"user {printable(repr(self.user))}" if self.user is not None else f"project {self.project!r}"
+
+
+def _refuser(account: str) -> str:
+    kind, _, ident = account.partition(":")
+    names = {
+        RUN: "the run's budget",
+        PROCESS: "max_budget",
+        USER: f"user {ident!r}",
+        PROJECT: f"project {ident!r}",
+    }
+    return names.get(kind, account)
 
 
 class SharedRun:
@@ -142,7 +263,7 @@ def _check_limited(guard: Guard, *, limited: bool) -> None:
 def _left(guard: Guard, run: str | None) -> int | None:
     """Return what is left (Nanos): of the run if it has a limit, else of its user, else of the project."""
     user = guard.settings.user
-    name = run or (account_name("user", user) if user else account_name(PROJECT, guard.project))
+    name = run or (account_name(USER, user) if user else account_name(PROJECT, guard.project))
     balance = guard.store.read(name)
     return None if balance is None else balance.available_nanos
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from budgetguard.core.accounts import USER, Budget, account_name, check_id
-from budgetguard.core.holds import Charge, Settled, Settlement, derived_id, new_hold
+from budgetguard.core.holds import Booked, Charge, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos, format_usd, to_nanos
 from budgetguard.core.windows import Milliseconds, window_at
 from budgetguard.errors import ConfigurationError
@@ -129,7 +129,7 @@ def _book(guard: Guard, one: _User, charge: Charge, model: str, cost: Nanos) -> 
     )
     # Straight to the store: this process has not spent it, so its max_budget must not count it.
     answer = guard.store.settle(hold, Settlement(cost, outcome="posted"))
-    return answer.booked if isinstance(answer, Settled) else 0
+    return answer.booked if isinstance(answer, Booked) else 0
 
 
 def _is_over(budget: Budget, now: Milliseconds) -> bool:
@@ -219,7 +219,7 @@ def _spend(stored: dict[str, Any]) -> dict[str, Nanos]:
     costs = stored.get("model_cost") or {}
     if not isinstance(costs, dict):
         raise ConfigurationError(f"model_cost must be an object of models, not {costs!r}")
-    models = {model: to_nanos(cost, name=f"model_cost of {model}") for model, cost in _sorted(costs)}
+    models = {model: to_nanos(cost, name=f"model_cost of {model}") for model, cost in sorted(costs.items())}
     rest = total - sum(models.values())
     if models and abs(rest) <= len(models):
         # Each model was rounded on its own; their sum is the total that LiteLLM shows.
@@ -227,7 +227,3 @@ def _spend(stored: dict[str, Any]) -> dict[str, Nanos]:
     elif rest > 0:
         models[_UNKNOWN_MODEL] = models.get(_UNKNOWN_MODEL, 0) + rest
     return models or {_UNKNOWN_MODEL: 0}
-
-
-def _sorted(costs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield from sorted(costs.items())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from budgetguard.core.accounts import USER, Balance, account_name, check_id
 from budgetguard.core.money import Nanos, to_nanos, to_usd
 from budgetguard.core.windows import Align, parse_duration
-from budgetguard.engine import paid_answers
+from budgetguard.engine.payers import is_paid
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.litellm.costs import counted_usage, price, reported_usage, without_price
 from budgetguard.providers.base import Asked
@@ -223,7 +223,7 @@ class BudgetManager:
             found = counted_usage(model, input_text, output_text)
         elif completion_obj is not None:
             found = reported_usage(completion_obj, model)
-            if paid_answers.is_paid(engine, user, completion_obj, found):
+            if is_paid(engine, user, completion_obj, found):
                 return {"user": self._record(user)}
         else:
             raise ConfigurationError(

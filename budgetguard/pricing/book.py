@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from budgetguard.core.inside import of_books
 from budgetguard.core.money import MAX_USD
+from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.extra import EXTRA_PRICE_KEYS, extra_prices, is_half_in_batch
 from budgetguard.pricing.matching import (

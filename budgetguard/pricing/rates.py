@@ -302,7 +302,7 @@ class Rates:
         They are these rates if the name means the same model, if its model has no price, and if the price of
         the requested model is registered.
         """
-        if model is None or self._others is None:
+        if model is None or model == self.model or self._others is None:
             return self
         return self._others(model) or self
 

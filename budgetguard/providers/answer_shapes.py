@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.accumulators import Piece, with_texts
-from budgetguard.providers.answers import is_api_error
+from budgetguard.providers.answers import Piece, is_api_error, with_texts
 from budgetguard.providers.anthropic.messages import ENDED_STREAM, EVENT, MESSAGE
 from budgetguard.providers.bedrock.answers import CONVERSE
 from budgetguard.providers.cohere.answers import COHERE

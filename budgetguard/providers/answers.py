@@ -1,18 +1,23 @@
-"""Read what an OpenAI-shaped answer says of its own cost."""
+"""Read what an OpenAI-shaped answer says of its own cost, and whether its text bears that out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers.json import count, field, getter, parsed, text
+from budgetguard.tokens.text import count_text, encoding_for
 
 Get: TypeAlias = Callable[[str], Any]
 """What looks up a field by its name; see `getter`."""
+
+Piece: TypeAlias = tuple[Hashable, object]
+"""A text with the slot that it continues."""
 
 # (part in the answer, genai-prices unit). Predicted tokens are not here: accepted and rejected ones are
 # already inside the output total. Text parts are not here either: they are what is left of the total.
@@ -36,6 +41,12 @@ _INPUT_PARTS_BESIDE: Final = (
 # Of which no tokens are made: what was searched, and is billed by the piece.
 _SEARCHED: Final = (("num_sources_used", "search_sources"), ("num_search_queries", "web_searches"))
 _TICKS_PER_NANO: Final = 10
+# Where an answer's text has more bytes than this to each token that it reports, it is counted.
+_MOST_BYTES_A_TOKEN: Final = 8
+_FREE_BYTES: Final = 128
+# Other models' tokens are not ours: a report is not believed that is far below what we count.
+_MOST_TIMES: Final = 2
+_FREE_TOKENS: Final = 16
 # A response and a job that failed say so in their status, and may have cost something.
 _OF_ANSWERS: Final = ("choices", "output", "data", "status", "text")
 # Some write amounts as text, as JSON has no decimals.
@@ -103,7 +114,8 @@ def _usage_of_list(said: Get, counts: Get) -> Usage | None:
 
 
 def _unsaid(said: Get, counts: Get, usage: Usage) -> frozenset[str]:
-    if usage.input_tokens and usage.output_tokens:
+    units = usage.units
+    if units.get("input_tokens") and units.get("output_tokens"):  # nearly always
         return frozenset()
     unsaid = set() if usage.input_tokens else {"input_tokens"}
     # Embeddings have no output.
@@ -232,4 +244,49 @@ def _count(get: Get, *names: str) -> int | None:
             return found
         if found is not None and (read := count(found)) is not None:
             return read
+    return None
+
+
+# The text of an answer
+
+
+def with_texts(said: Reported, pieces: Iterable[Piece], model: str) -> Reported:
+    """Return what an answer reports with the tokens of its texts, where its usage falls short of them."""
+    texts: list[str] = []
+    size = 0
+    for _slot, piece in pieces:
+        if isinstance(piece, str) and piece:
+            texts.append(piece)
+            size += len(piece) if piece.isascii() else byte_length(piece)
+    if not may_fall_short(said, size, went_on=False):
+        return said
+    encoding = encoding_for(model)
+    seen = sum(count_text(piece, encoding) for piece in texts)
+    return replace(said, seen=believed(said, seen, went_on=False))
+
+
+def may_fall_short(said: Reported, size: int, *, went_on: bool) -> bool:
+    written = 0 if said.usage is None else said.usage.output_tokens
+    if went_on or not written:
+        return size > 0
+    return size > _MOST_BYTES_A_TOKEN * written + _FREE_BYTES
+
+
+def believed(said: Reported, seen: int, *, went_on: bool) -> int:
+    """Return the tokens seen if they count rather than the report, else 0."""
+    written = 0 if said.usage is None else said.usage.output_tokens
+    least = written if went_on or not written else _MOST_TIMES * written + _FREE_TOKENS
+    return seen if seen > least else 0
+
+
+def byte_length(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
+
+
+def http_response(answer: object) -> Any | None:
+    """Return the httpx response behind what a client returned, or None."""
+    for name in ("", "http_response", "response"):
+        found = getattr(answer, name, None) if name else answer
+        if hasattr(found, "is_stream_consumed") and hasattr(found, "stream"):
+            return found
     return None

@@ -1,20 +1,24 @@
-"""Read an answer's bytes as they pass: server-sent events, or a body in one piece."""
+"""Read an answer's bytes as they pass: server-sent events, added up, or a body in one piece."""
 
 from __future__ import annotations
 
 import json
 import re
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import ClassVar, Final, TypeAlias
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
-from budgetguard.providers.accumulators import UsageAccumulator
+from budgetguard.providers.answers import believed, byte_length, may_fall_short
+from budgetguard.providers.coding import Coding, coding_named
+from budgetguard.tokens.text import SLICE, count_text, encoding_for
 
 ReadBody: TypeAlias = Callable[[bytes], Reported | NotCharged]
 
+# Characters that have to come before text is counted again.
+_COUNT_FROM: Final = 200
 # Two line ends in a row; the first is atomic, so that the two halves of one `\r\n` are not taken for two.
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")
 # What may be the first half of a `\r\n`; lines that end in `\r` alone end so twice.
@@ -23,7 +27,6 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END: Final = 4
 # Inside a JSON string the quotes would be escaped, so this is always a key.
 _NO_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])')
-_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
 class Head(bytes):
@@ -39,6 +42,152 @@ class Head(bytes):
         made = super().__new__(cls, data)
         made.size = size
         return made
+
+
+class UsageAccumulator(ABC):
+    """What a stream's events have said so far of its cost.
+
+    Attributes:
+        part: the unit of what is seen, where it is no text.
+        model: the model that answers, as it says, or None as long as it has not.
+        failed: it said that it failed.
+        ended: nothing but usage is to come.
+        nears_end: the end may be near enough to wait for it, once nobody reads any more.
+        told: what it reported is of the whole answer.
+    """
+
+    part: ClassVar[str | None] = None
+    failed: bool = False
+
+    @property
+    @abstractmethod
+    def reported(self) -> Reported | None:
+        """What the provider reported, or None as long as it has not."""
+
+    @abstractmethod
+    def feed(self, chunk: object) -> None:
+        """Take one event: an SDK object or a mapping."""
+
+    @abstractmethod
+    def seen_tokens(self) -> int:
+        """Count the output tokens seen so far."""
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return `seen_tokens` if it is more than so many, else None; None of what is not priced as text."""
+        return None
+
+    @property
+    def model(self) -> str | None:
+        return None
+
+    @property
+    def ended(self) -> bool:
+        return False
+
+    @property
+    def nears_end(self) -> bool:
+        return self.ended
+
+    @property
+    def told(self) -> bool:
+        return True
+
+
+class TextAccumulator(UsageAccumulator):
+    """What a stream of text has said so far.
+
+    Usage may come at any time and more than once: it is merged, and text is counted until the end. Text is
+    kept only until it is counted.
+
+    Args:
+        model: the model that was asked for; decides how text becomes tokens.
+    """
+
+    def __init__(self, model: str = "") -> None:
+        self._encoding = encoding_for(model)
+        self._pieces: dict[Hashable, list[str]] = {}
+        self._characters = self._looked_at = self._looked = 0
+        self._counted = 0
+        self._seen = (0, 0), 0
+        self._bytes = 0
+        # Text came after the last usage, which then does not count it.
+        self._went_on = False
+        self._said = Reported(usage=None)
+        self._begun: set[object] = set()
+        self._finished: set[object] = set()
+        self._told_last = False
+
+    @property
+    def reported(self) -> Reported | None:
+        return self._checked(self._said) if _tells(self._said) else None
+
+    @property
+    def model(self) -> str | None:
+        return self._said.model
+
+    @property
+    def ended(self) -> bool:
+        # Every choice has said why it ended.
+        return bool(self._finished) and self._finished >= self._begun
+
+    @property
+    def told(self) -> bool:
+        # It came with the end, or after.
+        return self._told_last and self.ended
+
+    def seen_tokens(self) -> int:
+        """Count the output tokens seen so far: text, refusals and tool calls of every choice."""
+        # Changes nothing that feeding does: a stream that is thrown away may end in two threads at once.
+        now = self._counted, self._characters
+        at, seen = self._seen
+        if at != now:
+            seen = self._counted + self._uncounted()
+            self._seen = now, seen
+        return seen
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return `seen_tokens` if it is more than so many, else None; counts only where it may be."""
+        # A token is hardly ever shorter than a character. The text is kept: in parts it would count as more.
+        since = self._characters - self._looked_at
+        if since < _COUNT_FROM or self._counted + self._looked + since <= tokens:
+            return None
+        self._looked_at = self._characters
+        self._looked = self._uncounted()
+        seen = self._counted + self._looked
+        return seen if seen > tokens else None
+
+    def _merge(self, said: Reported) -> None:
+        self._said = self._said.merged(said)
+        if said.usage is not None:
+            self._went_on = False
+            self._told_last = self.ended
+
+    def _checked(self, said: Reported) -> Reported:
+        """Return a report with the tokens that were seen, where it may fall short of them."""
+        if not may_fall_short(said, self._bytes, went_on=self._went_on):
+            return said
+        return replace(said, seen=believed(said, self.seen_tokens(), went_on=self._went_on))
+
+    def _keep(self, slot: Hashable, text: object) -> None:
+        if isinstance(text, str) and text:
+            self._pieces.setdefault(slot, []).append(text)
+            self._characters += len(text)
+            self._bytes += len(text) if text.isascii() else byte_length(text)
+            self._went_on = True
+            if self._characters >= SLICE:
+                self._count_pieces()
+
+    def _count_pieces(self) -> None:
+        self._counted += self._uncounted()
+        self._pieces = {}
+        self._characters = self._looked_at = self._looked = 0
+
+    def _uncounted(self) -> int:
+        return sum(count_text("".join(pieces), self._encoding) for pieces in list(self._pieces.values()))
+
+
+def _tells(said: Reported) -> bool:
+    return said.usage is not None or said.total > 0 or said.billed is not None
 
 
 class BodyReader(ABC):
@@ -105,7 +254,7 @@ class EventReader(BodyReader):
         self._read = read
         self._is_stream = read is None
         self._no_stream = b""
-        self._coding = _coding(encoding)
+        self._coding = coding_named(encoding) if encoding else None
         self._pending = b""
         self._scanned = 0
 
@@ -207,7 +356,7 @@ class WholeReader(BodyReader):
 
     def __init__(self, read: ReadBody, *, encoding: str | Coding = "", most: int | None = None) -> None:
         self._read = read
-        self._coding = _coding(encoding)
+        self._coding = coding_named(encoding) if encoding else None
         self._parts: list[bytes] = []
         self._most = most
         self._kept = self._size = 0
@@ -237,83 +386,3 @@ class WholeReader(BodyReader):
 
 def _outcome(said: Reported | NotCharged) -> Outcome:
     return said if isinstance(said, NotCharged) else Answered(said)
-
-
-class Coding(Protocol):
-    """A content encoding: undone, and done again for what is handed on."""
-
-    def decode(self, data: bytes) -> bytes:
-        """Return bytes as they were before."""
-
-    def encode(self, plain: bytes) -> bytes:
-        """Return bytes as they are to be handed on."""
-
-    def finish(self) -> bytes:
-        """Return what ends them."""
-
-
-class Undone:
-    """A content encoding that is undone for good.
-
-    Args:
-        decoder: httpx's or httpx2's, for any encoding that it knows.
-    """
-
-    def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
-
-    def decode(self, data: bytes) -> bytes:
-        plain = self._decoder.decode(data)
-        return plain if isinstance(plain, bytes) else b"".join(plain)
-
-    def encode(self, plain: bytes) -> bytes:
-        return plain
-
-    def finish(self) -> bytes:
-        return b""
-
-
-def knows_coding(encoding: str) -> bool:
-    """Whether an encoding, by its name, can be undone and done again."""
-    return encoding.strip().lower() in ("", "identity", *_WINDOW_BITS)
-
-
-def _coding(encoding: str | Coding) -> Coding | None:
-    return ZlibCoding.named(encoding) if isinstance(encoding, str) else encoding
-
-
-class ZlibCoding:
-    """The content encodings gzip and deflate."""
-
-    def __init__(self, window_bits: int) -> None:
-        self._begun = False
-        self._set(window_bits)
-
-    def _set(self, window_bits: int) -> None:
-        self._window_bits = window_bits
-        self._decoder = zlib.decompressobj(window_bits)
-        self._encoder = zlib.compressobj(wbits=window_bits)
-
-    @classmethod
-    def named(cls, encoding: str) -> ZlibCoding | None:
-        bits = _WINDOW_BITS.get(encoding.strip().lower())
-        return None if bits is None else cls(bits)
-
-    def decode(self, data: bytes) -> bytes:
-        try:
-            plain = self._decoder.decompress(data)
-        except zlib.error:
-            if self._begun or self._window_bits != zlib.MAX_WBITS:
-                raise
-            # Some servers send `deflate` without the zlib header that the standard asks for.
-            self._set(-zlib.MAX_WBITS)
-            plain = self._decoder.decompress(data)
-        self._begun = True
-        return plain
-
-    def encode(self, plain: bytes) -> bytes:
-        # Flushed, so that an event which is here is not held back until the next one.
-        return self._encoder.compress(plain) + self._encoder.flush(zlib.Z_SYNC_FLUSH) if plain else b""
-
-    def finish(self) -> bytes:
-        return self._encoder.flush()

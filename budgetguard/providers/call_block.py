@@ -18,7 +18,7 @@ from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.flow import adrive, drive, finish_async, reserving
+from budgetguard.engine.flow import Flow, Work, adrive, drive, reserving
 from budgetguard.engine.links import Frame, used_in
 from budgetguard.engine.outcomes import UNREADABLE, Abandoned, Answered, NotCharged, Outcome, Unknown
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected
@@ -26,7 +26,7 @@ from budgetguard.engine.provider_call import LearnedCap
 from budgetguard.errors import ConfigurationError, UnpricedAnswerError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.functions import FunctionCall, request_body
+from budgetguard.providers.functions import FunctionCall, check_target, checked_count, request_body
 from budgetguard.providers.json import parsed
 
 Stage: TypeAlias = Literal["new", "open", "settled", "voided", "left"]
@@ -91,6 +91,7 @@ class BudgetedCall:
         self._unread = False
         # What is booked when the block is left, where the store may not be waited for inside it.
         self._noted: Outcome | None = None
+        self._answer: object = None
         self._is_async = False
 
     def __repr__(self) -> str:
@@ -147,9 +148,8 @@ class BudgetedCall:
         call = self._open("settle")
         self._unread = True
         outcome = self._told(answer, input_tokens, output_tokens, cost)
+        self._answer = answer
         self._end("settled", call, outcome)
-        if answer is not None:
-            call.remember(answer)
 
     def void(self, reason: str = "voided by the program") -> None:
         """Give back what is held: the provider did no work.
@@ -170,47 +170,49 @@ class BudgetedCall:
             ConfigurationError: no whole number, or the call is settled, void or over.
         """
         call = self._open("extend")
-        self._seen = max(self._seen, _count(output_tokens, "output_tokens"))
+        self._seen = max(self._seen, checked_count(output_tokens, "output_tokens"))
         call.left_as(Abandoned(self._seen))
         if call.output_held is not None and self._seen > call.output_held:
             call.extend(self._seen)
 
     def __enter__(self) -> Self:
-        call = self._begin()
-        drive(reserving(call))
-        self._enter(call, used_in(sys._getframe(1)))
+        drive(self._entering(used_in(sys._getframe(1))))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if (outcome := self._leave(error)) is None:
-            return
-        assert self._call is not None
-        if isinstance(error, GeneratorExit):
-            # The garbage collector closes generators anywhere, inside a store as well.
-            background.put(partial(self._call.finish, outcome))
-        else:
-            self._call.finish(outcome)
+        drive(self._leaving(error))
 
     async def __aenter__(self) -> Self:
         self._is_async = True
-        call = self._begin()
-        block = used_in(sys._getframe(1))
-        await adrive(reserving(call))
-        self._enter(call, block)
+        await adrive(self._entering(used_in(sys._getframe(1))))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if (outcome := self._leave(error)) is None:
+        await adrive(self._leaving(error))
+
+    def _entering(self, block: FrameType | None) -> Flow:
+        call = self._begin()
+        yield from reserving(call)
+        self._call = call
+        self._stage = "open"
+        self._frame = enter_frame(call, block)
+        call.sent()
+
+    def _leaving(self, error: BaseException | None) -> Flow:
+        call, outcome = self._call, self._leave(error)
+        if call is None or outcome is None:
             return
-        assert self._call is not None
+        finish = partial(call.finish, outcome)
         if isinstance(error, GeneratorExit):
-            background.put(partial(self._call.finish, outcome))
+            # The garbage collector closes generators anywhere, inside a store as well.
+            background.put(finish)
         else:
-            await finish_async(self._call, outcome)
+            yield Work(finish, call.blocking)
+            self._remember(call)
 
     def _begin(self) -> GuardedCall:
         if self._stage != "new":
@@ -223,12 +225,6 @@ class BudgetedCall:
         call = GuardedCall(self._engine, self._request, user=self._user, tags=self._tags)
         call.keep(self)
         return call
-
-    def _enter(self, call: GuardedCall, block: FrameType | None) -> None:
-        self._call = call
-        self._stage = "open"
-        self._frame = enter_frame(call, block)
-        call.sent()
 
     def _leave(self, error: BaseException | None) -> Outcome | None:
         """End the block, and return what is still to be booked."""
@@ -265,6 +261,13 @@ class BudgetedCall:
             call.left_as(outcome)
         else:
             call.finish(outcome)
+            self._remember(call)
+
+    def _remember(self, call: GuardedCall) -> None:
+        """Let a program that books answers itself find that this one is paid for."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            call.remember(answer)
 
     def _told(
         self, answer: object, input_tokens: object, output_tokens: object, cost: int | float | Decimal | None
@@ -284,11 +287,11 @@ class BudgetedCall:
             return Answered(Reported(usage=None), billed)
         if isinstance(answer, Usage):
             for unit, count in answer.units.items():
-                _count(count, unit)
+                checked_count(count, unit)
             return Answered(Reported(answer), billed)
         if isinstance(answer, tuple) and len(answer) == 2:
             units = zip(("input_tokens", "output_tokens"), answer, strict=True)
-            usage = Usage.of(**{unit: _count(count, unit) for unit, count in units})
+            usage = Usage.of(**{unit: checked_count(count, unit) for unit, count in units})
             return Answered(Reported(usage), billed)
         return self._read(answer, billed)
 
@@ -364,8 +367,7 @@ def call_block(
     Raises:
         ConfigurationError: a bad argument.
     """
-    if not isinstance(model, str) or not model.strip():
-        raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {model!r}")
+    check_target(model, provider, base_url)
     given = [
         name
         for name, value in (("messages", messages), ("input", input), ("input_tokens", input_tokens))
@@ -374,11 +376,8 @@ def call_block(
     if len(given) != 1:
         said = f"not {' and '.join(given)}" if given else "and none is given"
         raise ConfigurationError(f"guard.call needs one of messages=, input= and input_tokens=, {said}")
-    for name, value in (("provider", provider), ("base_url", base_url)):
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise ConfigurationError(f"{name} must be text, not {value!r}")
     if max_output_tokens is not None:
-        _count(max_output_tokens, "max_output_tokens")
+        checked_count(max_output_tokens, "max_output_tokens")
     if request is not None and not isinstance(request, Mapping):
         raise ConfigurationError(
             f'request is a mapping such as {{"tools": [...]}}, not {type(request).__name__}'
@@ -396,7 +395,7 @@ def call_block(
     name = settings.model_of(model)
     call: FunctionCall
     if input_tokens is not None:
-        count = _count(input_tokens, "input_tokens")
+        count = checked_count(input_tokens, "input_tokens")
         call = CountedCall(name, count, max_output_tokens, **options)
     else:
         row, body = request_body(request or {}, messages if input is None else input, max_output_tokens)
@@ -410,10 +409,3 @@ def call_block(
         user=None if user is None else check_id(user, name="user"),
         tags=tuple(check_id(tag, name="each tag") for tag in labels),
     )
-
-
-def _count(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        shown = repr(value) if isinstance(value, int | float) else type(value).__name__
-        raise ConfigurationError(f"{name} must be a whole number from 0, not {shown}")
-    return value

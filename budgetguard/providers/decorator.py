@@ -12,7 +12,15 @@ from budgetguard.engine.decorated import Decorated
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.errors import ConfigurationError
-from budgetguard.providers.functions import CAPS, INPUTS, FunctionCall, UsageReader, request_body
+from budgetguard.providers.functions import (
+    CAPS,
+    INPUTS,
+    FunctionCall,
+    UsageReader,
+    check_target,
+    checked_count,
+    request_body,
+)
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
 
 
@@ -136,21 +144,13 @@ class Budgeted:
         )
 
     def _check(self) -> None:
-        if self._model is not None and (not isinstance(self._model, str) or not self._model):
-            raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {self._model!r}")
-        for name, value in (("provider", self._provider), ("base_url", self._base_url)):
-            if value is not None and (not isinstance(value, str) or not value.strip()):
-                raise ConfigurationError(f"{name} must be text, not {value!r}")
+        check_target("any" if self._model is None else self._model, self._provider, self._base_url)
         if self._input is not None and not isinstance(self._input, str) and not callable(self._input):
             raise ConfigurationError(f"input must be a parameter's name or a callable, not {self._input!r}")
         if self._usage is not None and not callable(self._usage):
             raise ConfigurationError(f"usage must be a callable that reads an answer, not {self._usage!r}")
-        if self._cap is not None and (
-            isinstance(self._cap, bool) or not isinstance(self._cap, int) or self._cap < 0
-        ):
-            raise ConfigurationError(
-                f"max_completion_tokens must be a whole number of tokens from 0, not {self._cap!r}"
-            )
+        if self._cap is not None:
+            checked_count(self._cap, "max_completion_tokens", "number of tokens")
         parameters = self._unbound.parameters
         if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             return

@@ -29,6 +29,9 @@ _FREE_PARSERS: Final = frozenset({"pdf-text", "cloudflare-ai", "native"})
 # provider searches, the dearest is OpenAI's, $25 for 1 000 searches: that of 7 results.
 _RESULTS: Final = 5
 _RESULTS_OF_A_SEARCH: Final = 7
+BILLING_BY_MODEL: Final = frozenset({"openrouter", "perplexity"})
+"""Providers that bill some models beside tokens, whatever the request asks for."""
+
 # A document whose pages are read one by one is seldom longer.
 _PAGES: Final = 50
 # https://docs.x.ai/docs/guides/live-search: 20 results unless the request says.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.provider_call import Fetch
+from budgetguard.engine.provider_call import Do
 from budgetguard.providers.json import is_absent
 
 Take = Callable[[bytes], bool]
@@ -38,12 +38,7 @@ class Fetcher:
         }
         self._more = {} if is_absent(timeout) else {"timeout": timeout}
 
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> Fetch:
-        """Return the step that GETs JSON, parsed."""
-        options = {"headers": self._headers, "params": dict(query or {}), **self._more}
-        return Fetch(partial(self._client.get, path, cast_to=object, options=options))
-
-    def post(self, path: str, body: Mapping[str, Any], **more: Any) -> Fetch:
+    def post(self, path: str, body: Mapping[str, Any], **more: Any) -> Do:
         """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed.
 
         Args:
@@ -52,9 +47,9 @@ class Fetcher:
             more: other `timeout` (seconds) and `max_retries` than the caller's.
         """
         options = {"headers": self._headers, **self._more, **more}
-        return Fetch(partial(self._client.post, path, body=body, cast_to=object, options=options))
+        return Do(partial(self._client.post, path, body=body, cast_to=object, options=options))
 
-    def content(self, file_id: str, take: Take) -> Fetch:
+    def content(self, file_id: str, take: Take) -> Do:
         """Return the step that reads a file, piece by piece, for as long as `take` says to go on.
 
         An event loop goes on meanwhile: there `take` runs in a worker thread.
@@ -62,7 +57,7 @@ class Fetcher:
         read = self._client.files.with_streaming_response.content
         opened = partial(read, file_id, extra_headers=self._headers, **self._more)
         is_async = any(kind.__name__ == "AsyncAPIClient" for kind in type(self._client).__mro__)
-        return Fetch(partial(_read_async if is_async else _read, opened, take))
+        return Do(partial(_read_async if is_async else _read, opened, take))
 
 
 def _read(opened: Callable[[], Any], take: Take) -> None:

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from budgetguard.core.money import MAX_NANOS, NANOS_PER_USD, Nanos
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.accumulators import Piece
-from budgetguard.providers.answers import reported
+from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.openai.answers import is_openai, openai_texts, read_openai
 from budgetguard.providers.shapes import Shape, Sums, block_texts, counted, made, summed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
@@ -19,8 +19,13 @@ from budgetguard.providers.answer_shapes import ItemAccumulator, read_whole
 from budgetguard.providers.answers import is_api_error
 from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.failures import was_never_sent
-from budgetguard.providers.input_bounds import input_reserve
-from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator, guard_awaitable
+from budgetguard.providers.hidden_input import input_reserve
+from budgetguard.providers.iterators import (
+    GuardedAsyncGenerator,
+    GuardedGenerator,
+    ItemReader,
+    guard_awaitable,
+)
 from budgetguard.providers.json import field
 from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import CHAT
@@ -86,8 +91,6 @@ class FunctionCall(ProviderCall):
         self._free = free
         self._hides = False
         self._thinks = is_reasoning(model)
-        n = body.get("n")
-        self.choices = n if isinstance(n, int) and n > 0 else 1
 
     def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
         rates = self.rates(book)
@@ -220,9 +223,9 @@ class FunctionCall(ProviderCall):
             return Answered(Reported(usage=None))  # what it said, nobody here can tell
         return Abandoned(seen, reported=said)
 
-    def reader(self) -> ItemReader:
-        """Return what reads the cost from the items of a function that yields."""
-        return ItemReader(self, told=self._usage is not None)
+    def reader(self, answer: object = None) -> ItemReader:
+        """Return what reads the cost from the items of a function that yields, or of its answer."""
+        return ItemReader(self, answer, told=self._usage is not None)
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
         return outcome_of_any_error(error)
@@ -243,38 +246,6 @@ class FunctionCall(ProviderCall):
         return attach_live(answer, call, self.reader)
 
 
-class ItemReader:
-    """What a generator's items tell of its cost: text, or pieces of an answer.
-
-    Args:
-        request: the call.
-        told: the last item says it all, read by the user's `usage=`.
-    """
-
-    def __init__(self, request: FunctionCall, *, told: bool = False) -> None:
-        self._request = request
-        self._told = told
-        self._events = ItemAccumulator(request.model)
-        self._any = False
-        self._last: object = None
-
-    def feed(self, item: object) -> None:
-        self._any = True
-        if self._told:
-            self._last = item
-        self._events.feed(item)
-
-    def outcome(self) -> Outcome:
-        if self._told and self._any:
-            return self._request.outcome(self._last)
-        return self._request.outcome_of_stream(self._events)
-
-    def outcome_early(self, error: BaseException | None) -> Outcome:
-        if error is not None and not self._any:
-            return self._request.outcome_of_error(error)
-        return self._request.outcome_of_partial_stream(self._events)
-
-
 def outcome_of_any_error(error: BaseException) -> Outcome:
     """Classify the outcome of a call that raised `error`, whatever package it comes from."""
     if isinstance(error, BudgetGuardError):
@@ -287,15 +258,40 @@ def outcome_of_any_error(error: BaseException) -> Outcome:
     return Unknown(type(error).__name__)
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shown(value: object) -> str:
     # Numbers help; text may be the answer's own, and has no place in an error.
-    if isinstance(value, tuple) and all(isinstance(one, int | float) for one in value):
+    shown = value if isinstance(value, tuple) else (value,)
+    if all(isinstance(one, int | float) for one in shown):
         return repr(value)
     return type(value).__name__
+
+
+def check_target(model: object, provider: object, base_url: object) -> None:
+    """Check what a call names: its model, and whose it is if that is given.
+
+    Raises:
+        ConfigurationError: one of them cannot be right.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigurationError(f"model must be a name such as 'gpt-4o-mini', not {model!r}")
+    for name, value in (("provider", provider), ("base_url", base_url)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise ConfigurationError(f"{name} must be text, not {value!r}")
+
+
+def checked_count(value: object, name: str, number: str = "number") -> int:
+    """Return a number of tokens or other units, checked.
+
+    Raises:
+        ConfigurationError: it is no whole number from 0.
+    """
+    if not _is_count(value):
+        raise ConfigurationError(f"{name} must be a whole {number} from 0, not {_shown(value)}")
+    return value
 
 
 CAPS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")

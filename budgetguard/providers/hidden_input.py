@@ -1,16 +1,18 @@
-"""Input that a request is billed for beyond what is counted, which settled calls teach.
+"""Input that a request is billed for beyond what is counted: what settled calls teach of it, and a bound.
 
-It is learned by model and by the kinds of parts that a request has: files that it only names, for one.
+It is learned by model and by the kinds of parts that a request has: files that it only names, for one. The
+bound is for those who may not spend a cent too much: a token of a byte-level encoding is at least one byte
+long, so text never has more tokens than bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from budgetguard.core.learning import HiddenInput
+from budgetguard.core.usage import HiddenInput
 from budgetguard.engine.projection import MARGIN
-from budgetguard.providers.json import field, mapping
+from budgetguard.providers.json import compact_json, field, is_absent, items, mapping
 from budgetguard.tokens.models import is_counted_exactly
 
 # Tokens to allow for a file that is named by its id or URL, until settled calls have taught better.
@@ -28,6 +30,12 @@ _PARTS: Final = {
     "file": "files",
     "input_file": "files",
 }
+
+# What OpenAI renders for the model in ways that are not public, so that its tokens are only estimated.
+_RENDERED: Final = ("tools", "functions", "response_format", "text", "tool_choice", "function_call")
+_RENDERED_IN_MESSAGES: Final = ("tool_calls", "function_call")
+# Pictures, sounds and files, which are no text and are not billed as such.
+_MEDIA: Final = frozenset({"image_url", "input_audio", "file_data", "audio", "data"})
 
 
 def input_beyond(
@@ -84,10 +92,10 @@ def _wants_schema(text: Any) -> bool:
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    items = body.get("messages") or body.get("input")
-    if not isinstance(items, list | tuple):
+    given = body.get("messages") or body.get("input")
+    if not isinstance(given, list | tuple):
         return
-    for item in items:
+    for item in given:
         # Most messages are plain text, and looking at them has to cost next to nothing.
         plain = item if type(item) is dict else mapping(item)
         for name in ("content", "output"):
@@ -103,3 +111,47 @@ def _is_unseen(part: Mapping[str, Any]) -> bool:
         return False
     file = mapping(field(part, "file") or part)
     return not isinstance(field(file, "file_data"), str | bytes)
+
+
+def input_reserve(body: Mapping[str, Any], model: str) -> int:
+    """Return the input tokens to set aside on top of the estimate, so that text cannot be billed more.
+
+    For OpenAI's models, whose encodings are public, one for each UTF-8 byte of what is rendered in ways
+    that are not: tools, schemas, earlier calls of tools. For other models, one for each byte of all text.
+    Pictures, sounds, files, hosted tools and what the provider keeps are not covered.
+
+    Args:
+        body: the request.
+        model: the model's name.
+    """
+    if not is_counted_exactly(model):
+        return _bytes(body)
+    total = sum(_bytes(field(body, name)) for name in _RENDERED)
+    for name in ("messages", "input"):
+        for message in items(field(body, name)):
+            if isinstance(message, str | int | bytes):
+                continue
+            plain = mapping(message)
+            total += sum(_bytes(field(plain, inner)) for inner in _RENDERED_IN_MESSAGES)
+            if str(field(plain, "type") or "message") != "message":
+                total += _bytes(plain)  # an item of a response: a call, its output, reasoning
+    return total
+
+
+def _bytes(value: Any) -> int:
+    """Return the UTF-8 bytes of all text in a value, names of fields included."""
+    if is_absent(value):
+        return 0
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        return _bytes(compact_json(value.model_json_schema()))
+    if isinstance(value, Mapping) or hasattr(value, "model_dump"):
+        plain = mapping(value)
+        # Two for the marks around a field.
+        return sum(
+            _bytes(str(name)) + 2 + _bytes(inner) for name, inner in plain.items() if name not in _MEDIA
+        )
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
+        return sum(_bytes(one) + 1 for one in value)
+    return len(str(value))

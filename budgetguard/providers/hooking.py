@@ -1,24 +1,37 @@
-"""What stands at an SDK's `request` method: on top of a class that has one, and on the floor, in its code.
+"""What stands at an SDK's `request` method, and what it does with each request.
 
 Others put a `request` of their own on a client's class, on the class below it, or on one client, before us or
-after us, so one place is not enough.
+after us, so one place is not enough: we stand on top of a class that has one, and on the floor, in its code.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import wrapt
 
-from budgetguard.providers.stainless import is_marked, sending
+from budgetguard.config import Settings, changed
+from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.engine import Engine
+from budgetguard.engine.flow import adrive, drive, guarded
+from budgetguard.errors import ConfigurationError
+from budgetguard.providers.polling import poll_of
+from budgetguard.providers.sdk import RETRY, Route, Sdk
+from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
 
 Request: TypeAlias = Callable[..., Any]
+WrapInner: TypeAlias = Callable[[Any, Engine, Mapping[str, str] | None], None]
 
 REQUEST: Final = "request"
+# The attributes of a wrapped client's type that have its guard, and its own names for models.
+ENGINE: Final = "_budgetguard_engine"
+MODEL_MAP: Final = "_budgetguard_model_map"
+_MOST_ROUTES: Final = 256
 
 
 _FunctionWrapper: Any = wrapt.FunctionWrapper  # whose older versions take no types
@@ -112,3 +125,204 @@ async def _adispatching(self: Any, *args: Any, _budgetguard: Any, **kwargs: Any)
 def options_of(args: Any, kwargs: Any) -> Any:
     """Return the options of a request from the arguments of `request`, the client's included."""
     return kwargs["options"] if "options" in kwargs else args[1] if len(args) > 1 else None
+
+
+def engine_of(client: object) -> Engine | None:
+    """Return the engine that a client was wrapped with, or None."""
+    found: Engine | None = getattr(type(client), ENGINE, None)
+    return found
+
+
+class _Known:
+    """What is known of a client's class, and of where its requests go.
+
+    Attributes:
+        is_client: whether it is a client's of the SDK.
+        routes: (method, url, base URL, address) -> where a request goes, by these settings. Both are replaced
+            together: two threads may come with different settings.
+    """
+
+    __slots__ = ("is_client", "routes")
+
+    def __init__(self, *, is_client: bool) -> None:
+        self.is_client = is_client
+        self.routes: tuple[Settings | None, dict[tuple[str, str, str, str], Route]] = None, {}
+
+
+class RequestGuard:
+    """The guard of each request of one SDK's clients.
+
+    Args:
+        sdk: the SDK.
+
+    Attributes:
+        patched: whose books the requests go into of clients that are not wrapped; None if nobody's.
+    """
+
+    def __init__(self, sdk: Sdk) -> None:
+        self.sdk = sdk
+        self.patched: Engine | None = None
+        self._known: WeakKeyDictionary[type, _Known] = WeakKeyDictionary()
+
+    def engine_for(self, client: object) -> Engine | None:
+        """Return who guards a client, or None."""
+        return engine_of(client) or self.patched
+
+    def around(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+        """Guard one request of a sync client."""
+        engine = self._payer_of(client, args, kwargs)
+        if engine is None:
+            return wrapped(*args, **kwargs)
+        return self._request(engine, client, wrapped, *args, **kwargs)
+
+    async def aaround(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+        """Guard one request of an async client."""
+        engine = self._payer_of(client, args, kwargs)
+        if engine is None:
+            return await wrapped(*args, **kwargs)
+        return await self._arequest(engine, client, wrapped, *args, **kwargs)
+
+    def _payer_of(self, client: Any, args: Any, kwargs: Any) -> Engine | None:
+        """Return who guards a request; None if nobody does, or it is guarded further up."""
+        engine = engine_of(client) or self.patched
+        options = options_of(args, kwargs)
+        if engine is None or is_marked(options):
+            return None
+        if self.sdk.refuses is not None and (why := self.sdk.refuses(client)) is not None:
+            self._refuse(engine, client, options, why)
+            return None
+        return engine if self._known_of(type(client)).is_client else None
+
+    def _known_of(self, kind: type) -> _Known:
+        known = self._known.get(kind)
+        if known is None:
+            known = self._known[kind] = _Known(is_client=self.sdk.base_of(kind) is not None)
+        return known
+
+    def _refuse(self, engine: Engine, client: Any, options: Any, why: str) -> None:
+        """Refuse a request that costs, of a client whose calls are not read.
+
+        Raises:
+            UnknownEndpointError: it may cost money, and the user does not allow it.
+        """
+        table, base_url, settings = self.sdk.table, str(client.base_url), engine.settings
+        address = base_url.rstrip("/") + "/" + str(options.url).lstrip("/")
+        path = table.path_of(options.url, base_url)
+        if settings.is_free(address) or table.is_free(options.method, path):
+            return
+        table.check_allowed(
+            options.method.upper(), f"/{type(client).__name__}{path}", settings.allow_endpoints, why
+        )
+
+    def _request(
+        self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
+    ) -> Any:
+        request = self._guarded_request(engine, client, options, more)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            answer = wrapped(cast_to, passing(options), **more)
+            return answer if poll is None else poll.take(answer)
+        call = GuardedCall(engine, request)
+        return drive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
+
+    async def _arequest(
+        self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
+    ) -> Any:
+        request = self._guarded_request(engine, client, options, more)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            answer = await wrapped(cast_to, passing(options), **more)
+            return answer if poll is None else await poll.take_async(answer)
+        call = GuardedCall(engine, request)
+        return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
+
+    def _guarded_request(
+        self, engine: Engine, client: Any, options: Any, more: Mapping[str, Any]
+    ) -> StainlessCall | None:
+        settings = engine.settings
+        route = self._route_of(client, options, settings)
+        endpoint = route.endpoint
+        if endpoint is None:
+            return None
+        model_map = getattr(type(client), MODEL_MAP, None)
+        if model_map is not None:
+            settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
+        try:
+            return StainlessCall(
+                client, options, endpoint, route, self.sdk, settings, stream=bool(more.get("stream"))
+            )
+        except ConfigurationError:
+            if route.free:
+                return None  # what cannot be read costs nothing there either
+            raise
+
+    def _route_of(self, client: Any, options: Any, settings: Settings) -> Route:
+        """Return where a request goes; it is found once for each method and address.
+
+        Raises:
+            UnknownEndpointError: it may cost money, and nobody knows how much.
+        """
+        known = self._known[type(client)]  # whose client it is was asked before
+        found_by, routes = known.routes
+        if found_by is not settings or len(routes) >= _MOST_ROUTES:
+            routes = {}
+            known.routes = settings, routes
+        base_url, address = str(client.base_url), str(client._prepare_url(options.url))
+        key = options.method, options.url, base_url, address
+        found = routes.get(key)
+        if found is None:
+            found = routes[key] = self.sdk.route_of(client, *key, settings)
+        return found
+
+
+def wrapped_kind(
+    kind: Any,
+    guard: RequestGuard,
+    engine: Engine,
+    model_map: Mapping[str, str] | None,
+    wrap_inner: WrapInner,
+    *,
+    asynchronous: bool,
+) -> type:
+    """Return a client's class with our methods, whose name is the class's own.
+
+    Args:
+        kind: the client's class.
+        guard: guards its requests.
+        engine: whose books they go into.
+        model_map: the client's own names for models.
+        wrap_inner: guards the clients that one of another's class has made for itself.
+        asynchronous: whether its `request` is.
+    """
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return kind.request(self, *args, **kwargs)  # as it is by then: others may wrap it meanwhile
+
+    async def arequest(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await kind.request(self, *args, **kwargs)
+
+    def retry(self: Any, *args: Any, **kwargs: Any) -> Any:
+        note_retry(kwargs.get("options"), kwargs.get("response"))
+        return getattr(kind, RETRY)(self, *args, **kwargs)
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, *args, **kwargs)
+        wrap_inner(self, engine, getattr(type(self), MODEL_MAP))
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    ours: dict[str, Any] = {ENGINE: engine, MODEL_MAP: model_map}
+    ours[REQUEST] = OnTop(
+        functools.wraps(kind.request)(arequest if asynchronous else request),
+        guard.aaround if asynchronous else guard.around,
+    )
+    ours[RETRY] = functools.wraps(getattr(kind, RETRY))(retry)
+    if not guard.sdk.made(kind):
+        ours["__init__"] = functools.wraps(kind.__init__)(init)
+    return type(kind.__name__, (kind,), {**names, **ours})
+
+
+def retried(wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
+    """Note that a client sends a request again: around what it does between two tries."""
+    if engine_of(client) is None:  # else the client's own wrapper notices it
+        note_retry(kwargs.get("options"), kwargs.get("response"))
+    return wrapped(*args, **kwargs)

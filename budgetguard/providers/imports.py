@@ -54,7 +54,7 @@ def watch(module: str, names: tuple[str, ...], act: Act, *, key: str = "") -> No
 
 
 class _Watch:
-    """What is to be done about one module, and to what it was done."""
+    """One module that is watched, and the objects of it that were acted on."""
 
     def __init__(self, module: str, names: tuple[str, ...], act: Act) -> None:
         self.module = module
@@ -74,7 +74,7 @@ class _Watch:
             self.imported(module)
 
     def expect(self) -> None:
-        """Be told again: the module is about to be imported anew, and the hook was used up."""
+        """Register the hook again if it was used up and the module is about to be imported anew."""
         if self.seen is not None and self.module not in sys.modules:
             wrapt.register_post_import_hook(self.imported, self.module)
 

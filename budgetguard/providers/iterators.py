@@ -10,25 +10,48 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from budgetguard.core.usage import Reported
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.flow import adrive, drive, finish_async, invoking, reserving
-from budgetguard.engine.outcomes import UNREADABLE, NotCharged, Outcome, Unknown
+from budgetguard.engine.flow import Closed, Flow, Work, adrive, drive, invoking, reserving
+from budgetguard.engine.outcomes import UNREADABLE, Answered, NotCharged, Outcome, Unknown
+from budgetguard.engine.provider_call import Do
 from budgetguard.errors import UnpricedAnswerError
+from budgetguard.providers.answer_shapes import ItemAccumulator
 
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
+    from budgetguard.providers.functions import FunctionCall
 
 logger = logging.getLogger("budgetguard")
 
 
-class Reader(Protocol):
-    """What reads the cost of a call from the items that it yields."""
+class ItemReader:
+    """What the items that a call yields tell of its cost: text, or pieces of an answer.
+
+    Args:
+        request: the call.
+        answer: what yields them, if it is itself an answer: once it is over it may know more than they told.
+        told: the last item says it all, read by the user's `usage=`.
+    """
+
+    def __init__(self, request: FunctionCall, answer: object = None, *, told: bool = False) -> None:
+        self._request = request
+        self._answer = answer
+        self._told = told
+        self._events = ItemAccumulator(request.model)
+        self._any = False
+        self._last: object = None
 
     def feed(self, item: object) -> None:
         """Take one item."""
+        self._any = True
+        if self._told:
+            self._last = item
+        self._events.feed(item)
 
     def outcome(self) -> Outcome:
         """Return the outcome of a call whose items are all read.
@@ -36,9 +59,52 @@ class Reader(Protocol):
         Raises:
             UnpricedAnswerError: they tell no cost.
         """
+        if self._told and self._any:
+            return self._request.outcome(self._last)
+        try:
+            outcome = self._request.outcome_of_stream(self._events)
+        except UnpricedAnswerError:
+            if (told := self._outcome_of_answer()) is not None:
+                return told
+            raise
+        return outcome if _is_whole(outcome) else self._outcome_of_answer() or outcome
 
     def outcome_early(self, error: BaseException | None) -> Outcome:
         """Return the outcome of a call that goes no further: given up, or broken off by an error."""
+        if error is not None and not self._any:
+            return self._request.outcome_of_error(error)
+        outcome = self._request.outcome_of_partial_stream(self._events)
+        if self._answer is None:
+            return outcome
+        if not _is_whole(outcome) and (told := self._outcome_of_answer()) is not None:
+            return told
+        # Nobody has iterated over it, so it was read in another way, or not at all.
+        return outcome if self._any else Answered(Reported(usage=None))
+
+    def _outcome_of_answer(self) -> Outcome | None:
+        if self._answer is None:
+            return None
+        try:
+            outcome = self._request.outcome(self._answer)
+        except UnpricedAnswerError:
+            return None
+        except Exception:
+            logger.exception("budgetguard: an answer could not be read; its projection is booked")
+            return None
+        return outcome if _is_whole(outcome) else None
+
+
+def _is_whole(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Answered):
+        return False
+    return outcome.reported.usage is not None and not outcome.reported.unsaid
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The end of an iteration, which no generator, and so no flow, can raise."""
+
+    stop: StopIteration | StopAsyncIteration
 
 
 class Stepped:
@@ -53,7 +119,7 @@ class Stepped:
     """
 
     def __init__(
-        self, call: GuardedCall, make: Callable[[], Any], reader: Reader, *, begun: bool = False
+        self, call: GuardedCall, make: Callable[[], Any], reader: ItemReader, *, begun: bool = False
     ) -> None:
         self._call = call
         self._make = make
@@ -69,96 +135,69 @@ class Stepped:
 
     def step(self, advance: Callable[[], Any]) -> Any:
         """Return the next item, which `advance` brings; settle if there is none."""
-        if self._over:
-            # A finished generator knows best what it raises; a new one made for that runs nothing.
-            if self._inner is None:
-                self._inner = self._make()
-                self._inner.close()
-            return advance()
-        if not self._begun:
-            grip = self._call.keep()
-            drive(reserving(self._call))
-            self._begin()
-            del grip
-        if self._inner is None:
-            self._inner = self._make()
-        try:
-            item = self.inside(advance)
-        except StopIteration:
-            if self._end():
-                self._complete(self._call.finish)
-            raise
-        except BaseException as error:
-            if self._end():
-                self._call.finish(self._reader.outcome_early(error))
-            raise
-        self._reader.feed(item)
-        return item
+        return _item(advance() if self._over else drive(self._stepping(advance)))
 
     async def astep(self, advance: Callable[[], Awaitable[Any]]) -> Any:
         """Return the next item, which `advance` brings; settle if there is none."""
-        if self._over:
-            if self._inner is None:
-                self._inner = self._make()
-                await self._inner.aclose()
-            return await advance()
+        return _item(await (advance() if self._over else adrive(self._stepping(advance))))
+
+    def giving_up(self, close: Callable[[], Any] | None = None) -> Flow:
+        """Settle what will be stepped no further, and close it."""
+        self._over = True
+        try:
+            return None if close is None else (yield from self.inside(close))
+        finally:
+            if self._end():
+                yield self._finish(self._reader.outcome_early(None))
+
+    def inside(self, do: Callable[[], Any]) -> Flow:
+        """Do something as a part of the call."""
+        frame = enter_frame(self._call)
+        try:
+            return (yield Do(do))
+        finally:
+            leave_frame(frame)
+
+    def _stepping(self, advance: Callable[[], Any]) -> Flow:
         if not self._begun:
             grip = self._call.keep()
-            await adrive(reserving(self._call))
+            yield from reserving(self._call)
             self._begin()
             del grip
-        if self._inner is None:
-            self._inner = self._make()
+        self._made()
+        frame = enter_frame(self._call)
         try:
-            item = await self.ainside(advance)
-        except StopAsyncIteration:
+            item = yield Do(advance)
+        except (StopIteration, StopAsyncIteration) as stop:
+            leave_frame(frame)
             if self._end():
-                endings: list[Outcome] = []
-                try:
-                    self._complete(endings.append)
-                finally:
-                    await finish_async(self._call, endings[0])
-            raise
+                yield from self._completing()
+            return _Ended(stop)
         except BaseException as error:
+            leave_frame(frame)
             if self._end():
-                await finish_async(self._call, self._reader.outcome_early(error))
+                raised = error.original if isinstance(error, Closed) else error
+                yield self._finish(self._reader.outcome_early(raised))
             raise
+        leave_frame(frame)
         self._reader.feed(item)
         return item
 
-    def give_up(self, close: Callable[[], Any] | None = None) -> Any:
-        """Settle what will be stepped no further, and close it."""
-        self._over = True
+    def _completing(self) -> Flow:
+        unpriced: UnpricedAnswerError | None = None
         try:
-            return None if close is None else self.inside(close)
-        finally:
-            if self._end():
-                self._call.finish(self._reader.outcome_early(None))
+            outcome = self._reader.outcome()
+        except UnpricedAnswerError as error:
+            outcome, unpriced = UNREADABLE, error
+        yield self._finish(outcome)
+        if unpriced is None or self._call.delegated:
+            return
+        if not self._keeps:
+            raise unpriced
+        logger.warning("budgetguard: %s", unpriced)
 
-    async def agive_up(self, close: Callable[[], Awaitable[Any]] | None = None) -> Any:
-        """Settle what will be stepped no further, and close it."""
-        self._over = True
-        try:
-            return None if close is None else await self.ainside(close)
-        finally:
-            if self._end():
-                await finish_async(self._call, self._reader.outcome_early(None))
-
-    def inside(self, do: Callable[[], Any]) -> Any:
-        """Run something as a part of the call."""
-        frame = enter_frame(self._call)
-        try:
-            return do()
-        finally:
-            leave_frame(frame)
-
-    async def ainside(self, do: Callable[[], Awaitable[Any]]) -> Any:
-        """Run something as a part of the call."""
-        frame = enter_frame(self._call)
-        try:
-            return await do()
-        finally:
-            leave_frame(frame)
+    def _finish(self, outcome: Outcome) -> Work:
+        return Work(partial(self._call.finish, outcome), self._call.blocking)
 
     def _begin(self) -> None:
         self._begun = True
@@ -169,18 +208,21 @@ class Stepped:
         self._over = True
         return self._call_off is not None and self._call_off()
 
-    def _complete(self, finish: Callable[[Outcome], object]) -> None:
-        try:
-            outcome = self._reader.outcome()
-        except UnpricedAnswerError as error:
-            finish(UNREADABLE)
-            if self._call.delegated:
-                return
-            if not self._keeps:
-                raise
-            logger.warning("budgetguard: %s", error)
-        else:
-            finish(outcome)
+    def _made(self) -> Any:
+        self._inner = self._inner or self._make()
+        return self._inner
+
+    def _skip(self) -> None:
+        """Run no line of what has not begun, so that it makes no call."""
+        if not self._begun:
+            self._over = True
+            self._made()
+
+
+def _item(found: Any) -> Any:
+    if isinstance(found, _Ended):
+        raise found.stop
+    return found
 
 
 class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
@@ -190,15 +232,12 @@ class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
         return self.step(lambda: self._inner.send(value))
 
     def throw(self, *error: Any) -> Any:
-        if not self._begun:
-            # It runs no line of its body, and so makes no call.
-            self._over = True
-            self._inner = self._inner or self._make()
+        self._skip()
         return self.step(lambda: self._inner.throw(*error))
 
     def close(self) -> None:
         if not self._over:
-            self.give_up(None if self._inner is None else self._inner.close)
+            drive(self.giving_up(self._made().close))
 
 
 class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
@@ -208,15 +247,12 @@ class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
         return await self.astep(lambda: self._inner.asend(value))
 
     async def athrow(self, *error: Any) -> Any:
-        if not self._begun:
-            # It runs no line of its body, and so makes no call.
-            self._over = True
-            self._inner = self._inner or self._make()
+        self._skip()
         return await self.astep(lambda: self._inner.athrow(*error))
 
     async def aclose(self) -> None:
         if not self._over:
-            await self.agive_up(None if self._inner is None else self._inner.aclose)
+            await adrive(self.giving_up(self._made().aclose))
 
 
 def guard_awaitable(answer: Awaitable[Any], call: GuardedCall) -> Coroutine[Any, Any, Any]:

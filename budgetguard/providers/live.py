@@ -7,24 +7,23 @@ they find is known to whoever is asked for it at the end.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, MutableMapping, Sized
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import wrapt
 
-from budgetguard.core.usage import Reported
 from budgetguard.engine.context import enter_frame, leave_frame
-from budgetguard.engine.flow import Work, finished
-from budgetguard.engine.outcomes import Answered, NotCharged, Outcome
-from budgetguard.errors import UnpricedAnswerError
-from budgetguard.providers.iterators import Reader, Stepped
+from budgetguard.engine.flow import Flow, Work, adrive, drive
+from budgetguard.engine.outcomes import NotCharged
+from budgetguard.engine.provider_call import Do
+from budgetguard.providers.iterators import ItemReader, Stepped
 
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
 
-logger = logging.getLogger("budgetguard")
+# What yields items -> what reads the cost from them.
+ReaderOf: TypeAlias = Callable[[object], ItemReader]
 
 # What boto3 hides a stream under, beside the headers of its answer.
 _STREAM: Final = "stream"
@@ -32,7 +31,7 @@ _STREAM: Final = "stream"
 _Base: Final = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 
-def attach_live(answer: Any, call: GuardedCall, reader: Callable[[], Reader]) -> Any | None:
+def attach_live(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any | None:
     """Guard an answer that is iterated over, or entered, when it has been returned.
 
     Args:
@@ -47,64 +46,16 @@ def attach_live(answer: Any, call: GuardedCall, reader: Callable[[], Reader]) ->
         inner = answer.get(_STREAM)
         if inner is None or not _is_stream(inner):
             return None
-        answer[_STREAM] = _stream(inner, call, reader())
+        answer[_STREAM] = _stream(inner, call, reader)
         return answer
     kind = type(answer)
     if _is_stream(answer):
-        return _stream(answer, call, reader())
+        return _stream(answer, call, reader)
     if _has(kind, "stream_events"):
-        return _EventedRun(answer, _steps(answer, call, reader()))
+        return _EventedRun(answer, _steps(answer, call, reader))
     if _has(kind, "__enter__", "__exit__") or _has(kind, "__aenter__", "__aexit__"):
         return _manager_of(_found(kind, _ENTERED))(answer, call, reader)
     return None
-
-
-class _LiveReader:
-    """What reads the cost from what an answer yields, else from the answer once it is over."""
-
-    def __init__(self, answer: object, call: GuardedCall, reader: Reader) -> None:
-        self._answer = answer
-        self._call = call
-        self._reader = reader
-        self._any = False
-
-    def feed(self, item: object) -> None:
-        self._any = True
-        self._reader.feed(item)
-
-    def outcome(self) -> Outcome:
-        try:
-            outcome = self._reader.outcome()
-        except UnpricedAnswerError:
-            if (own := self._own()) is not None:
-                return own
-            raise
-        return outcome if _is_whole(outcome) else self._own() or outcome
-
-    def outcome_early(self, error: BaseException | None) -> Outcome:
-        outcome = self._reader.outcome_early(error)
-        if error is not None and not self._any:
-            return outcome
-        if not _is_whole(outcome) and (own := self._own()) is not None:
-            return own
-        # Nobody has iterated over it, so it was read in another way, or not at all.
-        return outcome if self._any else Answered(Reported(usage=None))
-
-    def _own(self) -> Outcome | None:
-        try:
-            outcome = self._call.request.outcome(self._answer)
-        except UnpricedAnswerError:
-            return None
-        except Exception:
-            logger.exception("budgetguard: an answer could not be read; its projection is booked")
-            return None
-        return outcome if _is_whole(outcome) else None
-
-
-def _is_whole(outcome: Outcome) -> bool:
-    if not isinstance(outcome, Answered):
-        return False
-    return outcome.reported.usage is not None and not outcome.reported.unsaid
 
 
 def _is_stream(answer: object) -> bool:
@@ -125,11 +76,11 @@ def _found(kind: type, methods: dict[str, Any]) -> frozenset[str]:
     return frozenset(name for name in methods if _has(kind, name))
 
 
-def _steps(answer: Any, call: GuardedCall, reader: Reader) -> Stepped:
-    return Stepped(call, lambda: answer, _LiveReader(answer, call, reader), begun=True)
+def _steps(answer: Any, call: GuardedCall, reader: ReaderOf) -> Stepped:
+    return Stepped(call, lambda: answer, reader(answer), begun=True)
 
 
-def _stream(answer: Any, call: GuardedCall, reader: Reader) -> Any:
+def _stream(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any:
     return _proxy_of(_found(type(answer), _METHODS))(answer, _steps(answer, call, reader))
 
 
@@ -189,30 +140,29 @@ async def _anext(self: Any) -> Any:
 
 
 def _enter(self: Any) -> Any:
-    entered = self._self_steps.inside(self.__wrapped__.__enter__)
+    entered = drive(self._self_steps.inside(self.__wrapped__.__enter__))
     return self if entered is self.__wrapped__ else entered
 
 
 def _exit(self: Any, *error: Any) -> Any:
-    return self._self_steps.give_up(lambda: self.__wrapped__.__exit__(*error))
+    return drive(self._self_steps.giving_up(lambda: self.__wrapped__.__exit__(*error)))
 
 
 async def _aenter(self: Any) -> Any:
-    entered = await self._self_steps.ainside(self.__wrapped__.__aenter__)
+    entered = await adrive(self._self_steps.inside(self.__wrapped__.__aenter__))
     return self if entered is self.__wrapped__ else entered
 
 
 async def _aexit(self: Any, *error: Any) -> Any:
-    return await self._self_steps.agive_up(lambda: self.__wrapped__.__aexit__(*error))
+    return await adrive(self._self_steps.giving_up(lambda: self.__wrapped__.__aexit__(*error)))
 
 
 def _close(self: Any) -> Any:
-    closed = self.__wrapped__.close
-    return self._self_steps.give_up(closed)
+    return drive(self._self_steps.giving_up(self.__wrapped__.close))
 
 
 def _aclose(self: Any) -> Any:
-    return self._self_steps.agive_up(self.__wrapped__.aclose)
+    return adrive(self._self_steps.giving_up(self.__wrapped__.aclose))
 
 
 _METHODS: Final = {
@@ -238,7 +188,7 @@ def _proxy_of(names: frozenset[str]) -> type[_Proxy]:
 class _Manager(_Base):  # type: ignore[misc,valid-type]
     """A context manager that makes the call when it is entered (Anthropic's `messages.stream`)."""
 
-    def __init__(self, wrapped: Any, call: GuardedCall, reader: Callable[[], Reader]) -> None:
+    def __init__(self, wrapped: Any, call: GuardedCall, reader: ReaderOf) -> None:
         super().__init__(wrapped)
         self._self_call = call
         self._self_reader = reader
@@ -256,52 +206,43 @@ class _Manager(_Base):  # type: ignore[misc,valid-type]
         if (followed := attach_stream(entered, call)) is not None:
             return followed
         if entered is not self.__wrapped__ and _is_stream(entered):
-            stream = _stream(entered, call, self._self_reader())
+            stream = _stream(entered, call, self._self_reader)
             self._self_steps = stream._self_steps
             return stream
-        self._self_steps = _steps(entered, call, self._self_reader())
+        self._self_steps = _steps(entered, call, self._self_reader)
         return self if entered is self.__wrapped__ else entered
 
-    def _self_fail(self, error: BaseException) -> Outcome | None:
-        return self._self_call.request.outcome_of_error(error) if self._self_off() else None
+
+def _entering(self: Any, enter: Callable[[], Any]) -> Flow:
+    call = self._self_call
+    frame = enter_frame(call)
+    try:
+        entered = yield Do(enter)
+    except BaseException as error:
+        leave_frame(frame)
+        if self._self_off():
+            yield Work(partial(call.finish, call.request.outcome_of_error(error)), call.blocking)
+        raise
+    leave_frame(frame)
+    return self._self_begin(entered)
 
 
 def _begin(self: Any) -> Any:
-    call = self._self_call
-    frame = enter_frame(call)
-    try:
-        entered = self.__wrapped__.__enter__()
-    except BaseException as error:
-        if (outcome := self._self_fail(error)) is not None:
-            call.finish(outcome)
-        raise
-    finally:
-        leave_frame(frame)
-    return self._self_begin(entered)
+    return drive(_entering(self, self.__wrapped__.__enter__))
 
 
 async def _abegin(self: Any) -> Any:
-    call = self._self_call
-    frame = enter_frame(call)
-    try:
-        entered = await self.__wrapped__.__aenter__()
-    except BaseException as error:
-        if (outcome := self._self_fail(error)) is not None:
-            await finished(Work(partial(call.finish, outcome), call.blocking))
-        raise
-    finally:
-        leave_frame(frame)
-    return self._self_begin(entered)
+    return await adrive(_entering(self, self.__wrapped__.__aenter__))
 
 
 def _leave(self: Any, *error: Any) -> Any:
     leave = partial(self.__wrapped__.__exit__, *error)
-    return leave() if self._self_steps is None else self._self_steps.give_up(leave)
+    return leave() if self._self_steps is None else drive(self._self_steps.giving_up(leave))
 
 
 async def _aleave(self: Any, *error: Any) -> Any:
     leave = partial(self.__wrapped__.__aexit__, *error)
-    return await (leave() if self._self_steps is None else self._self_steps.agive_up(leave))
+    return await (leave() if self._self_steps is None else adrive(self._self_steps.giving_up(leave)))
 
 
 _ENTERED: Final = {"__enter__": _begin, "__exit__": _leave, "__aenter__": _abegin, "__aexit__": _aleave}

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported
-from budgetguard.providers.accumulators import Piece
-from budgetguard.providers.answers import reported
+from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.json import field, items, text
 from budgetguard.providers.shapes import TOTALS, Shape, Sums, counted, made, summed
 

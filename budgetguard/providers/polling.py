@@ -18,10 +18,11 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.outcomes import Answered, Outcome
 from budgetguard.errors import StoreError, UnknownModelError
+from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import Polled
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
 from budgetguard.providers.sdk import Sdk
-from budgetguard.providers.streams import follow, http_response, is_event_stream, is_read, read_before
+from budgetguard.providers.streams import follow, is_event_stream, is_read, read_before
 
 
 def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:

@@ -52,11 +52,6 @@ class HttpRequest:
     query: Mapping[str, object] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    @property
-    def files(self) -> tuple[tuple[str, object], ...]:
-        """The (field, file) pairs that it uploads."""
-        return getattr(self.body, "files", ())
-
 
 def with_files(body: Mapping[str, Any], files: object) -> Mapping[str, Any]:
     """Return a request's body with its files beside it; the body itself if it has none.

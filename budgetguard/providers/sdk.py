@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
+from budgetguard.config import Settings
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.base import Endpoint
 from budgetguard.providers.table import EndpointTable
 
 # The generator's classes that have the method which every request goes through.
@@ -25,6 +27,33 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 _OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_data", "extra_json")
 
 EngineOf: TypeAlias = Callable[[Any], Engine | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes, as far as its method and address tell.
+
+    Attributes:
+        method: in capitals.
+        base_url: the API's address; where the request goes past the client's, the request's own.
+        address: where it goes.
+        path: as the table of endpoints has it.
+        endpoint: how the request is read; None if it may pass.
+        free: what is asked there costs nothing, by the user's word.
+        provider: genai-prices' id, where it does not follow from the address.
+        model: the model that the address names, or None.
+        names_are_models: a model's name is its own there, so that no map of names has a say.
+    """
+
+    method: str
+    base_url: str
+    address: str
+    path: str
+    endpoint: Endpoint | None
+    free: bool
+    provider: str | None
+    model: str | None
+    names_are_models: bool
 
 
 class SideWay(Protocol):
@@ -94,6 +123,37 @@ class Sdk:
             elif one.__name__ == name and one.__module__ == self.module:
                 return one
         return None
+
+    def route_of(
+        self, client: object, method: str, url: str, base_url: str, address: str, settings: Settings
+    ) -> Route:
+        """Return where a request goes.
+
+        Args:
+            client: that sends it.
+            method: such as `POST`, in any case.
+            url: a path, or an absolute URL.
+            base_url: the client's.
+            address: where it goes.
+            settings: say what is free, and what may pass without a price.
+
+        Raises:
+            UnknownEndpointError: it may cost money, and nobody knows how much.
+        """
+        free = settings.is_free(address)
+        return Route(
+            method=method.upper(),
+            base_url=base_url if address.startswith(base_url) else address,
+            address=address,
+            path=self.table.path_of(url, base_url),
+            endpoint=self.table.endpoint_of(
+                method, url, base_url=base_url, allowed=settings.allow_endpoints, free=free
+            ),
+            free=free,
+            provider=self.provider_of(client),
+            model=self.model_in(address),
+            names_are_models=bool(self.names_are_models and self.names_are_models.match(address)),
+        )
 
     def refusal(self, client: object) -> str | None:
         """Return why requests of a client are refused, or None."""

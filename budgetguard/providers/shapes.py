@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final, TypeAlias
 
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.providers.accumulators import Piece
+from budgetguard.providers.answers import Piece
 from budgetguard.providers.json import count, field, items, text
 
 # (unit, the counters that add up to it); of a total, the first is the one that must be there.

@@ -5,33 +5,26 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from budgetguard.config import Settings
 from budgetguard.core.usage import Reported
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError
-from budgetguard.providers.base import Endpoint
-from budgetguard.providers.body import BodyReader, Coding, EventReader, WholeReader
+from budgetguard.providers.answers import http_response
+from budgetguard.providers.base import Endpoint, HttpCall
+from budgetguard.providers.body import BodyReader, EventReader, WholeReader
+from budgetguard.providers.coding import Coding
 from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
-from budgetguard.providers.http_call import HttpCall
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
-from budgetguard.providers.sdk import Sdk
-from budgetguard.providers.streams import (
-    coding_of,
-    follow,
-    http_response,
-    is_event_stream,
-    is_read,
-    read_before,
-)
+from budgetguard.providers.sdk import Route, Sdk
+from budgetguard.providers.streams import coding_of, follow, is_event_stream, is_read, read_before
 
-# The attribute of a client's type that has its own names for models.
-MODEL_MAP: Final = "_budgetguard_model_map"
 _SOUND_KEPT: Final = 1_048_576
 
 
@@ -42,13 +35,15 @@ class StainlessCall(HttpCall):
         client: the SDK's client that makes it.
         options: the SDK's `FinalRequestOptions`. Never changed: `options` of this object is a copy.
         endpoint: how it is read.
+        route: where it goes.
         sdk: the client's.
+        settings: say which model a name stands for, what may be asked without a price, also inside a batch,
+            and who counts the input.
         stream: the caller iterates over events.
-        address: where it goes.
-        free: what is asked there costs nothing, by the user's word.
-        model_of: the model that a name stands for.
-        allowed: path patterns that may be asked without a price, also inside a batch.
-        counts: the provider is to count the input, where it can.
+
+    Attributes:
+        received: what the client has parsed of the answer, None before.
+        receiving: what it parses is to be kept.
 
     Raises:
         ConfigurationError: the body is not a JSON object, so it cannot be priced.
@@ -59,50 +54,47 @@ class StainlessCall(HttpCall):
         client: Any,
         options: Any,
         endpoint: Endpoint,
+        route: Route,
         sdk: Sdk,
+        settings: Settings,
         *,
         stream: bool,
-        address: str,
-        free: bool = False,
-        model_of: Callable[[str], str] = str,
-        allowed: Iterable[str] = (),
-        counts: bool = False,
     ) -> None:
         self.options = copy.copy(options)
-        request = _value_of(client, self.options, sdk, address)
-        own_names = sdk.names_are_models is not None and sdk.names_are_models.match(address)
+        request = _value_of(self.options, route)
         super().__init__(
             request,
             endpoint,
-            provider=sdk.provider_of(client),
+            provider=route.provider,
             default_provider=sdk.default_provider,
-            model=sdk.model_in(address),
-            model_of=str if own_names else model_of,
-            free=free,
-            counts=counts,
+            model=route.model,
+            model_of=str if route.names_are_models else settings.model_of,
+            free=route.free,
+            counts=settings.count == "provider",
             fetcher=lambda: Fetcher(client, request.headers, options.timeout),
             row_of=lambda path: sdk.table.endpoint_of(
-                "POST", path, base_url=request.base_url, allowed=allowed
+                "POST", path, base_url=request.base_url, allowed=settings.allow_endpoints
             ),
         )
         self._stream = stream and endpoint.streams
         self._hide_usage = False
-        self._received: object = None
+        self.received: object = None
         self._ending: Outcome | None = None
-        self._receiving = True
+        self.receiving = True
         if self._stream:
             self._ask_for_usage()
-        self._look_at_the_answer()
+        theirs: Callable[[Any], Any] | None = self.options.post_parser
+        self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
 
     def outcome(self, answer: Any) -> Outcome:
         if self._ending is not None:
             return self._ending
-        received = answer if self._received is None else self._received
+        received = answer if self.received is None else self.received
         return self._outcome_of(received)
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
-        if self._received is not None:
-            return self._outcome_of(self._received)
+        if self.received is not None:
+            return self._outcome_of(self.received)
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "APIStatusError" in kinds:
             return NotCharged(f"HTTP {getattr(error, 'status_code', 'error')}")
@@ -116,13 +108,13 @@ class StainlessCall(HttpCall):
 
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         # What the hook sees from here on would keep the stream alive through the call that follows it.
-        received, self._received, self._receiving = self._received, None, False
+        received, self.received, self.receiving = self.received, None, False
         response = http_response(answer)
         if response is None:
-            self._received = received
+            self.received = received
             return None
         if is_read(response):
-            self._received = received
+            self.received = received
             if self._stream or is_event_stream(response):
                 self._ending = read_before(response, self._reader_of(response, encoding=""))
             return None
@@ -148,8 +140,7 @@ class StainlessCall(HttpCall):
         return WholeReader(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
 
     def _read(self, answer: object) -> Reported | NotCharged:
-        response = http_response(answer)
-        if response is not None and not hasattr(answer, "usage"):
+        if not hasattr(answer, "usage") and (response := http_response(answer)) is not None:
             answer = getattr(response, "_content", None)
         return super()._read(answer)
 
@@ -176,15 +167,6 @@ class StainlessCall(HttpCall):
             else:
                 options.json_data = text
 
-    def _look_at_the_answer(self) -> None:
-        theirs: Callable[[Any], Any] | None = self.options.post_parser
-        self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
-
-    def look(self, parsed: Any) -> None:
-        """Keep an answer as the client has parsed it."""
-        if self._receiving:
-            self._received = parsed
-
 
 class _Look:
     """The parser that the client calls with each answer. Its copies of the options share it.
@@ -201,7 +183,9 @@ class _Look:
 
     def __call__(self, parsed: Any) -> Any:
         # Before theirs, which may raise: by then the answer is paid for.
-        self.request.look(parsed)
+        request = self.request
+        if request.receiving:
+            request.received = parsed
         return parsed if self._theirs is None else self._theirs(parsed)
 
 
@@ -268,26 +252,23 @@ def note_retry(options: Any, response: object) -> None:
         look.request.lost_tries += 1
 
 
-def _value_of(client: Any, options: Any, sdk: Sdk, address: str) -> HttpRequest:
+def _value_of(options: Any, route: Route) -> HttpRequest:
     """Return a request as a value.
 
     Args:
-        client: the SDK's client.
         options: a copy of the SDK's options; an iterator in its body is replaced by a list of what it yields.
-        sdk: the client's.
-        address: where it goes.
+        route: where it goes.
 
     Raises:
         ConfigurationError: the body is not a JSON object.
     """
-    base_url = str(client.base_url)
     headers: Mapping[str, Any] = {} if is_absent(options.headers) else options.headers
     return HttpRequest(
-        method=options.method.upper(),
-        base_url=base_url if address.startswith(base_url) else address,
-        address=address,
-        path=sdk.table.path_of(options.url, base_url),
-        headers={name.lower(): value for name, value in headers.items()},
+        method=route.method,
+        base_url=route.base_url,
+        address=route.address,
+        path=route.path,
+        headers={name.lower(): value for name, value in headers.items()} if headers else headers,
         query=options.params,
         body=with_files(_body(options), options.files) if options.files else _body(options),
     )

@@ -11,14 +11,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final, Protocol
 
-from budgetguard.core.inside import inside
+from budgetguard.core.process import inside
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.outcomes import Outcome
 from budgetguard.errors import BudgetExceededError
 from budgetguard.providers.answer_shapes import ItemAccumulator
-from budgetguard.providers.body import BodyReader, Coding, EventReader, Undone, knows_coding
+from budgetguard.providers.answers import http_response
+from budgetguard.providers.body import BodyReader, EventReader
+from budgetguard.providers.coding import Coding, Undone, knows_coding
 from budgetguard.providers.reading_on import AsyncReader, SyncReader
 
 
@@ -113,15 +115,6 @@ def read_before(response: Any, body: BodyReader) -> Outcome | None:
     if kept != content:
         response._content = kept
     return body.outcome(None)
-
-
-def http_response(answer: object) -> Any | None:
-    """Return the httpx response behind what a client returned, or None."""
-    for name in ("", "http_response", "response"):
-        found = getattr(answer, name, None) if name else answer
-        if hasattr(found, "is_stream_consumed") and hasattr(found, "stream"):
-            return found
-    return None
 
 
 class _Tee:

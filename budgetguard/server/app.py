@@ -24,7 +24,8 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from budgetguard.core.accounts import check_id
-from budgetguard.core.windows import Clock, system_clock
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock
 from budgetguard.errors import BudgetGuardError, StoreError
 from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role

@@ -19,11 +19,11 @@ from typing import Any, Final, cast
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
     VOID,
+    Booked,
     Charge,
     Expiry,
     Hold,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     derived_id,
@@ -148,12 +148,12 @@ class _Watched:
             self._events.expired(self._store.project, expiry)
         return answer
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         events, project = self._events, self._store.project
         asked = settlement.thresholds
         if settlement.state == "settled":
             settlement = replace(settlement, thresholds=tuple(sorted({*asked, *events.thresholds})))
-        answer: Settled | UnknownAccount = self._store.settle(hold, settlement)
+        answer: Booked | UnknownAccount = self._store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
             return answer
         for expiry in answer.expired:

@@ -10,7 +10,8 @@ from typing import Final
 
 from budgetguard.core.accounts import Budget, account_name
 from budgetguard.core.holds import Expiry
-from budgetguard.core.windows import Clock, system_clock
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock
 from budgetguard.server.events import REMEMBERED
 from budgetguard.server.keys import EVENTS_PROJECT, KEYS_PROJECT, LEADER_PROJECT, list_keys
 from budgetguard.server.quotas import Quotas

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from budgetguard.core.holds import Hold
-from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.usage import MOST_MODELS
 from budgetguard.server.problems import QuotaExceeded
 from budgetguard.stores.base import Store
 

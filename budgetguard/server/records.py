@@ -19,8 +19,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
-from budgetguard.core.learning import MOST_MODELS
 from budgetguard.core.money import MAX_USD, Nanos, to_nanos
+from budgetguard.core.usage import MOST_MODELS
 from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.requests import LONGEST_MODEL, ProjectName

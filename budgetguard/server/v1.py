@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Granted, Hold, HoldRecord, HoldState, Reservation, Settled, UnknownAccount
+from budgetguard.core.holds import Booked, Granted, Hold, HoldRecord, HoldState, Reservation, UnknownAccount
 from budgetguard.core.report import Dimension, summarize
 from budgetguard.errors import ConfigurationError
 from budgetguard.server import requests
@@ -91,19 +91,19 @@ def reserve(call: Call) -> Reservation:
 
 
 @_v1.route("POST", "settle", "spend", wire_types.read_settled, body=JsonReader(requests.SettleBody))
-def settle(call: Call) -> Settled | UnknownAccount:
+def settle(call: Call) -> Booked | UnknownAccount:
     """Book what a call cost, once per hold id; with state `voided`, nothing."""
     body: requests.SettleBody = call.body
     hold, settlement = body["hold"], body["settlement"]
     if not settlement.cost and not call.key.may("admin") and _state(call.store, hold.id) == "expired":
         # Voiding now would take away what the expiry has booked; the real cost may still come.
-        return Settled(booked=0, repeated=True)
+        return Booked(booked=0, repeated=True)
     if requests.is_ahead(hold.id, call.projects.clock()) and _state(call.store, hold.id) is None:
         raise _ahead(hold)
     quotas = call.projects.quotas
     quotas.check_accounts(call.store, (one.account for one in hold.charges if one.budget is not None))
     answer = call.store.settle(_named(call, hold), settlement)
-    if isinstance(answer, Settled) and not answer.repeated:
+    if isinstance(answer, Booked) and not answer.repeated:
         quotas.ended(call.store, hold.id)
     return answer
 

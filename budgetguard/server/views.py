@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name
-from budgetguard.core.holds import VOID, Charge, Hold, Settled, Settlement, derived_id, new_hold
+from budgetguard.core.holds import VOID, Booked, Charge, Hold, Settlement, derived_id, new_hold
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
@@ -173,7 +173,7 @@ class Views:
     def _settle(self, hold: Hold, settlement: Settlement) -> bool:
         """Return whether this settlement counted, and none that was sent before."""
         answer = self._store.settle(hold, settlement)
-        return isinstance(answer, Settled) and not answer.repeated
+        return isinstance(answer, Booked) and not answer.repeated
 
 
 class Recent:

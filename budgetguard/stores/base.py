@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from budgetguard.core.accounts import Balance, Budget, check_id
-from budgetguard.core.holds import Expiry, Hold, HoldRecord, Reservation, Settled, Settlement, UnknownAccount
-from budgetguard.core.learning import Observations
+from budgetguard.core.holds import Booked, Expiry, Hold, HoldRecord, Reservation, Settlement, UnknownAccount
+from budgetguard.core.process import system_clock
 from budgetguard.core.rows import Export, Stored
-from budgetguard.core.windows import Clock, Milliseconds, duration_ms, system_clock
+from budgetguard.core.usage import Observations
+from budgetguard.core.windows import Clock, Milliseconds, duration_ms
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.targets import POSTGRES_SCHEMES, REDIS_SCHEMES, SERVICE_SCHEMES
 from budgetguard.stores.urls import public_url, shown_url
@@ -53,7 +54,7 @@ class LedgerVerbs(Protocol):
     def reserve(self, hold: Hold) -> Reservation:
         """Set a hold's amount aside on all of its accounts that exist, or on none."""
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         """Book what a call cost, once per hold id; state `voided` books nothing."""
 
     def attach(self, hold_id: str, request_id: str) -> bool:

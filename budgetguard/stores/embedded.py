@@ -12,16 +12,15 @@ from typing import Final, Protocol, TypeVar
 from budgetguard.core import ledger
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Expiry,
     Hold,
     HoldRecord,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import Observations
+from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import (
     NEVER,
     AccountRow,
@@ -34,12 +33,10 @@ from budgetguard.core.rows import (
     StoredObservations,
     StoredSwept,
     balance,
-    copy_account,
-    copy_hold,
-    is_due,
     is_hold_due,
     record,
 )
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.base import BaseStore
 from budgetguard.stores.transfer import batches, open_error
@@ -119,7 +116,7 @@ class EmbeddedStore(BaseStore, ABC):
     def reserve(self, hold: Hold) -> Reservation:
         return self._run(lambda rows: ledger.reserve(rows, hold, rows.now))
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         return self._run(lambda rows: ledger.settle(rows, hold, settlement, rows.now))
 
     def attach(self, hold_id: str, request_id: str) -> bool:
@@ -178,7 +175,7 @@ class EmbeddedStore(BaseStore, ABC):
 
     def _present(self, account: str, row: AccountRow) -> Balance | None:
         # Time may have changed the account since it was stored; only then is a write worth its lock.
-        if not is_due(row, self._clock()):
+        if not ledger.is_due(row, self._clock()):
             return balance(account, row)
 
         def work(rows: StoredRows) -> tuple[Balance | None, tuple[Expiry, ...]]:
@@ -256,6 +253,22 @@ class EmbeddedStore(BaseStore, ABC):
     @abstractmethod
     def close(self) -> None:
         """Close files and connections; the next verb opens them again."""
+
+
+def copy_account(row: AccountRow) -> AccountRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["models"] = row["models"].copy()
+    copy["crossed"] = row["crossed"].copy()
+    return copy
+
+
+def copy_hold(row: HoldRow) -> HoldRow:
+    """Return a copy that shares nothing that a verb changes."""
+    copy = row.copy()
+    copy["accounts"] = row["accounts"].copy()
+    copy["epochs"] = row["epochs"].copy()
+    return copy
 
 
 def paged(page: Callable[[str], Sequence[tuple[str, _T]]], start: str = "") -> Iterator[tuple[str, _T]]:

@@ -12,15 +12,15 @@ from urllib.parse import quote, urlencode
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Hold,
     HoldRecord,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import Observations
+from budgetguard.core.process import store_verbs
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import BaseStore
@@ -81,7 +81,7 @@ class HostedStore(BaseStore):
     def reserve(self, hold: Hold) -> Reservation:
         return self._ask("POST", "reserve", hold, read=read_reservation)
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         body = {"hold": hold, "settlement": settlement}
         return self._ask("POST", "settle", body, read=read_settled)
 

@@ -17,18 +17,18 @@ from urllib.parse import quote
 
 from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
 from budgetguard.core.holds import (
+    Booked,
     Charge,
     Expiry,
     Hold,
     HoldRecord,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
 )
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS, Nanos, to_nanos, to_usd
+from budgetguard.core.process import store_verbs
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds, parse_duration, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import DEFAULT_RETENTION
@@ -112,7 +112,7 @@ class LiteLLMStore(Forkable):
         with self._users() as users:
             return users.pop(_user(account), None) is not None
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         """Add a cost to its user's; the other accounts that it is charged to do not exist here."""
         with self._users() as users:
             for charge in hold.charges:
@@ -123,7 +123,7 @@ class LiteLLMStore(Forkable):
                         return UnknownAccount(charge.account)
                 elif settlement.cost:
                     users[user] = self._charged(charge, record, hold.model, settlement.cost)
-        return Settled(settlement.cost)
+        return Booked(settlement.cost)
 
     def reserve(self, hold: Hold) -> Reservation:
         self._refuse("no holds, so no call can be guarded by it")

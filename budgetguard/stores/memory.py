@@ -10,12 +10,12 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, TypeVar
 
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import Observations
-from budgetguard.core.rows import AccountRow, HoldRow, copy_account, copy_hold, gone_since
+from budgetguard.core.process import store_verbs
+from budgetguard.core.rows import AccountRow, HoldRow, gone_since
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import ConfigurationError
-from budgetguard.stores.embedded import EmbeddedStore, StoredRows
+from budgetguard.stores.embedded import EmbeddedStore, StoredRows, copy_account, copy_hold
 from budgetguard.stores.locks import Forkable, nested, survive_forks
 from budgetguard.stores.transfer import frozen_error
 from budgetguard.stores.urls import shown_url
@@ -95,7 +95,8 @@ class MemoryStore(EmbeddedStore, Forkable):
                     raise frozen_error(self, rows.frozen)
                 result = work(rows)
                 self._committed = rows
-                self._complete()
+                rows.apply()
+                self._committed = None
                 self._since_sweep += 1
                 if self._since_sweep >= _SWEEP_EVERY and rows.frozen is None:
                     self._since_sweep = 0

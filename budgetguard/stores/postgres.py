@@ -17,21 +17,21 @@ from typing import Any, Final
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Charge,
+    Denied,
     Granted,
     Hold,
     HoldRecord,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import FADE_AT, Observations, observe
+from budgetguard.core.process import store_verbs, system_clock
 from budgetguard.core.rows import Export, Stored
-from budgetguard.core.windows import Clock, Milliseconds, system_clock, window_at
+from budgetguard.core.usage import FADE_AT, Observations, observe
+from budgetguard.core.windows import Clock, Milliseconds, window_at
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import BaseStore
 from budgetguard.stores.postgres_link import shared_link
@@ -95,10 +95,10 @@ class PostgresStore(BaseStore):
             expired = expiries_of(answer.get("expired", ()))
             return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], expired)
         if "refused" in answer:
-            return Refused(balance_of(answer["refused"]), expiries_of(answer["expired"]))
+            return Denied(balance_of(answer["refused"]), expiries_of(answer["expired"]))
         return UnknownAccount(decode(answer["unknown"])) if "unknown" in answer else Unlimited()
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         names, flags, _ = charge_values(hold.charges)
         units = settlement.usage.units if settlement.usage else {}
         ended = (
@@ -122,8 +122,8 @@ class PostgresStore(BaseStore):
         if "unknown" in answer:
             return UnknownAccount(decode(answer["unknown"]))
         if "repeated" in answer:
-            return Settled(booked=0, repeated=True)
-        return Settled(
+            return Booked(booked=0, repeated=True)
+        return Booked(
             answer["settled"],
             late=answer["late"],
             crossings=crossings_of(answer["crossings"]),

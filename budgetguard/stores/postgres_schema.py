@@ -13,8 +13,8 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from budgetguard.core.learning import MOST_MODELS
 from budgetguard.core.money import MAX_SUM
+from budgetguard.core.usage import MOST_MODELS
 from budgetguard.errors import StoreError
 from budgetguard.stores.postgres_link import PostgresConnection
 from budgetguard.stores.targets import PostgresTarget

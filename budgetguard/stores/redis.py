@@ -19,23 +19,23 @@ from urllib.parse import quote, unquote
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Charge,
     Crossing,
+    Denied,
     Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.inside import store_verbs
-from budgetguard.core.learning import FADE_AT, MOST_MODELS, Observations, observe
+from budgetguard.core.process import store_verbs, system_clock
 from budgetguard.core.rows import Export, Stored
-from budgetguard.core.windows import Clock, Milliseconds, system_clock, window_at
+from budgetguard.core.usage import FADE_AT, MOST_MODELS, Observations, observe
+from budgetguard.core.windows import Clock, Milliseconds, window_at
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import BaseStore
 from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
@@ -119,7 +119,7 @@ class RedisStore(BaseStore):
                 self._see(taken)
                 return Granted(tuple([charge.account for charge in taken]), expired=expiries)
             case [b"refused", account, expiries]:
-                return Refused(balance_of(account), (*found, *expiries_of(expiries)))
+                return Denied(balance_of(account), (*found, *expiries_of(expiries)))
         self._announce(found)
         match answer:
             case [b"repeated", names]:
@@ -128,7 +128,7 @@ class RedisStore(BaseStore):
                 return UnknownAccount(decode(name))
         return Unlimited()
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         words = [
             encode(hold.id),
             number(settlement.cost),
@@ -158,13 +158,13 @@ class RedisStore(BaseStore):
                 self._announce(found)
                 return UnknownAccount(decode(name))
             case [b"repeated", _, _]:
-                return Settled(booked=0, repeated=True, expired=found)
+                return Booked(booked=0, repeated=True, expired=found)
         state, crossed, expiries = answer
         crossings = []
         for account, reached in crossed:
             balance = balance_of(account)
             crossings += [Crossing(balance.account, int(percent), balance) for percent in reached]
-        return Settled(
+        return Booked(
             settlement.cost,
             late=state == b"late",
             crossings=tuple(crossings),

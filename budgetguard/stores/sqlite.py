@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from diskcache.core import DBNAME
 
 from budgetguard.core.accounts import Balance
-from budgetguard.core.inside import store_verbs
+from budgetguard.core.process import store_verbs
 from budgetguard.core.windows import Clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import sqlite_tables as tables

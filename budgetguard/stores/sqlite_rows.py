@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_SUM
-from budgetguard.core.rows import AccountRow, HoldRow, copy_account, copy_hold
+from budgetguard.core.rows import AccountRow, HoldRow
+from budgetguard.core.usage import Observations
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores import sqlite_tables as tables
+from budgetguard.stores.embedded import copy_account, copy_hold
 from budgetguard.stores.sqlite_tables import (
     MalformedAccount,
     account_in,

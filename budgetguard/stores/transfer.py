@@ -8,7 +8,7 @@ opens the second. The first stays frozen, and says whereto the project has moved
 is opened again and nothing has moved. Where the mover is killed, both stay frozen: repeat it, or `undo` it.
 
 Settlements of calls that are under way meanwhile are refused like all else, and wait in the spool:
-`budgetguard.engine.delivering` sends them to the second store.
+`budgetguard.engine.spool` sends them to the second store.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
-from budgetguard.core.holds import Granted, Refused, Settled, UnknownAccount, Unlimited
+from budgetguard.core.holds import Booked, Denied, Granted, UnknownAccount, Unlimited
 from budgetguard.core.usage import Usage
 
 ANSWER: Final = "answer"
@@ -16,8 +16,8 @@ ANSWER: Final = "answer"
 
 _ANSWERS: Final[Mapping[type, str]] = {
     Granted: "granted",
-    Refused: "refused",
-    Settled: "settled",
+    Denied: "refused",
+    Booked: "settled",
     UnknownAccount: "unknown",
     Unlimited: "unlimited",
 }

@@ -31,22 +31,21 @@ from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
+    Booked,
     Charge,
     Crossing,
+    Denied,
     Expiry,
     Granted,
     Hold,
     HoldRecord,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.learning import Observations
 from budgetguard.core.money import MAX_NANOS
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import Observations, Usage
 from budgetguard.stores.wire import ANSWER
 from budgetguard.stores.wire_reading import From, JsonReader, strict
 
@@ -163,7 +162,7 @@ _UNKNOWN: Final = _answer(UnknownAccount, "unknown")
 _RESERVATION: Final = Annotated[
     Union[  # noqa: UP007  # of values that mypy takes for no types
         _answer(Granted, "granted", expired=Many[WireExpiry]),
-        _answer(Refused, "refused", balance=WireBalance, expired=Many[WireExpiry]),
+        _answer(Denied, "refused", balance=WireBalance, expired=Many[WireExpiry]),
         _UNKNOWN,
         _answer(Unlimited, "unlimited"),
     ],
@@ -171,7 +170,7 @@ _RESERVATION: Final = Annotated[
 ]
 _SETTLED: Final = Annotated[
     Union[  # noqa: UP007
-        _answer(Settled, "settled", booked=Sum, crossings=Many[_CROSSING], expired=Many[WireExpiry]),
+        _answer(Booked, "settled", booked=Sum, crossings=Many[_CROSSING], expired=Many[WireExpiry]),
         _UNKNOWN,
     ],
     Field(discriminator=ANSWER),
@@ -183,7 +182,7 @@ read_settlement: Final[JsonReader[Settlement]] = JsonReader(
 )
 read_expiries: Final[JsonReader[tuple[Expiry, ...]]] = JsonReader(Many[WireExpiry], "told")
 read_reservation: Final[JsonReader[Reservation]] = JsonReader(_RESERVATION, "reservation")
-read_settled: Final[JsonReader[Settled | UnknownAccount]] = JsonReader(_SETTLED, "settled")
+read_settled: Final[JsonReader[Booked | UnknownAccount]] = JsonReader(_SETTLED, "settled")
 read_attached: Final[JsonReader[bool]] = _one("attached", bool)
 read_deleted: Final[JsonReader[bool]] = _one("deleted", bool)
 read_record: Final[JsonReader[HoldRecord | None]] = _one("record", WireRecord | None)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import pytest
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import Charge, Granted, Hold, HoldRecord, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, HoldRecord, Settlement, new_hold_id
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.base import Store
@@ -102,10 +102,10 @@ def granted(store: Store, wanted: Hold) -> Hold:
     return wanted
 
 
-def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] = ()) -> Settled:
+def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] = ()) -> Booked:
     """Settle a hold on accounts that exist."""
     answer = store.settle(ended, Settlement(cost, thresholds=thresholds))
-    assert isinstance(answer, Settled), f"expected a settlement, got {answer}"
+    assert isinstance(answer, Booked), f"expected a settlement, got {answer}"
     return answer
 
 

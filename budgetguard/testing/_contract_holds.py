@@ -10,10 +10,10 @@ import pytest
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import (
     VOID,
+    Booked,
     Charge,
+    Denied,
     Granted,
-    Refused,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
@@ -50,7 +50,7 @@ class HoldLaws(ContractBase):
         budget(store, 100)
         settled(store, granted(store, hold(clock, 60)), 30)
         granted(store, hold(clock, 50))
-        assert isinstance(store.reserve(hold(clock, 21)), Refused)
+        assert isinstance(store.reserve(hold(clock, 21)), Denied)
         granted(store, hold(clock, 20))
 
     @pytest.mark.parametrize("poor", [USER, PROJECT])
@@ -58,7 +58,7 @@ class HoldLaws(ContractBase):
         for account in (USER, PROJECT):
             budget(store, 9 if account == poor else 100, account)
         answer = store.reserve(hold(clock, 10, USER, PROJECT))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Denied)
         assert answer.balance.account == poor
         assert money(store, USER)[1:] == money(store, PROJECT)[1:] == (0, 0)
 
@@ -138,7 +138,7 @@ class HoldLaws(ContractBase):
 
     def test_a_refused_hold_makes_no_account(self, store: Store, clock: FakeClock) -> None:
         charge = Charge(USER, budget=Budget(100))
-        assert isinstance(store.reserve(hold(clock, 101, charge)), Refused)
+        assert isinstance(store.reserve(hold(clock, 101, charge)), Denied)
         assert store.read(USER) is None
 
     def test_a_charge_leaves_the_budget_of_an_account_that_exists(
@@ -153,12 +153,12 @@ class HoldLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         raised = Charge(USER, budget=Budget(500), pinned=True)
-        assert isinstance(store.reserve(hold(clock, 501, raised)), Refused)
+        assert isinstance(store.reserve(hold(clock, 501, raised)), Denied)
         assert money(store) == (100, 0, 0)
         granted(store, hold(clock, 400, raised))
         assert money(store) == (500, 0, 400)
         lowered = Charge(USER, budget=Budget(300), pinned=True)
-        assert isinstance(store.reserve(hold(clock, 1, lowered)), Refused)
+        assert isinstance(store.reserve(hold(clock, 1, lowered)), Denied)
         assert money(store) == (500, 0, 400)
 
     def test_a_refused_pin_is_not_kept_along_with_what_time_has_changed(
@@ -169,7 +169,7 @@ class HoldLaws(ContractBase):
         clock.advance(1)
         lowered = Charge(USER, budget=Budget(30), pinned=True)
         answer = store.reserve(hold(clock, 10, lowered))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Denied)
         assert answer.balance.limit_nanos == 30
         assert money(store) == (100, 25, 0)
 
@@ -195,7 +195,7 @@ class HoldLaws(ContractBase):
     def test_a_refused_hold_may_be_asked_for_again(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
         call = hold(clock, 150)
-        assert isinstance(store.reserve(call), Refused)
+        assert isinstance(store.reserve(call), Denied)
         budget(store, 200)
         assert store.reserve(call) == Granted((USER,))
 
@@ -206,10 +206,10 @@ class HoldLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         call = granted(store, hold(clock, 60))
-        assert settled(store, call, 40) == Settled(40)
-        assert settled(other, call, 40) == Settled(0, repeated=True)
-        assert settled(store, call, 7) == Settled(0, repeated=True)
-        assert other.settle(call, VOID) == Settled(0, repeated=True)
+        assert settled(store, call, 40) == Booked(40)
+        assert settled(other, call, 40) == Booked(0, repeated=True)
+        assert settled(store, call, 7) == Booked(0, repeated=True)
+        assert other.settle(call, VOID) == Booked(0, repeated=True)
         assert money(store) == (100, 40, 0)
 
     def test_a_settle_sent_by_many_threads_counts_once(self, store: Store, clock: FakeClock) -> None:
@@ -217,7 +217,7 @@ class HoldLaws(ContractBase):
         call = granted(store, hold(clock, 60))
         gate = threading.Barrier(8)
 
-        def settle(_: int) -> Settled:
+        def settle(_: int) -> Booked:
             gate.wait()
             return settled(store, call, 40)
 
@@ -230,7 +230,7 @@ class HoldLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         call = granted(store, hold(clock, 60))
-        assert store.settle(call, VOID) == Settled(0)
+        assert store.settle(call, VOID) == Booked(0)
         assert money(store) == (100, 0, 0)
         assert settled(store, call, 40).repeated
         assert money(store) == (100, 0, 0)
@@ -249,8 +249,8 @@ class HoldLaws(ContractBase):
     ) -> None:
         budget(store, 100)
         call = hold(clock, 60)
-        assert settled(store, call, 40) == Settled(40)
-        assert settled(store, call, 40) == Settled(0, repeated=True)
+        assert settled(store, call, 40) == Booked(40)
+        assert settled(store, call, 40) == Booked(0, repeated=True)
         assert money(store) == (100, 40, 0)
 
     def test_a_settle_on_an_unknown_required_account_books_nothing(
@@ -270,7 +270,7 @@ class HoldLaws(ContractBase):
         settled(store, granted(store, hold(clock, 60)), 250)
         assert money(store) == (100, 250, 0)
         assert now(store).available_nanos == -150
-        assert isinstance(store.reserve(hold(clock, 1)), Refused)
+        assert isinstance(store.reserve(hold(clock, 1)), Denied)
 
     # Law 7: a refusal changes nothing and says why
 
@@ -281,7 +281,7 @@ class HoldLaws(ContractBase):
         before = now(store)
         clock.advance(5)
         answer = store.reserve(hold(clock, 21))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Denied)
         assert answer.balance == before == now(store)
         assert (before.limit_nanos, before.spent_nanos, before.held_nanos) == (100, 30, 50)
         assert before.resets_ms == before.starts_ms + 86_400_000
@@ -335,7 +335,7 @@ class HoldLaws(ContractBase):
     def test_a_void_announces_nothing_that_was_announced(self, store: Store, clock: FakeClock) -> None:
         budget(store, 100)
         settled(store, granted(store, hold(clock, 0)), 60, (50,))
-        assert store.settle(granted(store, hold(clock, 1)), VOID) == Settled(0)
+        assert store.settle(granted(store, hold(clock, 1)), VOID) == Booked(0)
 
     # Sums have a bound
 
@@ -349,7 +349,7 @@ class HoldLaws(ContractBase):
         for account in (USER, "project:p"):
             assert now(other, account).spent_nanos == MAX_SUM
             assert now(other, account).models == {"gpt-4o": MAX_SUM}
-            assert isinstance(store.reserve(hold(clock, 1, account)), Refused)
+            assert isinstance(store.reserve(hold(clock, 1, account)), Denied)
             granted(store, hold(clock, 0, account))
         assert [b.account for b in store.list()] == ["project:p", USER]
         assert settled(store, hold(clock, 0), 1).booked == 1
@@ -369,7 +369,7 @@ class HoldLaws(ContractBase):
         count = MAX_SUM // MAX_NANOS
         calls = [granted(store, hold(clock, MAX_NANOS)) for _ in range(count)]
         answer = store.reserve(hold(clock, MAX_NANOS))
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Denied)
         assert answer.balance.limit_nanos == MAX_SUM
         assert money(store) == (None, 0, count * MAX_NANOS)
         clock.advance(TTL)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import VOID, Charge, Granted, Refused, Settlement, Unlimited
-from budgetguard.core.learning import MOST_MODELS
-from budgetguard.core.usage import Usage
+from budgetguard.core.holds import VOID, Charge, Denied, Granted, Settlement, Unlimited
+from budgetguard.core.usage import MOST_MODELS, Usage
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -78,7 +77,7 @@ class RecordLaws(ContractBase):
         granted(store, hold(clock, 110))
         budget(other, 50)
         assert money(store) == (50, 60, 140)
-        assert isinstance(store.reserve(hold(clock, 1)), Refused)
+        assert isinstance(store.reserve(hold(clock, 1)), Denied)
         budget(other, None)
         granted(store, hold(clock, 1_000))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from budgetguard.core.holds import VOID, Expiry, Granted, Refused, Settled
+from budgetguard.core.holds import VOID, Booked, Denied, Expiry, Granted
 from budgetguard.stores.base import Store
 from budgetguard.testing._contract_base import (
     PROJECT,
@@ -99,7 +99,7 @@ class TimeLaws(ContractBase):
         second = granted(store, hold(clock, 10))
         clock.advance(TTL / 1000 - 1)
         refused = store.reserve(hold(clock, 1_000))
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, Denied)
         assert [expiry.hold_id for expiry in refused.expired] == [first.id]
         third = granted(store, hold(clock, 10))
         clock.advance(1)
@@ -129,7 +129,7 @@ class TimeLaws(ContractBase):
         clock.advance(TTL / 1000)
         if seen:
             assert money(store) == (100, 25, 0)
-        assert settled(store, call, cost) == Settled(cost, late=seen)
+        assert settled(store, call, cost) == Booked(cost, late=seen)
         assert money(store) == (100, cost, 0)
         assert (now(store).expiries, now(store).expired_nanos) == (0, 0)
         assert settled(other, call, cost).repeated
@@ -151,7 +151,7 @@ class TimeLaws(ContractBase):
         call = granted(store, hold(clock, 60))
         clock.advance(TTL / 1000)
         now(store)
-        assert store.settle(call, VOID) == Settled(0, late=True)
+        assert store.settle(call, VOID) == Booked(0, late=True)
         assert money(store) == (100, 0, 0)
 
     def test_a_late_settle_after_a_reset_takes_back_only_what_is_still_in_the_sum(
@@ -173,7 +173,7 @@ class TimeLaws(ContractBase):
     ) -> None:
         budget(store, 100, duration="daily")
         settled(store, granted(store, hold(clock, 100)), 100)
-        assert isinstance(store.reserve(hold(clock, 1)), Refused)
+        assert isinstance(store.reserve(hold(clock, 1)), Denied)
         clock.advance(DAY - 0.001)
         assert money(store) == (100, 100, 0)
         clock.advance(0.001)
@@ -249,7 +249,7 @@ class TimeLaws(ContractBase):
         clock.advance(-DAY / 2)
         assert money(store) == (100, 30, 0)
         settled(store, granted(store, hold(clock, 70)), 70)
-        assert isinstance(store.reserve(hold(clock, 1)), Refused)
+        assert isinstance(store.reserve(hold(clock, 1)), Denied)
         clock.advance(DAY / 2)
         assert money(store) == (100, 100, 0)
         assert now(store).starts_ms == started

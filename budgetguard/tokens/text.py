@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from budgetguard.core.inside import of_books
+from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError
 
 if TYPE_CHECKING:

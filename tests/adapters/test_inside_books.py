@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from budgetguard.core.inside import inside, store_verbs
+from budgetguard.core.process import inside, store_verbs
 from budgetguard.engine.background import background
 from budgetguard.events import Held
 from budgetguard.stores.hosted import HostedStore

@@ -15,7 +15,7 @@ from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.decorator import budgeted
-from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.tokens.models import output_limit
 from tests.adapters.books import MESSAGES, MODEL, STORES, USER, Books, open_books
 from tests.projecting import project_chat

@@ -25,10 +25,10 @@ import diskcache
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.rows import new_account
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store, sqlite_tables
 from budgetguard.stores.sqlite import DiskStore
@@ -304,7 +304,7 @@ def test_a_full_disk_is_a_store_error_changes_nothing_and_heals_by_itself(tmp_pa
         from budgetguard.errors import StoreError
         from budgetguard.core.holds import *
         from budgetguard.stores import open_store
-        from budgetguard.core.windows import system_clock
+        from budgetguard.core.process import system_clock
 
         def call():
             now = system_clock()
@@ -420,7 +420,7 @@ def test_a_threshold_is_announced_again_though_it_was_another_process_that_reset
         hold = make_hold(0)
         store.reserve(hold)
         answer = store.settle(hold, Settlement(cost, thresholds=(50, 80)))
-        assert isinstance(answer, Settled)
+        assert isinstance(answer, Booked)
         return [crossing.threshold for crossing in answer.crossings]
 
     assert reached(600) == [50]
@@ -450,7 +450,7 @@ def test_a_settle_in_another_process_than_the_reserve_books_as_much(folder: Path
     for model in ("a", "b", "b", "b"):
         hold = replace(make_hold(10), model=model)
         store.reserve(hold)
-        assert other.settle(hold, Settlement(7)) == Settled(7)
+        assert other.settle(hold, Settlement(7)) == Booked(7)
     balance = store.read("user:1")
     assert balance is not None
     assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (33, 0, 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.learning import MOST_MODELS
+from budgetguard.core.holds import Booked, Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.usage import MOST_MODELS
 from budgetguard.stores import memory, open_store
 from budgetguard.testing.clock import FakeClock
 
@@ -35,8 +35,8 @@ def test_records_are_bounded_and_no_call_whose_record_is_gone_is_booked_again(
     assert left[-1] == calls[-1].id
     assert len(store._tables.observed) <= MOST_MODELS  # type: ignore[attr-defined]
     for call in calls:
-        assert store.settle(call, Settlement(1)) == Settled(0, repeated=True)
-    assert store.settle(waiting, Settlement(3)) == Settled(3)
+        assert store.settle(call, Settlement(1)) == Booked(0, repeated=True)
+    assert store.settle(waiting, Settlement(3)) == Booked(3)
     balance = store.read("user:1")
     assert balance is not None
     assert (balance.spent_nanos, balance.held_nanos) == (2_503, 0)

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Refused, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.holds import Booked, Charge, Denied, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store, open_store, postgres_schema
 from budgetguard.stores.postgres import PostgresStore
@@ -56,6 +56,7 @@ def schema_of(url: str) -> str:
 # Restarts
 
 
+@pytest.mark.full
 def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_nothing_twice(
     own_server: PostgresServer,
 ) -> None:
@@ -69,7 +70,7 @@ def test_a_server_killed_and_restarted_between_settles_loses_nothing_and_counts_
             call = hold(7)
             _until_it_is_back(lambda: store.reserve(call))  # noqa: B023  # called before the next turn
             answer = _until_it_is_back(lambda: store.settle(call, Settlement(3)))  # noqa: B023
-            assert isinstance(answer, Settled)
+            assert isinstance(answer, Booked)
             settled.append(call.id)
 
     with ThreadPoolExecutor(4) as pool:
@@ -149,7 +150,7 @@ def test_a_lock_that_somebody_holds_is_a_store_error_within_the_time_and_never_a
                 verb()
             assert 0.5 < time.monotonic() - began < 3
     assert money(store) == (0, 0)
-    assert isinstance(store.reserve(hold(101)), Refused)
+    assert isinstance(store.reserve(hold(101)), Denied)
     store.close()
 
 
@@ -226,7 +227,7 @@ time.time_ns = lambda: real() + ahead
 from budgetguard.core.accounts import Budget
 from budgetguard.stores import open_store
 from budgetguard.core.holds import *
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 store = open_store(sys.argv[1], project="p")
 now = system_clock()
 charges = (Charge("user:1", required=True),)

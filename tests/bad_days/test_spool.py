@@ -16,8 +16,7 @@ import pytest
 from budgetguard import Guard
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.engine.delivering import deliver, drop_unknown, waiting
-from budgetguard.engine.spool import Spool
+from budgetguard.engine.spool import Spool, deliver, drop_unknown, waiting
 from budgetguard.stores import open_store
 
 COST = 700

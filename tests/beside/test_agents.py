@@ -112,13 +112,13 @@ def test_litellm_s_router_stops_at_a_refusal(budget: str, program: Program, prov
 import json
 import litellm
 import budgetguard
-from budgetguard.providers.patching import ClientPatch
+from budgetguard.providers.hooking import RequestGuard
 
 guard = budgetguard.default_guard()
 {budget}
 budgetguard.patch_openai()
-tries, looks = [], ClientPatch._guarded_request
-ClientPatch._guarded_request = lambda *given: (tries.append(1), looks(*given))[1]
+tries, looks = [], RequestGuard._guarded_request
+RequestGuard._guarded_request = lambda *given: (tries.append(1), looks(*given))[1]
 provider = {{"model": "openai/gpt-4o-mini", "api_base": {provider.base_url!r}, "api_key": "not-a-key"}}
 router = litellm.Router(model_list=[{{"model_name": "m", "litellm_params": provider}}], num_retries=3)
 try:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.guard import Guard
 
 from .helpers import COMMAND, DAY, Command, book, clean_environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.stores import open_store
 
 
@@ -19,7 +19,7 @@ def main(url: str) -> None:
         assert isinstance(store.reserve(hold), Granted)
         _say("reserved", hold.id)
         answer = store.settle(hold, Settlement(3))
-        assert isinstance(answer, Settled)
+        assert isinstance(answer, Booked)
         assert not answer.repeated
         _say("settled", hold.id)
 

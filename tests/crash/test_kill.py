@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.stores import Store, open_store
 from budgetguard.testing.clock import FakeClock
 

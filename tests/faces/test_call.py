@@ -31,7 +31,7 @@ from budgetguard import (
     budget_tags,
     budget_user,
 )
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.events import Held, Projected, Refused, Settled, Voided
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
@@ -581,6 +581,16 @@ async def test_an_async_block_books_when_it_is_left_off_the_loop() -> None:
     await task
     assert ticks > 0
     assert nanos(guard) == (120_000, 0)
+
+
+async def test_an_answer_of_an_async_block_is_not_booked_again_by_a_manager(tmp_path: Path) -> None:
+    guard = make_guard(f"disk://{tmp_path}", user="u")
+    answer = completion(id=None)
+    async with guard.call(**ASK) as call:
+        call.settle(answer)
+    guard.manager().update_cost("u", answer)
+    assert nanos(guard) == (120_000, 0)
+    guard.close()
 
 
 async def test_what_is_called_after_an_async_settlement_is_another_call() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from budgetguard.core.holds import Hold, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.holds import Booked, Hold, Reservation, Settlement, UnknownAccount
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store
 
@@ -29,7 +29,7 @@ class Audit(Protocol):
     def reserve(self, store: Store, hold: Hold) -> Reservation:
         """Reserve on the store and in the model."""
 
-    def settle(self, store: Store, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, store: Store, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         """Settle on the store and in the model."""
 
 
@@ -56,8 +56,8 @@ class Link:
         answer: Reservation = self._send("reserve", hold.id, lambda: self._audit.reserve(self._store, hold))
         return answer
 
-    def settle(self, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
-        answer: Settled | UnknownAccount = self._send(
+    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
+        answer: Booked | UnknownAccount = self._send(
             settlement.state, hold.id, lambda: self._audit.settle(self._store, hold, settlement)
         )
         return answer

@@ -12,7 +12,7 @@ from typing import Any, Final
 from budgetguard import Guard
 from budgetguard.core.holds import Hold
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine import at_exit
+from budgetguard.engine.background import engines
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.flow import Flow, Step
 from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
@@ -105,7 +105,7 @@ class Process:
             attempt.call._left = None
             if attempt.stream is None:
                 attempt.context.run(_bury, attempt.flow)
-        at_exit.engines.discard(self.guard.engine)
+        engines.discard(self.guard.engine)
 
 
 class Background:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from budgetguard import Guard, events
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Granted, Hold, Reservation, Settled, Settlement, UnknownAccount
+from budgetguard.core.holds import Booked, Granted, Hold, Reservation, Settlement, UnknownAccount
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine import call as calls
 from budgetguard.engine import engine as bookkeeping
@@ -336,7 +336,7 @@ class World:
                     raise Broken(f"{hold.id} was granted above the limit of {account}: {now}")
         return answer
 
-    def settle(self, store: Store, hold: Hold, settlement: Settlement) -> Settled | UnknownAccount:
+    def settle(self, store: Store, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
         expected, crossed = self._model.settle(hold, settlement, self.clock())
         answer = store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):

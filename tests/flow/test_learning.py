@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetguard import Guard
-from budgetguard.core.learning import ENOUGH
+from budgetguard.core.usage import ENOUGH
 from budgetguard.engine.projection import with_margin
 from budgetguard.events import Projected
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos, record

@@ -24,6 +24,7 @@ def test_calls_are_guarded_and_a_line_says_what_they_cost(launch: Launcher, prov
     )
 
 
+@pytest.mark.full
 def test_an_openai_that_is_there_already_is_guarded_too(launch: Launcher, provider: OpenAIServer) -> None:
     launch.agent()
     program = (
@@ -52,6 +53,7 @@ subprocess.run([sys.executable, "-c", "import budgetguard.auto, agent; agent.cal
     assert len(list(guard.store.list("run"))) == 1
 
 
+@pytest.mark.full
 def test_forked_children_share_it_and_tell_nothing(launch: Launcher, provider: OpenAIServer) -> None:
     launch.agent()
     program = """
@@ -85,6 +87,7 @@ next(iter(stream))
     assert "spent on 1 call (gpt-4o-mini $" in ended.err
 
 
+@pytest.mark.full
 def test_under_a_run_it_leaves_the_telling_to_that(launch: Launcher, guard: Guard) -> None:
     launch.agent()
     launch.write("program.py", "import budgetguard.auto\nfrom agent import calls\ncalls(3)")
@@ -94,6 +97,7 @@ def test_under_a_run_it_leaves_the_telling_to_that(launch: Launcher, guard: Guar
     assert len(list(guard.store.list("run"))) == 1
 
 
+@pytest.mark.full
 def test_a_program_can_end_with_the_status_of_its_run(launch: Launcher) -> None:
     launch.agent()
     program = """
@@ -108,6 +112,7 @@ sys.exit(budgetguard.auto.outcome().status())
     assert launch.python(program.format(times=3), **TWICE).code == 3
 
 
+@pytest.mark.full
 def test_a_program_that_dies_of_a_refusal_fails(launch: Launcher) -> None:
     launch.agent()
     ended = launch.python(

@@ -50,6 +50,7 @@ def test_a_python_whose_path_was_replaced_or_is_ignored_spends_from_the_run(
     assert (provider.count(), ended.code) == (4, 3)
 
 
+@pytest.mark.full
 def test_a_python_whose_path_is_whole_joins_once(
     launch: Launcher, provider: OpenAIServer, python: Path
 ) -> None:
@@ -63,11 +64,13 @@ def test_outside_of_a_run_nothing_of_it_is_imported(launch: Launcher, python: Pa
     assert launch.command([str(python), "-c", SHOWS], {}).out == "[]\n"
 
 
+@pytest.mark.full
 def test_in_a_run_no_more_is_imported_than_what_waits_for_openai(launch: Launcher, python: Path) -> None:
     ended = launch.run("--max-budget", "1", "--", "env", "-u", "PYTHONPATH", str(python), "-c", SHOWS)
     assert ended.out == "['_budgetguard_run', '_budgetguard_start']\n"
 
 
+@pytest.mark.full
 def test_a_python_that_joins_unasked_may_be_told_to_ignore_its_path(launch: Launcher, python: Path) -> None:
     agent = launch.agent()
     command = [str(python), *BUDGETGUARD[1:], "run", "--max-budget", enough_for(1), "--"]
@@ -78,6 +81,7 @@ def test_a_python_that_joins_unasked_may_be_told_to_ignore_its_path(launch: Laun
     assert "-S" in refused.err
 
 
+@pytest.mark.full
 def test_a_python_that_ignores_its_variables_is_not_told_by_them_where_code_is(
     launch: Launcher, provider: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from budgetguard import launch as launch_package
-from budgetguard.providers.checking import UNGUARDED
+from budgetguard.providers.sdks import UNGUARDED
 
 from .programs import BUDGETGUARD, Launcher, enough_for
 

@@ -18,6 +18,7 @@ PYTHON = "python"
 SAYS = "import json, sys; print(json.dumps([sys.path, sorted(sys.modules)]))"
 
 
+@pytest.mark.full
 def test_other_customizations_run_and_are_what_is_imported(launch: Launcher) -> None:
     launch.write("site/sitecustomize.py", "import builtins\nbuiltins.site_ran = __file__\nvalue = 1\n")
     command = (
@@ -27,6 +28,7 @@ def test_other_customizations_run_and_are_what_is_imported(launch: Launcher) -> 
     assert (ended.code, ended.out) == (0, "1 True True\n")
 
 
+@pytest.mark.full
 def test_usercustomize_runs_too(launch: Launcher) -> None:
     launch.write("site/usercustomize.py", "import builtins\nbuiltins.user_ran = 'yes'\n")
     user_site = [sys.executable, "-c", "import site; print(site.ENABLE_USER_SITE)"]
@@ -38,6 +40,7 @@ def test_usercustomize_runs_too(launch: Launcher) -> None:
     assert (ended.code, ended.out) == (0, "yes\n")
 
 
+@pytest.mark.full
 def test_a_customization_that_fails_fails_as_it_does_without(launch: Launcher) -> None:
     launch.write("site/sitecustomize.py", "import not_there\n")
     paths = {"PYTHONPATH": str(launch.folder / "site")}
@@ -63,6 +66,7 @@ def test_openai_is_guarded_even_if_a_customization_imports_it(
     assert (ended.made, provider.count(), ended.code) == (1, 1, 3)
 
 
+@pytest.mark.full
 def test_paths_and_modules_are_those_without(launch: Launcher) -> None:
     launch.write("program.py", SAYS)
     paths = {"PYTHONPATH": os.pathsep.join([str(launch.folder / "one"), str(launch.folder / "two")])}
@@ -73,12 +77,14 @@ def test_paths_and_modules_are_those_without(launch: Launcher) -> None:
     assert not [name for name in under_modules if name.startswith(("budgetguard.", "openai", "wrapt"))]
 
 
+@pytest.mark.full
 def test_the_variable_keeps_what_was_on_the_path(launch: Launcher) -> None:
     command = "import os; print(os.environ['PYTHONPATH'].split(os.pathsep)[1:])"
     assert launch.run(*ENOUGH, "--", PYTHON, "-c", command, PYTHONPATH="/a:b").out == "['/a', 'b']\n"
     assert launch.run(*ENOUGH, "--", PYTHON, "-c", command).out == "[]\n"
 
 
+@pytest.mark.full
 def test_openai_looks_as_it_does_without(launch: Launcher) -> None:
     command = (
         "import openai, inspect, importlib.resources as r; "
@@ -91,6 +97,7 @@ def test_openai_looks_as_it_does_without(launch: Launcher) -> None:
     assert "True True" in under
 
 
+@pytest.mark.full
 def test_a_program_without_openai_installed_gets_the_usual_error(launch: Launcher) -> None:
     command = (
         "import sys\nsys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
@@ -121,6 +128,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(folder, leave_out=("budgetguard", "wrapt", "diskcache", "genai_prices"))
 
 
+@pytest.mark.full
 def test_another_environment_of_the_same_python_is_guarded_with_ours(
     launch: Launcher, provider: OpenAIServer, bare_python: Path
 ) -> None:

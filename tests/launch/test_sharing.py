@@ -6,6 +6,8 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from budgetguard.guard import Guard
 from tests.provider.server import OpenAIServer
 
@@ -80,6 +82,7 @@ def test_processes_started_in_every_way_make_together_the_calls_that_the_budget_
     assert (balance.spent, balance.held) == (COST * 10, 0)
 
 
+@pytest.mark.full
 def test_the_users_budget_counts_beside_that_of_the_run(launch: Launcher, guard: Guard) -> None:
     agent = launch.agent()
     guard.set_budget(Decimal(enough_for(3)), user="alice")
@@ -97,6 +100,7 @@ def test_without_a_budget_of_its_own_a_run_has_its_users(launch: Launcher, guard
     assert "user 'alice' has $0.0000306 left" in ended.err
 
 
+@pytest.mark.full
 def test_without_a_user_the_projects_budget_will_do(launch: Launcher, guard: Guard) -> None:
     agent = launch.agent()
     guard.set_budget(Decimal(enough_for(3)))
@@ -104,6 +108,7 @@ def test_without_a_user_the_projects_budget_will_do(launch: Launcher, guard: Gua
     assert (ended.made, ended.code) == (3, 3)
 
 
+@pytest.mark.full
 def test_a_default_budget_makes_the_user(launch: Launcher, guard: Guard) -> None:
     ended = launch.run("--user", "new", "--default-budget", TEN, "--", PYTHON, launch.agent(), "2")
     assert (ended.made, ended.code) == (2, 0)
@@ -121,6 +126,7 @@ def test_a_run_inside_a_run_spends_from_both(launch: Launcher, guard: Guard) -> 
     assert "2 calls refused" in outer_line
 
 
+@pytest.mark.full
 def test_two_runs_have_a_budget_each(launch: Launcher) -> None:
     agent = launch.agent()
     for _ in range(2):
@@ -128,6 +134,7 @@ def test_two_runs_have_a_budget_each(launch: Launcher) -> None:
         assert (ended.made, ended.code) == (2, 3)
 
 
+@pytest.mark.full
 def test_a_program_in_another_folder_and_home_finds_the_same_store(launch: Launcher) -> None:
     agent = launch.agent()
     command = f"mkdir elsewhere; cd elsewhere; HOME=/nowhere python {agent} 3"
@@ -160,6 +167,7 @@ calls(3)
     assert "the run's budget 1" in ended.err
 
 
+@pytest.mark.full
 def test_a_program_that_goes_to_another_project_is_refused_and_told_how_to_start_it(
     launch: Launcher, provider: OpenAIServer
 ) -> None:

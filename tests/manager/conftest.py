@@ -16,7 +16,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "disk", "hosted"])
+@pytest.fixture(params=["memory", pytest.param("disk", marks=pytest.mark.full), "hosted"])
 def guard(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Guard]:
     disk = f"disk://{tmp_path / 'books'}"
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 
 from budgetguard import Guard, budget_user
 from budgetguard.core.usage import Reported, Usage
-from budgetguard.engine import paid_answers
+from budgetguard.engine import payers
 from tests.manager.answers import COST, MESSAGES, MODEL, completion
 
 
@@ -40,7 +40,7 @@ def test_an_answer_is_not_kept_alive(guard: Guard) -> None:
     guard.set_budget(10, user="1234")
     answer = Answer()
     ask(guard, answer)
-    assert paid_answers.is_paid(guard.engine, "1234", answer, Reported(None))
+    assert payers.is_paid(guard.engine, "1234", answer, Reported(None))
     gone = weakref.ref(answer)
     del answer
     gc.collect()
@@ -92,11 +92,9 @@ def test_only_the_newest_ids_are_remembered(guard: Guard) -> None:
         return Reported(Usage.of(input_tokens=1), MODEL, None, f"chatcmpl-{number}")
 
     for number in range(10_000):
-        paid_answers.remember(guard.engine, "1234", said(number))
+        payers.remember_paid(guard.engine, "1234", said(number))
     known = [
-        number
-        for number in range(10_000)
-        if paid_answers.is_paid(guard.engine, "1234", object(), said(number))
+        number for number in range(10_000) if payers.is_paid(guard.engine, "1234", object(), said(number))
     ]
     assert known == list(range(10_000 - len(known), 10_000))
     assert 1_000 < len(known) < 10_000

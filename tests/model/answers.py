@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Granted, Refused, Reservation, Settled, UnknownAccount
+from budgetguard.core.holds import Booked, Denied, Granted, Reservation, UnknownAccount
 
 from .naive import Standing
 
@@ -15,7 +15,7 @@ def said(answer: Reservation) -> str:
             return "repeated"
         case Granted():
             return "granted"
-        case Refused():
+        case Denied():
             return f"refused {answer.balance.account}"
         case UnknownAccount():
             return f"unknown {answer.account}"
@@ -23,7 +23,7 @@ def said(answer: Reservation) -> str:
             return "unlimited"
 
 
-def ended(answer: Settled) -> str:
+def ended(answer: Booked) -> str:
     """Say what a store answered to `settle`."""
     if answer.repeated:
         return "repeated"

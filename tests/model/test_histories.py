@@ -21,12 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import (
     VOID,
+    Booked,
     Charge,
+    Denied,
     Granted,
     Hold,
-    Refused,
     Reservation,
-    Settled,
     Settlement,
     UnknownAccount,
     Unlimited,
@@ -273,7 +273,7 @@ def _say(answer: Reservation) -> str:
             return "repeated"
         case Granted():
             return "granted"
-        case Refused():
+        case Denied():
             return f"refused {answer.balance.account}"
         case UnknownAccount():
             return f"unknown {answer.account}"
@@ -281,14 +281,14 @@ def _say(answer: Reservation) -> str:
             return "unlimited"
 
 
-def _comparable(answer: Reservation | Settled | UnknownAccount) -> Any:
+def _comparable(answer: Reservation | Booked | UnknownAccount) -> Any:
     """Return an answer with its expiries in order of their ids, since each store finds them in its own."""
-    if not isinstance(answer, Granted | Refused | Settled):
+    if not isinstance(answer, Granted | Denied | Booked):
         return answer
     return replace(answer, expired=tuple(sorted(answer.expired, key=lambda expiry: expiry.hold_id)))
 
 
-def _ended(answer: Settled) -> str:
+def _ended(answer: Booked) -> str:
     if answer.repeated:
         return "repeated"
     return "late" if answer.late else "booked"

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.engine.delivering import deliver
+from budgetguard.engine.spool import deliver
 from budgetguard.stores import open_store
 from budgetguard.stores.base import Store, Transfer, public_url
 from budgetguard.stores.transfer import move
@@ -138,6 +138,7 @@ def test_programs_that_write_through_a_move_have_every_call_booked_once(
         assert verify(target)
 
 
+@pytest.mark.full
 def test_programs_that_are_killed_in_the_move_leave_nothing_but_holds_that_expire(
     new_url: NewUrl, writers: Writers, spool: Path
 ) -> None:

@@ -8,8 +8,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.stores import open_store
 
 TEN = Budget(1_000)
@@ -44,7 +44,7 @@ def reserve_and_settle(url: str, times: int, gate: Barrier, answers: Queue[int])
         hold = make_hold(3)
         assert isinstance(store.reserve(hold), Granted)
         answer = store.settle(hold, Settlement(1))
-        assert isinstance(answer, Settled)
+        assert isinstance(answer, Booked)
         booked += answer.booked
     answers.put(booked)
     store.close()
@@ -58,7 +58,7 @@ def cross_thresholds(url: str, times: int, gate: Barrier, answers: Queue[list[in
         hold = make_hold(0)
         store.reserve(hold)
         answer = store.settle(hold, Settlement(1, thresholds=(50, 80, 100)))
-        assert isinstance(answer, Settled)
+        assert isinstance(answer, Booked)
         announced += [crossing.threshold for crossing in answer.crossings]
     answers.put(announced)
     store.close()

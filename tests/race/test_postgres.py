@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.stores import Store, open_store
 from tests.servers.postgres import fresh_url, shared_server
 
@@ -56,7 +56,7 @@ def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store,
                 assert isinstance(store.reserve(hold), Granted)
                 return 0
             answer = store.settle(hold, Settlement(7))
-            assert isinstance(answer, Settled)
+            assert isinstance(answer, Booked)
             return answer.booked
 
         with ThreadPoolExecutor(16) as pool:
@@ -80,7 +80,7 @@ def test_a_settle_that_waited_while_its_account_was_made_gives_back_what_that_ho
             assert not settling.done(), settling.result()
         assert store.reserve(alone) == Granted(("user:1",))
         con.rollback()
-        assert settling.result() == Settled(7)
+        assert settling.result() == Booked(7)
     balance = store.read("user:1")
     assert balance is not None
     assert (balance.spent_nanos, balance.held_nanos, balance.open_holds) == (7, 0, 0)

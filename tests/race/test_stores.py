@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Granted, Refused, Settlement
+from budgetguard.core.holds import Denied, Granted, Settlement
 from budgetguard.stores import Store, open_store
 from tests.stores import SHARED, STORES, Row, on
 
@@ -66,7 +66,7 @@ def test_thirty_two_threads_get_exactly_the_ten_calls_that_the_budget_admits(
             store.set_budget("user:1", TEN)
             answers = list(pool.map(ask, range(32)))
             assert sum(isinstance(a, Granted) for a in answers) == 10
-            assert sum(isinstance(a, Refused) for a in answers) == 22
+            assert sum(isinstance(a, Denied) for a in answers) == 22
 
 
 @pytest.mark.full
@@ -77,7 +77,7 @@ async def test_thirty_two_tasks_get_exactly_ten_calls_of_a_budget_of_ten(row: Ro
         store.set_budget("user:1", TEN)
         answers = await asyncio.gather(*(asyncio.to_thread(store.reserve, make_hold()) for _ in range(32)))
     assert sum(isinstance(a, Granted) for a in answers) == 10
-    assert sum(isinstance(a, Refused) for a in answers) == 22
+    assert sum(isinstance(a, Denied) for a in answers) == 22
 
 
 @pytest.mark.usefixtures("nimble_threads")
@@ -162,7 +162,6 @@ def test_threads_that_close_the_store_do_not_disturb_threads_that_use_it(row: Ro
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @on(SHARED)
 def test_a_forked_child_talks_over_connections_of_its_own_and_leaves_its_parents_alone(
     row: Row, tmp_path: Path

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from time import monotonic
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import Charge, Granted, Hold, Settled, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.stores import Store
 
 USER = "user:1"
@@ -26,9 +26,9 @@ def granted(store: Store, hold: Hold) -> Hold:
     return hold
 
 
-def settled(store: Store, hold: Hold, cost: int, thresholds: tuple[int, ...] = ()) -> Settled:
+def settled(store: Store, hold: Hold, cost: int, thresholds: tuple[int, ...] = ()) -> Booked:
     answer = store.settle(hold, Settlement(cost, thresholds=thresholds))
-    assert isinstance(answer, Settled), answer
+    assert isinstance(answer, Booked), answer
     return answer
 
 

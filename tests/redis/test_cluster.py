@@ -252,6 +252,7 @@ def test_a_store_follows_the_master_when_it_dies(
     store.close()
 
 
+@pytest.mark.full
 def test_a_master_that_was_replaced_while_it_could_not_be_reached_is_not_written_to(
     watched: tuple[ValkeyServer, ValkeyServer, list[ValkeyServer]],
 ) -> None:

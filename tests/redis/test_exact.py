@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgetguard.core.holds import Granted, Refused
+from budgetguard.core.holds import Denied, Granted
 from budgetguard.core.money import MAX_NANOS
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
@@ -28,10 +28,10 @@ def test_the_last_nano_of_a_large_budget_decides(server: ValkeyServer, clock: Fa
     settled(store, granted(store, make_hold(limit // 3, now=clock())), limit // 3)
     granted(store, make_hold(limit // 3 - 1, now=clock()))
     left = limit - limit // 3 - (limit // 3 - 1)
-    assert isinstance(store.reserve(make_hold(left + 1, now=clock())), Refused)
+    assert isinstance(store.reserve(make_hold(left + 1, now=clock())), Denied)
     assert isinstance(store.reserve(make_hold(left, now=clock())), Granted)
     assert money(store) == (limit, limit // 3, limit - limit // 3)
-    assert isinstance(store.reserve(make_hold(1, now=clock())), Refused)
+    assert isinstance(store.reserve(make_hold(1, now=clock())), Denied)
     store.close()
 
 
@@ -78,5 +78,5 @@ def test_what_was_spent_far_beyond_any_limit_is_still_counted_exactly(
         settled(store, make_hold(0, now=clock()), MAX_NANOS)
     settled(store, make_hold(0, now=clock()), 1)
     assert money(store) == (MAX_NANOS, 3 * MAX_NANOS + 1, 0)
-    assert isinstance(store.reserve(make_hold(1, now=clock())), Refused)
+    assert isinstance(store.reserve(make_hold(1, now=clock())), Denied)
     store.close()

@@ -9,7 +9,7 @@ import redis
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store, open_store, redis_link
 from tests.servers.valkey import ValkeyServer

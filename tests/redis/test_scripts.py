@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from budgetguard.core import windows
+from budgetguard.core import process, windows
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Expiry, Hold, Refused, Settlement, new_hold_id
-from budgetguard.core.learning import FADE_AT, observe
+from budgetguard.core.holds import Charge, Denied, Expiry, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
+from budgetguard.core.usage import FADE_AT, observe
 from budgetguard.stores import open_store
 from budgetguard.stores import redis as redis_store
 from budgetguard.testing.clock import FakeClock
@@ -75,9 +76,9 @@ def test_a_verb_is_one_round_trip(server: ValkeyServer, client: redis.Redis) -> 
 def test_clients_whose_clocks_are_an_hour_apart_agree_on_windows_and_expiries(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = windows.time_ns
+    real = process.time_ns
     shift = [0]
-    monkeypatch.setattr(windows, "time_ns", lambda: real() + shift[0] * HOUR * 1_000_000)
+    monkeypatch.setattr(process, "time_ns", lambda: real() + shift[0] * HOUR * 1_000_000)
     early = open_store(server.url, project="p")
     late = open_store(server.url, project="p")
     made = budget(early, 100, duration="30m")
@@ -222,7 +223,7 @@ def test_a_refusal_tells_all_the_expiries_however_many_runs_of_the_script_they_t
         granted(store, make_hold(3, ttl=1_000, now=clock()))
     clock.advance(1)
     refused = store.reserve(make_hold(10**7, now=clock()))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Denied)
     assert len({expiry.hold_id for expiry in refused.expired}) == 300
     assert told == []
     store.close()
@@ -237,7 +238,7 @@ def test_records_and_idle_accounts_expire_by_the_servers_clock_and_open_holds_an
     store = open_store(server.url, project="p", retention="2h")
     budget(store, 100)
     run = Charge("run:1", budget=Budget(100), ephemeral=True)
-    made = windows.system_clock()
+    made = system_clock()
     calls = [
         Hold(new_hold_id(made), (Charge(USER), run), 1, 1, 60_000, made, "1", "m", "chat") for _ in range(2)
     ]

@@ -11,7 +11,7 @@ import httpx2
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock
+from budgetguard.core.process import system_clock
 from budgetguard.server.app import ROUTES
 from budgetguard.server.routes import ApiRoute
 from budgetguard.stores.wire import plain

@@ -13,7 +13,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from budgetguard.core.windows import Clock, system_clock
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock
 from budgetguard.server.app import create_app
 from budgetguard.server.keys import KEYS_PROJECT, create_key, revoke_key
 from budgetguard.server.options import Options

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Granted, Settled, Settlement, UnknownAccount, Unlimited
+from budgetguard.core.holds import Booked, Granted, Settlement, UnknownAccount, Unlimited
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store
 from tests.provider.connection import Connection, HTTPRequest
@@ -327,8 +327,8 @@ def test_a_store_that_was_closed_opens_again_and_a_settle_sent_twice_counts_once
     hold = make_hold()
     assert isinstance(store.reserve(hold), Granted)
     store.close()
-    assert store.settle(hold, Settlement(60)) == Settled(60)
-    assert store.settle(hold, Settlement(60)) == Settled(0, repeated=True)
+    assert store.settle(hold, Settlement(60)) == Booked(60)
+    assert store.settle(hold, Settlement(60)) == Booked(0, repeated=True)
     store.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from budgetguard import Guard
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Granted, Settled, Settlement
+from budgetguard.core.holds import Booked, Granted, Settlement
 from budgetguard.errors import StoreError
 from budgetguard.stores import Store, open_store
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard
@@ -110,7 +110,7 @@ def test_a_verb_waits_for_a_service_that_comes_back_within_its_time(process: Ser
     process.kill()
     later = threading.Timer(0.3, process.start)
     later.start()
-    assert store.settle(hold, Settlement(40)) == Settled(40)
+    assert store.settle(hold, Settlement(40)) == Booked(40)
     later.join()
     assert money(store) == (40, 0)
     store.close()
@@ -124,7 +124,7 @@ def test_a_verb_whose_answer_is_lost_is_sent_again_and_counts_once(proxy: Proxy,
     assert isinstance(store.reserve(hold), Granted)
     assert money(store) == (0, 60)
     proxy.answers_to_drop = lost
-    assert isinstance(store.settle(hold, Settlement(40)), Settled)
+    assert isinstance(store.settle(hold, Settlement(40)), Booked)
     assert money(store) == (40, 0)
     store.close()
 

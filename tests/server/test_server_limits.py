@@ -19,7 +19,8 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import VOID, Charge, Settlement, new_hold_id
-from budgetguard.core.windows import system_clock, to_datetime
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import to_datetime
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.server import gates, quotas, webhooks
 from budgetguard.server.bodies import MOST_VALUES, parse

@@ -11,7 +11,8 @@ import httpx2
 import pytest
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.windows import Clock, system_clock
+from budgetguard.core.process import system_clock
+from budgetguard.core.windows import Clock
 from budgetguard.stores import open_store
 from budgetguard.testing.clock import FakeClock
 

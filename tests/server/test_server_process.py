@@ -82,6 +82,7 @@ def answered(client: httpx2.Client, path: str, body: object) -> dict[str, object
     raise AssertionError("no answer within a minute")
 
 
+@pytest.mark.full
 def test_workers_share_budgets_keys_and_figures(tmp_path: Path) -> None:
     store, port = f"disk://{tmp_path}/budgets", free_port()
     key = run("keys", "create", "p", "--role", "admin", "--store", store).out.strip()

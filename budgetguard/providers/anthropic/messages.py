@@ -10,9 +10,10 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.rates import BATCH, Rates
-from budgetguard.providers.accumulators import Piece, TextAccumulator
+from budgetguard.providers.answers import Piece
 from budgetguard.providers.anthropic.input_tokens import claude_input
 from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.fees import marked_for_cache
 from budgetguard.providers.hidden_input import UNSEEN, UNSEEN_FILE, input_beyond
 from budgetguard.providers.json import field, getter, items, mapping, parsed, text, whole

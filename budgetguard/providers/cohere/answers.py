@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported
-from budgetguard.providers.accumulators import Piece
+from budgetguard.providers.answers import Piece
 from budgetguard.providers.json import field, text
 from budgetguard.providers.shapes import Shape, Sums, block_texts, counted, made, summed
 

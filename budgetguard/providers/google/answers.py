@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported
-from budgetguard.providers.accumulators import Piece
+from budgetguard.providers.answers import Piece
 from budgetguard.providers.json import field, items, text
 from budgetguard.providers.shapes import TOTALS, Shape, Sums, as_text, counted, either, made, summed
 

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported
 from budgetguard.pricing.rates import BATCH
-from budgetguard.providers.accumulators import Piece
-from budgetguard.providers.answers import reported
+from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.openai.audio import read_transcription
 from budgetguard.providers.openai.batches import read_batch

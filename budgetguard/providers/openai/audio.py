@@ -11,8 +11,8 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.rates import Rates
-from budgetguard.providers.accumulators import UsageAccumulator
 from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.body import UsageAccumulator
 from budgetguard.providers.json import count, field, text, words
 from budgetguard.providers.openai.lengths import (
     HEARD_A_SECOND,

@@ -17,7 +17,7 @@ from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownMode
 from budgetguard.pricing.rates import BATCH, STANDARD_TIERS, Rates
 from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
-from budgetguard.providers.input_bounds import input_reserve
+from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.providers.json import count, field, items, parsed, text
 
 # A batch whose usage does not tell all that it bills: calls of hosted tools, pictures, sound.
@@ -178,7 +178,7 @@ class BatchesEndpoint(Endpoint):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost=lines.cost,
-            input_cost=lines.input_cost,
+            read_cost=lines.input_cost,
             cap_assumed=False,
         )
 

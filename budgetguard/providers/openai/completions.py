@@ -29,12 +29,14 @@ class CompletionsEndpoint(ChoicesEndpoint):
         body = asked.body
         given_cap = whole(body, "max_tokens")
         each = _CAP if given_cap is None else given_cap
+        choices = self.choices(body)
         return projected(
             asked.model,
             asked.rates,
             {"input_tokens": with_margin(self.input_tokens(body, asked.model))},
-            {"output_tokens": each * self.choices(body)},
+            {"output_tokens": each * choices},
             output_cap=each,
+            choices=choices,
             asked_tier=field(body, "service_tier"),
         )
 

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, Final
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError
-from budgetguard.providers.accumulators import UsageAccumulator
 from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint
+from budgetguard.providers.body import UsageAccumulator
 from budgetguard.providers.json import field, parsed, whole, words
 from budgetguard.providers.request import files_of, look_into
 from budgetguard.tokens.images import image_size
@@ -84,7 +84,7 @@ class ImagesEndpoint(Endpoint):
                 "SVG output is written by a second model that bills apart, which budgetguard cannot price; "
                 "ask for png, webp or jpeg"
             )
-        n = self.choices(body)
+        n = _images(body)
         if rates.prices(_image_unit(body)) or not rates.prices("output_tokens"):
             return projected(model, rates, {}, self.unreported(body))
         name = bare_name(model)
@@ -106,13 +106,11 @@ class ImagesEndpoint(Endpoint):
             },
             {"output_tokens": drawn + thought, "output_image_tokens": drawn},
             cap_assumed=free,
+            choices=n,
         )
 
-    def choices(self, body: Body) -> int:
-        return whole(body, "n", least=1, most=_MOST_IMAGES) or 1
-
     def unreported(self, body: Body) -> Mapping[str, int]:
-        return {_image_unit(body): self.choices(body)}
+        return {_image_unit(body): _images(body)}
 
     def read(self, answer: object) -> Reported:
         """Read what an answer reports; one with images and no usage is billed by the image."""
@@ -158,6 +156,11 @@ class ImagesAccumulator(UsageAccumulator):
     def seen_tokens(self) -> int:
         """Count the output tokens seen so far: those of the partial images."""
         return self._partial * _PARTIAL_IMAGE
+
+
+def _images(body: Body) -> int:
+    """Return how many images a request asks for."""
+    return whole(body, "n", least=1, most=_MOST_IMAGES) or 1
 
 
 def _image_unit(body: Mapping[str, Any]) -> str:

@@ -12,14 +12,15 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
-from budgetguard.providers.accumulators import Piece, TextAccumulator
-from budgetguard.providers.answers import reported
+from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
+from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
 from budgetguard.providers.json import field, is_absent, items, mapping, parsed, text, whole
-from budgetguard.providers.openai.content import Counter, file_tokens
+from budgetguard.providers.openai.chat import Counter
 from budgetguard.providers.openai.hosted_tools import KEPT, hidden_input, projected_fees, with_tool_fees
+from budgetguard.providers.openai.media import file_tokens
 from budgetguard.providers.openai.tool_text import namespace
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 

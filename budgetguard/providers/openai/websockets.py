@@ -26,7 +26,7 @@ import wrapt
 from budgetguard.engine.engine import Engine
 from budgetguard.providers import imports
 from budgetguard.providers.openai.endpoints import TABLE
-from budgetguard.providers.openai.realtime.adapter import PATH, guarded_manager
+from budgetguard.providers.openai.realtime.adapter import PATH, guarded_manager, with_methods
 from budgetguard.providers.sdk import EngineOf
 
 _MODULE: Final = "openai._resource"
@@ -57,7 +57,7 @@ _is_the_clients: ContextVar[bool] = ContextVar("budgetguard_websocket_of_the_cli
 
 
 class Websockets:
-    """The guard before every `connect` of the openai package.
+    """The guard before every `connect` of the openai package, and before libraries for websockets.
 
     Args:
         engine_of: client -> the engine that guards it, or None.
@@ -66,54 +66,48 @@ class Websockets:
 
     def __init__(self, engine_of: EngineOf, patched: Callable[[], Engine | None]) -> None:
         self._engine_of = engine_of
-        self._sockets = _Libraries(patched)
-        self._lock = threading.RLock()
+        self._patched = patched
+        self._lock = threading.RLock()  # a signal handler may import while we hold it
         self._active = False
-        self._seen: set[type] = set()
         self._wrappers: list[tuple[Any, str, Any]] = []
 
     def close(self) -> None:
-        """Refuse from now on, before and after `import openai`. Idempotent."""
+        """Guard or refuse from now on, before and after these modules are imported. Idempotent."""
         with self._lock:
             self._active = True
-        imports.watch(_MODULE, _RESOURCES, self._imported)
-        self._sockets.close()
+        imports.watch(_MODULE, _RESOURCES, self._resources_imported)
+        for module in dict.fromkeys(way[0] for way in _WAYS):
+            names = tuple(kind or name for at, kind, name in _WAYS if at == module)
+            imports.watch(module, names, self._library_imported)
 
     def open(self) -> None:
         """Take our wrappers off; those that others have wrapped stay, and do nothing."""
         with self._lock:
             self._active = False
-            for kind, name, wrapper in self._wrappers:
-                if kind.__dict__.get(name) is wrapper:
-                    setattr(kind, name, wrapper.__wrapped__)
-            self._wrappers, self._seen = [], set()
-        self._sockets.open()
+            for holder, name, wrapper in self._wrappers:
+                if vars(holder).get(name) is wrapper:
+                    setattr(holder, name, wrapper.__wrapped__)
+            self._wrappers = []
 
-    def _imported(self, module: ModuleType) -> None:
+    def _wrap(self, holder: Any, name: str, around: Callable[..., Any]) -> None:
+        with self._lock:
+            function = vars(holder).get(name)
+            ours = any(function is wrapper for _, _, wrapper in self._wrappers)
+            if self._active and callable(function) and not ours:
+                wrapper = wrapt.FunctionWrapper(function, around, enabled=lambda: self._active)
+                setattr(holder, name, wrapper)
+                self._wrappers.append((holder, name, wrapper))
+
+    def _resources_imported(self, module: ModuleType) -> None:
         for name in _RESOURCES:
             base = getattr(module, name, None)
             if isinstance(base, type):
                 self._wrap(base, "__init__", self._made)
                 for kind in _subclasses(base):
-                    self._stand_before(kind)
-
-    def _stand_before(self, kind: type) -> None:
-        if kind not in self._seen:
-            self._wrap(kind, "connect", self._connect)
-
-    def _wrap(self, kind: type, name: str, around: Callable[..., Any]) -> None:
-        with self._lock:
-            if not self._active or kind in self._seen:
-                return
-            self._seen.add(kind)
-            function = kind.__dict__.get(name)
-            if callable(function):
-                wrapper = wrapt.FunctionWrapper(function, around, enabled=lambda: self._active)
-                setattr(kind, name, wrapper)
-                self._wrappers.append((kind, name, wrapper))
+                    self._wrap(kind, "connect", self._connect)
 
     def _made(self, wrapped: Callable[..., Any], resource: Any, args: Any, kwargs: Any) -> None:
-        self._stand_before(type(resource))
+        self._wrap(type(resource), "connect", self._connect)
         wrapped(*args, **kwargs)
 
     def _connect(self, wrapped: Callable[..., Any], resource: Any, args: Any, kwargs: Any) -> Any:
@@ -125,6 +119,19 @@ class Websockets:
             TABLE.check_allowed("WEBSOCKET", path, engine.settings.allow_endpoints, _UNREAD)
         manager = _of_the_client(wrapped(*args, **kwargs))
         return guarded_manager(engine, resource._client, manager, kwargs) if path == PATH else manager
+
+    def _library_imported(self, module: ModuleType) -> None:
+        for at, kind, name in _WAYS:
+            holder = module if kind is None else module.__dict__.get(kind)
+            if at == module.__name__ and holder is not None:
+                self._wrap(holder, name, self._connect_library)
+
+    def _connect_library(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+        engine = self._patched()
+        if engine is not None and not _is_the_clients.get():
+            given = args[0] if args else next((kwargs[name] for name in _ADDRESSES if name in kwargs), None)
+            _check(engine, _address(given, instance))
+        return wrapped(*args, **kwargs)
 
 
 def _subclasses(kind: type) -> Iterator[type]:
@@ -143,69 +150,12 @@ def _path(kind: type) -> str:
     return "/" + "/".join(parts)
 
 
-class _Libraries:
-    """The guard before libraries for websockets, those that are imported and those to come.
-
-    Args:
-        patched: -> the engine that guards all clients, or None.
-    """
-
-    def __init__(self, patched: Callable[[], Engine | None]) -> None:
-        self._patched = patched
-        self._lock = threading.RLock()  # a signal handler may import while we hold it
-        self._active = False
-        self._wrappers: list[tuple[Any, str, Any]] = []
-
-    def close(self) -> None:
-        """Refuse from now on. Idempotent."""
-        with self._lock:
-            self._active = True
-        for module in dict.fromkeys(way[0] for way in _WAYS):
-            names = tuple(kind or name for at, kind, name in _WAYS if at == module)
-            imports.watch(module, names, self._imported)
-
-    def open(self) -> None:
-        """Take our wrappers off; those that others have wrapped stay, and do nothing."""
-        with self._lock:
-            self._active = False
-            for holder, name, wrapper in self._wrappers:
-                if vars(holder).get(name) is wrapper:
-                    setattr(holder, name, wrapper.__wrapped__)
-            self._wrappers = []
-
-    def _imported(self, module: ModuleType) -> None:
-        for at, kind, name in _WAYS:
-            holder = module if kind is None else module.__dict__.get(kind)
-            if at == module.__name__ and holder is not None:
-                self._wrap(holder, name)
-
-    def _wrap(self, holder: Any, name: str) -> None:
-        with self._lock:
-            function = vars(holder).get(name)
-            standing = any(function is wrapper for _, _, wrapper in self._wrappers)
-            if self._active and callable(function) and not standing:
-                wrapper = wrapt.FunctionWrapper(function, self._connect, enabled=lambda: self._active)
-                setattr(holder, name, wrapper)
-                self._wrappers.append((holder, name, wrapper))
-
-    def _connect(self, wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-        engine = self._patched()
-        if engine is not None and not _is_the_clients.get():
-            given = args[0] if args else next((kwargs[name] for name in _ADDRESSES if name in kwargs), None)
-            _check(engine, _address(given, instance))
-        return wrapped(*args, **kwargs)
-
-
 def _of_the_client(manager: Any) -> Any:
-    """Return one of the SDK's connection managers, such that what it opens is known to be the client's.
-
-    Its type keeps its name and stays an instance of what it was.
-    """
-    kind: Any = type(manager)
+    """Return one of the SDK's connection managers, such that what it opens is known to be the client's."""
+    kind = type(manager)
     names = ("enter", "__enter__", "__aenter__", "_connect_ws")
-    ours = {name: _opening(getattr(kind, name)) for name in names if hasattr(kind, name)}
-    looks = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    manager.__class__ = type(kind.__name__, (kind,), {**looks, **ours})
+    methods = {name: _opening(getattr(kind, name)) for name in names if hasattr(kind, name)}
+    manager.__class__ = with_methods(kind, methods)
     return manager
 
 

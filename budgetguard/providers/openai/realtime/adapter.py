@@ -20,17 +20,18 @@ from budgetguard.core.holds import Charge
 from budgetguard.engine.background import background
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.engine import Engine
-from budgetguard.engine.flow import Flow, Invoke, Work, adrive, drive
+from budgetguard.engine.flow import Flow, Work, adrive, drive
 from budgetguard.engine.payers import CallFacts, charges_for
+from budgetguard.engine.provider_call import Do
 from budgetguard.engine.refusals import missing_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
+from budgetguard.providers.hooking import MODEL_MAP
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of
 from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.realtime.calls import Tariff
 from budgetguard.providers.openai.realtime.session import RealtimeSession
-from budgetguard.providers.stainless import MODEL_MAP
 
 PATH: Final = "/realtime"
 _GUARD: Final = "_budgetguard"
@@ -52,6 +53,8 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
         UnknownEndpointError: it joins a call that goes on elsewhere.
         UnknownModelError: there is no price for the model.
     """
+    if hasattr(manager, _GUARD):
+        return manager  # guarded below a wrapper of somebody else's
     query = arguments.get("extra_query")
     query = query if isinstance(query, Mapping) else {}
     if not is_absent(arguments.get("call_id")) or "call_id" in query:
@@ -69,22 +72,26 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
         settings.is_free(address),
         str if NAMES_ARE_MODELS.match(address) else settings.model_of,
     )
-    guard = _Shared(engine, None if is_absent(model) else str(model), tariff)
     kind: Any = type(manager)
-    manager.__class__ = _guarded_kind(kind, hasattr(kind, "__aenter__"))
+    asynchronous = hasattr(kind, "__aenter__")
+    guard = _ConnectionGuard(
+        engine, None if is_absent(model) else str(model), tariff, asynchronous=asynchronous
+    )
+    manager.__class__ = _guarded_kind(kind, asynchronous)
     setattr(manager, _GUARD, guard)
     return manager
 
 
-class _Shared:
+class _ConnectionGuard:
     """What the websockets of one connection manager share: one, and those that take its place."""
 
-    def __init__(self, engine: Engine, model: str | None, tariff: Tariff) -> None:
+    def __init__(self, engine: Engine, model: str | None, tariff: Tariff, *, asynchronous: bool) -> None:
         self.engine = engine
+        self.asynchronous = asynchronous
         self.refused: BudgetGuardError | None = None
         self._model = model
         self._tariff = tariff
-        self._wires: list[_Wire] = []
+        self._sockets: list[_GuardedSocket] = []
         self._pid = os.getpid()
 
     @property
@@ -128,12 +135,12 @@ class _Shared:
         if not limited and engine.settings.missing_user != "allow":
             raise missing_user(self._model or "a realtime session", engine.project)
 
-    def cover(self, socket: Any, *, asynchronous: bool) -> Any:
+    def cover(self, socket: Any) -> Any:
         """Guard a websocket, once, and return it."""
-        if not any(wire.socket is socket for wire in self._wires):
+        if not any(one.socket is socket for one in self._sockets):
             session = RealtimeSession(self.engine, self._model, self._tariff)
-            self._wires = [wire for wire in self._wires if not wire.is_over]
-            self._wires.append((_AsyncWire if asynchronous else _SyncWire)(self, socket, session))
+            self._sockets = [one for one in self._sockets if not one.is_over]
+            self._sockets.append(_GuardedSocket(self, socket, session))
         return socket
 
     def watch(self, connection: object) -> None:
@@ -142,11 +149,11 @@ class _Shared:
 
     def _dropped(self) -> None:
         if self._pid == os.getpid():  # a forked child drops copies of what its parent still uses
-            for wire in self._wires:
-                wire.drop()
+            for one in self._sockets:
+                one.drop()
 
 
-class _Wire:
+class _GuardedSocket:
     """The guard of one websocket.
 
     Args:
@@ -155,12 +162,13 @@ class _Wire:
         session: what passes through it.
     """
 
-    def __init__(self, guard: _Shared, socket: Any, session: RealtimeSession) -> None:
+    def __init__(self, guard: _ConnectionGuard, socket: Any, session: RealtimeSession) -> None:
         self.socket = socket
         self._guard = guard
         self._session = session
         self._unread: deque[Any] = deque()
         self._closed = self._is_cut = False
+        self._run: Callable[[Flow], Any] = adrive if guard.asynchronous else drive
         self._send, self._recv, self._close = socket.send, socket.recv, socket.close
         socket.send, socket.recv, socket.close = self.send, self.recv, self.close
 
@@ -170,13 +178,13 @@ class _Wire:
         return self._closed
 
     def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
+        return self._run(self._sending(message, args, kwargs))
 
     def recv(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
+        return self._run(self._receiving(partial(self._recv, *args, **kwargs)))
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
+        return self._run(self._closing(partial(self._close, *args, **kwargs)))
 
     def drop(self) -> None:
         """Cut the websocket and settle what is open: nobody would see what is spent from here on."""
@@ -189,18 +197,20 @@ class _Wire:
                 logger.debug("budgetguard: a dropped websocket could not be closed", exc_info=True)
 
     def _cut(self) -> None:
-        raise NotImplementedError
+        if self._guard.asynchronous:
+            self.socket.loop.call_soon_threadsafe(self.socket.transport.abort)
+        else:
+            self.socket.close_socket()
 
-    def _sending(self, act: _Act, message: Any, args: Any, kwargs: Any) -> Flow:
+    def _sending(self, message: Any, args: Any, kwargs: Any) -> Flow:
         if not isinstance(message, str | bytes | bytearray | memoryview):
             raise ConfigurationError(
                 f"a guarded realtime connection sends events as text or bytes, not {type(message).__name__}"
             )
         event = _parsed(message)
         outgoing = None if event is None else self._session.outgoing(event)
-        act.does = partial(self._send, message, *args, **kwargs)
         if outgoing is None:
-            return (yield Invoke())
+            return (yield Do(partial(self._send, message, *args, **kwargs)))
         try:
             yield Work(outgoing.reserve, self._session.blocking)
         except BudgetGuardError as error:
@@ -210,19 +220,18 @@ class _Wire:
             yield Work(outgoing.failed, self._session.blocking)
             raise
         if outgoing.event is not None:
-            act.does = partial(self._send, _dumped(outgoing.event, message), *args, **kwargs)
+            message = _dumped(outgoing.event, message)
         try:
-            return (yield Invoke())
+            return (yield Do(partial(self._send, message, *args, **kwargs)))
         except Exception:
             yield Work(outgoing.failed, self._session.blocking)
             raise
 
-    def _receiving(self, act: _Act, args: Any, kwargs: Any) -> Flow:
+    def _receiving(self, receive: Callable[[], Any]) -> Flow:
         session = self._session
         if not self._unread and not session.is_ending:
-            act.does = partial(self._recv, *args, **kwargs)
             try:
-                message = yield Invoke()
+                message = yield Do(receive)
             except Exception as error:
                 if _is_closed(error):
                     self._closed = True
@@ -247,107 +256,54 @@ class _Wire:
         # A copy: one that was raised keeps alive who it was raised to.
         raise copy(session.refusal)
 
-    def _closing(self, act: _Act, args: Any, kwargs: Any) -> Flow:
+    def _closing(self, close: Callable[[], Any]) -> Flow:
         if self._is_cut:
             return  # there is nobody to say goodbye to
-        act.does = partial(self._close, *args, **kwargs)
         self._closed = True
         try:
-            yield Invoke()
+            yield Do(close)
         finally:
             yield Work(self._session.over, self._session.blocking)
 
 
-class _Act:
-    """What a flow's next `Invoke` does."""
-
-    does: Callable[[], Any]
-
-    def __call__(self) -> Any:
-        return self.does()
-
-
-class _SyncWire(_Wire):
-    def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return drive(self._sending(act, message, args, kwargs), act)
-
-    def recv(self, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return drive(self._receiving(act, args, kwargs), act)
-
-    def close(self, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return drive(self._closing(act, args, kwargs), act)
-
-    def _cut(self) -> None:
-        self.socket.close_socket()
-
-
-class _AsyncWire(_Wire):
-    async def send(self, message: Any, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return await adrive(self._sending(act, message, args, kwargs), act)
-
-    async def recv(self, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return await adrive(self._receiving(act, args, kwargs), act)
-
-    async def close(self, *args: Any, **kwargs: Any) -> Any:
-        act = _Act()
-        return await adrive(self._closing(act, args, kwargs), act)
-
-    def _cut(self) -> None:
-        self.socket.loop.call_soon_threadsafe(self.socket.transport.abort)
-
-
 @cache
 def _guarded_kind(kind: Any, asynchronous: bool) -> type:
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    made: dict[str, Any] = dict(names)
-    if asynchronous:
+    run: Callable[[Flow], Any] = adrive if asynchronous else drive
+    name = "__aenter__" if asynchronous else "__enter__"
+    former = getattr(kind, name)
 
-        async def aenter(self: Any) -> Any:
-            guard: _Shared = getattr(self, _GUARD)
-            act = _Act()
-            return await adrive(_entering(act, guard, kind.__aenter__, self, asynchronous=True), act)
+    def enter(self: Any) -> Any:
+        return run(_entering(getattr(self, _GUARD), partial(former, self)))
 
-        async def aconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
-            socket = await kind._connect_ws(self, *args, **kwargs)
-            return getattr(self, _GUARD).cover(socket, asynchronous=True)
+    def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(_connecting(getattr(self, _GUARD), partial(kind._connect_ws, self, *args, **kwargs)))
 
-        made |= {"__aenter__": aenter, "enter": aenter, "_connect_ws": aconnect}
-    else:
-
-        def enter(self: Any) -> Any:
-            guard: _Shared = getattr(self, _GUARD)
-            act = _Act()
-            return drive(_entering(act, guard, kind.__enter__, self, asynchronous=False), act)
-
-        def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
-            socket = kind._connect_ws(self, *args, **kwargs)
-            return getattr(self, _GUARD).cover(socket, asynchronous=False)
-
-        made |= {"__enter__": enter, "enter": enter, "_connect_ws": connect}
-    if not hasattr(kind, "_connect_ws"):
-        del made["_connect_ws"]
-    return type(kind.__name__, (kind,), made)
+    methods = {name: enter, "enter": enter}
+    if hasattr(kind, "_connect_ws"):
+        methods["_connect_ws"] = connect
+    return with_methods(kind, methods)
 
 
-def _entering(
-    act: _Act, guard: _Shared, enter: Callable[[Any], Any], manager: Any, *, asynchronous: bool
-) -> Flow:
+def with_methods(kind: type, methods: Mapping[str, Any]) -> type:
+    """Return a class of the SDK's with other methods, that looks like what it was and is a subclass of it."""
+    looks = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {**looks, **methods})
+
+
+def _entering(guard: _ConnectionGuard, enter: Callable[[], Any]) -> Flow:
     yield Work(guard.begin, guard.blocking)
-    act.does = partial(enter, manager)
-    connection = yield Invoke()
-    guard.cover(connection._connection, asynchronous=asynchronous)
+    connection = yield Do(enter)
+    guard.cover(connection._connection)
     guard.watch(connection)
     if guard.refused is not None:
         # The SDK lets pass what goes wrong with events that were queued before; a refusal must be seen.
-        act.does = connection.close
-        yield Invoke()
+        yield Do(connection.close)
         raise copy(guard.refused)
     return connection
+
+
+def _connecting(guard: _ConnectionGuard, connect: Callable[[], Any]) -> Flow:
+    return guard.cover((yield Do(connect)))
 
 
 def _parsed(message: Any) -> Mapping[str, Any] | None:

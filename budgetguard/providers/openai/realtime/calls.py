@@ -14,7 +14,7 @@ from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.json import count, field, text
 from budgetguard.providers.openai.audio import read_transcription, transcript_units
-from budgetguard.providers.openai.realtime.sizes import Size
+from budgetguard.providers.openai.realtime.conversation import Size
 
 # The most that the API lets a cap be, and that the models of the first years write
 # (https://developers.openai.com/api/docs/guides/realtime-costs): what a response without a cap is held for.
@@ -48,7 +48,7 @@ class Tariff:
         return book.rates(model, provider=self.provider, base_url=self.base_url)
 
 
-class ResponseRequest(ProviderCall):
+class ResponseCall(ProviderCall):
     """One response of a realtime session.
 
     Args:
@@ -115,7 +115,7 @@ class ResponseRequest(ProviderCall):
         return Abandoned(written + spoken, usage)
 
 
-class TranscriptRequest(ProviderCall):
+class TranscriptCall(ProviderCall):
     """One transcript of what a realtime session hears.
 
     Args:

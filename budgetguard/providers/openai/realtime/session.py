@@ -20,11 +20,10 @@ from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.providers.json import mapping, text
-from budgetguard.providers.openai.realtime.calls import Tariff, read_sizes
-from budgetguard.providers.openai.realtime.sizes import Size, audio_ms
-from budgetguard.providers.openai.realtime.standing import HeldAhead, Opener
+from budgetguard.providers.openai.realtime.calls import Tariff, TranscriptCall, read_sizes
+from budgetguard.providers.openai.realtime.conversation import Size, audio_ms
+from budgetguard.providers.openai.realtime.held import HeldAhead, Opener, ResponseUnderWay
 from budgetguard.providers.openai.realtime.state import SessionState
-from budgetguard.providers.openai.realtime.underway import CallsUnderWay
 
 Job = Callable[[], None]
 
@@ -75,7 +74,11 @@ class RealtimeSession:
         self._next_transcript = HeldAhead(
             opener, lambda waiting: max(_TRANSCRIPT_MS, 2 * waiting), state.transcript
         )
-        self._under_way = CallsUnderWay()
+        # What is under way: responses by the event that asks for each, those begun by their ids, and by the
+        # item transcripts, with the milliseconds of sound that each is of.
+        self._asked: list[tuple[str, GuardedCall]] = []
+        self._responses: dict[str, ResponseUnderWay] = {}
+        self._transcripts: dict[str, tuple[GuardedCall, int]] = {}
         self.refusal: BudgetGuardError | None = None
         self.is_ending = False
 
@@ -116,11 +119,11 @@ class RealtimeSession:
         def reserve() -> None:
             self._check()
             call.reserve()
-            self._opener.keep(call, lambda: self._under_way.asked(ident, call))
+            self._opener.keep(call, lambda: self._asked.append((ident, call)))
 
         def failed() -> None:
             with self._state.lock:
-                known = self._under_way.take_asked(ident)
+                known = self._take_asked(ident)
             if known is not None:
                 known.finish(NotCharged("it was not sent"))
 
@@ -228,14 +231,14 @@ class RealtimeSession:
     def _committed(self, event: Mapping[str, Any]) -> None:
         ident = text(event.get("item_id"))
         length = self._state.conversation.committed(ident)
-        if ident is None or self._under_way.is_transcribed(ident):
+        if ident is None or ident in self._transcripts:
             return
         if (call := self._next_transcript.take()) is not None:
-            self._under_way.transcribes(ident, call, length)
+            self._transcripts[ident] = call, length
 
     def _transcribed(self, event: Mapping[str, Any]) -> Job:
         ident = text(event.get("item_id")) or ""
-        call = self._under_way.take_transcript(ident)
+        call, _ = self._transcripts.pop(ident, (None, 0))
         if str(event["type"]).endswith(".failed"):
             return lambda: None if call is None else call.finish(NotCharged("the transcription failed"))
 
@@ -251,20 +254,20 @@ class RealtimeSession:
     def _began(self, event: Mapping[str, Any]) -> Job | None:
         response = mapping(event.get("response"))
         ident = text(response.get("id")) or ""
-        if self._under_way.response(ident) is not None:
+        if ident in self._responses:
             return None  # told twice: a second call would take the place of the first
         self._state.conversation.began(ident)
-        call = self._under_way.take_asked() or self._next_response.take()
+        call = self._take_asked() or self._next_response.take()
         if call is not None:
-            self._under_way.began(ident, call, self._state.config.audio_out)
+            self._responses[ident] = ResponseUnderWay(call, self._state.config.audio_out)
             return self._hold_next if self._lacks_response else None
 
         def owe() -> None:
             # Nobody asked for it, and nothing is held: it is under way all the same.
             owed = self._opener.call(lambda: self._state.response(response))
             error = owed.owe()
-            spoken = self._state.config.audio_out
-            self._opener.keep(owed, lambda: self._under_way.began(ident, owed, spoken))
+            begun = ResponseUnderWay(owed, self._state.config.audio_out)
+            self._opener.keep(owed, lambda: self._responses.update({ident: begun}))
             if error is not None:
                 self._refuse(error)
             elif self._lacks_response:
@@ -273,7 +276,7 @@ class RealtimeSession:
         return owe
 
     def _seen(self, kind: str, event: Mapping[str, Any]) -> Job | None:
-        response = self._under_way.response(text(event.get("response_id")) or "")
+        response = self._responses.get(text(event.get("response_id")) or "")
         delta = event.get("delta")
         if response is None or not isinstance(delta, str):
             return None
@@ -295,7 +298,7 @@ class RealtimeSession:
     def _ended(self, event: Mapping[str, Any]) -> Job | None:
         told = mapping(event.get("response"))
         ident = text(told.get("id")) or ""
-        response = self._under_way.take_response(ident)
+        response = self._responses.pop(ident, None)
         apart = response is not None and response.request.apart
         read, made = read_sizes(told)
         if told.get("conversation_id", "") is None:
@@ -324,7 +327,7 @@ class RealtimeSession:
         ident = text(error.get("event_id")) or ""
         shown = {**event, "error": {**error, "event_id": None}} if ident.startswith(_OURS) else None
         self._state.refused(ident)
-        call = self._under_way.take_asked(ident)
+        call = self._take_asked(ident)
         if call is None:
             return None, shown
         return lambda: call.finish(NotCharged(f"refused: {text(error.get('code')) or 'error'}")), shown
@@ -337,14 +340,31 @@ class RealtimeSession:
             if self._state.over:
                 return
             self._state.over = True
-            finish = self._under_way.take_all()
-            standing = [self._next_response.take(), self._next_transcript.take()]
-        finish()
-        for unused in standing:
+            # Of those that are only asked for, nothing was seen.
+            responses = [ResponseUnderWay(call, "") for _, call in self._asked]
+            responses += self._responses.values()
+            transcripts = list(self._transcripts.values())
+            self._asked, self._responses, self._transcripts = [], {}, {}
+            held_ahead = [self._next_response.take(), self._next_transcript.take()]
+        for response in responses:
+            response.call.finish(response.request.broken_off(*response.seen()))
+        for call, milliseconds in transcripts:
+            request = call.request
+            assert isinstance(request, TranscriptCall)
+            call.finish(request.broken_off(milliseconds))
+        for unused in held_ahead:
             if unused is not None:
                 unused.finish(NotCharged("nothing was made of it"))
 
     # Holds
+
+    def _take_asked(self, ident: str | None = None) -> GuardedCall | None:
+        """Return the response that was asked for by an event, or the first one, and wait for it no more."""
+        for at, (known, call) in enumerate(self._asked):
+            if ident is None or known == ident:
+                del self._asked[at]
+                return call
+        return None
 
     def _call(self, request: Callable[[], ProviderCall]) -> GuardedCall:
         """Return a call that whoever is current pays, else whoever opened the session."""
@@ -378,7 +398,7 @@ class RealtimeSession:
             if self.refusal is None:
                 self.refusal = error
                 logger.warning("budgetguard: a realtime session ends: %s", error)
-            self.is_ending = self.stops or not self._under_way.any_response
+            self.is_ending = self.stops or not (self._responses or self._asked)
 
     def _check(self) -> None:
         if self.refusal is not None:

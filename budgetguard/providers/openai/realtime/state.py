@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from budgetguard.providers.json import count, field, items
-from budgetguard.providers.openai.realtime.calls import ResponseRequest, Tariff, TranscriptRequest
+from budgetguard.providers.openai.realtime.calls import ResponseCall, Tariff, TranscriptCall
 from budgetguard.providers.openai.realtime.config import SessionConfig, response_cap, speaks
 from budgetguard.providers.openai.realtime.conversation import Conversation
 
@@ -77,7 +77,7 @@ class SessionState:
         """The model that writes down what is heard, or None if none does."""
         return self.asked_config.transcribes_with or self.config.transcribes_with
 
-    def response(self, asked: Mapping[str, Any], more_ms: int = 0) -> ResponseRequest:
+    def response(self, asked: Mapping[str, Any], more_ms: int = 0) -> ResponseCall:
         """Return the response that is asked for, after so many milliseconds more of sound."""
         # What the session was asked to become may be refused: the dearer of both counts.
         configs = self.config, self.asked_config
@@ -86,7 +86,7 @@ class SessionState:
         if own is not None or count(asked.get("max_output_tokens")) is not None:
             caps = [own]
         sizes = [self.conversation.size(config, asked, more_ms) for config in configs]
-        return ResponseRequest(
+        return ResponseCall(
             self._tariff.model_of(self.conversation.model or self.asked_config.model or ""),
             self._tariff,
             size=max(sizes, key=lambda size: size.total),
@@ -95,6 +95,6 @@ class SessionState:
             apart=isinstance(asked.get("input"), list),
         )
 
-    def transcript(self, milliseconds: int) -> TranscriptRequest:
+    def transcript(self, milliseconds: int) -> TranscriptCall:
         """Return a transcript of that much sound."""
-        return TranscriptRequest(self.transcriber or "", self._tariff, seconds=-(-milliseconds // 1_000))
+        return TranscriptCall(self.transcriber or "", self._tariff, seconds=-(-milliseconds // 1_000))

@@ -1,8 +1,9 @@
-"""Holds made in advance for what the server of a realtime session does by itself."""
+"""The calls of a realtime session that money is held for: a response under way, and what may come unasked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine.call import GuardedCall
@@ -10,7 +11,56 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import NotCharged
 from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.engine.threads import surroundings, within
+from budgetguard.providers.openai.realtime.calls import ResponseCall
+from budgetguard.providers.openai.realtime.conversation import audio_ms, spoken_tokens
 from budgetguard.providers.openai.realtime.state import SessionState
+from budgetguard.tokens.text import count_text, encoding_for
+
+
+@dataclass(eq=False, slots=True)
+class ResponseUnderWay:
+    """A response that the server has begun, and what was seen of it.
+
+    Attributes:
+        call: its call.
+        audio_format: of the sound that it is spoken in.
+    """
+
+    call: GuardedCall
+    audio_format: str
+    _ms: int = 0
+    _pieces: list[str] = field(default_factory=list)
+    _characters: int = 0
+
+    @property
+    def request(self) -> ResponseCall:
+        """What was asked for."""
+        request = self.call.request
+        assert isinstance(request, ResponseCall)
+        return request
+
+    def heard(self, characters: int) -> None:
+        """Add sound, of so many characters of base64."""
+        self._ms += audio_ms(characters, self.audio_format)
+
+    def wrote(self, piece: str) -> None:
+        """Add text, or the words of what is spoken."""
+        self._pieces.append(piece)
+        self._characters += len(piece)
+
+    def seen(self) -> tuple[int, int]:
+        """Return its tokens so far: of text, and of sound."""
+        self._pieces = ["".join(self._pieces)]
+        return count_text(self._pieces[0], encoding_for(self.request.model)), spoken_tokens(self._ms)
+
+    def seen_beyond_hold(self) -> int | None:
+        """Return its tokens so far if they are more than is held for, else None."""
+        held = self.call.output_held
+        # A token is hardly ever shorter than a character.
+        if held is None or self._characters + spoken_tokens(self._ms) <= held:
+            return None
+        seen = sum(self.seen())
+        return seen if seen > held else None
 
 
 class Opener:

@@ -1,7 +1,8 @@
-"""Whether a thread is inside our books: a flag of each thread, which the books set themselves.
+"""What a running process brings into the books: its clock, and code that runs in the middle of ours.
 
 The garbage collector and signal handlers run anywhere, also inside a store's lock or between two halves of a
-change. What they are to finish there is left to the background.
+change. A flag of each thread, which the books set themselves, says whether it is inside our books: what is
+to be finished there is left to the background.
 """
 
 from __future__ import annotations
@@ -9,11 +10,19 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from time import time_ns
 from types import FunctionType, GeneratorType
 from typing import Any, Final, TypeVar
 
+from budgetguard.core.windows import Milliseconds
+
 F = TypeVar("F", bound=Callable[..., Any])
 K = TypeVar("K", bound=type)
+
+
+def system_clock() -> Milliseconds:
+    """Return this machine's time."""
+    return time_ns() // 1_000_000
 
 
 class _Inside(threading.local):
@@ -79,3 +88,16 @@ def _stepwise(steps: Iterator[Any]) -> Iterator[Any]:
         finally:
             inside.books, inside.store = before
         yield step
+
+
+def keep_newest(entries: dict[Any, Any], most: int) -> None:
+    """Take out the oldest entries until there are `most`.
+
+    The lock around the dictionary is re-entrant for signal handlers' sake, so one may change it between any
+    two of these steps.
+    """
+    while len(entries) > most:
+        try:
+            del entries[next(iter(entries))]
+        except (KeyError, RuntimeError, StopIteration):  # it was changed: look again
+            continue
