@@ -15,18 +15,16 @@ import contextlib
 import json
 import re
 import socket
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.testing._exchange import POLL, Exchange, to_json
-from budgetguard.testing._http import Connection, HTTPRequest
-from budgetguard.testing._journal import Journal, RecordedRequest
 
 __all__ = ["OpenAIServer", "RecordedRequest", "Reply", "count_by_length"]
 
@@ -36,7 +34,7 @@ CHAT: Final = "/v1/chat/completions"
 DEFAULT_TEXT: Final = "Hello! How can I help you today?"
 # 2025-01-01T00:00:00Z: the same in every run, so that recorded answers can be compared.
 CREATED: Final = 1_735_689_600
-_STOP_TIMEOUT = 5.0
+_POLL: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,30 @@ def count_by_length(text: str) -> int:
     return -(-len(text) // 4)
 
 
+@dataclass(slots=True)
+class RecordedRequest:
+    """One request that reached the server.
+
+    Attributes:
+        number: 1 for the first request, in order of arrival.
+        method: such as `POST`.
+        path: such as `/v1/chat/completions`, without a query.
+        body: the request's JSON object; empty if it had none.
+        status: the HTTP status decided on, or None as long as there is none.
+        billed: the usage that the provider charges for; None for a request that costs nothing. It is charged
+            whether or not the answer says so.
+        completed: the whole answer was handed to the network.
+    """
+
+    number: int
+    method: str
+    path: str
+    body: dict[str, Any]
+    status: int | None = None
+    billed: dict[str, Any] | None = None
+    completed: bool = False
+
+
 class OpenAIServer:
     """Answer `/v1/chat/completions` by a script, plain and streamed, and record what was billed.
 
@@ -84,25 +106,20 @@ class OpenAIServer:
     def __init__(
         self, reply: Script | None = None, *, count_tokens: TokenCounter = count_by_length, port: int = 0
     ) -> None:
-        self._reply: str | Reply | Callable[[dict[str, Any]], str | Reply] | None = None
+        self.requests: list[RecordedRequest] = []
+        """Every request so far, in order of arrival, those in flight too."""
+        self.count_tokens = count_tokens
+        self.stopping = threading.Event()
+        self._script: str | Reply | Callable[[dict[str, Any]], str | Reply] | None = None
         self._replies: Iterator[str | Reply] = iter(())
-        if reply is None:
-            self._reply = Reply()
-        elif isinstance(reply, str | Reply) or callable(reply):
-            self._reply = reply
+        if reply is None or isinstance(reply, str | Reply) or callable(reply):
+            self._script = Reply() if reply is None else reply
         else:
             self._replies = iter(reply)
-        self._count_tokens = count_tokens
         self._wanted_port = port
-        self._journal = Journal()
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._listener: socket.socket | None = None
-        self._port = 0
-        self._acceptor: threading.Thread | None = None
-        self._workers: dict[threading.Thread, Connection] = {}
-
-    # --- life ---------------------------------------------------------------------------------------
+        self._listener: _Listener | None = None
+        self._changed = threading.Condition()
+        self._in_flight = 0
 
     def start(self) -> OpenAIServer:
         """Listen and return; a server starts once.
@@ -113,30 +130,17 @@ class OpenAIServer:
         """
         if self._listener is not None:
             raise ConfigurationError("this OpenAIServer was started before; make a new one to start again")
-        self._listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=1024)
-        self._port = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name="openai-server", daemon=True)
-        self._acceptor.start()
+        self._listener = _Listener(self, self._wanted_port)
+        loop = self._listener.serve_forever
+        threading.Thread(target=loop, args=(_POLL,), name="openai-server", daemon=True).start()
         return self
 
     def stop(self) -> None:
-        """Break off every connection and stop listening, at once also with requests that hang."""
-        if self._listener is None or self._stopping.is_set():
-            return
-        self._stopping.set()
-        # A thread blocked in accept() wakes up reliably on every system only for a connection.
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-        if self._acceptor is not None:
-            self._acceptor.join(_STOP_TIMEOUT)
-        self._listener.close()
-        with self._lock:
-            workers = dict(self._workers)
-        for connection in workers.values():
-            connection.abort()
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        for worker in workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
+        """Break off every connection and stop listening, at once also with answers that wait."""
+        if self._listener is not None and not self.stopping.is_set():
+            self.stopping.set()
+            self._listener.shutdown()
+            self._listener.server_close()
 
     def __enter__(self) -> OpenAIServer:
         return self.start()
@@ -146,8 +150,6 @@ class OpenAIServer:
     ) -> None:
         self.stop()
 
-    # --- what it saw --------------------------------------------------------------------------------
-
     @property
     def url(self) -> str:
         """The server's address, such as `http://127.0.0.1:41234`.
@@ -155,9 +157,9 @@ class OpenAIServer:
         Raises:
             ConfigurationError: it was not started.
         """
-        if not self._port:
+        if self._listener is None:
             raise ConfigurationError("this OpenAIServer has no address yet; use `with` or call start()")
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._listener.server_port}"
 
     @property
     def base_url(self) -> str:
@@ -165,187 +167,197 @@ class OpenAIServer:
         return f"{self.url}/v1"
 
     @property
-    def requests(self) -> list[RecordedRequest]:
-        """Every request so far, in order of arrival, those in flight too."""
-        return self._journal.snapshot()
-
-    @property
     def billed(self) -> list[dict[str, Any]]:
         """The usage of every request that was billed, in order of arrival."""
-        return [dict(record.billed) for record in self._journal.snapshot() if record.billed is not None]
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests the server is not done with."""
-        return self._journal.in_flight()
-
-    def count(self, path: str | None = None) -> int:
-        """Count the requests that arrived, of one path (such as `/v1/embeddings`) or of all."""
-        return self._journal.count(path)
-
-    def wait_count(self, count: int, path: str | None = None, *, timeout: float = 10.0) -> bool:
-        """Wait until so many requests have arrived; False if `timeout` seconds were not enough."""
-        return self._journal.wait_count(count, path, timeout)
+        return [record.billed for record in list(self.requests) if record.billed is not None]
 
     def wait_idle(self, *, timeout: float = 10.0) -> bool:
         """Wait until no request is in flight; False if `timeout` seconds were not enough."""
-        return self._journal.wait_idle(timeout)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._in_flight, timeout)
 
-    # --- connections --------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def arrived(self, method: str, path: str, body: dict[str, Any]) -> Iterator[RecordedRequest]:
+        """Record a request, which is in flight until the block ends."""
+        with self._changed:
+            record = RecordedRequest(len(self.requests) + 1, method, path, body)
+            self.requests.append(record)
+            self._in_flight += 1
+        try:
+            yield record
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        while True:
+    def next_reply(self, body: dict[str, Any]) -> Reply:
+        """Return the reply to a request.
+
+        Raises:
+            StopIteration: the script has come to its end.
+        """
+        script = self._script
+        if script is None:
+            with self._changed:
+                script = next(self._replies)
+        found = script(body) if callable(script) else script
+        return Reply(text=found) if isinstance(found, str) else found
+
+
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 1024
+
+    def __init__(self, server: OpenAIServer, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.owner = server
+        self.open: set[socket.socket] = set()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # else a client has hung up
+            super().handle_error(request, client_address)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection, and the requests that come over it."""
+
+    protocol_version = "HTTP/1.1"
+    # Without it the last small chunk of a stream waits for the peer's delayed ACK: 40 ms.
+    disable_nagle_algorithm = True
+    server: _Listener
+    usual: ClassVar = {"openai-version": "2020-10-01", "openai-processing-ms": "1"}
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.open.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.open.discard(self.connection)
+        super().finish()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing: what was asked is recorded."""
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def do_POST(self) -> None:
+        self._handle()
+
+    def do_DELETE(self) -> None:
+        self._handle()
+
+    def _handle(self) -> None:
+        body = _object(self.rfile.read(int(self.headers.get("content-length", 0))))
+        path = unquote(urlsplit(self.path).path)
+        with self.server.owner.arrived(self.command, path, body or {}) as record:
             try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                # Out of descriptors, or the client is gone again: the listener itself lives on.
-                if self._stopping.wait(POLL):
-                    return
-                continue
-            if self._stopping.is_set():
-                sock.close()
-                return
-            connection = Connection(sock)
-            worker = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            with self._lock:
-                self._workers[worker] = connection
-            worker.start()
+                self._answer(record, body)
+            except OSError:  # the client is gone, or the server stops: the record says so
+                self.close_connection = True
 
-    def _serve(self, connection: Connection) -> None:
-        try:
-            while not self._stopping.is_set():
-                request = connection.read_request()
-                if request is None:
-                    return
-                self._handle(connection, request)
-                if request.close:
-                    return
-        except OSError:
-            return  # the client hung up, or stop() did: its request says so in its record
-        finally:
-            connection.close()
-            with self._lock:
-                self._workers.pop(threading.current_thread(), None)
-
-    def _handle(self, connection: Connection, request: HTTPRequest) -> None:
-        path = unquote(urlsplit(request.target).path)
-        body = _object(request.body)
-        record = self._journal.arrive(request.method, path, body or {}, request.headers)
-        try:
-            self._answer(connection, record, request, body)
-        except OSError:
-            raise  # the client is gone: nobody to answer
-        except BaseException:
-            # A script that fails is a fault of the test: tell the client at once, and stay loud here.
-            exchange = Exchange(connection, self._journal, record, self._stopping)
-            exchange.send(500, error_body("the server's script failed"), {"x-should-retry": "false"})
-            raise
-        finally:
-            self._journal.leave()
-
-    def _answer(
-        self,
-        connection: Connection,
-        record: RecordedRequest,
-        request: HTTPRequest,
-        body: dict[str, Any] | None,
-    ) -> None:
-        """Answer one request; a server of more endpoints overrides this."""
-        exchange = Exchange(connection, self._journal, record, self._stopping)
+    def _answer(self, record: RecordedRequest, body: dict[str, Any] | None) -> None:
         if record.path != CHAT or record.method != "POST":
-            exchange.send(404, error_body(f"Invalid URL ({record.method} {record.path})", code="unknown_url"))
-            return
+            text = f"Invalid URL ({record.method} {record.path})"
+            return self._send(record, 404, error_body(text, code="unknown_url"))
         if body is None or not isinstance(body.get("model"), str) or not _are_messages(body.get("messages")):
             text = "A chat completion needs a JSON object with 'model' and 'messages'."
-            exchange.send(400, error_body(text, code="invalid_request"))
-            return
+            return self._send(record, 400, error_body(text, code="invalid_request"))
         try:
-            reply = self._next_reply(body)
+            reply = self.server.owner.next_reply(body)
         except StopIteration:
-            exchange.send(400, script_exhausted(record))
-            return
-        reply = Reply(text=reply) if isinstance(reply, str) else reply
-        _send_chat(exchange, reply, body, self._count_tokens)
+            return self._send(record, 400, script_exhausted(record.number))
+        except BaseException:
+            # A script that fails is a fault of the test: tell the client at once, and stay loud here.
+            self._send(record, 500, error_body("the server's script failed"), {"x-should-retry": "false"})
+            raise
+        return self._send_chat(record, reply, body)
 
-    def _next_reply(self, body: dict[str, Any]) -> str | Reply:
-        script = self._reply
-        if script is None:
-            with self._lock:
-                return next(self._replies)
-        if isinstance(script, str | Reply):
-            return script
-        try:
-            return script(body)
-        except OSError as error:
-            # Here an OSError would pass for a client that hung up, and nobody would hear of it.
-            raise ConfigurationError(f"the server's reply function failed: {error!r}") from error
-
-
-def _send_chat(exchange: Exchange, reply: Reply, body: Mapping[str, Any], count: TokenCounter) -> None:
-    text = DEFAULT_TEXT if reply.text is None else reply.text
-    full = count(text) if reply.completion_tokens is None else reply.completion_tokens
-    caps = [body[name] for name in ("max_completion_tokens", "max_tokens") if isinstance(body.get(name), int)]
-    output = min([full, *caps])
-    if output < full:
-        text = text[: len(text) * output // full]
-    prompt = chat_prompt_tokens(body, count) if reply.prompt_tokens is None else reply.prompt_tokens
-    choices, finish = int(body.get("n") or 1), "length" if output < full else "stop"
-    head = {"id": f"chatcmpl-{exchange.record.number:06d}", "created": CREATED, "model": body["model"]}
-    if exchange.record.streamed:
+    def _send_chat(self, record: RecordedRequest, reply: Reply, body: Mapping[str, Any]) -> None:
+        count = self.server.owner.count_tokens
+        text = DEFAULT_TEXT if reply.text is None else reply.text
+        full = count(text) if reply.completion_tokens is None else reply.completion_tokens
+        names = ("max_completion_tokens", "max_tokens")
+        output = min([full, *(body[name] for name in names if isinstance(body.get(name), int))])
+        if output < full:
+            text = text[: len(text) * output // full]
+        prompt = chat_prompt_tokens(body, count) if reply.prompt_tokens is None else reply.prompt_tokens
+        choices, finish = int(body.get("n") or 1), "length" if output < full else "stop"
+        head = {"id": f"chatcmpl-{record.number:06d}", "created": CREATED, "model": body["model"]}
+        usage = _usage(prompt, choices * output)
+        # Billed before any pause: the provider works on while nobody listens.
+        record.status, record.billed = 200, _usage(prompt, 0) if body.get("stream") is True else usage
+        self.server.owner.stopping.wait(reply.delay)
+        if body.get("stream") is not True:
+            message = {"role": "assistant", "content": text, "refusal": None}
+            answers = [{"index": i, "message": message, "finish_reason": finish} for i in range(choices)]
+            payload = {**head, "object": "chat.completion", "choices": answers, "usage": usage}
+            return self._send(record, 200, payload)
+        asked = bool((body.get("stream_options") or {}).get("include_usage"))
+        head |= {"object": "chat.completion.chunk", **({"usage": None} if asked else {})}
         pieces = re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text)
-        _stream_chat(exchange, head, pieces, (prompt, output, choices, finish), reply.delay, body)
-        return
-    message = {"role": "assistant", "content": text, "refusal": None}
-    usage = _usage(prompt, choices * output)
-    answers = [{"index": index, "message": message, "finish_reason": finish} for index in range(choices)]
-    # Billed before any pause: the provider works on while nobody listens.
-    exchange.update(status=200, billed=usage)
-    exchange.pause(reply.delay)
-    exchange.send(200, {**head, "object": "chat.completion", "choices": answers, "usage": usage})
-
-
-def _stream_chat(
-    exchange: Exchange,
-    head: dict[str, Any],
-    pieces: Sequence[str],
-    numbers: tuple[int, int, int, str],
-    delay: float,
-    body: Mapping[str, Any],
-) -> None:
-    prompt, output, choices, finish = numbers
-    asked = bool((body.get("stream_options") or {}).get("include_usage"))
-    head = {**head, "object": "chat.completion.chunk", **({"usage": None} if asked else {})}
-
-    def send(choice: int, delta: dict[str, Any], finish: str | None = None) -> None:
-        payload = {**head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]}
-        exchange.send_event(_event(payload))
-
-    exchange.update(status=200, billed=_usage(prompt, 0))
-    exchange.pause(delay)
-    exchange.start_stream()
-    for choice in range(choices):
-        send(choice, {"role": "assistant", "content": ""})
-    for index, piece in enumerate(pieces):
+        self._start(200, record, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
         for choice in range(choices):
-            send(choice, {"content": piece})
-            sent = index * choices + choice + 1
-            exchange.update(billed=_usage(prompt, -(-output * sent // len(pieces))))
-    for choice in range(choices):
-        send(choice, {}, finish)
-    usage = _usage(prompt, choices * output)
-    if asked:
-        exchange.send_event(_event({**head, "choices": [], "usage": usage}))
-    exchange.update(billed=usage, completed=True)
-    exchange.send_event(b"data: [DONE]\n\n", last=True)
+            self._send_delta(head, choice, {"role": "assistant", "content": ""})
+        for index, piece in enumerate(pieces):
+            for choice in range(choices):
+                self._send_delta(head, choice, {"content": piece})
+                sent = index * choices + choice + 1
+                record.billed = _usage(prompt, -(-output * sent // len(pieces)))
+        for choice in range(choices):
+            self._send_delta(head, choice, {}, finish)
+        if asked:
+            self._send_event(to_json({**head, "choices": [], "usage": usage}))
+        record.billed, record.completed = usage, True
+        self._send_event(b"[DONE]", end=b"0\r\n\r\n")
 
+    def _start(self, status: int, record: RecordedRequest, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        named = {"x-request-id": f"req_{record.number:06d}", **self.usual, **headers}
+        for name, value in named.items():
+            self.send_header(name, value)
+        self.end_headers()
 
-def _event(payload: Mapping[str, Any]) -> bytes:
-    return b"data: " + to_json(payload) + b"\n\n"
+    def _send(
+        self,
+        record: RecordedRequest,
+        status: int,
+        payload: Mapping[str, Any],
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        data = to_json(payload)
+        record.status, record.completed = status, True  # before the client can know
+        usual = {"content-type": "application/json", "content-length": str(len(data))}
+        try:
+            self._start(status, record, {**usual, **(more or {})})
+            self.wfile.write(data)
+        except OSError:
+            record.completed = False
+            raise
+
+    def _send_delta(
+        self, head: Mapping[str, Any], choice: int, delta: Mapping[str, Any], finish: str | None = None
+    ) -> None:
+        choices = [{"index": choice, "delta": delta, "finish_reason": finish}]
+        self._send_event(to_json({**head, "choices": choices}))
+
+    def _send_event(self, data: bytes, *, end: bytes = b"") -> None:
+        event = b"data: %b\n\n" % data
+        self.wfile.write(b"%x\r\n%b\r\n%b" % (len(event), event, end))
 
 
 def _usage(prompt: int, output: int) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def to_json(payload: Mapping[str, Any]) -> bytes:
+    """Write JSON as the API does: without spaces, in UTF-8."""
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def chat_prompt_tokens(body: Mapping[str, Any], count: TokenCounter) -> int:
@@ -388,9 +400,9 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def script_exhausted(record: RecordedRequest) -> dict[str, Any]:
-    """Return the error for a request beyond the script's end."""
-    text = f"the server's script has no reply for request {record.number}; give it more replies"
+def script_exhausted(number: int) -> dict[str, Any]:
+    """Return the error for a request of this number, beyond the script's end."""
+    text = f"the server's script has no reply for request {number}; give it more replies"
     return error_body(text, code="script_exhausted")
 
 

@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from budgetguard.testing._journal import RecordedRequest
 from budgetguard.tokens.text import count_text
 from tests.adapters.books import Books, open_books
+from tests.provider.journal import RecordedRequest
 from tests.provider.media import MediaServer
 from tests.provider.server import OpenAIServer
 

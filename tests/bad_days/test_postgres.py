@@ -243,7 +243,7 @@ print(balance.starts_ms, balance.resets_ms, balance.held_nanos, balance.open_hol
         ).stdout.split()
         for seconds in (3_600, -3_600, 0)
     ]
-    assert [words[0] for words in said] == ["Granted", "Refused", "Refused"]
+    assert [words[0] for words in said] == ["Granted", "Denied", "Denied"]
     assert {tuple(words[1:]) for words in said} == {
         (str(first.starts_ms), str(first.resets_ms), "60", "1", "0")
     }

@@ -26,7 +26,7 @@ INSTALLS = re.compile(
 PLAIN = re.compile(r"(?<![\w./:@=-])budgetguard(?![\w-]|\.\w|/)")
 EXTRAS = re.compile(r"(?<![\w./-])budgetguard\[\w")
 # What is installed for other people's tests beside the contract of stores: a server of chats, and a clock.
-FOR_TESTS = {"__init__", "clock", "openai_server", "_exchange", "_http", "_journal"}
+FOR_TESTS = {"__init__", "clock", "openai_server"}
 
 
 def wrong_lines(text: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
-from budgetguard.testing._http import Connection, HTTPRequest
+from tests.provider.connection import Connection, HTTPRequest
 
 
 class LiteLLMServer:

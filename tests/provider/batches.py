@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.testing._journal import Journal
 from budgetguard.testing.openai_server import CREATED
 from tests.provider import shapes
 from tests.provider.exchange import Exchange
 from tests.provider.files import Files
+from tests.provider.journal import Journal
 from tests.provider.reply import (
     CHAT,
     COMPLETIONS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from budgetguard.testing._journal import RecordedRequest
 from tests.provider import shapes
+from tests.provider.journal import RecordedRequest
 from tests.provider.reply import (
     CHAT,
     COMPACT,

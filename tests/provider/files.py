@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgetguard.testing._http import HTTPRequest
 from budgetguard.testing.openai_server import CREATED
 from tests.provider import shapes
+from tests.provider.connection import HTTPRequest
 from tests.provider.exchange import Exchange
 
 PATH = "/v1/files"

@@ -15,11 +15,11 @@ from email.policy import HTTP
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from budgetguard.testing._exchange import to_json
-from budgetguard.testing._http import Connection, HTTPRequest
-from budgetguard.testing._journal import RecordedRequest
+from budgetguard.testing.openai_server import to_json
 from tests.provider import shapes
+from tests.provider.connection import Connection, HTTPRequest
 from tests.provider.exchange import Exchange
+from tests.provider.journal import RecordedRequest
 from tests.provider.server import OpenAIServer
 
 IMAGES: Final = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")

@@ -10,9 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from budgetguard.testing import openai_server
-from budgetguard.testing._exchange import to_json
-from budgetguard.testing.openai_server import CHAT, DEFAULT_TEXT, TokenCounter, chat_prompt_tokens, text_of
+from budgetguard.testing.openai_server import (
+    CHAT,
+    DEFAULT_TEXT,
+    TokenCounter,
+    chat_prompt_tokens,
+    text_of,
+    to_json,
+)
 from tests.provider.schema_sample import sample
 
 COMPLETIONS = "/v1/completions"
@@ -40,7 +45,7 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(openai_server.Reply):
+class Reply:
     """The server's answer to one request.
 
     Attributes:
@@ -73,6 +78,10 @@ class Reply(openai_server.Reply):
             answer that is not streamed breaks off in the middle of its body if this is above 0.
     """
 
+    text: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    delay: float = 0.0
     tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
     model: str | None = None
     cached_tokens: int = 0

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-from budgetguard.testing._http import Connection, HTTPRequest
+from tests.provider.connection import Connection, HTTPRequest
 
 Act = Callable[[Connection, HTTPRequest], None]
 

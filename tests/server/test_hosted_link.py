@@ -16,7 +16,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Booked, Granted, Settlement, UnknownAccount, Unlimited
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores import Store, open_store
-from budgetguard.testing._http import Connection, HTTPRequest
+from tests.provider.connection import Connection, HTTPRequest
 from tests.race._workers import make_hold
 from tests.servers.valkey import free_port
 
