@@ -310,7 +310,7 @@ def test_an_answer_that_fights_being_read_reaches_its_caller(guard: Guard) -> No
     [
         (lambda answer: answer.no_such_thing, r"usage= of .* failed on the object .*\(AttributeError\)"),
         (lambda answer: None, "not NoneType"),
-        (lambda answer: 5, "not int"),
+        (lambda answer: 5, "not 5;"),
         (lambda answer: (1, 2, 3), r"not \(1, 2, 3\)"),
         (lambda answer: (1, -2), r"not \(1, -2\)"),
         (lambda answer: (1.5, 2), r"not \(1.5, 2\)"),
