@@ -102,9 +102,27 @@ def _is_whole(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """The end of an iteration, which no generator, and so no flow, can raise."""
+    """The end of an iteration, as a value.
+
+    A flow cannot raise it, and what drives a flow is not to meet errors where nothing is wrong: an interrupt
+    that comes while it deals with one would leave the flow where it is.
+    """
 
     stop: StopIteration | StopAsyncIteration
+
+
+def _advanced(advance: Callable[[], Any]) -> Any:
+    try:
+        return advance()
+    except StopIteration as stop:
+        return _Ended(stop)
+
+
+async def _aadvanced(advance: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await advance()
+    except StopAsyncIteration as stop:
+        return _Ended(stop)
 
 
 class Stepped:
@@ -135,11 +153,13 @@ class Stepped:
 
     def step(self, advance: Callable[[], Any]) -> Any:
         """Return the next item, which `advance` brings; settle if there is none."""
-        return _item(advance() if self._over else drive(self._stepping(advance)))
+        return _item(advance() if self._over else drive(self._stepping(partial(_advanced, advance))))
 
     async def astep(self, advance: Callable[[], Awaitable[Any]]) -> Any:
         """Return the next item, which `advance` brings; settle if there is none."""
-        return _item(await (advance() if self._over else adrive(self._stepping(advance))))
+        return _item(
+            await (advance() if self._over else adrive(self._stepping(partial(_aadvanced, advance))))
+        )
 
     def giving_up(self, close: Callable[[], Any] | None = None) -> Flow:
         """Settle what will be stepped no further, and close it."""
@@ -168,11 +188,6 @@ class Stepped:
         frame = enter_frame(self._call)
         try:
             item = yield Do(advance)
-        except (StopIteration, StopAsyncIteration) as stop:
-            leave_frame(frame)
-            if self._end():
-                yield from self._completing()
-            return _Ended(stop)
         except BaseException as error:
             leave_frame(frame)
             if self._end():
@@ -180,7 +195,10 @@ class Stepped:
                 yield self._finish(self._reader.outcome_early(raised))
             raise
         leave_frame(frame)
-        self._reader.feed(item)
+        if not isinstance(item, _Ended):
+            self._reader.feed(item)
+        elif self._end():
+            yield from self._completing()
         return item
 
     def _completing(self) -> Flow:
