@@ -103,7 +103,8 @@ async def _in_executor(look: Look) -> tuple[str, After]:
 
     async def again() -> str:
         left.set()
-        assert await also == ALICE
+        seen = await also
+        assert seen == ALICE, seen
         return str(await late)
 
     return first, again
