@@ -98,7 +98,7 @@ async def _in_executor(look: Look) -> tuple[str, After]:
     left = threading.Event()
     first = await asyncio.to_thread(look)
     late = asyncio.get_running_loop().run_in_executor(None, lambda: left.wait(30) and look())
-    also = asyncio.ensure_future(asyncio.to_thread(look))
+    also = asyncio.ensure_future(asyncio.to_thread(lambda: left.wait(30) and look()))
     await asyncio.sleep(0)
 
     async def again() -> str:
