@@ -87,6 +87,7 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.full
 def test_the_store_that_a_page_shows_under_the_contract_passes_it(tmp_path: Path) -> None:
     program = tmp_path / "test_page.py"
     program.write_text(pages.script((DOCS / "stores.md").read_text()))

@@ -92,6 +92,7 @@ def test_the_users_budget_counts_beside_that_of_the_run(launch: Launcher, guard:
     assert "2 calls refused by user 'alice'" in ended.err
 
 
+@pytest.mark.full
 def test_without_a_budget_of_its_own_a_run_has_its_users(launch: Launcher, guard: Guard) -> None:
     agent = launch.agent()
     guard.set_budget(Decimal(enough_for(3)), user="alice")
