@@ -318,23 +318,3 @@ def test_tags_that_cannot_be_stored_are_refused(tags: Any) -> None:
 def test_only_functions_are_decorated() -> None:
     with pytest.raises(ConfigurationError, match="budget_user decorates functions, and 3 is none"):
         budget_user("a")(3)  # type: ignore[type-var]  # the mistake
-
-
-@pytest.mark.parametrize("somebody_waits", [False, True])
-async def test_a_job_of_a_task_belongs_to_its_user_also_while_somebody_elses_generator_waits(
-    somebody_waits: bool,
-) -> None:
-    def of_somebody() -> Iterator[None]:
-        with budget_user("somebody"):
-            yield
-
-    left = threading.Event()
-    waiting = of_somebody()
-    if somebody_waits:
-        next(waiting)
-    with budget_user("alice"):
-        task = asyncio.create_task(asyncio.to_thread(lambda: left.wait(30) and current_user()))
-        await asyncio.sleep(0)
-    left.set()
-    assert await task == "alice"
-    waiting.close()

@@ -380,6 +380,40 @@ async def test_to_thread_and_the_loop_s_executor_keep_the_user_of_who_asked(guar
     assert (await first, await second) == (0, "alice")
 
 
+def test_a_job_of_a_task_keeps_its_user_while_somebody_else_s_generator_waits(guard: Guard) -> None:
+    who, left = asker(guard), threading.Event()
+
+    async def main() -> str:
+        with budget_user("alice"):
+            job = asyncio.create_task(asyncio.to_thread(lambda: left.wait(30) and who()))
+            await asyncio.sleep(0)  # in which it is submitted
+        left.set()
+        return await job
+
+    with contextlib.closing(agent("bob", who)) as waiting:
+        next(waiting)
+        assert asyncio.run(main()) == "alice"
+
+
+def test_a_job_of_a_task_keeps_its_user_in_a_thread_that_was_started_with_it(guard: Guard) -> None:
+    who, left, submitted = asker(guard), threading.Event(), threading.Event()
+
+    async def main() -> str:
+        job = asyncio.create_task(asyncio.to_thread(lambda: left.wait(30) and who()))
+        await asyncio.sleep(0)
+        submitted.set()
+        return await job
+
+    seen: list[str] = []
+    thread = threading.Thread(target=lambda: seen.append(asyncio.run(main())))
+    with budget_user("alice"):
+        thread.start()
+        assert submitted.wait(30)
+    left.set()
+    thread.join(30)
+    assert seen == ["alice"]
+
+
 # Generators
 
 

@@ -36,7 +36,6 @@ from budgetguard.engine.links import (
     Frame,
     Link,
     Lost,
-    Scope,
     chain_of,
     current,
     enter_link,
@@ -212,9 +211,15 @@ def _judge(link: Link | None) -> Iterator[tuple[Link, Lost | None]]:
         scope = link.scope
         here = scope.task is task and scope.thread == thread
         lost = link.lost
-        if held is None and seen is not None and link.border == "thread" and _has(seen, scope):
-            # A task's, which had the context copied for this job: judged when that was submitted.
-            yield from _with_lost(seen)
+        elsewhere = held is None and not here and scope not in inside
+        if (
+            seen is not None
+            and elsewhere
+            and (scope.frame is not None or scope in (one.scope for one in seen))
+        ):
+            # This context was copied for a job (`asyncio.to_thread`): it was judged when that was submitted.
+            for one in seen:
+                yield one, one.lost
             return
         if link.border == "thread":
             handed = True
@@ -231,10 +236,6 @@ def _judge(link: Link | None) -> Iterator[tuple[Link, Lost | None]]:
                 continue
         elif scope in inside:
             pass
-        elif seen is not None and (scope.frame is not None or _has(seen, scope)):
-            # This context was copied for a job (`asyncio.to_thread`): it was judged when that was submitted.
-            yield from _with_lost(seen)
-            return
         elif scope.frame is not None or aside:
             # The context was copied: by the generator, or by its caller between two steps, nobody can tell.
             lost = lost or "generator"
@@ -242,15 +243,6 @@ def _judge(link: Link | None) -> Iterator[tuple[Link, Lost | None]]:
             lost = lost or "ended"
         yield link, lost
         link = link.outer
-
-
-def _has(links: tuple[Link, ...], scope: Scope) -> bool:
-    return any(one.scope is scope for one in links)
-
-
-def _with_lost(links: tuple[Link, ...]) -> Iterator[tuple[Link, Lost | None]]:
-    for one in links:
-        yield one, one.lost
 
 
 def _has_aside(link: Link | None) -> bool:
