@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from budgetguard.engine.threads import surroundings
 from tests.watchdog import watch_over_this_process
 
 # A busy machine is no failure.
@@ -41,3 +42,10 @@ def no_authorities() -> Iterator[None]:
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", empty)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_current() -> Iterator[None]:
+    """See that a test leaves no user, run or call current behind, which the next would be charged to."""
+    yield
+    assert surroundings() is None

@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,13 +11,6 @@ import pytest
 
 from budgetguard import ConfigurationError, Guard, budget_tags, budget_user, current_user
 from budgetguard.engine.context import current_tags
-from budgetguard.engine.threads import surroundings
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_current() -> Iterator[None]:
-    yield
-    assert surroundings() is None
 
 
 def test_inside_with_the_user_is_current_and_outside_nobody() -> None:

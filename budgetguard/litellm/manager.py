@@ -316,7 +316,7 @@ class _Users(Mapping[str, dict[str, Any]]):
         return self._manager._record(user)
 
     def __contains__(self, user: object) -> bool:
-        return self._manager.is_valid_user(user)  # type: ignore[arg-type]
+        return self._manager.is_valid_user(user)  # type: ignore[arg-type]  # `in` takes anything
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._manager.get_users())

@@ -37,7 +37,7 @@ _MOST_ROUTES: Final = 256
 _FunctionWrapper: Any = wrapt.FunctionWrapper  # whose older versions take no types
 
 
-class OnTop(_FunctionWrapper):  # type: ignore[misc]
+class OnTop(_FunctionWrapper):  # type: ignore[misc]  # its base is Any
     """Wrap `request` of a class, and stand before a `request` that one client has of its own.
 
     A client's own attribute would hide the class's; it does not hide one that can be set.
@@ -48,7 +48,10 @@ class OnTop(_FunctionWrapper):  # type: ignore[misc]
         if own is None:
             return super().__get__(client, kind)
         around: Any = self._self_wrapper
-        ours: Any = lambda theirs, _, args, kwargs: around(theirs, client, args, kwargs)  # noqa: E731
+
+        def ours(theirs: Any, _: object, args: Any, kwargs: Any) -> Any:
+            return around(theirs, client, args, kwargs)
+
         return wrapt.FunctionWrapper(own, ours)
 
     def __set__(self, client: Any, method: Any) -> None:

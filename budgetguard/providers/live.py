@@ -84,7 +84,7 @@ def _stream(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any:
     return _proxy_of(_found(type(answer), _METHODS))(answer, _steps(answer, call, reader))
 
 
-class _Proxy(_Base):  # type: ignore[misc,valid-type]
+class _Proxy(_Base):  # type: ignore[misc,valid-type]  # its base is chosen by what wrapt has
     """An iterator for its caller that is stepped through as a guarded call."""
 
     def __init__(self, wrapped: Any, steps: Stepped) -> None:
@@ -185,7 +185,7 @@ def _proxy_of(names: frozenset[str]) -> type[_Proxy]:
     return type("GuardedStream", (_Proxy,), {name: _METHODS[name] for name in names})
 
 
-class _Manager(_Base):  # type: ignore[misc,valid-type]
+class _Manager(_Base):  # type: ignore[misc,valid-type]  # its base is chosen by what wrapt has
     """A context manager that makes the call when it is entered (Anthropic's `messages.stream`)."""
 
     def __init__(self, wrapped: Any, call: GuardedCall, reader: ReaderOf) -> None:

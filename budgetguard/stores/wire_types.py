@@ -20,7 +20,6 @@ from typing import (
     NotRequired,
     TypeAlias,
     TypeVar,
-    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -160,19 +159,14 @@ def _page(name: str, kind: Any) -> JsonReader[Any]:
 
 _UNKNOWN: Final = _answer(UnknownAccount, "unknown")
 _RESERVATION: Final = Annotated[
-    Union[  # noqa: UP007  # of values that mypy takes for no types
-        _answer(Granted, "granted", expired=Many[WireExpiry]),
-        _answer(Denied, "refused", balance=WireBalance, expired=Many[WireExpiry]),
-        _UNKNOWN,
-        _answer(Unlimited, "unlimited"),
-    ],
+    _answer(Granted, "granted", expired=Many[WireExpiry])
+    | _answer(Denied, "refused", balance=WireBalance, expired=Many[WireExpiry])
+    | _UNKNOWN
+    | _answer(Unlimited, "unlimited"),
     Field(discriminator=ANSWER),
 ]
 _SETTLED: Final = Annotated[
-    Union[  # noqa: UP007
-        _answer(Booked, "settled", booked=Sum, crossings=Many[_CROSSING], expired=Many[WireExpiry]),
-        _UNKNOWN,
-    ],
+    _answer(Booked, "settled", booked=Sum, crossings=Many[_CROSSING], expired=Many[WireExpiry]) | _UNKNOWN,
     Field(discriminator=ANSWER),
 ]
 

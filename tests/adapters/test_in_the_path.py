@@ -47,7 +47,7 @@ def on_the_subclass(client: Any) -> Undo:
     """As OpenInference and logfire do; afterwards they put there what was the class's before."""
     kind = next(kind for kind in type(client).__mro__ if kind in (openai.OpenAI, openai.AsyncOpenAI))
     original = kind.request
-    kind.request = around(original)  # type: ignore[method-assign,assignment]
+    kind.request = around(original)  # type: ignore[method-assign]
 
     def undo() -> None:
         kind.request = original  # type: ignore[method-assign]
@@ -84,7 +84,7 @@ def as_they_were() -> Iterator[None]:
     unpatch()
     for kind, method in zip(kinds, before, strict=True):
         if method is not None:
-            kind.request = method  # type: ignore[method-assign]
+            kind.request = method
         elif "request" in kind.__dict__:
             del kind.request  # type: ignore[attr-defined]
 
@@ -130,9 +130,9 @@ async def test_a_call_is_guarded_once_beside_instrumentation_in_any_order(
 def test_a_method_that_was_kept_from_before_is_guarded(books: Books) -> None:
     with books.client() as client:
         kept = type(client).request
-        type(client).request = lambda self, *args, **kwargs: kept(self, *args, **kwargs)  # type: ignore[method-assign,assignment]
+        type(client).request = lambda self, *args, **kwargs: kept(self, *args, **kwargs)  # type: ignore[method-assign]
         patch(books.engine)
-        del type(client).request  # type: ignore[attr-defined]
+        del type(client).request
         client.request = functools.partial(kept, client)  # type: ignore[method-assign]
         client.chat.completions.create(**CHAT)
         assert books.names().count("Held") == 1
@@ -151,7 +151,7 @@ def test_a_request_that_sends_by_itself_is_guarded(own: bool, books: Books) -> N
         if own:
             Own.request = lambda *_args, **_kwargs: answer  # type: ignore[method-assign]
         else:
-            client.request = lambda *_args, **_kwargs: answer  # type: ignore[method-assign,assignment]
+            client.request = lambda *_args, **_kwargs: answer  # type: ignore[method-assign]
         patch(books.engine)
         client.chat.completions.create(**CHAT)
         client.close()

@@ -303,7 +303,7 @@ class DiskHistories(Histories):
     in_full = True
 
 
-class TestHistories(DiskHistories.TestCase):  # type: ignore[name-defined, misc]  # made by hypothesis
+class TestHistories(DiskHistories.TestCase):  # type: ignore[misc]  # made by hypothesis
     settings = settings(
         max_examples=int(_MORE or 40),
         stateful_step_count=40,

@@ -32,7 +32,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def ask(server: ValkeyServer, *words: object) -> object:
     with server.client() as client:
-        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return client.execute_command(*words)
 
 
 def node_id(server: ValkeyServer) -> str:
