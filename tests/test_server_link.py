@@ -80,6 +80,21 @@ class EchoLink(ServerLink[socket.socket]):
         return 0.0 if isinstance(error, OSError) else None
 
 
+class FakeTime:
+    """A clock on which each pause takes a second more than was asked for, but for the shortest."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        self.now += seconds and seconds + 1
+
+
 @pytest.fixture
 def server() -> Iterator[EchoServer]:
     server = EchoServer()
@@ -179,3 +194,18 @@ def test_a_child_opens_connections_of_its_own_and_leaves_its_parents_open(server
     assert list(link._idle) == [mine]
     assert server.accepted == 2
     link.close()
+
+
+def test_a_pause_that_takes_longer_does_not_hide_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr("budgetguard.stores.link.time", clock)
+
+    class Refused(EchoLink):
+        def _connect(self, deadline: float) -> socket.socket:
+            if clock.monotonic() >= deadline:
+                raise TimeoutError("no answer in time")
+            raise ConnectionRefusedError("nobody listens")
+
+    with pytest.raises(ConnectionRefusedError, match="nobody listens"):
+        Refused(("127.0.0.1", 1), timeout=1).ask(b"a")
+    assert clock.slept == 2, "one pause of nothing, and one that went past the deadline"

@@ -116,10 +116,12 @@ class ServerLink(ABC, Generic[C]):
                 pause = max(pause, least)
                 if time.monotonic() + pause >= deadline:
                     raise
+                time.sleep(pause)
+                if time.monotonic() >= deadline:  # it slept for longer, on a busy machine
+                    raise  # what went wrong, and not that the next attempt had no time
             else:
                 self._give_back(connection, None)
                 return answer
-            time.sleep(pause)
             # The first time at once: the server may merely have closed what was idle for long.
             pause = min(pause * 2, _LONGEST_PAUSE) * _DICE.uniform(0.7, 1) if pause else _FIRST_PAUSE
 
