@@ -7,11 +7,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
 from budgetguard import BudgetExceededError, BudgetManager, Guard
+from tests.adapters.books import HTTP
 from tests.guarded_calls import HELLO, MODEL, completion, make_guard, nanos
 
 Inner = Callable[[], Any]
@@ -48,12 +48,12 @@ def generator(guard: Guard) -> Inner:
 
 def client(guard: Guard) -> Inner:
     answer = completion(object="chat.completion", created=1)
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=json.loads(json.dumps(answer))))
+    transport = HTTP.MockTransport(lambda _: HTTP.Response(200, json=json.loads(json.dumps(answer))))
     made = guard.wrap(
         openai.OpenAI(
             base_url="http://local.test/v1",
             api_key="x",
-            http_client=httpx2.Client(transport=transport),
+            http_client=HTTP.Client(transport=transport),
             max_retries=0,
         )
     )
