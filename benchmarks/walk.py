@@ -61,7 +61,7 @@ BOUNDS: Final = (
     Bound("chat: files", 18),
     Bound("chat: Python calls", 220),
     Bound("stream: files", 20),
-    Bound("entries at the top", 18),
+    Bound("entries at the top", 19),
     Bound("import layers", 8),
 )
 

@@ -1,0 +1,1 @@
+"""What goes around calls: one module for each framework, imported only where the framework is used."""
