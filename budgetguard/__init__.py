@@ -76,9 +76,11 @@ __all__ = [
     "default_guard",
     "log_events",
     "on",
+    "patch",
     "patch_anthropic",
     "patch_openai",
     "register_price",
+    "unpatch",
     "unpatch_anthropic",
     "unpatch_openai",
     "wrap",
@@ -130,6 +132,8 @@ def _of_default(verb: Callable[Concatenate[Guard, P], R]) -> Callable[P, R]:
 configure = _of_default(Guard.configure)
 budget = _of_default(Guard.budget)
 call = _of_default(Guard.call)
+patch = _of_default(Guard.patch)
+unpatch = _of_default(Guard.unpatch)
 patch_openai = _of_default(Guard.patch_openai)
 unpatch_openai = _of_default(Guard.unpatch_openai)
 patch_anthropic = _of_default(Guard.patch_anthropic)

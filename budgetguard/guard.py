@@ -240,56 +240,61 @@ class Guard:
             tags=tags,
         )
 
-    def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
-        """Guard every client of the `openai` package, those that exist already too. Twice is once.
+    def patch(self, *sdks: str, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of every SDK that budgetguard knows, existing and future ones. Twice is once.
+
+        An SDK that is imported later is guarded when it is.
 
         Args:
-            model_map: which model a deployment serves, as `configure(model_map=...)` sets it.
+            sdks: the SDKs to guard, such as `"openai"`, `"groq"`; by default all.
+            model_map: which model a deployment or a name stands for, as `configure(model_map=...)` sets it.
 
         Raises:
-            ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
-                `model_map`.
+            ConfigurationError: no such SDK; one is patched by another guard, or of a version that is not
+                known; a bad `model_map`.
         """
-        self._patch("openai", model_map)
+        from budgetguard.providers.sdks import chosen, patch
+
+        chosen(sdks)
+        said = {} if model_map is None else {"model_map": model_map}
+        changed(self.settings, said)
+        patch(self.engine, *sdks)
+        self.configure(**said)
+
+    def unpatch(self, *sdks: str) -> None:
+        """Undo `patch`, leaving what others wrapped around it.
+
+        Args:
+            sdks: by default all.
+
+        Raises:
+            ConfigurationError: no such SDK.
+        """
+        from budgetguard.providers.sdks import unpatch
+
+        unpatch(*sdks)
+
+    def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of the `openai` package; see `patch`."""
+        self.patch("openai", model_map=model_map)
 
     def unpatch_openai(self) -> None:
         """Undo `patch_openai`, leaving what others wrapped around it."""
-        self._unpatch("openai")
+        self.unpatch("openai")
 
     def patch_anthropic(self, *, model_map: Mapping[str, str] | None = None) -> None:
-        """Guard every client of the `anthropic` package, those that exist already too. Twice is once.
-
-        Args:
-            model_map: which model a name stands for, as `configure(model_map=...)` sets it.
-
-        Raises:
-            ConfigurationError: another guard has patched it, or this version of anthropic is not known; a bad
-                `model_map`.
-        """
-        self._patch("anthropic", model_map)
+        """Guard every client of the `anthropic` package; see `patch`."""
+        self.patch("anthropic", model_map=model_map)
 
     def unpatch_anthropic(self) -> None:
         """Undo `patch_anthropic`, leaving what others wrapped around it."""
-        self._unpatch("anthropic")
-
-    def _patch(self, sdk: str, model_map: Mapping[str, str] | None) -> None:
-        from budgetguard.providers.sdks import SDKS
-
-        said = {} if model_map is None else {"model_map": model_map}
-        changed(self.settings, said)
-        SDKS[sdk].patch(self.engine)
-        self.configure(**said)
-
-    def _unpatch(self, sdk: str) -> None:
-        from budgetguard.providers.sdks import SDKS
-
-        SDKS[sdk].unpatch()
+        self.unpatch("anthropic")
 
     def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
-        """Guard one client of `openai` or `anthropic`, and those made from it, and return it.
+        """Guard one client of an SDK that `patch` knows, and those made from it, and return it.
 
         Args:
-            client: an `OpenAI`, `AsyncOpenAI` or one of Azure's; an `Anthropic` or `AsyncAnthropic`.
+            client: such as an `OpenAI`, an `AsyncAnthropic`, a `Groq`.
             model_map: as the setting of that name, for this client alone, before the setting's own names.
 
         Raises:

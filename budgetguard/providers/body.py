@@ -287,19 +287,7 @@ class EventReader(BodyReader):
     def outcome(self, error: BaseException | None) -> Outcome:
         if self.over and not self._is_stream and self._read is not None:
             return _outcome(self._read(self._no_stream))
-        events = self._accumulator
-        said, part, failed = events.reported, events.part, events.failed
-        if said is not None:
-            said = self._complete(said)
-            if said.pending or events.told:
-                return Answered(said)
-        seen = events.seen_tokens()
-        if failed and said is None and not seen:
-            return NotCharged("the answer was an error")
-        if self.over and not failed:
-            # Whole: where it reports no usage, the projection stands in, unless more was seen.
-            return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
-        return Abandoned(seen, part=part, reported=said, model=events.model)
+        return outcome_of_events(self._accumulator, over=self.over, complete=self._complete)
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data
@@ -382,6 +370,30 @@ class WholeReader(BodyReader):
             return Unknown(f"the answer broke off: {type(error).__name__}")
         # Read to the end or not, the provider was done with it.
         return Answered(Reported(usage=None))
+
+
+def outcome_of_events(
+    events: UsageAccumulator, *, over: bool, complete: Callable[[Reported], Reported] = lambda said: said
+) -> Outcome:
+    """Return the outcome of a call whose stream is read no further.
+
+    Args:
+        events: what it has said, added up.
+        over: whether it was read to its end.
+        complete: completes what was reported with what no answer counts.
+    """
+    said, part, failed = events.reported, events.part, events.failed
+    if said is not None:
+        said = complete(said)
+        if said.pending or events.told:
+            return Answered(said)
+    seen = events.seen_tokens()
+    if failed and said is None and not seen:
+        return NotCharged("the answer was an error")
+    if over and not failed:
+        # Whole: where it reports no usage, the projection stands in, unless more was seen.
+        return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
+    return Abandoned(seen, part=part, reported=said, model=events.model)
 
 
 def _outcome(said: Reported | NotCharged) -> Outcome:

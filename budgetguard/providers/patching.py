@@ -65,6 +65,10 @@ class ClientPatch:
         requests, side_way = self._requests, sdk.side_way
         self._side_way = None if side_way is None else side_way(requests.engine_for, lambda: requests.patched)
 
+    def knows(self, client: object) -> bool:
+        """Whether something is a client of the SDK, or one whose requests it refuses."""
+        return self.sdk.base_of(type(client)) is not None or self.sdk.refusal(client) is not None
+
     def patch(self, engine: Engine) -> None:
         """Guard every client of the SDK in this process, whenever it is or was made.
 

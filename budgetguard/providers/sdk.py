@@ -71,7 +71,8 @@ class Sdk:
     """One SDK that openai's generator (Stainless) has made.
 
     Attributes:
-        name: the name that it is imported and installed by.
+        name: what `patch_NAME` and errors call it.
+        package: the name that it is imported by, if it is another one.
         oldest: the oldest version that the tests run on.
         too_new: the version from which on it is not known.
         clients: names of its clients' classes, each with `SYNC` or `ASYNC`.
@@ -87,6 +88,7 @@ class Sdk:
     """
 
     name: str
+    package: str = ""
     oldest: tuple[int, ...]
     too_new: tuple[int, ...]
     clients: Mapping[str, str]
@@ -99,10 +101,13 @@ class Sdk:
     side_way: Callable[[EngineOf, Callable[[], Engine | None]], SideWay] | None = None
     passed_by: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "package", self.package or self.name)
+
     @property
     def module(self) -> str:
         """The module that has the generator's classes."""
-        return f"{self.name}._base_client"
+        return f"{self.package}._base_client"
 
     @property
     def versions(self) -> str:
@@ -118,7 +123,7 @@ class Sdk:
         for one in kind.__mro__:
             if name is None:
                 # The package gives what it exports its own name.
-                own = one.__module__ in (self.name, f"{self.name}._client")
+                own = one.__module__ in (self.package, f"{self.package}._client")
                 name = self.clients.get(one.__name__) if own else None
             elif one.__name__ == name and one.__module__ == self.module:
                 return one
@@ -161,7 +166,7 @@ class Sdk:
 
     def made(self, kind: type) -> bool:
         """Whether a class is the SDK's own, and not one that another package has derived."""
-        return kind.__module__ == self.name or kind.__module__.startswith(f"{self.name}.")
+        return kind.__module__ == self.package or kind.__module__.startswith(f"{self.package}.")
 
     def check(self, kind: Any, namespace: Mapping[str, Any], name: str) -> None:
         """Refuse a class of the generator's, of that name in a module, whose requests cannot be guarded.
@@ -170,7 +175,9 @@ class Sdk:
             ConfigurationError: it is unlike those that the tests run on.
         """
         # While the import is under way, the package itself does not have its version yet.
-        version = str(getattr(sys.modules.get(f"{self.name}._version"), "__version__", "of unknown version"))
+        version = str(
+            getattr(sys.modules.get(f"{self.package}._version"), "__version__", "of unknown version")
+        )
         difference = self._difference(kind, namespace, name, version)
         if difference is not None:
             raise ConfigurationError(

@@ -57,9 +57,11 @@ class _Finder:
 def _verify(event: str, args: "Any") -> None:
     if event == "import":
         # Whoever finds modules before `_Finder` does imports past it. The interpreter tells of all parts.
-        package, dot, _ = args[0].partition(".")
-        if not _armed and dot and package in _GUARDED:
-            _arm(package)
+        if not _armed:
+            for package in _GUARDED:
+                if args[0].startswith(package + "."):
+                    _arm(package)
+                    break
         if args[0] in _unguarded and not _looks_at_exit:
             # It is not there yet, and may be the last import of all.
             import atexit
@@ -93,21 +95,18 @@ def _report(sdk: str) -> None:
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
 # Both as `budgetguard.providers.sdks` has them, which is not imported here.
-_GUARDED = ("openai", "anthropic")
+_GUARDED = ("openai", "anthropic", "groq", "cerebras.cloud.sdk", "together")
 _unguarded = [
     "ai21",
-    "cerebras.cloud.sdk",
     "cohere",
     "dashscope",
     "fireworks.client",
     "google.genai",
     "google.generativeai",
-    "groq",
     "litellm",
     "mistralai",
     "ollama",
     "replicate",
-    "together",
     "vertexai",
     "voyageai",
     "xai_sdk",
@@ -118,14 +117,14 @@ _unguarded = [
 def _arm(sdk: str) -> None:
     try:
         try:
-            from budgetguard.providers.sdks import patch_all
+            from budgetguard.providers.sdks import patch
         except ImportError:
             foreign = os.environ.get("BUDGETGUARD_RUN_PYTHON") != sys.implementation.cache_tag
             if foreign or sys.flags.ignore_environment:  # which is not to say where code is
                 raise
             # Of the same version as the Python that started the run: what that one has fits here too.
             sys.path += os.environ.get("BUDGETGUARD_RUN_PATH", "").split(os.pathsep)
-            from budgetguard.providers.sdks import patch_all
+            from budgetguard.providers.sdks import patch
     except ImportError as error:
         message = (
             f"budgetguard: {sys.executable} cannot import {sdk}, because it has no budgetguard that would "
@@ -135,7 +134,7 @@ def _arm(sdk: str) -> None:
         raise ImportError(message, name=sdk) from error
     import budgetguard
 
-    patch_all(budgetguard.default_guard().engine)
+    patch(budgetguard.default_guard().engine)
     _armed.append(True)
 
 
