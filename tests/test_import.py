@@ -95,10 +95,12 @@ def test_the_exported_names_are_these() -> None:
         "on",
         "patch",
         "patch_anthropic",
+        "patch_bedrock",
         "patch_openai",
         "register_price",
         "unpatch",
         "unpatch_anthropic",
+        "unpatch_bedrock",
         "unpatch_openai",
         "wrap",
     ]

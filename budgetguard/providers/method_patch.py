@@ -27,7 +27,7 @@ from budgetguard.events import logger
 from budgetguard.providers import imports
 from budgetguard.providers.hooking import ENGINE, MODEL_MAP
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
-from budgetguard.providers.methods import Method, MethodSdk, Sending, found_in
+from budgetguard.providers.methods import Method, MethodSdk, Observe, Sending, Style, found_in
 from budgetguard.providers.polling import Poll
 from budgetguard.providers.sent_call import SentCall
 
@@ -175,6 +175,8 @@ class MethodPatch:
     def _around(self, method: Method, original: Any) -> Callable[..., Any]:
         """Return what is called in place of a method, with it, its object and its arguments."""
         named = _by_name(inspect.signature(original), bound=bool(method.owner))
+        if method.observe is not None:
+            return _observing(method.style, named, method.observe)
         inside = _STYLES[method.style]
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
@@ -188,9 +190,38 @@ class MethodPatch:
             request = method.request(Sending(engine, settings, sender, named(args, kwargs)))
             if request is None:
                 return wrapped(*args, **kwargs)
-            return inside(engine, request, functools.partial(wrapped, *args, **kwargs))
+            send = functools.partial(wrapped, *args, **kwargs)
+            if method.receive is not None:
+                send = functools.partial(_received, send, method.receive)
+            return inside(engine, request, send)
 
         return around
+
+
+def _observing(
+    style: Style, named: Callable[[Any, Any], Mapping[str, Any]], observe: Observe
+) -> Callable[..., Any]:
+    """Return what calls a method and tells of it, guarded or not."""
+
+    def around(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            answer = wrapped(*args, **kwargs)
+        except BaseException as error:
+            observe(named(args, kwargs), None, error)
+            raise
+        observe(named(args, kwargs), answer, None)
+        return answer
+
+    async def around_coroutine(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            answer = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            observe(named(args, kwargs), None, error)
+            raise
+        observe(named(args, kwargs), answer, None)
+        return answer
+
+    return around_coroutine if style == "coroutine" else around
 
 
 def _by_name(signature: inspect.Signature, *, bound: bool) -> Callable[[Any, Any], Mapping[str, Any]]:
@@ -207,6 +238,10 @@ def _by_name(signature: inspect.Signature, *, bound: bool) -> Callable[[Any, Any
         return {**found, **found.pop(rest)} if rest in found else found
 
     return named
+
+
+def _received(send: Callable[[], Any], receive: Callable[[Any], Any]) -> Any:
+    return receive(send())
 
 
 def _call(engine: Engine, request: ProviderCall | Poll, send: Callable[[], Any]) -> Any:

@@ -10,9 +10,11 @@ from importlib import metadata
 from typing import Any, Final, Literal, TypeAlias
 
 from budgetguard.config import Settings
+from budgetguard.engine.context import innermost_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.failures import was_never_sent
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.polling import Poll
 from budgetguard.providers.request import HttpRequest
@@ -42,6 +44,7 @@ class Sending:
 
 # What a sending is: a call that costs, a poll for the answers of earlier ones, or None if it may pass.
 RequestOf: TypeAlias = Callable[[Sending], ProviderCall | Poll | None]
+Observe: TypeAlias = Callable[[Mapping[str, Any], Any, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,9 @@ class Method:
         style: how it answers.
         parameters: those that it must have, or the SDK is not one that is known.
         request: reads what is sent; raises what refuses it.
+        receive: is called with the answer before it is read, and returns what is read and handed on.
+        observe: of a method that is not guarded itself, but tells what became of a try: is called with its
+            arguments, what it returned, and what it raised.
         module: where it is, if not in the row's module.
     """
 
@@ -61,7 +67,9 @@ class Method:
     name: str
     style: Style
     parameters: tuple[str, ...]
-    request: RequestOf
+    request: RequestOf = lambda _sending: None
+    receive: Callable[[Any], Any] | None = None
+    observe: Observe | None = None
     module: str = ""
 
     @property
@@ -82,6 +90,7 @@ class MethodSdk:
         oldest: the oldest version that the tests run on.
         too_new: the version from which on it is not known.
         methods: what its requests pass.
+        is_used: whether this process uses the SDK; by default, whether `package` is imported.
         senders: client -> the objects whose methods it sends through; none if it is no client of the SDK.
         passed_by: modules that send past these methods in part, and what the log warns of at their import.
     """
@@ -95,6 +104,7 @@ class MethodSdk:
     methods: tuple[Method, ...]
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
     passed_by: Mapping[str, str] = field(default_factory=dict)
+    is_used: Callable[[], bool] | None = None
 
     @property
     def modules(self) -> Mapping[str, tuple[Method, ...]]:
@@ -148,6 +158,17 @@ def found_in(module: Mapping[str, Any], method: Method) -> Any:
     return None if owner is None else vars(owner).get(method.name)
 
 
+def note_lost_try(error: BaseException | None) -> None:
+    """Count a try as lost, of the call that we are inside, if it may have arrived; its SDK tries once more.
+
+    Args:
+        error: what the try ended with; None if it was answered.
+    """
+    call = innermost_call()
+    if call is not None and error is not None and not was_never_sent(error):
+        call.request.lost_tries += 1
+
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -166,6 +187,7 @@ def sent_call(
     streams: bool = False,
     content: Callable[[Any], object] = lambda answer: answer,
     fetcher: Callable[[], Fetcher] | None = None,
+    kind: type[SentCall] = SentCall,
 ) -> SentCall | None:
     """Return the call that a request is, None if it may pass.
 
@@ -183,6 +205,7 @@ def sent_call(
         streams: the answer is asked for as a stream.
         content: an answer, or a piece of one -> what is read of it.
         fetcher: -> what makes free requests for what the projection needs.
+        kind: the class of the call.
 
     Raises:
         UnknownEndpointError: it may cost money, and nobody knows how much.
@@ -209,7 +232,7 @@ def sent_call(
         headers={name.lower(): value for name, value in headers.items()},
         body=body,
     )
-    call = SentCall(
+    call = kind(
         request,
         endpoint,
         provider=provider,

@@ -84,6 +84,7 @@ class Sdk:
         names_are_models: addresses where a model's name is its own, so that no map of names has a say.
         refuses: client -> why requests of it are refused, or None.
         side_way: (client -> who guards it, -> who guards all) -> what its clients do beside requests.
+        is_used: whether this process uses the SDK; None: whether it is imported.
         passed_by: modules that send past the SDK in part, and what the log warns of when one is imported.
     """
 
@@ -99,6 +100,7 @@ class Sdk:
     names_are_models: re.Pattern[str] | None = None
     refuses: Callable[[object], str | None] | None = None
     side_way: Callable[[EngineOf, Callable[[], Engine | None]], SideWay] | None = None
+    is_used: Callable[[], bool] | None = None
     passed_by: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ Another SDK is a folder and a row here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Protocol, TypeVar
@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
+from budgetguard.providers.bedrock.sdk import BEDROCK
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.openai.sdk import OPENAI
@@ -32,6 +33,10 @@ class Row(Protocol):
     @property
     def package(self) -> str:
         """The name that it is imported by."""
+
+    @property
+    def is_used(self) -> Callable[[], bool] | None:
+        """Whether this process uses it; None: whether `package` is imported."""
 
     @property
     def passed_by(self) -> Mapping[str, str]:
@@ -67,7 +72,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, ()),
+    *map(MethodPatch, (BEDROCK,)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -145,7 +150,6 @@ _OTHERS: Final = (
     "zhipuai",
 )
 UNGUARDED: Final = dict(sorted({**dict.fromkeys(_OTHERS, _DECORATE), **OPENAI.passed_by}.items()))
-_BEDROCK: Final = "botocore (Bedrock)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +176,9 @@ def check() -> list[Checked]:
     It looks at what stands at the client's methods now, not at what was once put there. Calls inside
     functions decorated with `@budgeted` are guarded whatever this says of the SDK that they use.
     """
-    found = [_checked(one) for one in SDKS.values() if sys.modules.get(one.sdk.package) is not None]
+    found = [_checked(one) for one in SDKS.values() if _is_used(one.sdk)]
     others = [name for name in UNGUARDED if sys.modules.get(name) is not None]
     found += [Checked(name, False, UNGUARDED[name]) for name in others]
-    if _has_bedrock():
-        found.append(Checked(_BEDROCK, False, _DECORATE))
     return found
 
 
@@ -193,8 +195,5 @@ def _checked(one: SdkPatch) -> Checked:
     return Checked(package, False, f"{why}; call {again} once more")
 
 
-def _has_bedrock() -> bool:
-    """Whether a client of Bedrock's was made: botocore, which does much else, makes a class for it then."""
-    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
-    below: list[type] = base.__subclasses__() if isinstance(base, type) else []
-    return any(kind.__name__.startswith("Bedrock") and "Runtime" in kind.__name__ for kind in below)
+def _is_used(sdk: Row) -> bool:
+    return sys.modules.get(sdk.package) is not None and (sdk.is_used is None or sdk.is_used())
