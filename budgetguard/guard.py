@@ -291,15 +291,15 @@ class Guard:
         self.unpatch("anthropic")
 
     def patch_bedrock(self, *, model_map: Mapping[str, str] | None = None) -> None:
-        """Guard every client that `boto3` makes of Bedrock's services; see `patch`.
+        """Guard every client that `boto3` or `aiobotocore` makes of Bedrock's services; see `patch`.
 
         Those of other services are left alone.
         """
-        self.patch("bedrock", model_map=model_map)
+        self.patch("bedrock", "aiobotocore", model_map=model_map)
 
     def unpatch_bedrock(self) -> None:
         """Undo `patch_bedrock`, leaving what others wrapped around it."""
-        self.unpatch("bedrock")
+        self.unpatch("bedrock", "aiobotocore")
 
     def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
         """Guard one client of an SDK that `patch` knows, and those made from it, and return it.

@@ -122,9 +122,9 @@ def _next(self: Any) -> Any:
 
 
 def _aiter(self: Any) -> Any:
-    if _has(type(self.__wrapped__), "__anext__"):
-        return self
-    return _aeach(self, aiter(self.__wrapped__))
+    # By what it returns: aiobotocore's streams have a `__anext__` that no `anext` can call.
+    iterator = aiter(self.__wrapped__)
+    return self if iterator is self.__wrapped__ else _aeach(self, iterator)
 
 
 async def _aeach(proxy: Any, iterator: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
-from budgetguard.providers.bedrock.sdk import BEDROCK
+from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.openai.sdk import OPENAI
@@ -72,7 +72,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK,)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import aiobotocore.session
 import boto3
 import botocore.config
 import botocore.exceptions
@@ -25,6 +24,7 @@ from budgetguard.errors import (
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.sdks import wrap
 
+from .bedrock_server import TEXT, bedrock
 from .books import SdkBooks, sdk_books
 from .server import Answer, Arrived
 
@@ -32,116 +32,6 @@ NOVA = "amazon.nova-lite-v1:0"
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 LLAMA = "meta.llama3-1-8b-instruct-v1:0"
 MESSAGES: Any = [{"role": "user", "content": [{"text": "Say hello to everybody in the room."}]}]
-USAGE = {"inputTokens": 20, "outputTokens": 5, "totalTokens": 25}
-CACHED = {
-    "inputTokens": 20,
-    "outputTokens": 5,
-    "cacheReadInputTokens": 100,
-    "cacheWriteInputTokens": 200,
-    "totalTokens": 325,
-}
-CLAUDE_USAGE = {"input_tokens": 20, "output_tokens": 5, "cache_read_input_tokens": 100}
-TEXT = ("Hello", " to", " everybody", ".")
-
-
-def event(payload: Mapping[str, Any], kind: str) -> bytes:
-    """Return a message of AWS's event stream: its lengths, headers and payload, each with a checksum."""
-    head = b""
-    for name, value in (
-        (":event-type", kind),
-        (":content-type", "application/json"),
-        (":message-type", "event"),
-    ):
-        head += bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
-    body = json.dumps(payload).encode()
-    prelude = struct.pack(">II", 16 + len(head) + len(body), len(head))
-    prelude += struct.pack(">I", zlib.crc32(prelude))
-    message = prelude + head + body
-    return message + struct.pack(">I", zlib.crc32(message))
-
-
-def converse_events(usage: Mapping[str, Any]) -> list[bytes]:
-    texts = [event({"contentBlockIndex": 0, "delta": {"text": one}}, "contentBlockDelta") for one in TEXT]
-    return [
-        event({"role": "assistant"}, "messageStart"),
-        *texts,
-        event({"contentBlockIndex": 0}, "contentBlockStop"),
-        event({"stopReason": "end_turn"}, "messageStop"),
-        event({"usage": usage, "metrics": {"latencyMs": 5}}, "metadata"),
-    ]
-
-
-def chunk(payload: Mapping[str, Any]) -> bytes:
-    import base64
-
-    return event({"bytes": base64.b64encode(json.dumps(payload).encode()).decode()}, "chunk")
-
-
-def claude_events() -> list[bytes]:
-    message = {"type": "message", "role": "assistant", "model": "claude", "id": "m", "content": []}
-    return [
-        chunk(
-            {"type": "message_start", "message": {**message, "usage": {**CLAUDE_USAGE, "output_tokens": 1}}}
-        ),
-        chunk({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        *(
-            chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": one}})
-            for one in TEXT
-        ),
-        chunk({"type": "content_block_stop", "index": 0}),
-        chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}),
-        chunk(
-            {
-                "type": "message_stop",
-                "amazon-bedrock-invocationMetrics": {"inputTokenCount": 20, "outputTokenCount": 5},
-            }
-        ),
-    ]
-
-
-def llama_events() -> list[bytes]:
-    metrics = {"inputTokenCount": 20, "outputTokenCount": 5}
-    pieces = [chunk({"generation": one}) for one in TEXT[:-1]]
-    return [*pieces, chunk({"generation": TEXT[-1], "amazon-bedrock-invocationMetrics": metrics})]
-
-
-STREAM = {"content-type": "application/vnd.amazon.eventstream"}
-
-
-def answer(arrived: Arrived) -> Answer:
-    """Answer as Bedrock's runtime does, by path."""
-    text = "".join(TEXT)
-    model, _, verb = arrived.path.removeprefix("/model/").partition("/")
-    counts = {"x-amzn-bedrock-input-token-count": "20", "x-amzn-bedrock-output-token-count": "5"}
-    usage = CACHED if "anthropic" in model else USAGE
-    if verb == "converse":
-        message = {"role": "assistant", "content": [{"text": text}]}
-        return Answer(
-            {
-                "output": {"message": message},
-                "stopReason": "end_turn",
-                "usage": usage,
-                "metrics": {"latencyMs": 1},
-            }
-        )
-    if verb == "converse-stream":
-        return Answer(converse_events(usage), headers=STREAM)
-    if verb == "invoke":
-        if "anthropic" in model:
-            content = [{"type": "text", "text": text}]
-            body = {
-                "type": "message",
-                "role": "assistant",
-                "content": content,
-                "usage": CLAUDE_USAGE,
-                "id": "m",
-            }
-        else:
-            body = {"generation": text, "prompt_token_count": 20, "generation_token_count": 5}
-        return Answer(body, headers=counts)
-    if verb == "invoke-with-response-stream":
-        return Answer(claude_events() if "anthropic" in model else llama_events(), headers=STREAM)
-    return Answer({})
 
 
 @contextmanager
@@ -218,7 +108,7 @@ ALL = pytest.mark.parametrize("way", WAYS)
 @ALL
 def test_each_way_is_booked_once_and_unnoticed(way: str) -> None:
     run, model, units = WAYS[way]
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         assert run(made, model) == "".join(TEXT)
         assert (books.spent, books.held, books.sent) == (cost(model, **units), 0, 1)
 
@@ -226,7 +116,7 @@ def test_each_way_is_booked_once_and_unnoticed(way: str) -> None:
 @ALL
 def test_a_refused_call_sends_nothing(way: str) -> None:
     run, model, _ = WAYS[way]
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         books.limit(100)
         with pytest.raises(BudgetExceededError):
             run(made, model)
@@ -234,7 +124,11 @@ def test_a_refused_call_sends_nothing(way: str) -> None:
 
 
 def test_one_client_is_wrapped() -> None:
-    with sdk_books(answer, "bedrock", patched=False) as books, client(books) as made, client(books) as other:
+    with (
+        sdk_books(bedrock, "bedrock", patched=False) as books,
+        client(books) as made,
+        client(books) as other,
+    ):
         assert wrap(made, books.engine) is made
         converse(made, NOVA)
         converse(other, NOVA)
@@ -242,7 +136,7 @@ def test_one_client_is_wrapped() -> None:
 
 
 def test_a_stream_that_is_left_is_booked_as_seen() -> None:
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         stream = made.converse_stream(modelId=NOVA, messages=MESSAGES, inferenceConfig=CONFIG)["stream"]
         for one in stream:
             if "contentBlockDelta" in one:
@@ -269,7 +163,7 @@ def test_a_try_that_was_never_answered_is_booked_when_the_next_one_is() -> None:
     def cut_once(arrived: Arrived) -> Answer:
         if len(books.server.requests) == 1:
             return Answer([b"x"], cut=0)
-        return answer(arrived)
+        return bedrock(arrived)
 
     with sdk_books(cut_once, "bedrock") as books, client(books, retries={"max_attempts": 2}) as made:
         converse(made, NOVA)
@@ -299,14 +193,14 @@ def test_a_try_that_was_never_answered_is_booked_when_the_next_one_is() -> None:
     ],
 )
 def test_what_cannot_be_priced_is_refused_by_name(service: str, verb: str, arguments: Any) -> None:
-    with sdk_books(answer, "bedrock") as books, client(books, service) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books, service) as made:
         with pytest.raises(UnknownEndpointError, match="was not sent"):
             getattr(made, verb)(**arguments)
         assert books.sent == 0
 
 
 def test_what_asks_and_other_services_pass() -> None:
-    with sdk_books(answer, "bedrock") as books:
+    with sdk_books(bedrock, "bedrock") as books:
         with client(books, "bedrock") as made:
             made.list_foundation_models()
         with client(books, "dynamodb") as made:
@@ -323,7 +217,7 @@ def test_what_asks_and_other_services_pass() -> None:
     ],
 )
 def test_what_has_no_price_beside_the_tokens_is_refused(more: Any) -> None:
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         with pytest.raises(UnknownModelError):
             made.converse(modelId=NOVA, messages=MESSAGES, inferenceConfig=CONFIG, **more)
         assert books.sent == 0
@@ -331,22 +225,97 @@ def test_what_has_no_price_beside_the_tokens_is_refused(more: Any) -> None:
 
 def test_an_inference_profile_has_the_price_of_the_model_that_it_is_said_to_be() -> None:
     profile = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/1arbu5hu2sjr"
-    with sdk_books(answer, "bedrock", model_map={"1arbu5hu2sjr": NOVA}) as books, client(books) as made:
+    with (
+        sdk_books(bedrock, "bedrock", model_map={"1arbu5hu2sjr": NOVA}) as books,
+        client(books) as made,
+    ):
         converse(made, profile)
         assert books.spent == cost(NOVA, **PLAIN)
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         with pytest.raises(UnknownModelError, match="1arbu5hu2sjr"):
             converse(made, profile)
         assert books.sent == 0
 
 
 def test_a_body_that_is_no_json_is_refused() -> None:
-    with sdk_books(answer, "bedrock") as books, client(books) as made:
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
         with pytest.raises(ConfigurationError, match="cannot be read"):
             made.invoke_model(modelId=LLAMA, body=b"hello")
         assert books.sent == 0
 
 
 def test_check_tells_of_it_only_where_a_client_was_made() -> None:
-    with sdk_books(answer, "bedrock") as books, client(books):
+    with sdk_books(bedrock, "bedrock") as books, client(books):
         assert [one.guarded for one in check() if one.sdk == "botocore.client"] == [True]
+
+
+async def aconverse(made: Any, model: str) -> Any:
+    said = await made.converse(modelId=model, messages=MESSAGES, inferenceConfig=CONFIG)
+    return said["output"]["message"]["content"][0]["text"]
+
+
+async def aconverse_stream(made: Any, model: str) -> Any:
+    said = await made.converse_stream(modelId=model, messages=MESSAGES, inferenceConfig=CONFIG)
+    events = [one async for one in said["stream"]]
+    return "".join(one.get("contentBlockDelta", {}).get("delta", {}).get("text", "") for one in events)
+
+
+async def ainvoke(made: Any, model: str) -> Any:
+    body = claude_body() if "anthropic" in model else LLAMA_BODY
+    answered = await made.invoke_model(modelId=model, body=body)
+    async with answered["body"] as content:
+        said = json.loads(await content.read())
+    return said["content"][0]["text"] if "anthropic" in model else said["generation"]
+
+
+async def ainvoke_stream(made: Any, model: str) -> Any:
+    body = claude_body() if "anthropic" in model else LLAMA_BODY
+    answered = await made.invoke_model_with_response_stream(modelId=model, body=body)
+    pieces = [json.loads(one["chunk"]["bytes"]) async for one in answered["body"]]
+    return "".join(one.get("generation") or one.get("delta", {}).get("text", "") for one in pieces)
+
+
+AWAYS = {
+    "converse": aconverse,
+    "converse, cached": aconverse,
+    "converse stream": aconverse_stream,
+    "converse stream, cached": aconverse_stream,
+    "invoke": ainvoke,
+    "invoke, claude": ainvoke,
+    "invoke stream": ainvoke_stream,
+    "invoke stream, claude": ainvoke_stream,
+}
+
+
+@asynccontextmanager
+async def aclient(books: SdkBooks) -> AsyncIterator[Any]:
+    made = aiobotocore.session.get_session().create_client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=books.server.url,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    async with made as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("way", AWAYS)
+async def test_each_async_way_is_booked_once_refused_and_unnoticed(way: str) -> None:
+    _, model, units = WAYS[way]
+    with sdk_books(bedrock, "bedrock", "aiobotocore") as books:
+        async with aclient(books) as made:
+            assert await AWAYS[way](made, model) == "".join(TEXT)
+            assert (books.spent, books.held, books.sent) == (cost(model, **units), 0, 1)
+            books.limit(cost(model, **units) + 100)
+            with pytest.raises(BudgetExceededError):
+                await AWAYS[way](made, model)
+            assert books.sent == 1
+
+
+async def test_one_async_client_is_wrapped() -> None:
+    with sdk_books(bedrock, "aiobotocore", patched=False) as books:
+        async with aclient(books) as made, aclient(books) as other:
+            await aconverse(wrap(made, books.engine), NOVA)
+            await aconverse(other, NOVA)
+        assert (books.spent, books.sent) == (cost(NOVA, **PLAIN), 2)

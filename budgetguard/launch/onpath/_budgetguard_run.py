@@ -95,7 +95,15 @@ def _report(sdk: str) -> None:
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
 # Both as `budgetguard.providers.sdks` has them, which is not imported here.
-_GUARDED = ("openai", "anthropic", "groq", "cerebras.cloud.sdk", "together", "botocore.client")
+_GUARDED = (
+    "openai",
+    "anthropic",
+    "groq",
+    "cerebras.cloud.sdk",
+    "together",
+    "botocore.client",
+    "aiobotocore.client",
+)
 _unguarded = [
     "ai21",
     "cohere",

@@ -1,11 +1,12 @@
-"""The row of botocore (boto3) in the table of SDKs: clients of Bedrock's services."""
+"""The rows of botocore (boto3) and aiobotocore in the table of SDKs: clients of Bedrock's services."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Hashable, Iterable, Mapping
+from functools import cache, partial
 from typing import Any, Final
 
 from budgetguard.engine.call import GuardedCall
@@ -208,24 +209,70 @@ class _Kept(io.BytesIO):
 
 def _receive(answer: Any) -> Any:
     """Read the body of a whole answer, which tells what it cost, and leave it to the caller unread."""
-    body = answer.get("body") if isinstance(answer, dict) else None
-    kind: Any = getattr(sys.modules.get("botocore.response"), "StreamingBody", None)
-    if kind is not None and isinstance(body, kind):
+    body = _unread_body(answer)
+    if body is not None:
         content = body.read()
         body.close()
-        answer["body"] = kind(_Kept(content), len(content))
+        answer["body"] = type(body)(_Kept(content), len(content))
     return answer
 
 
+async def _areceive(sent: Awaitable[Any]) -> Any:
+    """Do the same in aiobotocore."""
+    answer = await sent
+    body = _unread_body(answer)
+    if body is not None:
+        async with body:
+            content = await body.read()
+        kind: Any = type(body)
+        answer["body"] = _kept_kind(kind)(_Kept(content), len(content))
+    return answer
+
+
+def _unread_body(answer: Any) -> Any:
+    """Return the body of an answer that is still to be read, None if it has none."""
+    body = answer.get("body") if isinstance(answer, dict) else None
+    kind: Any = getattr(sys.modules.get("botocore.response"), "StreamingBody", None)
+    return body if kind is not None and isinstance(body, kind) else None
+
+
+@cache
+def _kept_kind(kind: Hashable) -> Any:
+    """Return a class of aiobotocore's bodies whose content is there already."""
+
+    async def read(self: Any, amt: int | None = None) -> bytes:
+        content: bytes = self._raw_stream.read(amt)
+        return content
+
+    async def aclose(_self: Any) -> None:
+        """There is no connection any more."""
+
+    assert isinstance(kind, type)
+    return type(kind.__name__, (kind,), {"read": read, "aclose": aclose, "close": lambda _self: None})
+
+
+def _is_async(client: object) -> bool:
+    return any(kind.__name__ == "AioBaseClient" for kind in type(client).__mro__)
+
+
 def _senders(client: object) -> Iterable[object]:
-    return () if service_of(client) is None else (client,)
+    return () if service_of(client) is None or _is_async(client) else (client,)
 
 
-def _is_used() -> bool:
+def _async_senders(client: object) -> Iterable[object]:
+    return (client,) if service_of(client) is not None and _is_async(client) else ()
+
+
+def _is_used(module: str, name: str) -> bool:
     """Whether a client of Bedrock's was made: botocore, which does much else, makes a class for it then."""
-    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
+    base = getattr(sys.modules.get(module), name, None)
     below: list[type] = base.__subclasses__() if isinstance(base, type) else []
     return any(kind.__name__.startswith("Bedrock") for kind in below)
+
+
+def _note_retry(arguments: Mapping[str, Any], again: object, _error: object) -> None:
+    if again:
+        note_lost_try(arguments.get("caught_exception"))
 
 
 BEDROCK: Final = MethodSdk(
@@ -250,11 +297,38 @@ BEDROCK: Final = MethodSdk(
             name="_needs_retry",
             style="call",
             parameters=("caught_exception",),
-            observe=lambda arguments, again, _error: (
-                note_lost_try(arguments.get("caught_exception")) if again else None
-            ),
+            observe=_note_retry,
         ),
     ),
     senders=_senders,
-    is_used=_is_used,
+    is_used=partial(_is_used, "botocore.client", "BaseClient"),
+)
+
+AIOBOTOCORE: Final = MethodSdk(
+    name="aiobotocore",
+    package="aiobotocore.client",
+    distribution="aiobotocore",
+    module="aiobotocore.client",
+    oldest=(2, 15, 0),
+    too_new=(4,),
+    methods=(
+        Method(
+            owner="AioBaseClient",
+            name="_make_api_call",
+            style="coroutine",
+            parameters=("operation_name", "api_params"),
+            request=_request,
+            receive=_areceive,
+        ),
+        Method(
+            module="aiobotocore.endpoint",
+            owner="AioEndpoint",
+            name="_needs_retry",
+            style="coroutine",
+            parameters=("caught_exception",),
+            observe=_note_retry,
+        ),
+    ),
+    senders=_async_senders,
+    is_used=partial(_is_used, "aiobotocore.client", "AioBaseClient"),
 )
