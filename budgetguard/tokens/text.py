@@ -1,4 +1,4 @@
-"""Count tokens as OpenAI's models do, offline.
+"""Count tokens as models do, offline: as OpenAI's do exactly, and others as multiples of that.
 
 The ranks come from data that is already on the machine, and are checked against the sha256 that
 tiktoken itself expects of them. Nothing here ever opens a connection.
@@ -18,12 +18,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
 from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError
+from budgetguard.tokens.families import BY_ENCODING, Family, family_of
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -41,17 +43,32 @@ _CL100K_MODEL = re.compile(
     r"gpt-?3\.?5|gpt-4(?=$|[-:])(?!-o)|text-embedding|(text-)?(davinci|babbage|curie|ada)\b|text-similarity"
 )
 
+# Runs of one script. Letters with accents are Latin ones; signs and spaces belong to what is before them.
+_SCRIPTS = re.compile(
+    "(?P<chinese>[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+)"
+    "|(?P<korean>[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]+)"
+    "|(?P<latin>[\x00-\u024f\u1e00-\u1eff\u2000-\u206f]+)"
+    "|(?P<other>[^\x00-\u024f\u1100-\u11ff\u1e00-\u1eff\u2000-\u206f\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+    "\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+)"
+)
+_SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
+# A text of which so much is signs and digits is code.
+_DENSE = 0.25
+
 _loaded: dict[str, Encoding | None] = {}
 _loading = threading.RLock()
 
 
 @lru_cache(maxsize=1_024)
 def encoding_for(model: str) -> str:
-    """Return the encoding of a model: `cl100k_base` or `o200k_base`.
+    """Return the encoding of a model: `cl100k_base`, `o200k_base`, or the name of its family.
 
-    Provider prefixes (`openai/gpt-4`) and fine-tuning prefixes (`ft:gpt-4-0613:...`) are seen through.
-    Unknown names get `o200k_base`, the encoding of every recent model.
+    Families are those of `tokens.families` (`claude-3`, `gemini` and so on). Provider prefixes
+    (`openai/gpt-4`, `us.anthropic.claude-...`) and fine-tuning prefixes (`ft:gpt-4-0613:...`) are seen
+    through. Unknown names get `o200k_base`, the encoding of OpenAI's every recent model.
     """
+    if (family := family_of(model)) is not None:
+        return family.name
     name = model.lower().rpartition("/")[2].removeprefix("ft:")
     return CL100K if _CL100K_MODEL.match(name) else O200K
 
@@ -61,16 +78,18 @@ def count_text(text: str, encoding: str) -> int:
 
     Args:
         text: any text; its length is not limited, and lone surrogates are tolerated.
-        encoding: `cl100k_base` or `o200k_base`.
+        encoding: what `encoding_for` returns.
 
     Returns:
-        Tokens; the UTF-8 byte length, an upper bound, if no ranks are on this machine.
+        Tokens; of a family an estimate; the UTF-8 byte length, an upper bound, if no ranks are on this machine.
 
     Raises:
         ConfigurationError: another encoding.
     """
     if not text:
         return 0
+    if (family := BY_ENCODING.get(encoding)) is not None:
+        return _scaled(text, family)
     try:
         encoder = _loaded[encoding]
     except KeyError:
@@ -88,6 +107,23 @@ def count_text(text: str, encoding: str) -> int:
                 raise
             total += _byte_length(part)
     return total
+
+
+def _scaled(text: str, family: Family) -> int:
+    if text.isascii():
+        return ceil(count_text(text, O200K) * _latin(text, family))
+    total = 0.0
+    for found in _SCRIPTS.finditer(text):
+        part, kind = found[0], found.lastgroup
+        multiple = _latin(part, family) if kind == "latin" else getattr(family, kind or "other")
+        total += count_text(part, O200K) * multiple
+    return ceil(total)
+
+
+def _latin(text: str, family: Family) -> float:
+    """Return the multiple for a text in Latin letters, by how many of its characters are signs or digits."""
+    dense = 1 - len(text.translate(_SIGNS)) / len(text)
+    return family.prose + (family.code - family.prose) * min(1.0, dense / _DENSE)
 
 
 def _byte_length(text: str) -> int:
