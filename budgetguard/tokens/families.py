@@ -39,28 +39,28 @@ class Family:
     version: str | None = None
 
 
-# Measured with the public tokenizers, and with `ctok` for Claude.
+_OLDER_CLAUDE: Final = (
+    r"claude-(?:[123v]|instant|(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?:$|[@:]|-(?:\d{8}|latest|v\d)))"
+)
+# Measured with the public tokenizers, and with `ctok` for Claude. The first pattern that matches counts.
 _FAMILIES: Final = tuple(
-    (re.compile(rf"(?:.*[./-])?(?:{pattern})"), Family(*row))
-    for pattern, *row in (
-        (
-            r"claude-(?:[123v]|instant|(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?:$|[@:]|-(?:\d{8}|latest|v\d)))",
-            "claude-3", 1.14, 1.29, 1.5, 1.7, 1.8, "3.0",
-        ),
-        (r"claude", "claude-4.7", 1.35, 1.74, 1.64, 1.78, 1.88, "4.8"),
-        (r"gemini|gemma", "gemini", 1.07, 1.07, 1.07, 1.07, 1.07),
+    (re.compile(rf"(?:.*[./-])?(?:{pattern})"), family)
+    for pattern, family in (
+        (_OLDER_CLAUDE, Family("claude-3", 1.14, 1.29, 1.5, 1.7, 1.8, "3.0")),
+        (r"claude", Family("claude-4.7", 1.35, 1.74, 1.64, 1.78, 1.88, "4.8")),
+        (r"gemini|gemma", Family("gemini", 1.07, 1.07, 1.07, 1.07, 1.07)),
         (
             r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)",
-            "mistral", 1.12, 1.12, 1.28, 1.12, 1.12,
+            Family("mistral", 1.12, 1.12, 1.28, 1.12, 1.12),
         ),
-        (r"deepseek", "deepseek", 1.02, 1.14, 1.14, 1.14, 1.14),
-        (r"qwen|qwq|qvq", "qwen", 1.0, 1.1, 1.1, 1.1, 1.1),
-        (r"(?:meta-)?llama", "llama", 1.03, 1.05, 1.3, 1.3, 1.3),
-        (r"command|aya|c4ai|embed-|rerank", "command", 1.1, 1.2, 1.2, 1.2, 1.2),
-        (r"nova-", "nova", 1.1, 1.3, 1.4, 1.4, 1.4),
-        (r"grok", "grok", 1.05, 1.1, 1.2, 1.2, 1.2),
+        (r"deepseek", Family("deepseek", 1.02, 1.14, 1.14, 1.14, 1.14)),
+        (r"qwen|qwq|qvq", Family("qwen", 1.0, 1.1, 1.1, 1.1, 1.1)),
+        (r"(?:meta-)?llama", Family("llama", 1.03, 1.05, 1.3, 1.3, 1.3)),
+        (r"command|aya|c4ai|embed-|rerank", Family("command", 1.1, 1.2, 1.2, 1.2, 1.2)),
+        (r"nova-", Family("nova", 1.1, 1.3, 1.4, 1.4, 1.4)),
+        (r"grok", Family("grok", 1.05, 1.1, 1.2, 1.2, 1.2)),
     )
-)  # fmt: skip
+)
 
 BY_ENCODING: Final = {family.name: family for _, family in _FAMILIES}
 

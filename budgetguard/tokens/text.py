@@ -81,7 +81,7 @@ def count_text(text: str, encoding: str) -> int:
         encoding: what `encoding_for` returns.
 
     Returns:
-        Tokens; of a family an estimate; the UTF-8 byte length, an upper bound, if no ranks are on this machine.
+        Tokens, estimated for a family; without ranks on this machine the UTF-8 byte length, an upper bound.
 
     Raises:
         ConfigurationError: another encoding.
