@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING
 
 from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError
+from budgetguard.tokens import claude
 from budgetguard.tokens.families import BY_ENCODING, Family, family_of
+from budgetguard.tokens.models import bare_name
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -43,17 +45,24 @@ _CL100K_MODEL = re.compile(
     r"gpt-?3\.?5|gpt-4(?=$|[-:])(?!-o)|text-embedding|(text-)?(davinci|babbage|curie|ada)\b|text-similarity"
 )
 
-# Runs of one script. Letters with accents are Latin ones; signs and spaces belong to what is before them.
-_SCRIPTS = re.compile(
-    "(?P<chinese>[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+)"
-    "|(?P<korean>[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]+)"
-    "|(?P<latin>[\x00-\u024f\u1e00-\u1eff\u2000-\u206f]+)"
-    "|(?P<other>[^\x00-\u024f\u1100-\u11ff\u1e00-\u1eff\u2000-\u206f\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff"
-    "\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+)"
+# Runs of one kind of text. Latin letters with accents tell European languages.
+_KINDS = {
+    "latin": r"\x00-\u024f\u1e00-\u1eff\u2000-\u206f",
+    "cyrillic": r"\u0370-\u052f\u1f00-\u1fff",
+    "chinese": r"\u2e80-\u312f\u3190-\ua4cf\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff",
+    "korean": r"\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff",
+    "semitic": r"\u0590-\u077f\u08a0-\u08ff\ufb1d-\ufdff\ufe70-\ufeff",
+    "symbols": r"\u2070-\u2bff\ufe00-\ufe0f\U0001f000-\U0001ffff",
+}
+_RUNS = re.compile(
+    "|".join(f"(?P<{kind}>[{characters}]+)" for kind, characters in _KINDS.items())
+    + f"|(?P<other>[^{''.join(_KINDS.values())}]+)"
 )
-_SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
-# A text of which so much is signs and digits is code.
+_ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
+# A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
+_EUROPEAN = 0.01
 _DENSE = 0.25
+_SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
 
 _loaded: dict[str, Encoding | None] = {}
 _loading = threading.RLock()
@@ -69,8 +78,7 @@ def encoding_for(model: str) -> str:
     """
     if (family := family_of(model)) is not None:
         return family.name
-    name = model.lower().rpartition("/")[2].removeprefix("ft:")
-    return CL100K if _CL100K_MODEL.match(name) else O200K
+    return CL100K if _CL100K_MODEL.match(bare_name(model)) else O200K
 
 
 def count_text(text: str, encoding: str) -> int:
@@ -89,7 +97,7 @@ def count_text(text: str, encoding: str) -> int:
     if not text:
         return 0
     if (family := BY_ENCODING.get(encoding)) is not None:
-        return _scaled(text, family)
+        return _of_family(text, family)
     try:
         encoder = _loaded[encoding]
     except KeyError:
@@ -109,21 +117,38 @@ def count_text(text: str, encoding: str) -> int:
     return total
 
 
+def _of_family(text: str, family: Family) -> int:
+    exact = None if family.version is None else claude.counter(family.version)
+    if exact is None:
+        return _scaled(text, family)
+    if not claude.is_long(text):
+        return exact(text)
+    parts = claude.parts_of(text)
+    counted, scaled = sum(map(exact, parts)), sum(_scaled(part, family) for part in parts)
+    return ceil(_scaled(text, family) * counted / max(1, scaled))
+
+
 def _scaled(text: str, family: Family) -> int:
     if text.isascii():
         return ceil(count_text(text, O200K) * _latin(text, family))
     total = 0.0
-    for found in _SCRIPTS.finditer(text):
-        part, kind = found[0], found.lastgroup
-        multiple = _latin(part, family) if kind == "latin" else getattr(family, kind or "other")
-        total += count_text(part, O200K) * multiple
+    for found in _RUNS.finditer(text):
+        part, kind = found[0], found.lastgroup or "other"
+        total += count_text(part, O200K) * (
+            _latin(part, family) if kind == "latin" else getattr(family, kind)
+        )
     return ceil(total)
 
 
 def _latin(text: str, family: Family) -> float:
-    """Return the multiple for a text in Latin letters, by how many of its characters are signs or digits."""
-    dense = 1 - len(text.translate(_SIGNS)) / len(text)
-    return family.prose + (family.code - family.prose) * min(1.0, dense / _DENSE)
+    """Return the multiple for a text in Latin letters, by its accents, and its signs and digits."""
+    size = len(text)
+    dense = min(1.0, (1 - len(text.translate(_SIGNS)) / size) / _DENSE)
+    multiple = family.prose + (family.code - family.prose) * dense
+    if text.isascii():
+        return multiple
+    accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
+    return max(multiple, family.prose + (family.european - family.prose) * accented)
 
 
 def _byte_length(text: str) -> int:
