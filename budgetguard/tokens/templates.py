@@ -92,6 +92,9 @@ _LLAMA: Final = Template(request=31, message=5, tools=150, forced=165, tool=4, c
 _MISTRAL: Final = Template(
     request=2, message=2, tools=4, forced=4, tool=0, rendered="spaced", call=5, result=4
 )
+_COHERE: Final = Template(
+    request=1, message=0, tools=0, forced=0, tool=1, call=5, result=0, schema=0, schema_multiple=0.0
+)
 
 # The first pattern that matches counts.
 _TEMPLATES: Final = tuple(
@@ -117,7 +120,8 @@ _TEMPLATES: Final = tuple(
         (r"sonar", Template(1, 0, schema=0, schema_multiple=0.0)),
         (r"nova-2", Template(40, 4, tools=830, forced=830, tool=4)),
         (r"nova-", Template(2, 2, tools=350, forced=360, tool=10)),
-        (r"command", Template(0, 0)),
+        # Billed for less than they read: their prompts (500 tokens, 1 450 beside tools) are not.
+        (r"command|c4ai", _COHERE),
     )
 )
 _UNKNOWN: Final = Template()
