@@ -160,11 +160,11 @@ def main() -> None:
         report_all(measured, outcomes)
     if skipped:
         print("skipped:", ", ".join(f"{reason} {count}" for reason, count in skipped.items()))
-    wanted = [row for row in measured if arguments.kind in (None, row.kind)]
+    wanted = [row for row in measured if row.kind == arguments.kind or (row.shows and not arguments.kind)]
     for row in sorted(wanted, key=lambda row: -row.error)[: arguments.worst]:
         print(
-            f"  {row.id} {row.source[:20]:20} {row.model[:28]:28} {row.kind:34} "
-            f"estimate {row.estimate} billed {row.billed} ({row.error:+.1%})"
+            f"  {row.id} {row.source[:20]:20} {row.model[:28]:28} {row.kind:30} "
+            f"estimate {row.estimate} billed {row.billed} ({row.estimate / row.billed - 1:+.1%})"
         )
 
 

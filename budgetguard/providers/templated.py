@@ -76,10 +76,14 @@ class Templated:
         """
         template = self.template
         functions = [mapping(function) for function in functions]
-        if not functions or choice == "none" or field(choice, "type") == "none":
-            return 0
         kind = field(choice, "type")
-        forced = choice in _FORCES if isinstance(choice, str) else kind is not None and kind not in ("auto",)
+        if not functions or (template.drops_tools and "none" in (choice, kind)):
+            return 0
+        forced = (
+            choice in _FORCES
+            if isinstance(choice, str)
+            else kind is not None and kind not in ("auto", "none")
+        )
         total = (template.forced if forced else template.tools) + len(functions) * template.tool
         if template.rendered == "typescript":
             return total + self.text(namespace([mapping(one.get("function") or one) for one in functions]))

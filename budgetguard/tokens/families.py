@@ -57,7 +57,7 @@ _FAMILIES: Final = tuple(
     for pattern, family in (
         # name, prose, code, european, cyrillic, chinese, korean, semitic, other, symbols
         (_OLDER_CLAUDE, Family("claude-3", 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, "3.0")),
-        (r"claude", Family("claude-4.7", 1.6, 1.7, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, "4.8")),
+        (r"claude", Family("claude-4.7", 1.68, 1.72, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, "4.8")),
         (r"gemini|gemma", Family("gemini", 1.05, 1.1, 1.08, 1.1, 1.0, 1.1, 1.17, 1.2, 1.0)),
         (
             r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)",

@@ -38,6 +38,7 @@ class Template:
         schema: for an answer's schema, beside its text.
         schema_multiple: how often an answer's schema is shown; 0 if it is not billed.
         thinking: where the request asks for thinking with a budget.
+        drops_tools: whether tools are not shown where the request forbids to use them.
         keeps_thoughts: whether earlier thoughts are read again, outside of a loop of tool calls too.
     """
 
@@ -55,6 +56,7 @@ class Template:
     schema: int = 20
     schema_multiple: float = 1.0
     thinking: int = 0
+    drops_tools: bool = False
     keeps_thoughts: bool = True
 
 
@@ -68,8 +70,8 @@ _CLAUDE: Final = Template(
     call=38,
     called_argument=14,
     result=0,
-    schema=85,
-    schema_multiple=1.95,
+    schema=100,
+    schema_multiple=1.65,
     thinking=30,
     keeps_thoughts=False,
 )
@@ -103,7 +105,7 @@ _TEMPLATES: Final = tuple(
         (r"claude-3-opus", replace(_CLAUDE, tools=545, forced=550)),
         (r"claude-(?:[12v]|instant|3)", replace(_CLAUDE, tools=280, forced=388)),
         (r"claude-(?:opus|sonnet)-4(?:[-.][01](?!\d)|-20|@20|$)", replace(_CLAUDE, tools=330, forced=330)),
-        (r"claude-opus-4[-.]6", replace(_CLAUDE, keeps_thoughts=True)),
+        (r"claude-(?:opus-4[-.][56]|sonnet-4[-.]6)", replace(_CLAUDE, keeps_thoughts=True)),
         (r"claude-(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?:$|[@:]|-(?:\d{8}|latest|v\d))", _CLAUDE),
         (r"claude-opus-4[-.]7", replace(_CLAUDE_LATER, request=8, tools=700, forced=830)),
         (r"claude", _CLAUDE_LATER),
@@ -113,7 +115,12 @@ _TEMPLATES: Final = tuple(
         (r"(?:meta-)?llama", _LLAMA),
         (r"(?:mistral-(?:small|medium)|magistral-small)-latest", replace(_MISTRAL, request=14)),
         (r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)", _MISTRAL),
-        (r"deepseek", Template(4, 1, tools=222, forced=222, tool=0, rendered="spaced", call=34, result=10)),
+        (
+            r"deepseek",
+            Template(
+                4, 1, tools=222, forced=222, tool=0, rendered="spaced", call=34, result=10, drops_tools=True
+            ),
+        ),
         (r"qwen|qwq|qvq", Template(4, 5, unprompted=12, tools=100, forced=100, rendered="spaced")),
         (r"gpt-oss", Template(66, 4, tools=12, forced=12, tool=0, rendered="typescript", call=16, schema=25)),
         (r"grok", Template(126, 4, unprompted=60, tools=25, forced=25, tool=22, call=60, result=12)),

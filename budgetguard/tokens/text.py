@@ -62,6 +62,9 @@ _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
 # A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
 _EUROPEAN = 0.01
 _DENSE = 0.25
+# Of the multiple, so much is there in a short text, and all of it in one of so many tokens.
+_SHORT = 0.65
+_LONG = 200
 _SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
 
 _loaded: dict[str, Encoding | None] = {}
