@@ -20,7 +20,8 @@ class Family:
 
     Attributes:
         name: the family's, and of its encoding.
-        prose: English.
+        short: English of a few words, which all tokenizers know.
+        prose: English of 200 tokens and more.
         code: code and JSON, and whatever else is dense in signs and digits.
         european: other languages in Latin letters, which are known by their accents.
         cyrillic: Cyrillic and Greek.
@@ -33,6 +34,7 @@ class Family:
     """
 
     name: str
+    short: float
     prose: float
     code: float
     european: float
@@ -55,23 +57,23 @@ _OLDER_CLAUDE: Final = (
 _FAMILIES: Final = tuple(
     (re.compile(rf"(?:.*[./-])?(?:{pattern})"), family)
     for pattern, family in (
-        # name, prose, code, european, cyrillic, chinese, korean, semitic, other, symbols
-        (_OLDER_CLAUDE, Family("claude-3", 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, "3.0")),
-        (r"claude", Family("claude-4.7", 1.68, 1.72, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, "4.8")),
-        (r"gemini|gemma", Family("gemini", 1.05, 1.1, 1.08, 1.1, 1.0, 1.1, 1.17, 1.2, 1.0)),
+        # name, short, prose, code, european, cyrillic, chinese, korean, semitic, other, symbols
+        (_OLDER_CLAUDE, Family("claude-3", 1.04, 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, "3.0")),
+        (r"claude", Family("claude-4.7", 1.45, 1.68, 1.72, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, "4.8")),
+        (r"gemini|gemma", Family("gemini", 1.02, 1.05, 1.1, 1.08, 1.1, 1.0, 1.1, 1.17, 1.2, 1.0)),
         (
             r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)",
-            Family("mistral", 1.05, 1.08, 1.08, 1.12, 1.22, 1.05, 1.1, 1.35, 1.6),
+            Family("mistral", 1.0, 1.05, 1.08, 1.08, 1.12, 1.22, 1.05, 1.1, 1.35, 1.6),
         ),
-        (r"deepseek", Family("deepseek", 1.02, 1.08, 1.2, 1.25, 1.0, 1.2, 1.3, 2.0, 1.15)),
-        (r"qwen|qwq|qvq", Family("qwen", 1.02, 1.03, 1.15, 1.3, 1.0, 1.12, 1.4, 3.0, 1.2)),
-        (r"(?:meta-)?llama", Family("llama", 1.01, 1.0, 1.15, 1.2, 1.03, 1.06, 1.6, 3.5, 1.35)),
+        (r"deepseek", Family("deepseek", 1.0, 1.02, 1.08, 1.2, 1.25, 1.0, 1.2, 1.3, 2.0, 1.15)),
+        (r"qwen|qwq|qvq", Family("qwen", 1.0, 1.02, 1.03, 1.15, 1.3, 1.0, 1.12, 1.4, 3.0, 1.2)),
+        (r"(?:meta-)?llama", Family("llama", 1.0, 1.01, 1.0, 1.15, 1.2, 1.03, 1.06, 1.6, 3.5, 1.35)),
         (
             r"command|aya|c4ai|embed-|rerank",
-            Family("command", 1.05, 1.08, 1.15, 1.2, 1.1, 1.1, 1.2, 2.0, 1.5),
+            Family("command", 1.0, 1.05, 1.08, 1.15, 1.2, 1.1, 1.1, 1.2, 2.0, 1.5),
         ),
-        (r"nova-", Family("nova", 1.1, 1.2, 1.3, 1.4, 1.4, 1.4, 1.6, 2.4, 2.0)),
-        (r"grok", Family("grok", 1.02, 1.08, 1.15, 1.25, 1.1, 1.2, 1.3, 2.0, 1.5)),
+        (r"nova-", Family("nova", 1.05, 1.1, 1.2, 1.3, 1.4, 1.4, 1.4, 1.6, 2.4, 2.0)),
+        (r"grok", Family("grok", 1.0, 1.02, 1.08, 1.15, 1.25, 1.1, 1.2, 1.3, 2.0, 1.5)),
     )
 )
 

@@ -62,8 +62,7 @@ _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
 # A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
 _EUROPEAN = 0.01
 _DENSE = 0.25
-# Of the multiple, so much is there in a short text, and all of it in one of so many tokens.
-_SHORT = 0.65
+# Tokens of a text that is not short.
 _LONG = 200
 _SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
 
@@ -133,25 +132,25 @@ def _of_family(text: str, family: Family) -> int:
 
 def _scaled(text: str, family: Family) -> int:
     if text.isascii():
-        return ceil(count_text(text, O200K) * _latin(text, family))
+        counted = count_text(text, O200K)
+        return round(counted * _latin(text, counted, family))
     total = 0.0
     for found in _RUNS.finditer(text):
         part, kind = found[0], found.lastgroup or "other"
-        total += count_text(part, O200K) * (
-            _latin(part, family) if kind == "latin" else getattr(family, kind)
-        )
-    return ceil(total)
+        counted = count_text(part, O200K)
+        total += counted * (_latin(part, counted, family) if kind == "latin" else getattr(family, kind))
+    return round(total)
 
 
-def _latin(text: str, family: Family) -> float:
-    """Return the multiple for a text in Latin letters, by its accents, and its signs and digits."""
+def _latin(text: str, counted: int, family: Family) -> float:
+    """Return the multiple for a text in Latin letters, by its size, its accents, and its signs and digits."""
     size = len(text)
     dense = min(1.0, (1 - len(text.translate(_SIGNS)) / size) / _DENSE)
     multiple = family.prose + (family.code - family.prose) * dense
-    if text.isascii():
-        return multiple
-    accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
-    return max(multiple, family.prose + (family.european - family.prose) * accented)
+    if not text.isascii():
+        accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
+        multiple = max(multiple, family.prose + (family.european - family.prose) * accented)
+    return multiple - (family.prose - family.short) * max(0.0, 1 - counted / _LONG)
 
 
 def _byte_length(text: str) -> int:

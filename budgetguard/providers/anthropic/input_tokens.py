@@ -67,9 +67,7 @@ def claude_input(body: Mapping[str, Any], model: str) -> ShownInput:
         raise ConfigurationError("messages must not be empty: Claude needs at least one message")
     counter = _ClaudeCounter(Templated.of(model), ShownInput())
     found, templated = counter.found, counter.templated
-    system = body.get("system")
-    found.tokens = templated.around(len(messages), prompted=True) + (0 if is_absent(system) else 1)
-    found.tokens += counter.content(system)
+    found.tokens = templated.around(len(messages), prompted=True) + counter.content(body.get("system"))
     plain = [mapping(message) for message in messages]
     last_asked = max((at for at, one in enumerate(plain) if _asks(one)), default=-1)
     for at, message in enumerate(plain):
