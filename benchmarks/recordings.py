@@ -30,7 +30,7 @@ from budgetguard.providers.openai.hosted_tools import hidden_input
 from budgetguard.providers.openai.responses import RESPONSES
 
 # genai-prices' ids of providers that recordings name otherwise.
-_PROVIDERS = {"bedrock": "aws", "gemini": "google", "vertex": "google", "xai": "x-ai", "xai.rig": "x-ai"}
+_PROVIDERS = {"bedrock": "aws", "xai": "x-ai", "xai.rig": "x-ai"}
 # What the provider adds to the prompt for these cannot be read off the request.
 _HIDDEN_INPUT = ("web_search_options", "previous_response_id", "conversation")
 _UNKNOWN = {"unseen_files": "files by id"}
@@ -65,12 +65,12 @@ _ENDPOINTS: dict[str, Endpoint] = {
 }
 _ENDPOINTS |= {
     "gemini": Counted("gemini", gemini_input),
-    "gemini_count": Counted("gemini_count", gemini_input),
+    "vertex": Counted("gemini", lambda body, model: gemini_input(body, model, vertex=True)),
     "converse": Counted("converse", converse_input),
     "cohere_chat": Counted("cohere_chat", cohere_input),
     "cohere_embed": Counted("cohere_embed", lambda body, model: ShownInput(cohere_texts(body, model))),
 }
-_LEARN = ("chat", "responses", "messages", "gemini", "converse", "cohere_chat")
+_LEARN = ("chat", "responses", "messages", "gemini", "vertex", "converse", "cohere_chat")
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def billed_tokens(endpoint: str, usage: Mapping[str, Any]) -> int:
     def told(*names: str) -> int:
         return next((found for name in names if isinstance(found := usage.get(name), int)), 0)
 
-    if endpoint.startswith("gemini"):
-        return told("promptTokenCount", "totalTokens") + told("toolUsePromptTokenCount")
+    if endpoint in ("gemini", "vertex"):
+        return told("promptTokenCount") + told("toolUsePromptTokenCount")
     if endpoint.startswith("cohere") or "billed_units" in usage:
         units = usage.get("billed_units") or {}
         return int(units.get("input_tokens") or 0)
@@ -230,6 +230,8 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
         vendor = record.get("vendor") or "openai"
         if vendor == "cohere" and endpoint == "embeddings":
             endpoint = "cohere_embed"
+        if vendor == "google-vertex" and endpoint == "gemini":
+            endpoint = "vertex"
         row = _ENDPOINTS.get(endpoint)
         billed = billed_tokens(endpoint, usage)
         if row is None or not billed:

@@ -94,10 +94,20 @@ class Templated:
     def call(self, name: Any, arguments: Any) -> int:
         """Return the tokens of an earlier call of a tool; its arguments are JSON, or the text of some."""
         template = self.template
+        if template.rendered == "fields":
+            return template.call + self.text(name) + self.values(parsed(arguments))
         total = template.call + self.text(name) + self.text(arguments)
         if template.called_argument:
             total += template.called_argument * len(mapping(parsed(arguments)) if arguments else ())
         return total
+
+    def values(self, value: Any, depth: int = 0) -> int:
+        """Return the tokens of the names and values in JSON, without its signs."""
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            return sum(self.text(str(name)) + self.values(one, depth + 1) for name, one in value.items())
+        if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
+            return sum(self.values(one, depth + 1) for one in value)
+        return self.text(value)
 
     def answer_schema(self, described: Any) -> int:
         """Return the tokens of a schema for the answer, with its name and description."""
@@ -152,7 +162,7 @@ class Templated:
         for name in ("parameters", "parametersJsonSchema", "parameters_json_schema", "response"):
             if isinstance(schema := function.get(name), Mapping):
                 definitions = schema.get("$defs") or schema.get("definitions")
-                total += sum(self._schema(one) for one in _values(definitions))
+                total += sum(self._schema(one, 1) for one in _values(definitions))
                 total += self._schema(schema)
         return total
 

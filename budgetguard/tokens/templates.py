@@ -30,6 +30,7 @@ class Template:
         forced: the same, where one of them must be used.
         tool: each tool, beside its definition.
         argument: each parameter of a tool, where definitions are rendered as fields.
+        nested: each object inside of another, the same way.
         rendered: how definitions are shown: as compact or spaced JSON, as the texts of their fields, or as
             TypeScript.
         call: each earlier call of a tool, beside its name and arguments.
@@ -49,6 +50,7 @@ class Template:
     forced: int = 120
     tool: int = 8
     argument: int = 0
+    nested: int = 0
     rendered: Rendering = "compact"
     call: int = 15
     called_argument: int = 0
@@ -83,13 +85,15 @@ _GEMINI: Final = Template(
     forced=0,
     tool=18,
     argument=9,
+    nested=32,
     rendered="fields",
-    call=12,
-    called_argument=4,
+    call=10,
     result=10,
     schema_multiple=0.0,
     schema=0,
 )
+VERTEX: Final = replace(_GEMINI, message=0, tool=2, argument=0, nested=0, call=0, result=1)
+"""Gemini at Vertex AI, which bills the texts alone."""
 _LLAMA: Final = Template(request=31, message=5, tools=150, forced=165, tool=4, call=8, result=4)
 _MISTRAL: Final = Template(
     request=2, message=2, tools=4, forced=4, tool=0, rendered="spaced", call=5, result=4
@@ -109,8 +113,9 @@ _TEMPLATES: Final = tuple(
         (r"claude-(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?:$|[@:]|-(?:\d{8}|latest|v\d))", _CLAUDE),
         (r"claude-opus-4[-.]7", replace(_CLAUDE_LATER, request=8, tools=700, forced=830)),
         (r"claude", _CLAUDE_LATER),
-        (r"gemini-(?:1|2\.0)", replace(_GEMINI, message=0, tool=3, argument=0)),
-        (r"gemini|gemma", _GEMINI),
+        (r"gemini-(?:1|2\.0)", replace(VERTEX, schema=2, schema_multiple=0.3)),
+        (r"gemini-2|gemma", _GEMINI),
+        (r"gemini", replace(_GEMINI, argument=12, call=15, result=15)),
         (r"(?:meta-)?llama-?4", replace(_LLAMA, request=8, tools=640, forced=640)),
         (r"(?:meta-)?llama", _LLAMA),
         (r"(?:mistral-(?:small|medium)|magistral-small)-latest", replace(_MISTRAL, request=14)),
