@@ -8,6 +8,8 @@ long, so text never has more tokens than bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, Final
 
 from budgetguard.core.usage import HiddenInput
@@ -36,6 +38,29 @@ _RENDERED: Final = ("tools", "functions", "response_format", "text", "tool_choic
 _RENDERED_IN_MESSAGES: Final = ("tool_calls", "function_call")
 # Pictures, sounds and files, which are no text and are not billed as such.
 _MEDIA: Final = frozenset({"image_url", "input_audio", "file_data", "audio", "data"})
+
+
+@dataclass(slots=True)
+class ShownInput:
+    """What a request puts before the model.
+
+    Attributes:
+        tokens: those of what it shows, as they are counted.
+        kinds: what it consists of beside text: `audio`, `documents`, `images`, `schema`, `tools`, `video`.
+        unseen: how many files it only names.
+        allowances: tokens to allow at first for what it does not show, by kind: `web_search`.
+    """
+
+    tokens: int = 0
+    kinds: set[str] = field_of(default_factory=set)
+    unseen: int = 0
+    allowances: dict[str, int] = field_of(default_factory=dict)
+
+    def all_allowances(self) -> dict[str, int]:
+        """Return the allowances with that for the files that are only named."""
+        return (
+            {**self.allowances, UNSEEN: self.unseen * UNSEEN_FILE} if self.unseen else dict(self.allowances)
+        )
 
 
 def input_beyond(

@@ -21,6 +21,7 @@ from budgetguard.providers.hidden_input import input_beyond, kinds_of
 from budgetguard.providers.json import compact_json, field, getter, is_absent, items, mapping, whole
 from budgetguard.providers.openai.media import UNSEEN_AUDIO_TOKENS, audio_tokens, file_tokens
 from budgetguard.providers.openai.tool_text import billed_schema, namespace
+from budgetguard.providers.templated import chat_tokens
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 from budgetguard.tokens.images import image_tokens
 from budgetguard.tokens.models import bare_name, is_counted_exactly
@@ -328,6 +329,8 @@ def _input_tokens(body: Body, model: str) -> int:
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: a chat completion needs at least one message")
+    if not is_counted_exactly(model):
+        return chat_tokens(body, model)
     counter = Counter.of(model)
     total = counter.end
     for message in messages:

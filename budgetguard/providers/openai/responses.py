@@ -22,7 +22,9 @@ from budgetguard.providers.openai.chat import Counter
 from budgetguard.providers.openai.hosted_tools import KEPT, hidden_input, projected_fees, with_tool_fees
 from budgetguard.providers.openai.media import file_tokens
 from budgetguard.providers.openai.tool_text import namespace
+from budgetguard.providers.templated import response_tokens
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
+from budgetguard.tokens.models import is_counted_exactly
 
 # Input tokens; fitted to 190 real requests.
 _PER_ITEM: Final = 3
@@ -142,6 +144,8 @@ class CompactEndpoint(Endpoint):
         Raises:
             ConfigurationError: `input` is neither text nor a list.
         """
+        if not is_counted_exactly(model):
+            return response_tokens(body, model)
         asked = field(body, "input")
         if asked is not None and not isinstance(asked, str | list | tuple):
             raise ConfigurationError(f"input must be a text or a list of items, not {type(asked).__name__}")
