@@ -114,6 +114,11 @@ class MethodSdk:
             found.setdefault(one.module or self.module, []).append(one)
         return {name: tuple(methods) for name, methods in found.items()}
 
+    @property
+    def versions(self) -> str:
+        """The versions that are known, as an error names them."""
+        return f"{'.'.join(map(str, self.oldest))} to {self.too_new[0] - 1}"
+
     def version(self) -> str:
         """Return the version that is installed."""
         try:
@@ -134,10 +139,9 @@ class MethodSdk:
             if self.oldest <= numbers < self.too_new:
                 return
             why = "its requests may go other ways"
-        versions = f"{'.'.join(map(str, self.oldest))} to {self.too_new[0] - 1}"
         raise ConfigurationError(
             f"{self.distribution} {version} is not one that budgetguard knows: {why}. "
-            f"Install {self.distribution} from {versions}, or update budgetguard"
+            f"Install {self.distribution} from {self.versions}, or update budgetguard"
         )
 
 

@@ -35,6 +35,10 @@ class Row(Protocol):
         """The name that it is imported by."""
 
     @property
+    def versions(self) -> str:
+        """The versions that are known, as errors and documents name them."""
+
+    @property
     def is_used(self) -> Callable[[], bool] | None:
         """Whether this process uses it; None: whether `package` is imported."""
 

@@ -21,13 +21,14 @@ from budgetguard.providers.base import Asked, Endpoint
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
 from budgetguard.providers.request import with_files
+from budgetguard.providers.sdks import SDKS
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
 
 from . import pages
 
-PAGES: Final = ("docs/openai.md", "docs/projection.md", "docs/threads.md")
+PAGES: Final = ("docs/openai.md", "docs/patch.md", "docs/projection.md", "docs/threads.md")
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
@@ -180,6 +181,13 @@ def ways() -> Iterator[str]:
         yield _row(case.title, *marks)
 
 
+def sdks() -> Iterator[str]:
+    """Yield the table of the SDKs that `patch()` guards, with the versions that are known."""
+    yield from _head("name", "package", "versions")
+    for one in SDKS.values():
+        yield _row(f"`{one.sdk.name}`", f"`{one.sdk.package}`", one.sdk.versions)
+
+
 def following() -> Iterator[str]:
     """Yield the table of what the user follows: what `tests/test_following.py` proves."""
     done = 'what is done inside `with budget_user("alice")`'
@@ -195,6 +203,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "extra prices": extra_prices,
     "prices elsewhere": prices_elsewhere,
     "refused": refused,
+    "sdks": sdks,
     "ways": ways,
 }
 
