@@ -51,6 +51,8 @@ class MethodPatch:
         # What we have put where: holder, name, wrapper, and what stood there.
         self._wrappers: list[tuple[Any, str, Any, Any]] = []
         self._warned: set[str] = set()
+        # Why what costs is refused: the version is not known, of a package that does much else.
+        self._unknown: ConfigurationError | None = None
 
     def knows(self, client: object) -> bool:
         """Whether something is a client of the SDK."""
@@ -91,6 +93,7 @@ class MethodPatch:
                 if vars(holder).get(name) is wrapper:
                     setattr(holder, name, original)
             self._wrappers.clear()
+            self._unknown = None
 
     @property
     def is_patched(self) -> bool:
@@ -145,10 +148,17 @@ class MethodPatch:
         """Put our wrappers on a module's methods, on top of what others have put there.
 
         Raises:
-            ConfigurationError: this version is not known to work; nothing is wrapped.
+            ConfigurationError: this version is not known to work; nothing is wrapped. Of a package that serves
+                others the calls are refused instead.
         """
         methods = self.sdk.modules[module.__name__]
-        self.sdk.check(vars(module), methods)
+        try:
+            self.sdk.check(vars(module), methods)
+        except ConfigurationError as error:
+            if not self.sdk.serves_others:
+                raise
+            self._unknown = error
+            methods = tuple(one for one in methods if callable(found_in(vars(module), one)))
         for one in methods:
             holder: Any = getattr(module, one.owner) if one.owner else module
             original = vars(holder)[one.name]
@@ -190,6 +200,8 @@ class MethodPatch:
             request = method.request(Sending(engine, settings, sender, named(args, kwargs)))
             if request is None:
                 return wrapped(*args, **kwargs)
+            if self._unknown is not None:
+                raise ConfigurationError(str(self._unknown))
             send = functools.partial(wrapped, *args, **kwargs)
             if method.receive is not None:
                 send = functools.partial(_received, send, method.receive)

@@ -91,6 +91,8 @@ class MethodSdk:
         too_new: the version from which on it is not known.
         methods: what its requests pass.
         is_used: whether this process uses the SDK; by default, whether `package` is imported.
+        serves_others: the package does much else: of a version that is not known, what costs is refused when
+            it is called, not when it is imported.
         senders: client -> the objects whose methods it sends through; none if it is no client of the SDK.
         passed_by: modules that send past these methods in part, and what the log warns of at their import.
     """
@@ -105,6 +107,7 @@ class MethodSdk:
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
     passed_by: Mapping[str, str] = field(default_factory=dict)
     is_used: Callable[[], bool] | None = None
+    serves_others: bool = False
 
     @property
     def modules(self) -> Mapping[str, tuple[Method, ...]]:

@@ -22,7 +22,7 @@ from budgetguard.errors import (
     UnknownModelError,
 )
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.sdks import wrap
+from budgetguard.providers.sdks import SDKS, wrap
 
 from .bedrock_server import TEXT, bedrock
 from .books import SdkBooks, sdk_books
@@ -319,3 +319,19 @@ async def test_one_async_client_is_wrapped() -> None:
             await aconverse(wrap(made, books.engine), NOVA)
             await aconverse(other, NOVA)
         assert (books.spent, books.sent) == (cost(NOVA, **PLAIN), 2)
+
+
+def test_a_version_that_is_not_known_refuses_what_costs_and_nothing_else(monkeypatch: Any) -> None:
+    monkeypatch.setattr(SDKS["bedrock"].sdk.__class__, "version", lambda _self: "2.1.0")
+    with sdk_books(bedrock, "bedrock") as books:
+        with (
+            client(books) as made,
+            pytest.raises(ConfigurationError, match=r"botocore 2\.1\.0 is not one that"),
+        ):
+            converse(made, NOVA)
+        with client(books, "dynamodb") as made:
+            made.list_tables()
+        assert books.sent == 1
+    monkeypatch.undo()
+    with sdk_books(bedrock, "bedrock") as books, client(books) as made:
+        converse(made, NOVA)

@@ -118,7 +118,8 @@ def test_each_way_is_booked_once(name: str, way: str) -> None:
     with sdk_books(answer_chat, name) as books:
         sync_way(books, name, way)
         assert (books.spent, books.held, books.sent) == (cost(CLIENTS[name]), 0, 1)
-        assert [one.path for one in books.server.requests] == [CLIENTS[name].path]
+        (request,) = books.server.requests
+        assert request.path.endswith("/chat/completions")
 
 
 @ALL

@@ -280,7 +280,8 @@ BEDROCK: Final = MethodSdk(
     package="botocore.client",
     distribution="botocore",
     module="botocore.client",
-    oldest=(1, 35, 0),
+    oldest=(1, 38, 0),
+    serves_others=True,
     too_new=(2,),
     methods=(
         Method(
@@ -309,7 +310,8 @@ AIOBOTOCORE: Final = MethodSdk(
     package="aiobotocore.client",
     distribution="aiobotocore",
     module="aiobotocore.client",
-    oldest=(2, 15, 0),
+    oldest=(3, 8, 0),
+    serves_others=True,
     too_new=(4,),
     methods=(
         Method(
