@@ -72,7 +72,7 @@ class MethodPatch:
                     f"{name} is patched already, by another guard: call its unpatch_{name}() first, "
                     "or guard single clients with guard.wrap(client)"
                 )
-            self._patched = engine
+            self._patched, self._unknown = engine, None
             try:
                 for module, methods in self.sdk.modules.items():
                     names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
@@ -93,7 +93,6 @@ class MethodPatch:
                 if vars(holder).get(name) is wrapper:
                     setattr(holder, name, original)
             self._wrappers.clear()
-            self._unknown = None
 
     @property
     def is_patched(self) -> bool:
@@ -148,8 +147,8 @@ class MethodPatch:
         """Put our wrappers on a module's methods, on top of what others have put there.
 
         Raises:
-            ConfigurationError: this version is not known to work; nothing is wrapped. Of a package that serves
-                others the calls are refused instead.
+            ConfigurationError: this version is not known to work; nothing is wrapped. Of a package that
+                serves others the calls are refused instead.
         """
         methods = self.sdk.modules[module.__name__]
         try:
