@@ -67,14 +67,7 @@ def instants(draw: st.DrawFn) -> datetime:
     return datetime.combine(day, draw(st.times()), tzinfo=UTC).replace(second=0, microsecond=0)
 
 
-@given(
-    listed=st.sampled_from(LISTED),
-    units=usages(),
-    at=instants(),
-    tier=st.sampled_from([None, "flex", "priority", "fast", "batch"]),
-)
-@settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-def test_a_cost_is_what_genai_prices_computes(
+def _compare(
     listed: tuple[types.Provider, types.ModelInfo], units: dict[str, int], at: datetime, tier: str | None
 ) -> None:
     provider, model = listed
@@ -101,6 +94,27 @@ def test_a_cost_is_what_genai_prices_computes(
     )
     # genai-prices gives a tier that it does not know the standard price; ours is the dearest one.
     assert ours == expected if known else ours >= expected
+
+
+_calls = {
+    "listed": st.sampled_from(LISTED),
+    "units": usages(),
+    "at": instants(),
+    "tier": st.sampled_from([None, "flex", "priority", "fast", "batch"]),
+}
+
+
+@given(**_calls)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_a_cost_is_what_genai_prices_computes(**call: Any) -> None:
+    _compare(**call)
+
+
+@pytest.mark.full
+@given(**_calls)
+@settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_many_costs_are_what_genai_prices_computes(**call: Any) -> None:
+    _compare(**call)
 
 
 def _cost_or_refused_unit(rates: Rates, units: dict[str, int]) -> int | str | None:
