@@ -1,4 +1,4 @@
-"""Which tests of the contract wait for a release: those of many rows, on the store that takes long for them."""
+"""Which tests of the contract wait for a release: those of many rows, on the store that is slow with them."""
 
 from __future__ import annotations
 
