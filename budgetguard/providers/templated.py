@@ -16,7 +16,7 @@ from typing import Any, Final
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed
 from budgetguard.providers.openai.media import audio_tokens, file_tokens
-from budgetguard.providers.openai.tool_text import namespace
+from budgetguard.providers.openai.tool_text import definitions_of, namespace
 from budgetguard.tokens.images import image_tokens
 from budgetguard.tokens.models import bare_name
 from budgetguard.tokens.templates import Template, template_of
@@ -24,6 +24,11 @@ from budgetguard.tokens.text import count_text, encoding_for
 
 # Deeper than any real schema.
 _MAX_DEPTH: Final = 32
+# Definitions that refer to each other can unfold without end.
+_MAX_TYPES: Final = 5_000
+_UNFOLDED: Final = 8
+# Each of several types that a field may have.
+_ONE_OF: Final = 4
 _TEXTS: Final = frozenset({"text", "input_text", "output_text", "thinking", "summary_text", "reasoning_text"})
 _FORCES: Final = frozenset({"required", "any"})
 # An item or a file that is named by its id alone: a message of ordinary length.
@@ -161,24 +166,39 @@ class Templated:
         total = self.text(function.get("name")) + self.text(function.get("description"))
         for name in ("parameters", "parametersJsonSchema", "parameters_json_schema", "response"):
             if isinstance(schema := function.get(name), Mapping):
-                definitions = schema.get("$defs") or schema.get("definitions")
-                total += sum(self._schema(one, 1) for one in _values(definitions))
-                total += self._schema(schema)
+                total += _Fields(self, definitions_of(schema)).schema(schema, 0)
         return total
 
-    def _schema(self, schema: Any, depth: int = 0) -> int:
-        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+
+class _Fields:
+    """Counts one schema as fields, with an end to what references can unfold into."""
+
+    def __init__(self, counter: Templated, definitions: Mapping[str, Any]) -> None:
+        self._counter = counter
+        self._definitions = definitions
+        self._left = _MAX_TYPES
+
+    def schema(self, schema: Any, depth: int) -> int:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._left < 0:
             return 0
-        total = sum(self.text(schema.get(name)) for name in ("format", "description"))
+        text = self._counter.text
+        total = text(schema.get("format")) + text(schema.get("description"))
         for name in ("enum", "required"):
-            total += sum(self.text(str(one)) for one in items(schema.get(name)))
+            total += sum(text(str(one)) for one in items(schema.get(name)))
         for name in ("items", "additionalProperties"):
-            total += self._schema(schema.get(name), depth + 1)
-        for name in ("anyOf", "oneOf", "allOf"):
-            total += sum(self._schema(one, depth + 1) + 2 for one in items(schema.get(name)))
+            total += self.schema(schema.get(name), depth + 1)
+        for name in ("anyOf", "any_of", "oneOf", "allOf"):
+            total += sum(self.schema(one, depth + 1) + _ONE_OF for one in items(schema.get(name)))
+        if isinstance(reference := schema.get("$ref"), str):
+            definition = self._definitions.get(reference.rpartition("/")[2])
+            # A type that holds itself is shown once more, and no deeper.
+            total += self.schema(definition, depth + 1 if depth <= _UNFOLDED else _MAX_DEPTH + 1)
         properties = schema.get("properties")
+        if depth and properties:
+            total += self._counter.template.nested
         for name, inner in properties.items() if isinstance(properties, Mapping) else ():
-            total += self.template.argument + self.text(str(name)) + self._schema(inner, depth + 1)
+            total += self._counter.template.argument + text(str(name)) + self.schema(inner, depth + 1)
         return total
 
 
@@ -271,7 +291,3 @@ def _item(item: Mapping[str, Any], counter: Templated) -> int:
     if field(item, "tools") is not None:
         return counter.tools(_functions(items(field(item, "tools"))))
     return counter.text({name: value for name, value in item.items() if name not in ("id", "type", "status")})
-
-
-def _values(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else ()

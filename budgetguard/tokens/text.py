@@ -59,6 +59,8 @@ _RUNS = re.compile(
     + f"|(?P<other>[^{''.join(_KINDS.values())}]+)"
 )
 _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
+_DIGITS = re.compile("[0-9]{2,}")
+_DIGITS_A_TOKEN = 3
 # A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
 _EUROPEAN = 0.01
 _DENSE = 0.25
@@ -133,13 +135,19 @@ def _of_family(text: str, family: Family) -> int:
 def _scaled(text: str, family: Family) -> int:
     if text.isascii():
         counted = count_text(text, O200K)
-        return round(counted * _latin(text, counted, family))
+        return round(counted * _latin(text, counted, family)) + _more_digits(text, family)
     total = 0.0
     for found in _RUNS.finditer(text):
         part, kind = found[0], found.lastgroup or "other"
         counted = count_text(part, O200K)
         total += counted * (_latin(part, counted, family) if kind == "latin" else getattr(family, kind))
-    return round(total)
+    return round(total) + _more_digits(text, family)
+
+
+def _more_digits(text: str, family: Family) -> int:
+    if not family.splits_digits:
+        return 0
+    return sum(len(run) - -(-len(run) // _DIGITS_A_TOKEN) for run in _DIGITS.findall(text))
 
 
 def _latin(text: str, counted: int, family: Family) -> float:
@@ -150,7 +158,7 @@ def _latin(text: str, counted: int, family: Family) -> float:
     if not text.isascii():
         accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
         multiple = max(multiple, family.prose + (family.european - family.prose) * accented)
-    return multiple - (family.prose - family.short) * max(0.0, 1 - counted / _LONG)
+    return multiple - (family.prose - family.short) * (1 - dense) * max(0.0, 1 - counted / _LONG)
 
 
 def _byte_length(text: str) -> int:

@@ -97,10 +97,11 @@ def gemini_input(body: Mapping[str, Any], model: str, *, vertex: bool = False) -
         found.tokens += counter.content(content)
     _add_tools(body, counter)
     config = mapping(_get(body, "generationConfig", "generation_config") or {})
-    schema = _get(config, "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema")
+    schema = _get(config, "responseSchema", "response_schema")
     if schema is not None:
-        found.kinds.add("schema")
         found.tokens += counter.templated.answer_schema(schema)
+    if schema is not None or _get(config, "responseJsonSchema", "response_json_schema") is not None:
+        found.kinds.add("schema")
     if _get(body, "cachedContent", "cached_content"):
         found.allowances["cached_content"] = _CACHED
     return found

@@ -37,7 +37,7 @@ def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) ->
             if heads:
                 lines.extend(_comment(schema.get("title")))
                 lines.extend(_comment(schema.get("description")))
-            lines.extend(_Renderer(_definitions(schema)).fields(schema, 0))
+            lines.extend(_Renderer(definitions_of(schema)).fields(schema, 0))
             lines.append("}) => any;")
         else:
             lines.append(f"type {name} = () => any;")
@@ -135,7 +135,8 @@ def _properties(schema: Any) -> Mapping[str, Any]:
     return properties if isinstance(properties, Mapping) else {}
 
 
-def _definitions(schema: Any) -> Mapping[str, Any]:
+def definitions_of(schema: Any) -> Mapping[str, Any]:
+    """Return the types that a JSON schema defines, by name."""
     if not isinstance(schema, Mapping):
         return {}
     found: dict[str, Any] = {}
