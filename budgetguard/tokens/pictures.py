@@ -17,7 +17,7 @@ def _claude(pixels: int, long_side: int, most: int) -> Callable[[_Size | None], 
         if size is None:
             return most
         shrunk = min(1.0, long_side / max(size))
-        return min(most, 12 + math.ceil(size[0] * shrunk * size[1] * shrunk / pixels))
+        return min(most, 4 + math.ceil(size[0] * shrunk * size[1] * shrunk / pixels))
 
     return tokens
 

@@ -158,7 +158,7 @@ def _latin(text: str, counted: int, family: Family) -> float:
     if not text.isascii():
         accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
         multiple = max(multiple, family.prose + (family.european - family.prose) * accented)
-    return multiple - (family.prose - family.short) * (1 - dense) * max(0.0, 1 - counted / _LONG)
+    return multiple - (family.prose - family.short) * (1 - dense**2) * max(0.0, 1 - counted / _LONG)
 
 
 def _byte_length(text: str) -> int:
