@@ -79,7 +79,7 @@ def learn(some: list[Row], folds: int, seeds: int) -> list[Outcome]:
                 hidden = first[row.id].hidden
                 if (zlib.crc32(row.recording.encode()) + seed) % folds == fold:
                     held.append(row)
-                elif hidden is not None:
+                elif hidden is not None and row.teaches:
                     taught[hidden.key].append(hidden.observed(row.billed))
             known = {
                 key: learned_cap(_settled(dice.choices(all_, k=_SETTLED))) for key, all_ in taught.items()

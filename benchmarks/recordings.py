@@ -33,7 +33,7 @@ from budgetguard.providers.openai.responses import RESPONSES
 _PROVIDERS = {"bedrock": "aws", "xai": "x-ai", "xai.rig": "x-ai"}
 # What the provider adds to the prompt for these cannot be read off the request.
 _HIDDEN_INPUT = ("web_search_options", "previous_response_id", "conversation")
-_UNKNOWN = {"unseen_files": "files by id"}
+_UNKNOWN = {"unseen_files": "files by id", "unseen_images": "images by URL"}
 # Files have a bound, not an estimate; the others have no messages.
 _APART = ("hidden input", "files", "documents", "audio", "video", "embeddings", "completions")
 
@@ -78,7 +78,8 @@ class Row:
     """One request: what was estimated and billed, in input tokens.
 
     `tiered` answers name a service tier; OpenAI's of before the middle of 2025 did not, and were billed for
-    prompts of the provider's own (215 tokens beside tools) that later ones are not.
+    prompts of the provider's own (215 tokens beside tools) that later ones are not. `used` are the kinds of
+    items in the answer, where the recording has them.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Row:
     endpoint: str
     model: str
     request: Mapping[str, Any] = field(repr=False)
+    used: frozenset[str] | None = field(repr=False)
 
     @property
     def error(self) -> float:
@@ -106,6 +108,12 @@ class Row:
     def learns(self) -> bool:
         """Whether its endpoint learns from what settles."""
         return self.endpoint in _LEARN
+
+    @property
+    def teaches(self) -> bool:
+        """Whether its answer says something of what is hidden: not if it was free to search and did not."""
+        searches = any("web_search" in key for key in self.kind.split("+"))
+        return not searches or self.used is None or "web_search_call" in self.used
 
     @property
     def shows(self) -> bool:
@@ -157,6 +165,8 @@ def kind_of(request: Mapping[str, Any], endpoint: str) -> str:
         return "hidden input"
     if "unseen_files" in kinds_of(request):
         return "files by id"
+    if "unseen_images" in kinds_of(request):
+        return "images by URL"
     for kind, types in (("files", _FILES), ("audio", {"input_audio"}), ("images", {"image_url"})):
         if parts & types:
             return kind
@@ -181,6 +191,8 @@ def response_kind_of(request: Mapping[str, Any]) -> str:
         return "+".join(sorted(hidden))
     if "unseen_files" in kinds_of(request):
         return "files by id or URL"
+    if "unseen_images" in kinds_of(request):
+        return "images by URL"
     items = [item for item in request.get("input") or () if isinstance(item, dict)]
     kinds = {item.get("type") for item in items}
     content = [item.get("content") for item in items] + [item.get("output") for item in items]
@@ -252,4 +264,5 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
             endpoint,
             model,
             request,
+            frozenset(kinds) if (kinds := record.get("response_extra", {}).get("output_types")) else None,
         )

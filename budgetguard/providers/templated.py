@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.hidden_input import is_unseen_image
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed
 from budgetguard.providers.openai.media import audio_tokens, file_tokens
 from budgetguard.providers.openai.tool_text import definitions_of, namespace
@@ -144,14 +145,14 @@ class Templated:
                 detail = field(part, "detail")
                 if not isinstance(image, str):
                     image, detail = field(mapping(image), "url"), field(mapping(image), "detail")
-                return image_tokens(image, detail, self.model)
+                return 0 if is_unseen_image(part) else image_tokens(image, detail, self.model)
             case "input_audio":
                 audio = field(part, "input_audio")
                 return audio_tokens({"input_audio": {"data": audio}} if isinstance(audio, str) else part)
             case "file" | "input_file":
-                return file_tokens(mapping(field(part, "file") or part), self.model)
+                return file_tokens(mapping(field(part, "file") or part), self.model, self.template.page)
             case "document_url" if isinstance(field(part, "document_url"), str):
-                return file_tokens({"file_data": field(part, "document_url")}, self.model)
+                return file_tokens({"file_data": field(part, "document_url")}, self.model, self.template.page)
             case "image" | "document" | "audio" | "video" | "video_url" | "file_url" | "document_url":
                 return 0  # bounds of these are allowances
         return self.text({name: value for name, value in part.items() if name != "type"})

@@ -41,6 +41,7 @@ class Template:
         thinking: where the request asks for thinking with a budget.
         drops_tools: whether tools are not shown where the request forbids to use them.
         keeps_thoughts: whether earlier thoughts are read again, outside of a loop of tool calls too.
+        page: an image of a PDF's page, beside its text.
     """
 
     request: int = 8
@@ -60,6 +61,7 @@ class Template:
     thinking: int = 0
     drops_tools: bool = False
     keeps_thoughts: bool = True
+    page: int = 256
 
 
 # Beside tools, prompts: https://platform.claude.com/docs/en/docs/build-with-claude/tool-use; more is billed.
@@ -76,6 +78,7 @@ _CLAUDE: Final = Template(
     schema_multiple=1.65,
     thinking=30,
     keeps_thoughts=False,
+    page=1_600,
 )
 _CLAUDE_LATER: Final = replace(_CLAUDE, tools=365, forced=490, thinking=0, keeps_thoughts=True)
 _GEMINI: Final = Template(
@@ -91,12 +94,22 @@ _GEMINI: Final = Template(
     result=10,
     schema_multiple=0.0,
     schema=0,
+    page=1_290,
 )
 VERTEX: Final = replace(_GEMINI, message=0, tool=2, argument=0, nested=0, call=0, result=1)
 """Gemini at Vertex AI, which bills the texts alone."""
 _LLAMA: Final = Template(request=31, message=5, tools=150, forced=165, tool=4, call=8, result=4)
 _MISTRAL: Final = Template(
-    request=2, message=2, tools=4, forced=4, tool=0, rendered="spaced", call=5, result=4
+    request=2,
+    message=2,
+    tools=4,
+    forced=4,
+    tool=0,
+    rendered="spaced",
+    call=5,
+    result=4,
+    drops_tools=True,
+    page=0,
 )
 _COHERE: Final = Template(
     request=1, message=0, tools=0, forced=0, tool=1, call=5, result=0, schema=0, schema_multiple=0.0
