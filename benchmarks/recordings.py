@@ -161,7 +161,8 @@ def kind_of(request: Mapping[str, Any], endpoint: str) -> str:
         for part in message["content"]
         if isinstance(part, dict)
     }
-    if any(request.get(key) for key in _HIDDEN_INPUT):
+    hosted = any(str(tool.get("type")).startswith("openrouter:") for tool in request.get("tools") or ())
+    if hosted or any(request.get(key) for key in _HIDDEN_INPUT):
         return "hidden input"
     if "unseen_files" in kinds_of(request):
         return "files by id"
@@ -242,6 +243,8 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
         vendor = record.get("vendor") or "openai"
         if vendor == "cohere" and endpoint == "embeddings":
             endpoint = "cohere_embed"
+        if vendor == "bedrock" and endpoint == "messages" and "anthropic" not in (record["model"] or ""):
+            endpoint = "converse"
         if vendor == "google-vertex" and endpoint == "gemini":
             endpoint = "vertex"
         row = _ENDPOINTS.get(endpoint)
@@ -253,12 +256,14 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
         model = record["model"] or request.get("model") or record.get("response_model") or "unknown"
         if endpoint == "messages":
             request.setdefault("max_tokens", 1)
+        provider = _PROVIDERS.get(vendor, vendor)
+        more = {"provider": provider} if row is CHAT else {}
         yield Row(
             record.get("id") or f"{path.stem} {record.get('path')} {record.get('index')}",
-            _PROVIDERS.get(vendor, vendor),
+            provider,
             record.get("repo", "-"),
             f"{record.get('repo')} {record.get('path', record.get('id'))}",
-            row.input_tokens(request, model),
+            row.input_tokens(request, model, **more),
             billed,
             bool(record.get("response_extra", {}).get("service_tier")),
             endpoint,

@@ -18,8 +18,9 @@ from budgetguard.providers.hidden_input import is_unseen_image
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed
 from budgetguard.providers.openai.media import audio_tokens, file_tokens
 from budgetguard.providers.openai.tool_text import definitions_of, namespace
+from budgetguard.providers.thinking import thinking_tokens
 from budgetguard.tokens.images import image_tokens
-from budgetguard.tokens.models import bare_name
+from budgetguard.tokens.models import bare_name, is_counted_exactly
 from budgetguard.tokens.templates import Template, template_of
 from budgetguard.tokens.text import count_text, encoding_for
 
@@ -31,9 +32,13 @@ _UNFOLDED: Final = 8
 # Each of several types that a field may have.
 _ONE_OF: Final = 4
 _TEXTS: Final = frozenset({"text", "input_text", "output_text", "thinking", "summary_text", "reasoning_text"})
+_THINKS: Final = ":thinking"
+# DeepSeek's responses come from a model that thinks, whatever they ask for.
+_THINKS_UNASKED: Final = "deepseek"
 _FORCES: Final = frozenset({"required", "any"})
 # An item or a file that is named by its id alone: a message of ordinary length.
 _UNSEEN_ITEM: Final = 1_000
+_UNSEEN_THOUGHT: Final = 400
 _UNPROMPTED: Final = frozenset({"system", "developer"})
 # Of reasoning that is encrypted: how many characters are a token.
 _CIPHER_PER_TOKEN: Final = 6
@@ -95,7 +100,9 @@ class Templated:
             return total + self.text(namespace([mapping(one.get("function") or one) for one in functions]))
         if template.rendered == "fields":
             return total + sum(self._fields(mapping(one.get("function") or one)) for one in functions)
-        return total + sum(self._shown(one) for one in functions)
+        return total + sum(
+            self._shown(mapping(one.get("function") or one) if template.unwraps else one) for one in functions
+        )
 
     def call(self, name: Any, arguments: Any) -> int:
         """Return the tokens of an earlier call of a tool; its arguments are JSON, or the text of some."""
@@ -120,6 +127,17 @@ class Templated:
         if not described or not self.template.schema_multiple:
             return 0
         return self.template.schema + math.ceil(self.text(described) * self.template.schema_multiple)
+
+    def answer_format(self, asked: Any) -> int:
+        """Return the tokens of a `response_format`: a mapping, or a pydantic class as the SDK takes it."""
+        if is_absent(asked):
+            return self.template.unformatted
+        if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
+            return self.answer_schema(asked.model_json_schema())
+        asked = mapping(asked)
+        if (described := field(asked, "json_schema")) is not None:
+            return self.answer_schema(described)
+        return self.template.json_mode if field(asked, "type") == "json_object" else self.template.unformatted
 
     def content(self, content: Any) -> int:
         """Return the tokens of a message's content: a text, a part, or parts."""
@@ -220,10 +238,15 @@ def chat_tokens(body: Mapping[str, Any], model: str) -> int:
         total += _message(message, counter, in_loop=at > last_user)
     tools = [*items(body.get("tools")), *items(body.get("functions"))]
     total += counter.tools(tools, body.get("tool_choice") or body.get("function_call"))
-    asked = body.get("response_format")
-    if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
-        return total + counter.answer_schema(asked.model_json_schema())
-    return total + counter.answer_schema(field(mapping(asked), "json_schema"))
+    if model.endswith(_THINKS) or _asks_to_think(body, counter):
+        total += counter.template.thinking
+    return total + counter.answer_format(body.get("response_format"))
+
+
+def _asks_to_think(body: Mapping[str, Any], counter: Templated) -> bool:
+    if counter.encoding == _THINKS_UNASKED:  # where an effort alone changes nothing
+        return bool(field(body.get("thinking"), "type") == "enabled")
+    return thinking_tokens(body) is not None
 
 
 def _message(message: Mapping[str, Any], counter: Templated, *, in_loop: bool) -> int:
@@ -262,7 +285,20 @@ def response_tokens(body: Mapping[str, Any], model: str) -> int:
     for item in plain:
         total += _item(item, counter)
     total += counter.tools(_functions(items(field(body, "tools"))), field(body, "tool_choice"))
+    if thinking_tokens(body) is not None or counter.encoding == _THINKS_UNASKED:
+        total += counter.template.thinking
     return total + counter.answer_schema(field(field(field(body, "text"), "format"), "schema"))
+
+
+def unseen_thoughts(body: Mapping[str, Any], model: str) -> dict[str, int]:
+    """Return what to allow for thoughts of another maker's model that a response names without a cipher."""
+    if is_counted_exactly(model):
+        return {}
+    shown = (mapping(item) for item in items(field(body, "input")))
+    unseen = sum(
+        field(item, "type") == "reasoning" and not field(item, "encrypted_content") for item in shown
+    )
+    return {"thoughts": unseen * _UNSEEN_THOUGHT} if unseen else {}
 
 
 def _functions(tools: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
@@ -285,8 +321,7 @@ def _item(item: Mapping[str, Any], counter: Templated) -> int:
             return counter.template.result + counter.content(field(item, "output"))
         case "reasoning":
             cipher = field(item, "encrypted_content")
-            hidden = len(cipher) // _CIPHER_PER_TOKEN if isinstance(cipher, str | bytes) else 0
-            return hidden or counter.content(field(item, "summary")) + counter.content(field(item, "content"))
+            return len(cipher) // _CIPHER_PER_TOKEN if isinstance(cipher, str | bytes) else 0
         case "item_reference":
             return _UNSEEN_ITEM
     if field(item, "tools") is not None:

@@ -53,6 +53,12 @@ def _llama_4(size: _Size | None) -> int:
     return 148 * (tiles + (tiles > 1)) + 10
 
 
+def _cohere(size: _Size | None) -> int:
+    # https://docs.cohere.com/docs/image-inputs: 256 tokens a tile of 512 pixels, and 256 for the whole.
+    tiles = 12 if size is None else min(12, math.ceil(size[0] / 512) * math.ceil(size[1] / 512))
+    return 256 * (tiles + (tiles > 1)) + 3
+
+
 # The first pattern that matches the model's bare name counts.
 _PICTURES: Final = tuple(
     (re.compile(rf"(?:.*[-.])?(?:{pattern})"), tokens)
@@ -71,7 +77,7 @@ _PICTURES: Final = tuple(
         (r"grok", _patches(28, 1_176, breaks=False)),
         (r"(?:meta-)?llama", _llama_4),
         (r"nova-", _fixed(1_600)),
-        (r"command|c4ai", _fixed(1_100)),
+        (r"command|c4ai", _cohere),
         (r"", _fixed(1_445)),
     )
 )

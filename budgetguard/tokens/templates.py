@@ -26,6 +26,7 @@ class Template:
         request: once a request.
         message: each message, one of the system too.
         unprompted: where no system message is in the request: the prompt that stands for it.
+        begun: where the assistant's message is the first one.
         tools: where there are tools: the prompt that explains them.
         forced: the same, where one of them must be used.
         tool: each tool, beside its definition.
@@ -39,16 +40,20 @@ class Template:
         schema: for an answer's schema, beside its text.
         schema_multiple: how often an answer's schema is shown; 0 if it is not billed.
         thinking: where the request asks for thinking with a budget.
+        unwraps: whether a tool's `function` alone is shown, without what OpenAI's shape has around it.
+        json_mode: where JSON is asked for without a schema.
+        unformatted: where no format of the answer is asked for.
         drops_tools: whether tools are not shown where the request forbids to use them.
         keeps_thoughts: whether earlier thoughts are read again, outside of a loop of tool calls too.
         page: an image of a PDF's page, beside its text.
     """
 
-    request: int = 8
-    message: int = 4
+    request: int = 4
+    message: int = 3
     unprompted: int = 0
-    tools: int = 120
-    forced: int = 120
+    begun: int = 0
+    tools: int = 80
+    forced: int = 80
     tool: int = 8
     argument: int = 0
     nested: int = 0
@@ -59,6 +64,9 @@ class Template:
     schema: int = 20
     schema_multiple: float = 1.0
     thinking: int = 0
+    unwraps: bool = False
+    json_mode: int = 0
+    unformatted: int = 0
     drops_tools: bool = False
     keeps_thoughts: bool = True
     page: int = 256
@@ -71,6 +79,7 @@ _CLAUDE: Final = Template(
     tools=500,
     forced=606,
     tool=8,
+    unwraps=True,
     call=38,
     called_argument=14,
     result=0,
@@ -79,6 +88,7 @@ _CLAUDE: Final = Template(
     thinking=30,
     keeps_thoughts=False,
     page=1_600,
+    begun=9,
 )
 _CLAUDE_LATER: Final = replace(_CLAUDE, tools=365, forced=490, thinking=0, keeps_thoughts=True)
 _GEMINI: Final = Template(
@@ -98,7 +108,18 @@ _GEMINI: Final = Template(
 )
 VERTEX: Final = replace(_GEMINI, message=0, tool=2, argument=0, nested=0, call=0, result=1)
 """Gemini at Vertex AI, which bills the texts alone."""
-_LLAMA: Final = Template(request=31, message=5, tools=150, forced=165, tool=4, call=8, result=4)
+_LLAMA: Final = Template(
+    request=31,
+    message=5,
+    tools=150,
+    forced=165,
+    tool=4,
+    call=8,
+    result=4,
+    schema=85,
+    json_mode=16,
+    drops_tools=True,
+)
 _MISTRAL: Final = Template(
     request=2,
     message=2,
@@ -108,11 +129,38 @@ _MISTRAL: Final = Template(
     rendered="spaced",
     call=5,
     result=4,
+    schema=0,
+    schema_multiple=0.0,
     drops_tools=True,
     page=0,
 )
+_DEEPSEEK: Final = Template(
+    request=4,
+    message=1,
+    tools=222,
+    forced=222,
+    tool=0,
+    rendered="spaced",
+    unwraps=True,
+    call=34,
+    result=10,
+    thinking=79,
+    json_mode=20,
+    drops_tools=True,
+    keeps_thoughts=False,
+)
+# Billed for less than they read: their prompts (500 tokens, 1 450 beside tools) are not.
 _COHERE: Final = Template(
-    request=1, message=0, tools=0, forced=0, tool=1, call=5, result=0, schema=0, schema_multiple=0.0
+    request=0,
+    message=0,
+    tools=0,
+    forced=0,
+    tool=0,
+    unwraps=True,
+    call=3,
+    result=0,
+    schema=0,
+    schema_multiple=0.0,
 )
 
 # The first pattern that matches counts.
@@ -130,22 +178,25 @@ _TEMPLATES: Final = tuple(
         (r"gemini-2|gemma", _GEMINI),
         (r"gemini", replace(_GEMINI, argument=12, call=15, result=15)),
         (r"(?:meta-)?llama-?4", replace(_LLAMA, request=8, tools=640, forced=640)),
+        # Before 3.1 there was no default prompt.
+        (r"(?:meta-)?llama-?3(?:$|-\d+b)", replace(_LLAMA, request=6)),
         (r"(?:meta-)?llama", _LLAMA),
-        (r"(?:mistral-(?:small|medium)|magistral-small)-latest", replace(_MISTRAL, request=14)),
+        (r"(?:mistral-(?:small|medium)|magistral-small)-latest", replace(_MISTRAL, unformatted=12)),
         (r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)", _MISTRAL),
+        (r"deepseek", _DEEPSEEK),
+        (r"qwen-?2", Template(4, 5, unprompted=20, tools=100, forced=100, rendered="spaced")),
+        (r"qwen|qwq|qvq", Template(4, 5, tools=100, forced=100, rendered="spaced")),
         (
-            r"deepseek",
+            r"gpt-oss",
             Template(
-                4, 1, tools=222, forced=222, tool=0, rendered="spaced", call=34, result=10, drops_tools=True
+                66, 4, tools=12, forced=12, tool=0, rendered="typescript", call=16, schema=50, json_mode=30
             ),
         ),
-        (r"qwen|qwq|qvq", Template(4, 5, unprompted=12, tools=100, forced=100, rendered="spaced")),
-        (r"gpt-oss", Template(66, 4, tools=12, forced=12, tool=0, rendered="typescript", call=16, schema=25)),
-        (r"grok", Template(126, 4, unprompted=60, tools=25, forced=25, tool=22, call=60, result=12)),
-        (r"sonar", Template(1, 0, schema=0, schema_multiple=0.0)),
-        (r"nova-2", Template(40, 4, tools=830, forced=830, tool=4)),
-        (r"nova-", Template(2, 2, tools=350, forced=360, tool=10)),
-        # Billed for less than they read: their prompts (500 tokens, 1 450 beside tools) are not.
+        (r"grok", Template(126, 4, unprompted=60, tools=25, forced=25, tool=20, call=10, result=10)),
+        (r"sonar", Template(0, 0, schema=0, schema_multiple=0.0)),
+        (r"nova-2", Template(40, 2, tools=830, forced=830, tool=4)),
+        (r"nova-", Template(0, 0, tools=350, forced=360, tool=10)),
+        (r"titan-", Template(3, 0)),
         (r"command|c4ai", _COHERE),
     )
 )

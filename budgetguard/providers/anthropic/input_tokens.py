@@ -30,8 +30,6 @@ _DEFINED: Final = (
     ("browser", 5_000),
 )
 _COMPACTED: Final = 80
-# What stands before a conversation that the assistant begins.
-_BEGUN_BY_ASSISTANT: Final = 9
 # A page that an earlier search found comes as a cipher, of four characters a token, or is named alone.
 _CIPHER_PER_FOUND_TOKEN: Final = 4
 _FOUND: Final = 700
@@ -74,7 +72,7 @@ def claude_input(body: Mapping[str, Any], model: str) -> ShownInput:
         counter.in_loop = at > last_asked
         found.tokens += counter.content(message.get("content"))
     if plain[0].get("role") == "assistant":
-        found.tokens += _BEGUN_BY_ASSISTANT
+        found.tokens += templated.template.begun
     tools = body.get("tools")
     if tools:
         found.kinds.add("tools")

@@ -17,6 +17,8 @@ from budgetguard.tokens.office import read_office
 # A page is its text and a picture of it; a document is introduced with 50 to 120 tokens.
 _PAGE: Final = 1_600
 _DOCUMENT: Final = 100
+# A search result, which may be cited from.
+_CITED: Final = 450
 _BYTES_PER_PDF_TOKEN: Final = 2
 _BYTES_PER_TOKEN: Final = 3
 # Nova reads one frame a second, of 288 tokens; compressed video is hardly ever under 200 kbit/s.
@@ -45,8 +47,13 @@ def converse_input(body: Mapping[str, Any], model: str) -> ShownInput:
     found.tokens = counter.templated.around(len(messages) + bool(system), prompted=bool(system))
     for block in system:
         found.tokens += counter.block(block)
-    for message in messages:
-        for block in items(mapping(message).get("content")):
+    plain = [mapping(message) for message in messages]
+    if plain[0].get("role") == "assistant":
+        found.tokens += counter.templated.template.begun
+    last_asked = max((at for at, message in enumerate(plain) if _asks(message)), default=-1)
+    for at, message in enumerate(plain):
+        counter.in_loop = at > last_asked
+        for block in items(message.get("content")):
             found.tokens += counter.block(mapping(block))
     config = mapping(body.get("toolConfig") or {})
     functions: list[Mapping[str, Any]] = []
@@ -60,12 +67,19 @@ def converse_input(body: Mapping[str, Any], model: str) -> ShownInput:
         choice = next(iter(mapping(config.get("toolChoice") or {})), "auto")
         found.tokens += counter.templated.tools(functions, {"type": choice})
     _add_format(mapping(body.get("outputConfig") or {}), counter)
-    thinking = mapping(mapping(body.get("additionalModelRequestFields") or {}).get("thinking") or {})
+    more = mapping(body.get("additionalModelRequestFields") or {})
+    thinking = mapping(more.get("thinking") or more.get("reasoning_config") or {})
     if thinking.get("type") == "enabled":
         found.tokens += counter.templated.template.thinking
     if body.get("promptVariables"):
         found.allowances["prompt"] = 12_000
     return found
+
+
+def _asks(message: Mapping[str, Any]) -> bool:
+    """Whether a message is of the user, and brings more than results of tools."""
+    blocks = [mapping(block) for block in items(message.get("content"))]
+    return message.get("role") == "user" and any("toolResult" not in block for block in blocks)
 
 
 def _add_format(config: Mapping[str, Any], counter: _Counter) -> None:
@@ -79,6 +93,7 @@ def _add_format(config: Mapping[str, Any], counter: _Counter) -> None:
 class _Counter:
     templated: Templated
     found: ShownInput
+    in_loop: bool = False
 
     def block(self, block: Mapping[str, Any]) -> int:
         total = 0
@@ -95,10 +110,14 @@ class _Counter:
                 case "guardContent":
                     total += self.templated.text(field(field(mapping(value), "text"), "text"))
                 case "reasoningContent":
-                    if self.templated.template.keeps_thoughts:
+                    if self.in_loop or self.templated.template.keeps_thoughts:
                         total += self.templated.text(field(field(mapping(value), "reasoningText"), "text"))
                 case "image" | "document" | "video":
                     total += self.file(name, mapping(value))
+                case "searchResult":
+                    found = mapping(value)
+                    total += _CITED + self.templated.text(found.get("title"))
+                    total += sum(self.block(mapping(one)) for one in items(found.get("content")))
                 case "cachePoint":
                     pass
                 case _:

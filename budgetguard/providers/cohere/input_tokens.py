@@ -63,6 +63,8 @@ def _part(part: Any, counter: Templated, found: ShownInput) -> int:
     plain = mapping(part)
     if (document := field(plain, "document")) is not None:
         return _DOCUMENT + counter.text(document)
+    if field(plain, "type") == "thinking":
+        return 0
     if field(plain, "type") == "image_url":
         found.kinds.add("images")
     return counter.part(plain)

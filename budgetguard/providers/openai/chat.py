@@ -105,7 +105,7 @@ class ChatEndpoint(ChoicesEndpoint):
         cap = given_cap
         if cap is None:
             cap = assumed_output_cap(model, asked.learned(model), thinking)
-        tokens = with_margin(_input_tokens(body, model))
+        tokens = with_margin(_input_tokens(body, model, provider))
         plain = _is_plain(body)
         kinds = [] if plain else kinds_of(body)
         hidden: HiddenInput | None = None
@@ -140,17 +140,18 @@ class ChatEndpoint(ChoicesEndpoint):
             asked_to_think=thinking is not None,
         )
 
-    def input_tokens(self, body: Body, model: str) -> int:
+    def input_tokens(self, body: Body, model: str, provider: str = "openai") -> int:
         """Return the best estimate of the prompt tokens that a request is billed.
 
         Args:
             body: the request; pydantic objects, SDK sentinels and unknown parts are tolerated.
             model: the model's name, which decides the encoding and the price of images.
+            provider: genai-prices' provider id.
 
         Raises:
             ConfigurationError: `messages` is missing, empty or not a list.
         """
-        return _input_tokens(mapping(body), model)
+        return _input_tokens(mapping(body), model, provider)
 
     def cap_name(self, provider: str) -> str:
         # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
@@ -227,7 +228,7 @@ def _texts_of_choice(choice: object, name: str) -> list[Piece]:
     return found
 
 
-def _input_tokens(body: Body, model: str) -> int:
+def _input_tokens(body: Body, model: str, provider: str) -> int:
     messages = body.get("messages")
     if not isinstance(messages, list | tuple):
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
@@ -240,7 +241,7 @@ def _input_tokens(body: Body, model: str) -> int:
     for message in messages:
         total += counter.message(mapping(message))
     if body.get("tools") or body.get("functions"):
-        total += _tool_tokens(body, counter)
+        total += _tool_tokens(body, counter, provider)
     if (answer_format := body.get("response_format")) is not None:
         total += _schema_tokens(answer_format, counter)
     return total
@@ -270,7 +271,7 @@ def _heard_tokens(body: Body) -> int:
     return sum(audio_tokens(part) for part in parts if field(part, "type") == "input_audio")
 
 
-def _tool_tokens(body: Body, counter: Counter) -> int:
+def _tool_tokens(body: Body, counter: Counter, provider: str) -> int:
     functions = [mapping(function) for function in items(body.get("functions"))]
     total = 0
     for tool in map(mapping, items(body.get("tools"))):
@@ -283,7 +284,8 @@ def _tool_tokens(body: Body, counter: Counter) -> int:
         return 0
     total += counter.text(namespace(functions))
     if counter.is_gpt5:
-        return total + _TOOLS + _TOOLS_GPT5
+        # OpenRouter asks for responses, which bill no such prompt.
+        return total + _TOOLS + (0 if provider == "openrouter" else _TOOLS_GPT5)
     has_system = any(field(message, "role") in ("system", "developer") for message in body["messages"])
     total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
     forced = body.get("tool_choice") or body.get("function_call")

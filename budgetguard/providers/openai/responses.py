@@ -24,6 +24,7 @@ from budgetguard.providers.openai.hosted_tools import (
     with_tool_fees,
 )
 from budgetguard.providers.openai.response_input import response_tokens
+from budgetguard.providers.templated import unseen_thoughts
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 
 # What a compaction is asked for with, in input tokens.
@@ -81,7 +82,7 @@ class CompactEndpoint(Endpoint):
         cap = given_cap
         if cap is None:
             cap = assumed_output_cap(model, asked.learned(model), thinking)
-        allowances = hidden_input(body, model)
+        allowances = {**hidden_input(body, model), **unseen_thoughts(body, model)}
         shown = with_margin(self.input_tokens(body, model)) if asked.counted is None else asked.counted
         if PRO in allowances:
             allowances[PRO] += PRO_READS_AGAIN * shown
