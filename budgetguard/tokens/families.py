@@ -84,9 +84,9 @@ _FAMILIES: Final = tuple(
         (r"(?:meta-)?llama", Family("llama", 1.0, 1.01, 1.0, 1.15, 1.2, 1.03, 1.06, 1.6, 3.5, 1.35)),
         (
             r"command|aya|c4ai|embed-|rerank",
-            Family("command", 1.0, 1.14, 0.95, 1.15, 1.2, 1.1, 1.1, 1.2, 2.0, 1.5, splits_digits=True),
+            Family("command", 1.0, 1.1, 0.85, 1.15, 1.2, 1.1, 1.1, 1.2, 2.0, 1.5, splits_digits=True),
         ),
-        (r"nova-", Family("nova", 1.05, 1.1, 1.2, 1.3, 1.4, 1.4, 1.4, 1.6, 2.4, 2.0)),
+        (r"nova-", Family("nova", 1.02, 1.05, 1.1, 1.08, 1.1, 1.0, 1.1, 1.17, 1.2, 1.0, splits_digits=True)),
         (r"grok", Family("grok", 1.0, 1.02, 1.08, 1.15, 1.25, 1.1, 1.2, 1.3, 2.0, 1.5)),
     )
 )
