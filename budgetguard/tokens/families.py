@@ -30,6 +30,7 @@ class Family:
         semitic: Arabic and Hebrew.
         other: every other script.
         symbols: emoji, arrows, box drawings.
+        capitals: how much more a text of capitals alone has.
         splits_digits: each digit is a token; o200k_base has up to three in one.
         version: what the package `ctok` calls its tokenizer, if it knows it.
     """
@@ -45,6 +46,7 @@ class Family:
     semitic: float
     other: float
     symbols: float
+    capitals: float = 0.0
     splits_digits: bool = False
     version: str | None = None
 
@@ -62,11 +64,13 @@ _FAMILIES: Final = tuple(
         # name, short, prose, code, european, cyrillic, chinese, korean, semitic, other, symbols
         (
             _OLDER_CLAUDE,
-            Family("claude-3", 1.04, 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, version="3.0"),
+            Family("claude-3", 1.04, 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, 0.3, version="3.0"),
         ),
         (
             r"claude",
-            Family("claude-4.7", 1.45, 1.68, 1.72, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, version="4.8"),
+            Family(
+                "claude-4.7", 1.45, 1.68, 1.72, 1.8, 1.65, 1.62, 1.93, 2.2, 2.45, 2.15, 0.9, version="4.8"
+            ),
         ),
         (
             r"gemini|gemma",
@@ -74,7 +78,9 @@ _FAMILIES: Final = tuple(
         ),
         (
             r"(?:open-)?(?:mi[sx]tral|ministral|codestral|devstral|magistral|pixtral|voxtral)",
-            Family("mistral", 1.0, 1.05, 1.08, 1.08, 1.12, 1.22, 1.05, 1.1, 1.35, 1.6, splits_digits=True),
+            Family(
+                "mistral", 1.0, 1.05, 1.08, 1.08, 1.12, 1.22, 1.05, 1.1, 1.35, 1.6, 0.3, splits_digits=True
+            ),
         ),
         (r"deepseek", Family("deepseek", 1.0, 1.02, 1.08, 1.2, 1.25, 1.0, 1.2, 1.3, 2.0, 1.15)),
         (

@@ -59,6 +59,9 @@ _RUNS = re.compile(
     + f"|(?P<other>[^{''.join(_KINDS.values())}]+)"
 )
 _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
+_CAPITALS = {code: None for code in range(ord("A"), ord("Z") + 1)}
+# So many of its characters are capitals in any text.
+_FEW_CAPITALS = 0.08
 _DIGITS = re.compile("[0-9]{2,}")
 _DIGITS_A_TOKEN = 3
 # A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
@@ -158,6 +161,8 @@ def _latin(text: str, counted: int, family: Family) -> float:
     if not text.isascii():
         accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
         multiple = max(multiple, family.prose + (family.european - family.prose) * accented)
+    if family.capitals and (capitals := 1 - len(text.translate(_CAPITALS)) / size) > _FEW_CAPITALS:
+        multiple += family.capitals * (capitals - _FEW_CAPITALS)
     return multiple - (family.prose - family.short) * (1 - dense**2) * max(0.0, 1 - counted / _LONG)
 
 

@@ -21,6 +21,7 @@ from budgetguard.tokens.images import image_size, image_tokens
 
 # A block that is neither text nor of a tool.
 _BLOCK: Final = 8
+_THOUGHT: Final = 28
 # Definitions that Anthropic has, by how a tool's type begins.
 _DEFINED: Final = (
     ("computer", 1_500),
@@ -167,7 +168,7 @@ class _ClaudeCounter:
         if not (self.in_loop or self.templated.template.keeps_thoughts):
             return 0
         if said := field(block, "thinking"):
-            return _BLOCK + self.templated.text(said)
+            return _THOUGHT + self.templated.text(said)
         cipher = field(block, "data") or field(block, "signature")
         return _BLOCK + (len(cipher) // _CIPHER_PER_TOKEN if isinstance(cipher, str) else 0)
 
