@@ -24,10 +24,10 @@ class Family:
         prose: English of 200 tokens and more.
         code: code and JSON, and whatever else is dense in signs and digits.
         european: other languages in Latin letters, which are known by their accents.
-        cyrillic: Cyrillic and Greek.
+        cyrillic: Cyrillic.
         chinese: Chinese characters and kana.
         korean: Hangul.
-        semitic: Arabic and Hebrew.
+        arabic: Arabic, Hebrew and Greek.
         other: every other script.
         symbols: emoji, arrows, box drawings.
         capitals: how much more a text of capitals alone has.
@@ -43,7 +43,7 @@ class Family:
     cyrillic: float
     chinese: float
     korean: float
-    semitic: float
+    arabic: float
     other: float
     symbols: float
     capitals: float = 0.0
@@ -61,10 +61,10 @@ _OLDER_CLAUDE: Final = (
 _FAMILIES: Final = tuple(
     (re.compile(rf"(?:.*[./-])?(?:{pattern})"), family)
     for pattern, family in (
-        # name, short, prose, code, european, cyrillic, chinese, korean, semitic, other, symbols
+        # name, short, prose, code, european, cyrillic, chinese, korean, arabic, other, symbols
         (
             _OLDER_CLAUDE,
-            Family("claude-3", 1.04, 1.13, 1.19, 1.35, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, 0.3, version="3.0"),
+            Family("claude-3", 1.04, 1.13, 1.19, 1.38, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, 0.3, version="3.0"),
         ),
         (
             r"claude",

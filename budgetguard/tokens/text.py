@@ -48,10 +48,10 @@ _CL100K_MODEL = re.compile(
 # Runs of one kind of text. Latin letters with accents tell European languages.
 _KINDS = {
     "latin": r"\x00-\u024f\u1e00-\u1eff\u2000-\u206f",
-    "cyrillic": r"\u0370-\u052f\u1f00-\u1fff",
+    "cyrillic": r"\u0400-\u052f",
     "chinese": r"\u2e80-\u312f\u3190-\ua4cf\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff",
     "korean": r"\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff",
-    "semitic": r"\u0590-\u077f\u08a0-\u08ff\ufb1d-\ufdff\ufe70-\ufeff",
+    "arabic": r"\u0370-\u03ff\u1f00-\u1fff\u0590-\u077f\u08a0-\u08ff\ufb1d-\ufdff\ufe70-\ufeff",
     "symbols": r"\u2070-\u2bff\ufe00-\ufe0f\U0001f000-\U0001ffff",
 }
 _RUNS = re.compile(
@@ -139,12 +139,17 @@ def _scaled(text: str, family: Family) -> int:
     if text.isascii():
         counted = count_text(text, O200K)
         return round(counted * _latin(text, counted, family)) + _more_digits(text, family)
-    total = 0.0
+    # Runs by themselves have more tokens than the whole, so that they tell the shares alone.
+    parts, scaled = 0, 0.0
     for found in _RUNS.finditer(text):
-        part, kind = found[0], found.lastgroup or "other"
+        part, kind = found[0].strip(), found.lastgroup or "other"
+        if not part:  # the space between two words
+            continue
         counted = count_text(part, O200K)
-        total += counted * (_latin(part, counted, family) if kind == "latin" else getattr(family, kind))
-    return round(total) + _more_digits(text, family)
+        parts += counted
+        scaled += counted * (_latin(part, counted, family) if kind == "latin" else getattr(family, kind))
+    multiple = scaled / parts if parts else 1.0
+    return round(count_text(text, O200K) * multiple) + _more_digits(text, family)
 
 
 def _more_digits(text: str, family: Family) -> int:
