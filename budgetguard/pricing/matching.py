@@ -62,6 +62,13 @@ def provider_named(provider: str) -> str:
     return _PROVIDER_ALIASES.get(name, name)
 
 
+def providers_known() -> frozenset[str]:
+    """Return the ids of genai-prices' providers."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    return frozenset(one.id for one in get_snapshot().providers)
+
+
 def meant(
     snapshot: DataSnapshot, name: str, provider: str | None, base_url: str | None
 ) -> tuple[str, tuple[str, ...]]:

@@ -56,6 +56,7 @@ _TIER_CONTEXTS = {BATCH: ("processing", "batch")}
 _OTHER_MEASURES = ("input_characters", "images")
 
 _TIERS_REMEMBERED = 16
+_USE_FEES = ("container_sessions", "tool_uses")
 
 # Providers that report in USD what they billed. Fields of the same names are not believed from others.
 _TELL_WHAT_THEY_BILLED = frozenset({"openrouter", "perplexity", "x-ai"})
@@ -83,6 +84,11 @@ def units_by_price_key() -> Mapping[str, UnitDef]:
 def priced_unit(price_key: str) -> UnitDef | ExtraUnit | None:
     """Return the unit that a price key is for, of genai-prices or an extra one; None if there is none."""
     return units_by_price_key().get(price_key) or extra_unit_of_price_key(price_key)
+
+
+def is_use_fee(price_key: str) -> bool:
+    """Whether a price is a fee for each use of a tool: that is the same in all regions."""
+    return price_key.endswith(("_kcount", "_kpages")) or price_key.startswith(_USE_FEES)
 
 
 @lru_cache(maxsize=1_024)
@@ -443,10 +449,8 @@ class ListedSource(Source):
     def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
         if self._factor == 1:
             return prices
-        # Tools are billed per use, in all regions the same.
         return {
-            key: price if key.endswith("_kcount") else _times(price, self._factor)
-            for key, price in prices.items()
+            key: price if is_use_fee(key) else _times(price, self._factor) for key, price in prices.items()
         }
 
     def _is_active(self, variant: PriceVariant) -> bool:
