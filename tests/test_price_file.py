@@ -97,10 +97,8 @@ def test_an_entry_is_for_a_model_a_glob_a_provider_or_an_address(
 
 
 def test_a_file_s_units_alone_are_added_to_the_list(book: Callable[[str], PriceBook]) -> None:
-    rates = book('[[price]]\nmodel = "gpt-4o-audio-preview"\ninput_audio_mtok = 40\n').rates(
-        "gpt-4o-audio-preview", at=AT
-    )
-    assert usd(rates, input_tokens=M) == Decimal("2.5")
+    rates = book('[[price]]\nmodel = "gpt-4.1"\ninput_audio_mtok = 40\n').rates("gpt-4.1", at=AT)
+    assert usd(rates, input_tokens=M) == 2
     assert usd(rates, input_tokens=M, input_audio_tokens=M) == 40
 
 

@@ -21,9 +21,10 @@ from budgetguard.pricing.matching import (
     suggestion,
 )
 from budgetguard.pricing.pricefile import PriceFile
-from budgetguard.pricing.rates import STANDARD_TIERS, Rates, UnknownSource, at_or_now
+from budgetguard.pricing.rates import STANDARD_TIERS, Rates, at_or_now
 from budgetguard.pricing.registered import Registered, RegisteredPrice, Registrations
 from budgetguard.pricing.said import checked_prices
+from budgetguard.pricing.sources import UnknownSource
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -206,7 +207,7 @@ class PriceBook:
         snapshot, base_url = lists.snapshot, lists.base_url
         provider_id, names = meant(snapshot, model.strip().lower(), provider, base_url)
         said = lists.said(provider_id, names)
-        source = lists.source(provider_id, names, said)
+        source = lists.source(provider_id, names, said) or lists.routed(provider_id, names)
         unnamed = not provider and not base_url and "/" not in model
         if source is None and bare and unnamed and provider_id == DEFAULT_PROVIDER:
             claimed = only_provider(snapshot, names[0])

@@ -9,8 +9,8 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from budgetguard.pricing.addresses import Address
-from budgetguard.pricing.rates import is_use_fee
 from budgetguard.pricing.said import Said, has_begun, is_whole
+from budgetguard.pricing.units import is_use_fee
 
 
 @dataclass(frozen=True, slots=True)

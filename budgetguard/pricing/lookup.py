@@ -10,26 +10,23 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from budgetguard.pricing.entries import FileEntry, said_in
-from budgetguard.pricing.extra import extra_prices, is_half_in_batch
+from budgetguard.pricing.extra import Extra, extra_prices
 from budgetguard.pricing.matching import (
     DEFAULT_PROVIDER,
+    OPENROUTER,
+    ROUTERS,
     has_prices,
     listed_model,
     meant,
     provider_by_address,
 )
-from budgetguard.pricing.rates import (
-    FixedSource,
-    ListedSource,
-    Rates,
-    Source,
-    is_use_fee,
-    priced_unit,
-    wholes,
-)
+from budgetguard.pricing.other_names import other_name
+from budgetguard.pricing.rates import Rates
 from budgetguard.pricing.regions import regional_factor
 from budgetguard.pricing.registered import Registrations, registered
 from budgetguard.pricing.said import Said
+from budgetguard.pricing.sources import FixedSource, ListedSource, Source, scaled
+from budgetguard.pricing.units import priced_unit, wholes
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
 
 _SERVED_REMEMBERED = 64
 _NOTHING = Said()
+_ZERO = Decimal(0)
 
 # The date after a model's name in an answer, which a registered name may lack.
 _DATED = re.compile(r"-(?:\d{4}-?\d{2}-?\d{2}|\d{4})$")
@@ -75,29 +73,64 @@ class PriceLists:
         """Return the source of a model's prices, or None if there is none."""
         if said.whole:
             return FixedSource(said.prices, free=said.is_free)
-        ours, known = extra_prices(provider_id, names)
-        ours = {key: price for key, price in ours.items() if not _is_said(key, said.prices)}
+        names = self.with_others(provider_id, names)
+        extra = _unsaid(extra_prices(provider_id, names), said.prices)
         listed = self.listed(provider_id, names)
         if listed is None:
-            if not known and not said.prices:
+            if not extra.known and not said.prices:
                 return None
-            return FixedSource({**_scaled(ours, said.factor), **said.prices}, free=False)
-        at = self.at
-        if not has_prices(listed, at):
+            by = Decimal(1) if said.factor is None else said.factor
+            tiers = {tier: scaled(prices, by) for tier, prices in extra.tiers.items()}
+            return FixedSource({**scaled(extra.prices, by), **said.prices}, free=False, tiers=tiers)
+        if not has_prices(listed, self.at):
             # A router bills the tools that it runs, also those beside a free model.
-            beside = ours if names[-1].endswith(":free") else {}
-            return ListedSource(listed, at, free=True, added=said.prices, beside=beside)
-        half = is_half_in_batch(provider_id, names)
+            beside = extra.prices if names[-1].endswith(":free") else {}
+            return ListedSource(listed, self.at, free=True, added=said.prices, beside=beside)
         factor = said.factor
         if factor is None:
             factor = regional_factor(provider_id, self.base_url, listed.id)
-        more = {**_scaled(_lacking(ours, listed, at), factor), **said.prices}
-        return ListedSource(listed, at, free=False, added=more, half_in_batch=half, factor=factor)
+        return ListedSource(
+            listed,
+            self.at,
+            free=False,
+            added=said.prices,
+            extra=extra,
+            provider=provider_id,
+            names=names,
+            factor=factor,
+        )
+
+    def routed(self, provider_id: str, names: tuple[str, ...]) -> Source | None:
+        """Return the source of a model that a router offers and its list lacks, or None.
+
+        It costs what it does at its maker, whose name it begins with; what a router offers as free is free.
+        """
+        if provider_id not in ROUTERS:
+            return None
+        if provider_id == OPENROUTER and any(name.endswith(":free") for name in names):
+            return FixedSource({"input_mtok": _ZERO, "output_mtok": _ZERO}, free=True)
+        for name in names:
+            maker, theirs = meant(self.snapshot, name, None, None)
+            if "/" in name and name not in theirs[:1]:
+                return self.source(maker, theirs, _NOTHING)
+        return None
 
     def listed(self, provider_id: str, names: Iterable[str]) -> ModelInfo | None:
         """Return the listed model that the first name of several means."""
-        found = (listed_model(self.snapshot, provider_id, name) for name in names)
+        found = (self._listed(provider_id, name) for name in names)
         return next((one for one in found if one is not None), None)
+
+    def _listed(self, provider_id: str, name: str) -> ModelInfo | None:
+        found = listed_model(self.snapshot, provider_id, name)
+        other = other_name(provider_id, name)
+        if other is not None and (found is None or found.id in other.instead_of):
+            found = listed_model(self.snapshot, provider_id, other.model) or found
+        return found
+
+    def with_others(self, provider_id: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a model's possible names with those of the listed models that they mean."""
+        others = (other_name(provider_id, name) for name in names)
+        return (*names, *(one.model for one in others if one is not None))
 
 
 class ServedRates:
@@ -185,24 +218,17 @@ def _base(name: str) -> str:
     return name.removeprefix("ft:").partition(":")[0] if name.startswith("ft:") else name
 
 
-def _scaled(prices: Mapping[str, Decimal], factor: Decimal | None) -> dict[str, Decimal]:
-    if factor is None or factor == 1:
-        return dict(prices)
-    return {key: price if is_use_fee(key) else price * factor for key, price in prices.items()}
+def _unsaid(extra: Extra, said: Mapping[str, Decimal]) -> Extra:
+    """Return extra prices without those that the user's prices cover."""
+    if not said:
+        return extra
+    prices = {key: price for key, price in extra.prices.items() if not _is_said(key, said)}
+    return replace(extra, prices=prices)
 
 
 def _is_said(key: str, said: Mapping[str, Decimal]) -> bool:
     """Whether the user's prices cover a price, as such or as a part of what they price."""
-    if not said:
-        return False
     unit = priced_unit(key)
     assert unit is not None
     covered = {covering.usage_key for one in said if (covering := priced_unit(one)) is not None}
     return unit.usage_key in covered or not covered.isdisjoint(wholes(unit.usage_key))
-
-
-def _lacking(ours: Mapping[str, Decimal], listed: ModelInfo, at: datetime) -> dict[str, Decimal]:
-    """Return those of the extra prices for which the list has none, in any tier."""
-    sets = [listed.get_prices(at), *(variant.prices for variant in listed.price_variants or ())]
-    has = {key for prices in sets for key, price in vars(prices).items() if price is not None}
-    return {key: price for key, price in ours.items() if key not in has}

@@ -11,8 +11,8 @@ from typing import Final
 
 from budgetguard.core.money import MAX_USD
 from budgetguard.errors import ConfigurationError
-from budgetguard.pricing.extra import EXTRA_PRICE_KEYS
-from budgetguard.pricing.rates import priced_unit, units_by_price_key
+from budgetguard.pricing.extra_units import EXTRA_PRICE_KEYS
+from budgetguard.pricing.units import priced_unit, units_by_price_key
 
 # The names that the most common price keys have in `register_price` and in a price file.
 PRICE_KEYS: Final[Mapping[str, str]] = {
