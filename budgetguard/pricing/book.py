@@ -29,6 +29,8 @@ from budgetguard.pricing.sources import UnknownSource
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
 
+    from budgetguard.pricing.quotes import Quote
+
 __all__ = ["PriceBook", "Rates"]
 
 # The provider of models at addresses that are declared to cost nothing.
@@ -182,6 +184,36 @@ class PriceBook:
                 cache.clear()
             cache[key] = (snapshot, prices, entries, found)
         return found if tier in STANDARD_TIERS else found.with_tier(tier)
+
+    def quote(
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        base_url: str | None = None,
+        at: datetime | None = None,
+    ) -> Quote:
+        """Return what a model is charged at, with where each price comes from; for people to read.
+
+        Args:
+            model: as in `rates`, which looks it up.
+            provider: likewise.
+            base_url: likewise.
+            at: likewise.
+
+        Raises:
+            UnknownModelError: no price is known.
+        """
+        from budgetguard.pricing.quotes import quote
+
+        minute = at_or_now(at).replace(second=0, microsecond=0)
+        rates = self.rates(model, provider=provider, base_url=base_url, at=minute, bare=True)
+        snapshot = self.list.snapshot()
+        entries = () if self._file is None else self._file.entries()
+        lists = PriceLists(snapshot, self._registered.prices, entries, base_url, minute)
+        named = provider or (None if base_url else rates.provider)
+        _, names = meant(snapshot, model.strip().lower(), named, base_url)
+        return quote(lists, rates, names, self.list.facts())
 
     def provider_at(self, base_url: str) -> str | None:
         """Return genai-prices' id of the provider at an address, or None."""

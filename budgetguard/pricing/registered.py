@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from budgetguard.pricing.said import Said, has_begun, is_whole
 
-_ORIGIN: Final = "registered"
+REGISTERED: Final = "registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +68,5 @@ def registered(prices: Registrations, provider_id: str, names: Iterable[str], at
             if begun:
                 floor = datetime.min.replace(tzinfo=at.tzinfo)
                 found = max(begun, key=lambda one: one.valid_from or floor).prices
-                return Said(found, dict.fromkeys(found, _ORIGIN), whole=is_whole(found))
+                return Said(found, dict.fromkeys(found, REGISTERED), whole=is_whole(found))
     return None

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 from budgetguard.pricing.extra import NO_EXTRA, Extra
 from budgetguard.pricing.steps import Step, Stepped
 from budgetguard.pricing.tables import Price, PriceTable
-from budgetguard.pricing.tiers import BATCH, tier_factor
+from budgetguard.pricing.tiers import (
+    BATCH,
+    STANDARD_TIERS,
+    TierFactor,
+    tier_factor,
+    tiers_with_factor,
+)
 from budgetguard.pricing.units import is_use_fee
 
 if TYPE_CHECKING:
@@ -142,7 +148,9 @@ class ListedSource(Source):
     def tiers(self) -> tuple[str, ...]:
         listed = (variant.when for variant in self._variants if self._is_active(variant))
         named = (next(iter(when.values())) for when in listed if len(when) == 1)
-        return tuple(dict.fromkeys((*named, *self._extra.tiers)))
+        ruled = (tier for tier in tiers_with_factor(self._provider) if self._factor_of(tier) is not None)
+        found = dict.fromkeys((*named, *self._extra.tiers, *ruled))
+        return tuple(tier for tier in found if tier not in STANDARD_TIERS)
 
     def _sets(self, tier: str | None) -> Iterable[Mapping[str, Price]]:
         if tier is None:
@@ -160,10 +168,13 @@ class ListedSource(Source):
             return [self._extra.corrected(prices, tier)]
         if own:
             return [{**self._standard, **own}]
-        factor = tier_factor(self._provider, self._names, tier)
+        factor = self._factor_of(tier)
         if factor is not None:
-            return [_of_tier(self._standard, factor)]
+            return [_of_tier(self._standard, factor.factor)]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
+
+    def _factor_of(self, tier: str) -> TierFactor | None:
+        return tier_factor(self._provider, self._names, tier)
 
     def _scaled(self, prices: Mapping[str, Price]) -> Mapping[str, Price]:
         return prices if self._factor == 1 else scaled(prices, self._factor)

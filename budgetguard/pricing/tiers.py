@@ -60,8 +60,8 @@ TIER_FACTORS: Final = (
 )
 
 
-def tier_factor(provider: str, names: Iterable[str], tier: str) -> Decimal | None:
-    """Return the factor on a model's prices in a tier that its list does not have; None if nobody says.
+def tier_factor(provider: str, names: Iterable[str], tier: str) -> TierFactor | None:
+    """Return what a model costs in a tier that its list does not have; None if nobody says.
 
     Args:
         provider: genai-prices' id of the provider.
@@ -71,5 +71,10 @@ def tier_factor(provider: str, names: Iterable[str], tier: str) -> Decimal | Non
     for row in TIER_FACTORS:
         is_its = row.models is None or any(re.fullmatch(row.models, name) for name in names)
         if is_its and (row.provider, row.tier) == (provider, tier):
-            return row.factor
+            return row
     return None
+
+
+def tiers_with_factor(provider: str) -> tuple[str, ...]:
+    """Return the tiers of a provider that have a factor, for some of its models at least."""
+    return tuple(dict.fromkeys(row.tier for row in TIER_FACTORS if row.provider == provider))

@@ -117,6 +117,7 @@ def update(kept: Path, url: str, *, timeout: float = TIMEOUT) -> Updated:
 
 def _fetched(url: str, timeout: float) -> bytes:
     import http.client
+    import urllib.error
     import urllib.request
 
     request = urllib.request.Request(url, headers={"User-Agent": "budgetguard", "Accept": "application/json"})  # noqa: S310 - checked above
@@ -124,17 +125,23 @@ def _fetched(url: str, timeout: float) -> bytes:
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
             content: bytes = answer.read(_MOST_BYTES + 1)
             announced = answer.headers.get("Content-Length")
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _unreached(url, f"{error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise PriceListError(
-            f"the price list could not be fetched from {url}: {why}. Nothing was changed; try again, or name "
-            "another address with --url"
-        ) from error
+        raise _unreached(url, getattr(error, "reason", None) or error) from error
     if len(content) > _MOST_BYTES:
         raise _unusable(url, f"is larger than {_MOST_BYTES // 1_048_576} MiB")
     if announced is not None and announced.isdigit() and int(announced) != len(content):
         raise _unusable(url, "broke off")
     return content
+
+
+def _unreached(url: str, why: object) -> PriceListError:
+    return PriceListError(
+        f"the price list could not be fetched from {url}: {why}. Nothing was changed; try again, or name "
+        "another address with --url"
+    )
 
 
 def _unusable(url: str, why: str) -> PriceListError:
