@@ -131,7 +131,7 @@ class Guard:
             ConfigurationError: an unknown setting or a bad value.
         """
         other = Guard(**{**_values(self.settings), **settings})
-        other.engine.prices = self.engine.prices
+        other.engine.prices = self.engine.prices.beside(other.settings.prices, other.settings.price_list)
         other.engine.hooks = self.engine.hooks
         other.engine.process = self.engine.process
         return other
