@@ -12,7 +12,7 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.openai.answers import is_openai, openai_texts, read_openai
-from budgetguard.providers.shapes import Shape, Sums, block_texts, counted, made, summed
+from budgetguard.providers.shapes import Shape, Sums, as_json, block_texts, counted, made, summed
 
 # LiteLLM's names of what people run on machines of their own.
 _OWN_SERVERS: Final = frozenset({"llamafile", "lm_studio", "ollama", "ollama_chat"})
@@ -99,8 +99,14 @@ def _langchain_texts(message: Any) -> Iterable[Piece]:
     if isinstance(content, str):
         yield "text", content
     yield from block_texts(content)
-    for call in items(field(message, "tool_call_chunks")):
-        yield (field(call, "index"), "arguments"), field(call, "args")
+    pieces = field(message, "tool_call_chunks")
+    for call in items(pieces):
+        for part in ("name", "args"):
+            yield (field(call, "index"), part), field(call, part)
+    if pieces is None:
+        for number, call in enumerate(items(field(message, "tool_calls"))):
+            yield (number, "name"), field(call, "name")
+            yield (number, "args"), as_json(field(call, "args"))
 
 
 def _is_pydantic_ai(answer: Any) -> bool:

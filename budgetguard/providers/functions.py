@@ -251,6 +251,8 @@ def outcome_of_any_error(error: BaseException) -> Outcome:
     if isinstance(error, BudgetGuardError):
         return NotCharged("a call inside was refused")
     status = getattr(error, "status_code", None)
+    if status is None:  # an HTTP library has it on the response
+        status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int) and 400 <= status < 600:
         return NotCharged(f"the provider answered {status}")
     if was_never_sent(error):

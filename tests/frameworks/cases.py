@@ -1,0 +1,18 @@
+"""All rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from . import langchain
+from .case import Case, Way
+
+CASES: Final[tuple[Case, ...]] = (*langchain.CASES,)
+
+
+def all_ways() -> Iterator[tuple[Case, Way]]:
+    """Yield every way of every case."""
+    for case in CASES:
+        for way in case.ways:
+            yield case, way
