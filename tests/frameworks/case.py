@@ -7,8 +7,10 @@ import gc
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import openai
 
 from budgetguard import Guard
 from budgetguard.core.money import to_nanos
@@ -42,10 +44,32 @@ class Place:
     Attributes:
         base_url: of the server.
         guard: whose budgets.
+        opened: clients to be closed when the call is over.
     """
 
     base_url: str
     guard: Guard
+    opened: list[Any] = field(default_factory=list)
+
+    def client(self) -> Any:
+        """Return a client of openai's."""
+        return self._opened(openai.OpenAI(base_url=self.base_url, api_key="test", max_retries=0))
+
+    def aclient(self) -> Any:
+        """Return an async client of openai's."""
+        return self._opened(openai.AsyncOpenAI(base_url=self.base_url, api_key="test", max_retries=0))
+
+    def http(self) -> Any:
+        """Return an HTTP client for one of openai's."""
+        return self._opened(openai.DefaultHttpxClient())
+
+    def ahttp(self) -> Any:
+        """Return an async HTTP client for one of openai's."""
+        return self._opened(openai.DefaultAsyncHttpxClient())
+
+    def _opened(self, client: Any) -> Any:
+        self.opened.append(client)
+        return client
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +179,28 @@ def open_books(
         guard.engine.close()
 
 
-def finish(made: Any) -> Any:
-    """Return what a way has made; an async one is run in a loop of its own."""
-    return asyncio.run(made) if inspect.iscoroutine(made) else made
+def run(make: Callable[[Place], Any], place: Place) -> Any:
+    """Make a call and return what it made; what awaits runs in a loop of its own."""
+    steps = make(place)
+    try:
+        return asyncio.run(_awaited(steps, place)) if inspect.iscoroutine(steps) else steps
+    finally:
+        asyncio.run(_close(place))
+
+
+async def _awaited(steps: Any, place: Place) -> Any:
+    try:
+        return await steps
+    finally:
+        await _close(place)
+
+
+async def _close(place: Place) -> None:
+    while place.opened:
+        client = place.opened.pop()
+        closing = client.aclose() if hasattr(client, "aclose") else client.close()
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def refusal_in(error: BaseException) -> BudgetExceededError | None:

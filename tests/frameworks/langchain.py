@@ -17,7 +17,14 @@ _READ: Final = 9
 def _chat(place: Place, **more: Any) -> Any:
     from langchain_openai import ChatOpenAI
 
-    options = {"base_url": place.base_url, "api_key": "test", "max_retries": 0, "stream_usage": True}
+    options = {
+        "base_url": place.base_url,
+        "api_key": "test",
+        "max_retries": 0,
+        "stream_usage": True,
+        "http_client": place.http(),
+        "http_async_client": place.ahttp(),
+    }
     return ChatOpenAI(model=MODEL, **{**options, **more})
 
 

@@ -12,13 +12,15 @@ from budgetguard.core.money import to_nanos
 from budgetguard.tokens.text import count_text, encoding_for
 from tests.provider.server import OpenAIServer, Reply
 
-from .case import COLUMNS, MODEL, POOR, WORDS, Case, Way, finish, open_books, refusal_in
+from .case import COLUMNS, MODEL, POOR, WORDS, Case, Way, open_books, refusal_in, run
 from .cases import CASES, all_ways
 
 # What frameworks warn of is theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ANSWER = Reply(WORDS)
+# Says a third of it, and then nothing for as long as anybody listens.
+UNFINISHED = Reply(WORDS, pause_after=20, hang=True)
 TRIES = 3
 
 
@@ -42,7 +44,7 @@ def _installed(request: pytest.FixtureRequest) -> None:
 def test_booked_as_billed(case: Case, way: Way) -> None:
     """And no more was billed than had been projected."""
     with OpenAIServer(ANSWER) as server, open_books(server, patched=case.over) as books:
-        assert finish(way.make(books.place))
+        assert run(way.make, books.place)
         assert server.count() == 1
         assert books.spent == books.billed > 0
         assert books.held == 0
@@ -57,7 +59,7 @@ def test_refused_unsent(case: Case, way: Way) -> None:
     with OpenAIServer(ANSWER) as server, open_books(server, usd=POOR, patched=case.over) as books:
         for _ in range(TRIES):
             with pytest.raises(Exception) as raised:  # noqa: PT011 - looked at below
-                finish(way.make(books.place))
+                run(way.make, books.place)
             assert refusal_in(raised.value) is not None
         assert (server.count(), books.spent, books.held) == (0, 0, 0)
         assert len(books.of("Refused")) <= TRIES * case.attempts
@@ -67,7 +69,7 @@ def test_refused_unsent(case: Case, way: Way) -> None:
 def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
     """The client pays; what the integration holds is given back before the client holds."""
     with OpenAIServer(ANSWER) as server, open_books(server, patched=True) as books:
-        assert finish(way.make(books.place))
+        assert run(way.make, books.place)
         assert server.count() == 1
         assert books.spent == books.billed > 0
         assert books.held == 0
@@ -78,15 +80,15 @@ def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
         OpenAIServer(ANSWER) as server,
         open_books(server, usd=projected * 1.5 / 1_000_000_000, patched=True) as books,
     ):
-        assert finish(way.make(books.place))
+        assert run(way.make, books.place)
 
 
 @cut_way
 def test_a_stream_that_is_cut_books_what_was_seen(case: Case, way: Way) -> None:
     """By the input, and more than the input, and less than all of it."""
     assert way.cut is not None
-    with OpenAIServer(ANSWER) as server, open_books(server, patched=case.over) as books:
-        finish(way.cut(books.place))
+    with OpenAIServer(UNFINISHED) as server, open_books(server, patched=case.over) as books:
+        run(way.cut, books.place)
         books.settle()
         rates = books.guard.engine.prices.rates(MODEL)
         whole = count_text(WORDS, encoding_for(MODEL))
@@ -105,7 +107,7 @@ def test_an_answer_without_usage_is_never_free(case: Case, way: Way) -> None:
         OpenAIServer(Reply(WORDS, omit_usage=True)) as server,
         open_books(server, patched=case.over) as books,
     ):
-        finish(way.make(books.place))
+        run(way.make, books.place)
         assert books.held == 0
         [settled] = books.of("Settled")
         assert settled.cost > 0
@@ -117,7 +119,7 @@ def test_an_answer_without_usage_is_never_free(case: Case, way: Way) -> None:
 def test_an_error_of_the_provider_gives_the_hold_back(case: Case, way: Way) -> None:
     with OpenAIServer(Reply(status=400)) as server, open_books(server, patched=case.over) as books:
         with pytest.raises(Exception, match=""):  # noqa: PT011 - the framework's own
-            finish(way.make(books.place))
+            run(way.make, books.place)
         assert server.count() >= 1
         assert (books.spent, books.held) == (0, 0)
 
