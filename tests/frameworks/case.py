@@ -185,17 +185,18 @@ def run(make: Callable[[Place], Any], place: Place) -> Any:
     try:
         return asyncio.run(_awaited(steps, place)) if inspect.iscoroutine(steps) else steps
     finally:
-        asyncio.run(_close(place))
+        asyncio.run(close(place))
 
 
 async def _awaited(steps: Any, place: Place) -> Any:
     try:
         return await steps
     finally:
-        await _close(place)
+        await close(place)
 
 
-async def _close(place: Place) -> None:
+async def close(place: Place) -> None:
+    """Close the clients that were opened."""
     while place.opened:
         client = place.opened.pop()
         closing = client.aclose() if hasattr(client, "aclose") else client.close()
