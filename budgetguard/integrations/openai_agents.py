@@ -181,10 +181,10 @@ def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _capped(asked: Mapping[str, Any], call: BudgetedCall) -> dict[str, Any]:
     """Return the arguments with the cap that strict mode has found, if it has."""
-    settings, cap = asked.get("model_settings"), call.max_output_tokens
-    if settings is None or cap is None or settings.max_tokens == cap:
+    settings = asked.get("model_settings")
+    if settings is None or not call.caps:
         return dict(asked)
-    return {**asked, "model_settings": dataclasses.replace(settings, max_tokens=cap)}
+    return {**asked, "model_settings": dataclasses.replace(settings, max_tokens=call.max_output_tokens)}
 
 
 def _request(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,11 @@ class BudgetedCall:
         return self._request.given_cap if written is None else written
 
     @property
+    def caps(self) -> bool:
+        """Whether strict mode has found an output cap, which is to be sent with the call."""
+        return CAP in self._request.more
+
+    @property
     def hold_id(self) -> str | None:
         """The hold's id, the same in events and records; None before the block."""
         return None if self._call is None else self._call.hold_id

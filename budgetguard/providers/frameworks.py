@@ -144,7 +144,14 @@ def _read_agents_run(answer: Any) -> Reported:
     return Reported(usage=told if count(field(usage, "requests")) else None)
 
 
+def _pydantic_ai_texts(answer: Any) -> Iterable[Piece]:
+    for number, part in enumerate(items(field(answer, "parts"))):
+        for name in ("content", "tool_name"):
+            yield (number, name), field(part, name)
+        yield (number, "args"), as_json(field(part, "args"))
+
+
 LITELLM: Final = Shape("litellm", _is_litellm, _read_litellm, openai_texts, chunks=True)
 LANGCHAIN: Final = Shape("langchain", is_langchain, _read_langchain, _langchain_texts, adds=True)
-PYDANTIC_AI: Final = Shape("pydantic-ai", _is_pydantic_ai, _read_pydantic_ai)
+PYDANTIC_AI: Final = Shape("pydantic-ai", _is_pydantic_ai, _read_pydantic_ai, _pydantic_ai_texts)
 AGENTS_RUN: Final = Shape("openai-agents", _is_agents_run, _read_agents_run)
