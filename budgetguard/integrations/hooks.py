@@ -101,30 +101,26 @@ def listed_provider(name: object, others: Mapping[str, str]) -> str | None:
     return found if any(one.id == found for one in get_snapshot().providers) else None
 
 
-def book(call: BudgetedCall, *pieces: object) -> None:
+def book(call: BudgetedCall, answer: object, texts: Iterable[object] = ()) -> None:
     """Settle a call by its answer; where that tells no usage, by its text. Never raises.
 
     Args:
         call: the call.
-        pieces: the answer; or what it consists of, where that is to be counted and does not tell a usage.
+        answer: the answer, or None if it is known to tell no usage.
+        texts: what it says, where that cannot be read from the answer itself.
     """
     try:
-        if len(pieces) == 1:
+        if answer is not None:
             try:
-                call.settle(pieces[0])
+                call.settle(answer)
                 return
             except ConfigurationError:
                 logger.debug("budgetguard: an answer tells no usage; its text is counted")
-        feed_all(call, pieces)
+        for piece in texts or (answer,):
+            call.feed(piece)
         call.settle()
     except Exception:
         logger.exception("budgetguard: an answer could not be read; its projection is booked")
-
-
-def feed_all(call: BudgetedCall, pieces: Iterable[object]) -> None:
-    """Feed a call what its answer consists of."""
-    for piece in pieces:
-        call.feed(piece)
 
 
 def whole_stream(call: BudgetedCall) -> None:

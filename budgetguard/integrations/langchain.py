@@ -266,7 +266,7 @@ def _book(run: _Run, response: Any) -> None:
     elif run.streams:
         run.call.settle()
     else:
-        book(run.call, *(messages or [one.text for one in answers]))
+        book(run.call, None, messages or [one.text for one in answers])
 
 
 def _is_cached(message: Any) -> bool:

@@ -106,8 +106,8 @@ class BudgetedPydanticModel(WrapperModel):
             "POST",
             "/batches",
             self._budget.guard.settings.allow_endpoints,
-            "of Pydantic AI's costs what is not known here (where the client is patched, take the model without "
-            "a budget of its own)",
+            "of Pydantic AI's costs what is not known here (where the client is patched, take the model "
+            "without a budget of its own)",
         )
         return await self.wrapped.batch_create(requests)
 
