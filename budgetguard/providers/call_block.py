@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -20,7 +21,7 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame, place_of_block
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Flow, Work, adrive, drive, reserving
-from budgetguard.engine.links import Frame, Place, used_in
+from budgetguard.engine.links import Frame, Place, current, used_in
 from budgetguard.engine.outcomes import UNREADABLE, Abandoned, NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError, UnpricedAnswerError
 from budgetguard.providers.answer_shapes import ItemAccumulator
@@ -258,6 +259,22 @@ class BudgetedCall:
             return
         if seen is not None:
             call.extend(seen)
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Do in a `with` what the call is not made of, such as a tool that its answer asks for.
+
+        Guarded calls in there pay for themselves, and this call pays as well.
+        """
+        frame = self._frame
+        before, inside = current.frame, frame is not None and self._stage == "open"
+        if frame is not None and inside:
+            current.frame = frame.outer
+        try:
+            yield
+        finally:
+            if inside:
+                current.frame = before
 
     def begin(self, within: FrameType | CodeType | None = None) -> Self:
         """Project and hold, as entering the block does.

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from . import langchain, llama_index, openai_agents, pydantic_ai
+from . import crewai, dspy, langchain, llama_index, openai_agents, pydantic_ai
 from .case import Case, Way
 
-CASES: Final[tuple[Case, ...]] = (
-    *langchain.CASES,
-    *llama_index.CASES,
-    *openai_agents.CASES,
-    *pydantic_ai.CASES,
-)
+_MODULES: Final = (langchain, openai_agents, pydantic_ai, llama_index, crewai, dspy)
+CASES: Final[tuple[Case, ...]] = tuple(case for module in _MODULES for case in module.CASES)
 
 
 def all_ways() -> Iterator[tuple[Case, Way]]:
