@@ -197,6 +197,7 @@ class Guard:
         request: Mapping[str, Any] | None = None,
         provider: str | None = None,
         base_url: str | None = None,
+        sends_cap: bool = True,
         endpoint: str = "call",
         user: str | None = None,
         tags: str | Sequence[str] = (),
@@ -216,6 +217,8 @@ class Guard:
             provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or
                 a prefix of the model's name says, else OpenAI.
             base_url: the address that is called; calls to one of `free_base_urls` cost nothing.
+            sends_cap: `call.max_output_tokens` is sent with the call. If it cannot be, say False: strict mode
+                then projects as without it.
             endpoint: what the call is known by in events and records.
             user: who pays; by default the current user.
             tags: labels of this call, beside the current ones.
@@ -235,6 +238,7 @@ class Guard:
             request=request,
             provider=provider,
             base_url=base_url,
+            sends_cap=sends_cap,
             endpoint=endpoint,
             user=user,
             tags=tags,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from budgetguard.core.holds import Charge
     from budgetguard.engine.call import GuardedCall
 
+Place: TypeAlias = tuple[int | None, CodeType]
+"""A function that runs: the id of its frame (None for any of its frames), and its code."""
+
 Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
 """Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
 entered where it reaches nobody, and perhaps for this call."""
@@ -119,13 +122,14 @@ class Frame:
     Attributes:
         call: the call.
         outer: the frame around this one.
-        generator: the id of the generator's frame whose block this is, and that frame's code: between two
-            steps its caller runs with this current, and is not inside. None for any other function.
+        place: what has to be on the stack for calls to be inside. For the block of a generator that is the
+            generator: between two steps its caller runs with this current, and is not inside. None for the
+            block of any other function.
     """
 
     call: GuardedCall
     outer: Frame | None
-    generator: tuple[int, CodeType] | None = None
+    place: Place | None = None
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
