@@ -19,6 +19,7 @@ import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import innermost_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.provider_call import ProviderCall
@@ -74,6 +75,7 @@ class MethodPatch:
                 )
             self._patched, self._unknown = engine, None
             try:
+                imports.watch(self.sdk.package, _NO_NAMES, self._check_version, key=f"{name} version")
                 for module, methods in self.sdk.modules.items():
                     names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
                     imports.watch(module, names, self._apply, key=name)
@@ -138,6 +140,11 @@ class MethodPatch:
                 object.__setattr__(sender, MODEL_MAP, model_map)
         return client
 
+    def _check_version(self, _package: ModuleType) -> None:
+        # Other versions may have other modules, which nobody watches.
+        if self._patched is not None and not self.sdk.serves_others:
+            self.sdk.check({}, ())
+
     def _apply(self, module: ModuleType) -> None:
         with self._lock:
             if self._patched is not None:
@@ -187,26 +194,59 @@ class MethodPatch:
         if method.observe is not None:
             return _observing(method.style, named, method.observe)
         inside = _STYLES[method.style]
+        carrier = self.sdk.carrier
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
-            engine = getattr(sender, ENGINE, None) or self._patched
+            carries = None if sender is None else carrier(sender)
+            engine = getattr(carries, ENGINE, None) or self._patched
             if engine is None:
                 return wrapped(*args, **kwargs)
+            arguments = named(args, kwargs)
+            if method.repeats(arguments) and (tried := _tried(sender, engine)) is not None:
+                tried.note_failed_try(sys.exception())
+                return wrapped(*args, **kwargs)
             settings = engine.settings
-            model_map = getattr(sender, MODEL_MAP, None)
+            model_map = getattr(carries, MODEL_MAP, None)
             if model_map is not None:
                 settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
-            request = method.request(Sending(engine, settings, sender, named(args, kwargs)))
+            sending = Sending(engine, settings, sender, arguments)
+            request = method.request(sending)
             if request is None:
                 return wrapped(*args, **kwargs)
             if self._unknown is not None:
                 raise ConfigurationError(str(self._unknown))
-            send = functools.partial(wrapped, *args, **kwargs)
+            if isinstance(request, SentCall):
+                request.sender = sender
+            send = functools.partial(_send, wrapped, args, kwargs, sending)
             if method.receive is not None:
                 send = functools.partial(_received, send, method.receive)
             return inside(engine, request, send)
 
         return around
+
+
+def _tried(sender: Any, engine: Engine) -> SentCall | None:
+    """Return the call of a sender that we are directly inside, None if we are inside no call of it."""
+    call = innermost_call()
+    if call is None or call.engine is not engine or not isinstance(call.request, SentCall):
+        return None
+    return call.request if call.request.sender is sender else None
+
+
+def _send(wrapped: Callable[..., Any], args: Any, kwargs: Any, sending: Sending) -> Any:
+    """Call a method with the caller's arguments, and in place of some with what the call was changed to."""
+    if not sending.changes:
+        return wrapped(*args, **kwargs)
+    bound = inspect.signature(wrapped).bind(*args, **kwargs)
+    rest = next(
+        (one.name for one in bound.signature.parameters.values() if one.kind is one.VAR_KEYWORD), None
+    )
+    for name, value in sending.changes.items():
+        if rest is not None and name not in bound.signature.parameters:
+            bound.arguments[rest] = {**bound.arguments.get(rest, {}), name: value}
+        else:
+            bound.arguments[name] = value
+    return wrapped(*bound.args, **bound.kwargs)
 
 
 def _observing(

@@ -34,12 +34,14 @@ class Sending:
         settings: the engine's, with the client's own names for models.
         sender: the object whose method it is; None of a function.
         arguments: the method's, by name, without `self`; what it takes as `**kwargs` is among them.
+        changes: arguments that are sent in place of the caller's, by name.
     """
 
     engine: Engine
     settings: Settings
     sender: Any
     arguments: Mapping[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 # What a sending is: a call that costs, a poll for the answers of earlier ones, or None if it may pass.
@@ -61,6 +63,7 @@ class Method:
         observe: of a method that is not guarded itself, but tells what became of a try: is called with its
             arguments, what it returned, and what it raised.
         module: where it is, if not in the row's module.
+        repeats: whether a call of it is the SDK's next try of the call that we are inside.
     """
 
     owner: str
@@ -71,6 +74,7 @@ class Method:
     receive: Callable[[Any], Any] | None = None
     observe: Observe | None = None
     module: str = ""
+    repeats: Callable[[Mapping[str, Any]], bool] = lambda _arguments: False
 
     @property
     def qualname(self) -> str:
@@ -93,7 +97,9 @@ class MethodSdk:
         is_used: whether this process uses the SDK; by default, whether `package` is imported.
         serves_others: the package does much else: of a version that is not known, what costs is refused when
             it is called, not when it is imported.
-        senders: client -> the objects whose methods it sends through; none if it is no client of the SDK.
+        senders: client -> the objects that carry its guard once it is wrapped; none if it is no client of the
+            SDK.
+        carrier: object whose method is called -> the one of those that it sends through.
         passed_by: modules that send past these methods in part, and what the log warns of at their import.
     """
 
@@ -105,6 +111,7 @@ class MethodSdk:
     too_new: tuple[int, ...]
     methods: tuple[Method, ...]
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
+    carrier: Callable[[Any], object] = lambda sender: sender
     passed_by: Mapping[str, str] = field(default_factory=dict)
     is_used: Callable[[], bool] | None = None
     serves_others: bool = False
@@ -193,6 +200,7 @@ def sent_call(
     model: str | None = None,
     streams: bool = False,
     content: Callable[[Any], object] = lambda answer: answer,
+    rewrite: Callable[[Mapping[str, Any]], None] | None = None,
     fetcher: Callable[[], Fetcher] | None = None,
     kind: type[SentCall] = SentCall,
 ) -> SentCall | None:
@@ -211,6 +219,7 @@ def sent_call(
         model: the model that the address names.
         streams: the answer is asked for as a stream.
         content: an answer, or a piece of one -> what is read of it.
+        rewrite: has the method send another body; None where it cannot.
         fetcher: -> what makes free requests for what the projection needs.
         kind: the class of the call.
 
@@ -249,6 +258,7 @@ def sent_call(
         free=free,
         counts=settings.count == "provider",
         content=content,
+        rewrite=rewrite,
         fetcher=fetcher,
         row_of=lambda path: table.endpoint_of(
             "POST", path, base_url=base_url, allowed=settings.allow_endpoints

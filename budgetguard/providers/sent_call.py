@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported
@@ -76,25 +76,64 @@ class SentCall(ResponseCall):
 
     Args:
         content: an answer, or a piece of one -> the JSON, mapping or object that is read.
+        rewrite: has the method send another body; None where it cannot, so that no cap is written.
         args: see `HttpCall`.
+
+    Attributes:
+        sender: the object whose method sends it.
     """
 
+    sender: object = None
+
     def __init__(
-        self, *args: Any, content: Callable[[Any], object] = lambda answer: answer, **more: Any
+        self,
+        *args: Any,
+        content: Callable[[Any], object] = lambda answer: answer,
+        rewrite: Callable[[Mapping[str, Any]], None] | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._content = content
+        self._rewrite = rewrite
         self._ended: Outcome | None = None
+        self._failed: BaseException | None = None
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._rewrite is not None and super().takes_cap
+
+    def _write(self, name: str, value: object) -> None:
+        super()._write(name, value)
+        if self._rewrite is not None:
+            self._rewrite(self._sent.body)
+
+    def note_failed_try(self, error: BaseException | None) -> None:
+        """Count a try that was sent and never answered, after which the SDK may try again.
+
+        Args:
+            error: what it raised; None if it was answered, with an error, which costs nothing.
+        """
+        if error is not None and not was_never_sent(error):
+            self.lost_tries += 1
+            self._failed = error
 
     def outcome(self, answer: Any) -> Outcome:
         return self._ended or self._outcome_of(self._content(answer))
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
-        return outcome_of_sdk_error(error)
+        outcome = outcome_of_sdk_error(error)
+        if error is self._failed and isinstance(outcome, Unknown):
+            self.lost_tries -= 1  # it is this one
+            self._failed = None
+        return outcome
 
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         response = http_response(answer)
         if response is not None:
+            self._failed = None
+            if response.status_code >= _FIRST_ERROR:
+                self._ended = NotCharged(f"HTTP {response.status_code}")
+                return None
             unread = not is_read(response)
             self._ended = self._follow(response, call)
             return answer if unread else None
