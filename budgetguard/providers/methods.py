@@ -183,6 +183,17 @@ def note_lost_try(error: BaseException | None) -> None:
         call.request.lost_tries += 1
 
 
+def note_failed_try(error: BaseException | None) -> None:
+    """Count a try of the call that we are inside as `SentCall.note_failed_try` does.
+
+    Args:
+        error: what the try ended with; None if it was answered.
+    """
+    call = innermost_call()
+    if call is not None and isinstance(call.request, SentCall):
+        call.request.note_failed_try(error)
+
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 

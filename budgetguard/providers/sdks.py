@@ -17,6 +17,7 @@ from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
 from budgetguard.providers.method_patch import MethodPatch
+from budgetguard.providers.mistral.sdk import MISTRAL
 from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.providers.patching import ClientPatch
 
@@ -76,7 +77,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK, AIOBOTOCORE)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -145,7 +146,6 @@ _OTHERS: Final = (
     "fireworks.client",
     "google.genai",
     "google.generativeai",
-    "mistralai",
     "ollama",
     "replicate",
     "vertexai",
