@@ -13,6 +13,7 @@ _AZURE_METERS: Final = "https://prices.azure.com/api/retail/prices"
 _BEDROCK: Final = "https://aws.amazon.com/bedrock/pricing/"
 _BEDROCK_CARDS: Final = "https://docs.aws.amazon.com/bedrock/latest/userguide/"
 _COHERE: Final = "https://cohere.com/pricing"
+_RERANK_5: Final = "https://cohere.com/blog/rerank-5"
 _VOYAGE: Final = "https://docs.voyageai.com/docs/pricing"
 _GITHUB: Final = "https://docs.github.com/en/billing/reference/costs-for-github-models"
 
@@ -249,6 +250,44 @@ PRICES_ELSEWHERE: Final = (
         usd(input_mtok="0.1"),
         OCTOBER,
         _COHERE,
+        provider="cohere",
+        read_in=LITELLM,
+    ),
+    ExtraPrice(
+        r"embed-(?:english|multilingual)(?:-light)?-v3\.0",
+        usd(images="0.0001"),
+        OCTOBER,
+        _COHERE,
+        provider="cohere",
+        read_in=LITELLM,
+    ),
+    ExtraPrice(
+        r"rerank-(?:v3\.5|(?:english|multilingual)-v3\.0|v4\.0-fast)",
+        usd(rerank_searches_kcount="2"),
+        OCTOBER,
+        _COHERE,
+        provider="cohere",
+        read_in=LITELLM,
+    ),
+    ExtraPrice(
+        "rerank-v4.0-pro",
+        usd(rerank_searches_kcount="2.5"),
+        OCTOBER,
+        _COHERE,
+        provider="cohere",
+        read_in=LITELLM,
+    ),
+    ExtraPrice(
+        "rerank-v5.0-pro", usd(input_mtok="0.05"), OCTOBER, _RERANK_5, provider="cohere", read_in=LITELLM
+    ),
+    ExtraPrice(
+        "rerank-v5.0-fast", usd(input_mtok="0.02"), OCTOBER, _RERANK_5, provider="cohere", read_in=LITELLM
+    ),
+    ExtraPrice(
+        "parse-v5.0",
+        usd(input_document_kpages="1.5"),
+        OCTOBER,
+        "https://cohere.com/blog/parse",
         provider="cohere",
         read_in=LITELLM,
     ),

@@ -15,6 +15,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
+from budgetguard.providers.cohere.sdk import COHERE
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.mistral.sdk import MISTRAL
@@ -77,7 +78,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -141,7 +142,6 @@ _DECORATE: Final = "call it in functions decorated with @budgeted"
 # By the module that is in `sys.modules` where the SDK is used.
 _OTHERS: Final = (
     "ai21",
-    "cohere",
     "dashscope",
     "fireworks.client",
     "google.genai",

@@ -11,7 +11,7 @@ from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import BudgetExceededError, BudgetGuardError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import HttpCall
-from budgetguard.providers.body import BodyReader, EventReader, WholeReader, outcome_of_events
+from budgetguard.providers.body import BodyReader, EventReader, LineReader, WholeReader, outcome_of_events
 from budgetguard.providers.coding import Coding
 from budgetguard.providers.failures import was_never_sent
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
@@ -51,6 +51,10 @@ class ResponseCall(HttpCall):
         follows_events = events or (self.streams and not sound)
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
+        if self._endpoint.streams and not events and _is_lines(response):
+            return LineReader(
+                self._endpoint.accumulator(self.model), encoding=encoding, complete=self._complete
+            )
         if self._endpoint.streams and follows_events:
             return EventReader(
                 self._endpoint.accumulator(self.model),
@@ -66,6 +70,12 @@ class ResponseCall(HttpCall):
         if not hasattr(answer, "usage") and (response := http_response(answer)) is not None:
             answer = getattr(response, "_content", None)
         return super()._read(answer)
+
+
+def _is_lines(response: Any) -> bool:
+    """Whether a response says that it is a stream of JSON, a line for each event."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("application/stream+json", "application/x-ndjson", "application/jsonl")
 
 
 class SentCall(ResponseCall):

@@ -103,16 +103,16 @@ _GUARDED = (
     "together",
     "botocore.client",
     "aiobotocore.client",
+    "mistralai",
+    "cohere",
 )
 _unguarded = [
     "ai21",
-    "cohere",
     "dashscope",
     "fireworks.client",
     "google.genai",
     "google.generativeai",
     "litellm",
-    "mistralai",
     "ollama",
     "replicate",
     "vertexai",

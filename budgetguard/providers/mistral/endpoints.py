@@ -24,8 +24,7 @@ from budgetguard.providers.table import EndpointTable
 from budgetguard.tokens.documents import read_pdf
 from budgetguard.tokens.text import count_text, encoding_for
 
-# A document whose pages are read one by one is seldom longer. Used where neither the document nor its pages are
-# in the request.
+# A document whose pages are read one by one is seldom longer; for one that is not in the request.
 _PAGES: Final = 50
 # Seconds that a recording lasts at most which is elsewhere: https://docs.mistral.ai/capabilities/audio
 _UNHEARD_SECONDS: Final = 3 * 60 * 60
