@@ -102,6 +102,11 @@ class GuardedCall:
         return None if self._hold is None else self._hold.id
 
     @property
+    def is_over(self) -> bool:
+        """Whether it is finished."""
+        return self._finished.locked()
+
+    @property
     def delegated(self) -> bool:
         """Whether calls inside this one have paid, so that this one does not."""
         return bool(self._paid_inside)

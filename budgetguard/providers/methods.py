@@ -46,6 +46,7 @@ class Sending:
 
 # What a sending is: a call that costs, a poll for the answers of earlier ones, or None if it may pass.
 RequestOf: TypeAlias = Callable[[Sending], ProviderCall | Poll | None]
+Instead: TypeAlias = Callable[[Callable[..., Any], Any, Any, Any], Any]
 Observe: TypeAlias = Callable[[Mapping[str, Any], Any, BaseException | None], None]
 
 
@@ -62,8 +63,14 @@ class Method:
         receive: is called with the answer before it is read, and returns what is read and handed on.
         observe: of a method that is not guarded itself, but tells what became of a try: is called with its
             arguments, what it returned, and what it raised.
+        instead: of a method that is not guarded itself: (method, object, arguments by place, by name) -> what
+            is returned in its place.
         module: where it is, if not in the row's module.
         repeats: whether a call of it is the SDK's next try of the call that we are inside.
+        in_code: it is guarded under every name that anybody keeps it by; see `exchange`. What is guarded is
+            the function inside all that its package has decorated it with; what `instead` is called for is
+            all of them.
+        optional: not every version has it.
     """
 
     owner: str
@@ -73,8 +80,11 @@ class Method:
     request: RequestOf = lambda _sending: None
     receive: Callable[[Any], Any] | None = None
     observe: Observe | None = None
+    instead: Instead | None = None
     module: str = ""
     repeats: Callable[[Mapping[str, Any]], bool] = lambda _arguments: False
+    in_code: bool = False
+    optional: bool = False
 
     @property
     def qualname(self) -> str:
@@ -101,6 +111,7 @@ class MethodSdk:
             SDK.
         carrier: object whose method is called -> the one of those that it sends through.
         passed_by: modules that send past these methods in part, and what the log warns of at their import.
+        carries: what it refuses is carried out of the package; see `carrying`.
     """
 
     name: str
@@ -115,6 +126,7 @@ class MethodSdk:
     passed_by: Mapping[str, str] = field(default_factory=dict)
     is_used: Callable[[], bool] | None = None
     serves_others: bool = False
+    carries: bool = False
 
     @property
     def modules(self) -> Mapping[str, tuple[Method, ...]]:
@@ -135,6 +147,10 @@ class MethodSdk:
             return metadata.version(self.distribution)
         except metadata.PackageNotFoundError:
             return "of unknown version"
+
+    def has(self, module: str) -> bool:
+        """Whether a module is the SDK's own, by its full name."""
+        return module.startswith(self.package.partition(".")[0])
 
     def check(self, module: Mapping[str, Any], methods: Iterable[Method]) -> None:
         """Refuse a module whose methods cannot be guarded.
@@ -158,6 +174,8 @@ class MethodSdk:
 def _difference(module: Mapping[str, Any], method: Method) -> str | None:
     found = found_in(module, method)
     if not callable(found):
+        if method.optional and found is None:
+            return None
         return f"it has no {method.qualname}"
     parameters = inspect.signature(found).parameters
     missing = [name for name in method.parameters if name not in parameters]

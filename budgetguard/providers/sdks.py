@@ -17,6 +17,7 @@ from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
 from budgetguard.providers.cohere.sdk import COHERE
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
+from budgetguard.providers.litellm.sdk import LITELLM
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.mistral.sdk import MISTRAL
 from budgetguard.providers.openai.sdk import OPENAI
@@ -78,7 +79,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE, LITELLM)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported
+from budgetguard.engine.context import innermost_call
 from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import BudgetExceededError, BudgetGuardError
 from budgetguard.providers.answers import http_response
@@ -91,9 +94,12 @@ class SentCall(ResponseCall):
 
     Attributes:
         sender: the object whose method sends it.
+        covers: the package whose own clients' requests are a part of it, "" if none are: it reads what they
+            cost from its answer.
     """
 
     sender: object = None
+    covers: str = ""
 
     def __init__(
         self,
@@ -160,6 +166,28 @@ class SentCall(ResponseCall):
     def piece(self, item: Any) -> object:
         """Return what is to be read of a piece of the answer."""
         return parsed(self._content(item))
+
+
+def is_covered(package: str) -> bool:
+    """Whether a request of an SDK is a part of the call that we are inside, which pays for it.
+
+    It is where the package sends it that the call is of; not where the program does, which that has called.
+
+    Args:
+        package: the SDK's, whose functions stand between.
+    """
+    call = innermost_call()
+    covers = getattr(call.request, "covers", "") if call is not None and not call.is_over else ""
+    if not covers:
+        return False
+    between = {"budgetguard", "wrapt", package.partition(".")[0]}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if name not in between:
+            return name == covers
+        frame = frame.f_back
+    return False
 
 
 class PieceReader:

@@ -129,7 +129,6 @@ def _methods() -> Iterable[Method]:
             module=module,
         )
 
-
     for module in _HOOKS:
         yield Method(
             owner="SDKHooks",
