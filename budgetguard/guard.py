@@ -294,6 +294,14 @@ class Guard:
         """Undo `patch_anthropic`, leaving what others wrapped around it."""
         self.unpatch("anthropic")
 
+    def patch_litellm(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard the functions of the `litellm` package and its Router; see `patch`."""
+        self.patch("litellm", model_map=model_map)
+
+    def unpatch_litellm(self) -> None:
+        """Undo `patch_litellm`."""
+        self.unpatch("litellm")
+
     def patch_bedrock(self, *, model_map: Mapping[str, str] | None = None) -> None:
         """Guard every client that `boto3` or `aiobotocore` makes of Bedrock's services; see `patch`.
 

@@ -24,7 +24,6 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import ConfigurationError
-from budgetguard.events import logger
 from budgetguard.providers import imports
 from budgetguard.providers.carrying import carrying
 from budgetguard.providers.exchange import Around, Exchanged
@@ -54,7 +53,6 @@ class MethodPatch:
         # What we have put where: holder, name, wrapper, and what stood there.
         self._wrappers: list[tuple[Any, str, Any, Any]] = []
         self._exchanged: list[Exchanged] = []
-        self._warned: set[str] = set()
         # Why what costs is refused: the version is not known, of a package that does much else.
         self._unknown: ConfigurationError | None = None
 
@@ -85,8 +83,6 @@ class MethodPatch:
             except BaseException:
                 self._patched = former
                 raise
-        for module in self.sdk.passed_by:
-            imports.watch(module, _NO_NAMES, self._warn_of, key=name)
 
     def unpatch(self) -> None:
         """Take the patch off again. Idempotent."""
@@ -209,12 +205,6 @@ class MethodPatch:
                 return True
             method = getattr(method, "__wrapped__", None)
         return False
-
-    def _warn_of(self, module: ModuleType) -> None:
-        name = module.__name__
-        if self._patched is not None and name not in self._warned:
-            self._warned.add(name)
-            logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
 
     def _around(self, method: Method, original: Any) -> Callable[..., Any]:
         """Return what is called in place of a method, with it, its object and its arguments."""

@@ -110,7 +110,6 @@ class MethodSdk:
         senders: client -> the objects that carry its guard once it is wrapped; none if it is no client of the
             SDK.
         carrier: object whose method is called -> the one of those that it sends through.
-        passed_by: modules that send past these methods in part, and what the log warns of at their import.
         carries: what it refuses is carried out of the package; see `carrying`.
     """
 
@@ -123,7 +122,6 @@ class MethodSdk:
     methods: tuple[Method, ...]
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
     carrier: Callable[[Any], object] = lambda sender: sender
-    passed_by: Mapping[str, str] = field(default_factory=dict)
     is_used: Callable[[], bool] | None = None
     serves_others: bool = False
     carries: bool = False

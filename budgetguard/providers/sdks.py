@@ -45,10 +45,6 @@ class Row(Protocol):
     def is_used(self) -> Callable[[], bool] | None:
         """Whether this process uses it; None: whether `package` is imported."""
 
-    @property
-    def passed_by(self) -> Mapping[str, str]:
-        """Modules that send past it in part, and what the log warns of when one is imported."""
-
 
 class SdkPatch(Protocol):
     """The guard around the clients of one SDK, whatever kind of row it has."""
@@ -108,6 +104,14 @@ def patch(engine: Engine, *names: str) -> None:
     """
     for one in chosen(names):
         one.patch(engine)
+    for one in _PATCHES:
+        if isinstance(one, ClientPatch):
+            one.watch_passers(is_guarded)
+
+
+def is_guarded(package: str) -> bool:
+    """Whether an SDK is patched, by the name that it is imported by."""
+    return any(one.is_patched and one.sdk.package == package for one in SDKS.values())
 
 
 def unpatch(*names: str) -> None:
@@ -154,7 +158,7 @@ _OTHERS: Final = (
     "xai_sdk",
     "zhipuai",
 )
-UNGUARDED: Final = dict(sorted({**dict.fromkeys(_OTHERS, _DECORATE), **OPENAI.passed_by}.items()))
+UNGUARDED: Final = dict.fromkeys(_OTHERS, _DECORATE)
 
 
 @dataclass(frozen=True, slots=True)

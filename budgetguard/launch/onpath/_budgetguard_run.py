@@ -105,6 +105,7 @@ _GUARDED = (
     "aiobotocore.client",
     "mistralai",
     "cohere",
+    "litellm",
 )
 _unguarded = [
     "ai21",
@@ -112,7 +113,6 @@ _unguarded = [
     "fireworks.client",
     "google.genai",
     "google.generativeai",
-    "litellm",
     "ollama",
     "replicate",
     "vertexai",
