@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from budgetguard.core.usage import Reported
-from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
+from budgetguard.core.usage import Reported, Usage
+from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
+from budgetguard.engine.projection import Projection
+from budgetguard.engine.provider_call import LearnedCap
 from budgetguard.errors import BudgetGuardError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.rates import Rates
@@ -25,6 +27,7 @@ from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import ChatAccumulator, ChatEndpoint
 from budgetguard.providers.request import HttpRequest
 from budgetguard.providers.sent_call import PieceReader, SentCall
+from budgetguard.tokens.models import is_reasoning
 
 if TYPE_CHECKING:
     from budgetguard.config import Settings
@@ -94,6 +97,8 @@ class LiteLLMCall(SentCall):
     """
 
     covers = "litellm"
+    is_sent = False
+    """Whether LiteLLM has said that it is about to send."""
 
     def __init__(
         self,
@@ -162,9 +167,25 @@ class LiteLLMCall(SentCall):
             return outcome
         if any(map(was_refused, causes)):
             return NotCharged("no connection")
-        if isinstance(error, Exception) and not any(map(was_sending, causes)):
+        if isinstance(error, Exception) and not self.is_sent and not any(map(was_sending, causes)):
             return NotCharged(f"not sent: {type(error).__name__}")
         return outcome if isinstance(outcome, Unknown) else Unknown(type(error).__name__)
+
+    def counted(self, seen: int) -> Outcome:
+        """Return the outcome of a stream of which nobody reported a usage: what is counted in it.
+
+        Nobody can see what a model has thought, or what tools of the provider's have read.
+        """
+        if not seen or self._hides or is_reasoning(self.model):
+            return Answered(Reported(usage=None, seen=seen))
+        usage = Usage.of(input_tokens=self._shown_tokens, output_tokens=seen)
+        return Answered(Reported(usage, measured=frozenset(usage.units)))
+
+    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
+        rates, projection = super().project(book, learned_cap)
+        self._shown_tokens = projection.input_tokens
+        self._hides = projection.hidden is not None and projection.hidden.hides
+        return rates, projection
 
     def _reader_of_stream(self, stream: object) -> LiteLLMReader:
         return LiteLLMReader(self, stream)
@@ -211,6 +232,7 @@ class LiteLLMReader(PieceReader):
 
     def __init__(self, request: LiteLLMCall, stream: object) -> None:
         super().__init__(request)
+        self._call = request
         self._stream = stream
         self._keeps = isinstance(self._events, LiteLLMAccumulator) and hasattr(stream, "chunks")
         self._bytes: EventReader | None = None
@@ -230,6 +252,8 @@ class LiteLLMReader(PieceReader):
         if self._keeps and isinstance(self._events, LiteLLMAccumulator):
             for chunk in self._kept():
                 self._events.take_usage(chunk)
+        if over and self._events.reported is None and not self._events.failed:
+            return self._call.counted(self._events.seen_tokens())
         return super()._outcome(over=over)
 
     def _kept(self) -> Iterator[object]:

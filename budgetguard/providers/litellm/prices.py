@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from budgetguard.pricing.rates import PriceTable, Rates, Source
 from budgetguard.providers.json import text
@@ -38,6 +39,9 @@ _KEYS: Final[Mapping[str, tuple[str, int]]] = {
 _OWN_SERVERS: Final = frozenset(
     {"hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "vllm", "xinference"}
 )
+# Of whose models LiteLLM asks their server.
+_ASKS_THE_SERVER: Final = frozenset({"ollama", "ollama_chat"})
+_HERE: Final = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
 _CHARACTERS: Final = "input_cost_per_character"
 # Of a search, the dearest size of its context.
 _SEARCH: Final = "search_context_cost_per_query"
@@ -67,12 +71,18 @@ class TableSource(Source):
 def listed_rates(target: Target) -> Rates | None:
     """Return what LiteLLM's own table says that a model costs, None if it says nothing."""
     litellm = package()
+    if target.provider in _ASKS_THE_SERVER:
+        return Rates.free(target.model, target.provider) if _is_here(target.address) else None
     try:
         found = litellm.get_model_info(model=target.model, custom_llm_provider=target.provider or None)
     except Exception:  # noqa: BLE001 - it raises for a model that it does not know
         return None
     key = text(found.get("key")) or target.model
     return rates_of(target, litellm.model_cost.get(key) or found)
+
+
+def _is_here(address: str) -> bool:
+    return urlsplit(address).hostname in _HERE
 
 
 def rates_of(target: Target, listed: Mapping[str, Any]) -> Rates | None:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from budgetguard.engine.context import innermost_call
 from budgetguard.providers.carrying import aland, land
 from budgetguard.providers.litellm import requests
+from budgetguard.providers.litellm.calls import LiteLLMCall
 from budgetguard.providers.methods import Method, MethodSdk, RequestOf, Sending, Style, note_failed_try
 from budgetguard.providers.table import EndpointTable
 
@@ -219,6 +221,14 @@ def _note_retry(pause: Callable[..., Any], _client: Any, args: Any, kwargs: Any)
     return pause(*args, **kwargs)
 
 
+def _about_to_send(note: Callable[..., Any], _logging: Any, args: Any, kwargs: Any) -> Any:
+    """Note that an attempt is sent from now on: LiteLLM tells its loggers so, whatever it sends by."""
+    call = innermost_call()
+    if call is not None and isinstance(call.request, LiteLLMCall):
+        call.request.is_sent = True
+    return note(*args, **kwargs)
+
+
 def _methods() -> Iterable[Method]:
     # The inmost functions first: what lands stands around them.
     for module, name, request, parameters, style in _ATTEMPTS:
@@ -265,6 +275,15 @@ def _methods() -> Iterable[Method]:
         module="litellm.router",
         in_code=True,
         optional=True,
+    )
+    yield Method(
+        owner="Logging",
+        name="pre_call",
+        style="call",
+        parameters=(),
+        instead=_about_to_send,
+        module="litellm.litellm_core_utils.litellm_logging",
+        in_code=True,
     )
     yield Method(
         owner="",

@@ -71,6 +71,7 @@ def target_of(said: Mapping[str, Any]) -> Target:
         found = None
     provider = provider or ""
     address = text(found) or address or _OWN_SERVERS.get(provider, "")
+    model = model.removeprefix("responses/")
     base = said.get("base_model") or field(said.get("model_info"), "base_model")
     if isinstance(base, str) and base:
         model = base.removeprefix(f"{provider}/")
