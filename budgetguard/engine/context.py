@@ -294,6 +294,25 @@ def as_hook() -> Iterator[None]:
         leave_link(owner)
 
 
+@contextmanager
+def as_landing() -> Iterator[None]:
+    """Mark that what is refused inside is raised here, also what threads refuse that are started inside."""
+    owner = object()
+    enter_link(owner, lands=True)
+    try:
+        yield
+    finally:
+        leave_link(owner)
+
+
+def lands() -> bool:
+    """Whether a refusal here is raised further out; see `as_landing`."""
+    link = current.link
+    while link is not None and not (link.lands and link.scope.open):
+        link = link.outer
+    return link is not None
+
+
 def as_judged() -> Link | None:
     """Return the chain as it counts here: with what is lost marked, without what does not concern us."""
     found = tuple(judged())

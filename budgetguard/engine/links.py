@@ -99,6 +99,7 @@ class Link:
         lent: a running generator's, put here for what is directly inside, because this context lacked it.
         border: what is outside of this was handed to a `thread` when it started, or to a `job`.
         lost: why this says no more who pays.
+        lands: what is refused inside is raised here; see `providers.carrying`.
     """
 
     owner: object
@@ -113,6 +114,7 @@ class Link:
     lent: bool = False
     border: Literal["thread", "job"] | None = None
     lost: Lost | None = None
+    lands: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -184,6 +186,7 @@ def enter_link(
     engine: object = None,
     tags: tuple[str, ...] = (),
     hook: bool = False,
+    lands: bool = False,
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -195,6 +198,7 @@ def enter_link(
         engine: see `Link`.
         tags: see `Link`.
         hook: see `Link`.
+        lands: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -205,7 +209,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))

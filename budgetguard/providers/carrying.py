@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
+from budgetguard.engine.context import as_landing, lands
 from budgetguard.errors import BudgetGuardError
 
 T = TypeVar("T")
-
-_lands: Final[ContextVar[bool]] = ContextVar("budgetguard_lands", default=False)
 
 
 class Carried(BaseException):
@@ -37,7 +35,7 @@ def carrying() -> Iterator[None]:
     try:
         yield
     except BudgetGuardError as refusal:
-        if _lands.get():
+        if lands():
             raise Carried(refusal) from None
         raise
 
@@ -45,16 +43,14 @@ def carrying() -> Iterator[None]:
 @contextmanager
 def landing() -> Iterator[None]:
     """Raise what is carried as the refusal that it is; not inside another landing, where it goes on."""
-    outermost = not _lands.get()
-    token = _lands.set(True)
+    outermost = not lands()
     try:
-        yield
+        with as_landing():
+            yield
     except Carried as carried:
         if not outermost:
             raise
         raise carried.refusal from None
-    finally:
-        _lands.reset(token)
 
 
 def land(call: Callable[..., T], args: Any, kwargs: Any) -> T:

@@ -52,6 +52,8 @@ _LOST: Final = frozenset(
     }
 )
 _BESIDE_USAGE: Final = ("choices", "id", "model", "service_tier")
+# By this LiteLLM's streams decide whether to hand on what usage was reported.
+_SENDS_USAGE: Final = "send_stream_usage"
 # Noted on an error that an attempt has raised: the next attempt's error may have it as its context.
 _CLASSIFIED: Final = "_budgetguard_classified"
 _LIBRARIES: Final = frozenset(
@@ -99,6 +101,8 @@ class LiteLLMCall(SentCall):
     covers = "litellm"
     is_sent = False
     """Whether LiteLLM has said that it is about to send."""
+    hides_usage = False
+    """Whether its stream reports its usage because we have asked for it."""
 
     def __init__(
         self,
@@ -155,6 +159,8 @@ class LiteLLMCall(SentCall):
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         if inspect.iscoroutine(answer):
             return guard_awaitable(answer, call)
+        if self.hides_usage and hasattr(answer, _SENDS_USAGE):
+            setattr(answer, _SENDS_USAGE, False)
         return super().attach(answer, call) or attach_live(answer, call, self._reader_of_stream)
 
     def outcome_of_error(self, error: BaseException) -> Outcome:

@@ -25,6 +25,8 @@ Said = Mapping[str, Any]
 
 # With these nothing is sent.
 _MOCKED: Final = ("mock_response", "mock_tool_calls", "mock_timeout")
+# What LiteLLM's streams have since they keep a usage that their caller has not asked for.
+_KEEPS: Final = "_record_usage_only_chunk"
 # What LiteLLM keeps for itself, and what may be large and is no part of the request.
 _NOT_SENT: Final = frozenset(
     {
@@ -52,9 +54,12 @@ def chat(sending: Sending) -> LiteLLMCall | None:
     if isinstance(body.get("response_format"), type):
         schema: object = getattr(body["response_format"], "model_json_schema", dict)()
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
-    if body.get("stream") and _may_ask_usage(said, target):
+    asks = bool(body.get("stream")) and _may_ask_usage(said, target)
+    if asks:
         _ask_for_usage(sending)
-    return _call(sending, target, CHAT, body, cap=True)
+    call = _call(sending, target, CHAT, body, cap=True)
+    call.hides_usage = asks
+    return call
 
 
 def embedding(sending: Sending) -> LiteLLMCall | None:
@@ -209,9 +214,12 @@ def _may_ask_usage(said: Said, target: Target) -> bool:
 def _ask_for_usage(sending: Sending) -> None:
     """Have the provider report the usage of a stream, without LiteLLM's handing it on."""
     said = sending.arguments
+    options = said.get("stream_options")
+    options = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
+    if not hasattr(package().CustomStreamWrapper, _KEEPS):
+        sending.changes["stream_options"] = options
+        return
     extra = said.get("extra_body")
     extra = dict(extra) if isinstance(extra, Mapping) else {}
-    options = extra.get("stream_options")
-    options = dict(options) if isinstance(options, Mapping) else dict(said.get("stream_options") or {})
-    options.setdefault("include_usage", True)
-    sending.changes["extra_body"] = {**extra, "stream_options": options}
+    if "stream_options" not in extra:
+        sending.changes["extra_body"] = {**extra, "stream_options": options}

@@ -176,11 +176,18 @@ def _attribute(get: Callable[..., Any], _sender: Any, args: Any, kwargs: Any) ->
     """Return an attribute of a router's; of a method that asks models, one from which refusals land."""
     found = get(*args, **kwargs)
     name = args[0] if args else kwargs.get("name")
-    if name not in _ROUTED or not callable(found):
-        return found
-    if inspect.iscoroutinefunction(found):
-        return _async_from(found)
-    return lambda *args, **kwargs: _landed(found, args, kwargs)
+    return _landing_from(found) if name in _ROUTED and callable(found) else found
+
+
+def _made(make: Callable[..., Any], _sender: Any, args: Any, kwargs: Any) -> Any:
+    """Return a function that a router makes for itself, as one from which refusals land."""
+    return _landing_from(make(*args, **kwargs))
+
+
+def _landing_from(function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+        return _async_from(function)
+    return lambda *args, **kwargs: _landed(function, args, kwargs)
 
 
 def _async_from(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,6 +273,28 @@ def _methods() -> Iterable[Method]:
                 in_code=True,
                 optional=True,
             )
+    # Older routers have methods, and make some of them for each router.
+    for name in _ROUTED:
+        yield Method(
+            owner="Router",
+            name=name,
+            style="call",
+            parameters=(),
+            instead=_landing,
+            module="litellm.router",
+            in_code=True,
+            optional=True,
+        )
+    yield Method(
+        owner="Router",
+        name="factory_function",
+        style="call",
+        parameters=(),
+        instead=_made,
+        module="litellm.router",
+        in_code=True,
+        optional=True,
+    )
     yield Method(
         owner="Router",
         name="__getattribute__",
