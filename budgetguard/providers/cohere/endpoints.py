@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
@@ -12,10 +11,12 @@ from budgetguard.providers.answers import Piece
 from budgetguard.providers.base import Asked, Body, Endpoint, RefusedEndpoints
 from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.cohere.answers import COHERE, billed
+from budgetguard.providers.cohere.input_tokens import cohere_input, cohere_texts
+from budgetguard.providers.hidden_input import input_beyond
 from budgetguard.providers.json import compact_json, field, items, mapping, parsed, text, whole
-from budgetguard.providers.openai.chat import ChatEndpoint
 from budgetguard.providers.openai.embeddings import tokens_or_text
 from budgetguard.providers.table import EndpointTable
+from budgetguard.providers.thinking import thinking_tokens
 from budgetguard.tokens.text import count_text, encoding_for
 
 # https://docs.cohere.com/docs/how-does-cohere-pricing-work: a search is a query with up to 100 documents, and
@@ -27,22 +28,43 @@ _DOCUMENT: Final = 4_096
 # An image that is embedded has up to 2 458 624 pixels, in patches of 28 by 28:
 # https://docs.cohere.com/docs/embeddings
 _IMAGE: Final = 3_136
-# What a connector finds, which the model is shown.
-_FOUND: Final = 4_000
 _ENDS: Final = frozenset({"message-end", "stream-end"})
 
 
-class CohereChatEndpoint(ChatEndpoint):
+class CohereChatEndpoint(Endpoint):
     """Chats: a list of messages in version 2, a message and those before it in version 1."""
 
-    def asks_usage(self, body: Body) -> Mapping[str, object]:
-        return {}
+    streams = True
 
     def project(self, asked: Asked) -> Projection:
-        return super().project(replace(asked, body=_as_messages(mapping(asked.body))))
+        """Project a chat.
+
+        Raises:
+            ConfigurationError: bad `messages` or `max_tokens`.
+            UnknownModelError: there is no price.
+        """
+        body, model = mapping(asked.body), asked.model
+        found = cohere_input(body, model)
+        shown = with_margin(found.tokens)
+        hidden, more = input_beyond(
+            "chat", body, model, sorted(found.kinds), found.all_allowances(), shown, asked.learned
+        )
+        thinking = thinking_tokens(body)
+        given = whole(body, "max_tokens")
+        cap = given if given is not None else assumed_output_cap(model, asked.learned(model), thinking)
+        return projected(
+            model,
+            asked.rates,
+            {"input_tokens": shown + more},
+            {"output_tokens": cap},
+            cap_assumed=given is None,
+            output_cap=cap,
+            hidden=hidden,
+            asked_to_think=thinking is not None,
+        )
 
     def input_tokens(self, body: Body, model: str) -> int:
-        return super().input_tokens(_as_messages(mapping(body)), model)
+        return cohere_input(mapping(body), model).tokens
 
     def cap_name(self, provider: str) -> str:
         return "max_tokens"
@@ -53,7 +75,7 @@ class CohereChatEndpoint(ChatEndpoint):
     def texts(self, answer: Any) -> Iterable[Piece]:
         return (*COHERE.texts(answer), ("text", field(answer, "text")))
 
-    def accumulator(self, model: str) -> CohereAccumulator:  # type: ignore[override]
+    def accumulator(self, model: str) -> CohereAccumulator:
         return CohereAccumulator(model)
 
 
@@ -70,33 +92,6 @@ class CohereAccumulator(TextAccumulator):
         reason = field(field(chunk, "delta"), "finish_reason") or field(chunk, "finish_reason")
         self.failed = self.failed or reason in ("ERROR", "ERROR_TOXIC") or field(chunk, "error") is not None
         self._merge(COHERE.read(chunk))
-
-
-def _as_messages(body: Body) -> Body:
-    """Return a chat's request as OpenAI's are, with its documents and what it says of tools as text."""
-    messages = list(items(body.get("messages")))
-    if body.get("message") is not None:
-        if (preamble := body.get("preamble")) is not None:
-            messages.append({"role": "system", "content": preamble})
-        for one in items(body.get("chat_history")):
-            said = mapping(one)
-            messages.append({"role": str(said.get("role")), "content": said.get("message") or dict(said)})
-        messages.append({"role": "user", "content": body["message"]})
-    for name in ("documents", "tool_results"):
-        messages += [{"role": "tool", "content": _plain(one)} for one in items(body.get(name))]
-    tools = [mapping(one) for one in items(body.get("tools"))]
-    older = [tool for tool in tools if "function" not in tool]
-    messages += [{"role": "tool", "content": compact_json(dict(tool))} for tool in older]
-    if body.get("connectors"):
-        messages.append({"role": "tool", "content": " found" * _FOUND})
-    rest = {name: value for name, value in body.items() if name not in _MOVED}
-    newer = [dict(tool) for tool in tools if "function" in tool]
-    return {**rest, "messages": messages, **({"tools": newer} if newer else {})}
-
-
-_MOVED: Final = frozenset(
-    {"message", "chat_history", "preamble", "documents", "tool_results", "tools", "connectors", "messages"}
-)
 
 
 def _plain(value: object) -> str:
@@ -160,13 +155,9 @@ class CohereEmbedEndpoint(BilledEndpoint):
         return projected(asked.model, asked.rates, units, {})
 
     def input_tokens(self, body: Body, model: str) -> int:
-        encoding = encoding_for(model)
-        texts = [
-            field(part, "text")
-            for one in items(field(body, "inputs"))
-            for part in items(field(one, "content"))
-        ]
-        return tokens_or_text(field(body, "texts"), encoding) + tokens_or_text(texts, encoding)
+        parts = (part for one in items(field(body, "inputs")) for part in items(field(one, "content")))
+        texts = [field(part, "text") for part in parts]
+        return cohere_texts(body, model) + cohere_texts({"texts": texts}, model)
 
 
 class RerankEndpoint(BilledEndpoint):

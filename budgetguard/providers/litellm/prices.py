@@ -8,7 +8,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from budgetguard.pricing.rates import PriceTable, Rates, Source
+from budgetguard.pricing.rates import Rates
+from budgetguard.pricing.sources import Source
+from budgetguard.pricing.tables import PriceTable
 from budgetguard.providers.json import text
 from budgetguard.providers.litellm.target import Target, package
 
@@ -128,7 +130,7 @@ def _prices(listed: Mapping[str, Any], suffix: str) -> dict[str, Any]:
 
 
 def _characters_key() -> tuple[str, int]:
-    from budgetguard.pricing.rates import units_by_name
+    from budgetguard.pricing.units import units_by_name
 
     unit = units_by_name()["input_characters"]
     return unit.price_key, unit.per
