@@ -207,7 +207,12 @@ def _show_quote(quote: Quote, console: Console, base_url: str | None, *, every: 
             continue
         of_unit = [by.get((unit, tier)) for tier in tiers]
         marks = dict.fromkeys(_mark(price, notes) for price in of_unit if price is not None)
-        rows.append((unit, _PER.get(per, str(per)), *map(_amount, of_unit), ", ".join(marks)))
+        amounts = (Text("" if price is None else _usd(price.usd)) for price in of_unit)
+        rows.append((unit, _PER.get(per, str(per)), *amounts, ", ".join(marks)))
+        steps = [{} if price is None else dict(price.above) for price in of_unit]
+        for start in sorted({start for above in steps for start in above}):
+            higher = (Text(_usd(above[start]) if start in above else "") for above in steps)
+            rows.append((f"  above {start:,}", "", *higher, ""))
     if rows:
         console.print(listing(columns, rows, console))
     free = " Tokens cost nothing." if quote.is_free else ""
@@ -237,13 +242,6 @@ def _mark(price: QuotedPrice, notes: dict[str, str]) -> str:
     note = f"{price.source}{dated}"
     kinds = sum(mark.startswith(price.origin) for mark in notes.values())
     return notes.setdefault(note, f"{price.origin} {kinds + 1}")
-
-
-def _amount(price: QuotedPrice | None) -> Text:
-    if price is None:
-        return Text("")
-    steps = "".join(f"\n{_usd(usd)} above {start:,}" for start, usd in price.above)
-    return Text(_usd(price.usd) + steps)
 
 
 def _usd(usd: Decimal) -> str:

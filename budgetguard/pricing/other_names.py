@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from budgetguard.pricing.extra_row import OCTOBER, PRICE_PAGE
+from budgetguard.pricing.extra_row import LITELLM, OCTOBER, PRICE_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,18 @@ OTHER_NAMES: Final = (
         "gpt-5.6-sol",
         OCTOBER,
         f"{_OPENAI}gpt-daybreak-blue-latest",
+    ),
+    # Azure's versions of models that the list has without one: LiteLLM's table has them at the same price.
+    *(
+        OtherName("azure", re.escape(f"{model}-{version}"), model, OCTOBER, LITELLM)
+        for model, version in (
+            ("gpt-5.1-codex", "2025-11-13"),
+            ("gpt-5.1-codex-mini", "2025-11-13"),
+            ("gpt-audio-1.5", "2026-02-23"),
+            ("gpt-realtime-1.5", "2026-02-23"),
+            ("gpt-realtime-2.1", "2026-07-07"),
+            ("gpt-realtime-2.1-mini", "2026-07-07"),
+        )
     ),
     # Aliases, as the pages of the models that they mean say.
     OtherName(

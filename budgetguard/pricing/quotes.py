@@ -11,7 +11,7 @@ from budgetguard.pricing.extra import extra_prices
 from budgetguard.pricing.extra_row import ExtraPrice
 from budgetguard.pricing.lists import ListFacts
 from budgetguard.pricing.lookup import PriceLists
-from budgetguard.pricing.other_names import OtherName, other_name
+from budgetguard.pricing.other_names import OtherName
 from budgetguard.pricing.rates import Rates
 from budgetguard.pricing.regions import regional_uplift
 from budgetguard.pricing.registered import REGISTERED
@@ -30,6 +30,7 @@ EXTRA: Final = "extra"
 
 # In this order; all others follow by name.
 _FIRST: Final = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+_TOKENS: Final = "_mtok"  # how price keys of tokens end
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,7 @@ def quote(lists: PriceLists, rates: Rates, names: tuple[str, ...], facts: ListFa
     provider = rates.provider
     said = lists.said(provider, names)
     listed = lists.listed(provider, names)
-    meaning = next((one for name in names if (one := other_name(provider, name)) is not None), None)
-    if meaning is not None and (listed is None or listed.id != meaning.model):
-        meaning = None
+    meaning = next((one for name in names if (one := lists.meaning(provider, name)) is not None), None)
     factor, factor_source = Decimal(1), said.factor_origin
     if not said.whole and said.factor is not None:
         factor = said.factor
@@ -163,7 +162,9 @@ class _Origins:
         row = self._row(key, price, tier)
         if row is not None:
             return EXTRA, row.source, row.taken
-        rule = None if tier is None or tier in self._tiers else tier_factor(self._provider, self._names, tier)
+        if tier is None or tier in self._tiers or not key.endswith(_TOKENS):
+            return LIST, None, None
+        rule = tier_factor(self._provider, self._names, tier)
         return (LIST, None, None) if rule is None else (EXTRA, rule.source, rule.taken)
 
     def _row(self, key: str, price: Price, tier: str | None) -> ExtraPrice | None:
