@@ -20,7 +20,7 @@ from budgetguard.guard import Guard
 from budgetguard.pricing.entries import FileEntry
 from budgetguard.pricing.lists import ListFacts, kept_path
 from budgetguard.pricing.pricefile import PriceFile
-from budgetguard.pricing.quotes import EXTRA, FILE, LIST, Quote, QuotedPrice
+from budgetguard.pricing.quotes import EXTRA, FILE, LIST, PriceOrigin, Quote, QuotedPrice
 from budgetguard.pricing.said import PRICE_KEYS
 
 _SHOW = "show"
@@ -207,7 +207,12 @@ def _show_quote(quote: Quote, console: Console, base_url: str | None, *, every: 
             continue
         of_unit = [by.get((unit, tier)) for tier in tiers]
         marks = dict.fromkeys(_mark(price, notes) for price in of_unit if price is not None)
-        rows.append((unit, _PER.get(per, str(per)), *map(_amount, of_unit), ", ".join(marks)))
+        amounts = (Text("" if price is None else _usd(price.usd)) for price in of_unit)
+        rows.append((unit, _PER.get(per, str(per)), *amounts, ", ".join(marks)))
+        steps = [{} if price is None else dict(price.above) for price in of_unit]
+        for start in sorted({start for above in steps for start in above}):
+            higher = (Text(_usd(above[start]) if start in above else "") for above in steps)
+            rows.append((f"  above {start:,}", "", *higher, ""))
     if rows:
         console.print(listing(columns, rows, console))
     free = " Tokens cost nothing." if quote.is_free else ""
@@ -215,9 +220,8 @@ def _show_quote(quote: Quote, console: Console, base_url: str | None, *, every: 
     if hidden:
         _say(console, f"{count(hidden, 'price')} of containers and drawn images: --all")
     if quote.meaning is not None:
-        _say(
-            console, f"The name means {quote.meaning.model}: {quote.meaning.source} ({quote.meaning.taken})."
-        )
+        said = PriceOrigin(EXTRA, quote.meaning.source, quote.meaning.taken, quote.meaning.read_in)
+        _say(console, f"The name means {quote.meaning.model}: {said}.")
     if quote.factor != 1:
         at = f" at {printable(base_url)}" if base_url else ""
         _say(
@@ -225,25 +229,17 @@ def _show_quote(quote: Quote, console: Console, base_url: str | None, *, every: 
         )
     for note, mark in notes.items():
         _say(console, f"{mark}: {note}")
-    if any(price.origin == LIST for price in quote.prices) or not quote.prices:
+    if any(price.origin.kind == LIST for price in quote.prices) or not quote.prices:
         _say(console, f"list: {quote.facts.describe(today)}")
 
 
 def _mark(price: QuotedPrice, notes: dict[str, str]) -> str:
     """Return what stands beside a price for its origin, after noting what that is."""
-    if price.origin not in (EXTRA, FILE):
-        return price.origin
-    dated = f" ({price.taken})" if price.taken is not None else ""
-    note = f"{price.source}{dated}"
-    kinds = sum(mark.startswith(price.origin) for mark in notes.values())
-    return notes.setdefault(note, f"{price.origin} {kinds + 1}")
-
-
-def _amount(price: QuotedPrice | None) -> Text:
-    if price is None:
-        return Text("")
-    steps = "".join(f"\n{_usd(usd)} above {start:,}" for start, usd in price.above)
-    return Text(_usd(price.usd) + steps)
+    kind, note = price.origin.kind, str(price.origin)
+    if kind not in (EXTRA, FILE):
+        return kind
+    kinds = sum(mark.startswith(kind) for mark in notes.values())
+    return notes.setdefault(note, f"{kind} {kinds + 1}")
 
 
 def _usd(usd: Decimal) -> str:
@@ -313,9 +309,10 @@ def _quote_object(quote: Quote) -> dict[str, Any]:
                 "tier": price.tier,
                 "usd": format(price.usd, "f"),
                 "above": [{"input_tokens": start, "usd": format(usd, "f")} for start, usd in price.above],
-                "origin": price.origin,
-                "source": price.source,
-                "taken": None if price.taken is None else price.taken.isoformat(),
+                "origin": price.origin.kind,
+                "source": price.origin.source,
+                "taken": None if price.origin.taken is None else price.origin.taken.isoformat(),
+                "read_in": price.origin.read_in,
             }
             for price in quote.prices
         ],

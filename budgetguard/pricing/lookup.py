@@ -20,7 +20,7 @@ from budgetguard.pricing.matching import (
     meant,
     provider_by_address,
 )
-from budgetguard.pricing.other_names import other_name
+from budgetguard.pricing.other_names import OtherName, other_name
 from budgetguard.pricing.rates import Rates
 from budgetguard.pricing.regions import regional_factor
 from budgetguard.pricing.registered import Registrations, registered
@@ -121,11 +121,18 @@ class PriceLists:
         return next((one for one in found if one is not None), None)
 
     def _listed(self, provider_id: str, name: str) -> ModelInfo | None:
-        found = listed_model(self.snapshot, provider_id, name)
+        other = self.meaning(provider_id, name)
+        return listed_model(self.snapshot, provider_id, name if other is None else other.model)
+
+    def meaning(self, provider_id: str, name: str) -> OtherName | None:
+        """Return what a name means that the list lacks, or has at the price of another model; else None."""
         other = other_name(provider_id, name)
-        if other is not None and (found is None or found.id in other.instead_of):
-            found = listed_model(self.snapshot, provider_id, other.model) or found
-        return found
+        if other is None:
+            return None
+        found = listed_model(self.snapshot, provider_id, name)
+        if found is not None and found.id not in other.instead_of:
+            return None
+        return other if listed_model(self.snapshot, provider_id, other.model) is not None else None
 
     def with_others(self, provider_id: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return a model's possible names with those of the listed models that they mean."""

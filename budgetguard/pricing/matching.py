@@ -200,8 +200,9 @@ def _is_version(text: str, after: str) -> bool:
     if text.endswith(("-", "@", ":")):
         # The clause ends in the middle of a version: `gpt-5-nano-`, `ft:gpt-4o-2024-`.
         return _SAME_MODEL.fullmatch("-" + after) is not None or _DATE_REST.fullmatch(after) is not None
-    if (begun := _BEGUN.search(text)) is not None:
-        return _SAME_MODEL.fullmatch(begun[0] + after) is not None
+    begun = _BEGUN.search(text)
+    if begun is not None and _SAME_MODEL.fullmatch(begun[0] + after) is not None:
+        return True
     return _SAME_MODEL.fullmatch(after) is not None
 
 

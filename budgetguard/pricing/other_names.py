@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from budgetguard.pricing.extra_row import OCTOBER, PRICE_PAGE
+from budgetguard.pricing.extra_row import LITELLM, OCTOBER, PRICE_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class OtherName:
         source: where it was read.
         instead_of: ids of listed models at whose price the list has the names; where it has them at that of
             another model, the list is newer, and counts.
+        read_in: the table in which the page's figures were read, or None.
     """
 
     provider: str
@@ -30,9 +31,11 @@ class OtherName:
     taken: date
     source: str
     instead_of: tuple[str, ...] = ()
+    read_in: str | None = None
 
 
 _OPENAI: Final = "https://developers.openai.com/api/docs/models/"
+_AZURE: Final = "https://azure.microsoft.com/en-us/pricing/details/azure-openai/"
 _MISTRAL: Final = "https://docs.mistral.ai/models/"
 _XAI: Final = "https://docs.x.ai/developers/migration/may-15-retirement"
 OTHER_NAMES: Final = (
@@ -88,6 +91,18 @@ OTHER_NAMES: Final = (
         "gpt-5.6-sol",
         OCTOBER,
         f"{_OPENAI}gpt-daybreak-blue-latest",
+    ),
+    # Azure's versions of models that the list has without one, at the same price.
+    *(
+        OtherName("azure", re.escape(f"{model}-{version}"), model, OCTOBER, _AZURE, read_in=LITELLM)
+        for model, version in (
+            ("gpt-5.1-codex", "2025-11-13"),
+            ("gpt-5.1-codex-mini", "2025-11-13"),
+            ("gpt-audio-1.5", "2026-02-23"),
+            ("gpt-realtime-1.5", "2026-02-23"),
+            ("gpt-realtime-2.1", "2026-07-07"),
+            ("gpt-realtime-2.1-mini", "2026-07-07"),
+        )
     ),
     # Aliases, as the pages of the models that they mean say.
     OtherName(

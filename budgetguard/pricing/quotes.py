@@ -11,7 +11,7 @@ from budgetguard.pricing.extra import extra_prices
 from budgetguard.pricing.extra_row import ExtraPrice
 from budgetguard.pricing.lists import ListFacts
 from budgetguard.pricing.lookup import PriceLists
-from budgetguard.pricing.other_names import OtherName, other_name
+from budgetguard.pricing.other_names import OtherName
 from budgetguard.pricing.rates import Rates
 from budgetguard.pricing.regions import regional_uplift
 from budgetguard.pricing.registered import REGISTERED
@@ -30,6 +30,28 @@ EXTRA: Final = "extra"
 
 # In this order; all others follow by name.
 _FIRST: Final = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+_TOKENS: Final = "_mtok"  # how price keys of tokens end
+
+
+@dataclass(frozen=True, slots=True)
+class PriceOrigin:
+    """Where a price comes from.
+
+    Attributes:
+        kind: `registered`, `file` (a price file), `list` (genai-prices) or `extra`.
+        source: the place in the file, or the page of the extra price.
+        taken: the date of that page.
+        read_in: the table in which the page's figure was read, or None.
+    """
+
+    kind: str
+    source: str | None = None
+    taken: date | None = None
+    read_in: str | None = None
+
+    def __str__(self) -> str:
+        told = ", ".join(str(one) for one in (self.read_in, self.taken) if one is not None)
+        return f"{self.source} ({told})" if told else str(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +65,7 @@ class QuotedPrice:
         tier: the service tier; None is the standard one.
         usd: the price, surcharges included.
         above: the prices of long prompts: (input tokens that the call must exceed, USD), in rising order.
-        origin: `registered`, `file` (a price file), `list` (genai-prices) or `extra`.
-        source: the place in the file, or the page of the extra price.
-        taken: the date of that page.
+        origin: where it comes from.
     """
 
     unit: str
@@ -54,9 +74,7 @@ class QuotedPrice:
     tier: str | None
     usd: Decimal
     above: tuple[tuple[int, Decimal], ...]
-    origin: str
-    source: str | None = None
-    taken: date | None = None
+    origin: PriceOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +120,7 @@ def quote(lists: PriceLists, rates: Rates, names: tuple[str, ...], facts: ListFa
     provider = rates.provider
     said = lists.said(provider, names)
     listed = lists.listed(provider, names)
-    meaning = next((one for name in names if (one := other_name(provider, name)) is not None), None)
-    if meaning is not None and (listed is None or listed.id != meaning.model):
-        meaning = None
+    meaning = next((one for name in names if (one := lists.meaning(provider, name)) is not None), None)
     factor, factor_source = Decimal(1), said.factor_origin
     if not said.whole and said.factor is not None:
         factor = said.factor
@@ -155,16 +171,18 @@ class _Origins:
         active = [one for one in variants if one.constraint is None or one.constraint.active(lists.at)]
         self._tiers = {value for one in active for value in one.when.values()}
 
-    def of(self, key: str, price: Price, tier: str | None) -> tuple[str, str | None, date | None]:
-        """Return a price's origin, its source, and the date of that."""
+    def of(self, key: str, price: Price, tier: str | None) -> PriceOrigin:
+        """Return where a price comes from."""
         place = self._said.origins.get(key)
         if place is not None:
-            return (REGISTERED, None, None) if place == REGISTERED else (FILE, place, None)
+            return PriceOrigin(REGISTERED) if place == REGISTERED else PriceOrigin(FILE, place)
         row = self._row(key, price, tier)
         if row is not None:
-            return EXTRA, row.source, row.taken
-        rule = None if tier is None or tier in self._tiers else tier_factor(self._provider, self._names, tier)
-        return (LIST, None, None) if rule is None else (EXTRA, rule.source, rule.taken)
+            return PriceOrigin(EXTRA, row.source, row.taken, row.read_in)
+        if tier is None or tier in self._tiers or not key.endswith(_TOKENS):
+            return PriceOrigin(LIST)
+        rule = tier_factor(self._provider, self._names, tier)
+        return PriceOrigin(LIST) if rule is None else PriceOrigin(EXTRA, rule.source, rule.taken)
 
     def _row(self, key: str, price: Price, tier: str | None) -> ExtraPrice | None:
         for wanted in (tier, None):
@@ -191,8 +209,7 @@ def _quoted(key: str, price: Price, tier: str | None, origins: _Origins) -> Quot
     if not isinstance(price, Decimal):
         base, above = price.base, tuple((step.start, step.price) for step in price.tiers)
     assert isinstance(base, Decimal)
-    origin, source, taken = origins.of(key, price, tier)
-    return QuotedPrice(unit.usage_key, key, unit.per, tier, base, above, origin, source, taken)
+    return QuotedPrice(unit.usage_key, key, unit.per, tier, base, above, origins.of(key, price, tier))
 
 
 def _order(price: QuotedPrice) -> tuple[bool, int, str]:

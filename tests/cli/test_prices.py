@@ -63,7 +63,7 @@ def test_a_listed_model_s_prices_are_shown_with_tiers_and_long_prompts(command: 
     assert shown["container_sessions_1g", None]["source"] == "https://developers.openai.com/api/docs/pricing"
     assert shown["container_sessions_1g", None]["taken"] == "2026-02-07"
     text = command("prices", "gpt-5.5").out
-    assert "10.00 above 272,000" in text
+    assert "above 272,000              10.00" in text
     assert "gpt-5.5 at openai, in USD." in text
     assert "list: the list of genai-prices" in text
     assert "container_sessions_1g" not in text
