@@ -132,7 +132,7 @@ _MISTRAL: Final = Template(
     schema=0,
     schema_multiple=0.0,
     drops_tools=True,
-    page=0,
+    page=24,
 )
 _DEEPSEEK: Final = Template(
     request=4,

@@ -26,10 +26,8 @@ _BYTES_PER_FILE_TOKEN: Final = 4
 _BYTES_PER_PDF_TOKEN: Final = 2
 # An image of a page: chat bills about 213 beside its text, whatever the model.
 CHAT_PAGE: Final = 256
-RESPONSES_PAGE: Final = 0
+RESPONSES_PAGE: Final = 24
 """Responses bill no image of a page, unless pages are drawn in detail."""
-# What introduces a file.
-_FILE: Final = 24
 # The summary that is shown of a spreadsheet, beside its cells.
 _SHEETS: Final = 48
 _SPREADSHEET: Final = b"xl/workbook"
@@ -91,7 +89,7 @@ def file_tokens(file: Mapping[str, Any], model: str, page: int = CHAT_PAGE) -> i
             raw = b""
         tokens = _pdf_tokens(raw, file, model, page) if coded.startswith(_PDF) else _office_tokens(raw, model)
     if tokens is not None:
-        return _FILE + tokens
+        return tokens
     return size // (1 if coded.startswith(_ARCHIVE) else _BYTES_PER_FILE_TOKEN) + 1
 
 
