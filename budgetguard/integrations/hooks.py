@@ -51,6 +51,9 @@ class Target:
         user: who pays; None for the current user.
         tags: labels of the calls.
 
+    Attributes:
+        tags: as above, each checked.
+
     Raises:
         ConfigurationError: one of them cannot be right.
     """
@@ -63,7 +66,7 @@ class Target:
         self._guard = guard
         self._user = None if user is None else check_id(user, name="user")
         labels = (tags,) if isinstance(tags, str) else tuple(tags)
-        self._tags = tuple(check_id(tag, name="each tag") for tag in labels)
+        self.tags = tuple(check_id(tag, name="each tag") for tag in labels)
 
     @property
     def guard(self) -> Guard:
@@ -72,7 +75,7 @@ class Target:
 
     def call(self, **options: Any) -> BudgetedCall:
         """Return the block for one call; see `Guard.call`."""
-        return self.guard.call(user=self._user, tags=self._tags, **options)
+        return self.guard.call(user=self._user, tags=self.tags, **options)
 
 
 def costs(parameters: Mapping[str, Any]) -> dict[str, Any]:

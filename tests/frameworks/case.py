@@ -100,6 +100,8 @@ class Case:
         ways: each makes one paid request.
         attempts: how often the framework tries, at most, what was refused.
         over: the client below is patched, and nothing else guards.
+        alone: it is not meant to stand over a patched client.
+        refused: whether an error says that budgetguard refused.
     """
 
     framework: str
@@ -108,6 +110,8 @@ class Case:
     ways: tuple[Way, ...]
     attempts: int = 1
     over: bool = False
+    alone: bool = False
+    refused: Callable[[BaseException], bool] = lambda error: refusal_in(error) is not None
 
 
 @dataclass
