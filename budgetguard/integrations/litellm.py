@@ -241,11 +241,13 @@ def _deployments(group: str) -> tuple[str, list[str], str | None]:
 def _answer(response: Any, data: Mapping[str, Any]) -> Any:
     """Return an answer with the model that gave it, where it has the group's name."""
     metadata = data.get("metadata") or data.get("litellm_metadata")
-    served = field(metadata, "deployment")
-    if not isinstance(served, str) or not served:
+    served = field(metadata, "deployment") or data.get("model")
+    if not isinstance(served, str):
         return response
     if isinstance(response, Mapping):
-        return {**response, "model": served.partition("/")[2] or served}
+        # A message of Anthropic's is read as such, not as what LiteLLM makes of others.
+        told = {name: value for name, value in response.items() if name != "_hidden_params"}
+        return {**told, "model": served.partition("/")[2] or served}
     if isinstance(getattr(response, "model", None), str):
         names = ("id", "object", "usage", "choices", "output", "data", "service_tier")
         told = {name: value for name in names if (value := getattr(response, name, None)) is not None}
