@@ -79,11 +79,13 @@ __all__ = [
     "patch",
     "patch_anthropic",
     "patch_bedrock",
+    "patch_litellm",
     "patch_openai",
     "register_price",
     "unpatch",
     "unpatch_anthropic",
     "unpatch_bedrock",
+    "unpatch_litellm",
     "unpatch_openai",
     "wrap",
 ]
@@ -142,6 +144,8 @@ patch_anthropic = _of_default(Guard.patch_anthropic)
 unpatch_anthropic = _of_default(Guard.unpatch_anthropic)
 patch_bedrock = _of_default(Guard.patch_bedrock)
 unpatch_bedrock = _of_default(Guard.unpatch_bedrock)
+patch_litellm = _of_default(Guard.patch_litellm)
+unpatch_litellm = _of_default(Guard.unpatch_litellm)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)

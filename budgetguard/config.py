@@ -67,6 +67,9 @@ class Settings:
             `{"my-deployment": "gpt-4o-mini"}`. Its calls are priced and booked as that model's.
         free_base_urls: addresses of servers that cost nothing, such as `http://localhost:11434/v1`: what
             is called there is booked at $0 and never refused.
+        prices: a file of prices of your own, in TOML; it is read again when it changes.
+        price_list: the file in which `budgetguard prices update` keeps genai-prices' newest list; None is the
+            list of the installed genai-prices.
         clock: what tells the time, in milliseconds.
 
     Raises:
@@ -98,6 +101,8 @@ class Settings:
     allow_endpoints: tuple[str, ...] = ()
     model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()
+    prices: str | None = None
+    price_list: str | None = "~/.budgetguard/prices.json"
     clock: Clock = system_clock
 
     def __repr__(self) -> str:
@@ -150,10 +155,10 @@ class Settings:
                     f"strict_ceiling must be at least strict_floor ({self.strict_floor}), "
                     f"not {self.strict_ceiling}"
                 )
-        if self.spool is not None and (
-            not isinstance(self.spool, str) or not self.spool.strip() or "\0" in self.spool
-        ):
-            raise ConfigurationError(f"spool must be a folder's name, or None for none, not {self.spool!r}")
+        for name, what in _PATHS.items():
+            path = getattr(self, name)
+            if path is not None and (not isinstance(path, str) or not path.strip() or "\0" in path):
+                raise ConfigurationError(f"{name} must be {what}, or None for none, not {path!r}")
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
         for percent in self.thresholds:
@@ -248,6 +253,11 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "on_stream_exceeded": get_args(OnStreamExceeded),
     "count": get_args(Count),
 }
+_PATHS: Final = {
+    "spool": "a folder's name",
+    "prices": "the name of a TOML file",
+    "price_list": "a file's name",
+}
 _LISTS: Final = {
     "runs": "ids of runs",
     "tags": "labels such as ['checkout']",
@@ -262,6 +272,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "thresholds": lambda text: tuple(_percentages(text)),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
     "spool": lambda text: None if text == "none" else text,
+    "price_list": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
     "require_user": lambda text: _flag(text, name="BUDGETGUARD_REQUIRE_USER"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
@@ -360,6 +371,9 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for name in _LISTS:
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
+    for name in _PATHS:
+        if isinstance(values.get(name), os.PathLike):
+            values[name] = os.fspath(values[name])
     if isinstance(values.get("model_map"), Mapping):
         values["model_map"] = MappingProxyType(dict(values["model_map"]))
     return replace(settings, **values)

@@ -9,6 +9,7 @@
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
+    ├── PriceListError          the newest price list cannot be fetched, or kept
     └── StoreError              the store cannot be read or written
 
 Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands. Each has a
@@ -186,6 +187,13 @@ class ConfigurationError(BudgetGuardError, ValueError):
 
 class UnknownAttributeError(ConfigurationError, AttributeError):
     """A name of the module `budgetguard` that does not exist was set: a mistyped cap caps nothing."""
+
+
+class PriceListError(BudgetGuardError):
+    """The newest price list could not be fetched, is none, or could not be kept; nothing was changed."""
+
+    status = 503
+    status_code = 503
 
 
 class StoreError(BudgetGuardError):

@@ -131,7 +131,7 @@ class Guard:
             ConfigurationError: an unknown setting or a bad value.
         """
         other = Guard(**{**_values(self.settings), **settings})
-        other.engine.prices = self.engine.prices
+        other.engine.prices = self.engine.prices.beside(other.settings.prices, other.settings.price_list)
         other.engine.hooks = self.engine.hooks
         other.engine.process = self.engine.process
         return other
@@ -197,6 +197,7 @@ class Guard:
         request: Mapping[str, Any] | None = None,
         provider: str | None = None,
         base_url: str | None = None,
+        sends_cap: bool = True,
         endpoint: str = "call",
         user: str | None = None,
         tags: str | Sequence[str] = (),
@@ -216,6 +217,8 @@ class Guard:
             provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or
                 a prefix of the model's name says, else OpenAI.
             base_url: the address that is called; calls to one of `free_base_urls` cost nothing.
+            sends_cap: `call.max_output_tokens` is sent with the call. If it cannot be, say False: strict mode
+                then projects as without it.
             endpoint: what the call is known by in events and records.
             user: who pays; by default the current user.
             tags: labels of this call, beside the current ones.
@@ -235,6 +238,7 @@ class Guard:
             request=request,
             provider=provider,
             base_url=base_url,
+            sends_cap=sends_cap,
             endpoint=endpoint,
             user=user,
             tags=tags,
@@ -289,6 +293,14 @@ class Guard:
     def unpatch_anthropic(self) -> None:
         """Undo `patch_anthropic`, leaving what others wrapped around it."""
         self.unpatch("anthropic")
+
+    def patch_litellm(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard the functions of the `litellm` package and its Router; see `patch`."""
+        self.patch("litellm", model_map=model_map)
+
+    def unpatch_litellm(self) -> None:
+        """Undo `patch_litellm`."""
+        self.unpatch("litellm")
 
     def patch_bedrock(self, *, model_map: Mapping[str, str] | None = None) -> None:
         """Guard every client that `boto3` or `aiobotocore` makes of Bedrock's services; see `patch`.

@@ -96,11 +96,13 @@ def test_the_exported_names_are_these() -> None:
         "patch",
         "patch_anthropic",
         "patch_bedrock",
+        "patch_litellm",
         "patch_openai",
         "register_price",
         "unpatch",
         "unpatch_anthropic",
         "unpatch_bedrock",
+        "unpatch_litellm",
         "unpatch_openai",
         "wrap",
     ]

@@ -177,7 +177,7 @@ def test_audio_costs_its_own_price_within_the_input(book: PriceBook) -> None:
 @pytest.mark.parametrize(
     ("model", "unit"),
     [
-        ("gpt-4o-audio-preview", "input_audio_tokens"),
+        ("gpt-4.1", "input_audio_tokens"),
         ("gpt-4o", "social_searches"),
         ("text-embedding-3-small", "output_tokens"),
         ("gpt-4o", "input_video_tokens"),
@@ -467,9 +467,9 @@ def test_a_model_with_any_price_is_not_free(book: PriceBook) -> None:
 
 
 def test_a_missing_unit_can_be_registered_as_the_refusal_says(book: PriceBook) -> None:
-    book.register("gpt-4o-audio-preview", input_audio_mtok=40)
-    rates = book.rates("gpt-4o-audio-preview", at=AT)
-    assert usd(rates, input_tokens=1_000_000, input_audio_tokens=500_000) == Decimal("21.25")
+    book.register("gpt-4.1", input_audio_mtok=40)
+    rates = book.rates("gpt-4.1", at=AT)
+    assert usd(rates, input_tokens=1_000_000, input_audio_tokens=500_000) == 21
 
 
 def test_a_whole_price_replaces_the_list_and_its_other_units(book: PriceBook) -> None:

@@ -439,7 +439,7 @@ def test_an_answer_that_may_be_spoken_is_priced_as_audio() -> None:
 
 def test_audio_on_a_model_without_a_price_for_it_is_refused() -> None:
     with pytest.raises(UnknownModelError) as caught:
-        project({"messages": [heard(wav(1))]}, "gpt-4o-audio-preview")
+        project({"messages": [heard(wav(1))]}, "gpt-4.1")
     assert caught.value.unit == "input_audio_tokens"
 
 

@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "reset": ("budgets", "Set what a user has spent in this window to nothing."),
     "delete": ("budgets", "Forget a user's budget."),
     "report": ("spending", "Add up what calls have cost."),
+    "prices": ("prices", "Show what models cost, and fetch the newest price list."),
     "import-litellm": ("stores", "Take over the users of LiteLLM's user_cost.json."),
     "migrate": ("stores", "Make the tables and functions of a postgresql:// store, or update them."),
     "copy": ("stores", "Move a project to another store."),

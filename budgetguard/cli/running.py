@@ -45,6 +45,9 @@ def run(
         str | None,
         options.option("USD", "Make a budget of this for users without one."),
     ] = None,
+    prices: Annotated[
+        str | None, options.option("FILE", "A price file, in TOML. Else BUDGETGUARD_PRICES.")
+    ] = None,
     summary_json: Annotated[
         Path | None, options.option("FILE", "Write the summary there, as a JSON object.")
     ] = None,
@@ -77,6 +80,8 @@ def run(
         changes["user"] = check_id(user, name="--user")
     if default_budget is not None:
         changes["default_budget"] = parse_usd(default_budget, name="--default-budget")
+    if prices is not None:
+        changes["prices"] = prices
     if summary_json is not None:
         _check_writable(summary_json)
     # A store that is not there yet is made, unless the run needs a user of it.

@@ -75,7 +75,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.prices = PriceBook()
+        self.prices = PriceBook(settings.prices, settings.price_list)
         self.hooks = events.Hooks()
         if settings.runs:
             runlog.follow(self.hooks)
@@ -130,7 +130,12 @@ class Engine:
         return self._store is not None
 
     def configure(self, settings: Settings) -> None:
-        """Take other settings. Calls under way keep what they began with."""
+        """Take other settings. Calls under way keep what they began with.
+
+        Raises:
+            ConfigurationError: the price file is bad; nothing was changed.
+        """
+        self.prices.use(settings.prices, settings.price_list)
         same = ("store", "project", "retention", "clock")
         if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
             former, self._store, self.blocking = self._store, None, True

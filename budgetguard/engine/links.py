@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from budgetguard.core.holds import Charge
     from budgetguard.engine.call import GuardedCall
 
+Place: TypeAlias = tuple[int | None, CodeType]
+"""A function that runs: the id of its frame (None for any of its frames), and its code."""
+
 Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
 """Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
 entered where it reaches nobody, and perhaps for this call."""
@@ -96,6 +99,7 @@ class Link:
         lent: a running generator's, put here for what is directly inside, because this context lacked it.
         border: what is outside of this was handed to a `thread` when it started, or to a `job`.
         lost: why this says no more who pays.
+        lands: what is refused inside is raised here; see `providers.carrying`.
     """
 
     owner: object
@@ -110,6 +114,7 @@ class Link:
     lent: bool = False
     border: Literal["thread", "job"] | None = None
     lost: Lost | None = None
+    lands: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -119,13 +124,14 @@ class Frame:
     Attributes:
         call: the call.
         outer: the frame around this one.
-        generator: the id of the generator's frame whose block this is, and that frame's code: between two
-            steps its caller runs with this current, and is not inside. None for any other function.
+        place: what has to be on the stack for calls to be inside. For the block of a generator that is the
+            generator: between two steps its caller runs with this current, and is not inside. None for the
+            block of any other function.
     """
 
     call: GuardedCall
     outer: Frame | None
-    generator: tuple[int, CodeType] | None = None
+    place: Place | None = None
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
@@ -180,6 +186,7 @@ def enter_link(
     engine: object = None,
     tags: tuple[str, ...] = (),
     hook: bool = False,
+    lands: bool = False,
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -191,6 +198,7 @@ def enter_link(
         engine: see `Link`.
         tags: see `Link`.
         hook: see `Link`.
+        lands: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -201,7 +209,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))

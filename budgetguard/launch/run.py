@@ -200,6 +200,11 @@ class SharedRun:
             found["BUDGETGUARD_PROJECT"] = settings.project
         if settings.user is not None:
             found["BUDGETGUARD_USER"] = settings.user
+        # In full, for programs in other folders, and with another home.
+        book = self._guard.engine.prices
+        if book.file is not None:
+            found["BUDGETGUARD_PRICES"] = str(book.file.path)
+        found["BUDGETGUARD_PRICE_LIST"] = "none" if book.list.path is None else str(book.list.path)
         if settings.default_budget is not None:
             found["BUDGETGUARD_DEFAULT_BUDGET"] = str(settings.default_budget)
         return found

@@ -333,6 +333,60 @@ class EventReader(BodyReader):
         return event if chunk.get("choices") or chunk.get("error") else b""
 
 
+class LineReader(BodyReader):
+    """A reader of a stream of JSON, a line for each event.
+
+    Args:
+        accumulator: what the events say, added up.
+        encoding: the response's `content-encoding`, or what undoes it.
+        complete: completes what was reported with what no answer counts.
+    """
+
+    def __init__(
+        self,
+        accumulator: UsageAccumulator,
+        *,
+        encoding: str | Coding = "",
+        complete: Callable[[Reported], Reported] = lambda said: said,
+    ) -> None:
+        self._accumulator = accumulator
+        self._complete = complete
+        self._coding = coding_named(encoding) if encoding else None
+        self._pending = b""
+
+    def feed(self, data: bytes) -> bytes:
+        plain = data if self._coding is None else self._coding.decode(data)
+        *lines, self._pending = (self._pending + plain).split(b"\n")
+        for line in lines:
+            self._line(line)
+        return data
+
+    def end(self) -> bytes:
+        self.over = True
+        self._line(self._pending)
+        self._pending = b""
+        return b""
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        return self._accumulator.seen_beyond(tokens)
+
+    @property
+    def awaits_usage(self) -> bool:
+        said = self._accumulator
+        return not self.over and said.ended and not said.told
+
+    def outcome(self, error: BaseException | None) -> Outcome:
+        return outcome_of_events(self._accumulator, over=self.over, complete=self._complete)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            event = json.loads(line) if line.strip() else None
+        except ValueError:
+            return
+        if isinstance(event, dict):
+            self._accumulator.feed(event)
+
+
 class WholeReader(BodyReader):
     """A reader of an answer in one piece, whose usage is known when all of it was read.
 

@@ -22,6 +22,7 @@ from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.polling import poll_of
 from budgetguard.providers.sdk import RETRY, Route, Sdk
+from budgetguard.providers.sent_call import is_covered
 from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
 
 Request: TypeAlias = Callable[..., Any]
@@ -189,7 +190,7 @@ class RequestGuard:
         """Return who guards a request; None if nobody does, or it is guarded further up."""
         engine = engine_of(client) or self.patched
         options = options_of(args, kwargs)
-        if engine is None or is_marked(options):
+        if engine is None or is_marked(options) or is_covered(self.sdk.package):
             return None
         if self.sdk.refuses is not None and (why := self.sdk.refuses(client)) is not None:
             self._refuse(engine, client, options, why)

@@ -321,14 +321,18 @@ class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
 
 def guard_awaitable(answer: Awaitable[Any], call: GuardedCall) -> Coroutine[Any, Any, Any]:
     """Return a coroutine that awaits an answer as the rest of a guarded call."""
-    coroutine = _await(answer, call)
+    call_off: list[Callable[[], bool]] = []
+    coroutine = _await(answer, call, call_off)
     # A coroutine that nobody awaits does nothing; a task or future goes on all the same.
     dropped = NotCharged("never awaited") if inspect.iscoroutine(answer) else Unknown("never awaited")
-    call.finish_when_dropped(coroutine, lambda: dropped)
+    call_off.append(call.finish_when_dropped(coroutine, lambda: dropped))
     return coroutine
 
 
-async def _await(answer: Awaitable[Any], call: GuardedCall) -> Any:
+async def _await(answer: Awaitable[Any], call: GuardedCall, call_off: list[Callable[[], bool]]) -> Any:
+    while call_off:
+        call_off.pop()()  # what it answers with may still be running when this is garbage
+
     async def invoke() -> Any:
         return await answer
 

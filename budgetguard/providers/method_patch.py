@@ -11,25 +11,27 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from types import ModuleType
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
+from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
 
 import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import innermost_call
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import ConfigurationError
-from budgetguard.events import logger
 from budgetguard.providers import imports
+from budgetguard.providers.carrying import carrying
+from budgetguard.providers.exchange import Around, Exchanged
 from budgetguard.providers.hooking import ENGINE, MODEL_MAP
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
-from budgetguard.providers.methods import Method, MethodSdk, Observe, Sending, Style, found_in
+from budgetguard.providers.methods import Instead, Method, MethodSdk, Observe, Sending, Style, found_in
 from budgetguard.providers.polling import Poll
-from budgetguard.providers.sent_call import SentCall
+from budgetguard.providers.sent_call import SentCall, is_covered
 
 C = TypeVar("C")
 
@@ -50,7 +52,7 @@ class MethodPatch:
         self._any_wrapped = False
         # What we have put where: holder, name, wrapper, and what stood there.
         self._wrappers: list[tuple[Any, str, Any, Any]] = []
-        self._warned: set[str] = set()
+        self._exchanged: list[Exchanged] = []
         # Why what costs is refused: the version is not known, of a package that does much else.
         self._unknown: ConfigurationError | None = None
 
@@ -74,14 +76,13 @@ class MethodPatch:
                 )
             self._patched, self._unknown = engine, None
             try:
+                imports.watch(self.sdk.package, _NO_NAMES, self._check_version, key=f"{name} version")
                 for module, methods in self.sdk.modules.items():
                     names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
                     imports.watch(module, names, self._apply, key=name)
             except BaseException:
                 self._patched = former
                 raise
-        for module in self.sdk.passed_by:
-            imports.watch(module, _NO_NAMES, self._warn_of, key=name)
 
     def unpatch(self) -> None:
         """Take the patch off again. Idempotent."""
@@ -93,6 +94,9 @@ class MethodPatch:
                 if vars(holder).get(name) is wrapper:
                     setattr(holder, name, original)
             self._wrappers.clear()
+            for one in self._exchanged:
+                one.remove()
+            self._exchanged.clear()
 
     @property
     def is_patched(self) -> bool:
@@ -104,7 +108,8 @@ class MethodPatch:
         for name, methods in self.sdk.modules.items():
             module = sys.modules.get(name)
             for one in methods if module is not None else ():
-                if not self._leads_to_us(found_in(vars(module), one)):
+                found = found_in(vars(module), one)
+                if not (one.optional and found is None) and not self._leads_to_us(found):
                     return f"somebody has replaced {one.qualname} since"
         return None
 
@@ -138,6 +143,11 @@ class MethodPatch:
                 object.__setattr__(sender, MODEL_MAP, model_map)
         return client
 
+    def _check_version(self, _package: ModuleType) -> None:
+        # Other versions may have other modules, which nobody watches.
+        if self._patched is not None and not self.sdk.serves_others:
+            self.sdk.check({}, ())
+
     def _apply(self, module: ModuleType) -> None:
         with self._lock:
             if self._patched is not None:
@@ -152,61 +162,149 @@ class MethodPatch:
         """
         methods = self.sdk.modules[module.__name__]
         try:
-            self.sdk.check(vars(module), methods)
+            if self.sdk.has(module.__name__):
+                self.sdk.check(vars(module), methods)
         except ConfigurationError as error:
             if not self.sdk.serves_others:
                 raise
             self._unknown = error
             methods = tuple(one for one in methods if callable(found_in(vars(module), one)))
         for one in methods:
+            if one.optional and found_in(vars(module), one) is None:
+                continue
             holder: Any = getattr(module, one.owner) if one.owner else module
             original = vars(holder)[one.name]
+            if one.in_code:
+                self._stand_in(one, original)
+                continue
             if any(original is wrapper for _, _, wrapper, _ in self._wrappers):
                 continue
             wrapper = wrapt.FunctionWrapper(original, self._around(one, original))
             setattr(holder, one.name, wrapper)
             self._wrappers.append((holder, one.name, wrapper, original))
 
+    def _stand_in(self, method: Method, found: Any) -> None:
+        """Stand in the code of a function, or of those that it is decorated with."""
+        *decorators, inmost = _chain(found)
+        functions = decorators or [inmost] if method.instead is not None else [inmost]
+        for function in functions:
+            if any(one.function is function and one.holds for one in self._exchanged):
+                continue
+            if not isinstance(function, FunctionType):
+                continue  # another package's: what it calls is one of ours
+            around = self._around(method, function)
+            self._exchanged.append(
+                Exchanged(function, _of_method(around) if method.owner else _plain(around))
+            )
+
     def _leads_to_us(self, method: Any) -> bool:
         ours = {id(wrapper) for _, _, wrapper, _ in self._wrappers}
+        ours |= {id(one.function) for one in self._exchanged if one.holds}
         while method is not None:
             if id(method) in ours:
                 return True
             method = getattr(method, "__wrapped__", None)
         return False
 
-    def _warn_of(self, module: ModuleType) -> None:
-        name = module.__name__
-        if self._patched is not None and name not in self._warned:
-            self._warned.add(name)
-            logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
-
     def _around(self, method: Method, original: Any) -> Callable[..., Any]:
         """Return what is called in place of a method, with it, its object and its arguments."""
+        if method.instead is not None:
+            return self._instead(method.instead)
         named = _by_name(inspect.signature(original), bound=bool(method.owner))
         if method.observe is not None:
             return _observing(method.style, named, method.observe)
         inside = _STYLES[method.style]
+        carrier = self.sdk.carrier
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
-            engine = getattr(sender, ENGINE, None) or self._patched
-            if engine is None:
+            carries = None if sender is None else carrier(sender)
+            engine = getattr(carries, ENGINE, None) or self._patched
+            if engine is None or is_covered(self.sdk.package):
+                return wrapped(*args, **kwargs)
+            arguments = named(args, kwargs)
+            if method.repeats(arguments) and (tried := _tried(sender, engine)) is not None:
+                tried.note_failed_try(sys.exception())
                 return wrapped(*args, **kwargs)
             settings = engine.settings
-            model_map = getattr(sender, MODEL_MAP, None)
+            model_map = getattr(carries, MODEL_MAP, None)
             if model_map is not None:
                 settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
-            request = method.request(Sending(engine, settings, sender, named(args, kwargs)))
-            if request is None:
-                return wrapped(*args, **kwargs)
-            if self._unknown is not None:
-                raise ConfigurationError(str(self._unknown))
-            send = functools.partial(wrapped, *args, **kwargs)
-            if method.receive is not None:
-                send = functools.partial(_received, send, method.receive)
-            return inside(engine, request, send)
+            sending = Sending(engine, settings, sender, arguments)
+            with carrying() if self.sdk.carries else _CARRIES_NOTHING:
+                request = method.request(sending)
+                if request is None:
+                    return wrapped(*args, **kwargs)
+                if self._unknown is not None:
+                    raise ConfigurationError(str(self._unknown))
+                if isinstance(request, SentCall):
+                    request.sender = sender
+                send = functools.partial(_send, wrapped, args, kwargs, sending)
+                if method.receive is not None:
+                    send = functools.partial(_received, send, method.receive)
+                if self.sdk.carries and method.style == "coroutine":
+                    return _carried(inside(engine, request, send))
+                return inside(engine, request, send)
 
         return around
+
+    def _instead(self, instead: Instead) -> Callable[..., Any]:
+        def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
+            if self._patched is None:
+                return wrapped(*args, **kwargs)
+            return instead(wrapped, sender, args, kwargs)
+
+        return around
+
+
+_CARRIES_NOTHING: Final = nullcontext()
+
+
+async def _carried(coroutine: Any) -> Any:
+    with carrying():
+        return await coroutine
+
+
+def _chain(function: Any) -> list[Any]:
+    """Return a function with those that it wraps, outermost first."""
+    found = [function]
+    while (function := getattr(function, "__wrapped__", None)) is not None:
+        found.append(function)
+    return found
+
+
+def _plain(around: Callable[..., Any]) -> Around:
+    return lambda original, args, kwargs: around(original, None, args, kwargs)
+
+
+def _of_method(around: Callable[..., Any]) -> Around:
+    def call(original: Any, args: Any, kwargs: Any) -> Any:
+        return around(functools.partial(original, args[0]), args[0], args[1:], kwargs)
+
+    return call
+
+
+def _tried(sender: Any, engine: Engine) -> SentCall | None:
+    """Return the call of a sender that we are directly inside, None if we are inside no call of it."""
+    call = innermost_call()
+    if call is None or call.engine is not engine or not isinstance(call.request, SentCall):
+        return None
+    return call.request if call.request.sender is sender else None
+
+
+def _send(wrapped: Callable[..., Any], args: Any, kwargs: Any, sending: Sending) -> Any:
+    """Call a method with the caller's arguments, and in place of some with what the call was changed to."""
+    if not sending.changes:
+        return wrapped(*args, **kwargs)
+    bound = inspect.signature(wrapped).bind(*args, **kwargs)
+    rest = next(
+        (one.name for one in bound.signature.parameters.values() if one.kind is one.VAR_KEYWORD), None
+    )
+    for name, value in sending.changes.items():
+        if rest is not None and name not in bound.signature.parameters:
+            bound.arguments[rest] = {**bound.arguments.get(rest, {}), name: value}
+        else:
+            bound.arguments[name] = value
+    return wrapped(*bound.args, **bound.kwargs)
 
 
 def _observing(

@@ -34,16 +34,19 @@ class Sending:
         settings: the engine's, with the client's own names for models.
         sender: the object whose method it is; None of a function.
         arguments: the method's, by name, without `self`; what it takes as `**kwargs` is among them.
+        changes: arguments that are sent in place of the caller's, by name.
     """
 
     engine: Engine
     settings: Settings
     sender: Any
     arguments: Mapping[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 # What a sending is: a call that costs, a poll for the answers of earlier ones, or None if it may pass.
 RequestOf: TypeAlias = Callable[[Sending], ProviderCall | Poll | None]
+Instead: TypeAlias = Callable[[Callable[..., Any], Any, Any, Any], Any]
 Observe: TypeAlias = Callable[[Mapping[str, Any], Any, BaseException | None], None]
 
 
@@ -60,7 +63,14 @@ class Method:
         receive: is called with the answer before it is read, and returns what is read and handed on.
         observe: of a method that is not guarded itself, but tells what became of a try: is called with its
             arguments, what it returned, and what it raised.
+        instead: of a method that is not guarded itself: (method, object, arguments by place, by name) -> what
+            is returned in its place.
         module: where it is, if not in the row's module.
+        repeats: whether a call of it is the SDK's next try of the call that we are inside.
+        in_code: it is guarded under every name that anybody keeps it by; see `exchange`. What is guarded is
+            the function inside all that its package has decorated it with; what `instead` is called for is
+            all of them.
+        optional: not every version has it.
     """
 
     owner: str
@@ -70,7 +80,11 @@ class Method:
     request: RequestOf = lambda _sending: None
     receive: Callable[[Any], Any] | None = None
     observe: Observe | None = None
+    instead: Instead | None = None
     module: str = ""
+    repeats: Callable[[Mapping[str, Any]], bool] = lambda _arguments: False
+    in_code: bool = False
+    optional: bool = False
 
     @property
     def qualname(self) -> str:
@@ -93,8 +107,10 @@ class MethodSdk:
         is_used: whether this process uses the SDK; by default, whether `package` is imported.
         serves_others: the package does much else: of a version that is not known, what costs is refused when
             it is called, not when it is imported.
-        senders: client -> the objects whose methods it sends through; none if it is no client of the SDK.
-        passed_by: modules that send past these methods in part, and what the log warns of at their import.
+        senders: client -> the objects that carry its guard once it is wrapped; none if it is no client of the
+            SDK.
+        carrier: object whose method is called -> the one of those that it sends through.
+        carries: what it refuses is carried out of the package; see `carrying`.
     """
 
     name: str
@@ -105,9 +121,10 @@ class MethodSdk:
     too_new: tuple[int, ...]
     methods: tuple[Method, ...]
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
-    passed_by: Mapping[str, str] = field(default_factory=dict)
+    carrier: Callable[[Any], object] = lambda sender: sender
     is_used: Callable[[], bool] | None = None
     serves_others: bool = False
+    carries: bool = False
 
     @property
     def modules(self) -> Mapping[str, tuple[Method, ...]]:
@@ -128,6 +145,10 @@ class MethodSdk:
             return metadata.version(self.distribution)
         except metadata.PackageNotFoundError:
             return "of unknown version"
+
+    def has(self, module: str) -> bool:
+        """Whether a module is the SDK's own, by its full name."""
+        return module.startswith(self.package.partition(".")[0])
 
     def check(self, module: Mapping[str, Any], methods: Iterable[Method]) -> None:
         """Refuse a module whose methods cannot be guarded.
@@ -151,6 +172,8 @@ class MethodSdk:
 def _difference(module: Mapping[str, Any], method: Method) -> str | None:
     found = found_in(module, method)
     if not callable(found):
+        if method.optional and found is None:
+            return None
         return f"it has no {method.qualname}"
     parameters = inspect.signature(found).parameters
     missing = [name for name in method.parameters if name not in parameters]
@@ -176,6 +199,17 @@ def note_lost_try(error: BaseException | None) -> None:
         call.request.lost_tries += 1
 
 
+def note_failed_try(error: BaseException | None) -> None:
+    """Count a try of the call that we are inside as `SentCall.note_failed_try` does.
+
+    Args:
+        error: what the try ended with; None if it was answered.
+    """
+    call = innermost_call()
+    if call is not None and isinstance(call.request, SentCall):
+        call.request.note_failed_try(error)
+
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -193,6 +227,7 @@ def sent_call(
     model: str | None = None,
     streams: bool = False,
     content: Callable[[Any], object] = lambda answer: answer,
+    rewrite: Callable[[Mapping[str, Any]], None] | None = None,
     fetcher: Callable[[], Fetcher] | None = None,
     kind: type[SentCall] = SentCall,
 ) -> SentCall | None:
@@ -211,6 +246,7 @@ def sent_call(
         model: the model that the address names.
         streams: the answer is asked for as a stream.
         content: an answer, or a piece of one -> what is read of it.
+        rewrite: has the method send another body; None where it cannot.
         fetcher: -> what makes free requests for what the projection needs.
         kind: the class of the call.
 
@@ -249,6 +285,7 @@ def sent_call(
         free=free,
         counts=settings.count == "provider",
         content=content,
+        rewrite=rewrite,
         fetcher=fetcher,
         row_of=lambda path: table.endpoint_of(
             "POST", path, base_url=base_url, allowed=settings.allow_endpoints

@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
 
@@ -94,8 +94,22 @@ class ClientPatch:
                 raise
             if self._side_way is not None:
                 self._side_way.close()
+
+    def watch_passers(self, is_guarded: Callable[[str], bool]) -> None:
+        """Warn once of each module that sends past the SDK in part, when it is imported unguarded.
+
+        Args:
+            is_guarded: whether a package is, by its name.
+        """
+
+        def warn(module: ModuleType) -> None:
+            name = module.__name__
+            if self.is_patched and name not in self._warned and not is_guarded(name):
+                self._warned.add(name)
+                logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
+
         for module in self.sdk.passed_by:
-            imports.watch(module, (), self._warn_of, key=name)
+            imports.watch(module, (), warn, key=self.sdk.name)
 
     def unpatch(self) -> None:
         """Take the patch off again; what others have put around the same method stays. Idempotent."""
@@ -226,12 +240,6 @@ class ClientPatch:
     def _stands(self, kind: type, name: str) -> bool:
         present = kind.__dict__.get(name)
         return any(present is wrapper for of, at, wrapper in self._wrappers if (of, at) == (kind, name))
-
-    def _warn_of(self, module: ModuleType) -> None:
-        name = module.__name__
-        if self._requests.patched is not None and name not in self._warned:
-            self._warned.add(name)
-            logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
 
     def _lay_floor(self, base: type) -> None:
         function = self._function_of(base)

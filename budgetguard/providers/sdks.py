@@ -15,8 +15,11 @@ from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
+from budgetguard.providers.cohere.sdk import COHERE
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
+from budgetguard.providers.litellm.sdk import LITELLM
 from budgetguard.providers.method_patch import MethodPatch
+from budgetguard.providers.mistral.sdk import MISTRAL
 from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.providers.patching import ClientPatch
 
@@ -41,10 +44,6 @@ class Row(Protocol):
     @property
     def is_used(self) -> Callable[[], bool] | None:
         """Whether this process uses it; None: whether `package` is imported."""
-
-    @property
-    def passed_by(self) -> Mapping[str, str]:
-        """Modules that send past it in part, and what the log warns of when one is imported."""
 
 
 class SdkPatch(Protocol):
@@ -76,7 +75,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK, AIOBOTOCORE)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE, LITELLM)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -105,6 +104,14 @@ def patch(engine: Engine, *names: str) -> None:
     """
     for one in chosen(names):
         one.patch(engine)
+    for one in _PATCHES:
+        if isinstance(one, ClientPatch):
+            one.watch_passers(is_guarded)
+
+
+def is_guarded(package: str) -> bool:
+    """Whether an SDK is patched, by the name that it is imported by."""
+    return any(one.is_patched and one.sdk.package == package for one in SDKS.values())
 
 
 def unpatch(*names: str) -> None:
@@ -140,12 +147,10 @@ _DECORATE: Final = "call it in functions decorated with @budgeted"
 # By the module that is in `sys.modules` where the SDK is used.
 _OTHERS: Final = (
     "ai21",
-    "cohere",
     "dashscope",
     "fireworks.client",
     "google.genai",
     "google.generativeai",
-    "mistralai",
     "ollama",
     "replicate",
     "vertexai",
@@ -153,7 +158,7 @@ _OTHERS: Final = (
     "xai_sdk",
     "zhipuai",
 )
-UNGUARDED: Final = dict(sorted({**dict.fromkeys(_OTHERS, _DECORATE), **OPENAI.passed_by}.items()))
+UNGUARDED: Final = dict.fromkeys(_OTHERS, _DECORATE)
 
 
 @dataclass(frozen=True, slots=True)

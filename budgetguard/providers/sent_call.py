@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported
+from budgetguard.engine.context import innermost_call
 from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import BudgetExceededError, BudgetGuardError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import HttpCall
-from budgetguard.providers.body import BodyReader, EventReader, WholeReader, outcome_of_events
+from budgetguard.providers.body import BodyReader, EventReader, LineReader, WholeReader, outcome_of_events
 from budgetguard.providers.coding import Coding
 from budgetguard.providers.failures import was_never_sent
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
@@ -51,6 +54,10 @@ class ResponseCall(HttpCall):
         follows_events = events or (self.streams and not sound)
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
+        if self._endpoint.streams and not events and _is_lines(response):
+            return LineReader(
+                self._endpoint.accumulator(self.model), encoding=encoding, complete=self._complete
+            )
         if self._endpoint.streams and follows_events:
             return EventReader(
                 self._endpoint.accumulator(self.model),
@@ -68,6 +75,12 @@ class ResponseCall(HttpCall):
         return super()._read(answer)
 
 
+def _is_lines(response: Any) -> bool:
+    """Whether a response says that it is a stream of JSON, a line for each event."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("application/stream+json", "application/x-ndjson", "application/jsonl")
+
+
 class SentCall(ResponseCall):
     """A request that a method of an SDK sends which openai's generator has not made.
 
@@ -76,25 +89,67 @@ class SentCall(ResponseCall):
 
     Args:
         content: an answer, or a piece of one -> the JSON, mapping or object that is read.
+        rewrite: has the method send another body; None where it cannot, so that no cap is written.
         args: see `HttpCall`.
+
+    Attributes:
+        sender: the object whose method sends it.
+        covers: the package whose own clients' requests are a part of it, "" if none are: it reads what they
+            cost from its answer.
     """
 
+    sender: object = None
+    covers: str = ""
+
     def __init__(
-        self, *args: Any, content: Callable[[Any], object] = lambda answer: answer, **more: Any
+        self,
+        *args: Any,
+        content: Callable[[Any], object] = lambda answer: answer,
+        rewrite: Callable[[Mapping[str, Any]], None] | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._content = content
+        self._rewrite = rewrite
         self._ended: Outcome | None = None
+        self._failed: BaseException | None = None
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._rewrite is not None and super().takes_cap
+
+    def _write(self, name: str, value: object) -> None:
+        super()._write(name, value)
+        if self._rewrite is not None:
+            self._rewrite(self._sent.body)
+
+    def note_failed_try(self, error: BaseException | None) -> None:
+        """Count a try that was sent and never answered, after which the SDK may try again.
+
+        Args:
+            error: what it raised; None if it was answered, with an error, which costs nothing.
+        """
+        if error is not None and not was_never_sent(error):
+            self.lost_tries += 1
+            self._failed = error
 
     def outcome(self, answer: Any) -> Outcome:
         return self._ended or self._outcome_of(self._content(answer))
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
-        return outcome_of_sdk_error(error)
+        outcome = outcome_of_sdk_error(error)
+        if error is self._failed and isinstance(outcome, Unknown):
+            self.lost_tries -= 1  # it is this one
+            self._failed = None
+        return outcome
 
     def attach(self, answer: Any, call: GuardedCall) -> Any | None:
         response = http_response(answer)
         if response is not None:
+            self._failed = None
+            if response.status_code >= _FIRST_ERROR:
+                self._ended = NotCharged(f"HTTP {response.status_code}")
+                return None
             unread = not is_read(response)
             self._ended = self._follow(response, call)
             return answer if unread else None
@@ -111,6 +166,28 @@ class SentCall(ResponseCall):
     def piece(self, item: Any) -> object:
         """Return what is to be read of a piece of the answer."""
         return parsed(self._content(item))
+
+
+def is_covered(package: str) -> bool:
+    """Whether a request of an SDK is a part of the call that we are inside, which pays for it.
+
+    It is where the package sends it that the call is of; not where the program does, which that has called.
+
+    Args:
+        package: the SDK's, whose functions stand between.
+    """
+    call = innermost_call()
+    covers = getattr(call.request, "covers", "") if call is not None and not call.is_over else ""
+    if not covers:
+        return False
+    between = {"budgetguard", "wrapt", package.partition(".")[0]}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if name not in between:
+            return name == covers
+        frame = frame.f_back
+    return False
 
 
 class PieceReader:

@@ -59,7 +59,7 @@ _RUNS = re.compile(
     + f"|(?P<other>[^{''.join(_KINDS.values())}]+)"
 )
 _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
-_CAPITALS = {code: None for code in range(ord("A"), ord("Z") + 1)}
+_CAPITALS = dict.fromkeys(range(ord("A"), ord("Z") + 1))
 # So many of its characters are capitals in any text.
 _FEW_CAPITALS = 0.08
 _DIGITS = re.compile("[0-9]{2,}")

@@ -212,7 +212,6 @@ def test_what_asks_and_other_services_pass() -> None:
     "more",
     [
         {"performanceConfig": {"latency": "optimized"}},
-        {"serviceTier": {"type": "priority"}},
         {"guardrailConfig": {"guardrailIdentifier": "g", "guardrailVersion": "1"}},
     ],
 )
@@ -221,6 +220,22 @@ def test_what_has_no_price_beside_the_tokens_is_refused(more: Any) -> None:
         with pytest.raises(UnknownModelError):
             made.converse(modelId=NOVA, messages=MESSAGES, inferenceConfig=CONFIG, **more)
         assert books.sent == 0
+
+
+def test_a_tier_is_held_as_asked_and_booked_as_answered() -> None:
+    def dear(arrived: Arrived) -> Answer:
+        said = bedrock(arrived)
+        return Answer({**said.body, "serviceTier": {"type": "priority"}})
+
+    def spent(answer: Any, **more: Any) -> tuple[int, Any]:
+        with sdk_books(answer, "bedrock") as books, client(books) as made:
+            made.converse(modelId=NOVA, messages=MESSAGES, inferenceConfig=CONFIG, **more)
+            return books.spent, books.of("Held")[0].amount
+
+    plain, held = spent(bedrock)
+    priority, held_more = spent(dear, serviceTier={"type": "priority"})
+    assert (priority, held_more) == (plain * 7 // 4, held * 7 / 4)
+    assert spent(bedrock, serviceTier={"type": "priority"}) == (plain, held_more)
 
 
 def test_an_inference_profile_has_the_price_of_the_model_that_it_is_said_to_be() -> None:

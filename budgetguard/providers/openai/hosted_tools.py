@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from budgetguard.core.usage import Usage
-from budgetguard.pricing.extra import drawn_unit
+from budgetguard.pricing.extra_units import drawn_unit
 from budgetguard.providers.json import count, field, items, mapping, text
 from budgetguard.tokens.models import is_reasoning
 
