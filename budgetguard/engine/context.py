@@ -36,6 +36,7 @@ from budgetguard.engine.links import (
     Frame,
     Link,
     Lost,
+    Passing,
     chain_of,
     current,
     enter_link,
@@ -118,7 +119,27 @@ def calls_around(engine: object) -> tuple[GuardedCall, ...]:
     """Return the calls of one engine that we are inside, innermost first."""
     if current.frame is None:  # nearly always
         return ()
-    return tuple(frame.call for frame in _frames_around() if frame.call.engine is engine)
+    calls = (frame.call for frame in _frames_around())
+    return tuple(call for call in calls if not isinstance(call, Passing) and call.engine is engine)
+
+
+def is_inside_call() -> bool:
+    """Whether a guarded call that is under way runs around us, or a request that a guard lets pass."""
+    if current.frame is None:  # nearly always
+        return False
+    return any(not frame.call.is_over for frame in _frames_around())
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Mark what is called inside as seen by a guard, which lets it pass without a hold."""
+    let_pass = Passing()
+    frame = enter_frame(let_pass)
+    try:
+        yield
+    finally:
+        let_pass.closed = True
+        leave_frame(frame)
 
 
 def innermost_call() -> GuardedCall | None:
@@ -144,11 +165,11 @@ def _is_on_stack(ident: int, code: CodeType) -> bool:
     return frame is not None
 
 
-def enter_frame(call: GuardedCall, block: FrameType | None = None) -> Frame:
+def enter_frame(call: GuardedCall | Passing, block: FrameType | None = None) -> Frame:
     """Begin a guarded call: calls made from here on are inside it.
 
     Args:
-        call: the call.
+        call: the call, or what a guard lets pass.
         block: the frame of the function in which its `with` stands, if it is a block.
     """
     if not followed:

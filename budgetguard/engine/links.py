@@ -112,18 +112,36 @@ class Link:
     lost: Lost | None = None
 
 
+class Passing:
+    """What a guard lets pass: it costs nothing, or the user has allowed it. No engine books it.
+
+    Attributes:
+        closed: whether it has been answered, so that what runs from now on is not inside it.
+    """
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; as that of a call."""
+        return self.closed
+
+
 @dataclass(slots=True, eq=False)
 class Frame:
     """One guarded call that is under way, for the calls made inside it.
 
     Attributes:
-        call: the call.
+        call: the call, or what a guard lets pass.
         outer: the frame around this one.
         generator: the id of the generator's frame whose block this is, and that frame's code: between two
             steps its caller runs with this current, and is not inside. None for any other function.
     """
 
-    call: GuardedCall
+    call: GuardedCall | Passing
     outer: Frame | None
     generator: tuple[int, CodeType] | None = None
 
