@@ -69,8 +69,9 @@ class Settings:
             `{"my-deployment": "gpt-4o-mini"}`. Its calls are priced and booked as that model's.
         free_base_urls: addresses of servers that cost nothing, such as `http://localhost:11434/v1`: what
             is called there is booked at $0 and never refused.
-        unguarded: what happens to a connection to a model provider that no guarded call makes: `warn` once an
-            address, `block` it before anything is sent, or `allow` it. None is `warn` once clients are guarded.
+        unguarded: what happens to a connection to a model provider that no guarded call makes: `warn` once
+            an address, `block` it before anything is sent, or `allow` it. None is `warn` where clients are
+            guarded, else `allow`.
         provider_hosts: hosts where model calls are billed beside those that are known: `host`, `*.host` or
             `host:port` of a gateway, say.
         clock: what tells the time, in milliseconds.

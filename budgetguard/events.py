@@ -148,7 +148,7 @@ class ThresholdCrossed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unguarded(Event):
-    """A connection to a model provider was made, or refused, that no guarded call makes; told once an address.
+    """A connection to a model provider that no guarded call makes was made, or refused. Once an address.
 
     Attributes:
         address: the provider's host, with its port where only that is known.
@@ -205,8 +205,8 @@ _WARNINGS: Final = (Refused, Expired, ThresholdCrossed, Unguarded)
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals, expiries, thresholds and what goes around the guard are warnings; all else is information. The record carries the
-    event's fields as `record.budgetguard`, for structured logs.
+    Refusals, expiries, thresholds and unguarded connections are warnings; all else is information. The
+    record carries the event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")

@@ -19,9 +19,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import wrapt
 
@@ -83,10 +84,8 @@ _UNSEEN: Final = {
 }
 
 
-class _Telling(threading.local):
-    """Whether this thread is telling of a connection: who hears of it may connect as well."""
-
-    now = False
+# Who hears of a connection may connect as well. Of a context, not a thread: greenlets share those.
+_telling: ContextVar[bool] = ContextVar("budgetguard_telling", default=False)
 
 
 class _Watcher:
@@ -101,10 +100,10 @@ class _Watcher:
         self._lock = threading.RLock()
         # What is guarded by an engine: SDKs that are patched for it, and whether it has wrapped a client.
         self._guarding: WeakKeyDictionary[Engine, set[object]] = WeakKeyDictionary()
+        self._watching: tuple[ref[Engine], ...] = ()
         self._more: tuple[str, ...] = ()
         self._hosts = Hosts()
         self._listening = False
-        self._telling = _Telling()
         self._told: dict[tuple[str, bool], object] = {}
         # Numeric address -> the provider's host that a look-up found it for; and what others were found at.
         self._found: dict[object, str] = {}
@@ -125,7 +124,8 @@ class _Watcher:
     def refresh(self) -> None:
         """Take the settings of all engines as they are now."""
         with self._lock:
-            watching = [engine for engine in list(engines) if self._mode(engine) != "allow"]
+            watching = [engine for engine in _all_engines() if self._mode(engine) != "allow"]
+            self._watching = tuple(ref(engine) for engine in watching)
             more = tuple(sorted({host for engine in watching for host in engine.settings.provider_hosts}))
             if more != self._more:
                 self._more, self._hosts = more, Hosts(more)
@@ -137,6 +137,11 @@ class _Watcher:
             wrapt.register_post_import_hook(self._follow_uvloop, "uvloop")
             for name in _UNSEEN:
                 wrapt.register_post_import_hook(self._imported, name)
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is anybody here who knows what is guarded; else a run's own hook decides."""
+        return bool(engines)
 
     def look(self, event: str, args: tuple[Any, ...]) -> None:
         """Look at a connection that is about to be made.
@@ -162,27 +167,25 @@ class _Watcher:
         if address is None and event == "socket.connect" and host in self._found:
             host = self._found[host]
             address = self._hosts.address(host, port)
-        if address is None or self._telling.now or is_inside_call():
+        if address is None or _telling.get() or is_inside_call():
             return None
-        watching = [
-            (engine, mode)
-            for engine in list(engines)
-            if (mode := self._mode(engine)) != "allow" and not _is_free(engine, plain(host))
-        ]
+        watching = [engine for one in self._watching if (engine := one()) is not None]
+        watching = [engine for engine in watching if not _is_free(engine, plain(host))]
         if not watching:
             return None
-        refused = any(mode == "block" for _, mode in watching)
+        # The strictest word counts: whose call it is cannot be known.
+        refused = any(self._mode(engine) == "block" for engine in watching)
         caller = _caller(sys._getframe(1))
         token = object()
         if self._told.setdefault((address, refused), token) is token:
-            self._telling.now = True
+            mark = _telling.set(True)
             try:
-                self._tell([engine for engine, _ in watching], address, caller, refused=refused)
+                self._tell(watching, address, caller, refused=refused)
+            except Exception:  # noqa: BLE001 - it is refused, whoever fails to hear of it
+                self._told.pop((address, refused), None)
             finally:
-                self._telling.now = False
-        if not refused:
-            return None
-        return UnguardedCallError(told(address, caller, True), address=address)
+                _telling.reset(mark)
+        return UnguardedCallError(told(address, caller, True), address=address) if refused else None
 
     def _mode(self, engine: Engine) -> OnUnguarded:
         return engine.settings.unguarded or ("warn" if self._guarding.get(engine) else "allow")
@@ -260,6 +263,14 @@ class _Watcher:
                 )
         except Exception:  # noqa: BLE001 - as above; it would leave from the import
             return
+
+
+def _all_engines() -> list[Engine]:
+    while True:
+        try:
+            return list(engines)
+        except RuntimeError:  # another thread makes one
+            continue
 
 
 def _named(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

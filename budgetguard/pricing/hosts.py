@@ -105,8 +105,8 @@ PROVIDER_HOSTS = (
     "*.bedrock-runtime.*.vpce.amazonaws.com",
 )
 
-# Look-ups, and connections to what was not looked up before. Python's own HTTP client, below requests, urllib3
-# and botocore as well, tells also of requests over connections that are open, and whom a proxy is asked for.
+# Look-ups, and connections. Python's own HTTP client, which is below requests, urllib3 and botocore as well,
+# tells also of requests over connections that are open, and of whom a proxy is asked for.
 EVENTS = (
     "socket.getaddrinfo",
     "socket.gethostbyname",
@@ -116,8 +116,8 @@ EVENTS = (
 )
 
 REMEDY = (
-    "patch its SDK, wrap(client), put `with guard.call(...)` or @budgeted around the call, or, if it is meant, "
-    'say so: configure(unguarded="allow")'
+    "patch its SDK, wrap(client), or put `with guard.call(...)` or @budgeted around the call; if it is "
+    'meant, configure(unguarded="allow") or BUDGETGUARD_UNGUARDED=allow'
 )
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_:")

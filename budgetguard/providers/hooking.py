@@ -202,7 +202,7 @@ class RequestGuard:
         return engine if self._known_of(type(client)).is_client else None
 
     def _allowing(self, client: Any) -> AbstractContextManager[None]:
-        """Return what surrounds a request that is not held: of a guarded client it is none that goes around."""
+        """Return what surrounds a request that is not held: that of a guarded client is seen all the same."""
         return _NOTHING if self.sdk.refuses is None or self.engine_for(client) is None else let_pass()
 
     def _known_of(self, kind: type) -> _Known:
