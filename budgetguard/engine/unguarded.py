@@ -101,7 +101,8 @@ class _Watcher:
         # What is guarded by an engine: SDKs that are patched for it, and whether it has wrapped a client.
         self._guarding: WeakKeyDictionary[Engine, set[object]] = WeakKeyDictionary()
         self._watching: tuple[ref[Engine], ...] = ()
-        self._more: tuple[str, ...] = ()
+        # The hosts that engines know by the setting, and those that any of them knows.
+        self._known: dict[tuple[str, ...], Hosts] = {}
         self._hosts = Hosts()
         self._listening = False
         self._told: dict[tuple[str, bool], object] = {}
@@ -126,9 +127,10 @@ class _Watcher:
         with self._lock:
             watching = [engine for engine in _all_engines() if self._mode(engine) != "allow"]
             self._watching = tuple(ref(engine) for engine in watching)
-            more = tuple(sorted({host for engine in watching for host in engine.settings.provider_hosts}))
-            if more != self._more:
-                self._more, self._hosts = more, Hosts(more)
+            known = {engine.settings.provider_hosts for engine in watching}
+            if known != self._known.keys():
+                self._known = {more: Hosts(more) for more in known}
+                self._hosts = Hosts(host for more in known for host in more)
             self.on = bool(watching)
             begin, self._listening = self.on and not self._listening, self._listening or self.on
         if begin:
@@ -169,8 +171,11 @@ class _Watcher:
             address = self._hosts.address(host, port)
         if address is None or _telling.get() or is_inside_call():
             return None
-        watching = [engine for one in self._watching if (engine := one()) is not None]
-        watching = [engine for engine in watching if not _is_free(engine, plain(host))]
+        watching = [
+            engine
+            for one in self._watching
+            if (engine := one()) is not None and self._concerns(engine, host, port)
+        ]
         if not watching:
             return None
         # The strictest word counts: whose call it is cannot be known.
@@ -186,6 +191,14 @@ class _Watcher:
             finally:
                 _telling.reset(mark)
         return UnguardedCallError(told(address, caller, True), address=address) if refused else None
+
+    def _concerns(self, engine: Engine, host: object, port: object) -> bool:
+        """Whether a host is a provider's by an engine's settings, and not declared to cost nothing there."""
+        known = self._known.get(engine.settings.provider_hosts)
+        if known is None or known.address(host, port) is None:
+            return False
+        declared = (Address.of(free) for free in engine.settings.free_base_urls)
+        return not any(one is not None and one.host == plain(host) for one in declared)
 
     def _mode(self, engine: Engine) -> OnUnguarded:
         return engine.settings.unguarded or ("warn" if self._guarding.get(engine) else "allow")
@@ -275,12 +288,6 @@ def _all_engines() -> list[Engine]:
 
 def _named(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(args[place] if place < len(args) else kwargs.get(name) for place, name in enumerate(names))
-
-
-def _is_free(engine: Engine, host: str) -> bool:
-    """Whether the user has said that a server at this host costs nothing."""
-    declared = (Address.of(free) for free in engine.settings.free_base_urls)
-    return any(one is not None and one.host == host for one in declared)
 
 
 def _caller(frame: FrameType | None) -> str | None:

@@ -90,12 +90,8 @@ class RunOutcome:
         models = [
             f"{model} {format_usd(totals.spent)}" for (model,), totals in self.report.rows if totals.calls
         ]
-        seen = (
-            not (self.unguarded or self.around or self.blocked)
-            or self.report.total.calls
-            or self.report.total.open
-            or self.refusals
-        )
+        unseen = self.unguarded or self.around or self.blocked
+        seen = not unseen or self.report.total.calls or self.report.total.open or self.refusals
         parts = [
             f"{format_usd(self.spent)} spent on {count(self.calls, 'call')}"
             + (f" ({', '.join(printable(one) for one in models)})" if models else "")
