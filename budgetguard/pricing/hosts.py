@@ -111,7 +111,6 @@ EVENTS = (
     "socket.getaddrinfo",
     "socket.gethostbyname",
     "socket.connect",
-    "http.client.connect",
     "http.client.send",
 )
 

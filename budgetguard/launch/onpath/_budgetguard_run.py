@@ -167,7 +167,6 @@ _CONNECTS = (
     "socket.getaddrinfo",
     "socket.gethostbyname",
     "socket.connect",
-    "http.client.connect",
     "http.client.send",
 )
 _looks_at_exit: "list[bool]" = []
