@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -158,6 +159,10 @@ class _Watcher:
         except Exception:  # noqa: BLE001 - the connection is somebody else's, and so is the error
             return
         if refusal is not None:
+            if event == "socket.connect":
+                # Who has made it closes it after an OSError, which this is not.
+                with suppress(Exception):
+                    args[0].close()
             raise refusal
 
     def _judge(self, event: str, args: tuple[Any, ...]) -> UnguardedCallError | None:

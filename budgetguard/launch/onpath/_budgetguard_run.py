@@ -79,6 +79,8 @@ def _verify(event: str, args: "Any") -> None:
         except Exception:  # noqa: BLE001, S110 - the connection is the program's, and so is the error
             pass
         if refusal is not None:
+            if event == "socket.connect":
+                args[0].close()  # which is otherwise done after an OSError only
             raise refusal
 
 
