@@ -333,7 +333,7 @@ def task_here() -> weakref.ref[Any] | None:
     elif (trio := sys.modules.get("trio")) is not None:
         try:
             task = trio.lowlevel.current_task()
-        except RuntimeError:
+        except (RuntimeError, AttributeError):  # none runs; or trio is just being imported, by another thread
             return None
     return None if task is None else weakref.ref(task)
 
