@@ -143,10 +143,11 @@ def passing() -> Iterator[None]:
 
 
 def innermost_call() -> GuardedCall | None:
-    """Return the innermost call that we are inside, whichever engine's, or None."""
+    """Return the innermost call that we are inside, whichever engine's, or None; also in what is let pass."""
     if current.frame is None:
         return None
-    return next((frame.call for frame in _frames_around()), None)
+    call = next((frame.call for frame in _frames_around()), None)
+    return None if isinstance(call, Passing) else call
 
 
 def _frames_around() -> Iterator[Frame]:

@@ -11,7 +11,6 @@ from budgetguard import Guard
 from budgetguard.engine.background import background
 from budgetguard.engine.unguarded import watcher
 from budgetguard.events import Event, Unguarded
-from budgetguard.providers.sdks import SDKS
 
 from .server import CountingServer
 
@@ -68,9 +67,7 @@ def watch(caplog: pytest.LogCaptureFixture) -> Iterator[Watch]:
     background.finish()
     for guard in made:
         guard.configure(unguarded="allow")
-        for patch in SDKS.values():
-            if patch._requests.patched is guard.engine:
-                patch.unpatch()
+        guard.unpatch()
         guard.close()
     watcher._told.clear()
     watcher._found.clear()
