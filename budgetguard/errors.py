@@ -6,6 +6,7 @@
     ├── UnknownUserError        the user has no budget             (also a KeyError)
     ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
     ├── UnknownEndpointError    a path that may cost money and has no price
+    ├── UnguardedCallError      a provider was to be reached past every guard
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
@@ -164,6 +165,21 @@ class UnknownEndpointError(BudgetGuardError):
     status = 422
     fields = ("endpoint",)
     endpoint: str
+
+
+class UnguardedCallError(BudgetGuardError):
+    """A connection to a model provider was refused, since no guarded call makes it (`unguarded="block"`).
+
+    It is no OSError, which HTTP libraries take for a broken network: they would try again, and raise an error
+    of their own.
+
+    Attributes:
+        address: the provider's host, with its port where only that is known.
+    """
+
+    status = 422
+    fields = ("address",)
+    address: str
 
 
 class UnpricedAnswerError(BudgetGuardError):

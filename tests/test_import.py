@@ -76,6 +76,7 @@ def test_the_exported_names_are_these() -> None:
         "MissingUserError",
         "Run",
         "StoreError",
+        "UnguardedCallError",
         "UnknownEndpointError",
         "UnknownModelError",
         "UnknownUserError",

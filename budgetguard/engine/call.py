@@ -97,14 +97,14 @@ class GuardedCall:
         return self.engine.blocking
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended, so that what is sent from now on is not its own, wherever it is current."""
+        return self.closed or self._finished.locked()
+
+    @property
     def hold_id(self) -> str | None:
         """The id of its hold, None before it is reserved."""
         return None if self._hold is None else self._hold.id
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is finished."""
-        return self._finished.locked()
 
     @property
     def delegated(self) -> bool:

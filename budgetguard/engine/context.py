@@ -36,6 +36,7 @@ from budgetguard.engine.links import (
     Frame,
     Link,
     Lost,
+    Passing,
     Place,
     chain_of,
     current,
@@ -124,15 +125,40 @@ def calls_around(engine: object, beside: Place | None = None) -> tuple[GuardedCa
     """
     if current.frame is None:  # nearly always
         return ()
-    around = (frame for frame in _frames_around() if frame.call.engine is engine)
-    return tuple(frame.call for frame in around if beside is None or frame.place != beside)
+    return tuple(
+        call
+        for frame in _frames_around()
+        if not isinstance(call := frame.call, Passing)
+        and call.engine is engine
+        and (beside is None or frame.place != beside)
+    )
+
+
+def is_inside_call() -> bool:
+    """Whether a guarded call that is under way runs around us, or a request that a guard lets pass."""
+    if current.frame is None:  # nearly always
+        return False
+    return any(not frame.call.is_over for frame in _frames_around())
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Mark what is called inside as seen by a guard, which lets it pass without a hold."""
+    let_pass = Passing()
+    frame = enter_frame(let_pass)
+    try:
+        yield
+    finally:
+        let_pass.closed = True
+        leave_frame(frame)
 
 
 def innermost_call() -> GuardedCall | None:
-    """Return the innermost call that we are inside, whichever engine's, or None."""
+    """Return the innermost call that we are inside, whichever engine's, or None; also in what is let pass."""
     if current.frame is None:
         return None
-    return next((frame.call for frame in _frames_around()), None)
+    call = next((frame.call for frame in _frames_around()), None)
+    return None if isinstance(call, Passing) else call
 
 
 def _frames_around() -> Iterator[Frame]:
@@ -151,11 +177,11 @@ def _is_on_stack(ident: int | None, code: CodeType) -> bool:
     return frame is not None
 
 
-def enter_frame(call: GuardedCall, place: Place | None = None) -> Frame:
+def enter_frame(call: GuardedCall | Passing, place: Place | None = None) -> Frame:
     """Begin a guarded call: calls made from here on are inside it.
 
     Args:
-        call: the call.
+        call: the call, or what a guard lets pass.
         place: see `Frame`.
     """
     if not followed:

@@ -40,6 +40,7 @@ from budgetguard.engine.outbox import Outbox
 from budgetguard.engine.payers import CallFacts, ProcessCap, books_of, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account
 from budgetguard.engine.spool import Spool, spool_folder
+from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.events import logger
 from budgetguard.pricing.book import PriceBook
@@ -91,6 +92,8 @@ class Engine:
         self._minds_end_in = 0
         self._take(settings)
         engines.add(self)
+        if settings.unguarded is not None:
+            watcher.refresh()
 
     def _take(self, settings: Settings) -> None:
         self.settings = settings
@@ -144,6 +147,7 @@ class Engine:
             self.learned.forget()
             self.process.begin_elsewhere()
         self._take(settings)
+        watcher.refresh()
 
     def check_payer(self, user: str | None, lost: Lost | None, model: str) -> None:
         """Refuse a call that nobody can say who pays for, or that has no user where each needs one.

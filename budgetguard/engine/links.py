@@ -117,19 +117,37 @@ class Link:
     lands: bool = False
 
 
+class Passing:
+    """What a guard lets pass: it costs nothing, or the user has allowed it. No engine books it.
+
+    Attributes:
+        closed: whether it has been answered, so that what runs from now on is not inside it.
+    """
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; as that of a call."""
+        return self.closed
+
+
 @dataclass(slots=True, eq=False)
 class Frame:
     """One guarded call that is under way, for the calls made inside it.
 
     Attributes:
-        call: the call.
+        call: the call, or what a guard lets pass.
         outer: the frame around this one.
         place: what has to be on the stack for calls to be inside. For the block of a generator that is the
             generator: between two steps its caller runs with this current, and is not inside. None for the
             block of any other function.
     """
 
-    call: GuardedCall
+    call: GuardedCall | Passing
     outer: Frame | None
     place: Place | None = None
 
@@ -323,7 +341,7 @@ def task_here() -> weakref.ref[Any] | None:
     elif (trio := sys.modules.get("trio")) is not None:
         try:
             task = trio.lowlevel.current_task()
-        except RuntimeError:
+        except (RuntimeError, AttributeError):  # none runs; or trio is just being imported, by another thread
             return None
     return None if task is None else weakref.ref(task)
 

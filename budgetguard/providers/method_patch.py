@@ -10,8 +10,16 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
 
@@ -19,10 +27,11 @@ import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.context import innermost_call
+from budgetguard.engine.context import innermost_call, passing
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.provider_call import ProviderCall
+from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers import imports
 from budgetguard.providers.carrying import carrying
@@ -83,10 +92,13 @@ class MethodPatch:
             except BaseException:
                 self._patched = former
                 raise
+            watcher.guards(engine, name)
 
     def unpatch(self) -> None:
         """Take the patch off again. Idempotent."""
         with self._lock:
+            if self._patched is not None:
+                watcher.guards_no_more(self._patched, self.sdk.name)
             self._patched = None
             if self._any_wrapped:
                 return  # the wrappers let pass what is not wrapped
@@ -136,6 +148,7 @@ class MethodPatch:
                 if (module := sys.modules.get(name)) is not None:
                     self._stand_on(module)
             self._any_wrapped = True
+        watcher.guards(engine, MethodPatch.wrap)
         for sender in senders:
             # Around models of data that take no attributes but their own.
             object.__setattr__(sender, ENGINE, engine)
@@ -213,7 +226,7 @@ class MethodPatch:
         named = _by_name(inspect.signature(original), bound=bool(method.owner))
         if method.observe is not None:
             return _observing(method.style, named, method.observe)
-        inside = _STYLES[method.style]
+        inside, letting_pass = _STYLES[method.style], _PASSING[method.style]
         carrier = self.sdk.carrier
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
@@ -233,7 +246,7 @@ class MethodPatch:
             with carrying() if self.sdk.carries else _CARRIES_NOTHING:
                 request = method.request(sending)
                 if request is None:
-                    return wrapped(*args, **kwargs)
+                    return letting_pass(functools.partial(wrapped, *args, **kwargs))
                 if self._unknown is not None:
                     raise ConfigurationError(str(self._unknown))
                 if isinstance(request, SentCall):
@@ -355,13 +368,13 @@ def _received(send: Callable[[], Any], receive: Callable[[Any], Any]) -> Any:
 
 def _call(engine: Engine, request: ProviderCall | Poll, send: Callable[[], Any]) -> Any:
     if isinstance(request, Poll):
-        return request.take(send())
+        return request.take(_pass_call(send))
     return drive(guarded(GuardedCall(engine, request)), send)
 
 
 async def _coroutine(engine: Engine, request: ProviderCall | Poll, send: Callable[[], Any]) -> Any:
     if isinstance(request, Poll):
-        return await request.take_async(await send())
+        return await request.take_async(await _pass_coroutine(send))
     return await adrive(guarded(GuardedCall(engine, request)), send)
 
 
@@ -384,6 +397,65 @@ async def _async_manager(engine: Engine, request: ProviderCall | Poll, send: Cal
         yield await _coroutine(engine, request, lambda: stack.enter_async_context(send()))
 
 
+# What may pass costs nothing, or the user has allowed it; it is seen all the same.
+
+
+def _pass_call(send: Callable[[], Any]) -> Any:
+    with passing():
+        return send()
+
+
+async def _pass_coroutine(send: Callable[[], Any]) -> Any:
+    with passing():
+        return await send()
+
+
+def _pass_generator(send: Callable[[], Any]) -> Any:
+    made = send()
+    return _asteps(made) if inspect.isasyncgen(made) else _steps(made)
+
+
+def _steps(made: Any) -> Iterator[Any]:
+    with closing(made):
+        while True:
+            with passing():
+                try:
+                    item = next(made)
+                except StopIteration:
+                    return
+            yield item
+
+
+async def _asteps(made: Any) -> AsyncIterator[Any]:
+    async with aclosing(made):
+        while True:
+            with passing():
+                try:
+                    item = await anext(made)
+                except StopAsyncIteration:
+                    return
+            yield item
+
+
+@contextmanager
+def _pass_manager(send: Callable[[], Any]) -> Iterator[Any]:
+    with ExitStack() as stack:
+        yield _pass_call(lambda: stack.enter_context(send()))
+
+
+@asynccontextmanager
+async def _pass_async_manager(send: Callable[[], Any]) -> Any:
+    async with AsyncExitStack() as stack:
+        yield await _pass_coroutine(lambda: stack.enter_async_context(send()))
+
+
+_PASSING: Final[Mapping[str, Callable[[Callable[[], Any]], Any]]] = {
+    "call": _pass_call,
+    "coroutine": _pass_coroutine,
+    "generator": _pass_generator,
+    "manager": _pass_manager,
+    "async manager": _pass_async_manager,
+}
 _STYLES: Final[Mapping[str, Callable[[Engine, Any, Callable[[], Any]], Any]]] = {
     "call": _call,
     "coroutine": _coroutine,

@@ -20,6 +20,7 @@ import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers import imports
@@ -94,6 +95,7 @@ class ClientPatch:
                 raise
             if self._side_way is not None:
                 self._side_way.close()
+            watcher.guards(engine, name)
 
     def watch_passers(self, is_guarded: Callable[[str], bool]) -> None:
         """Warn once of each module that sends past the SDK in part, when it is imported unguarded.
@@ -114,6 +116,8 @@ class ClientPatch:
     def unpatch(self) -> None:
         """Take the patch off again; what others have put around the same method stays. Idempotent."""
         with self._lock:
+            if self._requests.patched is not None:
+                watcher.guards_no_more(self._requests.patched, self.sdk.name)
             self._requests.patched, self._turn = None, object()
             for kind, name, wrapper in reversed(self._wrappers):
                 # One that others have wrapped stays below theirs, and does nothing.
@@ -176,6 +180,7 @@ class ClientPatch:
             self.sdk.check(base, inspect.unwrap(base.__dict__["__init__"]).__globals__, base.__name__)
         else:
             self.sdk.check(module.__dict__.get(base.__name__), module.__dict__, base.__name__)
+        watcher.guards(engine, wrapped_kind)
         with self._lock:
             self._any_wrapped = True
             self._lay_floor(base)

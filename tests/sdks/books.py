@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from budgetguard.config import Settings
 from budgetguard.core.accounts import Budget
@@ -55,8 +56,14 @@ class SdkBooks:
 def sdk_books(
     answer: Callable[[Arrived], Answer], *sdks: str, patched: bool = True, **settings: Any
 ) -> Iterator[SdkBooks]:
-    """Open books for a server, with these SDKs patched and $10 for the current user."""
+    """Open books for a server, with these SDKs patched and $10 for the current user.
+
+    What goes around the guard to the server is refused: nothing that a guarded client sends may be.
+    """
     with CountingServer(answer) as server:
+        if patched:
+            host = urlsplit(server.url).netloc
+            settings = {"unguarded": "block", "provider_hosts": (host,), **settings}
         engine = Engine(Settings(store="memory://", **settings))
         books = SdkBooks(server, engine)
         engine.hooks.add(books.events.append, ())
