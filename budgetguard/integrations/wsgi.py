@@ -81,7 +81,9 @@ class BudgetWsgiMiddleware:
             return found
         return _Body(steps, answering)
 
-    def _serve(self, payer: budget_user | None, environ: Environ, start: StartResponse) -> Generator[Any, None, None]:
+    def _serve(
+        self, payer: budget_user | None, environ: Environ, start: StartResponse
+    ) -> Generator[Any, None, None]:
         """Yield the application's iterable, then what that yields, then `_END`; close it when closed.
 
         A generator, so that what it enters counts in here and nowhere else, whichever thread steps it.

@@ -317,9 +317,7 @@ def test_what_becomes_of_a_request_without_a_user(
         ([("x-user", "a\tb")], "must not contain control characters"),
     ],
 )
-def test_a_header_that_names_nobody_is_refused(
-    application: Application, headers: Any, message: str
-) -> None:
+def test_a_header_that_names_nobody_is_refused(application: Application, headers: Any, message: str) -> None:
     with serve_asgi(inside(application.app, header="x-user")) as url, client(url) as session:
         problem = check_problem(session.get("/sync", headers=headers), 400, "BadRequest")
     assert message in problem["message"]
@@ -328,7 +326,9 @@ def test_a_header_that_names_nobody_is_refused(
 
 def test_a_header_may_be_sent_twice_alike_and_in_any_script(application: Application) -> None:
     with serve_asgi(inside(application.app, header="x-user")) as url, client(url) as session:
-        found = session.get("/nothing", headers=[("x-user", "Jürgen".encode()), ("X-User", "Jürgen".encode())])
+        found = session.get(
+            "/nothing", headers=[("x-user", "Jürgen".encode()), ("X-User", "Jürgen".encode())]
+        )
         assert found.status_code == 200
     assert application.seen == ["Jürgen"]
 
@@ -382,12 +382,12 @@ def test_authentication_that_is_not_around_the_middleware_is_a_mistake(
 
 # Websockets
 
-servers = pytest.mark.parametrize("server", ["websockets-sansio", "websockets"])
-
 
 def open_socket(url: str, path: str, user: str | None) -> Any:
     headers = {} if user is None else {"x-user": user}
-    return connect(url.replace("http:", "ws:") + path, additional_headers=headers, open_timeout=30, proxy=None)
+    return connect(
+        url.replace("http:", "ws:") + path, additional_headers=headers, open_timeout=30, proxy=None
+    )
 
 
 def test_a_websocket_is_paid_by_its_user_until_it_is_refused(
