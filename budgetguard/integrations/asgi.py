@@ -68,7 +68,7 @@ class BudgetAsgiMiddleware:
         app: ASGIApp,
         *,
         header: str | None = None,
-        user: Callable[[Scope], str | None | Awaitable[str | None]] | None = None,
+        user: Callable[[Scope], Awaitable[str | None] | str | None] | None = None,
         authenticated: bool = False,
         missing: Missing = "pass",
         details: bool = True,
@@ -107,8 +107,8 @@ class BudgetAsgiMiddleware:
             return options.payer(options.header_value(values))
         if "user" not in scope:
             raise ConfigurationError(
-                "authenticated=True takes the user from scope['user'], and there is none: the middleware that "
-                "authenticates has to be around this one (in Starlette and FastAPI: added after it)"
+                "authenticated=True takes the user from scope['user'], and there is none: the middleware "
+                "that authenticates has to be around this one (in Starlette and FastAPI: added after it)"
             )
         return options.payer(identity_of(scope["user"]))
 
@@ -145,7 +145,7 @@ class _Response:
         await self._let_go()
 
     async def failed(self) -> None:
-        """Send the answer that the application has for an exception; a head alone is the server's to replace."""
+        """Send the application's own answer to an exception; a head alone is the server's to replace."""
         if len(self._kept) > 1:
             await self._let_go()
 

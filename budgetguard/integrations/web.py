@@ -1,7 +1,7 @@
 """What the middlewares of web frameworks share: who pays for a request, and a refusal as a response.
 
-A refusal that a program catches nowhere is answered as a problem document (RFC 9457): the JSON that the hosted
-service answers with, and `title`, `status` and `detail` beside it.
+A refusal that a program catches nowhere is answered as a problem document (RFC 9457): the JSON that the
+hosted service answers with, and `title`, `status` and `detail` beside it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class BudgetWsgiMiddleware:
         try:
             steps = self._serve(self._payer(environ), environ, answering.start)
             found = next(steps)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, if it is no refusal
             return [answering.refuse(error)]
         if isinstance(found, list | tuple):  # all of it is there, and nothing is left to be paid for
             steps.close()
@@ -159,15 +159,16 @@ class _Body(Iterator[bytes]):
         if self._is_over:
             raise StopIteration
         try:
-            item = next(self._steps, _END)
-        except Exception as error:
+            item: Any = next(self._steps, _END)
+        except Exception as error:  # noqa: BLE001 - raised again, if it is no refusal
             self._is_over = True
             return self._answering.refuse(error)
         if item is _END:
             self._is_over = True
             raise StopIteration
         self._answering.has_begun = self._answering.has_begun or bool(item)
-        return item  # type: ignore[no-any-return]  # of bytes, if the application is right
+        part: bytes = item
+        return part
 
     def close(self) -> None:
         """Close the application's iterable, if it wants to be."""
