@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from budgetguard.core.holds import Charge
     from budgetguard.engine.call import GuardedCall
 
-Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
-"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
-entered where it reaches nobody, and perhaps for this call."""
+Lost: TypeAlias = Literal["ended", "generator", "process", "stranded", "job", "message"]
+"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, it was entered
+where it reaches nobody, and perhaps for this call, or it was not known where a job was sent, or what came
+with the job cannot be read."""
 
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # What context managers are entered and left by.
@@ -180,6 +181,7 @@ def enter_link(
     engine: object = None,
     tags: tuple[str, ...] = (),
     hook: bool = False,
+    lost: Lost | None = None,
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -191,6 +193,7 @@ def enter_link(
         engine: see `Link`.
         tags: see `Link`.
         hook: see `Link`.
+        lost: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -201,7 +204,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lost=lost)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))

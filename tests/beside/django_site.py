@@ -13,7 +13,11 @@ from django.urls import path
 from budgetguard import current_user
 from tests.web.serving import Books
 
-books: Books
+
+class Site:
+    books: Books
+
+
 seen: list[str | None] = []
 
 
@@ -22,23 +26,23 @@ def who_of(request: Any) -> str:
 
 
 def view(request: Any) -> HttpResponse:
-    return HttpResponse(books.ask(who_of(request)))
+    return HttpResponse(Site.books.ask(who_of(request)))
 
 
 async def aview(request: Any) -> HttpResponse:
-    return HttpResponse(await books.aask(who_of(request)))
+    return HttpResponse(await Site.books.aask(who_of(request)))
 
 
 async def thread(request: Any) -> HttpResponse:
-    return HttpResponse(await sync_to_async(books.ask)(who_of(request)))
+    return HttpResponse(await sync_to_async(Site.books.ask)(who_of(request)))
 
 
 def stream(request: Any) -> StreamingHttpResponse:
-    return StreamingHttpResponse(books.words(who_of(request)))
+    return StreamingHttpResponse(Site.books.words(who_of(request)))
 
 
 async def astream(request: Any) -> StreamingHttpResponse:
-    return StreamingHttpResponse(books.awords(who_of(request)))
+    return StreamingHttpResponse(Site.books.awords(who_of(request)))
 
 
 def late(request: Any) -> StreamingHttpResponse:
@@ -46,7 +50,7 @@ def late(request: Any) -> StreamingHttpResponse:
 
     def body() -> Iterator[str]:
         yield "begun "
-        yield books.ask(who)
+        yield Site.books.ask(who)
 
     return StreamingHttpResponse(body())
 
@@ -56,7 +60,7 @@ async def alate(request: Any) -> StreamingHttpResponse:
 
     async def body() -> AsyncIterator[str]:
         yield "begun "
-        yield await books.aask(who)
+        yield await Site.books.aask(who)
 
     return StreamingHttpResponse(body())
 
@@ -79,7 +83,7 @@ def nobody(request: Any) -> HttpResponse:
 
 
 def broken(request: Any) -> HttpResponse:
-    raise ZeroDivisionError(books.ask(who_of(request)))
+    raise ZeroDivisionError(Site.books.ask(who_of(request)))
 
 
 def enter(request: Any, name: str) -> HttpResponse:

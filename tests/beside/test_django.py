@@ -68,7 +68,7 @@ def found(users: dict[str, str]) -> Iterator[Books]:
     with books() as opened:
         for name, key in users.items():
             opened.guard.set_budget(0 if name == "broke" else 1, user=key)
-        django_site.books = opened
+        django_site.Site.books = opened
         django_site.seen.clear()
         yield opened
 

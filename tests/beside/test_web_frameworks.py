@@ -21,8 +21,8 @@ pytest.importorskip("fastapi")
 flask = pytest.importorskip("flask")
 
 # FastAPI reads annotations where they are written.
-from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request, WebSocket  # noqa: E402
+from fastapi.responses import StreamingResponse  # noqa: E402
 
 
 @pytest.fixture
