@@ -75,7 +75,7 @@ class Queues:
             reading = threading.Thread(target=read, daemon=True)
             reading.start()
             try:
-                assert started.wait(60), log.read_text()
+                assert started.wait(240), log.read_text()
                 assert process.poll() is None, log.read_text()
                 yield process
             finally:
@@ -130,7 +130,7 @@ def in_program(tmp_path: Path) -> Callable[..., Any]:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])

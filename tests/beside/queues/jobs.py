@@ -32,8 +32,8 @@ def fails(who: str = "") -> None:
 
 
 def succeeded(job: Any, connection: Any, result: Any, *args: Any, **kwargs: Any) -> None:
-    connection.rpush("callbacks", str(call(str(result))))
+    call(str(result))
 
 
 def failed(job: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
-    connection.rpush("callbacks", str(call(job.kwargs["who"])))
+    call(job.kwargs["who"])

@@ -51,11 +51,11 @@ for user in ("alice", "bob"):
         inner = fans_out.delay(who=user)
         failed = fails.apply_async(kwargs={"who": user}, link_error=ask.s(who=user))
         follows = ask.apply_async(kwargs={"who": user}, link=ask.s(who=user))
-    found[user] = [one.get(timeout=60) for one in sent]
-    found[user].append(app.AsyncResult(inner.get(timeout=60)).get(timeout=60))
-    found[user].append(follows.get(timeout=60))
+    found[user] = [one.get(timeout=240) for one in sent]
+    found[user].append(app.AsyncResult(inner.get(timeout=240)).get(timeout=240))
+    found[user].append(follows.get(timeout=240))
     try:
-        failed.get(timeout=60)
+        failed.get(timeout=240)
     except ZeroDivisionError as error:
         found[user].append(str(error))
 print(json.dumps(found))
@@ -79,7 +79,7 @@ def test_tasks_and_all_that_follows_are_paid_by_who_sent_them(
             a = user
             assert found[user] == [a, [a], a, [a], [a, a, a], a, a, a, a, "on purpose"]
         # Callbacks have no results to wait for.
-        assert queues.provider.wait_count(2 * CALLS, timeout=60)
+        assert queues.provider.wait_count(2 * CALLS, timeout=240)
         assert queues.provider.wait_idle()
     assert queues.paid() == {"alice": CALLS, "bob": CALLS}
 
@@ -90,12 +90,12 @@ def test_a_task_that_nobody_sent_is_nobody_s_and_one_with_a_bad_header_is_refuse
 ) -> None:
     text = """
 with budget_user("alice"):
-    first = asked.delay(who="alice").get(timeout=60)
-found = [first, asked.delay().get(timeout=60)]
+    first = asked.delay(who="alice").get(timeout=240)
+found = [first, asked.delay().get(timeout=240)]
 for header in ("alice", {"user": 5}, {"user": "alice", "runs": [["user:bob", 1]]}, {"usr": "alice"}):
-    found.append(asked.apply_async(headers={"budgetguard": header}).get(timeout=60))
+    found.append(asked.apply_async(headers={"budgetguard": header}).get(timeout=240))
 of_bob = asked.apply_async(kwargs={"who": "bob"}, headers={"budgetguard": {"user": "bob"}})
-found.append(of_bob.get(timeout=60))
+found.append(of_bob.get(timeout=240))
 print(json.dumps(found))
 """
     with worker(queues, tmp_path, "-c", "1"):
@@ -117,9 +117,9 @@ def test_a_run_is_held_to_its_limit_by_workers_too_and_tags_travel(
 guard = default_guard()
 with budget_user("alice"), budget_tags("nightly"), guard.budget(0.0001) as run:
     sent = [many.delay("alice", 10) for _ in range(3)]
-    made = [one.get(timeout=60) for one in sent]
+    made = [one.get(timeout=240) for one in sent]
 with budget_user("alice"):
-    free = many.delay("alice", 10).get(timeout=60)
+    free = many.delay("alice", 10).get(timeout=240)
 print(json.dumps([sum(made), float(run.spent), free]))
 """
     with worker(queues, tmp_path, "-c", "3"):
@@ -142,7 +142,7 @@ def test_forked_workers_hold_and_settle_to_the_nano(
     text = """
 with budget_user("bob"):
     sent = [many.delay("bob", 3) for _ in range(12)]
-print(json.dumps([sum(one.get(timeout=60) for one in sent), process.delay().get(timeout=60)]))
+print(json.dumps([sum(one.get(timeout=240) for one in sent), process.delay().get(timeout=240)]))
 """
     with worker(queues, tmp_path, *options) as parent:
         made, child = in_program(queues, BEGIN + text)
@@ -162,7 +162,7 @@ def test_a_child_that_is_killed_in_a_call_leaves_its_hold_to_who_sent_it(
     text = """
 with budget_user("alice"):
     sent = ask.delay(who="alice")
-print(json.dumps(process.delay().get(timeout=60)))
+print(json.dumps(process.delay().get(timeout=240)))
 """
     with worker(queues, tmp_path, "-c", "2") as parent:
         child = in_program(queues, BEGIN + text)
@@ -199,8 +199,8 @@ with budget_user("bob"):
     )
     text = """
 with budget_user("alice"):
-    mine = asked.delay(who="alice").get(timeout=60)
-print(json.dumps([mine, asked.delay().get(timeout=60)]))
+    mine = asked.delay(who="alice").get(timeout=240)
+print(json.dumps([mine, asked.delay().get(timeout=240)]))
 """
     path = f"{tmp_path}{os.pathsep}{queues.environ['PYTHONPATH']}"
     queues.guard.set_budget(1)
