@@ -37,7 +37,7 @@ def worker(queues: Queues, folder: Path, *options: str) -> AbstractContextManage
     return queues.worker(*command, ready="Listening on default", folder=folder)
 
 
-# ask and its callback 2, aask 1, fails 3 and its callbacks 3, what depends on ask 1, many 1
+# ask and its callback 2, aask 1, three tries of fails and a callback each 6, what depends on ask 1, many 1
 CALLS = 2 + 1 + 6 + 1 + 1
 PAYING = ("--job-class", "budgetguard.integrations.rq.BudgetJob")
 
@@ -67,12 +67,12 @@ print(json.dumps(found))
     with worker(queues, tmp_path, *PAYING, "--worker-class", f"rq.worker.{kind}"):
         found = in_program(queues, BEGIN + text)
         for user in ("alice", "bob"):
-            assert found[user][:2] + found[user][3:] == [user] * 5
+            assert found[user][:2] + found[user][3:] == [user] * 4
             assert found[user][2] in ("FAILED", "RETRIED")
-        # The call of each of its three tries, and of the callback after the last.
-        assert queues.provider.wait_count(2 * 9, timeout=240)
+        # Each of three tries of what fails calls, and so does its callback.
+        assert queues.provider.wait_count(2 * CALLS, timeout=240)
         assert queues.provider.wait_idle()
-    assert queues.paid() == {"alice": 9, "bob": 9}
+    assert queues.paid() == {"alice": CALLS, "bob": CALLS}
 
 
 @on_redis
