@@ -64,6 +64,15 @@ async def asking(store: str, *options: str, **environ: str) -> AsyncIterator[Cli
         yield client
 
 
+@asynccontextmanager
+async def asking_here(store: str, user: str | None = None, **settings: Any) -> AsyncIterator[Client]:
+    """Ask a server in this process, on a guard of its own."""
+    guard = Guard(store=store, project="p", spool=None, **settings)
+    async with Client(mcp_server(guard, user)) as client:
+        yield client
+    guard.close()
+
+
 async def ask(client: Client, tool: str, **arguments: Any) -> Any:
     answer = await client.call_tool(tool, arguments)
     assert not answer.is_error, answer.content
@@ -146,14 +155,14 @@ async def test_all_accounts_that_pay_are_told_and_the_one_with_the_least_counts(
     guard: Guard, store: str
 ) -> None:
     guard.set_budget(0.0003)
-    async with asking(store, "--user", "bob") as client:
+    async with asking_here(store, "bob") as client:
         left = await ask(client, "balance")
         assert [one["account"] for one in left["accounts"]] == ["user:bob", "project:p"]
         assert left["available"] == "0.0003"
         with guard.call(model="gpt-4o-mini", input_tokens=1_000, max_output_tokens=250, user="bob"):
             assert (await ask(client, "balance"))["available"] == "0.00"
             assert (await ask(client, "balance"))["accounts"][1]["held"] == "0.0003"
-    async with asking(store) as client:
+    async with asking_here(store) as client:
         left = await ask(client, "balance")
         assert left["user"] is None
         assert [one["account"] for one in left["accounts"]] == ["project:p"]
@@ -164,16 +173,16 @@ async def test_all_accounts_that_pay_are_told_and_the_one_with_the_least_counts(
 
 
 async def test_who_has_no_budget_yet_gets_the_default_or_is_told_so(guard: Guard, store: str) -> None:
-    async with asking(store, "--user", "carol") as client:
+    async with asking_here(store, "carol") as client:
         told = await refused(client, "balance")
         assert "user 'carol' has no budget in project 'p'" in told
-    async with asking(store, "--user", "carol", BUDGETGUARD_DEFAULT_BUDGET="2") as client:
+    async with asking_here(store, "carol", default_budget=2) as client:
         assert (await ask(client, "balance"))["available"] == "2.00"
         assert "carol" not in list(guard.users())
 
 
 async def test_questions_that_make_no_sense_are_answered_with_the_remedy(guard: Guard, store: str) -> None:
-    async with asking(store, "--user", "alice") as client:
+    async with asking_here(store, "alice") as client:
         for arguments, text in (
             ({}, "one of text and input_tokens"),
             ({"text": "a", "input_tokens": 1}, "one of text and input_tokens"),

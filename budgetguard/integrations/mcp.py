@@ -17,6 +17,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import PROJECT, RUN, USER, Balance, account_name, check_id
+from budgetguard.core.money import to_usd
 from budgetguard.core.report import DIMENSIONS, Dimension, matching, summarize
 from budgetguard.core.windows import moment, to_datetime
 from budgetguard.core.windows import zone as zone_of
@@ -240,8 +241,8 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _least(accounts: list[Balance]) -> Decimal | None:
-    left = [one.available for one in accounts if one.available is not None]
-    return max(Decimal(0), min(left)) if left else None
+    left = [one.available_nanos for one in accounts if one.available_nanos is not None]
+    return to_usd(max(0, min(left))) if left else None
 
 
 def _account(balance: Balance) -> AccountAnswer:
