@@ -11,7 +11,6 @@ views themselves: see `budgetguard.integrations.flask` and `.django` for their r
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final, TypeAlias
@@ -78,6 +77,7 @@ class BudgetWsgiMiddleware:
             return [answering.refuse(error)]
         if isinstance(found, list | tuple):  # all of it is there, and nothing is left to be paid for
             steps.close()
+            answering.begin()
             return found
         return _Body(steps, answering)
 
@@ -111,39 +111,48 @@ class BudgetWsgiMiddleware:
 
 
 class _Answering:
-    """The head of one response, and whether its body has begun."""
+    """The head of one response, which is kept until its body begins."""
 
     def __init__(self, environ: Environ, start_response: StartResponse, details: bool) -> None:
         self._has_body = environ.get("REQUEST_METHOD") != "HEAD"
         self._start_response = start_response
         self._details = details
-        self._is_started = False
-        self.has_begun = False
+        self._kept: tuple[Any, ...] | None = None
+        self._write: Callable[[bytes], object] | None = None
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        write = self._start_response(status, headers, *(() if exc_info is None else (exc_info,)))
-        self._is_started = True
+        head = (status, headers) if exc_info is None else (status, headers, exc_info)
+        # After it has begun, or a second time without a reason: the server says what is wrong with that.
+        if self._write is not None or (self._kept is not None and exc_info is None):
+            self.begin()
+            return self._start_response(*head)
+        self._kept = head
+        return self._begin_and_write
 
-        def begun(data: bytes) -> object:
-            self.has_begun = self.has_begun or bool(data)
-            return write(data)
+    def begin(self) -> None:
+        """Pass the head on, if the application has given one and that is still to be done."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._write = self._start_response(*kept)
 
-        return begun
+    def _begin_and_write(self, data: bytes) -> object:
+        self.begin()
+        assert self._write is not None
+        return self._write(data)
 
     def refuse(self, error: Exception) -> bytes:
         """Begin the response for a refusal, and return its body; raise what is none, or comes too late."""
         refusal: BudgetGuardError | None = refusal_in(error)
         if refusal is None:
+            self.begin()
             raise error
-        if self.has_begun:
+        if self._write is not None:
             log_broken_off(refusal)
             raise error
         response = problem_response(refusal, details=self._details)
         log_answered(refusal, response.status)
-        # A head that was announced and not sent is replaced by one that comes with an exception.
-        again = (sys.exc_info(),) if self._is_started else ()
-        self._start_response(response.line, list(response.headers), *again)
-        self.has_begun = True
+        self._kept = None
+        self._write = self._start_response(response.line, list(response.headers))
         return response.body if self._has_body else b""
 
 
@@ -156,19 +165,19 @@ class _Body(Iterator[bytes]):
         self._is_over = False
 
     def __next__(self) -> bytes:
-        if self._is_over:
-            raise StopIteration
-        try:
-            item: Any = next(self._steps, _END)
-        except Exception as error:  # noqa: BLE001 - raised again, if it is no refusal
-            self._is_over = True
-            return self._answering.refuse(error)
-        if item is _END:
-            self._is_over = True
-            raise StopIteration
-        self._answering.has_begun = self._answering.has_begun or bool(item)
-        part: bytes = item
-        return part
+        while not self._is_over:
+            try:
+                item: Any = next(self._steps, _END)
+            except Exception as error:  # noqa: BLE001 - raised again, if it is no refusal
+                self._is_over = True
+                return self._answering.refuse(error)
+            self._is_over = item is _END
+            if item:  # an empty part begins nothing
+                self._answering.begin()
+                if not self._is_over:
+                    part: bytes = item
+                    return part
+        raise StopIteration
 
     def close(self) -> None:
         """Close the application's iterable, if it wants to be."""

@@ -103,9 +103,9 @@ def test_where_nobody_can_say_who_pays_nobody_can_where_the_job_is_done() -> Non
 def test_what_cannot_be_read_is_logged_and_refused(arrived: Any, caplog: pytest.LogCaptureFixture) -> None:
     guard = make_guard()
     guard.set_budget(1)
-    with enter_packed(arrived, guard.engine):
-        with pytest.raises(MissingUserError, match="the payer that came with this job cannot be read"):
-            call(guard)
+    unreadable = "the payer that came with this job cannot be read"
+    with enter_packed(arrived, guard.engine), pytest.raises(MissingUserError, match=unreadable):
+        call(guard)
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert len(record.message) < 300
