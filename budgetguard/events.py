@@ -67,13 +67,15 @@ class Projected(CallEvent):
     """A call was projected: it costs at most `cost`, for `usage`; `cap_assumed` if the request set no cap.
 
     `output_cap` is the cap on the output tokens of each choice, None where there is none. In strict mode
-    a call whose cap does not fit is projected again with a lower one, under the same hold id.
+    a call whose cap does not fit is projected again with a lower one, under the same hold id. `provider` is
+    genai-prices' id of the one whose prices count, such as `openai`.
     """
 
     cost: Decimal
     usage: Usage
     cap_assumed: bool
     output_cap: int | None = None
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

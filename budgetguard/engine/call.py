@@ -428,6 +428,7 @@ class GuardedCall:
             usage=projection.usage,
             cap_assumed=projection.cap_assumed,
             output_cap=projection.output_cap,
+            provider=self._rates.provider,
         )
 
     def _cost_of_unknown(self) -> Nanos:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[int | None, CodeType]
 """A function that runs: the id of its frame (None for any of its frames), and its code."""
 
-Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
-"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
-entered where it reaches nobody, and perhaps for this call."""
+Lost: TypeAlias = Literal["ended", "generator", "process", "stranded", "job", "message"]
+"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, it was entered
+where it reaches nobody, and perhaps for this call, or it was not known where a job was sent, or what came
+with the job cannot be read."""
 
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # What context managers are entered and left by.
@@ -205,6 +206,7 @@ def enter_link(
     tags: tuple[str, ...] = (),
     hook: bool = False,
     lands: bool = False,
+    lost: Lost | None = None,
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -217,6 +219,7 @@ def enter_link(
         tags: see `Link`.
         hook: see `Link`.
         lands: see `Link`.
+        lost: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -227,7 +230,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands, lost=lost)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))

@@ -35,6 +35,8 @@ _LOST = {
         "this call. FastAPI does so with a dependency that is not `async def`: make it one, or set the user "
         "in a middleware (docs/web.md)"
     ),
+    "job": "where this job was sent to its queue, nobody could say who pays either",
+    "message": "the payer that came with this job cannot be read (the log of budgetguard says why)",
 }
 
 

@@ -178,6 +178,17 @@ class BudgetedCall:
         booked = None if self._call is None else self._call.booked
         return None if booked is None else to_usd(booked)
 
+    def project(self) -> CallProjection:
+        """Return what the call would cost at most, without holding anything: a question, not a call.
+
+        Raises:
+            UnknownModelError: there is no price for the model, or for a unit that it would use.
+            ConfigurationError: the request cannot be right.
+            StoreError: the store, which knows how long answers are, failed.
+        """
+        found = self._request.project(self._engine.prices, self._engine.learned.cap)[1]
+        return CallProjection(to_usd(found.cost), found.usage, found.output_cap, found.cap_assumed)
+
     def settle(
         self,
         answer: object = None,
