@@ -21,6 +21,7 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import passing as let_pass
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
+from budgetguard.engine.links import current
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.polling import poll_of
 from budgetguard.providers.sdk import RETRY, Route, Sdk
@@ -195,7 +196,9 @@ class RequestGuard:
         """Return who guards a request; None if nobody does, or it is guarded further up."""
         engine = engine_of(client) or self.patched
         options = options_of(args, kwargs)
-        if engine is None or is_marked(options) or is_covered(self.sdk.package):
+        if engine is None or is_marked(options):
+            return None
+        if current.frame is not None and is_covered(self.sdk.package):
             return None
         if self.sdk.refuses is not None and (why := self.sdk.refuses(client)) is not None:
             self._refuse(engine, client, options, why)
