@@ -121,6 +121,13 @@ def calls_around(engine: object) -> tuple[GuardedCall, ...]:
     return tuple(frame.call for frame in _frames_around() if frame.call.engine is engine)
 
 
+def call_here() -> GuardedCall | None:
+    """Return the innermost call that we are inside, whoever's it is; None if there is none."""
+    if current.frame is None:
+        return None
+    return next((frame.call for frame in _frames_around()), None)
+
+
 def _frames_around() -> Iterator[Frame]:
     """Yield the frames that we are inside, innermost first."""
     frame = current.frame

@@ -103,11 +103,13 @@ class Endpoint(ABC):
         path: without `/v1`; `{}` is an id.
 
     Attributes:
+        method: of its requests, in capitals.
         streams: its answers may come as a stream, which `accumulator` reads.
         fetches: its requests do not show what they cost, so that `prepare` has to fetch it.
         counts_input: the provider can count the input of its requests; `prepare` asks, where that is wanted.
     """
 
+    method: str = "POST"
     streams: bool = False
     fetches: bool = False
     counts_input: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-# httpx's names for: nobody was there to take the request.
+# Names for: nobody was there to take the request. httpx's first.
 _NEVER_SENT: Final = frozenset(
     {
         "ConnectError",
@@ -15,11 +15,18 @@ _NEVER_SENT: Final = frozenset(
         "UnsupportedProtocol",
         "LocalProtocolError",
         "InvalidURL",
+        # aiohttp's, and those of requests with its urllib3.
+        "ClientConnectorError",
+        "ConnectionTimeoutError",
+        "InvalidUrlClientError",
+        "NewConnectionError",
+        "ConnectTimeoutError",
+        "NameResolutionError",
     }
 )
 # Functions of a client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
-_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
+_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "requests", "urllib3")
 
 
 def was_never_sent(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import call_here
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.provider_call import ProviderCall
@@ -27,7 +28,7 @@ from budgetguard.events import logger
 from budgetguard.providers import imports
 from budgetguard.providers.hooking import ENGINE, MODEL_MAP
 from budgetguard.providers.iterators import GuardedAsyncGenerator, GuardedGenerator
-from budgetguard.providers.methods import Method, MethodSdk, Sending, found_in
+from budgetguard.providers.methods import Method, MethodSdk, Sending, Try, found_in
 from budgetguard.providers.polling import Poll
 from budgetguard.providers.sent_call import SentCall
 
@@ -154,7 +155,8 @@ class MethodPatch:
             original = vars(holder)[one.name]
             if any(original is wrapper for _, _, wrapper, _ in self._wrappers):
                 continue
-            wrapper = wrapt.FunctionWrapper(original, self._around(one, original))
+            around = _COUNTING[one.kind] if isinstance(one, Try) else self._around(one, original)
+            wrapper = wrapt.FunctionWrapper(original, around)
             setattr(holder, one.name, wrapper)
             self._wrappers.append((holder, one.name, wrapper, original))
 
@@ -178,11 +180,12 @@ class MethodPatch:
         inside = _STYLES[method.style]
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
-            engine = getattr(sender, ENGINE, None) or self._patched
+            carrier = method.carrier(sender)
+            engine = getattr(carrier, ENGINE, None) or self._patched
             if engine is None:
                 return wrapped(*args, **kwargs)
             settings = engine.settings
-            model_map = getattr(sender, MODEL_MAP, None)
+            model_map = getattr(carrier, MODEL_MAP, None)
             if model_map is not None:
                 settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
             request = method.request(Sending(engine, settings, sender, named(args, kwargs)))
@@ -240,6 +243,40 @@ async def _async_manager(engine: Engine, request: ProviderCall | Poll, send: Cal
         yield await _coroutine(engine, request, lambda: stack.enter_async_context(send()))
 
 
+def _request_here() -> SentCall | None:
+    """Return the request that is being sent here, None if it is not guarded."""
+    call = call_here()
+    request = None if call is None else call.request
+    return request if isinstance(request, SentCall) else None
+
+
+def _counted(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
+    request = _request_here()
+    if request is None:
+        return wrapped(*args, **kwargs)
+    with request.trying():
+        return wrapped(*args, **kwargs)
+
+
+async def _counted_async(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
+    request = _request_here()
+    if request is None:
+        return await wrapped(*args, **kwargs)
+    with request.trying():
+        return await wrapped(*args, **kwargs)
+
+
+def _noted(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
+    if (request := _request_here()) is not None:
+        request.note_retry(sys.exception())
+    return wrapped(*args, **kwargs)
+
+
+_COUNTING: Final[Mapping[str, Callable[..., Any]]] = {
+    "sends": _counted,
+    "sends async": _counted_async,
+    "between": _noted,
+}
 _STYLES: Final[Mapping[str, Callable[[Engine, Any, Callable[[], Any]], Any]]] = {
     "call": _call,
     "coroutine": _coroutine,

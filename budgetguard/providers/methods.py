@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from budgetguard.config import Settings
 from budgetguard.engine.engine import Engine
@@ -44,6 +44,34 @@ class Sending:
 RequestOf: TypeAlias = Callable[[Sending], ProviderCall | Poll | None]
 
 
+def _itself(sender: Any) -> Any:
+    return sender
+
+
+class Place(Protocol):
+    """A method, or a function of a module, on which a wrapper stands."""
+
+    @property
+    def owner(self) -> str:
+        """Its class in the module; "" for a function."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Those that it must have, or the SDK is not one that is known."""
+
+    @property
+    def module(self) -> str:
+        """Where it is, if not in the row's module."""
+
+    @property
+    def qualname(self) -> str:
+        """Its name with its class's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A method, or a function of a module, through which an SDK sends.
@@ -55,6 +83,7 @@ class Method:
         parameters: those that it must have, or the SDK is not one that is known.
         request: reads what is sent; raises what refuses it.
         module: where it is, if not in the row's module.
+        carrier: its object -> what a wrapped client's guard is kept on, one of `MethodSdk.senders`.
     """
 
     owner: str
@@ -63,11 +92,37 @@ class Method:
     parameters: tuple[str, ...]
     request: RequestOf
     module: str = ""
+    carrier: Callable[[Any], object] = _itself
 
     @property
     def qualname(self) -> str:
         """Its name with its class's."""
         return f"{self.owner}.{self.name}" if self.owner else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """A method of an SDK inside of one that sends, by which lost tries are counted.
+
+    Attributes:
+        owner: its class in the row's module.
+        name: its name.
+        kind: it makes one try, and is called again for the next; or it is called between two tries, while
+            the first one's error is being handled.
+        parameters: those that it must have, or the SDK is not one that is known.
+        module: where it is, if not in the row's module.
+    """
+
+    owner: str
+    name: str
+    kind: Literal["sends", "sends async", "between"]
+    parameters: tuple[str, ...] = ()
+    module: str = ""
+
+    @property
+    def qualname(self) -> str:
+        """Its name with its class's."""
+        return f"{self.owner}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +137,7 @@ class MethodSdk:
         oldest: the oldest version that the tests run on.
         too_new: the version from which on it is not known.
         methods: what its requests pass.
+        tries: where it sends again by itself what was sent before.
         senders: client -> the objects whose methods it sends through; none if it is no client of the SDK.
         passed_by: modules that send past these methods in part, and what the log warns of at their import.
     """
@@ -93,14 +149,15 @@ class MethodSdk:
     oldest: tuple[int, ...]
     too_new: tuple[int, ...]
     methods: tuple[Method, ...]
+    tries: tuple[Try, ...] = ()
     senders: Callable[[object], Iterable[object]] = lambda _client: ()
     passed_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def modules(self) -> Mapping[str, tuple[Method, ...]]:
+    def modules(self) -> Mapping[str, tuple[Method | Try, ...]]:
         """The modules that have methods, each with its own."""
-        found: dict[str, list[Method]] = {}
-        for one in self.methods:
+        found: dict[str, list[Method | Try]] = {}
+        for one in (*self.methods, *self.tries):
             found.setdefault(one.module or self.module, []).append(one)
         return {name: tuple(methods) for name, methods in found.items()}
 
@@ -111,7 +168,7 @@ class MethodSdk:
         except metadata.PackageNotFoundError:
             return "of unknown version"
 
-    def check(self, module: Mapping[str, Any], methods: Iterable[Method]) -> None:
+    def check(self, module: Mapping[str, Any], methods: Iterable[Place]) -> None:
         """Refuse a module whose methods cannot be guarded.
 
         Raises:
@@ -131,8 +188,9 @@ class MethodSdk:
         )
 
 
-def _difference(module: Mapping[str, Any], method: Method) -> str | None:
+def _difference(module: Mapping[str, Any], method: Place) -> str | None:
     found = found_in(module, method)
+    found = getattr(found, "__func__", found)  # a static method
     if not callable(found):
         return f"it has no {method.qualname}"
     parameters = inspect.signature(found).parameters
@@ -140,7 +198,7 @@ def _difference(module: Mapping[str, Any], method: Method) -> str | None:
     return f"its {method.qualname} takes no {', '.join(missing)}" if missing else None
 
 
-def found_in(module: Mapping[str, Any], method: Method) -> Any:
+def found_in(module: Mapping[str, Any], method: Place) -> Any:
     """Return what stands for a method in a module's names, None if nothing does."""
     if not method.owner:
         return module.get(method.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported
@@ -77,7 +78,12 @@ class SentCall(ResponseCall):
     Args:
         content: an answer, or a piece of one -> the JSON, mapping or object that is read.
         args: see `HttpCall`.
+
+    Attributes:
+        unanswered: its last try was sent, and nobody knows what came of it.
     """
+
+    unanswered = False
 
     def __init__(
         self, *args: Any, content: Callable[[Any], object] = lambda answer: answer, **more: Any
@@ -103,6 +109,23 @@ class SentCall(ResponseCall):
         if inspect.isasyncgen(answer):
             return GuardedAsyncGenerator(call, lambda: answer, self.reader(), begun=True)
         return None
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Make one of its tries; the SDK makes another one after those that fail."""
+        if self.unanswered:
+            self.lost_tries += 1
+            self.unanswered = False
+        try:
+            yield
+        except BaseException as error:
+            self.unanswered = not isinstance(self.outcome_of_error(error), NotCharged)
+            raise
+
+    def note_retry(self, error: BaseException | None) -> None:
+        """Note that it is sent again, because the try before ended in `error`."""
+        if error is not None and not isinstance(self.outcome_of_error(error), NotCharged):
+            self.lost_tries += 1
 
     def reader(self) -> PieceReader:
         """Return what reads the cost from the pieces of the answer."""

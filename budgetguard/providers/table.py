@@ -66,11 +66,10 @@ class EndpointTable:
         """
         method = method.upper()
         path = self.path_of(url, base_url)
-        if method == "POST":
-            row = self._by_path.get(path)
-            row = row or next((one for one in self._with_ids if _matches(one.path, path)), None)
-            if row is not None:
-                return row
+        row = self._by_path.get(path)
+        row = row or next((one for one in self._with_ids if _matches(one.path, path)), None)
+        if row is not None and row.method == method:
+            return row
         if not free and not self.is_free(method, path):
             self.check_allowed(method, path, allowed)
         return None
@@ -150,9 +149,16 @@ def _is_free(pattern: str, path: str) -> bool:
 
 def _matches(pattern: str, path: str) -> bool:
     segments = _segments(pattern, path)
-    return bool(segments) and all(
-        want == have or (have and _WILDCARD.fullmatch(want) is not None) for want, have in segments
-    )
+    return bool(segments) and all(want == have or (have and _is_any(want, have)) for want, have in segments)
+
+
+def _is_any(want: str, have: str) -> bool:
+    """Whether a segment is an id where the pattern has one: `{}`, or Google's `{}:verb`."""
+    named, colon, verb = want.partition(":")
+    if not colon:
+        return _WILDCARD.fullmatch(want) is not None
+    name, _, asked = have.rpartition(":")
+    return asked == verb and bool(name) and _WILDCARD.fullmatch(named) is not None
 
 
 def _segments(pattern: str, path: str) -> list[tuple[str, str]]:
