@@ -78,10 +78,12 @@ __all__ = [
     "on",
     "patch",
     "patch_anthropic",
+    "patch_google",
     "patch_openai",
     "register_price",
     "unpatch",
     "unpatch_anthropic",
+    "unpatch_google",
     "unpatch_openai",
     "wrap",
 ]
@@ -138,6 +140,8 @@ patch_openai = _of_default(Guard.patch_openai)
 unpatch_openai = _of_default(Guard.unpatch_openai)
 patch_anthropic = _of_default(Guard.patch_anthropic)
 unpatch_anthropic = _of_default(Guard.unpatch_anthropic)
+patch_google = _of_default(Guard.patch_google)
+unpatch_google = _of_default(Guard.unpatch_google)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)

@@ -52,6 +52,8 @@ _providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
 _SAME_MODEL = re.compile(
     r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
 )
+# Vertex' names of a stable version.
+_STABLE = re.compile(r"(?<=gemini-\d\.\d)(-[a-z-]+)?-00\d$")
 _DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
 _MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
@@ -138,7 +140,8 @@ def listed_model(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelIn
         return None
     model = provider.find_model(name, all_providers=snapshot.providers)
     if model is None or not _is_certain(provider, snapshot, model, name):
-        return None
+        plain = _STABLE.sub(r"\1", name)
+        return None if plain == name else listed_model(snapshot, provider_id, plain)
     return model
 
 

@@ -223,6 +223,7 @@ def sent_call(
     model: str | None = None,
     streams: bool = False,
     content: Callable[[Any], object] = lambda answer: answer,
+    writes: Callable[[str, object], None] | None = None,
     fetcher: Callable[[], Fetcher] | None = None,
 ) -> SentCall | None:
     """Return the call that a request is, None if it may pass.
@@ -240,6 +241,7 @@ def sent_call(
         model: the model that the address names.
         streams: the answer is asked for as a stream.
         content: an answer, or a piece of one -> what is read of it.
+        writes: (field, value) -> sets the field in what the SDK sends: a cap, where the settings say `strict`.
         fetcher: -> what makes free requests for what the projection needs.
 
     Raises:
@@ -277,6 +279,7 @@ def sent_call(
         free=free,
         counts=settings.count == "provider",
         content=content,
+        writes=writes,
         fetcher=fetcher,
         row_of=lambda path: table.endpoint_of(
             "POST", path, base_url=base_url, allowed=settings.allow_endpoints

@@ -15,6 +15,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
+from budgetguard.providers.google.sdk import GOOGLE
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.providers.patching import ClientPatch
@@ -67,7 +68,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, ()),
+    *map(MethodPatch, (GOOGLE,)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -134,7 +135,6 @@ _OTHERS: Final = (
     "cohere",
     "dashscope",
     "fireworks.client",
-    "google.genai",
     "google.generativeai",
     "mistralai",
     "ollama",

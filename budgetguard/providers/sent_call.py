@@ -77,6 +77,7 @@ class SentCall(ResponseCall):
 
     Args:
         content: an answer, or a piece of one -> the JSON, mapping or object that is read.
+        writes: (field, value) -> sets the field in what the SDK sends.
         args: see `HttpCall`.
 
     Attributes:
@@ -86,11 +87,25 @@ class SentCall(ResponseCall):
     unanswered = False
 
     def __init__(
-        self, *args: Any, content: Callable[[Any], object] = lambda answer: answer, **more: Any
+        self,
+        *args: Any,
+        content: Callable[[Any], object] = lambda answer: answer,
+        writes: Callable[[str, object], None] | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._content = content
+        self._writes = writes
         self._ended: Outcome | None = None
+
+    @property
+    def takes_cap(self) -> bool:
+        return self._writes is not None and super().takes_cap
+
+    def _write(self, name: str, value: object) -> None:
+        super()._write(name, value)
+        if self._writes is not None:
+            self._writes(name, value)
 
     def outcome(self, answer: Any) -> Outcome:
         return self._ended or self._outcome_of(self._content(answer))

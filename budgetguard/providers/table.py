@@ -67,7 +67,8 @@ class EndpointTable:
         method = method.upper()
         path = self.path_of(url, base_url)
         row = self._by_path.get(path)
-        row = row or next((one for one in self._with_ids if _matches(one.path, path)), None)
+        if row is None and not self.is_free(method, path):
+            row = next((one for one in self._with_ids if _matches(one.path, path)), None)
         if row is not None and row.method == method:
             return row
         if not free and not self.is_free(method, path):
@@ -153,12 +154,10 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def _is_any(want: str, have: str) -> bool:
-    """Whether a segment is an id where the pattern has one: `{}`, or Google's `{}:verb`."""
-    named, colon, verb = want.partition(":")
-    if not colon:
-        return _WILDCARD.fullmatch(want) is not None
-    name, _, asked = have.rpartition(":")
-    return asked == verb and bool(name) and _WILDCARD.fullmatch(named) is not None
+    """Whether a segment is an id, alone or with the verb that is wanted behind it: `{}:predict`."""
+    if want.startswith("{}:"):
+        return have.endswith(want[2:]) and len(have) > len(want) - 2
+    return _WILDCARD.fullmatch(want) is not None
 
 
 def _segments(pattern: str, path: str) -> list[tuple[str, str]]:
