@@ -26,7 +26,8 @@ class EndpointTable:
 
     Args:
         priced: what costs money, and how it is read.
-        free: paths of POST, PUT and PATCH that cost nothing; `{}` is an id.
+        free: paths of POST, PUT and PATCH that cost nothing; `{}` is an id. With a method before it, as in
+            `PATCH /models/{}`, a path of that alone.
         refused: what costs money that nobody can project, and why.
         polled: free requests that tell what earlier calls cost.
         prefix: what a path may begin with that does not count, such as a version.
@@ -77,7 +78,14 @@ class EndpointTable:
 
     def is_free(self, method: str, path: str) -> bool:
         """Whether a request costs nothing, wherever it is sent; `path` as the table has it."""
-        return method.upper() in FREE_METHODS or any(_is_free(row, path) for row in self._free)
+        method = method.upper()
+        if method in FREE_METHODS:
+            return True
+        for row in self._free:
+            of, _, pattern = row.rpartition(" ")
+            if of in ("", method) and _is_free(pattern, path):
+                return True
+        return False
 
     def polled(self, method: str, url: str, *, base_url: str) -> Polled | None:
         """Return how a request for the answers of earlier calls is read, or None if it asks for none."""
