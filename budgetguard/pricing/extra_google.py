@@ -1,4 +1,4 @@
-"""Extra prices of Google's models, which genai-prices lacks: images, videos, what is kept in a cache, maps."""
+"""Extra prices of Google's models, which genai-prices lacks: images, videos, storage in caches, maps."""
 
 from __future__ import annotations
 

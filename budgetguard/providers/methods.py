@@ -107,15 +107,16 @@ class Try:
     Attributes:
         owner: its class in the row's module.
         name: its name.
-        kind: it makes one try, and is called again for the next; or it is called between two tries, while
-            the first one's error is being handled.
+        kind: it makes one try, and is called again for the next (`sends`); it is called between two tries,
+            while the first one's error is being handled (`between`); or it is told of the beginning of a try
+            (`begins`), and of its `error` (`fails`).
         parameters: those that it must have, or the SDK is not one that is known.
         module: where it is, if not in the row's module.
     """
 
     owner: str
     name: str
-    kind: Literal["sends", "sends async", "between"]
+    kind: Literal["sends", "sends async", "between", "begins", "fails"]
     parameters: tuple[str, ...] = ()
     module: str = ""
 
@@ -157,7 +158,8 @@ class MethodSdk:
     def modules(self) -> Mapping[str, tuple[Method | Try, ...]]:
         """The modules that have methods, each with its own."""
         found: dict[str, list[Method | Try]] = {}
-        for one in (*self.methods, *self.tries):
+        everywhere: tuple[Method | Try, ...] = (*self.methods, *self.tries)
+        for one in everywhere:
             found.setdefault(one.module or self.module, []).append(one)
         return {name: tuple(methods) for name, methods in found.items()}
 
@@ -241,7 +243,7 @@ def sent_call(
         model: the model that the address names.
         streams: the answer is asked for as a stream.
         content: an answer, or a piece of one -> what is read of it.
-        writes: (field, value) -> sets the field in what the SDK sends: a cap, where the settings say `strict`.
+        writes: (field, value) -> sets the field in what the SDK sends: a cap that the settings ask for.
         fetcher: -> what makes free requests for what the projection needs.
 
     Raises:

@@ -40,10 +40,17 @@ def chunks(model: str = MODEL) -> list[dict[str, Any]]:
     found = []
     for number, text in enumerate(TEXT, 1):
         last = number == len(TEXT)
-        usage = USAGE if last else {"promptTokenCount": 12, "cachedContentTokenCount": 4, "totalTokenCount": 12}
+        usage = (
+            USAGE if last else {"promptTokenCount": 12, "cachedContentTokenCount": 4, "totalTokenCount": 12}
+        )
         more = {"finishReason": "STOP"} if last else {}
         found.append(
-            {"candidates": [content(text, **more)], "usageMetadata": usage, "modelVersion": model, "responseId": "r1"}
+            {
+                "candidates": [content(text, **more)],
+                "usageMetadata": usage,
+                "modelVersion": model,
+                "responseId": "r1",
+            }
         )
     return found
 
@@ -88,7 +95,9 @@ class Gemini:
             name = f"models/{model}/operations/op1"
             return Answer({"name": name, **(self.operation if verb == "fetchPredictOperation" else {})})
         if verb in ("batchGenerateContent", "asyncBatchEmbedContent"):
-            return Answer({"name": "batches/b1", "metadata": {"state": "BATCH_STATE_PENDING", "name": "batches/b1"}})
+            return Answer(
+                {"name": "batches/b1", "metadata": {"state": "BATCH_STATE_PENDING", "name": "batches/b1"}}
+            )
         return self._more(arrived, path, verb)
 
     def _more(self, arrived: Arrived, path: str, verb: str) -> Answer:
@@ -101,7 +110,12 @@ class Gemini:
         if path.startswith("/cachedContents"):
             kept = {"totalTokenCount": self.kept}
             begun, ends = "2030-01-01T00:00:00Z", "2030-01-01T02:00:00Z"
-            more = {"createTime": begun, "expireTime": ends, "model": f"models/{MODEL}", "usageMetadata": kept}
+            more = {
+                "createTime": begun,
+                "expireTime": ends,
+                "model": f"models/{MODEL}",
+                "usageMetadata": kept,
+            }
             return Answer({"name": "cachedContents/c1", **more})
         if path.startswith("/files"):
             return Answer({"name": "files/f1", "mimeType": "audio/wav", "sizeBytes": "32044"})

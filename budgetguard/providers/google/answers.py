@@ -66,7 +66,7 @@ def read_gemini(answer: Any) -> Reported:
 
 
 def _tier(usage: Any) -> str | None:
-    """Return the tier that an answer was served at: the Developer API's `serviceTier`, Vertex' `trafficType`."""
+    """Return the tier that an answer was served at: `serviceTier`, at Vertex `trafficType`."""
     for name in ("serviceTier", "trafficType"):
         told = either(usage, name)
         named = str(getattr(told, "value", told) or "").lower()

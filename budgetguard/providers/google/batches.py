@@ -1,4 +1,4 @@
-"""Batches of the Developer API: every request in one is projected, at half its price, and held until it is over."""
+"""Batches of the Developer API: each request in one is projected, at half its price, and held to its end."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class GeminiBatches(BatchesEndpoint):
 
 
 def _unfolded(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a request as it would be made alone: the SDK puts what stands beside the configuration into it."""
+    """Return a request as it would be made alone: the SDK puts too much into `generationConfig`."""
     config = either(request, "generationConfig")
     if not isinstance(config, Mapping):
         return request

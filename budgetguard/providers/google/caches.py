@@ -1,4 +1,4 @@
-"""Content that is kept in a cache: its tokens are billed as they are read, and by the hour for as long as kept."""
+"""Content that is kept in a cache: billed as it is read, and by the hour for as long as it is kept."""
 
 from __future__ import annotations
 

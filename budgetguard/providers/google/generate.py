@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
-from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers.answers import Piece
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Prepared, Preparing
@@ -40,7 +39,7 @@ _ALLOWANCES: Final[Mapping[str, int]] = {
     "file_search": 4_000,
     "computer_use": 2_000,
 }
-# Searches that an answer makes at first; each is billed from Gemini 3 on, before that all of an answer as one.
+# Searches that an answer makes at first. Each is billed from Gemini 3 on; before, those of an answer as one.
 _SEARCHES: Final = 4
 # Content that is in a cache, of which nothing is known: more than the least that is kept.
 _UNSEEN_CACHE: Final = 40_000
@@ -104,7 +103,7 @@ class GenerateEndpoint(Endpoint):
             or 1
         )
         thinking = thinking_tokens(body)
-        output = _output(body, config, model, asked, found, cap, thinking)
+        output = _output(config, model, asked, found, cap, thinking)
         cached = 0 if found.cached is None else cached_tokens(found.cached) or 0
         allowances, fees, unknown = _of_hosted_tools(found, model)
         if found.unseen:
@@ -129,7 +128,7 @@ class GenerateEndpoint(Endpoint):
             model,
             asked.rates,
             {unit: n for unit, n in {**read, **fees, **unknown}.items() if n},
-            {unit: n * choices for unit, n in output.units.items()},
+            {unit: n * choices for unit, n in {**output.units, **self.more_output(body, model)}.items()},
             cap_assumed=cap is None,
             output_cap=output.cap,
             choices=choices,
@@ -138,6 +137,10 @@ class GenerateEndpoint(Endpoint):
             fees=unknown,
             asked_to_think=thinking is not None,
         )
+
+    def more_output(self, body: Mapping[str, Any], model: str) -> Mapping[str, int]:
+        """Return units of output beside tokens of text, images and sound."""
+        return {}
 
     def input_tokens(self, body: Body, model: str) -> int:
         return self._input(mapping(body), model).tokens
@@ -208,7 +211,6 @@ class _Output:
 
 
 def _output(
-    body: Mapping[str, Any],
     config: Mapping[str, Any],
     model: str,
     asked: Asked,
@@ -258,7 +260,7 @@ def _snake(name: str) -> str:
 
 
 def _to_ask(body: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of what a request names, and what is to be asked for: `cachedContents/...`, `files/...`."""
+    """Yield what a request names and nobody here knows: `cachedContents/...`, `files/...`."""
     cached = text(either(body, "cachedContent"))
     if cached is not None and cached_tokens(cached) is None:
         yield cached

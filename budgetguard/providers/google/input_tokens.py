@@ -1,9 +1,9 @@
 """Count the input tokens of a request to Gemini, from what it shows.
 
-The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. Texts are billed as they are,
-without anything around messages or roles. From Gemini 2.5 on, the Developer API bills tools and their calls as
-a text in which each string stands between two marks, and what was thought before a call; Vertex, and earlier
-models, bill their names and descriptions alone. A schema for the answer is billed before Gemini 2.5 only.
+The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. Texts are billed as they
+are, without anything around messages or roles. From Gemini 2.5 on, the Developer API bills functions as a
+program would declare them, and their calls; Vertex, and earlier models, bill their names and descriptions
+alone. A schema for the answer is billed before Gemini 2.5 only.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from budgetguard.tokens.text import O200K, count_text, encoding_for
 _FIRST_TWO: Final = re.compile(r"gemini-(?:1|2\.0)|gemma|learnlm")
 _MARK: Final = "\0"
 _DIGITS: Final = re.compile(r"\d{2,}")
-# A function is shown as a program would declare it: so much for itself, each property, one that may be left out,
-# an object or a list among them, and each of several choices.
+# Tokens of a function beside its words: its own, with a description or without, each property's, one's that
+# may be left out, an object's or a list's among them, and each of several choices'.
 _FUNCTION: Final = 20
 _UNDESCRIBED: Final = 18
 _UNDESCRIBED_THIRD: Final = 14

@@ -3,8 +3,7 @@
 Google documents them at https://ai.google.dev/gemini-api/docs/tokens and .../media-resolution: 258 tokens for
 an image of up to 384 pixels a side, and for each tile of a larger one; 32 tokens a second of sound; 258 a
 frame and second of film; 258 a page of a document; from Gemini 3 on a number by `mediaResolution`. Recorded
-requests agree but for sound (25 a second, on Gemini 2.5 alone 32) and for Gemini 2.5's images, whose tiles are
-larger.
+requests agree but for sound (25 a second, on Gemini 2.5 alone 32) and Gemini 2.5's images (larger tiles).
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _SMALL: Final = 384
 _TILE_SIDE: Final = 768
 # No picture that was recorded had more; larger ones are scaled down.
 _MOST_TILES: Final = 16
-# Gemini 3 and later, by resolution: images, frames of films, pages of documents. What is left open is billed as
-# the most common choice: high, low, medium.
+# Gemini 3 and later, by resolution: images, frames of films, pages of documents. Left open, they are billed
+# as high, low and medium.
 _LATER: Final[Mapping[str, tuple[int, int, int]]] = {
     "LOW": (280, 70, 280),
     "MEDIUM": (560, 70, 560),

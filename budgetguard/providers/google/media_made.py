@@ -1,4 +1,4 @@
-"""Images and videos that models make: `:predict` and `:predictLongRunning`, billed by the piece and the second."""
+"""Images and videos that models make: `:predict`, by the piece, and `:predictLongRunning`, by the second."""
 
 from __future__ import annotations
 
@@ -96,8 +96,10 @@ def _is_made(one: Any) -> bool:
 
 
 def read_operation(answer: object) -> Reported:
-    """Read how an operation that makes videos stands: `pending`; failed, which costs nothing; or the part that
-    was made of what was asked for."""
+    """Read how an operation that makes videos stands.
+
+    It is `pending`; or has failed, which costs nothing; or tells the part that was made of what was asked for.
+    """
     answer = parsed(answer)
     name = operation_id(text(field(answer, "name")))
     if field(answer, "done") is not True:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from budgetguard.engine.provider_call import Do, ProviderCall
 from budgetguard.providers.fetching import Fetcher, Take
+from budgetguard.providers.google import nextgen
 from budgetguard.providers.google.endpoints import TABLE, TABLE_VERTEX
 from budgetguard.providers.google.paths import bare_model, model_in
 from budgetguard.providers.json import field, parsed, text
@@ -152,7 +152,10 @@ def _senders(client: object) -> Iterable[object]:
     for kind in type(client).__mro__:
         if kind.__module__ == "google.genai.client" and kind.__name__ in ("Client", "AsyncClient"):
             api: Any = client
-            return (api._api_client,)
+            inner = api._api_client
+            # The newer resources send through its HTTP clients.
+            http = (getattr(inner, name, None) for name in ("_httpx_client", "_async_httpx_client"))
+            return (inner, *(one for one in http if one is not None))
     return ()
 
 
@@ -215,6 +218,16 @@ GOOGLE: Final = MethodSdk(
             module="google.genai.live_music",
             carrier=_api_client,
         ),
+        Method(
+            owner="InteractionWebSocketConnectionContext",
+            name="_open",
+            style="coroutine",
+            parameters=(),
+            request=partial(_refused, path="/interactions/live"),
+            module="google.genai._interactions_websocket",
+            carrier=_api_client,
+        ),
+        *nextgen.methods(GoogleFetcher),
     ),
     tries=(
         Try(owner="BaseApiClient", name="_request_once", kind="sends", parameters=("http_request",)),
@@ -225,6 +238,7 @@ GOOGLE: Final = MethodSdk(
             parameters=("http_request",),
         ),
         Try(owner="BaseApiClient", name="_ensure_aiohttp_ssl_ctx", kind="between"),
+        *nextgen.TRIES,
     ),
     senders=_senders,
 )
