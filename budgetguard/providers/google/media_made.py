@@ -98,7 +98,7 @@ def _is_made(one: Any) -> bool:
 def read_operation(answer: object) -> Reported:
     """Read how an operation that makes videos stands.
 
-    It is `pending`; or has failed, which costs nothing; or tells the part that was made of what was asked for.
+    It is `pending`; or has failed, which costs nothing; or tells which part of what was asked for was made.
     """
     answer = parsed(answer)
     name = operation_id(text(field(answer, "name")))

@@ -6,7 +6,10 @@ import re
 from typing import Final
 
 # Before what a path asks for stand a version, Vertex' project and location, and Google as a model's maker.
-PREFIX: Final = r"(?:/upload)?(?:/v\d\w*(?=/))?(?:/projects/[^/]+/locations/[^/]+(?=/))?(?:/publishers/google(?=/models/))?"
+PREFIX: Final = (
+    r"(?:/upload)?(?:/v\d\w*(?=/))?(?:/projects/[^/]+/locations/[^/]+(?=/))?"
+    r"(?:/publishers/google(?=/models/))?"
+)
 _MODEL: Final = re.compile(r"/(?:publishers/[^/]+/)?(?:models|tunedModels|endpoints)/([^/:]+)")
 _OWN: Final = re.compile(r"/((?:tunedModels|endpoints)/[^/:]+)")
 
