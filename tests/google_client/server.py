@@ -55,15 +55,47 @@ def chunks(model: str = MODEL) -> list[dict[str, Any]]:
     return found
 
 
+def interaction(**more: Any) -> dict[str, Any]:
+    """Return an interaction that is over; its usage is that of `USAGE`, in other words."""
+    usage = {
+        "total_input_tokens": 12,
+        "total_output_tokens": 5,
+        "total_thought_tokens": 30,
+        "total_cached_tokens": 4,
+        "total_tokens": 47,
+    }
+    steps = [{"type": "model_output", "content": [{"type": "text", "text": "".join(TEXT)}]}]
+    head = {"id": "v1_interaction1", "object": "interaction", "model": MODEL, "role": "model"}
+    times = {"created": "2030-01-01T00:00:00Z", "updated": "2030-01-01T00:00:01Z"}
+    return {**head, **times, "status": "completed", "steps": steps, "usage": usage, **more}
+
+
+def interaction_events() -> list[dict[str, Any]]:
+    """Return the events of an interaction's stream."""
+    begun = interaction(status="in_progress", steps=[])
+    del begun["usage"]
+    deltas = [
+        {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": text}} for text in TEXT
+    ]
+    return [
+        {"event_type": "interaction.created", "interaction": begun},
+        {"event_type": "step.start", "index": 0, "step": {"type": "model_output", "content": []}},
+        *deltas,
+        {"event_type": "step.stop", "index": 0},
+        {"event_type": "interaction.completed", "interaction": interaction()},
+    ]
+
+
 @dataclass
 class Gemini:
     """What the server answers.
 
     Attributes:
-        made: what it was asked for by `POST`, by the last part of the path.
         batch: the state of its one batch.
         operation: the state of its one operation.
-        call: whether the next answer calls a function.
+        call: whether it calls a function before it answers.
+        kept: tokens of what is in its cache.
+        file: the content of its one file.
     """
 
     batch: dict[str, Any] = field(default_factory=lambda: {"state": "BATCH_STATE_PENDING"})
@@ -105,6 +137,9 @@ class Gemini:
             return Answer(self.file)
         if "/operations/" in path:
             return Answer({"name": path.lstrip("/"), **self.operation})
+        if path == "/interactions":
+            stream = (arrived.body or {}).get("stream")
+            return Answer(sse(interaction_events(), done=True)) if stream else Answer(interaction())
         if path.startswith("/batches/"):
             return Answer({"name": "batches/b1", "metadata": {"model": f"models/{MODEL}", **self.batch}})
         if path.startswith("/cachedContents"):
