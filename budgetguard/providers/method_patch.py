@@ -155,7 +155,7 @@ class MethodPatch:
             original = vars(holder)[one.name]
             if any(original is wrapper for _, _, wrapper, _ in self._wrappers):
                 continue
-            around = _counting(one, original) if isinstance(one, Try) else self._around(one, original)
+            around = _COUNTING[one.kind] if isinstance(one, Try) else self._around(one, original)
             wrapper = wrapt.FunctionWrapper(original, around)
             setattr(holder, one.name, wrapper)
             self._wrappers.append((holder, one.name, wrapper, original))
@@ -272,32 +272,10 @@ def _noted(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
 
-def _begun(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
-    if (request := _request_here()) is not None:
-        request.begin_try()
-    return wrapped(*args, **kwargs)
-
-
-def _counting(one: Try, original: Any) -> Callable[..., Any]:
-    """Return what is called in place of a method by which tries are counted."""
-    if one.kind != "fails":
-        return _COUNTING[one.kind]
-    named = _by_name(inspect.signature(original), bound=True)
-
-    def failed(wrapped: Any, _sender: Any, args: Any, kwargs: Any) -> Any:
-        error = named(args, kwargs).get("error")
-        if isinstance(error, BaseException) and (request := _request_here()) is not None:
-            request.end_try(error)
-        return wrapped(*args, **kwargs)
-
-    return failed
-
-
 _COUNTING: Final[Mapping[str, Callable[..., Any]]] = {
     "sends": _counted,
     "sends async": _counted_async,
     "between": _noted,
-    "begins": _begun,
 }
 _STYLES: Final[Mapping[str, Callable[[Engine, Any, Callable[[], Any]], Any]]] = {
     "call": _call,

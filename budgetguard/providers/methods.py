@@ -107,16 +107,15 @@ class Try:
     Attributes:
         owner: its class in the row's module.
         name: its name.
-        kind: it makes one try, and is called again for the next (`sends`); it is called between two tries,
-            while the first one's error is being handled (`between`); or it is told of the beginning of a try
-            (`begins`), and of its `error` (`fails`).
+        kind: it makes one try, and is called again for the next; or it is called between two tries, while
+            the first one's error is being handled.
         parameters: those that it must have, or the SDK is not one that is known.
         module: where it is, if not in the row's module.
     """
 
     owner: str
     name: str
-    kind: Literal["sends", "sends async", "between", "begins", "fails"]
+    kind: Literal["sends", "sends async", "between"]
     parameters: tuple[str, ...] = ()
     module: str = ""
 

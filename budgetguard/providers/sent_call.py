@@ -128,22 +128,14 @@ class SentCall(ResponseCall):
     @contextmanager
     def trying(self) -> Iterator[None]:
         """Make one of its tries; the SDK makes another one after those that fail."""
-        self.begin_try()
-        try:
-            yield
-        except BaseException as error:
-            self.end_try(error)
-            raise
-
-    def begin_try(self) -> None:
-        """Note that it is sent, perhaps once more."""
         if self.unanswered:
             self.lost_tries += 1
             self.unanswered = False
-
-    def end_try(self, error: BaseException) -> None:
-        """Note that a try ended in `error`."""
-        self.unanswered = not isinstance(self.outcome_of_error(error), NotCharged)
+        try:
+            yield
+        except BaseException as error:
+            self.unanswered = not isinstance(self.outcome_of_error(error), NotCharged)
+            raise
 
     def note_retry(self, error: BaseException | None) -> None:
         """Note that it is sent again, because the try before ended in `error`."""

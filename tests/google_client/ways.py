@@ -87,9 +87,14 @@ async def _awaited(found: Awaitable[Any], made: Any) -> Any:
     try:
         return await found
     finally:
-        if hasattr(made.aio, "aclose"):
-            await made.aio.aclose()
-        close(made)
+        await close_async(made)
+
+
+async def close_async(made: Any) -> None:
+    """Close both faces of a client."""
+    if hasattr(made.aio, "aclose"):
+        await made.aio.aclose()
+    close(made)
 
 
 async def _pieces(made: Awaitable[Any]) -> list[Any]:
@@ -115,7 +120,13 @@ def _generating(vertex: bool) -> list[Way]:
     calls = lambda: Gemini(call=True)  # noqa: E731
     title = "Contents, Vertex" if vertex else "Contents"
     return [
-        Way(title, CALL, "models.generate_content", lambda c: c.models.generate_content(**asked), vertex=vertex),
+        Way(
+            title,
+            CALL,
+            "models.generate_content",
+            lambda c: c.models.generate_content(**asked),
+            vertex=vertex,
+        ),
         Way(
             title,
             STREAM,
@@ -259,9 +270,7 @@ def _later() -> list[Way]:
         *_both(
             "Videos, Vertex",
             "models.generate_videos",
-            lambda c: c.models.generate_videos(
-                model="veo-3.1-generate-001", prompt="a cat", config=seconds
-            ),
+            lambda c: c.models.generate_videos(model="veo-3.1-generate-001", prompt="a cat", config=seconds),
             billed=0,
             vertex=True,
             later=True,

@@ -1,6 +1,7 @@
 """Requests of google-genai's newer resources, which do not pass its API client: interactions and the like.
 
-Since 2.10 they pass `BaseSDK.do_request`, as HTTP requests that are made already. From 1.55 to 2.9 openai's
+Since 2.10 they pass `BaseSDK.do_request`, as HTTP requests that are made already. It sends again what was
+answered with an error, and nothing else. From 1.55 to 2.9 openai's
 generator had made them; those are refused.
 """
 
@@ -15,12 +16,11 @@ from budgetguard.engine.provider_call import ProviderCall
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.google.endpoints import TABLE, TABLE_VERTEX
 from budgetguard.providers.json import field
-from budgetguard.providers.methods import Method, Sending, Try, sent_call
+from budgetguard.providers.methods import Method, Sending, sent_call
 from budgetguard.providers.polling import Poll
 
 PROVIDER: Final = "google"
 _BASE: Final = "google.genai._gaos.basesdk"
-_HOOKS: Final = "google.genai._gaos._hooks"
 _OLDER: Final = "google.genai._interactions._base_client"
 _PARAMETERS: Final = ("hook_ctx", "request", "is_error_status_code", "stream", "retry_config")
 # What of an interaction spends beside its model, where nobody here sees it.
@@ -141,19 +141,3 @@ def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
             carrier=_carrier_older,
         ),
     )
-
-
-TRIES: Final = (
-    Try(owner="SDKHooks", name="before_request", kind="begins", module=f"{_HOOKS}.sdkhooks"),
-    Try(
-        owner="SDKHooks", name="after_error", kind="fails", parameters=("error",), module=f"{_HOOKS}.sdkhooks"
-    ),
-    Try(owner="AsyncSDKHooks", name="before_request", kind="begins", module=f"{_HOOKS}.asyncsdkhooks"),
-    Try(
-        owner="AsyncSDKHooks",
-        name="after_error",
-        kind="fails",
-        parameters=("error",),
-        module=f"{_HOOKS}.asyncsdkhooks",
-    ),
-)

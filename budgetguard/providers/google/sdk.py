@@ -238,7 +238,6 @@ GOOGLE: Final = MethodSdk(
             parameters=("http_request",),
         ),
         Try(owner="BaseApiClient", name="_ensure_aiohttp_ssl_ctx", kind="between"),
-        *nextgen.TRIES,
     ),
     senders=_senders,
 )
