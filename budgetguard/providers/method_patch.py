@@ -73,9 +73,7 @@ class MethodPatch:
                 )
             self._patched = engine
             try:
-                for module, methods in self.sdk.modules.items():
-                    names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
-                    imports.watch(module, names, self._apply, key=name)
+                self._watch()
             except BaseException:
                 self._patched = former
                 raise
@@ -130,6 +128,7 @@ class MethodPatch:
                 if (module := sys.modules.get(name)) is not None:
                     self._stand_on(module)
             self._any_wrapped = True
+            self._watch()  # for what is imported when it is used first
         for sender in senders:
             # Around models of data that take no attributes but their own.
             object.__setattr__(sender, ENGINE, engine)
@@ -137,9 +136,14 @@ class MethodPatch:
                 object.__setattr__(sender, MODEL_MAP, model_map)
         return client
 
+    def _watch(self) -> None:
+        for module, methods in self.sdk.modules.items():
+            names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
+            imports.watch(module, names, self._apply, key=self.sdk.name)
+
     def _apply(self, module: ModuleType) -> None:
         with self._lock:
-            if self._patched is not None:
+            if self._patched is not None or self._any_wrapped:
                 self._stand_on(module)
 
     def _stand_on(self, module: ModuleType) -> None:

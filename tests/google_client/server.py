@@ -151,7 +151,7 @@ class Gemini:
                 "model": f"models/{MODEL}",
                 "usageMetadata": kept,
             }
-            return Answer({"name": "cachedContents/c1", **more})
+            return Answer({"name": "cachedContents/c1" if arrived.method == "POST" else path[1:], **more})
         if path.startswith("/files"):
             return Answer({"name": "files/f1", "mimeType": "audio/wav", "sizeBytes": "32044"})
         if path.startswith("/models"):

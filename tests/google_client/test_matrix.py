@@ -1,4 +1,4 @@
-"""Every way: booked as billed, refused unsent, and unnoticed. The table of docs/google.md is made of these."""
+"""Every way: booked as billed, refused unsent, and unnoticed; docs/google.md has the table of these."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def projected_input(books: Any) -> int:
 
 
 def test_left_early_books_what_was_seen() -> None:
-    """Input as the stream tells it, and of output what was read until then: four tokens of thought-free text."""
+    """Input as the stream tells it, and of output what was read until then: the model does not think."""
     model = "gemini-2.0-flash"
     with google_books(Streaming(sse(chunks(model)))) as books:
 

@@ -1,4 +1,4 @@
-"""Every way in which google-genai makes a request that costs money, and what it is billed by the server's word.
+"""Every way in which google-genai makes a request that costs money, and what it is billed by the server.
 
 The bills are written down here by hand, from the price page and what the server answers; no code that reads
 answers has a part in them.
