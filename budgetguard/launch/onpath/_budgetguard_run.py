@@ -95,13 +95,12 @@ def _report(sdk: str) -> None:
 _armed: "list[bool]" = []
 _looks_at_exit: "list[bool]" = []
 # Both as `budgetguard.providers.sdks` has them, which is not imported here.
-_GUARDED = ("openai", "anthropic", "groq", "cerebras.cloud.sdk", "together")
+_GUARDED = ("openai", "anthropic", "groq", "cerebras.cloud.sdk", "together", "google.genai")
 _unguarded = [
     "ai21",
     "cohere",
     "dashscope",
     "fireworks.client",
-    "google.genai",
     "google.generativeai",
     "litellm",
     "mistralai",

@@ -205,8 +205,8 @@ class _Counter:
             total += self.call("call", json_field(call, "name"), json_field(call, "args"))
         if (answer := either(part, "functionResponse")) is not None:
             total += self.call("response", json_field(answer, "name"), json_field(answer, "response"))
-            for inner in items(json_field(answer, "parts")):
-                total += self.part(inner, current=False)
+            # What a tool returns is shown at a high resolution.
+            total += sum(self.file(inner, "HIGH") for inner in items(json_field(answer, "parts")))
         for name in ("executableCode", "codeExecutionResult", "toolCall", "toolResponse"):
             if (run := either(part, name)) is not None:
                 total += self.text(compact_json(run))
@@ -219,18 +219,20 @@ class _Counter:
             return False
         return is_third(name) or self.vertex or self.streamed
 
-    def file(self, part: Any) -> int:
-        resolution = resolution_of(part, self.config)
+    def file(self, part: Any, unsaid: str | None = None) -> int:
+        resolution = resolution_of(part, self.config) or (unsaid if is_third(self.model) else None)
         film = either(part, "videoMetadata")
         if (inside := either(part, "inlineData")) is not None:
             mime, data = either(inside, "mimeType"), json_field(inside, "data")
-            return self.add(inline_medium(mime, data, self.model, resolution, film))
+            return self.add(inline_medium(mime, data, self.model, resolution, film, vertex=self.vertex))
         if (named := either(part, "fileData")) is not None:
             mime, address = either(named, "mimeType"), str(either(named, "fileUri") or "")
             if mime is None and "youtu" in address:
                 mime = "video/mp4"
             size, seconds = self.known(address)
-            medium = named_medium(mime, self.model, resolution, film, size=size, seconds=seconds)
+            medium = named_medium(
+                mime, self.model, resolution, film, size=size, seconds=seconds, vertex=self.vertex
+            )
             if not medium.seen:
                 self.found.unseen += medium.tokens
                 return 0

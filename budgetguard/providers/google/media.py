@@ -44,8 +44,9 @@ _LATER: Final[Mapping[str, tuple[int, int, int]]] = {
 _LATER_UNSAID: Final = (1_120, 70, 560)
 # Before, only low is another number: 64 for an image and a frame.
 _LOW: Final = 64
-# A page of a document: at Vertex it is in tiles.
+# A page of a document; at Vertex it is in tiles, sometimes.
 _PAGE: Final = 258
+_PAGE_IN_TILES: Final = 1_290
 # The least that a film in common use has of bytes a second, sound included.
 _LEAST_FILM_RATE: Final = 20_000
 _BYTES_A_TOKEN: Final = 2
@@ -75,7 +76,9 @@ class Medium:
     seen: bool = True
 
 
-def inline_medium(mime: object, data: object, model: str, resolution: str | None, film: object) -> Medium:
+def inline_medium(
+    mime: object, data: object, model: str, resolution: str | None, film: object, *, vertex: bool = False
+) -> Medium:
     """Return what a file inside a request is billed as.
 
     Args:
@@ -84,6 +87,7 @@ def inline_medium(mime: object, data: object, model: str, resolution: str | None
         model: the model's name.
         resolution: `LOW`, `MEDIUM`, `HIGH`, `ULTRA_HIGH`, or None.
         film: `videoMetadata`.
+        vertex: whether it goes to Vertex.
     """
     kind = _kind(mime)
     head = _content(data, _HEAD)
@@ -97,7 +101,7 @@ def inline_medium(mime: object, data: object, model: str, resolution: str | None
     if kind == "video":
         return _film(_content(data, None), size, model, resolution, film)
     if kind == "documents":
-        return Medium(kind, _document(_content(data, None), size, model, resolution))
+        return Medium(kind, _document(_content(data, None), size, _page(model, resolution, vertex)))
     words = _content(data, None).decode(errors="replace")
     # What it is called stands before it.
     return Medium("text", count_text(words, encoding_for(model)) + 4)
@@ -111,6 +115,7 @@ def named_medium(
     *,
     size: int | None = None,
     seconds: float | None = None,
+    vertex: bool = False,
 ) -> Medium:
     """Return what a file is billed as that a request only names.
 
@@ -121,6 +126,7 @@ def named_medium(
         film: `videoMetadata`.
         size: bytes, if that is known.
         seconds: how long it lasts, if that is known.
+        vertex: whether it goes to Vertex.
     """
     kind = _kind(mime)
     known = size is not None or seconds is not None
@@ -140,7 +146,7 @@ def named_medium(
     if size is None:
         return Medium(kind, _UNSEEN, seen=False)
     if kind == "documents":
-        return Medium(kind, -(-size // _BYTES_A_PAGE) * _page(model, resolution))
+        return Medium(kind, -(-size // _BYTES_A_PAGE) * _page(model, resolution, vertex))
     return Medium("text", size // _BYTES_A_TOKEN + 1)
 
 
@@ -241,16 +247,16 @@ def _offset(value: object) -> float | None:
     return float(found[1]) if found else None
 
 
-def _page(model: str, resolution: str | None) -> int:
+def _page(model: str, resolution: str | None, vertex: bool) -> int:
     if is_third(model):
         return _LATER[resolution][2] if resolution else _LATER_UNSAID[2]
-    return _PAGE
+    return _PAGE_IN_TILES if vertex else _PAGE
 
 
-def _document(data: bytes, size: int, model: str, resolution: str | None) -> int:
+def _document(data: bytes, size: int, page: int) -> int:
     read = read_pdf(data) if size <= MAX_BYTES else None
     pages = -(-size // _BYTES_A_PAGE) if read is None else read.pages
-    return max(1, pages) * _page(model, resolution)
+    return max(1, pages) * page
 
 
 def film_seconds(data: bytes) -> float | None:
