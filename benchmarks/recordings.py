@@ -63,9 +63,16 @@ class Counted(Endpoint):
 _ENDPOINTS: dict[str, Endpoint] = {
     row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES, COMPLETIONS, MESSAGES)
 }
+
+
+def _gemini(body: Mapping[str, Any], model: str, *, vertex: bool = False) -> ShownInput:
+    found = gemini_input(body, model, vertex=vertex)
+    return ShownInput(found.tokens, found.kinds, found.unseen, dict.fromkeys(found.hosted, 0))
+
+
 _ENDPOINTS |= {
-    "gemini": Counted("gemini", gemini_input),
-    "vertex": Counted("gemini", lambda body, model: gemini_input(body, model, vertex=True)),
+    "gemini": Counted("gemini", _gemini),
+    "vertex": Counted("gemini", lambda body, model: _gemini(body, model, vertex=True)),
     "converse": Counted("converse", converse_input),
     "cohere_chat": Counted("cohere_chat", cohere_input),
     "cohere_embed": Counted("cohere_embed", lambda body, model: ShownInput(cohere_texts(body, model))),

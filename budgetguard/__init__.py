@@ -81,12 +81,14 @@ __all__ = [
     "patch",
     "patch_anthropic",
     "patch_bedrock",
+    "patch_google",
     "patch_litellm",
     "patch_openai",
     "register_price",
     "unpatch",
     "unpatch_anthropic",
     "unpatch_bedrock",
+    "unpatch_google",
     "unpatch_litellm",
     "unpatch_openai",
     "wrap",
@@ -148,6 +150,8 @@ patch_bedrock = _of_default(Guard.patch_bedrock)
 unpatch_bedrock = _of_default(Guard.unpatch_bedrock)
 patch_litellm = _of_default(Guard.patch_litellm)
 unpatch_litellm = _of_default(Guard.unpatch_litellm)
+patch_google = _of_default(Guard.patch_google)
+unpatch_google = _of_default(Guard.unpatch_google)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)

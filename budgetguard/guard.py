@@ -313,6 +313,14 @@ class Guard:
         """Undo `patch_bedrock`, leaving what others wrapped around it."""
         self.unpatch("bedrock", "aiobotocore")
 
+    def patch_google(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of the `google-genai` package; see `patch`."""
+        self.patch("google", model_map=model_map)
+
+    def unpatch_google(self) -> None:
+        """Undo `patch_google`, leaving what others wrapped around it."""
+        self.unpatch("google")
+
     def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
         """Guard one client of an SDK that `patch` knows, and those made from it, and return it.
 

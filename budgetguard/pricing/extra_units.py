@@ -33,6 +33,8 @@ _COUNTED: Final = (
     # Read by xAI's live search; found by OpenRouter's web plugin.
     ExtraUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
     ExtraUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
+    # Kept in Google's cache, for an hour.
+    ExtraUnit("cache_token_hours", "cache_mtok_hours", 1_000_000, {"family": "cache_token_hours"}),
 )
 # What the image generation tool draws, by image model, in letters that a keyword argument may have.
 _DRAWN: Final = re.compile(r"drawn_tokens(?:_(?P<by>[a-z0-9_]+))?")
@@ -56,6 +58,7 @@ EXTRA_PRICE_KEYS: Final = (
     "web_search_previews_kcount",
     "search_sources_kcount",
     "search_results_kcount",
+    "cache_mtok_hours",
     _DRAWN_PRICE,
 )
 

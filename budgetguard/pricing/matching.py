@@ -64,6 +64,8 @@ _SAME_MODEL = re.compile(
 )
 # A clause that ends in the middle of a version such as `-001`.
 _BEGUN = re.compile(r"-00?$")
+# Vertex' names of a stable version.
+_STABLE = re.compile(r"(?<=gemini-\d\.\d)(-[a-z-]+)?-00\d$")
 _DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
 _MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
@@ -157,7 +159,8 @@ def listed_model(snapshot: DataSnapshot, provider_id: str, name: str) -> ModelIn
         return None
     model = provider.find_model(name, all_providers=snapshot.providers)
     if model is None or not _is_certain(provider, snapshot, model, name):
-        return None
+        plain = _STABLE.sub(r"\1", name)
+        return None if plain == name else listed_model(snapshot, provider_id, plain)
     return model
 
 

@@ -26,6 +26,19 @@ __all__ = [
     "units_by_price_key",
 ]
 
+# What a provider bills as text, where it has no price of its own: "$2.00 (text, image, video, audio)".
+_AS_TEXT: Mapping[str, frozenset[str]] = {
+    "google": frozenset(
+        {
+            "input_audio_tokens",
+            "input_video_tokens",
+            "cache_audio_read_tokens",
+            "output_audio_tokens",
+        }
+    )
+}
+_NOTHING: frozenset[str] = frozenset()
+
 # Providers that report in USD what they billed. Fields of the same names are not believed from others.
 _TELL_WHAT_THEY_BILLED = frozenset({"openrouter", "perplexity", "x-ai"})
 # Providers that write every new prompt into their cache. Others do so only if a request asks for it.
@@ -80,15 +93,19 @@ class Rates:
             tables = [table for table in self._tables if not table.rates.keys().isdisjoint(units)]
             return max((table.nanos(table.priced_of(units), self._unpriced) for table in tables), default=0)
         most = 0
+        as_text = _AS_TEXT.get(self.provider, _NOTHING).intersection(units)
         for table in self._tables:
-            most = max(most, table.nanos(units, self._unpriced))
+            more = {unit for unit in as_text if unit not in table.rates}
+            shown = {unit: n for unit, n in units.items() if unit not in more} if more else units
+            most = max(most, table.nanos(shown, self._unpriced))
         return most
 
     def cost_of(self, reported: Reported) -> Nanos:
         """Return what an answer cost in Nanos, rounded up to a whole Nano.
 
         That is what the provider says it billed, if it is known to say so; otherwise the usage at the price
-        of the model and tier that the answer names. An answer without usage costs nothing.
+        of the model and tier that the answer names, each of its parts at its own. An answer without usage
+        costs nothing.
 
         Raises:
             UnknownModelError: as `cost`.
@@ -99,7 +116,15 @@ class Rates:
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
-        return 0 if usage is None else served.cost_in(reported.region, usage)
+        if usage is None:
+            return 0
+        if not reported.parts:
+            return served.cost_in(reported.region, usage)
+        cost = served.cost_in(reported.region, reported.rest)
+        for part in reported.parts:
+            by = self.served_as(part.model or reported.model).with_tier(part.tier or reported.tier)
+            cost += by.cost_in(part.region or reported.region, part.usage or Usage())
+        return cost
 
     def cost_in(self, region: str | None, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos in the region that a request or an answer names.
@@ -152,6 +177,8 @@ class Rates:
 
     def prices(self, unit: str) -> bool:
         """Whether a unit has a price, as such or as part of a unit that has one."""
+        if unit in _AS_TEXT.get(self.provider, _NOTHING):
+            return True
         return self._source.free or all(table.priced_as(unit) is not None for table in self._tables)
 
     def with_tier(self, tier: str | None) -> Rates:

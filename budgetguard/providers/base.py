@@ -81,6 +81,7 @@ class Preparing:
         learned: as `Asked` has it.
         row_of: path -> the endpoint of a POST to it; None if it is free or allowed; raises if neither.
         strict: the input is to be projected at a bound.
+        counts: the provider is to count the input.
     """
 
     body: Body
@@ -90,6 +91,7 @@ class Preparing:
     learned: LearnedCap
     row_of: Callable[[str], Endpoint | None]
     strict: bool = False
+    counts: bool = False
 
 
 Fetching: TypeAlias = Generator[Do, Any, Prepared]
@@ -103,11 +105,13 @@ class Endpoint(ABC):
         path: without `/v1`; `{}` is an id.
 
     Attributes:
+        method: of its requests, in capitals.
         streams: its answers may come as a stream, which `accumulator` reads.
         fetches: its requests do not show what they cost, so that `prepare` has to fetch it.
         counts_input: the provider can count the input of its requests; `prepare` asks, where that is wanted.
     """
 
+    method: str = "POST"
     streams: bool = False
     fetches: bool = False
     counts_input: bool = False
@@ -160,8 +164,12 @@ class Endpoint(ABC):
         """Return the milliseconds that a call's hold must live at least."""
         return 0
 
+    def must_fetch(self, body: Body) -> bool:
+        """Whether `prepare` has something to fetch for a request; `fetches` by default."""
+        return self.fetches
+
     def prepare(self, preparing: Preparing) -> Fetching:
-        """Fetch what the request does not show, if `fetches` or `counts_input`."""
+        """Fetch what the request does not show, if `must_fetch` or `counts_input`."""
         raise NotImplementedError(f"{self.path} is projected from its request alone")
 
 
@@ -222,7 +230,8 @@ class HttpCall(ProviderCall):
 
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
         fetcher, self._fetcher = self._fetcher, None
-        prepares = self._endpoint.fetches or (self._counts and self._endpoint.counts_input)
+        counts = self._counts and self._endpoint.counts_input
+        prepares = counts or self._endpoint.must_fetch(self._sent.body)
         if self._free or not prepares or fetcher is None:
             return None
         return self._prepared(fetcher(), book, learned_cap)
@@ -236,6 +245,7 @@ class HttpCall(ProviderCall):
             learned=learned_cap,
             row_of=self._row_of,
             strict=self.strict,
+            counts=self._counts,
         )
         prepared = yield from self._endpoint.prepare(preparing)
         self._shown = prepared.body

@@ -21,11 +21,26 @@ _NEVER_SENT: Final = frozenset(
         "ProxyConnectionError",
         "NoCredentialsError",
         "ParamValidationError",
+        # aiohttp's, and those of requests with its urllib3.
+        "ClientConnectorError",
+        "ConnectionTimeoutError",
+        "InvalidUrlClientError",
+        "NewConnectionError",
+        "NameResolutionError",
     }
 )
 # Functions of a client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
-_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "botocore")
+_HTTP_LIBRARIES: Final = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "aiohttp",
+    "botocore",
+    "requests",
+    "urllib3",
+)
 
 
 def was_never_sent(error: BaseException) -> bool:

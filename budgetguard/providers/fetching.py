@@ -49,6 +49,15 @@ class Fetcher:
         options = {"headers": self._headers, **self._more, **more}
         return Do(partial(self._client.post, path, body=body, cast_to=object, options=options))
 
+    def get(self, path: str) -> Do:
+        """Return the step that GETs JSON, parsed.
+
+        Args:
+            path: without `/v1`.
+        """
+        options = {"headers": self._headers, **self._more}
+        return Do(partial(self._client.get, path, cast_to=object, options=options))
+
     def content(self, file_id: str, take: Take) -> Do:
         """Return the step that reads a file, piece by piece, for as long as `take` says to go on.
 

@@ -86,9 +86,7 @@ class MethodPatch:
             self._patched, self._unknown = engine, None
             try:
                 imports.watch(self.sdk.package, _NO_NAMES, self._check_version, key=f"{name} version")
-                for module, methods in self.sdk.modules.items():
-                    names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
-                    imports.watch(module, names, self._apply, key=name)
+                self._watch()
             except BaseException:
                 self._patched = former
                 raise
@@ -148,6 +146,7 @@ class MethodPatch:
                 if (module := sys.modules.get(name)) is not None:
                     self._stand_on(module)
             self._any_wrapped = True
+            self._watch()  # for what is imported when it is used first
         watcher.guards(engine, MethodPatch.wrap)
         for sender in senders:
             # Around models of data that take no attributes but their own.
@@ -161,9 +160,14 @@ class MethodPatch:
         if self._patched is not None and not self.sdk.serves_others:
             self.sdk.check({}, ())
 
+    def _watch(self) -> None:
+        for module, methods in self.sdk.modules.items():
+            names = tuple(dict.fromkeys(one.owner or one.name for one in methods))
+            imports.watch(module, names, self._apply, key=self.sdk.name)
+
     def _apply(self, module: ModuleType) -> None:
         with self._lock:
-            if self._patched is not None:
+            if self._patched is not None or self._any_wrapped:
                 self._stand_on(module)
 
     def _stand_on(self, module: ModuleType) -> None:
@@ -227,7 +231,7 @@ class MethodPatch:
         if method.observe is not None:
             return _observing(method.style, named, method.observe)
         inside, letting_pass = _STYLES[method.style], _PASSING[method.style]
-        carrier = self.sdk.carrier
+        carrier = method.carrier or self.sdk.carrier
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
             carries = None if sender is None else carrier(sender)

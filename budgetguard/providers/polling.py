@@ -47,16 +47,25 @@ class Poll:
         base_url: the client's; with the model it decides the price for calls of other processes.
         provider: whose prices they are, where that does not follow from the address.
         free: what is asked there costs nothing, by the user's word.
+        content: an answer -> the JSON, mapping or object that is read.
     """
 
     def __init__(
-        self, engine: Engine, row: Polled, base_url: str, *, provider: str | None, free: bool
+        self,
+        engine: Engine,
+        row: Polled,
+        base_url: str,
+        *,
+        provider: str | None,
+        free: bool,
+        content: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
         self._engine = engine
         self._row = row
         self._base_url = base_url
         self._provider = provider
         self._free = free
+        self._content = content
         self._found: tuple[Reported, ...] = ()
 
     @property
@@ -108,7 +117,7 @@ class Poll:
                 return None
             if response is not None and self._row.accumulator is not None and is_event_stream(response):
                 return read_before(response, self._reader_of(response, encoding=""))
-            said = self._read(answer if response is None else response.content)
+            said = self._read(self._content(answer) if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")

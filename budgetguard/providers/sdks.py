@@ -17,6 +17,7 @@ from budgetguard.providers.anthropic.sdk import ANTHROPIC
 from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
 from budgetguard.providers.cohere.sdk import COHERE
 from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
+from budgetguard.providers.google.sdk import GOOGLE
 from budgetguard.providers.litellm.sdk import LITELLM
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.mistral.sdk import MISTRAL
@@ -75,7 +76,7 @@ class SdkPatch(Protocol):
 
 _PATCHES: Final[tuple[SdkPatch, ...]] = (
     *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
-    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE, LITELLM)),
+    *map(MethodPatch, (GOOGLE, BEDROCK, AIOBOTOCORE, MISTRAL, COHERE, LITELLM)),
 )
 SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
 
@@ -149,7 +150,6 @@ _OTHERS: Final = (
     "ai21",
     "dashscope",
     "fireworks.client",
-    "google.genai",
     "google.generativeai",
     "ollama",
     "replicate",

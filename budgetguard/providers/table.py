@@ -26,7 +26,8 @@ class EndpointTable:
 
     Args:
         priced: what costs money, and how it is read.
-        free: paths of POST, PUT and PATCH that cost nothing; `{}` is an id.
+        free: paths of POST, PUT and PATCH that cost nothing; `{}` is an id. With a method before it, as in
+            `PATCH /models/{}`, a path of that alone.
         refused: what costs money that nobody can project, and why.
         polled: free requests that tell what earlier calls cost.
         prefix: what a path may begin with that does not count, such as a version.
@@ -66,18 +67,25 @@ class EndpointTable:
         """
         method = method.upper()
         path = self.path_of(url, base_url)
-        if method == "POST":
-            row = self._by_path.get(path)
-            row = row or next((one for one in self._with_ids if _matches(one.path, path)), None)
-            if row is not None:
-                return row
+        row = self._by_path.get(path)
+        if row is None and not self.is_free(method, path):
+            row = next((one for one in self._with_ids if _matches(one.path, path)), None)
+        if row is not None and row.method == method:
+            return row
         if not free and not self.is_free(method, path):
             self.check_allowed(method, path, allowed)
         return None
 
     def is_free(self, method: str, path: str) -> bool:
         """Whether a request costs nothing, wherever it is sent; `path` as the table has it."""
-        return method.upper() in FREE_METHODS or any(_is_free(row, path) for row in self._free)
+        method = method.upper()
+        if method in FREE_METHODS:
+            return True
+        for row in self._free:
+            of, _, pattern = row.rpartition(" ")
+            if of in ("", method) and _is_free(pattern, path):
+                return True
+        return False
 
     def polled(self, method: str, url: str, *, base_url: str) -> Polled | None:
         """Return how a request for the answers of earlier calls is read, or None if it asks for none."""
@@ -150,9 +158,14 @@ def _is_free(pattern: str, path: str) -> bool:
 
 def _matches(pattern: str, path: str) -> bool:
     segments = _segments(pattern, path)
-    return bool(segments) and all(
-        want == have or (have and _WILDCARD.fullmatch(want) is not None) for want, have in segments
-    )
+    return bool(segments) and all(want == have or (have and _is_any(want, have)) for want, have in segments)
+
+
+def _is_any(want: str, have: str) -> bool:
+    """Whether a segment is an id, alone or with the verb that is wanted behind it: `{}:predict`."""
+    if want.startswith("{}:"):
+        return have.endswith(want[2:]) and len(have) > len(want) - 2
+    return _WILDCARD.fullmatch(want) is not None
 
 
 def _segments(pattern: str, path: str) -> list[tuple[str, str]]:

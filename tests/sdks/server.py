@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -33,12 +34,14 @@ class Answer:
         status: HTTP's.
         headers: beside the length; the content type is JSON's unless they say.
         cut: after how many pieces the connection is cut; None for never.
+        waits: nothing of it is sent before this is set.
     """
 
     body: Any = field(default_factory=dict)
     status: int = 200
     headers: Headers = field(default_factory=dict)
     cut: int | None = None
+    waits: threading.Event | None = None
 
 
 def sse(events: Iterable[Any], *, done: bool = False) -> list[bytes]:
@@ -97,13 +100,16 @@ def _handler(server: CountingServer) -> type[BaseHTTPRequestHandler]:
             path, _, query = self.path.partition("?")
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = server.take(Arrived(self.command, path, query, headers, body, raw))
+            if answer.waits is not None:
+                answer.waits.wait(60)
             pieces = answer.body if isinstance(answer.body, list) and answer.body else None
             if pieces is not None and all(isinstance(one, bytes) for one in pieces):
                 self._send_pieces(answer, pieces)
                 return
             data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            self._head(answer, {"content-type": "application/json", "content-length": str(len(data))})
-            self.wfile.write(data)
+            with contextlib.suppress(OSError):  # the client has left
+                self._head(answer, {"content-type": "application/json", "content-length": str(len(data))})
+                self.wfile.write(data)
 
         def _send_pieces(self, answer: Answer, pieces: list[bytes]) -> None:
             self._head(answer, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})

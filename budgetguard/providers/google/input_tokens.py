@@ -1,244 +1,365 @@
-"""Count the input tokens of Gemini's requests: `generateContent` and what asks as it does.
+"""Count the input tokens of a request to Gemini, from what it shows.
 
-Fields are read under both of their names, `systemInstruction` and `system_instruction`. Fitted to 680 recorded
-requests of models from 1.5 to 3.6.
+The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. Texts are billed as they
+are, without anything around messages or roles. From Gemini 2.5 on, the Developer API bills functions as a
+program would declare them, and their calls; Vertex, and earlier models, bill their names and descriptions
+alone. A schema for the answer is billed before Gemini 2.5 only.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.providers.hidden_input import ShownInput
-from budgetguard.providers.json import field, items, mapping
-from budgetguard.providers.templated import Templated
-from budgetguard.tokens.documents import MAX_BYTES, read_pdf
-from budgetguard.tokens.images import image_size, image_tokens
-from budgetguard.tokens.templates import VERTEX
+from budgetguard.providers.google.media import (
+    Medium,
+    inline_medium,
+    is_third,
+    named_medium,
+    resolution_of,
+)
+from budgetguard.providers.json import compact_json, items, mapping, text
+from budgetguard.providers.json import field as json_field
+from budgetguard.providers.shapes import either
+from budgetguard.tokens.models import bare_name
+from budgetguard.tokens.text import O200K, count_text, encoding_for
 
-# https://ai.google.dev/gemini-api/docs/tokens: 32 tokens a second of sound, 263 of video, 258 a page.
-_SOUND_A_SECOND: Final = 32
-_PAGE: Final = 258
-# Pages of Gemini 3 and later: a picture of 560 tokens, unless another resolution is asked for.
-_NEWER: Final = re.compile(r"gemini-(?:[3-9]|flash-latest|pro-latest)")
-_PAGE_NEWER: Final = 560
-# Compressed speech is hardly ever under 16 kbit/s, video hardly ever under 200.
-_LEAST_AUDIO_BYTE_RATE: Final = 2_000
-_LEAST_VIDEO_BYTE_RATE: Final = 25_000
-_VIDEO_A_SECOND: Final = 300
-_UNSEEN_MEDIA: Final = {"image": 2_600, "audio": 4_000, "video": 20_000}
-_BYTES_PER_TOKEN: Final = 3
-# An earlier thought comes as a cipher. Gemini 3 and later bill it in a loop of tool calls, a token for so many
-# characters; at Vertex and of older models it is billed sometimes, so that it is allowed for there, and learned.
-_CIPHER_PER_TOKEN: Final = 4.6
-
-# Input tokens of what tools find that run at Google: recorded median, most. A search is billed by the query,
-# what it finds is not; a page that is read 200, 9 000; code 400, 2 700 over several rounds; a file search 600,
-# 1 100.
-_HOSTED: Final[Mapping[str, tuple[str, int]]] = {
-    "googleSearch": ("web_search", 400),
-    "google_search": ("web_search", 400),
-    "googleSearchRetrieval": ("web_search", 400),
-    "google_search_retrieval": ("web_search", 400),
-    "googleMaps": ("maps", 1_500),
-    "google_maps": ("maps", 1_500),
-    "urlContext": ("url_context", 10_000),
-    "url_context": ("url_context", 10_000),
-    "codeExecution": ("code_execution", 3_000),
-    "code_execution": ("code_execution", 3_000),
-    "fileSearch": ("file_search", 3_000),
-    "file_search": ("file_search", 3_000),
-    "computerUse": ("computer_use", 3_000),
-    "computer_use": ("computer_use", 3_000),
+_FIRST_TWO: Final = re.compile(r"gemini-(?:1|2\.0)|gemma|learnlm")
+_MARK: Final = "\0"
+_DIGITS: Final = re.compile(r"\d{2,}")
+# Tokens of a function beside its words: its own, with a description or without, each property's, one's that
+# may be left out, an object's or a list's among them, and each of several choices'.
+_FUNCTION: Final = 20
+_UNDESCRIBED: Final = 18
+_UNDESCRIBED_THIRD: Final = 14
+_PROPERTY: Final = 9
+_OPTIONAL: Final = 4
+_OBJECT: Final = 38
+_LIST: Final = 3
+_CHOICE: Final = 3
+_CALLED: Final = 3
+# What a model thought before it called a tool is billed once more, and comes encrypted: 0.213 tokens for each
+# character of base64. From Gemini 3.5 on, also in later turns.
+_THOUGHT: Final = 0.215
+_REMEMBERS: Final = re.compile(r"gemini-(?:3\.[5-9]|[4-9]|\d\d)")
+_SCHEMAS: Final = ("parameters", "parametersJsonSchema", "response", "responseJsonSchema")
+# How often what a schema refers to is shown inside itself.
+_DEEPEST: Final = 4
+# Tools that run at Google, by the name that a request gives them, and what each is called here.
+HOSTED: Final[Mapping[str, str]] = {
+    "googleSearch": "google_search",
+    "googleSearchRetrieval": "google_search",
+    "googleMaps": "google_maps",
+    "urlContext": "url_context",
+    "codeExecution": "code_execution",
+    "fileSearch": "file_search",
+    "computerUse": "computer_use",
 }
-# A cached content is at least 1 024 tokens.
-_CACHED: Final = 20_000
 
 
-def gemini_input(body: Mapping[str, Any], model: str, *, vertex: bool = False) -> ShownInput:
-    """Count what a request to generate content shows.
+@dataclass(slots=True)
+class GeminiInput:
+    """What a request puts before the model.
+
+    Attributes:
+        tokens: those of what it shows, files that it only names among them.
+        heard: those of sound.
+        kinds: what it consists of beside text: `audio`, `documents`, `images`, `schema`, `thoughts`, `tools`,
+            `video`.
+        hosted: the tools that run at Google, by their names here.
+        unknown: tools that nobody here knows.
+        unseen: what is allowed for files of which nothing is known.
+        cached: the name of the content that the request finds in a cache, or None.
+    """
+
+    tokens: int = 0
+    heard: int = 0
+    kinds: set[str] = field(default_factory=set)
+    hosted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    unseen: int = 0
+    cached: str | None = None
+
+
+# An address of a file -> its bytes and its seconds, as far as they are known.
+Known = Callable[[str], tuple[int | None, float | None]]
+
+
+def _nothing(_address: str) -> tuple[int | None, float | None]:
+    return None, None
+
+
+def gemini_input(
+    body: Mapping[str, Any],
+    model: str,
+    *,
+    vertex: bool = False,
+    streamed: bool = False,
+    known: Known = _nothing,
+) -> GeminiInput:
+    """Count what a request to `generateContent`, `cachedContents` or the like shows.
 
     Args:
-        body: the request: `contents`, `systemInstruction`, `tools`, `toolConfig`, `generationConfig`, all at its
-            top, as the API takes them; also `generateContentRequest`, as counting tokens does.
+        body: the request.
         model: the model's name.
-        vertex: it is asked at Vertex AI, which bills less of it than the Developer API.
+        vertex: whether it goes to Vertex.
+        streamed: whether its answer is asked for as a stream.
+        known: what is known of files that it names.
 
     Raises:
-        ConfigurationError: `contents` is empty, or can be read only once.
+        ConfigurationError: `contents` are missing or cannot be read.
     """
-    inner = _get(body, "generateContentRequest", "generate_content_request")
-    if inner is not None:
-        body = mapping(inner)
-    contents = body.get("contents")
-    if isinstance(contents, Iterator):
-        raise ConfigurationError(
-            f"contents is a {type(contents).__name__}, which can be read only once, so its cost is unknown; "
-            "pass a list"
-        )
-    templated = Templated.of(model)
-    counter = _Counter(replace(templated, template=VERTEX) if vertex else templated, ShownInput(), vertex)
+    body = mapping(body)
+    counter = _Counter(model, GeminiInput(), known, either(body, "generationConfig"), vertex, streamed)
     found = counter.found
-    said = [contents] if isinstance(contents, str | Mapping) else list(items(contents))
-    system = _get(body, "systemInstruction", "system_instruction")
-    messages = len(said) + (system is not None)
-    found.tokens = counter.templated.around(messages, prompted=system is not None)
-    if system is not None:
-        found.tokens += counter.content(system)
-    last_asked = max((at for at, content in enumerate(said) if _asks(content)), default=-1)
-    for at, content in enumerate(said):
-        counter.in_loop = at > last_asked
-        found.tokens += counter.content(content)
-    _add_tools(body, counter)
-    config = mapping(_get(body, "generationConfig", "generation_config") or {})
-    schema = _get(config, "responseSchema", "response_schema")
-    if schema is not None:
-        found.tokens += counter.templated.answer_schema(schema)
-    if schema is not None or _get(config, "responseJsonSchema", "response_json_schema") is not None:
+    found.cached = text(either(body, "cachedContent"))
+    contents = either(body, "contents")
+    if contents is None or (not isinstance(contents, str | Mapping) and not items(contents)):
+        raise ConfigurationError(f"contents must be texts or messages, not {type(contents).__name__}")
+    messages = tuple(_messages(contents))
+    turn = max((n for n, (_, parts) in enumerate(messages) if _asks(parts)), default=0)
+    for number, (_, parts) in enumerate(messages):
+        for part in parts:
+            found.tokens += counter.part(part, current=number >= turn)
+    for _, parts in _messages(either(body, "systemInstruction")):
+        for part in parts:
+            found.tokens += counter.part(part, current=False)
+    for tool in map(mapping, items(body.get("tools"))):
+        found.tokens += counter.tool(tool)
+    schema = either(counter.config, "responseSchema")
+    if schema is not None or either(counter.config, "responseJsonSchema") is not None:
         found.kinds.add("schema")
-    if _get(body, "cachedContent", "cached_content"):
-        found.allowances["cached_content"] = _CACHED
+        if schema is not None and _FIRST_TWO.match(bare_name(model)):
+            found.tokens += counter.schema_words(mapping(schema))
     return found
 
 
-def _asks(content: Any) -> bool:
-    """Whether a content is of the user, and brings more than results of tools."""
-    plain = {"parts": [content]} if isinstance(content, str) else mapping(content)
-    if plain.get("role") == "model":
-        return False
-    parts = [mapping(part) for part in items(plain.get("parts")) if not isinstance(part, str)]
-    return not parts or any(_get(part, "functionResponse", "function_response") is None for part in parts)
+def named_files(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the addresses of the files that a request only names."""
+    for _, parts in _messages(either(body, "contents")):
+        for part in parts:
+            if (named := either(part, "fileData")) is not None:
+                yield str(either(named, "fileUri") or "")
 
 
-def _add_tools(body: Mapping[str, Any], counter: _Counter) -> None:
-    functions: list[Mapping[str, Any]] = []
-    tools = body.get("tools")
-    for tool in map(mapping, [tools] if isinstance(tools, Mapping) else items(tools)):
-        declared = _get(tool, "functionDeclarations", "function_declarations")
-        functions += map(mapping, items(declared))
-        for name in tool:
-            if name in _HOSTED:
-                kind, tokens = _HOSTED[name]
-                counter.found.allowances[kind] = tokens
-            elif name not in ("functionDeclarations", "function_declarations"):
-                counter.found.allowances["other_tool"] = 5_000
-    if functions:
-        config = mapping(_get(body, "toolConfig", "tool_config") or {})
-        calling = mapping(_get(config, "functionCallingConfig", "function_calling_config") or {})
-        mode = str(calling.get("mode") or "auto").lower()
-        counter.found.kinds.add("tools")
-        counter.found.tokens += counter.templated.tools(functions, "required" if mode == "any" else "auto")
+def _messages(contents: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    if contents is None:
+        return
+    for one in (contents,) if isinstance(contents, str | Mapping) else items(contents):
+        parts = json_field(one, "parts")
+        if isinstance(one, str) or parts is None:
+            parts = (one,)
+        elif isinstance(parts, str | Mapping):
+            parts = (parts,)
+        yield str(json_field(one, "role") or "user"), tuple(parts)
+
+
+def _asks(parts: Iterable[Any]) -> bool:
+    """Whether parts are what a user says, and not what a tool answered."""
+    return any(isinstance(part, str) or json_field(part, "text") for part in parts)
 
 
 @dataclass(slots=True)
 class _Counter:
-    templated: Templated
-    found: ShownInput
+    model: str
+    found: GeminiInput
+    known: Known
+    config: Any
     vertex: bool
-    in_loop: bool = False
+    streamed: bool
+    words_only: bool = field(init=False)
+    encoding: str = field(init=False)
 
-    def content(self, content: Any) -> int:
-        if isinstance(content, str):
-            return self.templated.text(content)
-        plain = mapping(content)
-        parts = plain.get("parts")
-        if parts is None:
-            return self.part(plain)
-        if isinstance(parts, str | Mapping):
-            parts = [parts]
-        return sum(
-            self.templated.text(part) if isinstance(part, str) else self.part(mapping(part))
-            for part in items(parts)
-        )
+    def __post_init__(self) -> None:
+        self.words_only = self.vertex or _FIRST_TWO.match(bare_name(self.model)) is not None
+        self.encoding = encoding_for(self.model)
 
-    def part(self, part: Mapping[str, Any]) -> int:
+    def text(self, value: str) -> int:
+        # Each digit is a token; o200k has up to three in one.
+        more = sum(len(run) - -(-len(run) // 3) for run in _DIGITS.findall(value))
+        return count_text(value, self.encoding) + more
+
+    def marked(self, value: str) -> int:
+        """Count a text with marks in it, each of which is a token.
+
+        Its signs are whole tokens for Gemini as they are for o200k, so that no more of them are to be feared.
+        """
+        return count_text(value.replace(_MARK, ""), O200K) + value.count(_MARK)
+
+    def part(self, part: Any, *, current: bool) -> int:
+        if isinstance(part, str):
+            return self.text(part)
         total = 0
-        said = field(part, "text")
-        total += 0 if said is None else self.templated.text(said)
-        signature = _get(part, "thoughtSignature", "thought_signature")
-        if isinstance(signature, str | bytes):
-            hidden = math.ceil(len(signature) / _CIPHER_PER_TOKEN)
-            if self.vertex or not _NEWER.match(self.templated.model):
-                self.found.allowances["thoughts"] = self.found.allowances.get("thoughts", 0) + hidden
-            elif self.in_loop:
-                total += hidden
-        if (call := _get(part, "functionCall", "function_call")) is not None:
-            call = mapping(call)
-            total += self.templated.call(call.get("name"), mapping(call.get("args") or {}))
-        if (answer := _get(part, "functionResponse", "function_response")) is not None:
-            answer = mapping(answer)
-            total += self.templated.template.result
-            total += self.templated.text(answer.get("name"))
-            total += self.templated.values(mapping(answer.get("response") or {}))
-            for inner in items(answer.get("parts")):
-                total += self.part(mapping(inner))
-        for name in ("executableCode", "executable_code", "codeExecutionResult", "code_execution_result"):
-            total += self.templated.text(field(part, name))
-        if (blob := _get(part, "inlineData", "inline_data")) is not None:
-            total += self.media(mapping(blob))
-        if (file := _get(part, "fileData", "file_data")) is not None:
-            total += self.unseen(mapping(file))
-        return total
+        said = json_field(part, "text")
+        if isinstance(said, str):
+            total += self.text(said)
+        # In the other spelling it is not heeded.
+        if (signature := json_field(part, "thoughtSignature")) is not None and self.reads_thoughts(current):
+            self.found.kinds.add("thoughts")
+            total += math.ceil(_THOUGHT * len(str(signature)))
+        if (call := either(part, "functionCall")) is not None:
+            total += self.call("call", json_field(call, "name"), json_field(call, "args"))
+        if (answer := either(part, "functionResponse")) is not None:
+            total += self.call("response", json_field(answer, "name"), json_field(answer, "response"))
+            # What a tool returns is shown at a high resolution.
+            total += sum(self.file(inner, "HIGH") for inner in items(json_field(answer, "parts")))
+        for name in ("executableCode", "codeExecutionResult", "toolCall", "toolResponse"):
+            if (run := either(part, name)) is not None:
+                total += self.text(compact_json(run))
+        return total + self.file(part)
 
-    def unseen(self, file: Mapping[str, Any]) -> int:
-        kind = str(_get(file, "mimeType", "mime_type") or "").partition("/")[0]
-        self.found.unseen += 1
-        if kind in _UNSEEN_MEDIA:
-            self.found.kinds.add(f"{kind}s" if kind == "image" else kind)
+    def reads_thoughts(self, current: bool) -> bool:
+        """Whether what was thought before is billed once more, in this turn or in an earlier one."""
+        name = bare_name(self.model)
+        if _FIRST_TWO.match(name) or not (current or _REMEMBERS.match(name)):
+            return False
+        return is_third(name) or self.vertex or self.streamed
+
+    def file(self, part: Any, unsaid: str | None = None) -> int:
+        resolution = resolution_of(part, self.config) or (unsaid if is_third(self.model) else None)
+        film = either(part, "videoMetadata")
+        if (inside := either(part, "inlineData")) is not None:
+            mime, data = either(inside, "mimeType"), json_field(inside, "data")
+            return self.add(inline_medium(mime, data, self.model, resolution, film, vertex=self.vertex))
+        if (named := either(part, "fileData")) is not None:
+            mime, address = either(named, "mimeType"), str(either(named, "fileUri") or "")
+            if mime is None and "youtu" in address:
+                mime = "video/mp4"
+            size, seconds = self.known(address)
+            medium = named_medium(
+                mime, self.model, resolution, film, size=size, seconds=seconds, vertex=self.vertex
+            )
+            if not medium.seen:
+                self.found.unseen += medium.tokens
+                return 0
+            return self.add(medium)
         return 0
 
-    def media(self, blob: Mapping[str, Any]) -> int:
-        kind = str(_get(blob, "mimeType", "mime_type") or "")
-        data = _decoded(blob.get("data"))
-        model = self.templated.model
-        if kind.startswith("image/"):
-            self.found.kinds.add("images")
-            return image_tokens(None, None, model, image_size(data[: 1 << 18]) if data else None)
-        size = len(data)
-        if kind.startswith("audio/"):
-            self.found.kinds.add("audio")
-            rate = _wav_byte_rate(data) or _LEAST_AUDIO_BYTE_RATE
-            return math.ceil(size * _SOUND_A_SECOND / rate)
-        if kind.startswith("video/"):
-            self.found.kinds.add("video")
-            return math.ceil(size * _VIDEO_A_SECOND / _LEAST_VIDEO_BYTE_RATE) + _VIDEO_A_SECOND
-        self.found.kinds.add("documents")
-        if kind == "application/pdf":
-            read = read_pdf(data) if size <= MAX_BYTES else None
-            page = _PAGE_NEWER if _NEWER.match(model) else _PAGE
-            return size // _BYTES_PER_TOKEN + 1 if read is None else read.pages * page
-        try:
-            return self.templated.text(data.decode())
-        except UnicodeDecodeError:
-            return size // _BYTES_PER_TOKEN + 1
+    def add(self, medium: Medium) -> int:
+        if medium.kind != "text":
+            self.found.kinds.add(medium.kind)
+        self.found.heard += medium.heard
+        return medium.tokens
+
+    def call(self, kind: str, name: Any, content: Any) -> int:
+        shown = content if isinstance(content, Mapping) else {}
+        if self.words_only:
+            return self.words(shown) + self.text(str(name or ""))
+        return self.marked(f"{kind}:{name}{_rendered(shown)}") + _CALLED
+
+    def tool(self, tool: Mapping[str, Any]) -> int:
+        total = 0
+        for name, value in tool.items():
+            camel = _camel(name)
+            if camel == "functionDeclarations":
+                total += sum(self.declaration(mapping(one)) for one in items(value))
+            elif camel in HOSTED:
+                self.found.hosted.add(HOSTED[camel])
+            elif value is not None:
+                self.found.unknown.add(name)
+        return total
+
+    def declaration(self, one: Mapping[str, Any]) -> int:
+        self.found.kinds.add("tools")
+        name, told = str(one.get("name") or ""), str(one.get("description") or "")
+        schemas = [mapping(found) for key in _SCHEMAS if (found := either(one, key)) is not None]
+        words = self.text(name) + self.text(told)
+        if self.words_only:
+            return words + sum(map(self.schema_words, schemas))
+        words += _FUNCTION if told else _UNDESCRIBED_THIRD if is_third(self.model) else _UNDESCRIBED
+        return words + sum(self.properties(_expanded(schema)) for schema in schemas)
+
+    def properties(self, schema: Mapping[str, Any]) -> int:
+        """Count the properties of an object, and what is inside of them."""
+        required = items(schema.get("required"))
+        total = 0
+        for name, inner in mapping(schema.get("properties")).items():
+            total += _PROPERTY + 2 * self.text(str(name)) + self.kind(mapping(inner))
+            total += 0 if name in required else _OPTIONAL
+        return total
+
+    def kind(self, schema: Mapping[str, Any]) -> int:
+        """Count what a property is."""
+        total = self.text(told) if isinstance(told := schema.get("description"), str) else 0
+        total += sum(_CHOICE + self.text(str(one)) for one in items(schema.get("enum")))
+        if schema.get("properties"):
+            total += _OBJECT + self.properties(schema)
+        if (each := schema.get("items")) is not None:
+            total += _LIST + self.kind(mapping(each))
+        for name in ("anyOf", "oneOf"):
+            for one in items(either(schema, name)):
+                total += _CHOICE + self.kind(mapping(one))
+        return total
+
+    def schema_words(self, schema: Mapping[str, Any]) -> int:
+        """Count a schema's names and descriptions."""
+        total = 0
+        for key, value in schema.items():
+            if key in ("properties", "$defs"):
+                for name, inner in mapping(value).items():
+                    total += self.text(name) + self.schema_words(mapping(inner))
+            elif isinstance(value, Mapping):
+                total += self.schema_words(value)
+            elif isinstance(value, str) and key != "type":
+                total += self.text(value)
+            elif _camel(key) != "propertyOrdering":
+                for one in items(value):
+                    total += self.schema_words(one) if isinstance(one, Mapping) else self.text(str(one))
+        return total
+
+    def words(self, value: Any) -> int:
+        """Count the texts of a value."""
+        if isinstance(value, Mapping):
+            return sum(map(self.words, value.values()))
+        if isinstance(value, list | tuple):
+            return sum(map(self.words, value))
+        return self.text(str(value))
 
 
-def _get(value: Mapping[str, Any], *names: str) -> Any:
-    for name in names:
-        if (found := field(value, name)) is not None:
-            return found
-    return None
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
 
 
-def _decoded(data: Any) -> bytes:
-    if isinstance(data, bytes | bytearray):
-        return bytes(data)
-    if not isinstance(data, str):
-        return b""
-    try:
-        return base64.b64decode(data.translate(str.maketrans("-_", "+/")) + "==")
-    except (binascii.Error, ValueError):
-        return b""
+def _quoted(value: str) -> str:
+    return f"{_MARK}{value}{_MARK}"
 
 
-def _wav_byte_rate(data: bytes) -> int | None:
-    if data[:4] != b"RIFF" or data[8:16] != b"WAVEfmt ":
-        return None
-    rate = int.from_bytes(data[28:32], "little")
-    return rate if 8_000 <= rate <= 1_536_000 else None
+def _rendered(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_rendered(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_rendered, value)) + "]"
+    return "null" if value is None else str(value)
+
+
+def _expanded(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema with what it refers to in its place."""
+    defined = {**mapping(schema.get("definitions")), **mapping(schema.get("$defs"))}
+    return mapping(_with_references(schema, defined, 0)) if defined else schema
+
+
+def _with_references(value: Any, defined: Mapping[str, Any], depth: int) -> Any:
+    if isinstance(value, list | tuple):
+        return [_with_references(one, defined, depth) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    reference = value.get("$ref")
+    if isinstance(reference, str):
+        name = reference.rpartition("/")[2]
+        rest = {key: one for key, one in value.items() if key != "$ref"}
+        known = {} if depth >= _DEEPEST else mapping(defined.get(name))
+        return _with_references({**known, **rest}, defined, depth + 1)
+    return {
+        key: _with_references(one, defined, depth)
+        for key, one in value.items()
+        if key not in ("$defs", "definitions")
+    }
