@@ -27,7 +27,14 @@ from tests.matrix.ways import COLUMNS
 
 from . import pages, price_tables
 
-PAGES: Final = ("docs/extra-prices.md", "docs/openai.md", "docs/patch.md", "docs/prices.md", "docs/projection.md", "docs/threads.md")
+PAGES: Final = (
+    "docs/extra-prices.md",
+    "docs/openai.md",
+    "docs/patch.md",
+    "docs/prices.md",
+    "docs/projection.md",
+    "docs/threads.md",
+)
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
