@@ -29,9 +29,11 @@ from typing import Any, Final
 
 from price_table import Table, billed, cost_of, counts_of, tools_of
 
+from budgetguard.core.usage import Reported, Usage
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.answer_shapes import read_whole
+from budgetguard.providers.cohere.answers import billed as cohere_units
 
 # Recorded vendor -> our id of the provider, where it is another.
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -122,7 +124,7 @@ def compare(pair: Mapping[str, Any], book: PriceBook, table: Table, at: datetime
     example = f"{pair.get('id')} {endpoint} {asked}{other}"
     if "count" in endpoint or endpoint.endswith("_input_tokens"):
         return Result(vendor, _FREE, example, 0, 0)
-    said = read_whole(_answer(pair), model)
+    said = _said(pair, model)
     if said.usage is None and said.billed is None:
         return Result(vendor, "the record counts nothing that we price", example)
     try:
@@ -156,6 +158,16 @@ def _pairs(file: Path) -> Iterator[Mapping[str, Any]]:
             pair = json.loads(line)
             if pair.get("usage"):
                 yield pair
+
+
+def _said(pair: Mapping[str, Any], model: str) -> Reported:
+    answer = _answer(pair)
+    if (
+        "meta" in answer and pair["endpoint"] == "rerank"
+    ):  # billed by the search, which only the SDK's guard reads
+        units = {unit: count for unit, count in (cohere_units(answer) or {}).items() if count}
+        return Reported(usage=Usage(units) if units else None)
+    return read_whole(answer, model)
 
 
 def _answer(pair: Mapping[str, Any]) -> dict[str, Any]:

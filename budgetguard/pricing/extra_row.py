@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from budgetguard.pricing.steps import Stepped
+from budgetguard.pricing.steps import SteppedPrice
 
 PRICE_PAGE: Final = "https://developers.openai.com/api/docs/pricing"
 OCTOBER: Final = date(2026, 10, 19)
@@ -35,7 +35,7 @@ class ExtraPrice:
     """
 
     models: str | None
-    prices: Mapping[str, Decimal | Stepped]
+    prices: Mapping[str, Decimal | SteppedPrice]
     taken: date
     source: str = PRICE_PAGE
     provider: str = "openai"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from budgetguard.pricing.extra import NO_EXTRA, Extra
-from budgetguard.pricing.steps import Step, Stepped
+from budgetguard.pricing.steps import Step, SteppedPrice
 from budgetguard.pricing.tables import Price, PriceTable
 from budgetguard.pricing.tiers import (
     BATCH,
@@ -200,7 +200,7 @@ def _times(price: Price, factor: Decimal) -> Price:
     if isinstance(price, Decimal):
         return price * factor
     steps = tuple(Step(tier.start, tier.price * factor) for tier in price.tiers)
-    return Stepped(price.base * factor, steps)
+    return SteppedPrice(price.base * factor, steps)
 
 
 def _present(prices: ModelPrice) -> dict[str, Price]:

@@ -20,7 +20,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class SteppedPrice:
     """A price with steps, with the attributes that genai-prices' tiered prices have.
 
     Attributes:
@@ -32,6 +32,6 @@ class Stepped:
     tiers: tuple[Step, ...]
 
 
-def stepped(base: str, start: int, price: str) -> Stepped:
+def stepped(base: str, start: int, price: str) -> SteppedPrice:
     """Return a price with one step: `base` USD, and `price` USD above `start` input tokens."""
-    return Stepped(Decimal(base), (Step(start, Decimal(price)),))
+    return SteppedPrice(Decimal(base), (Step(start, Decimal(price)),))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from budgetguard.core.money import NANOS_PER_USD, Nanos
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.extra_units import extra_unit
-from budgetguard.pricing.steps import Stepped
+from budgetguard.pricing.steps import SteppedPrice
 from budgetguard.pricing.units import priced_unit, wholes
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _PRICED_AS_CACHE_WRITE = frozenset(
 _OTHER_MEASURES = ("input_characters", "images")
 
 TierSteps: TypeAlias = tuple[tuple[int, int], ...]
-Price: TypeAlias = "Decimal | Stepped | TieredPrices"
+Price: TypeAlias = "Decimal | SteppedPrice | TieredPrices"
 """USD for a unit, or with steps by the tokens of the input."""
 
 

@@ -1,4 +1,4 @@
-"""The tables of `docs/prices.md` and `docs/extra-prices.md`: what our prices add to the list, and where each was read."""
+"""The tables of prices in the documentation: what ours add to the list, and where each was read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from budgetguard.pricing.extra import EXTRA_PRICES, ExtraPrice
 from budgetguard.pricing.other_names import OTHER_NAMES
 from budgetguard.pricing.regions import UPLIFTS
-from budgetguard.pricing.steps import Stepped
+from budgetguard.pricing.steps import SteppedPrice
 from budgetguard.pricing.tiers import TIER_FACTORS
 
 # Rows whose names are too many to write out, in words.
@@ -20,7 +20,8 @@ _WORDS: Final[Mapping[str, str]] = {
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
     r"grok-3(?:-mini)?(?:-fast)?(?:-latest|-beta)?|grok-4(?:-0709|-latest)?"
     r"|grok-4(?:-1)?-fast(?:-(?:non-)?reasoning)?(?:-latest)?|grok-code-fast(?:-1)?(?:-0825)?": (
-        "`grok-3`, `grok-3-mini`, `grok-4`, `grok-4-fast`, `grok-4-1-fast`, `grok-code-fast-1`, their variants"
+        "`grok-3`, `grok-3-mini`, `grok-4`, `grok-4-fast`, `grok-4-1-fast`, `grok-code-fast-1` "
+        "and their variants"
     ),
     r"grok-4\.20(?:-beta)?(?:-0309)?(?:-(?:non-)?reasoning)?(?:-latest|-gv2)?": (
         "`grok-4.20` and its variants"
@@ -95,7 +96,7 @@ def _extra(rows: Iterable[ExtraPrice], *, provider: bool = False) -> Iterator[st
         yield _row(*first, models + tier, prices, _read(row.source, row.taken, row.read_in))
 
 
-def _usd(price: Decimal | Stepped) -> str:
+def _usd(price: Decimal | SteppedPrice) -> str:
     if isinstance(price, Decimal):
         return f"{price}"
     above = ", ".join(f"{step.price} above {_number(step.start)} tokens" for step in price.tiers)

@@ -15,6 +15,9 @@ import pytest
 import budgetguard
 from budgetguard import errors, events
 from budgetguard.config import Settings
+from budgetguard.pricing.extra import EXTRA_PRICES, ExtraPrice
+from budgetguard.pricing.other_names import OTHER_NAMES, OtherName
+from budgetguard.pricing.parsing import parse
 from budgetguard.providers.openai.endpoints import TABLE
 from tests.anthropic_client.server import MessagesServer
 from tests.provider.media import MediaServer
@@ -23,7 +26,7 @@ from tests.provider.server import OpenAIServer
 from tests.sdks.bedrock_server import bedrock
 from tests.sdks.server import CountingServer
 
-from . import pages, tables
+from . import pages, price_tables, tables
 from .running import checked, environment, python, run
 
 DOCS = pages.ROOT / "docs"
@@ -185,6 +188,19 @@ def test_the_page_of_events_lists_exactly_the_events_and_their_fields() -> None:
             names = [one.name for one in fields(kind) if one.name not in left_out]
             expected[kind.__name__] = [n for n in names if n not in {f.name for f in fields(events.Event)}]
     assert {pages.code(row[0])[0]: pages.code(row[1]) for row in rows} == expected
+
+
+@page
+def test_the_price_files_that_a_page_shows_are_good(path: Path) -> None:
+    for block in pages.blocks(path.read_text()):
+        if block.info == "toml" and "[[price]]" in block.lines:
+            assert parse("\n".join(block.lines).encode(), Path("prices.toml"))
+
+
+@pytest.mark.parametrize("row", [*EXTRA_PRICES, *OTHER_NAMES])
+def test_the_names_in_the_tables_of_prices_are_those_that_have_them(row: ExtraPrice | OtherName) -> None:
+    pattern = row.models if isinstance(row, ExtraPrice) else row.names
+    assert pattern is None or price_tables.expands(pattern)
 
 
 @pytest.mark.parametrize("name", tables.PAGES)
