@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
@@ -83,10 +82,6 @@ _UNSEEN: Final = {
     "vertexai": "sends over gRPC",
     "xai_sdk": "sends over gRPC",
 }
-
-
-# Who hears of a connection may connect as well. Of a context, not a thread: greenlets share those.
-_telling: ContextVar[bool] = ContextVar("budgetguard_telling", default=False)
 
 
 class _Watcher:
@@ -174,7 +169,7 @@ class _Watcher:
         if address is None and event == "socket.connect" and host in self._found:
             host = self._found[host]
             address = self._hosts.address(host, port)
-        if address is None or _telling.get() or is_inside_call():
+        if address is None or is_inside_call():
             return None
         watching = [
             engine
@@ -187,14 +182,12 @@ class _Watcher:
         refused = any(self._mode(engine) == "block" for engine in watching)
         caller = _caller(sys._getframe(1))
         token = object()
+        # Noted before it is told: who hears of it may connect there, too.
         if self._told.setdefault((address, refused), token) is token:
-            mark = _telling.set(True)
             try:
                 self._tell(watching, address, caller, refused=refused)
             except Exception:  # noqa: BLE001 - it is refused, whoever fails to hear of it
                 self._told.pop((address, refused), None)
-            finally:
-                _telling.reset(mark)
         return UnguardedCallError(told(address, caller, True), address=address) if refused else None
 
     def _concerns(self, engine: Engine, host: object, port: object) -> bool:

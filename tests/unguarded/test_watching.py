@@ -328,7 +328,7 @@ def test_a_request_through_a_proxy_is_seen_where_python_s_own_client_makes_it(
 # Safe in the middle of other people's connections
 
 
-def test_who_hears_of_it_may_connect(watch: Watch, server: CountingServer) -> None:
+def test_who_hears_of_it_and_connects_is_not_told_again(watch: Watch, server: CountingServer) -> None:
     watching = watch(server.host, unguarded="warn")
     watching.guard.on(lambda _: get(server.url), Unguarded)
     get(server.url)
