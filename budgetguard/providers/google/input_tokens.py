@@ -1,7 +1,7 @@
 """Count the input tokens of Gemini's requests: `generateContent` and what asks as it does.
 
-Fields are read under both of their names, `systemInstruction` and `system_instruction`. Fitted to 680 recorded
-requests of models from 1.5 to 3.6.
+Fields are read under both of their names, `systemInstruction` and `system_instruction`. Fitted to 680
+recorded requests of models from 1.5 to 3.6.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _LEAST_VIDEO_BYTE_RATE: Final = 25_000
 _VIDEO_A_SECOND: Final = 300
 _UNSEEN_MEDIA: Final = {"image": 2_600, "audio": 4_000, "video": 20_000}
 _BYTES_PER_TOKEN: Final = 3
-# An earlier thought comes as a cipher. Gemini 3 and later bill it in a loop of tool calls, a token for so many
-# characters; at Vertex and of older models it is billed sometimes, so that it is allowed for there, and learned.
+# An earlier thought comes as a cipher. Gemini 3 and later bill it in a loop of tool calls, a token for so
+# many characters; at Vertex and of older models it is billed sometimes: allowed for there, and learned.
 _CIPHER_PER_TOKEN: Final = 4.6
 
 # Input tokens of what tools find that run at Google: recorded median, most. A search is billed by the query,
-# what it finds is not; a page that is read 200, 9 000; code 400, 2 700 over several rounds; a file search 600,
-# 1 100.
+# what it finds is not; a page that is read 200, 9 000; code 400, 2 700 over several rounds; a file search
+# 600, 1 100.
 _HOSTED: Final[Mapping[str, tuple[str, int]]] = {
     "googleSearch": ("web_search", 400),
     "google_search": ("web_search", 400),
@@ -65,8 +65,8 @@ def gemini_input(body: Mapping[str, Any], model: str, *, vertex: bool = False) -
     """Count what a request to generate content shows.
 
     Args:
-        body: the request: `contents`, `systemInstruction`, `tools`, `toolConfig`, `generationConfig`, all at its
-            top, as the API takes them; also `generateContentRequest`, as counting tokens does.
+        body: the request: `contents`, `systemInstruction`, `tools`, `toolConfig`, `generationConfig`, all at
+            its top, as the API takes them; also `generateContentRequest`, as counting tokens does.
         model: the model's name.
         vertex: it is asked at Vertex AI, which bills less of it than the Developer API.
 
