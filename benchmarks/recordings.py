@@ -1,7 +1,7 @@
 """Recorded requests with the usage that was billed for them, as `benchmarks/projection.py` measures them.
 
 Each line of a file is an object with `endpoint`, `model`, `request` (the body) and `usage` (as the provider
-reported it); `vendor` names the provider, `id` the recording, `repo` and `path` where it is from. Endpoints are
+reported it); `vendor` names the provider, `id` the recording, `repo` and `path` its source. Endpoints are
 those of budgetguard; `gemini`, `converse` and `cohere_chat` are counted as their endpoints count.
 """
 

@@ -1,4 +1,4 @@
-"""What OpenAI bills beside the text: earlier calls and thoughts, forced orders of calls, files, compactions."""
+"""What OpenAI bills beside the text: earlier calls and thoughts, orders of calls, files, compactions."""
 
 from __future__ import annotations
 

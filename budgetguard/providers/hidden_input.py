@@ -102,7 +102,7 @@ def input_beyond(
 def kinds_of(body: Mapping[str, Any]) -> list[str]:
     """Return what a request consists of beside text, sorted.
 
-    `audio`, `files`, `images`, `schema`, `tools`, and for what it only names `unseen_files` and `unseen_images`.
+    `audio`, `files`, `images`, `schema`, `tools`; `unseen_files` and `unseen_images` for what it only names.
     """
     found: set[str] = set()
     if body.get("tools") or body.get("functions"):
@@ -124,7 +124,7 @@ def unseen_files(body: Mapping[str, Any]) -> int:
 
 
 def unseen_images(body: Mapping[str, Any], model: str) -> int:
-    """Return what the images are billed as that a request names by URL or id: at most, so their size is not known."""
+    """Return what images that a request names by URL or id are billed as at most: their size is not known."""
     total = 0
     for part in _parts(body):
         if is_unseen_image(part):

@@ -1,8 +1,8 @@
 """Count requests to models of other makers than OpenAI, whatever API they are made through.
 
-The text is counted by the model's family (`budgetguard.tokens.families`), and what surrounds it by the model's
-template (`budgetguard.tokens.templates`). Here are the parts that requests are made of, and the two shapes that
-OpenAI's clients send; other shapes count their parts with the same `Templated`.
+The text is counted by the model's family (`budgetguard.tokens.families`), and what surrounds it by its
+template (`budgetguard.tokens.templates`). Here are the parts that requests are made of, and the two shapes
+that OpenAI's clients send; other shapes count their parts with the same `Templated`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _FAMILIES: Final = tuple(
         # name, short, prose, code, european, cyrillic, chinese, korean, arabic, other, symbols
         (
             _OLDER_CLAUDE,
-            Family("claude-3", 1.04, 1.13, 1.19, 1.38, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, 0.3, version="3.0"),
+            Family("claude-3", 1.04, 1.14, 1.2, 1.4, 1.5, 1.5, 1.83, 2.1, 2.4, 2.1, 0.3, version="3.0"),
         ),
         (
             r"claude",

@@ -27,7 +27,7 @@ def _fixed(tokens: int) -> Callable[[_Size | None], int]:
 
 
 def _gemini_2(size: _Size | None) -> int:
-    # https://ai.google.dev/gemini-api/docs/tokens: 258 a tile; Gemini 2.0 was billed for the whole beside them.
+    # https://ai.google.dev/gemini-api/docs/tokens: 258 a tile; Gemini 2.0 bills the whole beside.
     if size is None:
         return 10 * 258
     if max(size) <= 384:

@@ -82,7 +82,7 @@ def test_only_what_decides_the_count_is_sent(books: Books) -> None:
 
 def test_what_hosted_tools_find_is_allowed_for_beside_the_count(books: Books) -> None:
     books.client().responses.create(**ASK, tools=[{"type": "web_search"}], previous_response_id="resp_1")
-    assert 12_000 < projected(books) < 12_000 + 500, "what the provider keeps is in its count"
+    assert 18_000 < projected(books) < 18_000 + 500, "what the provider keeps is in its count"
 
 
 @pytest.mark.parametrize("refusal", [Reply(status=404), Reply(status=500), Reply(drop_after=0, status=503)])

@@ -1,7 +1,7 @@
 """Count the input tokens of a request to Claude.
 
-The text is counted by `budgetguard.tokens.families`, exactly where `ctok` is installed, and what surrounds it by
-`budgetguard.tokens.templates`; what is left was fitted to 850 recorded requests of models from Claude 3 to 5.
+The text is counted by `budgetguard.tokens.families`, exactly where `ctok` is installed, and what surrounds it
+by `budgetguard.tokens.templates`; what is left was fitted to 850 recorded requests of Claude 3 to 5.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _DOCUMENT: Final = 20
 
 
 def cohere_input(body: Mapping[str, Any], model: str) -> ShownInput:
-    """Count what a request to `/v2/chat` (`messages`) or `/v1/chat` (`message`, `chat_history`) is billed for.
+    """Count what a request to `/v2/chat` (`messages`) or `/v1/chat` (`message`, `chat_history`) is billed.
 
     Raises:
         ConfigurationError: there is neither a list of messages nor a message.

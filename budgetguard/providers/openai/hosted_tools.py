@@ -17,9 +17,10 @@ from budgetguard.providers.json import count, field, items, mapping, text
 from budgetguard.tokens.models import is_reasoning
 
 # Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
-# seven searches in one answer, without one 16 900, 17 700 (294 with the preview tool); file search 1 130, 1 150 on small documents, where the
-# provider's default of 20 chunks of 800 would be 16 000; code interpreter 2 950, 4 540; image generation
-# 1 730, 2 780; MCP 1 100, 5 400; tool search 510, 560. Computer use and shells were not in the data.
+# seven searches in one answer, without one 16 900, 17 700 (294 with the preview tool); file search 1 130,
+# 1 150 on small documents, where the provider's default of 20 chunks of 800 would be 16 000; code interpreter
+# 2 950, 4 540; image generation 1 730, 2 780; MCP 1 100, 5 400; tool search 510, 560. Computer use and shells
+# were not in the data.
 WEB_SEARCH_TOKENS: Final = 18_000
 _ALLOWANCES: Final[Mapping[str, int]] = {
     "web_search": WEB_SEARCH_TOKENS,

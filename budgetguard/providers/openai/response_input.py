@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
@@ -31,7 +32,8 @@ _ONE_BY_ONE_GPT5: Final = 80
 # A schema for the answer whose fields have titles.
 _TITLED: Final = 13
 # Earlier reasoning and compacted turns come as base64 of ciphertext: 900 characters are the envelope, and
-# the rest is about five characters a token. What was thought before the user's last message is not read again.
+# the rest is about five characters a token. What was thought before the user's last message is not read
+# again.
 _ENVELOPE: Final = 900
 _CIPHER_PER_TOKEN: Final = 5
 _FORGOTTEN: Final = 2
@@ -78,9 +80,9 @@ def response_tokens(body: Mapping[str, Any], model: str) -> int:
         total += _PARALLEL_GPT5 * _parallel_calls(shown)
     tools = _tool_tokens(items(field(body, "tools")), counter)
     total += tools + _forced_tokens(field(body, "tool_choice"), counter)
-    if tools and field(body, "parallel_tool_calls") is False:
-        if field(body, "tool_choice") in (None, "auto"):
-            total += _ONE_BY_ONE_GPT5 if counter.is_gpt5 else _ONE_BY_ONE
+    free = field(body, "tool_choice") in (None, "auto")
+    if tools and free and field(body, "parallel_tool_calls") is False:
+        total += _ONE_BY_ONE_GPT5 if counter.is_gpt5 else _ONE_BY_ONE
     return total + _format_tokens(field(field(body, "text"), "format"), counter)
 
 
@@ -100,7 +102,7 @@ def _last_asked(shown: list[Mapping[str, Any]]) -> int:
 def _parallel_calls(shown: list[Mapping[str, Any]]) -> int:
     """Return how many calls of tools were made together with the one before them."""
     kinds = [field(item, "type") for item in shown]
-    return sum(one == two == "function_call" for one, two in zip(kinds, kinds[1:], strict=False))
+    return sum(one == two == "function_call" for one, two in pairwise(kinds))
 
 
 def _item_tokens(item: Mapping[str, Any], counter: Counter) -> int:

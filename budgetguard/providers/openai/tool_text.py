@@ -47,7 +47,7 @@ def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) ->
 
 
 UNBILLED: Final = frozenset({"title", "additionalProperties", "$schema"})
-"""Keywords of an answer's schema that are not billed: with these left out, its compact JSON is nearly the bill."""
+"""Keywords of an answer's schema that are not billed: without them its compact JSON is nearly the bill."""
 UNBILLED_IN_RESPONSES: Final = UNBILLED | {
     "minLength", "maxLength", "minimum", "maximum", "format", "pattern", "default",
 }  # fmt: skip
