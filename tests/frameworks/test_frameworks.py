@@ -25,7 +25,10 @@ TRIES = 3
 
 
 def _param(case: Case, way: Way) -> object:
-    return pytest.param(case, way, id=f"{case.framework} | {case.by} | {way.column} | {way.name}")
+    # A proxy takes long to start: once is enough.
+    group = case.framework if case.alone else f"{case.framework} {way.column}"
+    mark = pytest.mark.xdist_group(group)
+    return pytest.param(case, way, id=f"{case.framework} | {case.by} | {way.column} | {way.name}", marks=mark)
 
 
 every_way = pytest.mark.parametrize(("case", "way"), [_param(*one) for one in all_ways()])
@@ -70,7 +73,7 @@ def test_refused_unsent(case: Case, way: Way) -> None:
 @hooked_way
 def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
     """The client pays; what the integration holds is given back before the client holds."""
-    with OpenAIServer(ANSWER) as server, open_books(server, patched=True) as books:
+    with OpenAIServer(ANSWER) as server, open_books(server, patched="openai") as books:
         assert run(way.make, books.place)
         assert server.count() == 1
         assert books.spent == books.billed > 0
@@ -80,7 +83,7 @@ def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
     # One hold at a time: money for a call and a half is enough.
     with (
         OpenAIServer(ANSWER) as server,
-        open_books(server, usd=projected * 1.5 / 1_000_000_000, patched=True) as books,
+        open_books(server, usd=projected * 1.5 / 1_000_000_000, patched="openai") as books,
     ):
         assert run(way.make, books.place)
 
