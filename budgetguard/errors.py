@@ -105,6 +105,8 @@ class BudgetExceededError(BudgetGuardError):
             max_budget=max_budget,
             **values,
         )
+        # What makes it again: Celery's JSON results have no more of an error than its class and these.
+        self.args = (current_cost, max_budget, self.message)
 
     @property
     def entity_type(self) -> str | None:

@@ -1,16 +1,17 @@
-"""Serve chat over HTTP with the standard library: each user has a budget, refusals are JSON with a status."""
+"""Serve chat over HTTP with the standard library: each user has a budget, and a refusal is a 402."""
 
-import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from _offline import offline
 from openai import OpenAI
 
 import budgetguard
-from budgetguard import BudgetGuardError, budget_user
+from budgetguard.integrations.wsgi import BudgetWsgiMiddleware
 
 offline()
 
@@ -20,30 +21,25 @@ guard.set_budget(0, user="charles")
 client = budgetguard.wrap(OpenAI())
 
 
-class Chat(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        question = self.rfile.read(int(self.headers["content-length"])).decode()
-        try:
-            with budget_user(self.headers.get("x-user", "nobody")):
-                answer = client.chat.completions.create(
-                    model="gpt-4o-mini", messages=[{"role": "user", "content": question}]
-                )
-            self.reply(200, {"answer": answer.choices[0].message.content})
-        except BudgetGuardError as refused:
-            self.reply(refused.status, refused.to_dict())
+def chat(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    question = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    # A stream: its first part, and so a refusal, comes before the head of the response is sent.
+    for chunk in client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], stream=True
+    ):
+        yield (chunk.choices[0].delta.content or "").encode() if chunk.choices else b""
 
-    def reply(self, status: int, body: dict[str, object]) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
 
+class Quiet(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
 
-with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:
+app = BudgetWsgiMiddleware(chat, header="x-user", missing=401)
+with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for user in ("ada", "charles", "nobody"):
+    for user in ("ada", "charles", "nobody", ""):
         url = f"http://127.0.0.1:{server.server_port}/"
         try:
             with urlopen(Request(url, b"Hello?", {"x-user": user})) as response:

@@ -46,6 +46,15 @@ def test_an_error_survives_pickling_and_copying_with_all_it_carries(error: error
 
 
 @each
+def test_an_error_can_be_made_again_of_its_args(error: errors.BudgetGuardError) -> None:
+    """Celery's JSON results have no more of an error than its class and its args."""
+    again = type(error)(*error.args)
+    assert str(again) == str(error)
+    if isinstance(error, errors.BudgetExceededError):
+        assert (again.current_cost, again.max_budget) == (error.current_cost, error.max_budget)  # type: ignore[attr-defined]
+
+
+@each
 def test_an_error_is_json_ready_and_has_an_http_status(error: errors.BudgetGuardError) -> None:
     values = json.loads(json.dumps(error.to_dict()))
     assert values["error"] == type(error).__name__

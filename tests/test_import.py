@@ -63,6 +63,42 @@ def test_patching_imports_no_sdk() -> None:
     assert {patch.sdk.package for patch in SDKS.values()}.isdisjoint(modules_after(code))
 
 
+@pytest.mark.parametrize("module", ["asgi", "wsgi", "web"])
+def test_the_middlewares_bring_no_framework_and_nothing_that_only_calls_need(module: str) -> None:
+    brought = modules_after(f"import budgetguard.integrations.{module}")
+    assert brought.isdisjoint({*HEAVY, "starlette", "anyio", "django", "flask", "werkzeug", "uvicorn"})
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("django", "django"),
+        ("celery", "celery"),
+        ("rq", "rq"),
+        ("mcp", "mcp"),
+        ("opentelemetry", "opentelemetry"),
+    ],
+)
+def test_an_integration_needs_its_own_package_only(module: str, package: str) -> None:
+    """Where that is not installed, Python says which one is missing; where it is, no other is imported."""
+    others = {"django", "celery", "rq", "mcp", "opentelemetry", "flask", "starlette"} - {package}
+    if package == "mcp":
+        others -= {"starlette", "opentelemetry"}  # which it needs itself
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {others!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+try:
+    import budgetguard.integrations.{module}
+except ModuleNotFoundError as error:
+    assert error.name.partition(".")[0] in ({package!r}, "asgiref"), error
+"""
+    modules_after(code)
+
+
 def test_the_exported_names_are_these() -> None:
     assert sorted(budgetguard.__all__) == [
         "Balance",

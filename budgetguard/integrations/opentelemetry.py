@@ -29,7 +29,7 @@ SCOPE: Final = "budgetguard"
 
 # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 _TOKEN_BUCKETS: Final = tuple(4.0**power for power in range(14))
-_USD_BUCKETS: Final = tuple(one * 10.0**power for power in range(-6, 2) for one in (1, 2, 5))
+_USD_BUCKETS: Final = tuple(float(f"{one}e{power}") for power in range(-6, 2) for one in (1, 2, 5))
 # What the conventions call genai-prices' providers, and our endpoints; others keep their names.
 _PROVIDERS: Final[Mapping[str, str]] = {
     "aws": "aws.bedrock",

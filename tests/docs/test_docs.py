@@ -32,7 +32,7 @@ from .running import checked, environment, python, run
 DOCS = pages.ROOT / "docs"
 KINDS = ("python", "python {.no-run}", "console", "console {.no-run}", "text", "json", "toml", "")
 # What pages show beside us; tests/beside/test_pages.py runs them where these are.
-OF_OTHERS = {"docs/web.md": ("fastapi", "flask", "django")}
+OF_OTHERS = {"docs/web.md": ("fastapi", "flask", "django"), "docs/queues.md": ("celery",)}
 page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
 # The README runs each time, the other pages before a release.
 page_that_runs = pytest.mark.parametrize(

@@ -23,6 +23,7 @@ InProgram = Callable[..., Any]
 on_redis = pytest.mark.parametrize("queues", ["redis"], indirect=True)
 BEGIN = """
 import json
+import budgetguard
 from budgetguard import budget_tags, budget_user, default_guard
 from celery import chain, chord, group
 from tests.beside.queues import tasks
@@ -120,13 +121,19 @@ with budget_user("alice"), budget_tags("nightly"), guard.budget(0.0001) as run:
     made = [one.get(timeout=240) for one in sent]
 with budget_user("alice"):
     free = many.delay("alice", 10).get(timeout=240)
-print(json.dumps([sum(made), float(run.spent), free]))
+with budget_user("broke"):
+    try:
+        ask.delay(who="broke").get(timeout=240)
+    except budgetguard.BudgetExceededError as error:
+        refused = [str(error)[:24], str(error.max_budget)]
+print(json.dumps([sum(made), float(run.spent), free, refused]))
 """
     with worker(queues, tmp_path, "-c", "3"):
-        made, spent, free = in_program(queues, BEGIN + text)
+        made, spent, free, refused = in_program(queues, BEGIN + text)
     assert 0 < made < 30
     assert spent <= 0.0001
     assert free == 10
+    assert refused == ["Budget has been exceeded", "0.00"]
     records = [one for one in queues.guard.calls() if one.state == "settled"]
     assert len(records) == made + free
     assert sum("nightly" in one.tags for one in records) == made
