@@ -73,6 +73,8 @@ class Reported:
         provider: who answered, by the name that the answer gives it, or None.
         total: tokens of input and output together, where there is no usage that tells them apart.
         region: where the model ran, as the answer names it, or None.
+        parts: shares of the usage that are priced each by itself: what another model used, or one request of
+            many. What they do not say of model, tier and region is as the whole says.
     """
 
     usage: Usage | None
@@ -89,6 +91,7 @@ class Reported:
     provider: str | None = None
     total: int = 0
     region: str | None = None
+    parts: tuple[Reported, ...] = ()
 
     def part_of(self, projected: int) -> int:
         """Return the projected Nanos for what was done, rounded up."""
@@ -120,7 +123,17 @@ class Reported:
             provider=later.provider or self.provider,
             total=max(self.total, later.total),
             region=later.region or self.region,
+            parts=later.parts or self.parts,
         )
+
+    @property
+    def rest(self) -> Usage:
+        """What is used beside the parts."""
+        units = dict((self.usage or Usage()).units)
+        for part in self.parts:
+            for name, count in (part.usage or Usage()).units.items():
+                units[name] = max(0, units.get(name, 0) - count)
+        return Usage.of(**units)
 
 
 # Learned usage

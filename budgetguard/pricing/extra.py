@@ -220,6 +220,24 @@ EXTRA_PRICES: Final = (
         provider="anthropic",
         tool=True,
     ),
+    # The same in Microsoft Foundry. Searches on Google's Vertex: https://cloud.google.com/vertex-ai/generative-ai/
+    # pricing, as LiteLLM's table has it.
+    ExtraPrice(
+        r"(?:.*/)?claude-.*",
+        _usd(container_sessions="0.0042"),
+        date(2026, 2, 9),
+        "https://platform.claude.com/docs/en/about-claude/pricing",
+        provider="azure",
+        tool=True,
+    ),
+    ExtraPrice(
+        r"(?:.*/)?claude-.*",
+        _usd(web_searches_kcount="10"),
+        date(2026, 11, 20),
+        "https://cloud.google.com/vertex-ai/generative-ai/pricing",
+        provider="google",
+        tool=True,
+    ),
     ExtraPrice(
         None,
         _usd(search_sources_kcount="25"),

@@ -51,7 +51,8 @@ _PRICED_AS_CACHE_WRITE = frozenset(
 STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # genai-prices chooses price variants by more than the tier; these tiers stand for such a choice.
 BATCH = "batch"
-_TIER_CONTEXTS = {BATCH: ("processing", "batch")}
+FAST = "fast"
+_TIER_CONTEXTS = {BATCH: ("processing", "batch"), FAST: ("speed", "fast")}
 
 _OTHER_MEASURES = ("input_characters", "images")
 
@@ -267,7 +268,8 @@ class Rates:
         """Return what an answer cost in Nanos, rounded up to a whole Nano.
 
         That is what the provider says it billed, if it is known to say so; otherwise the usage at the price
-        of the model and tier that the answer names. An answer without usage costs nothing.
+        of the model and tier that the answer names, each of its parts at its own. An answer without usage
+        costs nothing.
 
         Raises:
             UnknownModelError: as `cost`.
@@ -278,7 +280,15 @@ class Rates:
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
-        return 0 if usage is None else served.cost_in(reported.region, usage)
+        if usage is None:
+            return 0
+        if not reported.parts:
+            return served.cost_in(reported.region, usage)
+        cost = served.cost_in(reported.region, reported.rest)
+        for part in reported.parts:
+            by = self.served_as(part.model or reported.model).with_tier(part.tier or reported.tier)
+            cost += by.cost_in(part.region or reported.region, part.usage or Usage())
+        return cost
 
     def cost_in(self, region: str | None, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos in the region that a request or an answer names.
@@ -456,11 +466,15 @@ class ListedSource(Source):
 _HALF = Decimal("0.5")
 
 
+# A factor may be a quotient; prices have no more digits than these.
+_DIGITS = 9
+
+
 def _times(price: Decimal | TieredPrices, factor: Decimal) -> Decimal | TieredPrices:
     if isinstance(price, Decimal):
-        return price * factor
-    tiers = [replace(tier, price=tier.price * factor) for tier in price.tiers]
-    return replace(price, base=price.base * factor, tiers=tiers)
+        return round(price * factor, _DIGITS)
+    tiers = [replace(tier, price=round(tier.price * factor, _DIGITS)) for tier in price.tiers]
+    return replace(price, base=round(price.base * factor, _DIGITS), tiers=tiers)
 
 
 def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:

@@ -24,6 +24,22 @@ _RELEASED_BEFORE: Final = re.compile(
 _CLAUDE_BEFORE: Final = re.compile(r"claude-(?:[123v].*|instant.*|\w+-4(?:-[0-5](?:-.*)?|-20\d{6})?)")
 
 
+# https://platform.claude.com/docs/en/about-claude/pricing, third-party platforms: regional and multi-region
+# endpoints cost 10 % more than the global one, for Claude Sonnet 4.5, Haiku 4.5, Opus 4.5 and later models.
+# genai-prices lists both prices of Bedrock's, and of Google's the global price alone.
+_CLAUDE_REGIONAL_FROM: Final = re.compile(
+    r".*claude-(?!(?:[123v](?!\d).*|instant.*|4-\w+|\w+-4(?:-[0-4](?:-.*)?|-20\d{6}.*)?)$).+"
+)
+_GLOBAL_AT_GOOGLE: Final = re.compile(
+    r"https://(?:global-)?aiplatform\.googleapis\.com(?:[:/]|$)", re.IGNORECASE
+)
+_AT_GOOGLE: Final = re.compile(r"https://[a-z0-9-]*-?aiplatform[a-z.-]*\.googleapis\.com", re.IGNORECASE)
+# https://aws.amazon.com/bedrock/pricing/, as LiteLLM's table has it (November 2026): in AWS GovCloud (US),
+# Claude costs 1.2 times the global price, where other regions cost 1.1 times or, of older models, the same.
+_GOVERNMENT: Final = re.compile(r"https://bedrock[a-z-]*\.us-gov-[a-z0-9-]+\.", re.IGNORECASE)
+_GOVERNMENT_UPLIFT: Final = Decimal("1.2")
+
+
 def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
     """Return the factor on the listed price of tokens for the region that an answer names.
 
@@ -47,6 +63,24 @@ def regional_factor(provider: str, base_url: str | None, model: str) -> Decimal:
         base_url: the API's address.
         model: the name under which the model is listed.
     """
-    if provider != "openai" or base_url is None or REGIONAL_HOST.match(base_url) is None:
+    if base_url is None:
+        return _NONE
+    if provider == "google":
+        return _at_google(base_url, model)
+    if provider == "aws":
+        return _at_aws(base_url, model)
+    if provider != "openai" or REGIONAL_HOST.match(base_url) is None:
         return _NONE
     return _NONE if _RELEASED_BEFORE.fullmatch(model) else _UPLIFT
+
+
+def _at_google(base_url: str, model: str) -> Decimal:
+    regional = _AT_GOOGLE.match(base_url) is not None and _GLOBAL_AT_GOOGLE.match(base_url) is None
+    return _UPLIFT if regional and _CLAUDE_REGIONAL_FROM.fullmatch(model) is not None else _NONE
+
+
+def _at_aws(base_url: str, model: str) -> Decimal:
+    if "claude-" not in model or _GOVERNMENT.match(base_url) is None:
+        return _NONE
+    listed_regionally = _CLAUDE_REGIONAL_FROM.fullmatch(model) is not None and not model.startswith("global.")
+    return _GOVERNMENT_UPLIFT / _UPLIFT if listed_regionally else _GOVERNMENT_UPLIFT

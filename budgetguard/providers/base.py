@@ -175,6 +175,7 @@ class HttpCall(ProviderCall):
         default_provider: that of addresses that tell nothing, where it is not the price book's own default.
         model: the model that the address names, which is used whatever the body says; or None.
         model_of: the model that a name stands for.
+        served: (the model that was asked for, the name that the answer gives) -> the latter, as it is listed.
         free: what is asked there costs nothing, by the user's word.
         counts: the provider is to count the input, where it can.
         fetcher: -> what makes free requests for what the projection needs.
@@ -190,6 +191,7 @@ class HttpCall(ProviderCall):
         default_provider: str | None = None,
         model: str | None = None,
         model_of: Callable[[str], str] = str,
+        served: Callable[[str, str], str] = lambda _asked, answered: answered,
         free: bool = False,
         counts: bool = False,
         fetcher: Callable[[], Fetcher],
@@ -199,6 +201,7 @@ class HttpCall(ProviderCall):
         self._sent: HttpRequest = request
         self._written = request.body.get("model") or first_model(request.body)
         self._model_of = model_of
+        self._served = served
         self.model = self._named(model or self._written)
         self._endpoint = endpoint
         self._provider = provider
@@ -262,7 +265,9 @@ class HttpCall(ProviderCall):
 
     def model_named(self, name: str) -> str:
         # A server that repeats what the body says, and does not look at it, names nothing.
-        return str(self.model) if name == self._written else self._model_of(name)
+        if name == self._written:
+            return str(self.model)
+        return self._served(str(self.model), self._model_of(name))
 
     def _named(self, model: Any) -> Any:
         return self._model_of(model) if isinstance(model, str) else model

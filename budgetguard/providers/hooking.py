@@ -21,7 +21,7 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.polling import poll_of
-from budgetguard.providers.sdk import RETRY, Route, Sdk
+from budgetguard.providers.sdk import RETRY, Place, Route, Sdk, address_of
 from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
 
 Request: TypeAlias = Callable[..., Any]
@@ -141,15 +141,15 @@ class _Known:
 
     Attributes:
         is_client: whether it is a client's of the SDK.
-        routes: (method, url, base URL, address) -> where a request goes, by these settings. Both are replaced
-            together: two threads may come with different settings.
+        routes: (place, method, url, base URL, address) -> where a request goes, by these settings. Both are
+            replaced together: two threads may come with different settings.
     """
 
     __slots__ = ("is_client", "routes")
 
     def __init__(self, *, is_client: bool) -> None:
         self.is_client = is_client
-        self.routes: tuple[Settings | None, dict[tuple[str, str, str, str], Route]] = None, {}
+        self.routes: tuple[Settings | None, dict[tuple[Place, str, str, str, str], Route]] = None, {}
 
 
 class RequestGuard:
@@ -270,11 +270,12 @@ class RequestGuard:
         if found_by is not settings or len(routes) >= _MOST_ROUTES:
             routes = {}
             known.routes = settings, routes
-        base_url, address = str(client.base_url), str(client._prepare_url(options.url))
-        key = options.method, options.url, base_url, address
+        base_url = str(client.base_url)
+        address = address_of(client, options.url, base_url)
+        key = self.sdk.place_of(client), options.method, options.url, base_url, address
         found = routes.get(key)
         if found is None:
-            found = routes[key] = self.sdk.route_of(client, *key, settings)
+            found = routes[key] = self.sdk.route_of(*key, settings)
         return found
 
 

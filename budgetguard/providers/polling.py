@@ -17,11 +17,12 @@ from budgetguard.engine.background import background
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.outcomes import Answered, Outcome
+from budgetguard.engine.projection import named
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import Polled
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
-from budgetguard.providers.sdk import Sdk
+from budgetguard.providers.sdk import Place, Sdk, address_of
 from budgetguard.providers.streams import follow, is_event_stream, is_read, read_before
 
 
@@ -31,8 +32,9 @@ def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
     row = sdk.table.polled(options.method, options.url, base_url=base_url)
     if row is None:
         return None
-    free = engine.settings.is_free(str(client._prepare_url(options.url)))
-    return Poll(engine, row, base_url, provider=sdk.provider_of(client), free=free)
+    free = engine.settings.is_free(address_of(client, options.url, base_url))
+    place = sdk.place_of(client)
+    return Poll(engine, row, base_url, place, default_provider=sdk.default_provider, free=free)
 
 
 class Poll:
@@ -45,17 +47,26 @@ class Poll:
         engine: whose calls.
         row: how the answer is read.
         base_url: the client's; with the model it decides the price for calls of other processes.
-        provider: whose prices they are, where that does not follow from the address.
+        place: where the client's models run.
+        default_provider: that of addresses that tell nothing, None for the price book's own default.
         free: what is asked there costs nothing, by the user's word.
     """
 
     def __init__(
-        self, engine: Engine, row: Polled, base_url: str, *, provider: str | None, free: bool
+        self,
+        engine: Engine,
+        row: Polled,
+        base_url: str,
+        place: Place,
+        *,
+        default_provider: str | None,
+        free: bool,
     ) -> None:
         self._engine = engine
         self._row = row
-        self._base_url = base_url
-        self._provider = provider
+        self._base_url = place.priced_at or base_url
+        self._place = place
+        self._default_provider = default_provider
         self._free = free
         self._found: tuple[Reported, ...] = ()
 
@@ -152,12 +163,12 @@ class Poll:
         try:
             rates = self._engine.prices.rates(
                 record.model,
-                provider=self._provider,
+                provider=self._provider_of(record.model),
                 base_url=self._base_url,
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            cost = min(rates.cost_of(said), MAX_NANOS)
+            cost = min(rates.cost_of(named(said, partial(self._listed, record.model))), MAX_NANOS)
             # Of the projection no more is known than what it cost.
             return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
         except UnknownModelError as error:
@@ -165,3 +176,12 @@ class Poll:
                 return 0, True  # a model without a price, allowed by the user's word
             events.logger.error("budgetguard: booked as projected, because %s", error)
             return record.amount_nanos, True
+
+    def _provider_of(self, model: str) -> str | None:
+        place = self._place.provider
+        if place is not None or self._default_provider is None or "/" in model:
+            return place
+        return self._engine.prices.provider_at(self._base_url) or self._default_provider
+
+    def _listed(self, asked: str, answered: str) -> str:
+        return self._place.served(asked, self._place.listed(answered))

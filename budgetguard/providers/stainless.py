@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from budgetguard.config import Settings
@@ -16,13 +17,14 @@ from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import Endpoint, HttpCall
+from budgetguard.providers.bedrock.event_stream import FrameReader, is_frames
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
 from budgetguard.providers.coding import Coding
 from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
-from budgetguard.providers.sdk import Route, Sdk
+from budgetguard.providers.sdk import Place, Route, Sdk
 from budgetguard.providers.streams import coding_of, follow, is_event_stream, is_read, read_before
 
 _SOUND_KEPT: Final = 1_048_576
@@ -65,10 +67,11 @@ class StainlessCall(HttpCall):
         super().__init__(
             request,
             endpoint,
-            provider=route.provider,
+            provider=route.place.provider,
             default_provider=sdk.default_provider,
             model=route.model,
-            model_of=str if route.names_are_models else settings.model_of,
+            model_of=str if route.names_are_models else partial(_listed, settings.model_of, route.place),
+            served=route.place.served,
             free=route.free,
             counts=settings.count == "provider",
             fetcher=lambda: Fetcher(client, request.headers, options.timeout),
@@ -115,7 +118,7 @@ class StainlessCall(HttpCall):
             return None
         if is_read(response):
             self.received = received
-            if self._stream or is_event_stream(response):
+            if self._stream or is_event_stream(response) or is_frames(response):
                 self._ending = read_before(response, self._reader_of(response, encoding=""))
             return None
         follow(response, self._reader_of(response), call)
@@ -128,6 +131,10 @@ class StainlessCall(HttpCall):
         follows_events = events or (self._stream and not sound)
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
+        if self._endpoint.streams and is_frames(response):
+            return FrameReader(
+                self._endpoint.accumulator(self.model), complete=self._complete, encoding=encoding
+            )
         if self._endpoint.streams and follows_events:
             return EventReader(
                 self._endpoint.accumulator(self.model),
@@ -181,6 +188,9 @@ class _Look:
         self.sent = False
         self._theirs = theirs
 
+    def __deepcopy__(self, _memo: object) -> _Look:
+        return self  # some clients copy the options with all that they hold
+
     def __call__(self, parsed: Any) -> Any:
         # Before theirs, which may raise: by then the answer is paid for.
         request = self.request
@@ -198,6 +208,9 @@ class _Passing:
 
     def __init__(self, theirs: Callable[[Any], Any] | None) -> None:
         self._theirs = theirs
+
+    def __deepcopy__(self, _memo: object) -> _Passing:
+        return self
 
     def __call__(self, parsed: Any) -> Any:
         return parsed if self._theirs is None else self._theirs(parsed)
@@ -250,6 +263,10 @@ def note_retry(options: Any, response: object) -> None:
     error = sys.exception()
     if isinstance(look, _Look) and response is None and error is not None and not was_never_sent(error):
         look.request.lost_tries += 1
+
+
+def _listed(model_of: Callable[[str], str], place: Place, name: str) -> str:
+    return place.listed(model_of(name))
 
 
 def _value_of(options: Any, route: Route) -> HttpRequest:

@@ -68,7 +68,8 @@ class EndpointTable:
         path = self.path_of(url, base_url)
         if method == "POST":
             row = self._by_path.get(path)
-            row = row or next((one for one in self._with_ids if _matches(one.path, path)), None)
+            if row is None and not self.is_free(method, path):
+                row = next((one for one in self._with_ids if _matches(one.path, path)), None)
             if row is not None:
                 return row
         if not free and not self.is_free(method, path):
@@ -150,9 +151,14 @@ def _is_free(pattern: str, path: str) -> bool:
 
 def _matches(pattern: str, path: str) -> bool:
     segments = _segments(pattern, path)
-    return bool(segments) and all(
-        want == have or (have and _WILDCARD.fullmatch(want) is not None) for want, have in segments
-    )
+    return bool(segments) and all(want == have or (have and _is_any(want, have)) for want, have in segments)
+
+
+def _is_any(want: str, have: str) -> bool:
+    """Whether a segment is an id, alone or with the verb that is wanted behind it: `{}:predict`."""
+    if want.startswith("{}:"):
+        return have.endswith(want[2:]) and len(have) > len(want) - 2
+    return _WILDCARD.fullmatch(want) is not None
 
 
 def _segments(pattern: str, path: str) -> list[tuple[str, str]]:

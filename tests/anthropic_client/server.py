@@ -1,15 +1,29 @@
-"""A small server of Anthropic's messages protocol, which records what it billed."""
+"""A small server of Anthropic's messages protocol, also as other clouds speak it; it records what it billed."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 MODEL = "claude-sonnet-4-6"
+# Where requests for a message arrive: at Anthropic's own API and those that look like it, Bedrock, Vertex.
+MESSAGES = re.compile(
+    r"(?:/anthropic)?/v1/messages"
+    r"|/model/(?P<bedrock>.+)/invoke(?P<frames>-with-response-stream)?"
+    r"|/projects/p/locations/(?P<region>[^/]+)/publishers/anthropic/models/(?P<vertex>[^/:]+)"
+    r":(?P<stream>rawPredict|streamRawPredict)"
+)
+# As Bedrock's ids have it: a region, the vendor, and a version behind the model's own name.
+_BEDROCK_ID = re.compile(r"(?:[a-z-]+\.)?anthropic\.(.+?)(?:-v\d+(?::\d+)?)?")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,10 @@ class MessagesServer:
 
     Args:
         reply: what every request is answered with, or those in turn.
+
+    Attributes:
+        counts: the input tokens that it counts in a request.
+        requests: those that arrived.
     """
 
     def __init__(
@@ -64,6 +82,7 @@ class MessagesServer:
     ) -> None:
         self._reply = Reply() if reply is None else reply
         self._lock = threading.Lock()
+        self.counts = 20
         self.requests: list[Record] = []
         self.stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -93,8 +112,32 @@ class MessagesServer:
                 return self._reply(record.body)
             return self._reply[min(len(self.requests), len(self._reply)) - 1]
 
-    def count(self, path: str = "/v1/messages") -> int:
-        return sum(one.path == path for one in self.requests)
+    def count(self, path: str | None = None) -> int:
+        """Return how many requests arrived there: by default, those for a message."""
+        if path is not None:
+            return sum(one.path == path for one in self.requests)
+        return sum(is_message(one.path) for one in self.requests)
+
+
+def is_message(path: str) -> bool:
+    return MESSAGES.fullmatch(path) is not None and not path.endswith("/count-tokens:rawPredict")
+
+
+def framed(event: Mapping[str, Any]) -> bytes:
+    """Return an event in one of AWS' binary frames, as Bedrock sends it."""
+    headers = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
+        for name, value in (
+            (":event-type", "chunk"),
+            (":content-type", "application/json"),
+            (":message-type", "event"),
+        )
+    )
+    data = base64.b64encode(json.dumps(event).encode()).decode()
+    payload = json.dumps({"bytes": data, "p": "abcdefgh"}).encode()
+    prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    head = prelude + struct.pack("!I", binascii.crc32(prelude)) + headers + payload
+    return head + struct.pack("!I", binascii.crc32(head))
 
 
 def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
@@ -167,11 +210,11 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
-            path = self.path.partition("?")[0]
+            path = unquote(self.path.partition("?")[0])
             record = Record("POST", path, json.loads(data or b"{}"), dict(self.headers))
             reply = server.take(record)
-            if path == "/v1/messages/count_tokens":
-                return self._json(200, {"input_tokens": 20})
+            if path.endswith(("/v1/messages/count_tokens", "/count-tokens:rawPredict")):
+                return self._json(200, {"input_tokens": server.counts})
             if reply.hang:
                 record.billed = reply.usage
                 server.stopping.wait(30)
@@ -181,10 +224,17 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                 error = {"type": "rate_limit_error", "message": "Not now."}
                 return self._json(reply.status, {"type": "error", "error": error})
             record.billed = reply.usage
-            model = str(record.body.get("model"))
-            if not record.body.get("stream"):
+            found = MESSAGES.fullmatch(path)
+            if found is None:
+                return self._json(404, {"type": "error", "error": {"type": "not_found", "message": path}})
+            model, frames = str(record.body.get("model")), bool(found["frames"])
+            if found["bedrock"] and (vendors := _BEDROCK_ID.fullmatch(found["bedrock"])):
+                model = vendors[1]
+            elif found["vertex"]:
+                model = found["vertex"].replace("@", "-")
+            if not frames and not record.body.get("stream"):
                 return self._json(200, _message(model, reply))
-            return self._stream(model, reply)
+            return self._stream(model, reply, frames=frames)
 
         def _json(self, status: int, answer: object) -> None:
             data = json.dumps(answer).encode()
@@ -195,9 +245,10 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        def _stream(self, model: str, reply: Reply) -> None:
+        def _stream(self, model: str, reply: Reply, *, frames: bool) -> None:
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            kind = "application/vnd.amazon.eventstream" if frames else "text/event-stream; charset=utf-8"
+            self.send_header("content-type", kind)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             try:
@@ -205,7 +256,8 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                     if number == reply.events:
                         self.close_connection = True
                         return
-                    data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    plain = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    data = framed(event) if frames else plain
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
                     self.wfile.flush()
                 self.wfile.write(b"0\r\n\r\n")

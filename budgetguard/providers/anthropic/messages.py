@@ -324,6 +324,18 @@ class MessageAccumulator(TextAccumulator):
 
 
 MESSAGES: Final = MessagesEndpoint("messages", "/messages")
+# As they are sent to other clouds, which name the model in the address. An ARN has a slash in it.
+MESSAGES_ELSEWHERE: Final = tuple(
+    MessagesEndpoint("messages", path)
+    for path in (
+        "/model/{}/invoke",
+        "/model/{}/{}/invoke",
+        "/model/{}/invoke-with-response-stream",
+        "/model/{}/{}/invoke-with-response-stream",
+        "/projects/{}/locations/{}/publishers/anthropic/models/{}:rawPredict",
+        "/projects/{}/locations/{}/publishers/anthropic/models/{}:streamRawPredict",
+    )
+)
 ENDED_STREAM: Final = Shape("anthropic stream", _is_stream, inside=lambda a: a.current_message_snapshot)
 EVENT: Final = Shape("anthropic events", _is_event, _read_event, message_texts)
 MESSAGE: Final = Shape("anthropic", _is_message, read_message, message_texts)
