@@ -40,6 +40,9 @@ _GOVERNMENT: Final = re.compile(r"https://bedrock[a-z-]*\.us-gov-[a-z0-9-]+\.", 
 _GOVERNMENT_UPLIFT: Final = Decimal("1.2")
 
 
+_ANYWHERE: Final = frozenset({None, "global", "not_available"})
+
+
 def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
     """Return the factor on the listed price of tokens for the region that an answer names.
 
@@ -48,7 +51,7 @@ def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
         region: the answer's name for it, or None.
         model: the model's name.
     """
-    if provider != "anthropic" or region != "us":
+    if provider not in ("anthropic", "azure") or region in _ANYWHERE:
         return _NONE
     return _NONE if _CLAUDE_BEFORE.fullmatch(model.lower().rpartition("/")[2]) else _UPLIFT
 

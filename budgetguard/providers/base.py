@@ -16,7 +16,8 @@ from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.alternatives import MORE_MODELS, first_model, with_alternatives
 from budgetguard.providers.answers import Piece, is_only_an_error, reported, with_texts
-from budgetguard.providers.body import UsageAccumulator
+from budgetguard.providers.body import BodyReader, UsageAccumulator
+from budgetguard.providers.coding import Coding
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.providers.json import parsed
@@ -80,6 +81,7 @@ class Preparing:
         rates: model -> what it costs there.
         learned: as `Asked` has it.
         row_of: path -> the endpoint of a POST to it; None if it is free or allowed; raises if neither.
+        model: the model that the address names, or None.
         strict: the input is to be projected at a bound.
     """
 
@@ -89,6 +91,7 @@ class Preparing:
     rates: Callable[[str], Rates]
     learned: LearnedCap
     row_of: Callable[[str], Endpoint | None]
+    model: str | None = None
     strict: bool = False
 
 
@@ -104,7 +107,7 @@ class Endpoint(ABC):
 
     Attributes:
         streams: its answers may come as a stream, which `accumulator` reads.
-        fetches: its requests do not show what they cost, so that `prepare` has to fetch it.
+        fetches: its requests do not show what they cost as others do, so that `prepare` has to find it out.
         counts_input: the provider can count the input of its requests; `prepare` asks, where that is wanted.
     """
 
@@ -140,8 +143,11 @@ class Endpoint(ABC):
         """
         return {}
 
-    def read(self, answer: object) -> Reported:
-        """Return what a whole answer reports: an SDK object, a mapping, or the JSON text of one."""
+    def read(self, answer: object) -> Reported | NotCharged:
+        """Return what a whole answer reports: an SDK object, a mapping, or the JSON text of one.
+
+        Of an answer that is not billed, why.
+        """
         return reported(answer)
 
     def texts(self, answer: Any) -> Iterable[Piece]:
@@ -201,6 +207,7 @@ class HttpCall(ProviderCall):
         self._sent: HttpRequest = request
         self._written = request.body.get("model") or first_model(request.body)
         self._model_of = model_of
+        self._addressed = model
         self._served = served
         self.model = self._named(model or self._written)
         self._endpoint = endpoint
@@ -238,6 +245,7 @@ class HttpCall(ProviderCall):
             rates=lambda model: self._rates_of(book, self._named(model)),
             learned=learned_cap,
             row_of=self._row_of,
+            model=self._addressed,
             strict=self.strict,
         )
         prepared = yield from self._endpoint.prepare(preparing)
@@ -321,6 +329,8 @@ class HttpCall(ProviderCall):
             return NotCharged("the answer was an error")
         # Text that a client was asked for is the answer itself, whatever it looks like.
         said = self._endpoint.read(answer if isinstance(answer, str) else shown)
+        if isinstance(said, NotCharged):
+            return said
         if not said.pending:
             said = with_texts(said, self._endpoint.texts(shown), self.model)
         return self._complete(said) if self._unreported else said
@@ -359,6 +369,8 @@ class Polled:
             long as one goes on.
         accumulator: makes what reads one answer that streams; None if none does.
         told: (what an answer says, the endpoint of its call) -> what may be booked of it.
+        reader: (path, as tables have it; content encoding) -> what reads a body that is read line by line
+            in place of `read`; None if it is read whole.
     """
 
     method: str
@@ -366,3 +378,4 @@ class Polled:
     read: Callable[[object], Iterable[Reported]]
     accumulator: Callable[[str], UsageAccumulator] | None = None
     told: Callable[[Reported, str], Reported] = lambda said, _endpoint: said
+    reader: Callable[[str, str | Coding], BodyReader] | None = None

@@ -54,6 +54,7 @@ class UsageAccumulator(ABC):
         ended: nothing but usage is to come.
         nears_end: the end may be near enough to wait for it, once nobody reads any more.
         told: what it reported is of the whole answer.
+        unbilled: why nothing of it is billed, if so.
     """
 
     part: ClassVar[str | None] = None
@@ -91,6 +92,10 @@ class UsageAccumulator(ABC):
     @property
     def told(self) -> bool:
         return True
+
+    @property
+    def unbilled(self) -> str | None:
+        return None
 
 
 class TextAccumulator(UsageAccumulator):
@@ -288,6 +293,8 @@ class EventReader(BodyReader):
         if self.over and not self._is_stream and self._read is not None:
             return _outcome(self._read(self._no_stream))
         events = self._accumulator
+        if events.unbilled is not None:
+            return NotCharged(events.unbilled)
         said, part, failed = events.reported, events.part, events.failed
         if said is not None:
             said = self._complete(said)

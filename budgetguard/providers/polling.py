@@ -22,8 +22,9 @@ from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import Polled
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
+from budgetguard.providers.coding import Coding
 from budgetguard.providers.sdk import Place, Sdk, address_of
-from budgetguard.providers.streams import follow, is_event_stream, is_read, read_before
+from budgetguard.providers.streams import coding_of, follow, is_event_stream, is_read, read_before
 
 
 def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
@@ -33,8 +34,8 @@ def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
     if row is None:
         return None
     free = engine.settings.is_free(address_of(client, options.url, base_url))
-    place = sdk.place_of(client)
-    return Poll(engine, row, base_url, place, default_provider=sdk.default_provider, free=free)
+    place, path = sdk.place_of(client), sdk.table.path_of(options.url, base_url)
+    return Poll(engine, row, path, base_url, place, default_provider=sdk.default_provider, free=free)
 
 
 class Poll:
@@ -46,6 +47,7 @@ class Poll:
     Args:
         engine: whose calls.
         row: how the answer is read.
+        path: what is asked for, as the table has it.
         base_url: the client's; with the model it decides the price for calls of other processes.
         place: where the client's models run.
         default_provider: that of addresses that tell nothing, None for the price book's own default.
@@ -56,6 +58,7 @@ class Poll:
         self,
         engine: Engine,
         row: Polled,
+        path: str,
         base_url: str,
         place: Place,
         *,
@@ -64,6 +67,7 @@ class Poll:
     ) -> None:
         self._engine = engine
         self._row = row
+        self._path = path
         self._base_url = place.priced_at or base_url
         self._place = place
         self._default_provider = default_provider
@@ -113,19 +117,26 @@ class Poll:
         try:
             response = http_response(answer)
             if response is not None and not is_read(response):
-                follow(
-                    response, self._reader_of(response, response.headers.get("content-encoding", "")), self
-                )
+                follow(response, self._reader_of(response, coding_of(response, changes=False)), self)
                 return None
+            if response is not None and self._row.reader is not None:
+                return read_before(response, self._reader_of(response, encoding=""))
             if response is not None and self._row.accumulator is not None and is_event_stream(response):
                 return read_before(response, self._reader_of(response, encoding=""))
+            if self._row.reader is not None and isinstance(answer, str | bytes):
+                reader = self._row.reader(self._path, "")
+                reader.feed(answer.encode() if isinstance(answer, str) else answer)
+                reader.end()
+                return reader.outcome(None)
             said = self._read(answer if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
-    def _reader_of(self, response: Any, encoding: str) -> BodyReader:
+    def _reader_of(self, response: Any, encoding: str | Coding) -> BodyReader:
+        if self._row.reader is not None:
+            return self._row.reader(self._path, encoding)
         if self._row.accumulator is not None and is_event_stream(response):
             return EventReader(self._row.accumulator(""), hide_usage=False, encoding=encoding)
         return WholeReader(self._read, encoding=encoding)

@@ -1,4 +1,4 @@
-"""A small server of Anthropic's messages protocol, also as other clouds speak it; it records what it billed."""
+"""A small server of Anthropic's messages protocol, as other clouds speak it too. It records what it billed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
+
+from .batches import Batches
 
 MODEL = "claude-sonnet-4-6"
 # Where requests for a message arrive: at Anthropic's own API and those that look like it, Bedrock, Vertex.
@@ -74,6 +76,7 @@ class MessagesServer:
 
     Attributes:
         counts: the input tokens that it counts in a request.
+        batches: the message batches that it keeps.
         requests: those that arrived.
     """
 
@@ -83,6 +86,7 @@ class MessagesServer:
         self._reply = Reply() if reply is None else reply
         self._lock = threading.Lock()
         self.counts = 20
+        self.batches = Batches()
         self.requests: list[Record] = []
         self.stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -143,10 +147,10 @@ def framed(event: Mapping[str, Any]) -> bytes:
 def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     usage = dict(reply.usage)
-    message = {**_message(model, reply), "content": [], "stop_reason": None}
-    message["usage"] = {**usage, "output_tokens": 1}
-    message.pop("container", None)
-    yield {"type": "message_start", "message": message}
+    begun = {**message(model, reply), "content": [], "stop_reason": None}
+    begun["usage"] = {**usage, "output_tokens": 1}
+    begun.pop("container", None)
+    yield {"type": "message_start", "message": begun}
     yield {"type": "ping"}
     for index, block in enumerate(reply.content):
         kind, parts = _DELTAS.get(str(block["type"]), (None, ""))
@@ -178,7 +182,7 @@ _DELTAS = {
 }
 
 
-def _message(model: str, reply: Reply) -> dict[str, Any]:
+def message(model: str, reply: Reply) -> dict[str, Any]:
     return {
         "id": "msg_1",
         "type": "message",
@@ -206,13 +210,20 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             server.take(Record("GET", path, {}, dict(self.headers)))
-            self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
+            found = server.batches.answer("GET", path, {}, server.base_url)
+            if found is not None:
+                return self._bytes(*found) if isinstance(found[1], bytes) else self._json(*found)
+            return self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
             path = unquote(self.path.partition("?")[0])
             record = Record("POST", path, json.loads(data or b"{}"), dict(self.headers))
             reply = server.take(record)
+            if reply.status == 200 and (
+                found := server.batches.answer("POST", path, record.body, server.base_url)
+            ):
+                return self._json(*found)
             if path.endswith(("/v1/messages/count_tokens", "/count-tokens:rawPredict")):
                 return self._json(200, {"input_tokens": server.counts})
             if reply.hang:
@@ -224,22 +235,24 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                 error = {"type": "rate_limit_error", "message": "Not now."}
                 return self._json(reply.status, {"type": "error", "error": error})
             record.billed = reply.usage
-            found = MESSAGES.fullmatch(path)
-            if found is None:
+            where = MESSAGES.fullmatch(path)
+            if where is None:
                 return self._json(404, {"type": "error", "error": {"type": "not_found", "message": path}})
-            model, frames = str(record.body.get("model")), bool(found["frames"])
-            if found["bedrock"] and (vendors := _BEDROCK_ID.fullmatch(found["bedrock"])):
+            model, frames = str(record.body.get("model")), bool(where["frames"])
+            if where["bedrock"] and (vendors := _BEDROCK_ID.fullmatch(where["bedrock"])):
                 model = vendors[1]
-            elif found["vertex"]:
-                model = found["vertex"].replace("@", "-")
+            elif where["vertex"]:
+                model = where["vertex"].replace("@", "-")
             if not frames and not record.body.get("stream"):
-                return self._json(200, _message(model, reply))
+                return self._json(200, message(model, reply))
             return self._stream(model, reply, frames=frames)
 
         def _json(self, status: int, answer: object) -> None:
-            data = json.dumps(answer).encode()
+            self._bytes(status, json.dumps(answer).encode(), "application/json")
+
+        def _bytes(self, status: int, data: bytes, kind: str = "application/x-jsonl") -> None:
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
             self.send_header("content-length", str(len(data)))
             self.send_header("retry-after-ms", "1")
             self.end_headers()

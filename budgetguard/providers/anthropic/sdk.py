@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from budgetguard.providers.anthropic.batches import BATCHES, POLLED
 from budgetguard.providers.anthropic.clouds import CLIENTS, model_in, place_of, refused
 from budgetguard.providers.anthropic.messages import MESSAGES, MESSAGES_ELSEWHERE
 from budgetguard.providers.base import RefusedEndpoints
@@ -18,7 +19,6 @@ FREE: Final = (
 )
 
 REFUSED: Final = (
-    RefusedEndpoints("runs many messages, whose cost budgetguard does not read yet", ("/messages/batches",)),
     RefusedEndpoints(
         "is Anthropic's legacy API, which budgetguard does not read: use messages", ("/complete",)
     ),
@@ -43,7 +43,7 @@ REFUSED: Final = (
     ),
 )
 
-TABLE: Final = EndpointTable((MESSAGES, *MESSAGES_ELSEWHERE), FREE, REFUSED)
+TABLE: Final = EndpointTable((MESSAGES, BATCHES, *MESSAGES_ELSEWHERE), FREE, REFUSED, POLLED)
 
 ANTHROPIC: Final = Sdk(
     name="anthropic",
