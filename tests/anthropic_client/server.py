@@ -1,4 +1,4 @@
-"""A small server of Anthropic's messages protocol, as other clouds speak it too. It records what it billed."""
+"""A small server of Anthropic's messages protocol, also as other clouds speak it, that records its bills."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Reply:
         error: an error event in place of the stream's end.
         hang: nothing is answered until the server is stopped; it is billed all the same.
         more: further fields of the message.
+        at_end: further fields of the usage at the end of a stream.
     """
 
     text: str = "Hello there, everybody."
@@ -51,6 +52,7 @@ class Reply:
     error: str | None = None
     hang: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    at_end: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def content(self) -> list[Mapping[str, Any]]:
@@ -75,7 +77,7 @@ class MessagesServer:
         reply: what every request is answered with, or those in turn.
 
     Attributes:
-        counts: the input tokens that it counts in a request.
+        counts: the input tokens that it counts in a request, unless it `refuses_counts`.
         batches: the message batches that it keeps.
         requests: those that arrived.
     """
@@ -85,7 +87,8 @@ class MessagesServer:
     ) -> None:
         self._reply = Reply() if reply is None else reply
         self._lock = threading.Lock()
-        self.counts = 20
+        self.counts: object = 20
+        self.refuses_counts = False
         self.batches = Batches()
         self.requests: list[Record] = []
         self.stopping = threading.Event()
@@ -148,7 +151,9 @@ def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     usage = dict(reply.usage)
     begun = {**message(model, reply), "content": [], "stop_reason": None}
-    begun["usage"] = {**usage, "output_tokens": 1}
+    begun["usage"] = {name: value for name, value in usage.items() if name not in reply.at_end}
+    if "output_tokens" in usage:
+        begun["usage"]["output_tokens"] = 1
     begun.pop("container", None)
     yield {"type": "message_start", "message": begun}
     yield {"type": "ping"}
@@ -168,7 +173,8 @@ def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
         yield {"type": "error", "error": {"type": reply.error, "message": "It went wrong."}}
         return
     told = {name: usage[name] for name in ("output_tokens", "server_tool_use") if name in usage}
-    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    told.update(reply.at_end)
+    delta = {"stop_reason": reply.more.get("stop_reason", "end_turn"), "stop_sequence": None}
     if "container" in reply.more:
         delta["container"] = reply.more["container"]
     yield {"type": "message_delta", "delta": delta, "usage": told}
@@ -225,6 +231,9 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
             ):
                 return self._json(*found)
             if path.endswith(("/v1/messages/count_tokens", "/count-tokens:rawPredict")):
+                if server.refuses_counts:
+                    error = {"type": "overloaded_error", "message": "Not now."}
+                    return self._json(529, {"type": "error", "error": error})
                 return self._json(200, {"input_tokens": server.counts})
             if reply.hang:
                 record.billed = reply.usage

@@ -179,7 +179,15 @@ def test_results_that_are_left_in_the_middle_settle_when_they_are_read_to_the_en
     assert (books.held, books.spent) == (0, 500 * (20 * 1_500 + 9 * 7_500))
 
 
-@pytest.mark.parametrize("way", ["raw", "streaming", "bare"])
+RAW = anthropic.resources.messages.batches.BatchesWithRawResponse
+NO_FACE = pytest.mark.skipif(
+    "results" not in RAW.__init__.__code__.co_names, reason="this anthropic has no such method"
+)
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param("raw", marks=NO_FACE), pytest.param("streaming", marks=NO_FACE), "bare"]
+)
 def test_results_that_are_read_in_other_ways_settle_too(way: str, open_books: Any) -> None:
     books = open_books(MessagesServer())
     with books.client() as client:
@@ -237,8 +245,7 @@ def test_results_of_an_unknown_shape_book_the_projection_and_say_so(open_books: 
         batch = client.messages.batches.create(requests=[request("a"), request("b")])
         held = books.held
         end(books.server, {"id": "msg_1", "type": "essay"}, "errored")
-        with client.messages.batches.with_streaming_response.results(batch.id) as response:
-            response.read()
+        client.get(f"/v1/messages/batches/{batch.id}/results", cast_to=str)
     assert (books.held, books.spent) == (0, -(-held // 2))
     assert [event.estimated for event in books.of("Settled")] == [True]
     assert f"1 results of batch {batch.id} report no usage that is known" in caplog.text

@@ -15,6 +15,7 @@ from budgetguard.providers.shapes import Shape, Sums, block_texts, made, summed
 
 CONTAINER: Final = "container_sessions"
 # https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback
+UNREAD: Final = "an answer of messages reports no usage that is known, so its projection is booked"
 UNBILLED: Final = "the model refused before it had written anything, which is not billed"
 
 _SUMS: Final[Sums] = {
@@ -173,6 +174,8 @@ class MessageAccumulator(TextAccumulator):
     def reported(self) -> Reported | None:
         said = super().reported
         return None if said is None else with_container(said, self._container)
+
+    no_usage = UNREAD
 
     @property
     def unbilled(self) -> str | None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import HiddenInput, Reported, Usage
 from budgetguard.engine.outcomes import NotCharged
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
-from budgetguard.events import logger
 from budgetguard.pricing.rates import FAST, Rates
-from budgetguard.providers.answers import Piece
+from budgetguard.providers.answers import Piece, warn_once
 from budgetguard.providers.anthropic.answers import (
     CONTAINER,
     UNBILLED,
+    UNREAD,
     MessageAccumulator,
     is_refused_unwritten,
     message_texts,
@@ -67,8 +68,6 @@ _COUNT_MARGIN: Final = 8
 _PATIENCE: Final = 10.0
 # What the provider keeps, which no count of a request can know.
 _KEPT: Final = frozenset({"thread", "skills"})
-
-_warned: set[str] = set()
 
 
 class MessagesEndpoint(Endpoint):
@@ -138,7 +137,8 @@ class MessagesEndpoint(Endpoint):
             return NotCharged(UNBILLED)
         said = read_message(answer)
         if len(said.unsaid) > 1:
-            _warn("an answer of messages reports no usage that is known, so its projection is booked")
+            warn_once(UNREAD)
+            said = replace(said, usage=None, unsaid=frozenset())
         return with_container(said, field(answer, "container"))
 
     def texts(self, answer: Any) -> Iterable[Piece]:
@@ -180,17 +180,11 @@ def _fallbacks(body: Body) -> list[Mapping[str, Any]]:
 
 
 def _uncounted(model: str, body: Body, why: str) -> Prepared:
-    _warn(
+    warn_once(
         f"the provider did not count the input of a message ({why}), so it was counted here; "
         "with count='local' it is not asked"
     )
     return Prepared(model, body)
-
-
-def _warn(what: str) -> None:
-    if what not in _warned:
-        _warned.add(what)
-        logger.warning("budgetguard: %s", what)
 
 
 def _asked_speed(bodies: Iterable[Body], model: str, rates: Rates) -> str | None:
