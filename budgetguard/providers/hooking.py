@@ -20,6 +20,7 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.attempts import AttemptCall, by_attempt, has_middleware
 from budgetguard.providers.polling import poll_of
 from budgetguard.providers.sdk import RETRY, Place, Route, Sdk, address_of
 from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
@@ -217,9 +218,39 @@ class RequestGuard:
             options.method.upper(), f"/{type(client).__name__}{path}", settings.allow_endpoints, why
         )
 
+    def attempt(
+        self, engine: Engine, client: Any, wrapped: Request, options: Any, more: Mapping[str, Any]
+    ) -> Any:
+        """Guard one attempt of a request of a sync client that has middleware."""
+        request = self._guarded_request(engine, client, options, more, AttemptCall)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            answer = wrapped(passing(options), **more)
+            if poll is not None:
+                poll.take(answer[0])
+            return answer
+        call = GuardedCall(engine, request)
+        return drive(guarded(call), functools.partial(wrapped, request.options, **more))
+
+    async def aattempt(
+        self, engine: Engine, client: Any, wrapped: Request, options: Any, more: Mapping[str, Any]
+    ) -> Any:
+        """Guard one attempt of a request of an async client that has middleware."""
+        request = self._guarded_request(engine, client, options, more, AttemptCall)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            answer = await wrapped(passing(options), **more)
+            if poll is not None:
+                await poll.take_async(answer[0])
+            return answer
+        call = GuardedCall(engine, request)
+        return await adrive(guarded(call), functools.partial(wrapped, request.options, **more))
+
     def _request(
         self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
     ) -> Any:
+        if has_middleware(client):
+            return wrapped(cast_to, by_attempt(options, engine, self), **more)
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
@@ -231,6 +262,8 @@ class RequestGuard:
     async def _arequest(
         self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
     ) -> Any:
+        if has_middleware(client):
+            return await wrapped(cast_to, by_attempt(options, engine, self), **more)
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
@@ -240,7 +273,12 @@ class RequestGuard:
         return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
 
     def _guarded_request(
-        self, engine: Engine, client: Any, options: Any, more: Mapping[str, Any]
+        self,
+        engine: Engine,
+        client: Any,
+        options: Any,
+        more: Mapping[str, Any],
+        kind: type[StainlessCall] = StainlessCall,
     ) -> StainlessCall | None:
         settings = engine.settings
         route = self._route_of(client, options, settings)
@@ -251,9 +289,7 @@ class RequestGuard:
         if model_map is not None:
             settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
         try:
-            return StainlessCall(
-                client, options, endpoint, route, self.sdk, settings, stream=bool(more.get("stream"))
-            )
+            return kind(client, options, endpoint, route, self.sdk, settings, stream=bool(more.get("stream")))
         except ConfigurationError:
             if route.free:
                 return None  # what cannot be read costs nothing there either

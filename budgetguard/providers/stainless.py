@@ -175,32 +175,8 @@ class StainlessCall(HttpCall):
                 options.json_data = text
 
 
-class _Look:
-    """The parser that the client calls with each answer. Its copies of the options share it.
-
-    Args:
-        request: the call.
-        theirs: the caller's own parser.
-    """
-
-    def __init__(self, request: StainlessCall, theirs: Callable[[Any], Any] | None) -> None:
-        self.request = request
-        self.sent = False
-        self._theirs = theirs
-
-    def __deepcopy__(self, _memo: object) -> _Look:
-        return self  # some clients copy the options with all that they hold
-
-    def __call__(self, parsed: Any) -> Any:
-        # Before theirs, which may raise: by then the answer is paid for.
-        request = self.request
-        if request.receiving:
-            request.received = parsed
-        return parsed if self._theirs is None else self._theirs(parsed)
-
-
-class _Passing:
-    """The parser in the options of a request that was looked at and may pass.
+class Mark:
+    """The parser in the options of a request that a guard has looked at; all copies of the options share it.
 
     Args:
         theirs: the caller's own parser.
@@ -209,24 +185,45 @@ class _Passing:
     def __init__(self, theirs: Callable[[Any], Any] | None) -> None:
         self._theirs = theirs
 
-    def __deepcopy__(self, _memo: object) -> _Passing:
-        return self
+    def __deepcopy__(self, _memo: object) -> Mark:
+        return self  # some clients copy the options with all that they hold
 
     def __call__(self, parsed: Any) -> Any:
         return parsed if self._theirs is None else self._theirs(parsed)
+
+
+class _Look(Mark):
+    """The mark of a request that is guarded, which sees what the client parses.
+
+    Args:
+        request: the call.
+        theirs: the caller's own parser.
+    """
+
+    def __init__(self, request: StainlessCall, theirs: Callable[[Any], Any] | None) -> None:
+        super().__init__(theirs)
+        self.request = request
+        self.sent = False
+
+    def __call__(self, parsed: Any) -> Any:
+        # Before theirs, which may raise: by then the answer is paid for.
+        request = self.request
+        if request.receiving:
+            request.received = parsed
+        return super().__call__(parsed)
 
 
 def passing(options: Any) -> Any:
     """Return a copy of a request's options that every guard lets pass."""
     marked = copy.copy(options)
     theirs: Callable[[Any], Any] | None = options.post_parser
-    marked.post_parser = _Passing(None if is_absent(theirs) else theirs)
+    marked.post_parser = Mark(None if is_absent(theirs) else theirs)
     return marked
 
 
 def is_marked(options: Any) -> bool:
     """Whether a guard has looked at a request already."""
-    return isinstance(getattr(options, "post_parser", None), _Look | _Passing)
+    return isinstance(getattr(options, "post_parser", None), Mark)
 
 
 @contextmanager

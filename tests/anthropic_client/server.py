@@ -175,8 +175,7 @@ def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
     told = {name: usage[name] for name in ("output_tokens", "server_tool_use") if name in usage}
     told.update(reply.at_end)
     delta = {"stop_reason": reply.more.get("stop_reason", "end_turn"), "stop_sequence": None}
-    if "container" in reply.more:
-        delta["container"] = reply.more["container"]
+    delta |= {name: reply.more[name] for name in ("container", "stop_details") if name in reply.more}
     yield {"type": "message_delta", "delta": delta, "usage": told}
     yield {"type": "message_stop"}
 
