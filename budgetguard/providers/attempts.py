@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -16,15 +16,12 @@ from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.outcomes import UNREADABLE, NotCharged
 from budgetguard.providers.json import is_absent
-from budgetguard.providers.sdk import SYNC
+from budgetguard.providers.sdk import ATTEMPT, SYNC
 from budgetguard.providers.stainless import Mark, StainlessCall
 from budgetguard.providers.streams import follow, is_read, read_before
 
 if TYPE_CHECKING:
     from budgetguard.providers.hooking import RequestGuard
-
-# The method of the generator's classes that makes one attempt, of those whose clients may have middleware.
-_ATTEMPT: Final = "_attempt_request"
 
 
 class ByAttempt(Mark):
@@ -76,15 +73,15 @@ def guard_attempts(base: type) -> Callable[[], None]:
 
     Returns what undoes it.
     """
-    method = base.__dict__.get(_ATTEMPT)
+    method = base.__dict__.get(ATTEMPT)
     if method is None:
         return lambda: None  # of clients that have no middleware
     wrapper = wrapt.FunctionWrapper(method, _attempted if base.__name__ == SYNC else _aattempted)
-    setattr(base, _ATTEMPT, wrapper)
+    setattr(base, ATTEMPT, wrapper)
 
     def undo() -> None:
-        if base.__dict__.get(_ATTEMPT) is wrapper:
-            setattr(base, _ATTEMPT, method)
+        if base.__dict__.get(ATTEMPT) is wrapper:
+            setattr(base, ATTEMPT, method)
 
     return undo
 

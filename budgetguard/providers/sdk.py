@@ -20,6 +20,8 @@ SYNC: Final = "SyncAPIClient"
 ASYNC: Final = "AsyncAPIClient"
 # What a client does between two tries; from outside, `request` looks the same however many there were.
 RETRY: Final = "_sleep_for_retry"
+# What makes one attempt of a request, below the middleware of those clients that have any.
+ATTEMPT: Final = "_attempt_request"
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "request": ("self", "cast_to", "options", "stream", "stream_cls"),
     RETRY: ("options", "response"),
@@ -221,6 +223,8 @@ class Sdk:
                 return f"it has no {name}.{method}({', '.join(parameters)})"
         if not callable(getattr(kind, "_prepare_url", None)):
             return f"it has no {name}._prepare_url"
+        if "middleware" in inspect.signature(kind).parameters and not hasattr(kind, ATTEMPT):
+            return f"it has no {name}.{ATTEMPT}, which its middleware calls"
         options = getattr(namespace.get("FinalRequestOptions"), "__annotations__", {})
         if not set(_OPTIONS) <= options.keys():
             return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"

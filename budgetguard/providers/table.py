@@ -29,6 +29,7 @@ class EndpointTable:
         free: paths of POST, PUT and PATCH that cost nothing; `{}` is an id.
         refused: what costs money that nobody can project, and why.
         polled: free requests that tell what earlier calls cost.
+        free_below: paths below which everything costs nothing.
         prefix: what a path may begin with that does not count, such as a version.
     """
 
@@ -39,11 +40,13 @@ class EndpointTable:
         refused: Iterable[RefusedEndpoints],
         polled: Iterable[Polled] = (),
         *,
+        free_below: Iterable[str] = (),
         prefix: str = r"/v1(?=/)",
     ) -> None:
         self._by_path = {row.path: row for row in priced}
         self._with_ids = tuple(row for row in self._by_path.values() if "{}" in row.path)
         self._free = tuple(free)
+        self._free_below = tuple(f"{path}/" for path in free_below)
         self._refused = tuple(refused)
         self._polled = tuple(polled)
         self._polling = frozenset(row.method for row in self._polled)
@@ -78,7 +81,9 @@ class EndpointTable:
 
     def is_free(self, method: str, path: str) -> bool:
         """Whether a request costs nothing, wherever it is sent; `path` as the table has it."""
-        return method.upper() in FREE_METHODS or any(_is_free(row, path) for row in self._free)
+        if method.upper() in FREE_METHODS or f"{path}/".startswith(self._free_below):
+            return True
+        return any(_is_free(row, path) for row in self._free)
 
     def polled(self, method: str, url: str, *, base_url: str) -> Polled | None:
         """Return how a request for the answers of earlier calls is read, or None if it asks for none."""
