@@ -334,7 +334,7 @@ def test_what_is_free_passes_on_an_empty_budget(open_books: Any) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "completions": (lambda c: c.post("/v1/complete", body={}, cast_to=object), "POST /complete is .* legacy"),
-    "files": (lambda c: c.beta.files.upload(file=("a.txt", b"a")), "POST /files stores"),
+    "agents": (lambda c: c.post("/v1/sessions", body={}, cast_to=object), "POST /sessions runs an agent"),
     "unheard of": (lambda c: c.post("/v1/made/up", body={}, cast_to=object), "POST /made/up may cost money"),
 }
 

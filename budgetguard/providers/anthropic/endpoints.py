@@ -1,4 +1,4 @@
-"""Anthropic's endpoints: what costs money, what is free, what is refused and why. All else is refused, too."""
+"""Anthropic's endpoints: what costs money, what is free, what is refused and why. All else is refused."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ REFUSED: Final = (
     ),
 )
 
-# POST, PUT and PATCH here cost nothing; `{}` is one path segment. Files and skills are stored for nothing; what
-# a message reads of them is its input (https://platform.claude.com/docs/en/build-with-claude/files).
+# POST, PUT and PATCH here cost nothing; `{}` is one path segment. Files and skills are stored for nothing, and
+# what a message reads of them is its input (https://platform.claude.com/docs/en/build-with-claude/files).
 FREE: Final = (
     "/messages/count_tokens",
     "/messages/batches/{}/cancel",
