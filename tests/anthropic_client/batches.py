@@ -65,10 +65,20 @@ class Batch:
 
 
 class Batches:
-    """The batches of one server, by id."""
+    """The batches of one server.
+
+    Attributes:
+        by_id: those that were created.
+        ends_after: how often a batch is asked for before it has ended, all of it succeeded; None where the
+            tests end them.
+        billed: the usages of the results of those that ended so.
+    """
 
     def __init__(self) -> None:
         self.by_id: dict[str, Batch] = {}
+        self.ends_after: int | None = None
+        self.billed: list[Mapping[str, Any]] = []
+        self._asked = 0
 
     def answer(
         self, method: str, path: str, body: Mapping[str, Any], base_url: str
@@ -88,8 +98,28 @@ class Batches:
         known = self.by_id.get(ident)
         if known is None:
             return 404, {"type": "error", "error": {"type": "not_found_error", "message": ident}}
+        self._asked += not verb
+        if not known.results and self._asked == self.ends_after:
+            self._end(known)
         if verb == ["cancel"]:
             known.canceling = True
         if verb == ["results"]:
             return 200, known.lines()
         return 200, known.as_json(base_url)
+
+    def _end(self, batch: Batch) -> None:
+        for number, request in enumerate(batch.requests):
+            usage = {"input_tokens": 20 + number, "output_tokens": 9, "service_tier": "batch"}
+            self.billed.append(usage)
+            batch.results.append(
+                {
+                    "id": f"msg_{number}",
+                    "type": "message",
+                    "role": "assistant",
+                    "model": request["params"]["model"],
+                    "content": [{"type": "text", "text": "Hello."}],
+                    "stop_reason": "end_turn",
+                    "stop_sequence": None,
+                    "usage": usage,
+                }
+            )

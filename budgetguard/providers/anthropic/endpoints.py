@@ -31,7 +31,7 @@ REFUSED: Final = (
     ),
 )
 
-# POST, PUT and PATCH here cost nothing; `{}` is one path segment. Files and skills are stored for nothing, and
+# POST, PUT and PATCH here cost nothing; `{}` is one path segment. Files and skills are stored for nothing:
 # what a message reads of them is its input (https://platform.claude.com/docs/en/build-with-claude/files).
 FREE: Final = (
     "/messages/count_tokens",
