@@ -190,7 +190,7 @@ def _parse(resource: str, body: Mapping[str, Any], *, face: str = "") -> Make:
     return make
 
 
-def messages(resource: str, model: str, *, posted: bool = True) -> tuple[Way, ...]:
+def messages(resource: str, model: str) -> tuple[Way, ...]:
     """Return the ways of asking for a message."""
     body = {"model": model, "max_tokens": 100, "messages": HELLO}
     create = f"{resource}.create"
@@ -211,10 +211,9 @@ def messages(resource: str, model: str, *, posted: bool = True) -> tuple[Way, ..
         if resource == "beta.messages":
             for name, stream in (("until done", False), ("streams", True)):
                 yield Way(RUNNER, f"{resource}.tool_runner", name, _runner(resource, body, stream=stream))
-        if posted:
-            casts = (anthropic.types.Message, object, dict[str, object], str)
-            yield from posts("/v1/messages", {"body": {"body": body}}, casts)
-            yield from posts("/v1/messages?beta=true", {"beta": {"body": body}}, (object,))
+        casts = (anthropic.types.Message, object, dict[str, object], str)
+        yield from posts("/v1/messages", {"body": {"body": body}}, casts)
+        yield from posts("/v1/messages?beta=true", {"beta": {"body": body}}, (object,))
 
     return tuple(found())
 
@@ -272,7 +271,7 @@ def _cloud(
     for beta in (False, True):
         resource = "beta.messages" if beta else "messages"
         name = f"{title}, beta" if beta else title
-        ways = messages(resource, model, posted=False)
+        ways = messages(resource, model)
         yield Case(name, kind, resource, model, price, ways, options, (_ANSWER,))
 
 

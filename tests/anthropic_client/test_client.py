@@ -153,22 +153,80 @@ def test_parse_is_booked_once(open_books: Any) -> None:
     assert (books.spent, books.held) == (COST, 0)
 
 
-@pytest.mark.skipif(not hasattr(anthropic, "beta_tool"), reason="this anthropic has no such helper")
-def test_each_model_call_of_a_tool_runner_is_booked(open_books: Any) -> None:
-    use = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1, "b": 2}}
-    first = Reply(blocks=[use], more={"stop_reason": "tool_use"})
-    books = open_books(MessagesServer([first, Reply()]))
+USE = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1, "b": 2}}
+USES = Reply(blocks=[USE], more={"stop_reason": "tool_use"})
 
-    @anthropic.beta_tool
-    def add(a: int, b: int) -> str:
-        """Add two numbers."""
-        return str(a + b)
+
+def _add(*, asynchronous: bool) -> Any:
+    if asynchronous:
+
+        @anthropic.beta_async_tool
+        async def add(a: int, b: int) -> str:
+            """Add two numbers."""
+            return str(a + b)
+
+    else:
+
+        @anthropic.beta_tool
+        def add(a: int, b: int) -> str:
+            """Add two numbers."""
+            return str(a + b)
+
+    return add
+
+
+@pytest.mark.skipif(not hasattr(anthropic, "beta_tool"), reason="this anthropic has no such helper")
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_model_call_of_a_tool_runner_is_booked_or_refused(stream: bool, open_books: Any) -> None:
+    books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+
+    def run(client: Any) -> str:
+        runner = client.beta.messages.tool_runner(
+            **BODY, tools=[_add(asynchronous=False)], **({"stream": True} if stream else {})
+        )
+        last = ""
+        for one in runner:
+            answer = one.get_final_message() if stream else one
+            last = getattr(answer.content[0], "text", "")
+        return last
 
     with books.client() as client:
-        runner = client.beta.messages.tool_runner(**BODY, tools=[add])
-        assert runner.until_done().content[0].text == Reply().text
-    assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
-    assert len(books.of("Held")) == 2
+        assert run(client) == Reply().text
+        assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
+        assert len(books.of("Held")) == 2
+        # Enough for the first call, and not for the second, which has more input.
+        first = int(books.of("Held")[0].amount * 10**9)
+        books.limit(books.spent + first)
+        with pytest.raises(BudgetExceededError):
+            run(client)
+    assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
+
+
+@pytest.mark.skipif(not hasattr(anthropic, "beta_async_tool"), reason="this anthropic has no such helper")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_model_call_of_an_async_tool_runner_is_booked_or_refused(
+    stream: bool, open_books: Any
+) -> None:
+    books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+
+    async def run(client: Any) -> str:
+        runner = client.beta.messages.tool_runner(
+            **BODY, tools=[_add(asynchronous=True)], **({"stream": True} if stream else {})
+        )
+        last = ""
+        async for one in runner:
+            answer = await one.get_final_message() if stream else one
+            last = getattr(answer.content[0], "text", "")
+        return last
+
+    async with books.aclient() as client:
+        assert await run(client) == Reply().text
+        assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
+        first = int(books.of("Held")[0].amount * 10**9)
+        books.limit(books.spent + first)
+        with pytest.raises(BudgetExceededError):
+            await run(client)
+    assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
 
 
 def test_of_ten_racing_calls_as_many_are_sent_as_the_budget_holds(open_books: Any) -> None:
