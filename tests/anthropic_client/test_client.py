@@ -157,12 +157,13 @@ USE = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1, "b": 2}}
 USES = Reply(blocks=[USE], more={"stop_reason": "tool_use"})
 
 
-def _add(*, asynchronous: bool) -> Any:
+def _add(spend: Callable[[], None], *, asynchronous: bool) -> Any:
     if asynchronous:
 
         @anthropic.beta_async_tool
         async def add(a: int, b: int) -> str:
             """Add two numbers."""
+            spend()
             return str(a + b)
 
     else:
@@ -170,6 +171,7 @@ def _add(*, asynchronous: bool) -> Any:
         @anthropic.beta_tool
         def add(a: int, b: int) -> str:
             """Add two numbers."""
+            spend()
             return str(a + b)
 
     return add
@@ -179,10 +181,17 @@ def _add(*, asynchronous: bool) -> Any:
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_model_call_of_a_tool_runner_is_booked_or_refused(stream: bool, open_books: Any) -> None:
     books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+    # The money is there for all of the first run, and gone when the second has run its tool.
+    limits = [3 * COST + 100, 10**10]
+
+    def spend() -> None:
+        books.limit(limits.pop())
 
     def run(client: Any) -> str:
         runner = client.beta.messages.tool_runner(
-            **BODY, tools=[_add(asynchronous=False)], **({"stream": True} if stream else {})
+            **BODY,
+            tools=[_add(spend, asynchronous=False)],
+            **({"stream": True} if stream else {}),
         )
         last = ""
         for one in runner:
@@ -194,9 +203,6 @@ def test_each_model_call_of_a_tool_runner_is_booked_or_refused(stream: bool, ope
         assert run(client) == Reply().text
         assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
         assert len(books.of("Held")) == 2
-        # Enough for the first call, and not for the second, which has more input.
-        first = int(books.of("Held")[0].amount * 10**9)
-        books.limit(books.spent + first)
         with pytest.raises(BudgetExceededError):
             run(client)
     assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
@@ -208,10 +214,17 @@ async def test_each_model_call_of_an_async_tool_runner_is_booked_or_refused(
     stream: bool, open_books: Any
 ) -> None:
     books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+    # The money is there for all of the first run, and gone when the second has run its tool.
+    limits = [3 * COST + 100, 10**10]
+
+    def spend() -> None:
+        books.limit(limits.pop())
 
     async def run(client: Any) -> str:
         runner = client.beta.messages.tool_runner(
-            **BODY, tools=[_add(asynchronous=True)], **({"stream": True} if stream else {})
+            **BODY,
+            tools=[_add(spend, asynchronous=True)],
+            **({"stream": True} if stream else {}),
         )
         last = ""
         async for one in runner:
@@ -222,8 +235,6 @@ async def test_each_model_call_of_an_async_tool_runner_is_booked_or_refused(
     async with books.aclient() as client:
         assert await run(client) == Reply().text
         assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
-        first = int(books.of("Held")[0].amount * 10**9)
-        books.limit(books.spent + first)
         with pytest.raises(BudgetExceededError):
             await run(client)
     assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
