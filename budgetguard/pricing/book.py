@@ -34,6 +34,7 @@ from budgetguard.pricing.rates import (
     Source,
     UnknownSource,
     at_or_now,
+    halved,
     priced_unit,
     units_by_price_key,
     wholes,
@@ -262,14 +263,17 @@ class _Lists:
         ours, known = extra_prices(provider_id, names)
         ours = {key: price for key, price in ours.items() if not _is_said(key, said)}
         listed = self.listed(provider_id, names)
+        half = is_half_in_batch(provider_id, names)
         if listed is None:
-            return FixedSource({**ours, **said}, free=False) if known or said else None
+            if not known and not said:
+                return None
+            in_batch = {**halved(ours), **said} if half else None
+            return FixedSource({**ours, **said}, free=False, in_batch=in_batch)
         at = self.at
         if not has_prices(listed, at):
             # A router bills the tools that it runs, also those beside a free model.
             beside = ours if names[-1].endswith(":free") else {}
             return ListedSource(listed, at, free=True, added=said, beside=beside)
-        half = is_half_in_batch(provider_id, names)
         factor = regional_factor(provider_id, self.base_url, listed.id)
         lacking = _lacking(ours, listed, at).items()
         more = {key: price * factor if key.endswith("_mtok") else price for key, price in lacking}

@@ -220,10 +220,39 @@ EXTRA_PRICES: Final = (
         provider="anthropic",
         tool=True,
     ),
+    # Not listed by genai-prices: of limited availability, at the prices of the Fables of the same version.
+    ExtraPrice(
+        "claude-mythos-5",
+        _usd(
+            input_mtok="10",
+            output_mtok="50",
+            cache_write_mtok="12.5",
+            cache_write_1h_mtok="20",
+            cache_read_mtok="1",
+            web_searches_kcount="10",
+        ),
+        date(2026, 9, 1),
+        "https://platform.claude.com/docs/en/about-claude/pricing",
+        provider="anthropic",
+    ),
+    ExtraPrice(
+        "claude-mythos-5-1",
+        _usd(
+            input_mtok="10",
+            output_mtok="50",
+            cache_write_mtok="12.5",
+            cache_write_1h_mtok="20",
+            cache_read_mtok="0.25",
+            web_searches_kcount="10",
+        ),
+        date(2026, 9, 1),
+        "https://platform.claude.com/docs/en/about-claude/pricing",
+        provider="anthropic",
+    ),
     # The same in Microsoft Foundry. Searches on Google's Vertex: https://cloud.google.com/vertex-ai/generative-ai/
     # pricing, as LiteLLM's table has it.
     ExtraPrice(
-        r"(?:.*/)?claude-.*",
+        r"claude-.*",
         _usd(container_sessions="0.0042"),
         date(2026, 2, 9),
         "https://platform.claude.com/docs/en/about-claude/pricing",
@@ -231,7 +260,7 @@ EXTRA_PRICES: Final = (
         tool=True,
     ),
     ExtraPrice(
-        r"(?:.*/)?claude-.*",
+        r"claude-.*",
         _usd(web_searches_kcount="10"),
         date(2026, 11, 20),
         "https://cloud.google.com/vertex-ai/generative-ai/pricing",
@@ -278,7 +307,8 @@ EXTRA_PRICES: Final = (
 )
 
 # Half in a batch: https://platform.openai.com/docs/guides/batch ("50% cost discount compared to synchronous
-# APIs"), and the models' own pages. genai-prices lists the batch prices of other models.
+# APIs"), and the models' own pages; all of Anthropic's models, by its page of prices. genai-prices lists the
+# batch prices of other models.
 _HALF_IN_BATCH: Final = re.compile(r"text-embedding-(?:3-small|3-large|ada-002)")
 
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
@@ -312,4 +342,6 @@ def is_half_in_batch(provider: str, names: Iterable[str]) -> bool:
         provider: genai-prices' id of the provider.
         names: the model's possible names, in lower case.
     """
+    if provider == "anthropic":
+        return True
     return provider == "openai" and any(_HALF_IN_BATCH.fullmatch(name) for name in names)

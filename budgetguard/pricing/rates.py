@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache, lru_cache
 from math import lcm
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from budgetguard.core.money import NANOS_PER_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
@@ -52,7 +52,7 @@ STANDARD_TIERS = frozenset({None, "", "default", "standard", "auto"})
 # genai-prices chooses price variants by more than the tier; these tiers stand for such a choice.
 BATCH = "batch"
 FAST = "fast"
-_TIER_CONTEXTS = {BATCH: ("processing", "batch"), FAST: ("speed", "fast")}
+_TIER_CONTEXTS = {BATCH: {"processing": "batch"}, FAST: {"speed": "fast"}}
 
 _OTHER_MEASURES = ("input_characters", "images")
 
@@ -373,14 +373,17 @@ class Source:
 
 
 class FixedSource(Source):
-    """Registered prices: the same in every tier."""
+    """Registered prices: the same in every tier, but for those of a batch, where they are given."""
 
-    def __init__(self, prices: Mapping[str, Decimal], *, free: bool) -> None:
+    def __init__(
+        self, prices: Mapping[str, Decimal], *, free: bool, in_batch: Mapping[str, Decimal] | None = None
+    ) -> None:
         self.free = free
         self._tables = (PriceTable.compile(prices),)
+        self._in_batch = self._tables if in_batch is None else (PriceTable.compile(in_batch),)
 
     def tables(self, tier: str | None) -> tuple[PriceTable, ...]:
-        return self._tables
+        return self._in_batch if tier == BATCH else self._tables
 
 
 class UnknownSource(FixedSource):
@@ -436,10 +439,8 @@ class ListedSource(Source):
     def _price_sets(self, tier: str | None) -> Iterable[Mapping[str, Decimal | TieredPrices]]:
         if tier is None:
             return [self._standard]
-        key, value = _TIER_CONTEXTS.get(tier, ("service_tier", tier))
-        matching = [
-            variant for variant in self._variants if variant.when == {key: value} and self._is_active(variant)
-        ]
+        wanted = {"service_tier": tier}, _TIER_CONTEXTS.get(tier)
+        matching = [one for one in self._variants if one.when in wanted and self._is_active(one)]
         if matching:
             prices = dict(self._standard)
             # The first variant that names a price wins, as in genai-prices.
@@ -447,7 +448,7 @@ class ListedSource(Source):
                 prices.update(_present(variant.prices))
             return [prices]
         if tier == BATCH and self._half_in_batch:
-            return [{key: _times(price, _HALF) for key, price in self._standard.items()}]
+            return [halved(self._standard)]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
 
     def _scaled(self, prices: Mapping[str, Decimal | TieredPrices]) -> Mapping[str, Decimal | TieredPrices]:
@@ -475,6 +476,11 @@ def _times(price: Decimal | TieredPrices, factor: Decimal) -> Decimal | TieredPr
         return round(price * factor, _DIGITS)
     tiers = [replace(tier, price=round(tier.price * factor, _DIGITS)) for tier in price.tiers]
     return replace(price, base=round(price.base * factor, _DIGITS), tiers=tiers)
+
+
+def halved(prices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return prices by price key at half; tools are billed per use, everywhere the same."""
+    return {key: price if key.endswith("_kcount") else _times(price, _HALF) for key, price in prices.items()}
 
 
 def _present(prices: ModelPrice) -> dict[str, Decimal | TieredPrices]:

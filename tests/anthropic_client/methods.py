@@ -6,9 +6,12 @@ import inspect
 import io
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 BASE = "https://api.anthropic.com/"
+# Copies of older clients for other clouds have connections of their own, which nobody closes.
+CLOUDS_COPY = find_spec("anthropic.lib._platform_client") is not None
 # Faces of other resources, which lead to the same methods.
 _NOT_RESOURCES = ("with_", "_")
 # What a method is called with, where it needs or wants more than any text.

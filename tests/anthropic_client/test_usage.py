@@ -106,6 +106,19 @@ def test_a_model_that_serves_where_another_refused_is_priced_by_itself(way: str,
     assert books.held == 0
 
 
+@both_ways
+def test_each_turn_of_a_loop_is_priced_by_its_own_prompt(way: str, open_books: Any) -> None:
+    """Claude Haiku 5.5 costs five times as much above 100 000 tokens; the totals are of all turns."""
+    turns = [{**MESSAGE, "input_tokens": tokens, "output_tokens": 9} for tokens in (60_000, 70_000, 110_000)]
+    usage = {"input_tokens": 240_000, "output_tokens": 27, "server_tool_use": {"web_search_requests": 2}}
+    reply = Reply(usage={**usage, "iterations": turns}, at_end={"iterations": turns})
+    books = open_books(MessagesServer(reply))
+    with books.client() as client:
+        call(client, way, model="claude-haiku-5-5")
+    short, long = 130_000 * 100 + 18 * 500, 110_000 * 500 + 9 * 2_500
+    assert (books.spent, books.held) == (short + long + 2 * 10_000_000, 0)
+
+
 def held(books: Any, _answer: object = None) -> Any:
     return books.of("Held")[-1].amount * 10**9
 

@@ -117,6 +117,7 @@ _REASONS, _REASONS_NOT = "gpt-5", "gpt-4.1"
 
 # Rows of our prices that stand for more than one model, in words.
 _MODELS: Final[Mapping[str, str]] = {
+    r"claude-.*": "any Claude",
     r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)": "`gpt-image-2`, `gpt-image-2.5-sunburst`, `-flare`",
     r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
@@ -174,11 +175,12 @@ def extra_prices() -> Iterator[str]:
 
 
 def prices_elsewhere() -> Iterator[str]:
-    """Yield the table of the extra prices of other providers' tools, in USD."""
-    yield from _head("provider", "price", "USD", "as of", "read at")
+    """Yield the table of the extra prices of other providers, in USD."""
+    yield from _head("provider", "model", "price", "USD", "as of", "read at")
     for row in (row for row in EXTRA_PRICES if row.provider != "openai"):
         for key, price in row.prices.items():
-            yield _row(f"`{row.provider}`", f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>")
+            told = f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>"
+            yield _row(f"`{row.provider}`", _model(row), *told)
 
 
 def ways() -> Iterator[str]:

@@ -90,13 +90,16 @@ def is_refused_unwritten(message: object) -> bool:
 
 
 def _with_parts(said: Reported, usage: object) -> Reported:
-    """Return a report with what other models used: those that are asked where one refuses, or for advice."""
+    """Return a report with what each turn used, where there were several.
+
+    Each is a prompt of its own, which decides by its length what it costs; and other models are asked where
+    one refuses, or for advice.
+    """
     parts = tuple(
-        Reported(Usage.of(**_counts(one)), model)
+        Reported(Usage.of(**_counts(one)), text(field(one, "model")))
         for one in items(field(usage, "iterations"))
-        if (model := text(field(one, "model"))) is not None and model != said.model
     )
-    return replace(said, parts=parts) if parts else said
+    return replace(said, parts=parts) if len(parts) > 1 else said
 
 
 def _units(usage: object) -> tuple[dict[str, int], frozenset[str]]:
