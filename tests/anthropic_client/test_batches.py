@@ -297,3 +297,15 @@ def test_a_batch_of_unsent_requests_is_given_back(open_books: Any) -> None:
     with books.client() as client, pytest.raises(anthropic.BadRequestError):
         client.messages.batches.create(requests=[request("a")])
     assert (books.held, books.spent) == (0, 0)
+
+
+def test_a_model_without_a_listed_batch_price_is_half_price_too(open_books: Any) -> None:
+    """Anthropic's page has one rule for all; what tools cost is not halved."""
+    books = open_books(MessagesServer())
+    model = "claude-opus-4-1"
+    searched = done(model, server_tool_use={"web_search_requests": 1})
+    with books.client() as client:
+        batch = client.messages.batches.create(requests=[request("a", model)])
+        end(books.server, searched)
+        list(client.messages.batches.results(batch.id))
+    assert (books.held, books.spent) == (0, 20 * 7_500 + 9 * 37_500 + 10_000_000)
