@@ -33,6 +33,7 @@ from budgetguard.errors import (
     ConfigurationError,
     MissingUserError,
     StoreError,
+    UnguardedCallError,
     UnknownAttributeError,
     UnknownEndpointError,
     UnknownModelError,
@@ -59,6 +60,7 @@ __all__ = [
     "MissingUserError",
     "Run",
     "StoreError",
+    "UnguardedCallError",
     "UnknownEndpointError",
     "UnknownModelError",
     "UnknownUserError",
@@ -76,10 +78,16 @@ __all__ = [
     "default_guard",
     "log_events",
     "on",
+    "patch",
     "patch_anthropic",
+    "patch_bedrock",
+    "patch_litellm",
     "patch_openai",
     "register_price",
+    "unpatch",
     "unpatch_anthropic",
+    "unpatch_bedrock",
+    "unpatch_litellm",
     "unpatch_openai",
     "wrap",
 ]
@@ -130,10 +138,16 @@ def _of_default(verb: Callable[Concatenate[Guard, P], R]) -> Callable[P, R]:
 configure = _of_default(Guard.configure)
 budget = _of_default(Guard.budget)
 call = _of_default(Guard.call)
+patch = _of_default(Guard.patch)
+unpatch = _of_default(Guard.unpatch)
 patch_openai = _of_default(Guard.patch_openai)
 unpatch_openai = _of_default(Guard.unpatch_openai)
 patch_anthropic = _of_default(Guard.patch_anthropic)
 unpatch_anthropic = _of_default(Guard.unpatch_anthropic)
+patch_bedrock = _of_default(Guard.patch_bedrock)
+unpatch_bedrock = _of_default(Guard.unpatch_bedrock)
+patch_litellm = _of_default(Guard.patch_litellm)
+unpatch_litellm = _of_default(Guard.unpatch_litellm)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)

@@ -24,7 +24,7 @@ from budgetguard.engine import runlog
 from budgetguard.engine.background import background
 from budgetguard.errors import StoreError
 from budgetguard.launch.run import RunOutcome, SharedRun
-from budgetguard.providers.sdks import patch_all
+from budgetguard.providers.sdks import patch
 
 __all__ = ["outcome"]
 
@@ -52,7 +52,7 @@ def outcome() -> RunOutcome | None:
 
 def _begin() -> SharedRun | None:
     guard = budgetguard.default_guard()
-    patch_all(guard.engine)
+    patch(guard.engine)
     made = None
     if not (guard.settings.runs and os.environ.get(runlog.VARIABLE)):
         made = SharedRun(guard, max_budget_of_environment())

@@ -16,6 +16,7 @@ from budgetguard.core.process import system_clock
 from budgetguard.core.windows import Clock, duration_ms, zone
 from budgetguard.errors import ConfigurationError
 from budgetguard.pricing.addresses import Address
+from budgetguard.pricing.hosts import parsed
 from budgetguard.stores.base import DEFAULT_RETENTION, STORES, Store
 from budgetguard.stores.urls import public_url, shown_url
 
@@ -25,6 +26,7 @@ UnknownOutcome: TypeAlias = Literal["charge", "input", "release"]
 OnStoreError: TypeAlias = Literal["block", "allow"]
 OnStreamExceeded: TypeAlias = Literal["finish", "stop"]
 Count: TypeAlias = Literal["local", "provider"]
+OnUnguarded: TypeAlias = Literal["warn", "block", "allow"]
 
 DEFAULT_PROJECT: Final = "default"
 DEFAULT_THRESHOLDS: Final = (50, 80, 100)
@@ -67,6 +69,14 @@ class Settings:
             `{"my-deployment": "gpt-4o-mini"}`. Its calls are priced and booked as that model's.
         free_base_urls: addresses of servers that cost nothing, such as `http://localhost:11434/v1`: what
             is called there is booked at $0 and never refused.
+        prices: a file of prices of your own, in TOML; it is read again when it changes.
+        price_list: the file in which `budgetguard prices update` keeps genai-prices' newest list; None is the
+            list of the installed genai-prices.
+        unguarded: what happens to a connection to a model provider that no guarded call makes: `warn` once
+            an address, `block` it before anything is sent, or `allow` it. None is `warn` where clients are
+            guarded, else `allow`.
+        provider_hosts: hosts where model calls are billed beside those that are known: `host`, `*.host` or
+            `host:port` of a gateway, say.
         clock: what tells the time, in milliseconds.
 
     Raises:
@@ -98,6 +108,10 @@ class Settings:
     allow_endpoints: tuple[str, ...] = ()
     model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()
+    prices: str | None = None
+    price_list: str | None = "~/.budgetguard/prices.json"
+    unguarded: OnUnguarded | None = None
+    provider_hosts: tuple[str, ...] = ()
     clock: Clock = system_clock
 
     def __repr__(self) -> str:
@@ -132,7 +146,7 @@ class Settings:
             duration_ms(self.default_duration)
         zone(self.timezone)
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name == "unguarded" and self.unguarded is None):
                 known = ", ".join(map(repr, choices))
                 raise ConfigurationError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
         for name in ("strict", "require_user"):
@@ -150,10 +164,10 @@ class Settings:
                     f"strict_ceiling must be at least strict_floor ({self.strict_floor}), "
                     f"not {self.strict_ceiling}"
                 )
-        if self.spool is not None and (
-            not isinstance(self.spool, str) or not self.spool.strip() or "\0" in self.spool
-        ):
-            raise ConfigurationError(f"spool must be a folder's name, or None for none, not {self.spool!r}")
+        for name, what in _PATHS.items():
+            path = getattr(self, name)
+            if path is not None and (not isinstance(path, str) or not path.strip() or "\0" in path):
+                raise ConfigurationError(f"{name} must be {what}, or None for none, not {path!r}")
         duration_ms(self.hold_ttl)
         duration_ms(self.retention)
         for percent in self.thresholds:
@@ -165,6 +179,12 @@ class Settings:
         _check_model_map(self.model_map)
         for url in self.free_base_urls:
             _check_base_url(url)
+        for host in self.provider_hosts:
+            if parsed(host) is None:
+                raise ConfigurationError(
+                    "each of provider_hosts must be a host such as 'llm.example.com', '*.llm.example.com' or "
+                    f"'localhost:4000', without scheme and path, not {_hidden(host)!r}"
+                )
         if not callable(self.clock):
             raise ConfigurationError(f"clock must return milliseconds when called, not {self.clock!r}")
 
@@ -247,6 +267,12 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "on_store_error": get_args(OnStoreError),
     "on_stream_exceeded": get_args(OnStreamExceeded),
     "count": get_args(Count),
+    "unguarded": get_args(OnUnguarded),
+}
+_PATHS: Final = {
+    "spool": "a folder's name",
+    "prices": "the name of a TOML file",
+    "price_list": "a file's name",
 }
 _LISTS: Final = {
     "runs": "ids of runs",
@@ -254,6 +280,7 @@ _LISTS: Final = {
     "thresholds": "percentages such as [50, 80]",
     "allow_endpoints": "paths such as ['/batches']",
     "free_base_urls": "addresses such as ['http://localhost:11434/v1']",
+    "provider_hosts": "hosts such as ['llm.example.com']",
 }
 _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
@@ -262,6 +289,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "thresholds": lambda text: tuple(_percentages(text)),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
     "spool": lambda text: None if text == "none" else text,
+    "price_list": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
     "require_user": lambda text: _flag(text, name="BUDGETGUARD_REQUIRE_USER"),
     "strict_floor": lambda text: _number(text, name="BUDGETGUARD_STRICT_FLOOR"),
@@ -360,6 +388,9 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for name in _LISTS:
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
+    for name in _PATHS:
+        if isinstance(values.get(name), os.PathLike):
+            values[name] = os.fspath(values[name])
     if isinstance(values.get("model_map"), Mapping):
         values["model_map"] = MappingProxyType(dict(values["model_map"]))
     return replace(settings, **values)

@@ -6,9 +6,11 @@
     ├── UnknownUserError        the user has no budget             (also a KeyError)
     ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
     ├── UnknownEndpointError    a path that may cost money and has no price
+    ├── UnguardedCallError      a provider was to be reached past every guard
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
+    ├── PriceListError          the newest price list cannot be fetched, or kept
     └── StoreError              the store cannot be read or written
 
 Each has `to_dict()` and an HTTP `status`, so a server can answer with it as it stands. Each has a
@@ -165,6 +167,21 @@ class UnknownEndpointError(BudgetGuardError):
     endpoint: str
 
 
+class UnguardedCallError(BudgetGuardError):
+    """A connection to a model provider was refused, since no guarded call makes it (`unguarded="block"`).
+
+    It is no OSError, which HTTP libraries take for a broken network: they would try again, and raise an error
+    of their own.
+
+    Attributes:
+        address: the provider's host, with its port where only that is known.
+    """
+
+    status = 422
+    fields = ("address",)
+    address: str
+
+
 class UnpricedAnswerError(BudgetGuardError):
     """A guarded function answered with something from which no cost can be read.
 
@@ -186,6 +203,13 @@ class ConfigurationError(BudgetGuardError, ValueError):
 
 class UnknownAttributeError(ConfigurationError, AttributeError):
     """A name of the module `budgetguard` that does not exist was set: a mistyped cap caps nothing."""
+
+
+class PriceListError(BudgetGuardError):
+    """The newest price list could not be fetched, is none, or could not be kept; nothing was changed."""
+
+    status = 503
+    status_code = 503
 
 
 class StoreError(BudgetGuardError):

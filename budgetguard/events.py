@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from budgetguard.core.process import of_books
 from budgetguard.core.usage import Usage
@@ -67,13 +67,15 @@ class Projected(CallEvent):
     """A call was projected: it costs at most `cost`, for `usage`; `cap_assumed` if the request set no cap.
 
     `output_cap` is the cap on the output tokens of each choice, None where there is none. In strict mode
-    a call whose cap does not fit is projected again with a lower one, under the same hold id.
+    a call whose cap does not fit is projected again with a lower one, under the same hold id. `provider` is
+    genai-prices' id of the one whose prices count, such as `openai`.
     """
 
     cost: Decimal
     usage: Usage
     cap_assumed: bool
     output_cap: int | None = None
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,21 @@ class ThresholdCrossed(Event):
     resets_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unguarded(Event):
+    """A connection to a model provider that no guarded call makes was made, or refused. Once an address.
+
+    Attributes:
+        address: the provider's host, with its port where only that is known.
+        refused: it was refused before anything was sent, since `unguarded` is `block`.
+        caller: the module or file, and line, that connected; None where that cannot be seen.
+    """
+
+    address: str
+    refused: bool
+    caller: str | None
+
+
 Hook: TypeAlias = Callable[[Event], object]
 
 
@@ -184,14 +201,17 @@ class Hooks:
                     logger.exception("budgetguard: the hook %r failed on %s", hook, type(event).__name__)
 
 
+_WARNINGS: Final = (Refused, Expired, ThresholdCrossed, Unguarded)
+
+
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals, expiries and thresholds are warnings; all else is information. The record carries the
-    event's fields as `record.budgetguard`, for structured logs.
+    Refusals, expiries, thresholds and unguarded connections are warnings; all else is information. The
+    record carries the event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")
-    level = logging.WARNING if isinstance(event, Refused | Expired | ThresholdCrossed) else logging.INFO
+    level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
     text = " ".join(f"{key}={value}" for key, value in values.items() if key != "at" and value is not None)
     logger.log(level, "%s %s", name, text, extra={"budgetguard": {"event": name, **values}})

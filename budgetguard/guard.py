@@ -131,7 +131,7 @@ class Guard:
             ConfigurationError: an unknown setting or a bad value.
         """
         other = Guard(**{**_values(self.settings), **settings})
-        other.engine.prices = self.engine.prices
+        other.engine.prices = self.engine.prices.beside(other.settings.prices, other.settings.price_list)
         other.engine.hooks = self.engine.hooks
         other.engine.process = self.engine.process
         return other
@@ -197,6 +197,7 @@ class Guard:
         request: Mapping[str, Any] | None = None,
         provider: str | None = None,
         base_url: str | None = None,
+        sends_cap: bool = True,
         endpoint: str = "call",
         user: str | None = None,
         tags: str | Sequence[str] = (),
@@ -216,6 +217,8 @@ class Guard:
             provider: whose prices count, by genai-prices' id such as `azure`; by default what `base_url` or
                 a prefix of the model's name says, else OpenAI.
             base_url: the address that is called; calls to one of `free_base_urls` cost nothing.
+            sends_cap: `call.max_output_tokens` is sent with the call. If it cannot be, say False: strict mode
+                then projects as without it.
             endpoint: what the call is known by in events and records.
             user: who pays; by default the current user.
             tags: labels of this call, beside the current ones.
@@ -235,61 +238,86 @@ class Guard:
             request=request,
             provider=provider,
             base_url=base_url,
+            sends_cap=sends_cap,
             endpoint=endpoint,
             user=user,
             tags=tags,
         )
 
-    def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
-        """Guard every client of the `openai` package, those that exist already too. Twice is once.
+    def patch(self, *sdks: str, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of every SDK that budgetguard knows, existing and future ones. Twice is once.
+
+        An SDK that is imported later is guarded when it is.
 
         Args:
-            model_map: which model a deployment serves, as `configure(model_map=...)` sets it.
+            sdks: the SDKs to guard, such as `"openai"`, `"groq"`; by default all.
+            model_map: which model a deployment or a name stands for, as `configure(model_map=...)` sets it.
 
         Raises:
-            ConfigurationError: another guard has patched it, or this version of openai is not known; a bad
-                `model_map`.
+            ConfigurationError: no such SDK; one is patched by another guard, or of a version that is not
+                known; a bad `model_map`.
         """
-        self._patch("openai", model_map)
+        from budgetguard.providers.sdks import chosen, patch
+
+        chosen(sdks)
+        said = {} if model_map is None else {"model_map": model_map}
+        changed(self.settings, said)
+        patch(self.engine, *sdks)
+        self.configure(**said)
+
+    def unpatch(self, *sdks: str) -> None:
+        """Undo `patch`, leaving what others wrapped around it.
+
+        Args:
+            sdks: by default all.
+
+        Raises:
+            ConfigurationError: no such SDK.
+        """
+        from budgetguard.providers.sdks import unpatch
+
+        unpatch(*sdks)
+
+    def patch_openai(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client of the `openai` package; see `patch`."""
+        self.patch("openai", model_map=model_map)
 
     def unpatch_openai(self) -> None:
         """Undo `patch_openai`, leaving what others wrapped around it."""
-        self._unpatch("openai")
+        self.unpatch("openai")
 
     def patch_anthropic(self, *, model_map: Mapping[str, str] | None = None) -> None:
-        """Guard every client of the `anthropic` package, those that exist already too. Twice is once.
-
-        Args:
-            model_map: which model a name stands for, as `configure(model_map=...)` sets it.
-
-        Raises:
-            ConfigurationError: another guard has patched it, or this version of anthropic is not known; a bad
-                `model_map`.
-        """
-        self._patch("anthropic", model_map)
+        """Guard every client of the `anthropic` package; see `patch`."""
+        self.patch("anthropic", model_map=model_map)
 
     def unpatch_anthropic(self) -> None:
         """Undo `patch_anthropic`, leaving what others wrapped around it."""
-        self._unpatch("anthropic")
+        self.unpatch("anthropic")
 
-    def _patch(self, sdk: str, model_map: Mapping[str, str] | None) -> None:
-        from budgetguard.providers.sdks import SDKS
+    def patch_litellm(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard the functions of the `litellm` package and its Router; see `patch`."""
+        self.patch("litellm", model_map=model_map)
 
-        said = {} if model_map is None else {"model_map": model_map}
-        changed(self.settings, said)
-        SDKS[sdk].patch(self.engine)
-        self.configure(**said)
+    def unpatch_litellm(self) -> None:
+        """Undo `patch_litellm`."""
+        self.unpatch("litellm")
 
-    def _unpatch(self, sdk: str) -> None:
-        from budgetguard.providers.sdks import SDKS
+    def patch_bedrock(self, *, model_map: Mapping[str, str] | None = None) -> None:
+        """Guard every client that `boto3` or `aiobotocore` makes of Bedrock's services; see `patch`.
 
-        SDKS[sdk].unpatch()
+        Those of other services are left alone.
+        """
+        self.patch("bedrock", "aiobotocore", model_map=model_map)
+
+    def unpatch_bedrock(self) -> None:
+        """Undo `patch_bedrock`, leaving what others wrapped around it."""
+        self.unpatch("bedrock", "aiobotocore")
 
     def wrap(self, client: C, *, model_map: Mapping[str, str] | None = None) -> C:
-        """Guard one client of `openai` or `anthropic`, and those made from it, and return it.
+        """Guard one client of an SDK that `patch` knows, and those made from it, and return it.
 
         Args:
-            client: an `OpenAI`, `AsyncOpenAI` or one of Azure's; an `Anthropic` or `AsyncAnthropic`.
+            client: such as an `OpenAI`, an `AsyncAnthropic`, a `Groq`.
             model_map: as the setting of that name, for this client alone, before the setting's own names.
 
         Raises:

@@ -3,8 +3,10 @@
 import asyncio
 import contextvars
 import inspect
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -305,6 +307,12 @@ def test_tags_add_up_outermost_first_and_end_with_their_with() -> None:
 def test_tags_that_cannot_be_stored_are_refused(tags: Any) -> None:
     with pytest.raises(ConfigurationError, match="tag"):
         budget_tags(*tags)
+
+
+def test_trio_may_be_imported_meanwhile_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))  # it has nothing yet
+    with budget_user("1234"):
+        assert current_user() == "1234"
 
 
 def test_only_functions_are_decorated() -> None:

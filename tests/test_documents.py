@@ -128,7 +128,7 @@ def test_no_damage_to_a_file_does_harm(noise: bytes, at: int, cut: int) -> None:
 
 def test_a_page_costs_its_text_and_an_image() -> None:
     blank = billed(pdf(page(b"()")))
-    assert blank == 256
+    assert blank == 24, "responses bill no image of a page"
     assert billed(pdf(page(b"()"), page(b"()"))) == 2 * blank
     assert billed(pdf(page())) == blank + -(-(len(WORDS) - 2) // 2)
 
@@ -137,7 +137,7 @@ def test_pages_in_detail_cost_what_large_images_do() -> None:
     blank = pdf(page(b"()"))
     assert billed(blank, detail="high") == 85 + 4 * 170
     assert billed(blank, "gpt-5.6") == billed(blank, "gpt-5.6", detail="high") == 3_000
-    assert billed(blank, "gpt-5.6", detail="low") == billed(blank, "gpt-5.5") == 256
+    assert billed(blank, "gpt-5.6", detail="low") == billed(blank, "gpt-5.5") == 24
 
 
 def test_a_heavy_picture_in_a_file_does_not_count_by_its_bytes() -> None:
@@ -146,10 +146,10 @@ def test_a_heavy_picture_in_a_file_does_not_count_by_its_bytes() -> None:
     assert len(heavy) > 500_000
 
 
-def test_a_file_in_a_chat_costs_the_same() -> None:
+def test_a_chat_bills_an_image_of_each_page_beside() -> None:
     coded = "data:application/pdf;base64," + base64.b64encode(pdf(page())).decode()
 
     def tokens(*content: dict[str, Any]) -> int:
         return chat_input_tokens({"messages": [{"role": "user", "content": [*content]}]}, "gpt-4o")
 
-    assert tokens({"type": "file", "file": {"file_data": coded}}) - tokens() == billed(pdf(page()))
+    assert tokens({"type": "file", "file": {"file_data": coded}}) - tokens() == billed(pdf(page())) - 24 + 256

@@ -31,6 +31,7 @@ ALL = [
     errors.UnknownEndpointError("where?", endpoint="POST /x"),
     errors.UnpricedAnswerError("how much?"),
     errors.ConfigurationError("what?"),
+    errors.PriceListError("no list"),
     errors.StoreError("broken"),
 ]
 each = pytest.mark.parametrize("error", ALL, ids=lambda error: type(error).__name__)
@@ -124,7 +125,7 @@ def test_an_overdrawn_account_has_nothing_left_rather_than_less() -> None:
 def test_who_is_missing_or_unknown_is_told_the_way_on() -> None:
     assert "with budget_user(" in str(missing_user("gpt-4o-mini", "app"))
     said = unknown_user("1234", "app")
-    assert "BudgetManager('app').create_budget(total_budget=10, user='1234')" in str(said)
+    assert "default_guard().set_budget(10, user='1234')" in str(said)
     assert (said.user, said.project) == ("1234", "app")
 
 
@@ -132,7 +133,8 @@ def test_errors_tell_loops_that_try_again_whether_there_is_use_in_it() -> None:
     base = errors.BudgetGuardError
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, base)]
     assert {kind.__name__: kind.status_code for kind in kinds if kind.status_code != 422} == {
-        "StoreError": 503
+        "PriceListError": 503,
+        "StoreError": 503,
     }
 
 

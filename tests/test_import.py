@@ -57,8 +57,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def test_patching_imports_no_sdk() -> None:
-    code = "import budgetguard\nbudgetguard.patch_openai()\nbudgetguard.patch_anthropic()"
-    assert {"openai", "anthropic"}.isdisjoint(modules_after(code))
+    from budgetguard.providers.sdks import SDKS
+
+    code = "import budgetguard\nbudgetguard.patch()\nbudgetguard.patch_anthropic()"
+    assert {patch.sdk.package for patch in SDKS.values()}.isdisjoint(modules_after(code))
 
 
 def test_the_exported_names_are_these() -> None:
@@ -74,6 +76,7 @@ def test_the_exported_names_are_these() -> None:
         "MissingUserError",
         "Run",
         "StoreError",
+        "UnguardedCallError",
         "UnknownEndpointError",
         "UnknownModelError",
         "UnknownUserError",
@@ -91,10 +94,16 @@ def test_the_exported_names_are_these() -> None:
         "default_guard",
         "log_events",
         "on",
+        "patch",
         "patch_anthropic",
+        "patch_bedrock",
+        "patch_litellm",
         "patch_openai",
         "register_price",
+        "unpatch",
         "unpatch_anthropic",
+        "unpatch_bedrock",
+        "unpatch_litellm",
         "unpatch_openai",
         "wrap",
     ]

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from budgetguard.engine.projection import Projection, assumed_output_cap, with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.book import PriceBook
+from budgetguard.providers.json import compact_json
 from budgetguard.tokens.images import image_size
 from budgetguard.tokens.models import is_reasoning
 from budgetguard.tokens.text import O200K, count_text
@@ -253,15 +254,19 @@ class Joke(BaseModel):
     punchline: str
 
 
-def test_an_answers_schema_is_billed_without_titles() -> None:
+def test_titles_in_an_answers_schema_are_billed_by_a_constant() -> None:
     schema = Joke.model_json_schema()
     named = {"type": "json_schema", "json_schema": {"name": "Joke", "schema": schema, "strict": True}}
     bare = {key: value for key, value in schema.items() if key != "title"}
     bare["properties"] = {name: {"type": "string"} for name in schema["properties"]}
     untitled = {"type": "json_schema", "json_schema": {"name": "Joke", "schema": bare}}
-    cost = counted(QUESTION, response_format=named) - counted(QUESTION)
-    assert cost == counted(QUESTION, response_format=untitled) - counted(QUESTION) > 20
+    shown = count_text(compact_json(bare), O200K) + count_text("Joke", O200K)
+    assert counted(QUESTION, response_format=untitled) == counted(QUESTION) + shown + 8
+    assert counted(QUESTION, response_format=named) == counted(QUESTION) + shown + 19
     assert counted(QUESTION, response_format=Joke) == counted(QUESTION, response_format=named)
+    dialect = {**bare, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    with_dialect = {"type": "json_schema", "json_schema": {"name": "Joke", "schema": dialect}}
+    assert counted(QUESTION, response_format=with_dialect) == counted(QUESTION, response_format=untitled)
 
 
 def test_a_property_called_title_is_no_title() -> None:
@@ -370,10 +375,18 @@ def test_an_image_costs_by_size_detail_and_model(
     assert image_cost(shown(png(*size), detail), model) == cost
 
 
-def test_an_image_by_url_costs_the_most_that_one_can() -> None:
-    by_url = image_cost(shown("https://example.com/cat.png"), "gpt-4o")
-    assert by_url == 85 + 8 * 170
-    assert image_cost(shown("https://example.com/cat.png", "low"), "gpt-4o") == 85
+@pytest.mark.parametrize(("detail", "most"), [(None, 85 + 8 * 170), ("low", 85)])
+def test_an_image_by_url_is_allowed_the_most_that_one_can_cost_until_settled_calls_teach(
+    detail: str | None, most: int
+) -> None:
+    message = shown("https://example.com/cat.png", detail)
+    assert image_cost(message, "gpt-4o") == 0
+    first = project({"messages": [message]}, model="gpt-4o")
+    assert first.input_tokens == with_margin(counted(message, model="gpt-4o")) + most
+    assert first.hidden is not None
+    assert first.hidden.key == "gpt-4o input beyond: unseen_images"
+    since = project({"messages": [message]}, model="gpt-4o", learned_input=lambda key: 40)
+    assert since.input_tokens == first.input_tokens - most + max(50, most // 8)
 
 
 @pytest.mark.parametrize("forged", [png(0, 0), png(2**32 - 1, 2**32 - 1), b"no image", png(9, 9)[:18]])
@@ -426,7 +439,7 @@ def test_an_answer_that_may_be_spoken_is_priced_as_audio() -> None:
 
 def test_audio_on_a_model_without_a_price_for_it_is_refused() -> None:
     with pytest.raises(UnknownModelError) as caught:
-        project({"messages": [heard(wav(1))]}, "gpt-4o-audio-preview")
+        project({"messages": [heard(wav(1))]}, "gpt-4.1")
     assert caught.value.unit == "input_audio_tokens"
 
 
@@ -439,7 +452,10 @@ def test_a_file_of_unknown_form_costs_by_its_size_and_an_unseen_one_by_an_allowa
     assert small < large < 40_000
     body = {"messages": [attached(file_id="file-123")]}
     assert project(body).input_tokens == with_margin(counted(*body["messages"])) + 20_000
-    assert project(body, learned_input=lambda key: 300).input_tokens < 1_000
+    taught = project(body, learned_input=lambda key: 300).input_tokens
+    assert taught == with_margin(counted(*body["messages"])) + 20_000 // 8, "the next file may be longer"
+    taught = project(body, learned_input=lambda key: 4_000).input_tokens
+    assert taught == with_margin(counted(*body["messages"])) + 4_000 + 1_000
 
 
 # --- embeddings ---

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 # Has tests of both.
 SAMPLE = "tests/crash/test_kill.py"
@@ -47,6 +49,7 @@ def test_tox_runs_one_tier_and_tox_full_the_other() -> None:
     assert all(f"py3{minor}" in others for minor in range(11, 16))
 
 
+@pytest.mark.full
 def test_the_two_tiers_are_all_tests() -> None:
     every, change, release = collected("-m", ""), collected(), collected("-m", "full")
     assert change

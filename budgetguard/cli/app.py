@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "reset": ("budgets", "Set what a user has spent in this window to nothing."),
     "delete": ("budgets", "Forget a user's budget."),
     "report": ("spending", "Add up what calls have cost."),
+    "prices": ("prices", "Show what models cost, and fetch the newest price list."),
     "import-litellm": ("stores", "Take over the users of LiteLLM's user_cost.json."),
     "migrate": ("stores", "Make the tables and functions of a postgresql:// store, or update them."),
     "copy": ("stores", "Move a project to another store."),
@@ -41,6 +42,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "verify": ("stores", "Add every balance up again from the records of calls."),
     "serve": ("serving", "Serve budgets over HTTP."),
     "keys": ("keys", "Make, list and revoke the keys of the hosted service."),
+    "mcp": ("mcp", "Answer an agent's questions about its budget, over MCP."),
 }
 """The module that has each command, and what `budgetguard --help` says of it.
 

@@ -45,6 +45,16 @@ def run(
         str | None,
         options.option("USD", "Make a budget of this for users without one."),
     ] = None,
+    prices: Annotated[
+        str | None, options.option("FILE", "A price file, in TOML. Else BUDGETGUARD_PRICES.")
+    ] = None,
+    strict_network: Annotated[
+        bool,
+        options.flag(
+            "Refuse connections to model providers that no guarded call makes, instead of telling of them.",
+            "--strict-network",
+        ),
+    ] = False,
     summary_json: Annotated[
         Path | None, options.option("FILE", "Write the summary there, as a JSON object.")
     ] = None,
@@ -58,7 +68,8 @@ def run(
 
     Calls of openai's and anthropic's clients are guarded, in it and in every Python that it starts: together
     they spend at most the budget. Its output, exit status and signals pass through; at the end, standard
-    error says what was spent. A program that ends with 0 although calls were refused ends with 3.
+    error says what was spent, and which providers were called by other ways. A program that ends with 0
+    although calls were refused ends with 3.
 
     \b
     Examples:
@@ -77,6 +88,10 @@ def run(
         changes["user"] = check_id(user, name="--user")
     if default_budget is not None:
         changes["default_budget"] = parse_usd(default_budget, name="--default-budget")
+    if prices is not None:
+        changes["prices"] = prices
+    if strict_network:
+        changes["unguarded"] = "block"
     if summary_json is not None:
         _check_writable(summary_json)
     # A store that is not there yet is made, unless the run needs a user of it.

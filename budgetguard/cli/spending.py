@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from csv import DictWriter
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 from budgetguard.cli import options
@@ -13,7 +13,7 @@ from budgetguard.cli.display import joined, when, zone_name
 from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import report_plot, report_table
 from budgetguard.core.report import DIMENSIONS, Dimension, Report, matching, summarize
-from budgetguard.core.windows import duration_ms, to_datetime
+from budgetguard.core.windows import moment, to_datetime
 from budgetguard.core.wording import printable
 from budgetguard.errors import ConfigurationError
 
@@ -82,34 +82,6 @@ def report(
             _write_csv(made)
         else:
             _show(here, made, _span(here, first, last), plot=plot)
-
-
-def moment(text: str, now: datetime, zone: tzinfo | None, *, name: str) -> datetime:
-    """Read a point in time.
-
-    Args:
-        text: a span before now (`7d`, `12h`), a date, or a date and time; with or without an offset.
-        now: the present, aware.
-        zone: whose dates; None is local time.
-        name: what the value is, for the error's text.
-
-    Raises:
-        ConfigurationError: anything else.
-    """
-    try:
-        return now - timedelta(milliseconds=duration_ms(text))
-    except (ConfigurationError, OverflowError):
-        pass
-    try:
-        given = datetime.fromisoformat(text)
-        if given.tzinfo is not None:
-            return given
-        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
-    except (ValueError, OverflowError, OSError):
-        raise ConfigurationError(
-            f"{name} must be a span before now such as 7d or 12h, a date such as 2026-11-01, "
-            f"or a time such as 2026-11-01T14:30, not {text!r}"
-        ) from None
 
 
 def _dimensions(names: list[str]) -> tuple[Dimension, ...]:

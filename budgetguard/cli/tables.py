@@ -75,7 +75,7 @@ def new_table(
     return table
 
 
-def _listing(
+def listing(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console, *, totals: bool = False
 ) -> RenderableType:
     """Return a table, or a list of the same values where the window is too narrow for it."""
@@ -149,7 +149,7 @@ def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) 
         )
 
     with_bars = cells(_BAR)
-    return _listing(columns, with_bars if _fits(columns, with_bars, console) else cells(0), console)
+    return listing(columns, with_bars if _fits(columns, with_bars, console) else cells(0), console)
 
 
 def details(balance: Balance, project: str, console: Console, zone: tzinfo | None) -> RenderableType:
@@ -200,7 +200,7 @@ def holds_table(
         *map(Column, ("Held", "For")),
         Column("Expires", "left"),
     ]
-    return _listing(columns, list(zip(names, models, amounts, ages, expire, strict=True)), console)
+    return listing(columns, list(zip(names, models, amounts, ages, expire, strict=True)), console)
 
 
 def report_table(report: Report, console: Console) -> RenderableType:
@@ -227,7 +227,7 @@ def report_table(report: Report, console: Console) -> RenderableType:
         columns.append(Column("Held"))
         for at, row in enumerate(cells):
             row.append(held[at])
-    return _listing(columns, cells, console, totals=True)
+    return listing(columns, cells, console, totals=True)
 
 
 def report_plot(report: Report, console: Console) -> RenderableType:

@@ -15,7 +15,7 @@ import re
 from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -212,3 +212,31 @@ def _wall(instant: Milliseconds, timezone: str) -> datetime:
 
 def _epoch_ms(local: datetime, timezone: str) -> Milliseconds:
     return round(local.replace(tzinfo=zone(timezone)).timestamp() * 1000)
+
+
+def moment(text: str, now: datetime, zone: tzinfo | None, *, name: str) -> datetime:
+    """Read a point in time.
+
+    Args:
+        text: a span before now (`7d`, `12h`), a date, or a date and time; with or without an offset.
+        now: the present, aware.
+        zone: whose dates; None is local time.
+        name: what the value is, for the error's text.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    try:
+        return now - timedelta(milliseconds=duration_ms(text))
+    except (ConfigurationError, OverflowError):
+        pass
+    try:
+        given = datetime.fromisoformat(text)
+        if given.tzinfo is not None:
+            return given
+        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigurationError(
+            f"{name} must be a span before now such as 7d or 12h, a date such as 2026-11-01, "
+            f"or a time such as 2026-11-01T14:30, not {text!r}"
+        ) from None

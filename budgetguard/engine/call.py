@@ -21,6 +21,7 @@ from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
 from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.links import Place
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
 from budgetguard.engine.payers import CallFacts, charges_for, remember_paid, remember_paid_object
 from budgetguard.engine.projection import Projection, booking_of
@@ -43,6 +44,7 @@ class GuardedCall:
         request: the call, as its adapter reads it.
         user: who pays, if the caller says; else the current user, else the settings' user.
         tags: labels of this call beside the current ones.
+        beside: where calls were begun that are not around this one, see `calls_around`.
 
     Attributes:
         projection: what it will cost at most, once it is reserved.
@@ -60,6 +62,7 @@ class GuardedCall:
         *,
         user: str | None = None,
         tags: tuple[str, ...] = (),
+        beside: Place | None = None,
     ) -> None:
         self.engine = engine
         self.request = request
@@ -71,7 +74,7 @@ class GuardedCall:
         self._lost = None if user else caller.lost
         self._by_hook = caller.by_hook
         self._tags = tuple(dict.fromkeys((*settings.tags, *caller.tags, *tags)))
-        self._around = calls_around(engine)
+        self._around = calls_around(engine, beside)
         self._paid_inside: set[str] = set()
         self._given_back = False
         self._finished = threading.Lock()
@@ -92,6 +95,11 @@ class GuardedCall:
     def blocking(self) -> bool:
         """Whether its dealings with the store wait for I/O."""
         return self.engine.blocking
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, so that what is sent from now on is not its own, wherever it is current."""
+        return self.closed or self._finished.locked()
 
     @property
     def hold_id(self) -> str | None:
@@ -191,10 +199,10 @@ class GuardedCall:
         if self._left is not None:
             self._left = _interrupted
 
-    def left_as(self, outcome: Outcome) -> None:
-        """Note the outcome that is booked if nobody goes on with it."""
+    def left_as(self, outcome: Callable[[], Outcome]) -> None:
+        """Note what tells the outcome that is booked if nobody goes on with it."""
         if self._left is not None:
-            self._left = lambda: outcome
+            self._left = outcome
 
     def answered(self, answer: object) -> None:
         """Note what it was answered with."""
@@ -337,6 +345,14 @@ class GuardedCall:
         if self.booked is not None and self._user is not None and not self._paid_inside:
             remember_paid_object(self.engine, self._user, answer)
 
+    def look_after(self, thing: object) -> Callable[[], bool]:
+        """Finish this by what is known of it once a thing is garbage, which is collected now and then.
+
+        Returns a function that calls that off.
+        """
+        self._followed = True
+        return background.when_dropped(thing, self.finish_left)
+
     def finish_when_dropped(self, thing: object, outcome: Callable[[], Outcome]) -> Callable[[], bool]:
         """Finish this in the background if a thing becomes garbage before.
 
@@ -412,6 +428,7 @@ class GuardedCall:
             usage=projection.usage,
             cap_assumed=projection.cap_assumed,
             output_cap=projection.output_cap,
+            provider=self._rates.provider,
         )
 
     def _cost_of_unknown(self) -> Nanos:

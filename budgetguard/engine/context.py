@@ -36,6 +36,8 @@ from budgetguard.engine.links import (
     Frame,
     Link,
     Lost,
+    Passing,
+    Place,
     chain_of,
     current,
     enter_link,
@@ -114,42 +116,87 @@ def current_caller(engine: object) -> Caller:
     return Caller(user, tuple(runs.values()), unknown, unique, by_hook)
 
 
-def calls_around(engine: object) -> tuple[GuardedCall, ...]:
-    """Return the calls of one engine that we are inside, innermost first."""
+def calls_around(engine: object, beside: Place | None = None) -> tuple[GuardedCall, ...]:
+    """Return the calls of one engine that we are inside, innermost first.
+
+    Args:
+        engine: whose.
+        beside: where a function has begun several calls that are not inside each other: a batch.
+    """
     if current.frame is None:  # nearly always
         return ()
-    return tuple(frame.call for frame in _frames_around() if frame.call.engine is engine)
+    return tuple(
+        call
+        for frame in _frames_around()
+        if not isinstance(call := frame.call, Passing)
+        and call.engine is engine
+        and (beside is None or frame.place != beside)
+    )
+
+
+def is_inside_call() -> bool:
+    """Whether a guarded call that is under way runs around us, or a request that a guard lets pass."""
+    if current.frame is None:  # nearly always
+        return False
+    return any(not frame.call.is_over for frame in _frames_around())
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Mark what is called inside as seen by a guard, which lets it pass without a hold."""
+    let_pass = Passing()
+    frame = enter_frame(let_pass)
+    try:
+        yield
+    finally:
+        let_pass.closed = True
+        leave_frame(frame)
+
+
+def innermost_call() -> GuardedCall | None:
+    """Return the innermost call that we are inside, whichever engine's, or None; also in what is let pass."""
+    if current.frame is None:
+        return None
+    call = next((frame.call for frame in _frames_around()), None)
+    return None if isinstance(call, Passing) else call
 
 
 def _frames_around() -> Iterator[Frame]:
     """Yield the frames that we are inside, innermost first."""
     frame = current.frame
     while frame is not None:
-        if not frame.call.closed and (frame.generator is None or _is_on_stack(*frame.generator)):
+        if not frame.call.closed and (frame.place is None or _is_on_stack(*frame.place)):
             yield frame
         frame = frame.outer
 
 
-def _is_on_stack(ident: int, code: CodeType) -> bool:
+def _is_on_stack(ident: int | None, code: CodeType) -> bool:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not (id(frame) == ident and frame.f_code is code):
+    while frame is not None and not (frame.f_code is code and ident in (None, id(frame))):
         frame = frame.f_back
     return frame is not None
 
 
-def enter_frame(call: GuardedCall, block: FrameType | None = None) -> Frame:
+def enter_frame(call: GuardedCall | Passing, place: Place | None = None) -> Frame:
     """Begin a guarded call: calls made from here on are inside it.
 
     Args:
-        call: the call.
-        block: the frame of the function in which its `with` stands, if it is a block.
+        call: the call, or what a guard lets pass.
+        place: see `Frame`.
     """
     if not followed:
         follow_threads()
-    generator = (id(block), block.f_code) if block is not None and is_generator(block) else None
-    frame = Frame(call, current.frame, generator)
+    outer = current.frame
+    while outer is not None and outer.call.closed:  # it ended in another context, which could not take it out
+        outer = outer.outer
+    frame = Frame(call, outer, place)
     current.frame = frame
     return frame
+
+
+def place_of_block(block: FrameType | None) -> Place | None:
+    """Return the place of a block whose `with` stands in a function with this frame; see `Frame`."""
+    return (id(block), block.f_code) if block is not None and is_generator(block) else None
 
 
 def leave_frame(frame: Frame) -> None:
@@ -159,9 +206,9 @@ def leave_frame(frame: Frame) -> None:
 
 
 def frames_to_carry() -> Frame | None:
-    """Return the frames that we are inside as they count elsewhere, where no generator is on the stack."""
+    """Return the frames that we are inside as they count elsewhere, where another stack is."""
     frame = current.frame
-    while frame is not None and frame.generator is None and not frame.call.closed:
+    while frame is not None and frame.place is None and not frame.call.closed:
         frame = frame.outer
     if frame is None:  # nearly always
         return current.frame
@@ -271,6 +318,25 @@ def as_hook() -> Iterator[None]:
         yield
     finally:
         leave_link(owner)
+
+
+@contextmanager
+def as_landing() -> Iterator[None]:
+    """Mark that what is refused inside is raised here, also what threads refuse that are started inside."""
+    owner = object()
+    enter_link(owner, lands=True)
+    try:
+        yield
+    finally:
+        leave_link(owner)
+
+
+def lands() -> bool:
+    """Whether a refusal here is raised further out; see `as_landing`."""
+    link = current.link
+    while link is not None and not (link.lands and link.scope.open):
+        link = link.outer
+    return link is not None
 
 
 def as_judged() -> Link | None:

@@ -40,6 +40,7 @@ from budgetguard.engine.outbox import Outbox
 from budgetguard.engine.payers import CallFacts, ProcessCap, books_of, charges_for
 from budgetguard.engine.refusals import lost_user, missing_user, required_user, unknown_account
 from budgetguard.engine.spool import Spool, spool_folder
+from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError
 from budgetguard.events import logger
 from budgetguard.pricing.book import PriceBook
@@ -75,7 +76,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.prices = PriceBook()
+        self.prices = PriceBook(settings.prices, settings.price_list)
         self.hooks = events.Hooks()
         if settings.runs:
             runlog.follow(self.hooks)
@@ -91,6 +92,8 @@ class Engine:
         self._minds_end_in = 0
         self._take(settings)
         engines.add(self)
+        if settings.unguarded is not None:
+            watcher.refresh()
 
     def _take(self, settings: Settings) -> None:
         self.settings = settings
@@ -130,7 +133,12 @@ class Engine:
         return self._store is not None
 
     def configure(self, settings: Settings) -> None:
-        """Take other settings. Calls under way keep what they began with."""
+        """Take other settings. Calls under way keep what they began with.
+
+        Raises:
+            ConfigurationError: the price file is bad; nothing was changed.
+        """
+        self.prices.use(settings.prices, settings.price_list)
         same = ("store", "project", "retention", "clock")
         if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
             former, self._store, self.blocking = self._store, None, True
@@ -139,6 +147,7 @@ class Engine:
             self.learned.forget()
             self.process.begin_elsewhere()
         self._take(settings)
+        watcher.refresh()
 
     def check_payer(self, user: str | None, lost: Lost | None, model: str) -> None:
         """Refuse a call that nobody can say who pays for, or that has no user where each needs one.

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from budgetguard.core.holds import Charge
     from budgetguard.engine.call import GuardedCall
 
-Lost: TypeAlias = Literal["ended", "generator", "process", "stranded"]
-"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, or it was
-entered where it reaches nobody, and perhaps for this call."""
+Place: TypeAlias = tuple[int | None, CodeType]
+"""A function that runs: the id of its frame (None for any of its frames), and its code."""
+
+Lost: TypeAlias = Literal["ended", "generator", "process", "stranded", "job", "message"]
+"""Why nobody can say who pays: the block ended, it is a generator's, it is another process's, it was entered
+where it reaches nobody, and perhaps for this call, or it was not known where a job was sent, or what came
+with the job cannot be read."""
 
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # What context managers are entered and left by.
@@ -96,6 +100,7 @@ class Link:
         lent: a running generator's, put here for what is directly inside, because this context lacked it.
         border: what is outside of this was handed to a `thread` when it started, or to a `job`.
         lost: why this says no more who pays.
+        lands: what is refused inside is raised here; see `providers.carrying`.
     """
 
     owner: object
@@ -110,6 +115,25 @@ class Link:
     lent: bool = False
     border: Literal["thread", "job"] | None = None
     lost: Lost | None = None
+    lands: bool = False
+
+
+class Passing:
+    """What a guard lets pass: it costs nothing, or the user has allowed it. No engine books it.
+
+    Attributes:
+        closed: whether it has been answered, so that what runs from now on is not inside it.
+    """
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; as that of a call."""
+        return self.closed
 
 
 @dataclass(slots=True, eq=False)
@@ -117,15 +141,16 @@ class Frame:
     """One guarded call that is under way, for the calls made inside it.
 
     Attributes:
-        call: the call.
+        call: the call, or what a guard lets pass.
         outer: the frame around this one.
-        generator: the id of the generator's frame whose block this is, and that frame's code: between two
-            steps its caller runs with this current, and is not inside. None for any other function.
+        place: what has to be on the stack for calls to be inside. For the block of a generator that is the
+            generator: between two steps its caller runs with this current, and is not inside. None for the
+            block of any other function.
     """
 
-    call: GuardedCall
+    call: GuardedCall | Passing
     outer: Frame | None
-    generator: tuple[int, CodeType] | None = None
+    place: Place | None = None
 
 
 class _Current(ContextVarsRegistry):  # type: ignore[misc]  # contextvars-extras has no usable hints
@@ -180,6 +205,8 @@ def enter_link(
     engine: object = None,
     tags: tuple[str, ...] = (),
     hook: bool = False,
+    lands: bool = False,
+    lost: Lost | None = None,
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -191,6 +218,8 @@ def enter_link(
         engine: see `Link`.
         tags: see `Link`.
         hook: see `Link`.
+        lands: see `Link`.
+        lost: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -201,7 +230,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands, lost=lost)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))
@@ -315,7 +344,7 @@ def task_here() -> weakref.ref[Any] | None:
     elif (trio := sys.modules.get("trio")) is not None:
         try:
             task = trio.lowlevel.current_task()
-        except RuntimeError:
+        except (RuntimeError, AttributeError):  # none runs; or trio is just being imported, by another thread
             return None
     return None if task is None else weakref.ref(task)
 

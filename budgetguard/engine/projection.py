@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ASSUMED_OUTPUT: Final = 1_024
 ASSUMED_OUTPUT_REASONING: Final = 4_096
 MARGIN: Final = 32
+# Units that count the uses of hosted tools.
+_USES: Final = ("web_search", "storage_searches", "container_sessions", "drawn_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +389,7 @@ def _answered(
             told = {unit: n for unit, n in completed.units.items() if unit not in said.measured}
             # What was measured makes an estimate only where it is billed.
             estimated = cost != _cost(replace(said, usage=Usage(told)), request, rates, projection)
-        if (hidden := projection.hidden) is not None:
+        if (hidden := projection.hidden) is not None and _was_used(projection, completed):
             observed.append((hidden.key, hidden.observed(completed.input_tokens)))
         # Only of answers that were free to be as long as they liked: caps teach nothing but themselves.
         if projection.cap_assumed and (written := completed.output_tokens):
@@ -396,6 +398,15 @@ def _answered(
                 observed.append((request.model, each))
     settlement = Settlement(cost, usage=completed, request_id=said.request_id, thresholds=thresholds)
     return Booking(settlement, estimated, tuple(observed))
+
+
+def _was_used(projection: Projection, usage: Usage) -> bool:
+    """Whether an answer used a hosted tool that its call was held for; True if none of them is counted.
+
+    One that did not says nothing of what the tool finds.
+    """
+    held = {unit for unit in projection.usage.units if unit.startswith(_USES)}
+    return not held or not held.isdisjoint(usage.units)
 
 
 def _cost(said: Reported, request: ProviderCall, rates: Rates, projection: Projection) -> Nanos:

@@ -192,15 +192,16 @@ class Run(Surrounding):
     Args:
         engine: whose books.
         limit: USD.
+        account: of a run that has begun elsewhere; by default it is a new one.
 
     Raises:
         ConfigurationError: a bad limit.
     """
 
-    def __init__(self, engine: Engine, limit: int | float | Decimal) -> None:
+    def __init__(self, engine: Engine, limit: int | float | Decimal, *, account: str | None = None) -> None:
         self._engine = engine
         self._limit = to_nanos(limit, name="budget")
-        self.account = account_name(RUN, os.urandom(8).hex())
+        self.account = account_name(RUN, os.urandom(8).hex()) if account is None else account
         # The account is made by the first hold on it, so that entering does no I/O.
         self._charge = Charge(self.account, budget=Budget(self._limit), ephemeral=True)
 

@@ -135,6 +135,7 @@ def follow() -> None:
     wrapt.wrap_function_wrapper(Future, "add_done_callback", carrier.submit)
     wrapt.wrap_function_wrapper(BaseEventLoop, "create_task", carrier.create_task)
     wrapt.register_post_import_hook(carrier.follow_uvloop, "uvloop")
+    wrapt.register_post_import_hook(carrier.follow_gevent, "gevent.threadpool")
     wrapt.wrap_function_wrapper(ThreadPool, "apply_async", carrier.apply_async)
     for name in _MAPS:
         wrapt.wrap_function_wrapper(ThreadPool, name, carrier.map)
@@ -179,6 +180,10 @@ class _Carrier:
 
     def follow_uvloop(self, uvloop: Any) -> None:
         wrapt.wrap_function_wrapper(uvloop.Loop, "create_task", self.create_task)
+
+    def follow_gevent(self, threadpool: Any) -> None:
+        # Its pool does for greenlets what would block all of them, such as look-ups of hosts.
+        wrapt.wrap_function_wrapper(threadpool.ThreadPool, "spawn", self.submit)
 
     # Jobs carry also that nothing is current: the pool's thread may have been started by somebody for whom
     # something was.

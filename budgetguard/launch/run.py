@@ -20,7 +20,7 @@ from budgetguard.core.report import Report, summarize
 from budgetguard.core.windows import Milliseconds, to_datetime
 from budgetguard.core.wording import count, printable
 from budgetguard.engine import runlog
-from budgetguard.engine.runlog import Refusal
+from budgetguard.engine.runlog import GoneAround, Refusal
 from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.stores.targets import disk_target
@@ -51,6 +51,8 @@ class RunOutcome:
         report: its calls by model, the most expensive first.
         refusals: its refused calls.
         unguarded: SDKs that it has imported and that are not guarded; what they spend is not counted.
+        around: addresses of providers that it has called outside of every guarded call; not counted either.
+        blocked: addresses of providers that it was kept from calling so.
     """
 
     run: str
@@ -62,6 +64,8 @@ class RunOutcome:
     report: Report
     refusals: tuple[Refusal, ...]
     unguarded: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
 
     @property
     def spent(self) -> Nanos:
@@ -80,13 +84,14 @@ class RunOutcome:
 
     def status(self, code: int = 0) -> int:
         """Return the exit status to end with: the program's own, or 3 for a success with refused calls."""
-        return REFUSED if code == 0 and self.refusals else code
+        return REFUSED if code == 0 and (self.refusals or self.blocked) else code
 
     def __str__(self) -> str:
         models = [
             f"{model} {format_usd(totals.spent)}" for (model,), totals in self.report.rows if totals.calls
         ]
-        seen = not self.unguarded or self.report.total.calls or self.report.total.open or self.refusals
+        unseen = self.unguarded or self.around or self.blocked
+        seen = not unseen or self.report.total.calls or self.report.total.open or self.refusals
         parts = [
             f"{format_usd(self.spent)} spent on {count(self.calls, 'call')}"
             + (f" ({', '.join(printable(one) for one in models)})" if models else "")
@@ -108,8 +113,15 @@ class RunOutcome:
             parts.append(f"{count(self.refused, 'call')} refused by {printable(names)}")
         if self.unguarded:
             were = "was imported and is" if len(self.unguarded) == 1 else "were imported and are"
-            names = printable(" and ".join(self.unguarded))
-            parts.append(f"{names} {were} not guarded: what is spent there is not counted")
+            parts.append(f"{_listed(self.unguarded)} {were} not guarded: what is spent there is not counted")
+        if self.around:
+            was = "was" if len(self.around) == 1 else "were"
+            parts.append(
+                f"{_listed(self.around)} {was} called outside of guarded calls: what is spent there is not "
+                "counted"
+            )
+        if self.blocked:
+            parts.append(f"unguarded calls of {_listed(self.blocked)} were refused")
         return f"budgetguard: {', '.join(parts)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,12 +144,18 @@ class RunOutcome:
             "refused": self.refused,
             "refused_by": dict(sorted(by.items())),
             "unguarded": list(self.unguarded),
+            "unguarded_addresses": list(self.around),
+            "blocked_addresses": list(self.blocked),
             "models": self.report.to_dict()["rows"],
         }
 
     @property
     def _payer(self) -> str:
         return f"user {printable(repr(self.user))}" if self.user is not None else f"project {self.project!r}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return printable(" and ".join(names))
 
 
 def _refuser(account: str) -> str:
@@ -195,11 +213,19 @@ class SharedRun:
             runlog.VARIABLE: os.pathsep.join([*logs, str(self._log)]),
             "PYTHONPATH": _with_ours(os.environ.get("PYTHONPATH", "")),
         }
+        found["BUDGETGUARD_UNGUARDED"] = settings.unguarded or "warn"
+        if settings.provider_hosts:
+            found["BUDGETGUARD_PROVIDER_HOSTS"] = ",".join(settings.provider_hosts)
         # Not the default project: a program may choose its own, and is then told to name it here.
         if settings.project is not None:
             found["BUDGETGUARD_PROJECT"] = settings.project
         if settings.user is not None:
             found["BUDGETGUARD_USER"] = settings.user
+        # In full, for programs in other folders, and with another home.
+        book = self._guard.engine.prices
+        if book.file is not None:
+            found["BUDGETGUARD_PRICES"] = str(book.file.path)
+        found["BUDGETGUARD_PRICE_LIST"] = "none" if book.list.path is None else str(book.list.path)
         if settings.default_budget is not None:
             found["BUDGETGUARD_DEFAULT_BUDGET"] = str(settings.default_budget)
         return found
@@ -225,13 +251,20 @@ class SharedRun:
             held=0 if account is None else account.held_nanos,
             left=_left(guard, self._account if self._limit is not None else None),
             report=summarize((one for one in records if self._account in one.accounts), ["model"]),
-            refusals=tuple(one for one in told if not isinstance(one, str)),
+            refusals=tuple(one for one in told if isinstance(one, Refusal)),
             unguarded=tuple(sorted({*unguarded, *(one for one in told if isinstance(one, str))})),
+            around=_addresses(told, refused=False),
+            blocked=_addresses(told, refused=True),
         )
 
     def close(self) -> None:
         """Remove the run's files. Its account stays, and limits processes that live on."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _addresses(told: Iterable[object], *, refused: bool) -> tuple[str, ...]:
+    found = {one.address for one in told if isinstance(one, GoneAround) and one.refused is refused}
+    return tuple(sorted(found))
 
 
 def joins_unasked(command: str) -> bool:

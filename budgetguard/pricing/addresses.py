@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
 # A backslash, a space or a letter beyond ASCII is read differently by different programs, so an address that
@@ -53,6 +53,13 @@ class Address:
         if host is None or any(one in (".", "..") or "/" in one or "\\" in one for one in segments):
             return None
         return cls(parts.scheme, host, int(found["port"] or _PORTS[parts.scheme]), segments)
+
+    @property
+    def url(self) -> str:
+        """The address as a URL, in its plain form."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{''.join(f'/{quote(one)}' for one in self.path)}"
 
     def covers(self, other: Address) -> bool:
         """Whether `other` is this address or below it, by whole path segments."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PROVIDER = "openai"
 AZURE = "azure"
+GITHUB = "github"
+OPENROUTER = "openrouter"
+# Who passes calls on to others' models, at about their prices, and names them `maker/model`.
+ROUTERS = frozenset({OPENROUTER, GITHUB})
 _ADDRESSES_REMEMBERED = 64
 
 # LiteLLM's prefixes where they differ from genai-prices' provider ids.
@@ -40,9 +44,14 @@ _PROVIDER_ALIASES = {
 
 # Providers' addresses that genai-prices lacks.
 _MORE_ADDRESSES = (
-    ("openrouter", r"https://[a-z]{2}\.openrouter\.ai"),
+    (OPENROUTER, r"https://[a-z]{2}\.openrouter\.ai"),
     ("together", r"https://api\.together\.ai"),
     (AZURE, r"https://[^./]+\.openai\.azure\.us"),
+    ("aws", r"https://bedrock-mantle\.[a-z0-9-]+\.api\.aws"),
+    ("mistral", r"https://api\.[a-z]{2}\.mistral\.ai"),
+    ("together", r"https://[a-z]{2}-api\.together\.ai"),
+    ("x-ai", r"https://[a-z0-9-]+\.api\.x\.ai"),
+    (GITHUB, r"https://models\.(?:github\.ai|inference\.ai\.azure\.com)"),
 )
 
 # Address -> the list that was searched, and the provider found in it.
@@ -50,8 +59,11 @@ _providers_at: dict[str, tuple[DataSnapshot, str | None]] = {}
 
 # What may follow a model's name and still mean the same model: a date, a version, `latest`.
 _SAME_MODEL = re.compile(
-    r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|latest|preview|default|v\d+(?::\d+)?|\d+k))*"
+    r"(?:[-@:.](?:\d{4}-?\d{2}-?\d{2}|\d{2}-\d{2}|\d{4}|\d{6}|00\d|latest|preview|default|v\d+(?::\d+)?|\d+k)"
+    r"|:\d{1,2})*"
 )
+# A clause that ends in the middle of a version such as `-001`.
+_BEGUN = re.compile(r"-00?$")
 _DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
 # Inference profiles in one part of the world, and models in one region, unlike the global profiles.
@@ -64,6 +76,13 @@ def provider_named(provider: str) -> str:
     return _PROVIDER_ALIASES.get(name, name)
 
 
+def providers_known() -> frozenset[str]:
+    """Return the ids of genai-prices' providers."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    return frozenset(one.id for one in get_snapshot().providers)
+
+
 def meant(
     snapshot: DataSnapshot, name: str, provider: str | None, base_url: str | None
 ) -> tuple[str, tuple[str, ...]]:
@@ -72,7 +91,7 @@ def meant(
     prefix, slash, rest = name.partition("/")
     named = provider_named(prefix) if slash and provider_named(prefix) in known else None
     chosen = provider_named(provider) if provider else provider_by_address(snapshot, base_url)
-    if "openrouter" in (chosen, named):
+    if OPENROUTER in (chosen, named):
         # The same model at the same price, with a search.
         name, rest = name.removesuffix(":online"), rest.removesuffix(":online")
     if chosen is not None:
@@ -191,6 +210,9 @@ def _is_version(text: str, after: str) -> bool:
     if text.endswith(("-", "@", ":")):
         # The clause ends in the middle of a version: `gpt-5-nano-`, `ft:gpt-4o-2024-`.
         return _SAME_MODEL.fullmatch("-" + after) is not None or _DATE_REST.fullmatch(after) is not None
+    begun = _BEGUN.search(text)
+    if begun is not None and _SAME_MODEL.fullmatch(begun[0] + after) is not None:
+        return True
     return _SAME_MODEL.fullmatch(after) is not None
 
 

@@ -29,7 +29,7 @@ from budgetguard.providers.openai.answers import (
 )
 from budgetguard.providers.openai.chat import ChatAccumulator
 from budgetguard.providers.openai.responses import ResponseAccumulator, response_texts
-from budgetguard.providers.others import GENERATED_TEXT, GROQ_END, OLLAMA, XAI, is_generated_text
+from budgetguard.providers.others import GENERATED_TEXT, OLLAMA, XAI, is_generated_text
 from budgetguard.providers.shapes import Shape
 
 _DEEPEST: Final = 4
@@ -190,7 +190,6 @@ SHAPES: Final = (
     Shape("llama-index", _is_llama_index, _read_llama_index, _llama_index_texts),
     XAI,
     LITELLM,
-    GROQ_END,
     COHERE,
     CONVERSE,
     ENDED_STREAM,

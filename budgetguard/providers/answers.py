@@ -218,12 +218,16 @@ def _billed(counts: Get) -> Nanos | None:
     """Read what a usage says was billed in USD; None if it does not, or says what cannot be.
 
     OpenRouter writes `cost` and, for a key of the caller's own, what its provider bills besides; Perplexity
-    `cost.total_cost`; xAI ticks of 1e-10 USD. Whether a server may be believed is not said here.
+    `cost.total_cost`; xAI ticks of 1e-10 USD. An amount of another currency is none. Whether a server may be
+    believed is not said here.
     """
     if counts("cost_in_usd_ticks") is not None and (ticks := _count(counts, "cost_in_usd_ticks")) is not None:
         return _possible(-(-ticks // _TICKS_PER_NANO))
     cost = counts("cost")
     if cost is None:
+        return None
+    currency = text(field(cost, "currency") or counts("currency"))
+    if currency is not None and currency.upper() != "USD":
         return None
     total = field(cost, "total_cost")
     billed = _nanos(cost if total is None else total)

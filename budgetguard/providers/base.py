@@ -184,7 +184,7 @@ class HttpCall(ProviderCall):
         served: (the model that was asked for, the name that the answer gives) -> the latter, as it is listed.
         free: what is asked there costs nothing, by the user's word.
         counts: the provider is to count the input, where it can.
-        fetcher: -> what makes free requests for what the projection needs.
+        fetcher: -> what makes free requests for what the projection needs; None where nothing can.
         row_of: path -> how a POST to it is read; None if it is free or allowed; raises if neither.
     """
 
@@ -200,7 +200,7 @@ class HttpCall(ProviderCall):
         served: Callable[[str, str], str] = lambda _asked, answered: answered,
         free: bool = False,
         counts: bool = False,
-        fetcher: Callable[[], Fetcher],
+        fetcher: Callable[[], Fetcher] | None,
         row_of: Callable[[str], Endpoint | None],
     ) -> None:
         self.endpoint = endpoint.name
@@ -214,7 +214,7 @@ class HttpCall(ProviderCall):
         self._provider = provider
         self._default_provider = default_provider
         self._free = free
-        self._fetcher: Callable[[], Fetcher] | None = fetcher
+        self._fetcher = fetcher
         self._row_of = row_of
         self._counts = counts
         # What is projected in place of the body, where more was fetched for it.

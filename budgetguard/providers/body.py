@@ -294,23 +294,7 @@ class EventReader(BodyReader):
     def outcome(self, error: BaseException | None) -> Outcome:
         if self.over and not self._is_stream and self._read is not None:
             return _outcome(self._read(self._no_stream))
-        events = self._accumulator
-        if events.unbilled is not None:
-            return NotCharged(events.unbilled)
-        said, part, failed = events.reported, events.part, events.failed
-        if said is not None:
-            said = self._complete(said)
-            if said.pending or events.told:
-                return Answered(said)
-        seen = events.seen_tokens()
-        if failed and said is None and not seen:
-            return NotCharged("the answer was an error")
-        if self.over and not failed:
-            if said is None and events.no_usage is not None:
-                warn_once(events.no_usage)
-            # Whole: where it reports no usage, the projection stands in, unless more was seen.
-            return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
-        return Abandoned(seen, part=part, reported=said, model=events.model)
+        return outcome_of_events(self._accumulator, over=self.over, complete=self._complete)
 
     def _events(self, data: bytes) -> bytes:
         pending = self._pending + data
@@ -356,6 +340,60 @@ class EventReader(BodyReader):
         return event if chunk.get("choices") or chunk.get("error") else b""
 
 
+class LineReader(BodyReader):
+    """A reader of a stream of JSON, a line for each event.
+
+    Args:
+        accumulator: what the events say, added up.
+        encoding: the response's `content-encoding`, or what undoes it.
+        complete: completes what was reported with what no answer counts.
+    """
+
+    def __init__(
+        self,
+        accumulator: UsageAccumulator,
+        *,
+        encoding: str | Coding = "",
+        complete: Callable[[Reported], Reported] = lambda said: said,
+    ) -> None:
+        self._accumulator = accumulator
+        self._complete = complete
+        self._coding = coding_named(encoding) if encoding else None
+        self._pending = b""
+
+    def feed(self, data: bytes) -> bytes:
+        plain = data if self._coding is None else self._coding.decode(data)
+        *lines, self._pending = (self._pending + plain).split(b"\n")
+        for line in lines:
+            self._line(line)
+        return data
+
+    def end(self) -> bytes:
+        self.over = True
+        self._line(self._pending)
+        self._pending = b""
+        return b""
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        return self._accumulator.seen_beyond(tokens)
+
+    @property
+    def awaits_usage(self) -> bool:
+        said = self._accumulator
+        return not self.over and said.ended and not said.told
+
+    def outcome(self, error: BaseException | None) -> Outcome:
+        return outcome_of_events(self._accumulator, over=self.over, complete=self._complete)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            event = json.loads(line) if line.strip() else None
+        except ValueError:
+            return
+        if isinstance(event, dict):
+            self._accumulator.feed(event)
+
+
 class WholeReader(BodyReader):
     """A reader of an answer in one piece, whose usage is known when all of it was read.
 
@@ -393,6 +431,34 @@ class WholeReader(BodyReader):
             return Unknown(f"the answer broke off: {type(error).__name__}")
         # Read to the end or not, the provider was done with it.
         return Answered(Reported(usage=None))
+
+
+def outcome_of_events(
+    events: UsageAccumulator, *, over: bool, complete: Callable[[Reported], Reported] = lambda said: said
+) -> Outcome:
+    """Return the outcome of a call whose stream is read no further.
+
+    Args:
+        events: what it has said, added up.
+        over: whether it was read to its end.
+        complete: completes what was reported with what no answer counts.
+    """
+    if events.unbilled is not None:
+        return NotCharged(events.unbilled)
+    said, part, failed = events.reported, events.part, events.failed
+    if said is not None:
+        said = complete(said)
+        if said.pending or events.told:
+            return Answered(said)
+    seen = events.seen_tokens()
+    if failed and said is None and not seen:
+        return NotCharged("the answer was an error")
+    if over and not failed:
+        if said is None and events.no_usage is not None:
+            warn_once(events.no_usage)
+        # Whole: where it reports no usage, the projection stands in, unless more was seen.
+        return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
+    return Abandoned(seen, part=part, reported=said, model=events.model)
 
 
 def _outcome(said: Reported | NotCharged) -> Outcome:

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from budgetguard.core.accounts import check_id
-from budgetguard.core.money import to_nanos, to_usd
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.money import to_usd
+from budgetguard.core.usage import Usage
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
-from budgetguard.engine.context import enter_frame, leave_frame
+from budgetguard.engine.context import enter_frame, leave_frame, place_of_block
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Flow, Work, adrive, drive, reserving
-from budgetguard.engine.links import Frame, used_in
-from budgetguard.engine.outcomes import UNREADABLE, Abandoned, Answered, NotCharged, Outcome, Unknown
-from budgetguard.engine.projection import Projection, assumed_output_cap, projected
-from budgetguard.engine.provider_call import LearnedCap
+from budgetguard.engine.links import Frame, Place, current, used_in
+from budgetguard.engine.outcomes import UNREADABLE, Abandoned, NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError, UnpricedAnswerError
-from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.rates import Rates
+from budgetguard.providers.answer_shapes import ItemAccumulator
+from budgetguard.providers.counted_call import CAP, CountedCall
 from budgetguard.providers.functions import FunctionCall, check_target, checked_count, request_body
-from budgetguard.providers.json import parsed
+from budgetguard.providers.told import outcome_told
+
+logger = logging.getLogger("budgetguard")
 
 Stage: TypeAlias = Literal["new", "open", "settled", "voided", "left"]
 
-_CAP: Final = "max_output_tokens"
 _WAS: Final[Mapping[Stage, str]] = {
-    "new": "has not begun: use `with guard.call(...) as call:`",
+    "new": "has not begun: use `with guard.call(...) as call:`, or call.begin()",
     "settled": "is settled already: settle it once, with all that it cost",
     "voided": "is void already: nothing is held for it any more",
-    "left": "is over: settle it inside its `with` block",
+    "left": "is over: settle it inside its `with` block, or before call.end()",
 }
 
 
@@ -57,6 +58,48 @@ class CallProjection:
     cap_assumed: bool
 
 
+class _Shown:
+    """What a stream has shown of a call so far.
+
+    Attributes:
+        seen: output tokens, as its program counts them.
+        pieces: what its program was fed with; None if it was not.
+    """
+
+    def __init__(self, request: FunctionCall) -> None:
+        self._request = request
+        self.seen = 0
+        self.pieces: ItemAccumulator | None = None
+
+    def given_up(self) -> Outcome:
+        """Return the outcome of a stream that goes no further."""
+        if self.pieces is None:
+            return Abandoned(self.seen)
+        try:
+            outcome = self._request.outcome_of_partial_stream(self.pieces)
+        except Exception:
+            logger.exception("budgetguard: what was streamed could not be read; the projection is booked")
+            return UNREADABLE
+        if isinstance(outcome, Abandoned) and outcome.seen < self.seen:
+            outcome = replace(outcome, seen=self.seen)
+        return outcome
+
+    def whole(self, pieces: ItemAccumulator) -> Outcome:
+        """Return the outcome of a stream that was read to its end.
+
+        Raises:
+            ConfigurationError: no cost can be read from it.
+        """
+        try:
+            return self._request.outcome_of_stream(pieces)
+        except UnpricedAnswerError as error:
+            kind = "what it was fed with" if pieces.unread is None else pieces.unread.__name__
+            raise ConfigurationError(
+                f"call.settle(): no cost can be read from {kind}; pass the provider's whole answer, a Usage, "
+                "(input_tokens, output_tokens), or cost=USD"
+            ) from error
+
+
 class BudgetedCall:
     """One call under a budget, as a `with` or an `async with` block around it.
 
@@ -64,7 +107,12 @@ class BudgetedCall:
     call cost and `void` gives the hold back. A block that is left without either is booked by how it was
     left: nothing, if an exception says that the provider did no work (it was never reached, or answered
     with a status of 4xx or 5xx); else as an unknown outcome, which the setting `unknown_outcome` prices;
-    or, after `extend`, as a stream given up: the input and the output seen.
+    or, after `extend` or `feed`, as a stream given up: the input and the output seen.
+
+    Where no block fits around the call, because two callbacks tell of its begin and its end, `begin` and
+    `end` (`abegin` and `aend` in async programs) do what entering and leaving do. They may be called in
+    different threads, tasks and contexts: who pays is who was current at the begin. A call that is garbage
+    before its end is booked by what is known of it by then.
 
     Guarded calls made inside (of a patched client, say) pay for themselves; this one then gives back what
     it holds and is not charged.
@@ -87,8 +135,9 @@ class BudgetedCall:
         self._call: GuardedCall | None = None
         self._frame: Frame | None = None
         self._pid = 0
-        self._seen = 0
+        self._shown: _Shown | None = None
         self._unread = False
+        self._call_off: Callable[[], bool] | None = None
         # What is booked when the block is left, where the store may not be waited for inside it.
         self._noted: Outcome | None = None
         self._answer: object = None
@@ -110,8 +159,13 @@ class BudgetedCall:
     @property
     def max_output_tokens(self) -> int | None:
         """The output cap to send with the call: the one given, or what strict mode affords; None for none."""
-        written = self._request.more.get(_CAP)
+        written = self._request.more.get(CAP)
         return self._request.given_cap if written is None else written
+
+    @property
+    def caps(self) -> bool:
+        """Whether strict mode has found an output cap, which is to be sent with the call."""
+        return CAP in self._request.more
 
     @property
     def hold_id(self) -> str | None:
@@ -124,6 +178,17 @@ class BudgetedCall:
         booked = None if self._call is None else self._call.booked
         return None if booked is None else to_usd(booked)
 
+    def project(self) -> CallProjection:
+        """Return what the call would cost at most, without holding anything: a question, not a call.
+
+        Raises:
+            UnknownModelError: there is no price for the model, or for a unit that it would use.
+            ConfigurationError: the request cannot be right.
+            StoreError: the store, which knows how long answers are, failed.
+        """
+        found = self._request.project(self._engine.prices, self._engine.learned.cap)[1]
+        return CallProjection(to_usd(found.cost), found.usage, found.output_cap, found.cap_assumed)
+
     def settle(
         self,
         answer: object = None,
@@ -132,7 +197,7 @@ class BudgetedCall:
         output_tokens: int | None = None,
         cost: int | float | Decimal | None = None,
     ) -> None:
-        """Book what the call cost. Of the ways to say it, one is enough.
+        """Book what the call cost. Of the ways to say it, one is enough; none after `feed` of all pieces.
 
         Args:
             answer: the provider's answer (an SDK's object, a dict or JSON text of any known shape, or plain
@@ -147,7 +212,11 @@ class BudgetedCall:
         """
         call = self._open("settle")
         self._unread = True
-        outcome = self._told(answer, input_tokens, output_tokens, cost)
+        nothing = answer is None and input_tokens is None and output_tokens is None and cost is None
+        if nothing and self._shown is not None and self._shown.pieces is not None:
+            outcome = self._shown.whole(self._shown.pieces)
+        else:
+            outcome = outcome_told(self._request, answer, input_tokens, output_tokens, cost)
         self._answer = answer
         self._end("settled", call, outcome)
 
@@ -170,13 +239,92 @@ class BudgetedCall:
             ConfigurationError: no whole number, or the call is settled, void or over.
         """
         call = self._open("extend")
-        self._seen = max(self._seen, checked_count(output_tokens, "output_tokens"))
-        call.left_as(Abandoned(self._seen))
-        if call.output_held is not None and self._seen > call.output_held:
-            call.extend(self._seen)
+        shown = self._showing(call)
+        shown.seen = max(shown.seen, checked_count(output_tokens, "output_tokens"))
+        if call.output_held is not None and shown.seen > call.output_held:
+            call.extend(shown.seen)
+
+    def feed(self, piece: object) -> None:
+        """Read a piece of the answer as it comes: text, or what an SDK's or a framework's stream yields.
+
+        Holds more once the pieces exceed the hold. `settle()` then books what they tell of the whole answer,
+        and a call that ends without it the input and what they have shown.
+
+        Args:
+            piece: of any known shape; of another one, what text it has is counted.
+
+        Raises:
+            BudgetExceededError: no account has more, and `on_stream_exceeded` is `stop`.
+            ConfigurationError: the call is settled, void or over.
+        """
+        call = self._open("feed")
+        shown = self._showing(call)
+        if shown.pieces is None:
+            shown.pieces = ItemAccumulator(self._request.model)
+        try:
+            shown.pieces.feed(piece)
+            held = call.output_held
+            seen = None if held is None else shown.pieces.seen_beyond(held)
+        except Exception:
+            logger.exception("budgetguard: a piece of an answer could not be read")
+            return
+        if seen is not None:
+            call.extend(seen)
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Do in a `with` what the call is not made of, such as a tool that its answer asks for.
+
+        Guarded calls in there pay for themselves, and this call pays as well.
+        """
+        frame = self._frame
+        before, inside = current.frame, frame is not None and self._stage == "open"
+        if frame is not None and inside:
+            current.frame = frame.outer
+        try:
+            yield
+        finally:
+            if inside:
+                current.frame = before
+
+    def begin(self, within: FrameType | CodeType | None = None) -> Self:
+        """Project and hold, as entering the block does.
+
+        Args:
+            within: the frame of the function that makes the call (or its code, for any of its frames), if
+                it runs for as long as the call does: guarded calls are inside this one only while it is on
+                the stack. Calls that are begun within one frame are a batch, and not inside each other. By
+                default all calls made in this context until the end are inside.
+
+        Raises:
+            BudgetGuardError: what refuses the call; nothing is held.
+            ConfigurationError: it was begun before.
+        """
+        drive(self._entering(_place(within), batch=True))
+        self._look_after()
+        return self
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the call as leaving the block does; never raises what booking does. A second end does nothing.
+
+        Args:
+            error: what the call raised, if it did.
+        """
+        drive(self._leaving(error))
+
+    async def abegin(self, within: FrameType | CodeType | None = None) -> Self:
+        """Begin as `begin` does, without keeping the event loop waiting for the store."""
+        self._is_async = True
+        await adrive(self._entering(_place(within), batch=True))
+        self._look_after()
+        return self
+
+    async def aend(self, error: BaseException | None = None) -> None:
+        """End as `end` does, without keeping the event loop waiting for the store."""
+        await adrive(self._leaving(error))
 
     def __enter__(self) -> Self:
-        drive(self._entering(used_in(sys._getframe(1))))
+        drive(self._entering(place_of_block(used_in(sys._getframe(1)))))
         return self
 
     def __exit__(
@@ -186,7 +334,7 @@ class BudgetedCall:
 
     async def __aenter__(self) -> Self:
         self._is_async = True
-        await adrive(self._entering(used_in(sys._getframe(1))))
+        await adrive(self._entering(place_of_block(used_in(sys._getframe(1)))))
         return self
 
     async def __aexit__(
@@ -194,12 +342,12 @@ class BudgetedCall:
     ) -> None:
         await adrive(self._leaving(error))
 
-    def _entering(self, block: FrameType | None) -> Flow:
-        call = self._begin()
+    def _entering(self, place: Place | None, *, batch: bool = False) -> Flow:
+        call = self._begin(place if batch else None)
         yield from reserving(call)
         self._call = call
         self._stage = "open"
-        self._frame = enter_frame(call, block)
+        self._frame = enter_frame(call, place)
         call.sent()
 
     def _leaving(self, error: BaseException | None) -> Flow:
@@ -214,7 +362,7 @@ class BudgetedCall:
             yield Work(finish, call.blocking)
             self._remember(call)
 
-    def _begin(self) -> GuardedCall:
+    def _begin(self, beside: Place | None) -> GuardedCall:
         if self._stage != "new":
             raise ConfigurationError(
                 "this block was entered before: make another guard.call(...) for each call"
@@ -222,13 +370,15 @@ class BudgetedCall:
         self._stage = "left"  # until it is entered as a whole
         self._pid = os.getpid()
         background.start()  # finalizers may need it
-        call = GuardedCall(self._engine, self._request, user=self._user, tags=self._tags)
+        call = GuardedCall(self._engine, self._request, user=self._user, tags=self._tags, beside=beside)
         call.keep(self)
         return call
 
     def _leave(self, error: BaseException | None) -> Outcome | None:
         """End the block, and return what is still to be booked."""
         stage, self._stage = self._stage, "left"
+        if self._call_off is not None:
+            self._call_off()
         if self._frame is not None:
             leave_frame(self._frame)
             self._frame.call.closed = True
@@ -236,11 +386,22 @@ class BudgetedCall:
             return self._noted
         if self._pid != os.getpid():
             return None  # a forked child leaves a copy of the block
-        if self._seen:
-            return Abandoned(self._seen)
+        if self._shown is not None:
+            return self._shown.given_up()
         if self._unread:
             return UNREADABLE
         return Unknown("not settled") if error is None else self._request.outcome_of_error(error)
+
+    def _showing(self, call: GuardedCall) -> _Shown:
+        if self._shown is None:
+            self._shown = _Shown(self._request)
+            call.left_as(self._shown.given_up)  # which must not keep this block
+        return self._shown
+
+    def _look_after(self) -> None:
+        """Have it ended once it is garbage, also where nothing else collects garbage."""
+        if self._call is not None:
+            self._call_off = self._call.look_after(self)
 
     def _begun(self, what: str) -> GuardedCall:
         if self._call is None:
@@ -258,7 +419,7 @@ class BudgetedCall:
         call.closed = True
         if self._is_async and call.blocking:
             self._noted = outcome
-            call.left_as(outcome)
+            call.left_as(lambda: outcome)
         else:
             call.finish(outcome)
             self._remember(call)
@@ -269,82 +430,11 @@ class BudgetedCall:
         if answer is not None:
             call.remember(answer)
 
-    def _told(
-        self, answer: object, input_tokens: object, output_tokens: object, cost: int | float | Decimal | None
-    ) -> Outcome:
-        by_tokens = input_tokens is not None or output_tokens is not None
-        if answer is None and not by_tokens and cost is None:
-            raise ConfigurationError(
-                "call.settle() needs what the call cost: the answer, a Usage, (input_tokens, output_tokens), "
-                "or cost=USD; use call.void() if the provider did no work"
-            )
-        if answer is not None and by_tokens:
-            raise ConfigurationError("call.settle() takes an answer or tokens, not both")
-        billed = None if cost is None else to_nanos(cost, name="cost")
-        if by_tokens:
-            answer = input_tokens or 0, output_tokens or 0
-        if answer is None:
-            return Answered(Reported(usage=None), billed)
-        if isinstance(answer, Usage):
-            for unit, count in answer.units.items():
-                checked_count(count, unit)
-            return Answered(Reported(answer), billed)
-        if isinstance(answer, tuple) and len(answer) == 2:
-            units = zip(("input_tokens", "output_tokens"), answer, strict=True)
-            usage = Usage.of(**{unit: checked_count(count, unit) for unit, count in units})
-            return Answered(Reported(usage), billed)
-        return self._read(answer, billed)
 
-    def _read(self, answer: object, billed: int | None) -> Outcome:
-        value = parsed(answer)
-        try:
-            # Text that is no JSON object is the answer's own.
-            outcome = self._request.outcome(value if isinstance(value, Mapping) else answer)
-        except UnpricedAnswerError as error:
-            if billed is not None:
-                return Answered(Reported(usage=None), billed)
-            raise ConfigurationError(
-                f"call.settle(): no cost can be read from {type(answer).__name__}; pass the provider's whole "
-                "answer, a Usage, (input_tokens, output_tokens), or cost=USD"
-            ) from error
-        if billed is not None and isinstance(outcome, Answered):
-            return Answered(outcome.reported, billed)
-        return outcome
-
-
-class CountedCall(FunctionCall):
-    """A call whose input is given in tokens, not as text.
-
-    Args:
-        model: the model.
-        input_tokens: of the whole input.
-        cap: the output tokens that the call is capped at, if it is.
-        options: see `FunctionCall`.
-    """
-
-    def __init__(self, model: str, input_tokens: int, cap: int | None, **options: Any) -> None:
-        row, body = request_body({}, "", cap)
-        super().__init__("call", model, row, body, None, cap=None if cap is not None else _CAP, **options)
-        self._input_tokens = input_tokens
-        self._output_cap = cap
-
-    def project(self, book: PriceBook, learned_cap: LearnedCap) -> tuple[Rates, Projection]:
-        rates = self.rates(book)
-        cap = self._output_cap
-        if cap is None:
-            cap = learned_cap(self.model) or assumed_output_cap(self.model)
-        projection = projected(
-            self.model,
-            rates,
-            {"input_tokens": self._input_tokens},
-            {"output_tokens": cap},
-            cap_assumed=self._output_cap is None,
-            output_cap=cap,
-        )
-        return rates, projection
-
-    def input_tokens(self) -> int:
-        return self._input_tokens
+def _place(within: FrameType | CodeType | None) -> Place | None:
+    if within is None or isinstance(within, CodeType):
+        return within and (None, within)
+    return id(within), within.f_code
 
 
 def call_block(
@@ -358,6 +448,7 @@ def call_block(
     request: Mapping[str, Any] | None = None,
     provider: str | None = None,
     base_url: str | None = None,
+    sends_cap: bool = True,
     endpoint: str = "call",
     user: str | None = None,
     tags: str | Sequence[str] = (),
@@ -396,10 +487,10 @@ def call_block(
     call: FunctionCall
     if input_tokens is not None:
         count = checked_count(input_tokens, "input_tokens")
-        call = CountedCall(name, count, max_output_tokens, **options)
+        call = CountedCall(name, count, max_output_tokens, sends_cap=sends_cap, **options)
     else:
         row, body = request_body(request or {}, messages if input is None else input, max_output_tokens)
-        cap = None if max_output_tokens is not None else _CAP
+        cap = CAP if max_output_tokens is None and sends_cap else None
         call = FunctionCall("call", name, row, body, None, cap=cap, **options)
     call.endpoint = endpoint
     call.given_cap = max_output_tokens

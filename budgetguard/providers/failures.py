@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-# httpx's names for: nobody was there to take the request.
+# The HTTP libraries' names for: nobody was there to take the request.
 _NEVER_SENT: Final = frozenset(
     {
         "ConnectError",
@@ -15,16 +15,22 @@ _NEVER_SENT: Final = frozenset(
         "UnsupportedProtocol",
         "LocalProtocolError",
         "InvalidURL",
+        # botocore's
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ProxyConnectionError",
+        "NoCredentialsError",
+        "ParamValidationError",
     }
 )
 # Functions of a client and of httpx that a request has gone through once it may have been sent.
 _SENDING: Final = frozenset({"send", "_send_request", "_process_response", "parse", "_parse"})
-_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
+_HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "botocore")
 
 
 def was_never_sent(error: BaseException) -> bool:
     """Whether an error, or one that caused it, means that nobody took the request."""
-    return any(_is_refusal(cause) for cause in _causes(error))
+    return any(was_refused(cause) for cause in causes_of(error))
 
 
 def was_sending(error: BaseException) -> bool:
@@ -37,7 +43,8 @@ def was_sending(error: BaseException) -> bool:
     return False
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and those that caused it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -46,7 +53,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _is_refusal(error: BaseException) -> bool:
+def was_refused(error: BaseException) -> bool:
+    """Whether an error itself means that nobody took the request."""
     return isinstance(error, ConnectionRefusedError) or any(
         kind.__name__ in _NEVER_SENT and kind.__module__.partition(".")[0] in _HTTP_LIBRARIES
         for kind in type(error).__mro__

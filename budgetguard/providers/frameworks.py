@@ -12,7 +12,7 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.openai.answers import is_openai, openai_texts, read_openai
-from budgetguard.providers.shapes import Shape, Sums, block_texts, counted, made, summed
+from budgetguard.providers.shapes import Shape, Sums, as_json, block_texts, counted, made, summed
 
 # LiteLLM's names of what people run on machines of their own.
 _OWN_SERVERS: Final = frozenset({"llamafile", "lm_studio", "ollama", "ollama_chat"})
@@ -99,8 +99,14 @@ def _langchain_texts(message: Any) -> Iterable[Piece]:
     if isinstance(content, str):
         yield "text", content
     yield from block_texts(content)
-    for call in items(field(message, "tool_call_chunks")):
-        yield (field(call, "index"), "arguments"), field(call, "args")
+    pieces = field(message, "tool_call_chunks")
+    for call in items(pieces):
+        for part in ("name", "args"):
+            yield (field(call, "index"), part), field(call, part)
+    if pieces is None:
+        for number, call in enumerate(items(field(message, "tool_calls"))):
+            yield (number, "name"), field(call, "name")
+            yield (number, "args"), as_json(field(call, "args"))
 
 
 def _is_pydantic_ai(answer: Any) -> bool:
@@ -138,7 +144,14 @@ def _read_agents_run(answer: Any) -> Reported:
     return Reported(usage=told if count(field(usage, "requests")) else None)
 
 
+def _pydantic_ai_texts(answer: Any) -> Iterable[Piece]:
+    for number, part in enumerate(items(field(answer, "parts"))):
+        for name in ("content", "tool_name"):
+            yield (number, name), field(part, name)
+        yield (number, "args"), as_json(field(part, "args"))
+
+
 LITELLM: Final = Shape("litellm", _is_litellm, _read_litellm, openai_texts, chunks=True)
 LANGCHAIN: Final = Shape("langchain", is_langchain, _read_langchain, _langchain_texts, adds=True)
-PYDANTIC_AI: Final = Shape("pydantic-ai", _is_pydantic_ai, _read_pydantic_ai)
+PYDANTIC_AI: Final = Shape("pydantic-ai", _is_pydantic_ai, _read_pydantic_ai, _pydantic_ai_texts)
 AGENTS_RUN: Final = Shape("openai-agents", _is_agents_run, _read_agents_run)

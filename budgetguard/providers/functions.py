@@ -38,6 +38,8 @@ from budgetguard.tokens.text import count_text, encoding_for
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
 
+_MOST_CAUSES: Final = 8
+
 UsageReader: TypeAlias = Callable[[Any], "Usage | tuple[int, int]"]
 
 
@@ -248,14 +250,32 @@ class FunctionCall(ProviderCall):
 
 def outcome_of_any_error(error: BaseException) -> Outcome:
     """Classify the outcome of a call that raised `error`, whatever package it comes from."""
-    if isinstance(error, BudgetGuardError):
-        return NotCharged("a call inside was refused")
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status < 600:
-        return NotCharged(f"the provider answered {status}")
+    cause: BaseException | None = error
+    for _ in range(_MOST_CAUSES):  # what was raised `from` another is the same, in a framework's words
+        if cause is None:
+            break
+        if isinstance(cause, BudgetGuardError):
+            return NotCharged("a call inside was refused")
+        if (status := _status_of(cause)) is not None:
+            return NotCharged(f"the provider answered {status}")
+        cause = cause.__cause__
     if was_never_sent(error):
         return NotCharged("no connection")
     return Unknown(type(error).__name__)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Return the status of a provider's refusal, or None if an error is none."""
+    # HTTP libraries have it on the response, aiohttp and DSPy under another name.
+    for holder, name in (
+        (error, "status_code"),
+        (getattr(error, "response", None), "status_code"),
+        (error, "status"),
+    ):
+        status = getattr(holder, name, None)
+        if isinstance(status, int) and 400 <= status < 600:
+            return status
+    return None
 
 
 def _is_count(value: object) -> TypeGuard[int]:

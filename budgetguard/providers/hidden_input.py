@@ -8,19 +8,25 @@ long, so text never has more tokens than bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, Final
 
 from budgetguard.core.usage import HiddenInput
 from budgetguard.engine.projection import MARGIN
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping
-from budgetguard.tokens.models import is_counted_exactly
+from budgetguard.tokens.images import image_tokens
+from budgetguard.tokens.models import bare_name, is_counted_exactly
 
 # Tokens to allow for a file that is named by its id or URL, until settled calls have taught better.
 UNSEEN_FILE: Final = 20_000
 
 UNSEEN: Final = "unseen_files"
+UNSEEN_IMAGES: Final = "unseen_images"
 # What was found so far is not the most that will be found: a quarter more.
 _HEADROOM: Final = 4
+# The next file or turn may be another: no less than an eighth of the first allowance is held.
+_LEAST_LEARNED: Final = 8
 
 _PARTS: Final = {
     "image_url": "images",
@@ -31,11 +37,36 @@ _PARTS: Final = {
     "input_file": "files",
 }
 
+_IMAGES: Final = frozenset({"image_url", "input_image", "computer_screenshot"})
+
 # What OpenAI renders for the model in ways that are not public, so that its tokens are only estimated.
 _RENDERED: Final = ("tools", "functions", "response_format", "text", "tool_choice", "function_call")
 _RENDERED_IN_MESSAGES: Final = ("tool_calls", "function_call")
 # Pictures, sounds and files, which are no text and are not billed as such.
 _MEDIA: Final = frozenset({"image_url", "input_audio", "file_data", "audio", "data"})
+
+
+@dataclass(slots=True)
+class ShownInput:
+    """What a request puts before the model.
+
+    Attributes:
+        tokens: those of what it shows, as they are counted.
+        kinds: what it consists of beside text: `audio`, `documents`, `images`, `schema`, `tools`, `video`.
+        unseen: how many files it only names.
+        allowances: tokens to allow at first for what it does not show, by kind: `web_search`.
+    """
+
+    tokens: int = 0
+    kinds: set[str] = field_of(default_factory=set)
+    unseen: int = 0
+    allowances: dict[str, int] = field_of(default_factory=dict)
+
+    def all_allowances(self) -> dict[str, int]:
+        """Return the allowances with that for the files that are only named."""
+        return (
+            {**self.allowances, UNSEEN: self.unseen * UNSEEN_FILE} if self.unseen else dict(self.allowances)
+        )
 
 
 def input_beyond(
@@ -50,6 +81,8 @@ def input_beyond(
     """Return what to learn of the input beyond what is counted, and the tokens to add for it now."""
     if UNSEEN in kinds:
         allowances = {**allowances, UNSEEN: unseen_files(body) * UNSEEN_FILE}
+    if UNSEEN_IMAGES in kinds:
+        allowances = {**allowances, UNSEEN_IMAGES: unseen_images(body, model)}
     if allowances:
         key = f"{model} input beyond: {' '.join(sorted(allowances))}"
     else:
@@ -61,13 +94,15 @@ def input_beyond(
     if learned is None:
         return hidden, sum(allowances.values())
     more = hidden.tokens(learned)
-    return hidden, more + more // _HEADROOM if hides else more
+    if not hides:
+        return hidden, more
+    return hidden, max(more + more // _HEADROOM, sum(allowances.values()) // _LEAST_LEARNED)
 
 
 def kinds_of(body: Mapping[str, Any]) -> list[str]:
     """Return what a request consists of beside text, sorted.
 
-    `audio`, `files`, `images`, `schema`, `tools`, and `unseen_files` for files that it only names.
+    `audio`, `files`, `images`, `schema`, `tools`, and for what it only names `unseen_files` and `unseen_images`.
     """
     found: set[str] = set()
     if body.get("tools") or body.get("functions"):
@@ -78,13 +113,33 @@ def kinds_of(body: Mapping[str, Any]) -> list[str]:
     for part in _parts(body):
         kind = field(part, "type")
         if isinstance(kind, str) and kind in _PARTS:
-            found.add(UNSEEN if _is_unseen(part) else _PARTS[kind])
+            named = UNSEEN if _is_unseen(part) else UNSEEN_IMAGES if is_unseen_image(part) else None
+            found.add(named or _PARTS[kind])
     return sorted(found)
 
 
 def unseen_files(body: Mapping[str, Any]) -> int:
     """Return how many files a request names by id or URL."""
     return sum(map(_is_unseen, _parts(body)))
+
+
+def unseen_images(body: Mapping[str, Any], model: str) -> int:
+    """Return what the images are billed as that a request names by URL or id: at most, so their size is not known."""
+    total = 0
+    for part in _parts(body):
+        if is_unseen_image(part):
+            detail = field(part, "detail") or field(field(part, "image_url"), "detail")
+            total += image_tokens(None, detail, bare_name(model))
+    return total
+
+
+def is_unseen_image(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a message is an image that is named by its URL or id alone."""
+    if field(part, "type") not in _IMAGES:
+        return False
+    image = field(part, "image_url")
+    url = image if isinstance(image, str) else field(mapping(image), "url")
+    return not (isinstance(url, str) and url[:5].lower() == "data:")
 
 
 def _wants_schema(text: Any) -> bool:

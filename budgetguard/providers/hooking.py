@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -17,12 +18,15 @@ import wrapt
 
 from budgetguard.config import Settings, changed
 from budgetguard.engine.call import GuardedCall
+from budgetguard.engine.context import passing as let_pass
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
+from budgetguard.engine.links import current
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.attempts import AttemptCall, by_attempt, has_middleware
 from budgetguard.providers.polling import poll_of
 from budgetguard.providers.sdk import RETRY, Place, Route, Sdk, address_of
+from budgetguard.providers.sent_call import is_covered
 from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
 
 Request: TypeAlias = Callable[..., Any]
@@ -33,6 +37,7 @@ REQUEST: Final = "request"
 ENGINE: Final = "_budgetguard_engine"
 MODEL_MAP: Final = "_budgetguard_model_map"
 _MOST_ROUTES: Final = 256
+_NOTHING: Final = nullcontext()
 
 
 _FunctionWrapper: Any = wrapt.FunctionWrapper  # whose older versions take no types
@@ -176,14 +181,16 @@ class RequestGuard:
         """Guard one request of a sync client."""
         engine = self._payer_of(client, args, kwargs)
         if engine is None:
-            return wrapped(*args, **kwargs)
+            with self._allowing(client):
+                return wrapped(*args, **kwargs)
         return self._request(engine, client, wrapped, *args, **kwargs)
 
     async def aaround(self, wrapped: Request, client: Any, args: Any, kwargs: Any) -> Any:
         """Guard one request of an async client."""
         engine = self._payer_of(client, args, kwargs)
         if engine is None:
-            return await wrapped(*args, **kwargs)
+            with self._allowing(client):
+                return await wrapped(*args, **kwargs)
         return await self._arequest(engine, client, wrapped, *args, **kwargs)
 
     def _payer_of(self, client: Any, args: Any, kwargs: Any) -> Engine | None:
@@ -192,10 +199,16 @@ class RequestGuard:
         options = options_of(args, kwargs)
         if engine is None or is_marked(options):
             return None
+        if current.frame is not None and is_covered(self.sdk.package):
+            return None
         if self.sdk.refuses is not None and (why := self.sdk.refuses(client)) is not None:
             self._refuse(engine, client, options, why)
             return None
         return engine if self._known_of(type(client)).is_client else None
+
+    def _allowing(self, client: Any) -> AbstractContextManager[None]:
+        """Return what surrounds a request that is not held: that of a guarded client is seen all the same."""
+        return _NOTHING if self.sdk.refuses is None or self.engine_for(client) is None else let_pass()
 
     def _known_of(self, kind: type) -> _Known:
         known = self._known.get(kind)
@@ -225,7 +238,8 @@ class RequestGuard:
         request = self._guarded_request(engine, client, options, more, AttemptCall)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
-            answer = wrapped(passing(options), **more)
+            with let_pass():
+                answer = wrapped(passing(options), **more)
             if poll is not None:
                 poll.take(answer[0])
             return answer
@@ -239,7 +253,8 @@ class RequestGuard:
         request = self._guarded_request(engine, client, options, more, AttemptCall)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
-            answer = await wrapped(passing(options), **more)
+            with let_pass():
+                answer = await wrapped(passing(options), **more)
             if poll is not None:
                 await poll.take_async(answer[0])
             return answer
@@ -254,7 +269,8 @@ class RequestGuard:
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
-            answer = wrapped(cast_to, passing(options), **more)
+            with let_pass():
+                answer = wrapped(cast_to, passing(options), **more)
             return answer if poll is None else poll.take(answer)
         call = GuardedCall(engine, request)
         return drive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
@@ -267,7 +283,8 @@ class RequestGuard:
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
-            answer = await wrapped(cast_to, passing(options), **more)
+            with let_pass():
+                answer = await wrapped(cast_to, passing(options), **more)
             return answer if poll is None else await poll.take_async(answer)
         call = GuardedCall(engine, request)
         return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))

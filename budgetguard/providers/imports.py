@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import wrapt
 
+from budgetguard.core.audit import listen
+
 Act = Callable[[ModuleType], None]
 
 # An import statement; the code of a module that is loaded or reloaded; and what a client does before it
@@ -49,7 +51,7 @@ def watch(module: str, names: tuple[str, ...], act: Act, *, key: str = "") -> No
         found.look()
         return
     if hook:
-        sys.addaudithook(_verify)
+        listen(_MOMENTS, _verify)
     wrapt.register_post_import_hook(found.imported, module)
 
 
@@ -93,8 +95,6 @@ class _Watch:
 
 
 def _verify(event: str, args: tuple[Any, ...]) -> None:
-    if event not in _MOMENTS:
-        return
     package = str(args[0]).partition(".")[0] if event == "import" else None
     for one in tuple(_watches.values()):
         if package is None or one.package == package:

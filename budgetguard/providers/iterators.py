@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.context import enter_frame, leave_frame
@@ -27,6 +27,26 @@ if TYPE_CHECKING:
     from budgetguard.providers.functions import FunctionCall
 
 logger = logging.getLogger("budgetguard")
+
+
+class Reader(Protocol):
+    """What reads the cost of a call from the items that it yields."""
+
+    def feed(self, item: Any) -> None:
+        """Take one item."""
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return the output tokens seen so far if they are known to be more than so many, else None."""
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of a call whose items are all read.
+
+        Raises:
+            UnpricedAnswerError: they tell no cost.
+        """
+
+    def outcome_early(self, error: BaseException | None) -> Outcome:
+        """Return the outcome of a call that goes no further: given up, or broken off by an error."""
 
 
 class ItemReader:
@@ -52,6 +72,10 @@ class ItemReader:
         if self._told:
             self._last = item
         self._events.feed(item)
+
+    def seen_beyond(self, tokens: int) -> int | None:
+        """Return None: what a function yields is not known to be as long as its answer."""
+        return None
 
     def outcome(self) -> Outcome:
         """Return the outcome of a call whose items are all read.
@@ -136,8 +160,11 @@ class Stepped:
             that tells no cost raises nothing.
     """
 
+    # The method that ends what is stepped through, where it can be ended.
+    _closes: ClassVar[str | None] = None
+
     def __init__(
-        self, call: GuardedCall, make: Callable[[], Any], reader: ItemReader, *, begun: bool = False
+        self, call: GuardedCall, make: Callable[[], Any], reader: Reader, *, begun: bool = False
     ) -> None:
         self._call = call
         self._make = make
@@ -195,11 +222,26 @@ class Stepped:
                 yield self._finish(self._reader.outcome_early(raised))
             raise
         leave_frame(frame)
-        if not isinstance(item, _Ended):
-            self._reader.feed(item)
-        elif self._end():
-            yield from self._completing()
+        if isinstance(item, _Ended):
+            if self._end():
+                yield from self._completing()
+            return item
+        self._reader.feed(item)
+        held = self._call.output_held
+        if held is not None and (seen := self._reader.seen_beyond(held)) is not None:
+            yield from self._extending(seen)
         return item
+
+    def _extending(self, seen: int) -> Flow:
+        """Hold more for a stream that has grown beyond its hold; where that is refused, end it."""
+        try:
+            yield Work(partial(self._call.extend, seen), self._call.blocking)
+        except BaseException as error:
+            if self._closes is not None:
+                yield from self.inside(getattr(self._inner, self._closes))
+            if self._end():
+                yield self._finish(self._reader.outcome_early(error))
+            raise
 
     def _completing(self) -> Flow:
         unpriced: UnpricedAnswerError | None = None
@@ -246,6 +288,8 @@ def _item(found: Any) -> Any:
 class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
     """A generator that is stepped through as one guarded call."""
 
+    _closes = "close"
+
     def send(self, value: Any) -> Any:
         return self.step(lambda: self._inner.send(value))
 
@@ -261,6 +305,8 @@ class GuardedGenerator(Stepped, Generator[Any, Any, Any]):
 class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
     """An async generator that is stepped through as one guarded call."""
 
+    _closes = "aclose"
+
     async def asend(self, value: Any) -> Any:
         return await self.astep(lambda: self._inner.asend(value))
 
@@ -275,14 +321,18 @@ class GuardedAsyncGenerator(Stepped, AsyncGenerator[Any, Any]):
 
 def guard_awaitable(answer: Awaitable[Any], call: GuardedCall) -> Coroutine[Any, Any, Any]:
     """Return a coroutine that awaits an answer as the rest of a guarded call."""
-    coroutine = _await(answer, call)
+    call_off: list[Callable[[], bool]] = []
+    coroutine = _await(answer, call, call_off)
     # A coroutine that nobody awaits does nothing; a task or future goes on all the same.
     dropped = NotCharged("never awaited") if inspect.iscoroutine(answer) else Unknown("never awaited")
-    call.finish_when_dropped(coroutine, lambda: dropped)
+    call_off.append(call.finish_when_dropped(coroutine, lambda: dropped))
     return coroutine
 
 
-async def _await(answer: Awaitable[Any], call: GuardedCall) -> Any:
+async def _await(answer: Awaitable[Any], call: GuardedCall, call_off: list[Callable[[], bool]]) -> Any:
+    while call_off:
+        call_off.pop()()  # what it answers with may still be running when this is garbage
+
     async def invoke() -> Any:
         return await answer
 

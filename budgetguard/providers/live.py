@@ -17,13 +17,13 @@ from budgetguard.engine.context import enter_frame, leave_frame
 from budgetguard.engine.flow import Flow, Work, adrive, drive
 from budgetguard.engine.outcomes import NotCharged
 from budgetguard.engine.provider_call import Do
-from budgetguard.providers.iterators import ItemReader, Stepped
+from budgetguard.providers.iterators import Reader, Stepped
 
 if TYPE_CHECKING:
     from budgetguard.engine.call import GuardedCall
 
 # What yields items -> what reads the cost from them.
-ReaderOf: TypeAlias = Callable[[object], ItemReader]
+ReaderOf: TypeAlias = Callable[[object], Reader]
 
 # What boto3 hides a stream under, beside the headers of its answer.
 _STREAM: Final = "stream"
@@ -46,11 +46,11 @@ def attach_live(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any | None:
         inner = answer.get(_STREAM)
         if inner is None or not _is_stream(inner):
             return None
-        answer[_STREAM] = _stream(inner, call, reader)
+        answer[_STREAM] = guard_stream(inner, call, reader)
         return answer
     kind = type(answer)
     if _is_stream(answer):
-        return _stream(answer, call, reader)
+        return guard_stream(answer, call, reader)
     if _has(kind, "stream_events"):
         return _EventedRun(answer, _steps(answer, call, reader))
     if _has(kind, "__enter__", "__exit__") or _has(kind, "__aenter__", "__aexit__"):
@@ -80,7 +80,8 @@ def _steps(answer: Any, call: GuardedCall, reader: ReaderOf) -> Stepped:
     return Stepped(call, lambda: answer, reader(answer), begun=True)
 
 
-def _stream(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any:
+def guard_stream(answer: Any, call: GuardedCall, reader: ReaderOf) -> Any:
+    """Return an answer that is iterated over, guarded; see `attach_live`."""
     return _proxy_of(_found(type(answer), _METHODS))(answer, _steps(answer, call, reader))
 
 
@@ -121,9 +122,9 @@ def _next(self: Any) -> Any:
 
 
 def _aiter(self: Any) -> Any:
-    if _has(type(self.__wrapped__), "__anext__"):
-        return self
-    return _aeach(self, aiter(self.__wrapped__))
+    # By what it returns: aiobotocore's streams have a `__anext__` that no `anext` can call.
+    iterator = aiter(self.__wrapped__)
+    return self if iterator is self.__wrapped__ else _aeach(self, iterator)
 
 
 async def _aeach(proxy: Any, iterator: Any) -> Any:
@@ -206,7 +207,7 @@ class _Manager(_Base):  # type: ignore[misc,valid-type]  # its base is chosen by
         if (followed := attach_stream(entered, call)) is not None:
             return followed
         if entered is not self.__wrapped__ and _is_stream(entered):
-            stream = _stream(entered, call, self._self_reader)
+            stream = guard_stream(entered, call, self._self_reader)
             self._self_steps = stream._self_steps
             return stream
         self._self_steps = _steps(entered, call, self._self_reader)

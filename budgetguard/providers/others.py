@@ -1,25 +1,14 @@
-"""Answers of other providers and servers: Groq, Ollama, xAI, Hugging Face."""
+"""Answers of other providers and servers: Ollama, xAI, Hugging Face."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported
-from budgetguard.providers.answers import Piece, reported
+from budgetguard.providers.answers import Piece
 from budgetguard.providers.json import field, items, text
 from budgetguard.providers.shapes import TOTALS, Shape, Sums, counted, made, summed
-
-
-def _is_groq_end(answer: Any) -> bool:
-    return field(field(answer, "x_groq"), "usage") is not None and field(answer, "usage") is None
-
-
-def _read_groq_end(answer: Any) -> Reported:
-    told = reported({"usage": field(field(answer, "x_groq"), "usage")})
-    return replace(told, model=text(field(answer, "model")), request_id=text(field(answer, "id")))
-
 
 _OF_OLLAMA: Final[Sums] = {"input_tokens": ("prompt_eval_count",), "output_tokens": ("eval_count",)}
 
@@ -76,7 +65,6 @@ def _read_generated_text(answer: Any) -> Reported:
     return made({"output_tokens": counted(details, "generated_tokens") or 0, "input_tokens": shown})
 
 
-GROQ_END: Final = Shape("groq", _is_groq_end, _read_groq_end, chunks=True)
 OLLAMA: Final = Shape("ollama", _is_ollama, _read_ollama, _ollama_texts)
 XAI: Final = Shape("xai", _is_xai, _read_xai)
 GENERATED_TEXT: Final = Shape(

@@ -20,6 +20,7 @@ import wrapt
 
 from budgetguard.config import changed
 from budgetguard.engine.engine import Engine
+from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers import imports
@@ -67,6 +68,10 @@ class ClientPatch:
         requests, side_way = self._requests, sdk.side_way
         self._side_way = None if side_way is None else side_way(requests.engine_for, lambda: requests.patched)
 
+    def knows(self, client: object) -> bool:
+        """Whether something is a client of the SDK, or one whose requests it refuses."""
+        return self.sdk.base_of(type(client)) is not None or self.sdk.refusal(client) is not None
+
     def patch(self, engine: Engine) -> None:
         """Guard every client of the SDK in this process, whenever it is or was made.
 
@@ -92,12 +97,29 @@ class ClientPatch:
                 raise
             if self._side_way is not None:
                 self._side_way.close()
+            watcher.guards(engine, name)
+
+    def watch_passers(self, is_guarded: Callable[[str], bool]) -> None:
+        """Warn once of each module that sends past the SDK in part, when it is imported unguarded.
+
+        Args:
+            is_guarded: whether a package is, by its name.
+        """
+
+        def warn(module: ModuleType) -> None:
+            name = module.__name__
+            if self.is_patched and name not in self._warned and not is_guarded(name):
+                self._warned.add(name)
+                logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
+
         for module in self.sdk.passed_by:
-            imports.watch(module, (), self._warn_of, key=name)
+            imports.watch(module, (), warn, key=self.sdk.name)
 
     def unpatch(self) -> None:
         """Take the patch off again; what others have put around the same method stays. Idempotent."""
         with self._lock:
+            if self._requests.patched is not None:
+                watcher.guards_no_more(self._requests.patched, self.sdk.name)
             self._requests.patched, self._turn = None, object()
             for kind, name, wrapper in reversed(self._wrappers):
                 # One that others have wrapped stays below theirs, and does nothing.
@@ -163,6 +185,7 @@ class ClientPatch:
             self.sdk.check(base, inspect.unwrap(base.__dict__["__init__"]).__globals__, base.__name__)
         else:
             self.sdk.check(module.__dict__.get(base.__name__), module.__dict__, base.__name__)
+        watcher.guards(engine, wrapped_kind)
         with self._lock:
             self._any_wrapped = True
             self._lay_floor(base)
@@ -227,12 +250,6 @@ class ClientPatch:
     def _stands(self, kind: type, name: str) -> bool:
         present = kind.__dict__.get(name)
         return any(present is wrapper for of, at, wrapper in self._wrappers if (of, at) == (kind, name))
-
-    def _warn_of(self, module: ModuleType) -> None:
-        name = module.__name__
-        if self._requests.patched is not None and name not in self._warned:
-            self._warned.add(name)
-            logger.warning("budgetguard: %s is imported, and %s", name, self.sdk.passed_by[name])
 
     def _lay_floor(self, base: type) -> None:
         function = self._function_of(base)

@@ -108,7 +108,8 @@ class Sdk:
     """One SDK that openai's generator (Stainless) has made.
 
     Attributes:
-        name: the name that it is imported and installed by.
+        name: what `patch_NAME` and errors call it.
+        package: the name that it is imported by, if it is another one.
         oldest: the oldest version that the tests run on.
         too_new: the version from which on it is not known.
         clients: names of its clients' classes, each with `SYNC` or `ASYNC`.
@@ -120,10 +121,12 @@ class Sdk:
         names_are_models: addresses where a model's name is its own, so that no map of names has a say.
         refuses: client -> why requests of it are refused, or None.
         side_way: (client -> who guards it, -> who guards all) -> what its clients do beside requests.
+        is_used: whether this process uses the SDK; None: whether it is imported.
         passed_by: modules that send past the SDK in part, and what the log warns of when one is imported.
     """
 
     name: str
+    package: str = ""
     oldest: tuple[int, ...]
     too_new: tuple[int, ...]
     clients: Mapping[str, str]
@@ -134,12 +137,16 @@ class Sdk:
     names_are_models: re.Pattern[str] | None = None
     refuses: Callable[[object], str | None] | None = None
     side_way: Callable[[EngineOf, Callable[[], Engine | None]], SideWay] | None = None
+    is_used: Callable[[], bool] | None = None
     passed_by: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "package", self.package or self.name)
 
     @property
     def module(self) -> str:
         """The module that has the generator's classes."""
-        return f"{self.name}._base_client"
+        return f"{self.package}._base_client"
 
     @property
     def versions(self) -> str:
@@ -155,8 +162,8 @@ class Sdk:
         for one in kind.__mro__:
             if name is None:
                 # The package gives what it exports its own name.
-                module = one.__module__
-                own = module in (self.name, f"{self.name}._client") or module.startswith(f"{self.name}.lib.")
+                module, package = one.__module__, self.package
+                own = module in (package, f"{package}._client") or module.startswith(f"{package}.lib.")
                 name = self.clients.get(one.__name__) if own else None
             elif one.__name__ == name and one.__module__ == self.module:
                 return one
@@ -199,7 +206,7 @@ class Sdk:
 
     def made(self, kind: type) -> bool:
         """Whether a class is the SDK's own, and not one that another package has derived."""
-        return kind.__module__ == self.name or kind.__module__.startswith(f"{self.name}.")
+        return kind.__module__ == self.package or kind.__module__.startswith(f"{self.package}.")
 
     def check(self, kind: Any, namespace: Mapping[str, Any], name: str) -> None:
         """Refuse a class of the generator's, of that name in a module, whose requests cannot be guarded.
@@ -208,7 +215,9 @@ class Sdk:
             ConfigurationError: it is unlike those that the tests run on.
         """
         # While the import is under way, the package itself does not have its version yet.
-        version = str(getattr(sys.modules.get(f"{self.name}._version"), "__version__", "of unknown version"))
+        version = str(
+            getattr(sys.modules.get(f"{self.package}._version"), "__version__", "of unknown version")
+        )
         difference = self._difference(kind, namespace, name, version)
         if difference is not None:
             raise ConfigurationError(

@@ -6,29 +6,122 @@ Another SDK is a folder and a row here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from difflib import get_close_matches
+from typing import Final, Protocol, TypeVar
 
 from budgetguard.engine.engine import Engine
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.anthropic.sdk import ANTHROPIC
+from budgetguard.providers.bedrock.sdk import AIOBOTOCORE, BEDROCK
+from budgetguard.providers.cohere.sdk import COHERE
+from budgetguard.providers.compatible import CEREBRAS, GROQ, TOGETHER
+from budgetguard.providers.litellm.sdk import LITELLM
+from budgetguard.providers.method_patch import MethodPatch
+from budgetguard.providers.mistral.sdk import MISTRAL
 from budgetguard.providers.openai.sdk import OPENAI
 from budgetguard.providers.patching import ClientPatch
 
 C = TypeVar("C")
 
-SDKS: Final[Mapping[str, ClientPatch]] = {row.name: ClientPatch(row) for row in (OPENAI, ANTHROPIC)}
+
+class Row(Protocol):
+    """What of a row of the table every part of the guard asks for."""
+
+    @property
+    def name(self) -> str:
+        """What errors and `patch()` call the SDK."""
+
+    @property
+    def package(self) -> str:
+        """The name that it is imported by."""
+
+    @property
+    def versions(self) -> str:
+        """The versions that are known, as errors and documents name them."""
+
+    @property
+    def is_used(self) -> Callable[[], bool] | None:
+        """Whether this process uses it; None: whether `package` is imported."""
 
 
-def patch_all(engine: Engine) -> None:
-    """Guard every client of every SDK of the table; see `ClientPatch.patch`.
+class SdkPatch(Protocol):
+    """The guard around the clients of one SDK, whatever kind of row it has."""
+
+    @property
+    def sdk(self) -> Row:
+        """The SDK."""
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether `patch` is in force."""
+
+    def patch(self, engine: Engine) -> None:
+        """Guard every client in this process."""
+
+    def unpatch(self) -> None:
+        """Take the patch off again. Idempotent."""
+
+    def unguarded(self) -> str | None:
+        """Return in what a patched SDK is not guarded all the same, or None."""
+
+    def knows(self, client: object) -> bool:
+        """Whether something is a client of the SDK."""
+
+    def wrap(self, client: C, engine: Engine, model_map: Mapping[str, str] | None = None) -> C:
+        """Guard one client in place, and return it."""
+
+
+_PATCHES: Final[tuple[SdkPatch, ...]] = (
+    *map(ClientPatch, (OPENAI, ANTHROPIC, GROQ, CEREBRAS, TOGETHER)),
+    *map(MethodPatch, (BEDROCK, AIOBOTOCORE, MISTRAL, COHERE, LITELLM)),
+)
+SDKS: Final[Mapping[str, SdkPatch]] = {patch.sdk.name: patch for patch in _PATCHES}
+
+
+def chosen(names: Iterable[str]) -> list[SdkPatch]:
+    """Return the patches of SDKs by name; of all, if none is named.
 
     Raises:
-        ConfigurationError: one is patched by another guard, or is of a version that is not known to work.
+        ConfigurationError: there is no such SDK in the table.
     """
-    for patch in SDKS.values():
-        patch.patch(engine)
+    names = tuple(names)
+    for name in names:
+        if name not in SDKS:
+            near = get_close_matches(str(name), SDKS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"{name!r} is no SDK that budgetguard patches: {', '.join(SDKS)}{hint}")
+    return [SDKS[name] for name in dict.fromkeys(names)] if names else list(SDKS.values())
+
+
+def patch(engine: Engine, *names: str) -> None:
+    """Guard every client of the SDKs that are named, or of every SDK of the table; see `ClientPatch.patch`.
+
+    Raises:
+        ConfigurationError: one is patched by another guard, or is of a version that is not known to work;
+            those before it in the table are patched.
+    """
+    for one in chosen(names):
+        one.patch(engine)
+    for one in _PATCHES:
+        if isinstance(one, ClientPatch):
+            one.watch_passers(is_guarded)
+
+
+def is_guarded(package: str) -> bool:
+    """Whether an SDK is patched, by the name that it is imported by."""
+    return any(one.is_patched and one.sdk.package == package for one in SDKS.values())
+
+
+def unpatch(*names: str) -> None:
+    """Undo `patch`. Idempotent.
+
+    Raises:
+        ConfigurationError: there is no such SDK in the table.
+    """
+    for one in chosen(names):
+        one.unpatch()
 
 
 def wrap(client: C, engine: Engine, model_map: Mapping[str, str] | None = None) -> C:
@@ -38,15 +131,15 @@ def wrap(client: C, engine: Engine, model_map: Mapping[str, str] | None = None) 
         ConfigurationError: no client of these SDKs; or as `ClientPatch.wrap`.
     """
     kind = type(client)
-    for patch in SDKS.values():
-        if patch.sdk.base_of(kind) is not None or patch.sdk.refusal(client) is not None:
-            return patch.wrap(client, engine, model_map)
+    for one in SDKS.values():
+        if one.knows(client):
+            return one.wrap(client, engine, model_map)
     what = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(client, type):
         what = f"the class {client.__qualname__} itself: make a client of it"
-    names = " and ".join(SDKS)
     raise ConfigurationError(
-        f"wrap() guards clients of the {names} packages, not {what}; guard other functions with @budgeted"
+        f"wrap() guards clients of {', '.join(SDKS)}, not {what}; guard other calls with guard.call() or "
+        "@budgeted"
     )
 
 
@@ -54,24 +147,18 @@ _DECORATE: Final = "call it in functions decorated with @budgeted"
 # By the module that is in `sys.modules` where the SDK is used.
 _OTHERS: Final = (
     "ai21",
-    "cerebras.cloud.sdk",
-    "cohere",
     "dashscope",
     "fireworks.client",
     "google.genai",
     "google.generativeai",
-    "groq",
-    "mistralai",
     "ollama",
     "replicate",
-    "together",
     "vertexai",
     "voyageai",
     "xai_sdk",
     "zhipuai",
 )
-UNGUARDED: Final = dict(sorted({**dict.fromkeys(_OTHERS, _DECORATE), **OPENAI.passed_by}.items()))
-_BEDROCK: Final = "botocore (Bedrock)"
+UNGUARDED: Final = dict.fromkeys(_OTHERS, _DECORATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +185,24 @@ def check() -> list[Checked]:
     It looks at what stands at the client's methods now, not at what was once put there. Calls inside
     functions decorated with `@budgeted` are guarded whatever this says of the SDK that they use.
     """
-    found = [_checked(patch) for name, patch in SDKS.items() if sys.modules.get(name) is not None]
+    found = [_checked(one) for one in SDKS.values() if _is_used(one.sdk)]
     others = [name for name in UNGUARDED if sys.modules.get(name) is not None]
     found += [Checked(name, False, UNGUARDED[name]) for name in others]
-    if _has_bedrock():
-        found.append(Checked(_BEDROCK, False, _DECORATE))
     return found
 
 
-def _checked(patch: ClientPatch) -> Checked:
-    name = patch.sdk.name
-    if not patch.is_patched:
-        return Checked(name, False, f"call patch_{name}(); clients that were given to wrap() are guarded")
-    why = patch.unguarded()
+def _checked(one: SdkPatch) -> Checked:
+    package = one.sdk.package
+    again = f'patch("{one.sdk.name}")'
+    if not one.is_patched:
+        return Checked(
+            package, False, f"call patch() or {again}; clients that were given to wrap() are guarded"
+        )
+    why = one.unguarded()
     if why is None:
-        return Checked(name, True)
-    return Checked(name, False, f"{why}; call patch_{name}() once more")
+        return Checked(package, True)
+    return Checked(package, False, f"{why}; call {again} once more")
 
 
-def _has_bedrock() -> bool:
-    """Whether a client of Bedrock's was made: botocore, which does much else, makes a class for it then."""
-    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
-    below: list[type] = base.__subclasses__() if isinstance(base, type) else []
-    return any(kind.__name__.startswith("Bedrock") and "Runtime" in kind.__name__ for kind in below)
+def _is_used(sdk: Row) -> bool:
+    return sys.modules.get(sdk.package) is not None and (sdk.is_used is None or sdk.is_used())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -113,3 +114,10 @@ def block_texts(blocks: object) -> Iterable[Piece]:
 def as_text(value: object) -> str | None:
     """Return a value as text, None as None."""
     return None if value is None else str(value)
+
+
+def as_json(value: object) -> str | None:
+    """Return a value as JSON text, as a model writes it; None as None, text as it is."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))

@@ -8,29 +8,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from budgetguard.config import Settings
-from budgetguard.core.usage import Reported
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.answers import http_response
-from budgetguard.providers.base import Endpoint, HttpCall
-from budgetguard.providers.bedrock.event_stream import FrameReader, is_frames
-from budgetguard.providers.body import BodyReader, EventReader, WholeReader
-from budgetguard.providers.coding import Coding
+from budgetguard.providers.base import Endpoint
 from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
 from budgetguard.providers.sdk import Place, Route, Sdk
-from budgetguard.providers.streams import coding_of, follow, is_event_stream, is_read, read_before
+from budgetguard.providers.sent_call import ResponseCall
+from budgetguard.providers.streams import is_read
 
-_SOUND_KEPT: Final = 1_048_576
 
-
-class StainlessCall(HttpCall):
+class StainlessCall(ResponseCall):
     """One request of a client, with the marks by which its answer is seen.
 
     Args:
@@ -79,12 +74,11 @@ class StainlessCall(HttpCall):
                 "POST", path, base_url=request.base_url, allowed=settings.allow_endpoints
             ),
         )
-        self._stream = stream and endpoint.streams
-        self._hide_usage = False
+        self.streams = stream and endpoint.streams
         self.received: object = None
         self._ending: Outcome | None = None
         self.receiving = True
-        if self._stream:
+        if self.streams:
             self._ask_for_usage()
         theirs: Callable[[Any], Any] | None = self.options.post_parser
         self.options.post_parser = _Look(self, None if is_absent(theirs) else theirs)
@@ -116,40 +110,11 @@ class StainlessCall(HttpCall):
         if response is None:
             self.received = received
             return None
-        if is_read(response):
+        unread = not is_read(response)
+        if not unread:
             self.received = received
-            if self._stream or is_event_stream(response) or is_frames(response):
-                self._ending = read_before(response, self._reader_of(response, encoding=""))
-            return None
-        follow(response, self._reader_of(response), call)
-        return answer
-
-    def _reader_of(self, response: Any, encoding: str | Coding | None = None) -> BodyReader:
-        sound = response.headers.get("content-type", "").strip().lower().startswith("audio/")
-        events = is_event_stream(response)
-        # Servers name the kind of a stream as they like; what was asked for as one, the body itself decides.
-        follows_events = events or (self._stream and not sound)
-        if encoding is None:
-            encoding = coding_of(response, changes=follows_events and self._hide_usage)
-        if self._endpoint.streams and is_frames(response):
-            return FrameReader(
-                self._endpoint.accumulator(self.model), complete=self._complete, encoding=encoding
-            )
-        if self._endpoint.streams and follows_events:
-            return EventReader(
-                self._endpoint.accumulator(self.model),
-                complete=self._complete,
-                hide_usage=self._hide_usage,
-                encoding=encoding,
-                read=None if events else self._read,
-            )
-        # A recording's length is read from its beginning.
-        return WholeReader(self._read, encoding=encoding, most=_SOUND_KEPT if sound else None)
-
-    def _read(self, answer: object) -> Reported | NotCharged:
-        if not hasattr(answer, "usage") and (response := http_response(answer)) is not None:
-            answer = getattr(response, "_content", None)
-        return super()._read(answer)
+        self._ending = self._follow(response, call)
+        return answer if unread else None
 
     def _ask_for_usage(self) -> None:
         headers = {} if is_absent(self.options.headers) else dict(self.options.headers)

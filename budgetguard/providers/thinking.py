@@ -66,7 +66,7 @@ def _thought(value: Any) -> int | None:
     if isinstance(value, str):
         return None if value.lower() in _NO_THINKING else 0
     fields = _plainly(value)
-    for name in ("budget_tokens", "thinking_budget", "thinkingBudget", "max_tokens"):
+    for name in ("budget_tokens", "token_budget", "thinking_budget", "thinkingBudget", "max_tokens"):
         if isinstance(tokens := fields.get(name), int) and not isinstance(tokens, bool):
             return tokens if tokens > 0 else None if tokens == 0 else 0
     for name in ("type", "effort", "thinking_level", "thinkingLevel"):

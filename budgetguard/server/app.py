@@ -41,7 +41,7 @@ from budgetguard.server.problems import (
     InternalError,
     MethodNotAllowed,
     NotFound,
-    StoreUnavailable,
+    for_clients,
 )
 from budgetguard.server.projects import Projects
 from budgetguard.server.quotas import Quotas
@@ -56,7 +56,6 @@ _log = logging.getLogger("budgetguard.server")
 _READY: Final = "service:ready"
 _METRICS: Final = "budgetguard:metrics"
 _LOG_EVERY_S: Final = 1.0
-_LONGEST_MESSAGE: Final = 2_000
 _MOST_PARAMETERS: Final = 20
 T = TypeVar("T")
 _encode: Final = json.JSONEncoder(
@@ -229,9 +228,7 @@ class _PathHandler:
             return response
         except StoreError as error:
             self._log_failure(str(error))
-            return error_response(
-                StoreUnavailable("the store cannot be read or written now: send the same request again")
-            )
+            return error_response(error)
         except BudgetGuardError as error:
             return error_response(error)
         except Exception:  # noqa: BLE001  # whatever it is, clients are told nothing of it
@@ -265,10 +262,8 @@ def to_json(value: Mapping[str, Any]) -> bytes:
 
 def error_response(error: BudgetGuardError, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error as its status and its JSON."""
-    told = error.to_dict()
-    if len(told["message"]) > _LONGEST_MESSAGE:
-        told["message"] = f"{told['message'][:_LONGEST_MESSAGE]}…"
-    return json_response(told, error.status, {**getattr(error, "headers", {}), **(headers or {})})
+    told = for_clients(error)
+    return json_response(told.to_dict(), told.status, {**getattr(told, "headers", {}), **(headers or {})})
 
 
 @cache

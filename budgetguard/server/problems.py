@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, ClassVar, Final
 
-from budgetguard.errors import BudgetGuardError
+from budgetguard.errors import BudgetGuardError, StoreError
+
+_LONGEST_MESSAGE: Final = 2_000
 
 
 class Problem(BudgetGuardError):
@@ -97,3 +100,13 @@ OF_ROUTES: Final[tuple[type[Problem], ...]] = (
     StoreUnavailable,
 )
 """What any route that touches budgets may answer with."""
+
+
+def for_clients(error: BudgetGuardError) -> BudgetGuardError:
+    """Return the error that clients are told: no store's address, and no message that goes on and on."""
+    if isinstance(error, StoreError):
+        return StoreUnavailable("the store cannot be read or written now: send the same request again")
+    if len(error.message) > _LONGEST_MESSAGE:
+        error = copy(error)
+        error.message = f"{error.message[:_LONGEST_MESSAGE]}…"
+    return error

@@ -10,6 +10,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from budgetguard.tokens.models import is_counted_exactly
+from budgetguard.tokens.pictures import other_image_tokens
+
 # Base64 characters of an image that are read for its size: nearly always the first kilobytes tell, but a
 # JPEG's size can stand behind an embedded thumbnail.
 _HEADERS = (4_096, 262_144)
@@ -74,9 +77,11 @@ def image_tokens(url: Any, detail: Any, model: str, size: tuple[int, int] | None
         model: the model's name, without a provider prefix.
         size: (width, height) in pixels, where it is known; else it is read from a data URL.
     """
-    pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
     if size is None and isinstance(url, str):
         size = _size_of_data_url(url)
+    if not is_counted_exactly(model):
+        return other_image_tokens(model, size)
+    pricing = next(pricing for pattern, pricing in _PRICING if pattern.match(model))
     if detail == "original":
         return math.ceil(_patches(size, _MAX_PATCHES_ORIGINAL) * (pricing.patch_factor or 1.0))
     if pricing.patch_factor is not None:

@@ -44,13 +44,24 @@ _LIMITS: Final = tuple(
 # No chat model of those above can write less.
 _UNKNOWN: Final = 4_096
 
-_OPENAI: Final = re.compile(r"gpt-\d|chatgpt|o\d(-|$)|codex|text-embedding|davinci|babbage")
+_OPENAI: Final = re.compile(
+    r"gpt-?\d|chatgpt|gpt-(audio|realtime|image)|o\d(-|$)|codex|computer-use|text-embedding|(text-)?(davinci|babbage|curie|ada)\b"
+)
+
+
+# Bedrock's names begin with where they run and whose they are: `us.anthropic.claude-...`.
+_AT_BEDROCK: Final = re.compile(
+    r"(?:[a-z]{2,6}(?:-[a-z]+)?\.)?(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot"
+    r"|nvidia|openai|qwen|writer|zai)\."
+)
 
 
 @lru_cache(maxsize=1_024)
 def bare_name(model: str) -> str:
     """Return the model's name in small letters, without provider and fine-tuning prefixes."""
-    return model.lower().rpartition("/")[2].removeprefix("ft:")
+    name = model.lower().rpartition("/")[2].removeprefix("ft:")
+    found = _AT_BEDROCK.match(name)
+    return name[found.end() :] if found else name
 
 
 @lru_cache(maxsize=1_024)

@@ -1,4 +1,4 @@
-"""Count tokens as OpenAI's models do, offline.
+"""Count tokens as models do, offline: as OpenAI's do exactly, and others as multiples of that.
 
 The ranks come from data that is already on the machine, and are checked against the sha256 that
 tiktoken itself expects of them. Nothing here ever opens a connection.
@@ -18,12 +18,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
 from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError
+from budgetguard.tokens import claude
+from budgetguard.tokens.families import BY_ENCODING, Family, family_of
+from budgetguard.tokens.models import bare_name
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -41,19 +45,47 @@ _CL100K_MODEL = re.compile(
     r"gpt-?3\.?5|gpt-4(?=$|[-:])(?!-o)|text-embedding|(text-)?(davinci|babbage|curie|ada)\b|text-similarity"
 )
 
+# Runs of one kind of text. Latin letters with accents tell European languages.
+_KINDS = {
+    "latin": r"\x00-\u024f\u1e00-\u1eff\u2000-\u206f",
+    "cyrillic": r"\u0400-\u052f",
+    "chinese": r"\u2e80-\u312f\u3190-\ua4cf\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff",
+    "korean": r"\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff",
+    "arabic": r"\u0370-\u03ff\u1f00-\u1fff\u0590-\u077f\u08a0-\u08ff\ufb1d-\ufdff\ufe70-\ufeff",
+    "symbols": r"\u2070-\u2bff\ufe00-\ufe0f\U0001f000-\U0001ffff",
+}
+_RUNS = re.compile(
+    "|".join(f"(?P<{kind}>[{characters}]+)" for kind, characters in _KINDS.items())
+    + f"|(?P<other>[^{''.join(_KINDS.values())}]+)"
+)
+_ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
+_CAPITALS = dict.fromkeys(range(ord("A"), ord("Z") + 1))
+# So many of its characters are capitals in any text.
+_FEW_CAPITALS = 0.08
+_DIGITS = re.compile("[0-9]{2,}")
+_DIGITS_A_TOKEN = 3
+# A text of which so much is accented letters, or signs and digits, is taken for European, or code, wholly.
+_EUROPEAN = 0.01
+_DENSE = 0.25
+# Tokens of a text that is not short.
+_LONG = 200
+_SIGNS = {code: None for code in range(128) if not (chr(code).isalpha() or chr(code).isspace())}
+
 _loaded: dict[str, Encoding | None] = {}
 _loading = threading.RLock()
 
 
 @lru_cache(maxsize=1_024)
 def encoding_for(model: str) -> str:
-    """Return the encoding of a model: `cl100k_base` or `o200k_base`.
+    """Return the encoding of a model: `cl100k_base`, `o200k_base`, or the name of its family.
 
-    Provider prefixes (`openai/gpt-4`) and fine-tuning prefixes (`ft:gpt-4-0613:...`) are seen through.
-    Unknown names get `o200k_base`, the encoding of every recent model.
+    Families are those of `tokens.families` (`claude-3`, `gemini` and so on). Provider prefixes
+    (`openai/gpt-4`, `us.anthropic.claude-...`) and fine-tuning prefixes (`ft:gpt-4-0613:...`) are seen
+    through. Unknown names get `o200k_base`, the encoding of OpenAI's every recent model.
     """
-    name = model.lower().rpartition("/")[2].removeprefix("ft:")
-    return CL100K if _CL100K_MODEL.match(name) else O200K
+    if (family := family_of(model)) is not None:
+        return family.name
+    return CL100K if _CL100K_MODEL.match(bare_name(model)) else O200K
 
 
 def count_text(text: str, encoding: str) -> int:
@@ -61,16 +93,18 @@ def count_text(text: str, encoding: str) -> int:
 
     Args:
         text: any text; its length is not limited, and lone surrogates are tolerated.
-        encoding: `cl100k_base` or `o200k_base`.
+        encoding: what `encoding_for` returns.
 
     Returns:
-        Tokens; the UTF-8 byte length, an upper bound, if no ranks are on this machine.
+        Tokens, estimated for a family; without ranks on this machine the UTF-8 byte length, an upper bound.
 
     Raises:
         ConfigurationError: another encoding.
     """
     if not text:
         return 0
+    if (family := BY_ENCODING.get(encoding)) is not None:
+        return _of_family(text, family)
     try:
         encoder = _loaded[encoding]
     except KeyError:
@@ -88,6 +122,53 @@ def count_text(text: str, encoding: str) -> int:
                 raise
             total += _byte_length(part)
     return total
+
+
+def _of_family(text: str, family: Family) -> int:
+    exact = None if family.version is None else claude.counter(family.version)
+    if exact is None:
+        return _scaled(text, family)
+    if not claude.is_long(text):
+        return exact(text)
+    parts = claude.parts_of(text)
+    counted, scaled = sum(map(exact, parts)), sum(_scaled(part, family) for part in parts)
+    return ceil(_scaled(text, family) * counted / max(1, scaled))
+
+
+def _scaled(text: str, family: Family) -> int:
+    if text.isascii():
+        counted = count_text(text, O200K)
+        return round(counted * _latin(text, counted, family)) + _more_digits(text, family)
+    # Runs by themselves have more tokens than the whole, so that they tell the shares alone.
+    parts, scaled = 0, 0.0
+    for found in _RUNS.finditer(text):
+        part, kind = found[0].strip(), found.lastgroup or "other"
+        if not part:  # the space between two words
+            continue
+        counted = count_text(part, O200K)
+        parts += counted
+        scaled += counted * (_latin(part, counted, family) if kind == "latin" else getattr(family, kind))
+    multiple = scaled / parts if parts else 1.0
+    return round(count_text(text, O200K) * multiple) + _more_digits(text, family)
+
+
+def _more_digits(text: str, family: Family) -> int:
+    if not family.splits_digits:
+        return 0
+    return sum(len(run) - -(-len(run) // _DIGITS_A_TOKEN) for run in _DIGITS.findall(text))
+
+
+def _latin(text: str, counted: int, family: Family) -> float:
+    """Return the multiple for a text in Latin letters, by its size, its accents, and its signs and digits."""
+    size = len(text)
+    dense = min(1.0, (1 - len(text.translate(_SIGNS)) / size) / _DENSE)
+    multiple = family.prose + (family.code - family.prose) * dense
+    if not text.isascii():
+        accented = min(1.0, len(_ACCENTED.findall(text)) / size / _EUROPEAN)
+        multiple = max(multiple, family.prose + (family.european - family.prose) * accented)
+    if family.capitals and (capitals := 1 - len(text.translate(_CAPITALS)) / size) > _FEW_CAPITALS:
+        multiple += family.capitals * (capitals - _FEW_CAPITALS)
+    return multiple - (family.prose - family.short) * (1 - dense**2) * max(0.0, 1 - counted / _LONG)
 
 
 def _byte_length(text: str) -> int:

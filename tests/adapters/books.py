@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import _base_client
 
-from budgetguard.config import Settings
+from budgetguard.config import Settings, changed
 from budgetguard.core.accounts import Budget
 from budgetguard.core.money import NANOS_PER_USD
 from budgetguard.core.usage import Usage
@@ -116,6 +116,8 @@ def open_books(
             yield books
     finally:
         unpatch()
+        # A server is stopped by a connection to it, which no guarded call makes.
+        engine.configure(changed(engine.settings, {"unguarded": "allow"}))
         for client in books.clients:
             client.close()
         engine.store.close()

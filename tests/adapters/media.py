@@ -63,8 +63,8 @@ _AN_IMAGE: Final = {
 }
 # USD per million tokens: sound in, text in, text out.
 _WRITTEN: Final = {
-    "gpt-4o-transcribe": (6, Decimal("2.5"), 10),
-    "gpt-4o-mini-transcribe": (3, Decimal("1.25"), 5),
+    "gpt-4o-transcribe": (Decimal("2.5"), Decimal("2.5"), 10),
+    "gpt-4o-mini-transcribe": (Decimal("1.25"), Decimal("1.25"), 5),
 }
 
 

@@ -162,8 +162,9 @@ def test_update_cost_knows_transcripts(guard: Guard) -> None:
     assert posted(guard, by_time, model="whisper-1") == 6_000_000
     heard = {"type": "tokens", "input_tokens": 1_000, "output_tokens": 100, "total_tokens": 1_100}
     by_tokens = {"text": "hi", "usage": {**heard, "input_token_details": {"audio_tokens": 1_000}}}
-    assert posted(guard, by_tokens, model="gpt-4o-transcribe") > posted(
-        guard, {"text": "hi", "usage": heard}, model="gpt-4o-transcribe"
+    assert posted(guard, by_tokens, model="gpt-4o-transcribe") == 1_000 * 2_500 + 100 * 10_000
+    assert posted(guard, by_tokens, model="gpt-audio") > posted(
+        guard, {"text": "hi", "usage": heard}, model="gpt-audio"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from budgetguard.core.usage import Usage
+from budgetguard.core.usage import ENOUGH, Usage
 from budgetguard.engine.projection import with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.tokens.text import count_text
@@ -66,6 +66,19 @@ def test_hosted_tools_bill_their_fees(
         assert (books.spent, books.held) == (rates.cost(Usage({**tokens, **units})), 0)
         (projected,) = books.of("Projected")
         assert set(units) <= set(projected.usage.units)
+
+
+@pytest.mark.parametrize(("items", "learns"), [([WEB], True), ([], False)])
+def test_an_answer_that_did_not_search_teaches_nothing_of_what_a_search_finds(
+    items: Any, learns: bool, tmp_path: Path
+) -> None:
+    with OpenAIServer(Reply(hosted=items)) as server, open_books(server, "memory", tmp_path) as books:
+        with books.client() as client:
+            for _ in range(ENOUGH + 1):
+                client.responses.create(model=MODEL, input="Go.", tools=[{"type": "web_search"}])
+        first, *_, last = (event.usage.input_tokens for event in books.of("Projected"))
+        assert (last < first) is learns
+        assert first > 18_000
 
 
 def test_what_the_provider_counts_of_its_searches_counts(tmp_path: Path) -> None:

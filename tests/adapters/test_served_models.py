@@ -467,13 +467,14 @@ def test_research_is_held_for_and_booked_without_a_bill_too(place: Place) -> Non
 
 
 @pytest.mark.parametrize(
-    ("used", "usd"), [({"num_sources_used": 20}, "0.518"), ({"num_sources_used": 0}, "0.018"), ({}, "0.518")]
+    ("used", "usd"),
+    [({"num_sources_used": 20}, "0.50375"), ({"num_sources_used": 0}, "0.00375"), ({}, "0.50375")],
 )
 def test_live_search_is_billed_by_the_source(place: Place, used: dict[str, int], usd: str) -> None:
     said = answer("grok-3", {**THOUSAND, **used})
     search = {"search_parameters": {"mode": "on"}}
     assert place.chat(XAI, "grok-3", said, extra_body=search) == Decimal(usd)
-    assert place.projected >= Decimal("0.518")
+    assert place.projected >= Decimal("0.50375")
     off = {"search_parameters": {"mode": "off"}}
     place.chat(XAI, "grok-3", answer("grok-3"), extra_body=off, max_tokens=10)
     assert place.projected < Decimal("0.01")

@@ -562,7 +562,7 @@ def test_check_says_whether_it_is_guarded(open_books: Any, patch: Any) -> None:
     books = open_books(MessagesServer(), patched=False)
     assert said()["anthropic"] == (
         False,
-        "call patch_anthropic(); clients that were given to wrap() are guarded",
+        'call patch() or patch("anthropic"); clients that were given to wrap() are guarded',
     )
     patch.patch(books.engine)
     assert said()["anthropic"] == (True, None)
@@ -572,7 +572,7 @@ def test_check_says_whether_it_is_guarded(open_books: Any, patch: Any) -> None:
     finally:
         del anthropic.Anthropic.request
     assert not guarded
-    assert why == "somebody has replaced Anthropic.request since; call patch_anthropic() once more"
+    assert why == 'somebody has replaced Anthropic.request since; call patch("anthropic") once more'
 
 
 PROGRAM = """

@@ -142,7 +142,7 @@ logging.getLogger("budgetguard").addFilter(lambda record: said.append(record.get
 {then}
 budgetguard.patch_openai()
 sdks = [one.sdk for one in budgetguard.check()]
-print(json.dumps([["gpt-5-codex" in one for one in said], sdks]))
+print(json.dumps([["patch_litellm()" in one for one in said], sdks]))
 """
     warned, checked = program(text, LITELLM_LOCAL_MODEL_COST_MAP="True")
     assert warned == [True]

@@ -16,20 +16,28 @@ from typing import Any, Final
 
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
-from budgetguard.pricing.extra import EXTRA_PRICES, ExtraPrice
 from budgetguard.providers.anthropic import endpoints as anthropic
 from budgetguard.providers.base import Asked, Endpoint, RefusedEndpoints
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
 from budgetguard.providers.request import with_files
+from budgetguard.providers.sdks import SDKS
 from tests.anthropic_client import matrix as anthropic_matrix
 from tests.following import ROWS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
 
-from . import pages
+from . import pages, price_tables
 
-PAGES: Final = ("docs/anthropic.md", "docs/openai.md", "docs/projection.md", "docs/threads.md")
+PAGES: Final = (
+    "docs/anthropic.md",
+    "docs/extra-prices.md",
+    "docs/openai.md",
+    "docs/patch.md",
+    "docs/prices.md",
+    "docs/projection.md",
+    "docs/threads.md",
+)
 _PLACE = re.compile(r"(?P<begin><!-- table: (?P<name>[a-z ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 _WORDS: Final = "Count the coins."
@@ -115,14 +123,6 @@ _FEES: Final[Mapping[str, str]] = {
 }
 _REASONS, _REASONS_NOT = "gpt-5", "gpt-4.1"
 
-# Rows of our prices that stand for more than one model, in words.
-_MODELS: Final[Mapping[str, str]] = {
-    r"claude-.*": "any Claude",
-    r"gpt-image-2|gpt-image-2\.5-(?:sunburst|flare)": "`gpt-image-2`, `gpt-image-2.5-sunburst`, `-flare`",
-    r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
-    r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
-}
-
 
 def endpoints() -> Iterator[str]:
     """Yield the table of the endpoints that have prices: what bills them is asked of their projections."""
@@ -166,23 +166,6 @@ def hosted_tools() -> Iterator[str]:
         yield _row(f"`{tool}`", _number(plain[0]), said, ", ".join(other) or "the same")
 
 
-def extra_prices() -> Iterator[str]:
-    """Yield the table of the extra prices of OpenAI's models and tools, in USD."""
-    yield from _head("model", "price", "USD", "as of")
-    for row in (row for row in EXTRA_PRICES if row.provider == "openai"):
-        for key, price in row.prices.items():
-            yield _row(_model(row), f"`{key}`", f"{price}", f"{row.taken}")
-
-
-def prices_elsewhere() -> Iterator[str]:
-    """Yield the table of the extra prices of other providers, in USD."""
-    yield from _head("provider", "model", "price", "USD", "as of", "read at")
-    for row in (row for row in EXTRA_PRICES if row.provider != "openai"):
-        for key, price in row.prices.items():
-            told = f"`{key}`", f"{price}", f"{row.taken}", f"<{row.source}>"
-            yield _row(f"`{row.provider}`", _model(row), *told)
-
-
 def ways() -> Iterator[str]:
     """Yield the table of endpoints by ways of calling them: what the tests of `tests/matrix` prove."""
     yield from _head("", *(f"`{column}`" for column in COLUMNS))
@@ -201,6 +184,13 @@ def anthropic_ways() -> Iterator[str]:
         yield _row(case.title, *("✓✓✓" if column in found else "" for column in anthropic_matrix.COLUMNS))
 
 
+def sdks() -> Iterator[str]:
+    """Yield the table of the SDKs that `patch()` guards, with the versions that are known."""
+    yield from _head("name", "package", "versions")
+    for one in SDKS.values():
+        yield _row(f"`{one.sdk.name}`", f"`{one.sdk.package}`", one.sdk.versions)
+
+
 def following() -> Iterator[str]:
     """Yield the table of what the user follows: what `tests/test_following.py` proves."""
     done = 'what is done inside `with budget_user("alice")`'
@@ -215,9 +205,13 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "following": following,
     "hosted tools": hosted_tools,
-    "extra prices": extra_prices,
-    "prices elsewhere": prices_elsewhere,
+    "extra prices": price_tables.extra_prices,
+    "other names": price_tables.other_names,
+    "prices elsewhere": price_tables.prices_elsewhere,
     "refused": refused,
+    "sdks": sdks,
+    "surcharges": price_tables.surcharges,
+    "tiers": price_tables.tier_prices,
     "ways": ways,
 }
 
@@ -277,12 +271,6 @@ def _fee(unit: str, count: int) -> str:
     if unit.startswith("drawn_tokens"):
         return f"{per} ({_number(count)})"
     return per if count == 1 else f"{count} {per.removeprefix('a ')}es"
-
-
-def _model(row: ExtraPrice) -> str:
-    if row.models is None:
-        return "any that has a price"
-    return f"`{row.models}`" if re.fullmatch(r"[\w.-]+", row.models) else _MODELS[row.models]
 
 
 def _number(count: int) -> str:

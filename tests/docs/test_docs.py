@@ -20,6 +20,8 @@ from tests.anthropic_client.server import MessagesServer
 from tests.provider.media import MediaServer
 from tests.provider.realtime import RealtimeServer
 from tests.provider.server import OpenAIServer
+from tests.sdks.bedrock_server import bedrock
+from tests.sdks.server import CountingServer
 
 from . import pages, tables
 from .running import checked, environment, python, run
@@ -59,6 +61,12 @@ def messages_server() -> Iterator[MessagesServer]:
         yield server
 
 
+@pytest.fixture
+def bedrock_server() -> Iterator[CountingServer]:
+    with CountingServer(bedrock) as server:
+        yield server
+
+
 @page_that_runs
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     path: Path,
@@ -66,6 +74,7 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     openai_server: OpenAIServer,
     realtime_server: RealtimeServer,
     messages_server: MessagesServer,
+    bedrock_server: CountingServer,
 ) -> None:
     text = path.read_text()
     for package in OF_OTHERS.get(pages.name(path), ()):
@@ -77,6 +86,9 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
         OPENAI_API_KEY="not-a-key",
         ANTHROPIC_BASE_URL=messages_server.base_url,
         ANTHROPIC_API_KEY="not-a-key",
+        AWS_ENDPOINT_URL_BEDROCK_RUNTIME=bedrock_server.url,
+        AWS_ACCESS_KEY_ID="not-a-key",
+        AWS_SECRET_ACCESS_KEY="not-a-key",
     )
     program = pages.script(text)
     if program.strip():

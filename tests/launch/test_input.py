@@ -29,6 +29,9 @@ PRINTS = ("--", "sh", "-c", "echo started")
         (["--max-budget", "1", "--store", "memory://", *PRINTS], 2, "a memory:// store is empty"),
         (["--max-budget", "1", "--store", "nowhere", *PRINTS], 2, "is not a URL"),
         (["--max-budget", "1", "--summary-json", "no/such/file", *PRINTS], 2, "cannot write no/such/file"),
+        (["--max-budget", "1", "--prices", "none.toml", *PRINTS], 2, "none.toml"),
+        (["--max-budget", "1", "--prices", "here", *PRINTS], 2, "line 1"),
+        (["--max-budget", "1", "--prices", "bad.toml", *PRINTS], 2, "input"),
         (["--max-budget", "1", "--budget", "2", *PRINTS], 2, "No such option"),
         (["--max-budget", "1", "--", "no-such-command"], 127, "there is no command 'no-such-command'"),
         (["--max-budget", "1", "--", "./here"], 126, "cannot run './here': Permission denied"),
@@ -36,6 +39,7 @@ PRINTS = ("--", "sh", "-c", "echo started")
 )
 def test_bad_input_is_one_clear_line(launch: Launcher, arguments: list[str], code: int, says: str) -> None:
     launch.write("here", "not executable")
+    launch.write("bad.toml", '[[price]]\nmodel = "gpt-5"\ninput = "lots"\n')
     ended = launch.run(*arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (code, "", 1), ended.err
     assert says in ended.err

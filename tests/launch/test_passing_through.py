@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from budgetguard import launch as launch_package
-from budgetguard.providers.sdks import UNGUARDED
+from budgetguard.providers.sdks import SDKS, UNGUARDED
 
 from .programs import BUDGETGUARD, Launcher, enough_for
 
@@ -218,22 +218,33 @@ def test_a_pipe_that_nobody_reads_does_not_change_the_status(launch: Launcher) -
 
 def test_what_was_imported_and_is_not_guarded_is_said(launch: Launcher) -> None:
     launch.write("ai21/__init__.py", "")
-    launch.write("groq.py", "")
+    launch.write("replicate.py", "")
     # One that is only tried, and one in a process that is killed.
-    child = "try:\n    import cohere\nexcept ImportError:\n    import groq, os, json.tool\nos._exit(0)"
+    child = (
+        "try:\n    import dashscope\nexcept ImportError:\n    import replicate, os, json.tool\nos._exit(0)"
+    )
     launch.write("child.py", child)
     launch.write("program.py", "import subprocess, sys, ai21\nsubprocess.run([sys.executable, 'child.py'])")
     ended = launch.run("--max-budget", "1", "--summary-json", "summary.json", "--", "python", "program.py")
     assert ended.err == (
-        "budgetguard: no guarded call was made, $1.00 of $1.00 left, ai21 and groq were imported and "
+        "budgetguard: no guarded call was made, $1.00 of $1.00 left, ai21 and replicate were imported and "
         "are not guarded: what is spent there is not counted\n"
     )
-    assert launch.summary()["unguarded"] == ["ai21", "groq"]
-    ended = launch.python("import budgetguard.auto, groq", BUDGETGUARD_MAX_BUDGET="1")
-    assert "no guarded call was made, $1.00 of $1.00 left, groq was imported and is not guarded" in ended.err
+    assert launch.summary()["unguarded"] == ["ai21", "replicate"]
+    ended = launch.python("import budgetguard.auto, replicate", BUDGETGUARD_MAX_BUDGET="1")
+    assert (
+        "no guarded call was made, $1.00 of $1.00 left, replicate was imported and is not guarded"
+        in ended.err
+    )
 
 
 def test_both_lists_of_unguarded_sdks_are_the_same() -> None:
     text = (Path(launch_package.__file__).parent / "onpath" / "_budgetguard_run.py").read_text()
     (listed,) = re.findall(r"^_unguarded = (\[.*?\])", text, re.DOTALL | re.MULTILINE)
     assert ast.literal_eval(listed) == list(UNGUARDED)
+
+
+def test_the_guarded_sdks_are_those_of_the_table() -> None:
+    text = (Path(launch_package.__file__).parent / "onpath" / "_budgetguard_run.py").read_text()
+    (listed,) = re.findall(r"^_GUARDED = (\(.*?\))", text, re.DOTALL | re.MULTILINE)
+    assert list(ast.literal_eval(listed)) == [patch.sdk.package for patch in SDKS.values()]

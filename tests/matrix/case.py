@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import openai
 
 from budgetguard.errors import BudgetExceededError
-from tests.adapters.books import open_books
+from tests.adapters.books import Books, open_books
 from tests.provider.server import OpenAIServer
 
 from .ways import Way, finish
@@ -105,8 +107,11 @@ def guarded(
     usd: float = RICH,
     times: int = 1,
 ) -> Made:
-    """Make a call so often with openai patched and so much money, kept in this store."""
-    with case.serve() as server, open_books(server, store, Path(), usd=usd) as books:
+    """Make a call so often with openai patched and so much money, kept in this store.
+
+    What goes around the guard to its server is refused: nothing that the guarded client sends may be.
+    """
+    with case.serve() as server, _open_books(server, store, usd) as books:
         answers = make(case.options(server.base_url), client, way, times)
         return Made(
             answers,
@@ -117,6 +122,11 @@ def guarded(
             case.sent(server),
             [event.estimated for event in books.of("Settled")],
         )
+
+
+def _open_books(server: Any, store: str, usd: float) -> AbstractContextManager[Books]:
+    hosts = (urlsplit(server.base_url).netloc,)
+    return open_books(server, store, Path(), usd=usd, unguarded="block", provider_hosts=hosts)
 
 
 @cache

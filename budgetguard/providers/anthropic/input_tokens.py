@@ -1,48 +1,27 @@
-"""Count the input tokens of a request to Claude, whose encoding is not public: from above, by o200k's count.
+"""Count the input tokens of a request to Claude.
 
-The factors and constants were fitted to 800 recorded requests of models from Claude 3 to 5.
+The text is counted by `budgetguard.tokens.families`, exactly where `ctok` is installed, and what surrounds it by
+`budgetguard.tokens.templates`; what is left was fitted to 850 recorded requests of models from Claude 3 to 5.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from dataclasses import field as field_of
 from typing import Any, Final
 
 from budgetguard.errors import ConfigurationError
-from budgetguard.providers.json import compact_json, field, is_absent, mapping
+from budgetguard.providers.hidden_input import ShownInput
+from budgetguard.providers.json import field, is_absent, items, mapping
+from budgetguard.providers.templated import Templated
 from budgetguard.tokens.documents import MAX_BYTES, read_pdf
-from budgetguard.tokens.images import image_size
-from budgetguard.tokens.models import bare_name
-from budgetguard.tokens.text import O200K, count_text
+from budgetguard.tokens.images import image_size, image_tokens
 
-# Claude 3 to 4.6 write English in 1.14 times o200k's tokens, code and JSON in up to 1.29, Arabic in 1.8;
-# later ones in 1.35, 1.74 and 1.88.
-_OLDER: Final = re.compile(
-    r".*claude-(?:[123v]|instant|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:$|[@:]|-(?:\d{8}|latest|v\d)))"
-)
-_FACTORS: Final = {True: (1.22, 1.8), False: (1.6, 1.95)}
-# A text of which more is not ASCII is not taken for English.
-_FOREIGN: Final = 0.1
-_REQUEST: Final = 8
-_MESSAGE: Final = 5
-_BLOCK: Final = 30
-_SYSTEM: Final = 6
-_THINKING: Final = 40
-# The prompt by which tools are explained: https://platform.claude.com/docs/en/docs/build-with-claude/tool-use
-# has 264 to 530; more was billed since. More again where one of them must be used.
-_FIRST_TOOLS: Final = re.compile(r".*claude-(?:3-(?!opus)|(?:opus|sonnet)-4-[01](?!\d)|(?:opus|sonnet)-4-20)")
-_TOOLS: Final = 560
-_TOOLS_FIRST: Final = 360
-_TOOLS_LATER: Final = 200
-_TOOL: Final = 25
-_FORCED: Final = 110
-_SCHEMA: Final = 190
+# A block that is neither text nor of a tool.
+_BLOCK: Final = 8
+_THOUGHT: Final = 28
 # Definitions that Anthropic has, by how a tool's type begins.
 _DEFINED: Final = (
     ("computer", 1_500),
@@ -51,35 +30,25 @@ _DEFINED: Final = (
     ("memory", 1_500),
     ("browser", 5_000),
 )
-# https://platform.claude.com/docs/en/build-with-claude/vision: an image has width x height / 750 tokens, once
-# its long side was brought down to 1 568 pixels; later models are shown up to 2 576.
-_PIXELS_A_TOKEN: Final = 750
-_LONG_SIDE: Final = {True: 1_568, False: 2_576}
-_MOST_OF_IMAGE: Final = {True: 1_640, False: 4_900}
-# What cites from a document is explained, too.
-_DOCUMENT: Final = 520
-# Of a PDF, an image of each page beside its text, which is up to 3 000 tokens a page.
+_COMPACTED: Final = 80
+# A page that an earlier search found comes as a cipher, of four characters a token, or is named alone.
+_CIPHER_PER_FOUND_TOKEN: Final = 4
+_FOUND: Final = 700
+# A document is introduced with 20 tokens, and explained with 400 where it may be cited from.
+_DOCUMENT: Final = 25
+_CITED: Final = 450
+# Of a PDF, a picture of each page beside its text: 1 550 tokens and the text, up to 3 000 a page.
+_PAGE: Final = 1_600
 _BYTES_PER_PDF_TOKEN: Final = 2
 _BYTES_PER_TOKEN: Final = 3
 _FILE_BLOCKS: Final = frozenset({"image", "document", "container_upload"})
+# What a tool's definition says to the API alone.
+_UNSHOWN: Final = frozenset({"cache_control", "type", "eager_input_streaming", "strict", "allowed_callers"})
+# Redacted thoughts and those of which only a cipher is here: characters a token.
+_CIPHER_PER_TOKEN: Final = 4
 
 
-@dataclass(slots=True)
-class ClaudeInput:
-    """What a request puts before the model.
-
-    Attributes:
-        tokens: those of what it shows, at most.
-        kinds: what it consists of beside text: `documents`, `images`, `schema`, `tools`.
-        unseen: how many files it only names.
-    """
-
-    tokens: int = 0
-    kinds: set[str] = field_of(default_factory=set)
-    unseen: int = 0
-
-
-def claude_input(body: Mapping[str, Any], model: str) -> ClaudeInput:
+def claude_input(body: Mapping[str, Any], model: str) -> ShownInput:
     """Count what a request to `/messages` shows.
 
     Args:
@@ -95,23 +64,25 @@ def claude_input(body: Mapping[str, Any], model: str) -> ClaudeInput:
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: Claude needs at least one message")
-    counter = _ClaudeCounter(_OLDER.match(bare_name(model)) is not None, ClaudeInput())
-    found = counter.found
-    found.tokens = _REQUEST
-    if (system := body.get("system")) is not None:
-        found.tokens += _SYSTEM + counter.content(system)
-    for message in messages:
-        found.tokens += _MESSAGE + counter.content(mapping(message).get("content"))
+    counter = _ClaudeCounter(Templated.of(model), ShownInput())
+    found, templated = counter.found, counter.templated
+    found.tokens = templated.around(len(messages), prompted=True) + counter.content(body.get("system"))
+    plain = [mapping(message) for message in messages]
+    last_asked = max((at for at, one in enumerate(plain) if _asks(one)), default=-1)
+    for at, message in enumerate(plain):
+        counter.in_loop = at > last_asked
+        found.tokens += counter.content(message.get("content"))
+    if plain[0].get("role") == "assistant":
+        found.tokens += templated.template.begun
     tools = body.get("tools")
     if tools:
         found.kinds.add("tools")
-        found.tokens += counter.tools(tools, model, body.get("tool_choice"))
+        found.tokens += counter.tools(tools, body.get("tool_choice"))
     if (schema := _schema(body)) is not None:
         found.kinds.add("schema")
-        found.tokens += _SCHEMA + counter.text(schema)
-    thinking = body.get("thinking")
-    if thinking is not None and mapping(thinking).get("type") not in (None, "disabled"):
-        found.tokens += _THINKING
+        found.tokens += templated.answer_schema(schema)
+    if field(mapping(body.get("thinking")), "type") == "enabled":
+        found.tokens += templated.template.thinking
     return found
 
 
@@ -124,25 +95,31 @@ def _schema(body: Mapping[str, Any]) -> Any:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _ClaudeCounter:
-    older: bool
-    found: ClaudeInput
+def _asks(message: Mapping[str, Any]) -> bool:
+    """Whether a message is of the user, and brings more than results of tools."""
+    if message.get("role") != "user":
+        return False
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return True
+    return any(isinstance(one, str) or field(mapping(one), "type") != "tool_result" for one in content)
 
-    def text(self, value: Any) -> int:
-        if not isinstance(value, str) and is_absent(value):
-            return 0
-        text = value if isinstance(value, str) else compact_json(value)
-        low, high = _FACTORS[self.older]
-        factor = low
-        if not text.isascii():
-            foreign = sum(not character.isascii() for character in text)
-            factor = high if foreign > _FOREIGN * len(text) else low
-        return math.ceil(count_text(text, O200K) * factor)
+
+@dataclass(slots=True)
+class _ClaudeCounter:
+    """Counts the blocks of a request.
+
+    Attributes:
+        in_loop: the message comes after all that the user has asked: what was thought in it is read again.
+    """
+
+    templated: Templated
+    found: ShownInput
+    in_loop: bool = False
 
     def content(self, content: Any) -> int:
         if isinstance(content, str):
-            return self.text(content)
+            return self.templated.text(content)
         if is_absent(content):
             return 0
         if isinstance(content, Iterator):
@@ -156,66 +133,83 @@ class _ClaudeCounter:
             or hasattr(content, "model_dump")
         ):
             content = (content,)
-        return sum(self.text(one) if isinstance(one, str) else self.block(mapping(one)) for one in content)
+        return sum(
+            self.templated.text(one) if isinstance(one, str) else self.block(mapping(one)) for one in content
+        )
 
     def block(self, block: Mapping[str, Any]) -> int:
-        kind = field(block, "type")
+        kind, templated = field(block, "type"), self.templated
         if kind == "text":
-            return self.text(field(block, "text"))
+            return templated.text(field(block, "text"))
         if kind in _FILE_BLOCKS:
-            return _BLOCK + self.file(str(kind), block)
+            return self.file(str(kind), block)
         if kind in ("tool_result", "mcp_tool_result"):
-            return _BLOCK + self.content(field(block, "content"))
+            return templated.template.result + self.content(field(block, "content"))
+        if kind in ("thinking", "redacted_thinking"):
+            return self.thought(block)
+        if kind in ("tool_use", "mcp_tool_use", "server_tool_use"):
+            return templated.call(field(block, "name"), mapping(field(block, "input") or {}))
+        if kind == "web_search_tool_result":
+            content = field(block, "content")
+            return _BLOCK + sum(_found(mapping(one)) for one in items(content))
+        if kind == "search_result":
+            return _CITED + self.content(field(block, "content")) + templated.text(field(block, "title"))
+        if kind == "compaction":
+            return _COMPACTED + templated.text(field(block, "content"))
         # Signatures and what is encrypted are not billed as the text that they look like.
         shown = {
             name: value
             for name, value in block.items()
             if name not in ("type", "signature", "cache_control", "encrypted_content", "citations")
         }
-        return _BLOCK + self.text(shown)
+        return _BLOCK + templated.text(shown)
+
+    def thought(self, block: Mapping[str, Any]) -> int:
+        if not (self.in_loop or self.templated.template.keeps_thoughts):
+            return 0
+        if said := field(block, "thinking"):
+            return _THOUGHT + self.templated.text(said)
+        cipher = field(block, "data") or field(block, "signature")
+        return _BLOCK + (len(cipher) // _CIPHER_PER_TOKEN if isinstance(cipher, str) else 0)
 
     def file(self, kind: str, block: Mapping[str, Any]) -> int:
         source = mapping(field(block, "source"))
         self.found.kinds.add("images" if kind == "image" else "documents")
-        beside = _DOCUMENT + sum(self.text(field(block, name)) for name in ("title", "context"))
+        beside = _CITED if field(field(block, "citations"), "enabled") else _DOCUMENT
+        beside += sum(self.templated.text(field(block, name)) for name in ("title", "context"))
         if field(source, "type") == "content":
             return beside + self.content(field(source, "content"))
         data = field(source, "data")
         if kind == "image":
-            return _image(data, self.older)
+            return self.image(data)
         if field(source, "type") == "text":
-            return beside + self.text(data)
-        tokens = _pdf(data, self.older)
+            return beside + self.templated.text(data)
+        tokens = _pdf(data)
         if tokens is None:
             self.found.unseen += 1
             tokens = 0
         return beside + tokens
 
-    def tools(self, tools: Any, model: str, choice: Any) -> int:
-        total = _TOOLS_FIRST if _FIRST_TOOLS.match(bare_name(model)) else _TOOLS
-        total = total if self.older else total + _TOOLS_LATER
-        if field(mapping(choice), "type") in ("any", "tool"):
-            total += _FORCED
-        for tool in map(mapping, tools):
+    def image(self, data: Any) -> int:
+        head = _decoded(data[: 1 << 18]) if isinstance(data, str) else None
+        return image_tokens(None, None, self.templated.model, None if head is None else image_size(head))
+
+    def tools(self, tools: Any, choice: Any) -> int:
+        shown = [mapping(tool) for tool in tools]
+        total = 0
+        for tool in shown:
             kind = str(field(tool, "type") or "custom")
             total += next((tokens for start, tokens in _DEFINED if kind.startswith(start)), 0)
-            total += _TOOL + self.text(
-                {name: value for name, value in tool.items() if name != "cache_control"}
-            )
-        return total
+        own = [{name: value for name, value in tool.items() if name not in _UNSHOWN} for tool in shown]
+        return total + self.templated.tools(own, None if choice is None else mapping(choice))
 
 
-def _image(data: Any, older: bool) -> int:
-    most = _MOST_OF_IMAGE[older]
-    head = _decoded(data[: 1 << 18]) if isinstance(data, str) else None
-    size = None if head is None else image_size(head)
-    if size is None:
-        return most
-    shrunk = min(1.0, _LONG_SIDE[older] / max(size))
-    return min(most, math.ceil(size[0] * shrunk * size[1] * shrunk / _PIXELS_A_TOKEN))
+def _found(result: Mapping[str, Any]) -> int:
+    cipher = field(result, "encrypted_content")
+    return max(_FOUND, len(cipher) // _CIPHER_PER_FOUND_TOKEN if isinstance(cipher, str) else 0)
 
 
-def _pdf(data: Any, older: bool) -> int | None:
+def _pdf(data: Any) -> int | None:
     """Return a bound on what a document is billed as, None if it is not here."""
     if not isinstance(data, str):
         return None
@@ -223,7 +217,7 @@ def _pdf(data: Any, older: bool) -> int | None:
     read = read_pdf(_decoded(data) or b"") if size <= MAX_BYTES else None
     if read is None:
         return size // _BYTES_PER_TOKEN + 1
-    return read.pages * _MOST_OF_IMAGE[older] + -(-read.text // _BYTES_PER_PDF_TOKEN)
+    return read.pages * _PAGE + -(-read.text // _BYTES_PER_PDF_TOKEN)
 
 
 def _decoded(data: str) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported
 from budgetguard.providers.answers import Piece
-from budgetguard.providers.json import count, field, items
+from budgetguard.providers.json import count, field, items, text
 from budgetguard.providers.shapes import Shape, Sums, block_texts, counted, made, summed
 
 _SUMS: Final[Sums] = {"input_tokens": ("inputTokens",), "output_tokens": ("outputTokens",)}
@@ -53,7 +53,10 @@ def _read(answer: Any) -> Reported:
         "cache_write_tokens": max(writes, hour),
         "cache_write_1h_tokens": hour,
     }
-    return made({**units, **more}, unsaid)
+    tier = text(
+        field(field(answer, "serviceTier") or field(field(answer, "metadata"), "serviceTier"), "type")
+    )
+    return made({**units, **more}, unsaid, tier=None if tier in (None, "default", "reserved") else tier)
 
 
 def _texts(answer: Any) -> Iterable[Piece]:

@@ -41,6 +41,21 @@ def _billed(answer: Any) -> object:
     return None
 
 
+def billed(answer: Any) -> dict[str, int] | None:
+    """Return the units that an answer says were billed, None if it does not say."""
+    told = _billed(answer)
+    if told is None:
+        return None
+    read, _ = summed(told, _SUMS)
+    for name, unit in (
+        ("search_units", "rerank_searches"),
+        ("pages", "input_document_pages"),
+        ("images",) * 2,
+    ):
+        read[unit] = counted(told, name) or 0
+    return read
+
+
 def _is_answer(answer: Any) -> bool:
     event = text(field(answer, "event_type"))
     return text(field(answer, "type")) in _EVENTS or event in _OLD_EVENTS or _billed(answer) is not None

@@ -5,9 +5,7 @@ The formulas are the documented ones, corrected by what 1 680 real requests were
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetguard.core.usage import HiddenInput
@@ -18,26 +16,23 @@ from budgetguard.providers.base import Asked, Body, Endpoint
 from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.fees import BILLING_BY_MODEL, Fees, fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
-from budgetguard.providers.json import compact_json, field, getter, is_absent, items, mapping, whole
-from budgetguard.providers.openai.media import UNSEEN_AUDIO_TOKENS, audio_tokens, file_tokens
-from budgetguard.providers.openai.tool_text import billed_schema, namespace
+from budgetguard.providers.json import field, getter, items, mapping, whole
+from budgetguard.providers.openai.counter import Counter
+from budgetguard.providers.openai.media import audio_tokens
+from budgetguard.providers.openai.tool_text import UNBILLED, has_titles, namespace
+from budgetguard.providers.templated import chat_tokens
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
-from budgetguard.tokens.images import image_tokens
-from budgetguard.tokens.models import bare_name, is_counted_exactly
-from budgetguard.tokens.text import count_text, encoding_for
+from budgetguard.tokens.models import is_counted_exactly
 
 _TOOLS: Final = 9
 _TOOLS_WITH_SYSTEM: Final = 5
 _TOOLS_GPT5: Final = 80
 _FORCED_TOOL: Final = 6
+# Where tools must be called one by one, and may be called or not.
+_ONE_BY_ONE: Final = 33
+# A schema for the answer, with titles and without.
 _SCHEMA: Final = 19
-
-_PER_MESSAGE: Final = 3
-_END: Final = 3
-_END_GPT5: Final = 2
-_O_SERIES_OR_GPT5: Final = re.compile(r"o\d|gpt-[5-9]")
-_TOOL_CALL: Final = 9
-_PARALLEL_CALLS: Final = 12
+_SCHEMA_UNTITLED: Final = 8
 
 # What a message says, beside calls of tools.
 _KINDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
@@ -67,96 +62,6 @@ _PLAIN_REQUEST: Final = frozenset(
     }
 )
 _PLAIN_MESSAGE: Final = frozenset({"content", "name", "role"})
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """Counts the parts of one request, for one model.
-
-    Attributes:
-        encoding: how its text becomes tokens.
-        model: its bare name.
-    """
-
-    encoding: str
-    model: str
-
-    @classmethod
-    def of(cls, model: str) -> Counter:
-        """Make the counter of a model by the name that a call gives it."""
-        return cls(encoding_for(model), bare_name(model))
-
-    @property
-    def end(self) -> int:
-        """The tokens that begin the answer."""
-        return _END_GPT5 if _O_SERIES_OR_GPT5.match(self.model) else _END
-
-    def text(self, value: Any) -> int:
-        if type(value) is str:
-            return count_text(value, self.encoding)
-        if is_absent(value):
-            return 0
-        if isinstance(value, bytes | bytearray):
-            # Bytes that are no text are counted by their number, which no encoding exceeds.
-            return len(value)
-        return count_text(value if isinstance(value, str) else compact_json(value), self.encoding)
-
-    def message(self, message: Mapping[str, Any]) -> int:
-        """Return the tokens of a message; fields that are absent are not in it."""
-        content = message.get("content")
-        total = _PER_MESSAGE + self.text(message.get("role"))
-        total += self.text(content) if type(content) is str else self.content(content)
-        if (name := message.get("name")) is not None:
-            total += 1 + self.text(name)
-        if (refusal := message.get("refusal")) is not None:
-            total += self.text(refusal)
-        if message.get("audio") is not None:
-            # An answer that was spoken earlier, named by its id alone.
-            total += UNSEEN_AUDIO_TOKENS
-        calls = message.get("tool_calls")
-        called = [] if calls is None else [mapping(call) for call in items(calls)]
-        if (call := message.get("function_call")) is not None:
-            called.append({"function": call})
-        for call in called:
-            function = mapping(field(call, "function") or field(call, "custom") or {})
-            total += _TOOL_CALL + self.text(function.get("name"))
-            total += self.text(function.get("arguments") or function.get("input"))
-        if len(called) > 1:
-            total += _PARALLEL_CALLS
-        return total
-
-    def schema(self, described: Mapping[str, Any]) -> int:
-        """Return the tokens of an answer's JSON schema, with its name and description."""
-        total = self.text(compact_json(billed_schema(described.get("schema") or {})))
-        return total + self.text(described.get("name")) + self.text(described.get("description"))
-
-    def content(self, content: Any) -> int:
-        if isinstance(content, Mapping) or hasattr(content, "model_dump"):
-            return self.part(mapping(content))
-        if isinstance(content, list | tuple):
-            return sum(
-                self.text(part) if isinstance(part, str) else self.part(mapping(part)) for part in content
-            )
-        return self.text(content)
-
-    def part(self, part: Mapping[str, Any]) -> int:
-        match field(part, "type"):
-            case "text" | "input_text" | "output_text":
-                return self.text(field(part, "text"))
-            case "refusal":
-                return self.text(field(part, "refusal"))
-            case "image_url" | "input_image":
-                image = field(part, "image_url")
-                detail = field(part, "detail")
-                if not isinstance(image, str):
-                    image, detail = field(mapping(image), "url"), field(mapping(image), "detail")
-                return image_tokens(image, detail, self.model)
-            case "input_audio":
-                return audio_tokens(part)
-            case "file" | "input_file":
-                return file_tokens(mapping(field(part, "file") or part), self.model)
-        # A part of the future: the text of it all is the best that can be said.
-        return self.text(dict(part))
 
 
 class ChoicesEndpoint(Endpoint):
@@ -200,7 +105,7 @@ class ChatEndpoint(ChoicesEndpoint):
         cap = given_cap
         if cap is None:
             cap = assumed_output_cap(model, asked.learned(model), thinking)
-        tokens = with_margin(_input_tokens(body, model))
+        tokens = with_margin(_input_tokens(body, model, provider))
         plain = _is_plain(body)
         kinds = [] if plain else kinds_of(body)
         hidden: HiddenInput | None = None
@@ -235,17 +140,18 @@ class ChatEndpoint(ChoicesEndpoint):
             asked_to_think=thinking is not None,
         )
 
-    def input_tokens(self, body: Body, model: str) -> int:
+    def input_tokens(self, body: Body, model: str, provider: str = "openai") -> int:
         """Return the best estimate of the prompt tokens that a request is billed.
 
         Args:
             body: the request; pydantic objects, SDK sentinels and unknown parts are tolerated.
             model: the model's name, which decides the encoding and the price of images.
+            provider: genai-prices' provider id.
 
         Raises:
             ConfigurationError: `messages` is missing, empty or not a list.
         """
-        return _input_tokens(mapping(body), model)
+        return _input_tokens(mapping(body), model, provider)
 
     def cap_name(self, provider: str) -> str:
         # OpenAI's reasoning models refuse `max_tokens`; many other servers know nothing else.
@@ -322,18 +228,20 @@ def _texts_of_choice(choice: object, name: str) -> list[Piece]:
     return found
 
 
-def _input_tokens(body: Body, model: str) -> int:
+def _input_tokens(body: Body, model: str, provider: str) -> int:
     messages = body.get("messages")
     if not isinstance(messages, list | tuple):
         raise ConfigurationError(f"messages must be a list of messages, not {type(messages).__name__}")
     if not messages:
         raise ConfigurationError("messages must not be empty: a chat completion needs at least one message")
+    if not is_counted_exactly(model):
+        return chat_tokens(body, model)
     counter = Counter.of(model)
     total = counter.end
     for message in messages:
         total += counter.message(mapping(message))
     if body.get("tools") or body.get("functions"):
-        total += _tool_tokens(body, counter)
+        total += _tool_tokens(body, counter, provider)
     if (answer_format := body.get("response_format")) is not None:
         total += _schema_tokens(answer_format, counter)
     return total
@@ -363,7 +271,7 @@ def _heard_tokens(body: Body) -> int:
     return sum(audio_tokens(part) for part in parts if field(part, "type") == "input_audio")
 
 
-def _tool_tokens(body: Body, counter: Counter) -> int:
+def _tool_tokens(body: Body, counter: Counter, provider: str) -> int:
     functions = [mapping(function) for function in items(body.get("functions"))]
     total = 0
     for tool in map(mapping, items(body.get("tools"))):
@@ -375,11 +283,14 @@ def _tool_tokens(body: Body, counter: Counter) -> int:
     if not functions and not total:
         return 0
     total += counter.text(namespace(functions))
-    if counter.model.startswith("gpt-5"):
-        return total + _TOOLS + _TOOLS_GPT5
+    if counter.is_gpt5:
+        # OpenRouter asks for responses, which bill no such prompt.
+        return total + _TOOLS + (0 if provider == "openrouter" else _TOOLS_GPT5)
     has_system = any(field(message, "role") in ("system", "developer") for message in body["messages"])
     total += _TOOLS_WITH_SYSTEM if has_system else _TOOLS
     forced = body.get("tool_choice") or body.get("function_call")
+    if body.get("parallel_tool_calls") is False and forced in (None, "auto"):
+        total += _ONE_BY_ONE
     if isinstance(forced, Mapping):
         chosen = mapping(field(forced, "function") or forced)
         total += _FORCED_TOOL + counter.text(chosen.get("name"))
@@ -392,7 +303,11 @@ def _schema_tokens(asked: Any, counter: Counter) -> int:
         described: Mapping[str, Any] = {"name": asked.__name__, "schema": asked.model_json_schema()}
     else:
         described = mapping(field(mapping(asked), "json_schema"))
-    return _SCHEMA + counter.schema(described) if described else 0
+    if not described:
+        return 0
+    schema = described.get("schema") or {}
+    beside = _SCHEMA if has_titles(schema) else _SCHEMA_UNTITLED
+    return beside + counter.schema(described, leave_out=UNBILLED)
 
 
 CHAT: Final = ChatEndpoint("chat", "/chat/completions")

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from budgetguard.core.usage import Usage
-from budgetguard.pricing.extra import drawn_unit
+from budgetguard.pricing.extra_units import drawn_unit
 from budgetguard.providers.json import count, field, items, mapping, text
 from budgetguard.tokens.models import is_reasoning
 
 # Input tokens, from real requests (median, most): web search with a reasoning model 9 500, 115 900 with
-# seven searches in one answer, without one 294; file search 1 130, 1 150 on small documents, where the
+# seven searches in one answer, without one 16 900, 17 700 (294 with the preview tool); file search 1 130, 1 150 on small documents, where the
 # provider's default of 20 chunks of 800 would be 16 000; code interpreter 2 950, 4 540; image generation
-# 1 730, 2 780; MCP 1 100, 1 170; tool search 510, 560. Computer use and shells were not in the data.
-WEB_SEARCH_TOKENS: Final = 12_000
+# 1 730, 2 780; MCP 1 100, 5 400; tool search 510, 560. Computer use and shells were not in the data.
+WEB_SEARCH_TOKENS: Final = 18_000
 _ALLOWANCES: Final[Mapping[str, int]] = {
     "web_search": WEB_SEARCH_TOKENS,
     "file_search": 4_000,
     "code_interpreter": 5_000,
     "image_generation": 3_000,
-    "mcp": 3_000,
+    "mcp": 6_000,
     "tool_search": 600,
     "computer_use": 2_000,
     "shell": 2_000,
@@ -38,8 +39,13 @@ _CONTINUED: Final[Mapping[str, int]] = {
     "conversation": 8_000,
     "prompt": 12_000,
 }
+PRO: Final = "pro_mode"
+"""The kind of hidden input of `reasoning.mode="pro"`: drafts, each of which reads the input once more."""
+PRO_READS_AGAIN: Final = 4
+_PRO: Final = 1_600
 KEPT: Final = frozenset(_CONTINUED)
 """The kinds of hidden input that the provider has when a request is made, and can count."""
+_MOST_OF_NAME: Final = 80
 _QUIET_SEARCH: Final = 400
 _XAI: Final = "x-ai"
 SHOWN: Final = frozenset({"function", "custom", "namespace"})
@@ -66,11 +72,15 @@ def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
     """Return the kinds of input that a request does not show, with the tokens to allow for each at first.
 
-    Empty for a request that shows all of its input. Kinds are hosted tools by name (`web_search`), and
+    Empty for a request that shows all of its input. Kinds are hosted tools by name (`web_search`), each MCP
+    server by its host (`mcp example.com`), because what one lists and answers says nothing of another, and
     `previous_response`, `conversation` and `prompt` (a template) for what the provider keeps.
     """
     found: dict[str, int] = {}
     for kind in _hosted(body):
+        if kind == "mcp":
+            found.update((f"mcp {server}", _ALLOWANCES[kind]) for server in _servers(body))
+            continue
         found[kind] = _ALLOWANCES[kind]
         if kind == "web_search" and _is_quiet(body, model):
             found[kind] = _QUIET_SEARCH
@@ -81,6 +91,8 @@ def hidden_input(body: Mapping[str, Any], model: str) -> dict[str, int]:
     ):
         if field(body, key):
             found[kind] = _CONTINUED[kind]
+    if field(field(body, "reasoning"), "mode") == "pro":
+        found[PRO] = _PRO
     return found
 
 
@@ -171,6 +183,23 @@ def _hosted(body: Mapping[str, Any]) -> list[str]:
         if kind not in SHOWN:
             found[_kind(str(kind))] = None
     return sorted(found)
+
+
+def _servers(body: Mapping[str, Any]) -> list[str]:
+    """Return the hosts of a request's MCP servers, or what else tells one from another."""
+    found: set[str] = set()
+    for tool in offered_tools(body):
+        if field(tool, "type") == "mcp":
+            host = _host(text(field(tool, "server_url")) or "")
+            found.add((host or text(field(tool, "connector_id")) or "server")[:_MOST_OF_NAME])
+    return sorted(found)
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _kind(tool: str) -> str:

@@ -24,8 +24,13 @@ _LEAST_AUDIO_BYTE_RATE: Final = 2_000
 _BYTES_PER_FILE_TOKEN: Final = 4
 # Of text in a PDF: half of what plain text has, since its spaces are often gaps and no characters.
 _BYTES_PER_PDF_TOKEN: Final = 2
-# An image of a page: chat bills about 213 beside its text, whatever the model; responses have billed none.
-_PDF_PAGE_TOKENS: Final = 256
+# An image of a page: chat bills about 213 beside its text, whatever the model.
+CHAT_PAGE: Final = 256
+RESPONSES_PAGE: Final = 24
+"""Responses bill no image of a page, unless pages are drawn in detail."""
+# The summary that is shown of a spreadsheet, beside its cells.
+_SHEETS: Final = 48
+_SPREADSHEET: Final = b"xl/workbook"
 _PDF: Final = "JVBERi"
 # A zip archive, in which text has about a byte a token.
 _ARCHIVE: Final = "UEsDB"
@@ -60,7 +65,7 @@ def _wav_byte_rate(data: str | bytes) -> int | None:
     return rate if 8_000 <= rate <= 1_536_000 else None
 
 
-def file_tokens(file: Mapping[str, Any], model: str) -> int:
+def file_tokens(file: Mapping[str, Any], model: str, page: int = CHAT_PAGE) -> int:
     """Return a bound on what a file is billed as, if it is here: 0 if it is named by its id or URL.
 
     A PDF is billed for its text, and for an image of each page; an office file for its text. Of what cannot
@@ -69,6 +74,7 @@ def file_tokens(file: Mapping[str, Any], model: str) -> int:
     Args:
         file: the part of the request, with `file_data`.
         model: the model's bare name.
+        page: tokens of an image of a page that is not drawn in detail.
     """
     data = field(file, "file_data")
     if not isinstance(data, str | bytes):
@@ -81,17 +87,16 @@ def file_tokens(file: Mapping[str, Any], model: str) -> int:
             raw = base64.b64decode(coded)
         except (binascii.Error, ValueError):
             raw = b""
-        tokens = _pdf_tokens(raw, file, model) if coded.startswith(_PDF) else _office_tokens(raw, model)
+        tokens = _pdf_tokens(raw, file, model, page) if coded.startswith(_PDF) else _office_tokens(raw, model)
     if tokens is not None:
         return tokens
     return size // (1 if coded.startswith(_ARCHIVE) else _BYTES_PER_FILE_TOKEN) + 1
 
 
-def _pdf_tokens(data: bytes, file: Mapping[str, Any], model: str) -> int | None:
+def _pdf_tokens(data: bytes, file: Mapping[str, Any], model: str, page: int) -> int | None:
     document = read_pdf(data)
     if document is None:
         return None
-    page = _PDF_PAGE_TOKENS
     detail = field(file, "detail")
     if detail == "high" or (detail != "low" and _DRAWS_PAGES_IN_DETAIL.match(model)):
         page = max(page, image_tokens(None, "high", model, _PAGE_SIZE))
@@ -100,4 +105,6 @@ def _pdf_tokens(data: bytes, file: Mapping[str, Any], model: str) -> int | None:
 
 def _office_tokens(data: bytes, model: str) -> int | None:
     text = read_office(data)
-    return None if text is None else count_text(text, encoding_for(model))
+    if text is None:
+        return None
+    return count_text(text, encoding_for(model)) + (_SHEETS if _SPREADSHEET in data else 0)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
-from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers.answers import Piece, reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
@@ -18,37 +15,20 @@ from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.fees import fees_of, marked_for_cache
 from budgetguard.providers.hidden_input import input_beyond, kinds_of
 from budgetguard.providers.json import field, is_absent, items, mapping, parsed, text, whole
-from budgetguard.providers.openai.chat import Counter
-from budgetguard.providers.openai.hosted_tools import KEPT, hidden_input, projected_fees, with_tool_fees
-from budgetguard.providers.openai.media import file_tokens
-from budgetguard.providers.openai.tool_text import namespace
+from budgetguard.providers.openai.hosted_tools import (
+    KEPT,
+    PRO,
+    PRO_READS_AGAIN,
+    hidden_input,
+    projected_fees,
+    with_tool_fees,
+)
+from budgetguard.providers.openai.response_input import response_tokens
+from budgetguard.providers.templated import unseen_thoughts
 from budgetguard.providers.thinking import ASKS_TO_THINK, thinking_tokens
 
-# Input tokens; fitted to 190 real requests.
-_PER_ITEM: Final = 3
-_CALL: Final = 14
-_OUTPUT: Final = 4
-_TOOLS: Final = 3
-_TOOLS_GPT5: Final = 8
-_FORCED_TOOL: Final = 6
-_ADDED_TOOLS: Final = 90
-_SCHEMA: Final = 11
-# Earlier reasoning and compacted turns come as base64 of ciphertext: 900 characters are the envelope, and
-# the rest is about five characters a token.
-_ENVELOPE: Final = 900
-_CIPHER_PER_TOKEN: Final = 5
-# An item named by its id alone: a message of ordinary length.
-_UNSEEN_ITEM: Final = 1_000
-
-_MESSAGES: Final = frozenset({None, "message"})
-_ENCRYPTED: Final = frozenset({"reasoning", "compaction", "compaction_summary"})
-# Items that say where others are, or are not shown to the model.
-_NOT_SHOWN: Final = frozenset({"compaction_trigger", "mcp_approval_request", "mcp_approval_response"})
-# Keys of an item that the model is not shown.
-_UNREAD: Final = frozenset(
-    {"id", "call_id", "type", "status", "caller", "created_by", "container_id", "agent"}
-)
-_TEXT_FILES: Final = ("data:text/", "data:application/json", "data:application/xml")
+# What a compaction is asked for with, in input tokens.
+_COMPACTING: Final = 95
 
 # A day: what runs in the background is done long before, and whoever asks for it asks the same day.
 _BACKGROUND_TTL: Final = 24 * 60 * 60 * 1000
@@ -82,6 +62,8 @@ _warned: set[str] = set()
 class CompactEndpoint(Endpoint):
     """Compactions of a conversation, which are asked for and answered as responses are."""
 
+    _beside = _COMPACTING
+
     def project(self, asked: Asked) -> Projection:
         """Project a response or a compaction.
 
@@ -100,14 +82,16 @@ class CompactEndpoint(Endpoint):
         cap = given_cap
         if cap is None:
             cap = assumed_output_cap(model, asked.learned(model), thinking)
-        allowances = hidden_input(body, model)
+        allowances = {**hidden_input(body, model), **unseen_thoughts(body, model)}
+        shown = with_margin(self.input_tokens(body, model)) if asked.counted is None else asked.counted
+        if PRO in allowances:
+            allowances[PRO] += PRO_READS_AGAIN * shown
         if asked.counted is None:
-            shown = with_margin(self.input_tokens(body, model))
             hidden, more = input_beyond(
                 "responses", body, model, kinds_of(body), allowances, shown, asked.learned
             )
         else:
-            shown, hidden, more = asked.counted, None, 0
+            hidden, more = None, 0
             if found := {kind: tokens for kind, tokens in allowances.items() if kind not in KEPT}:
                 hidden, more = input_beyond("counted responses", body, model, [], found, shown, asked.learned)
         fees = fees_of(body, model, provider, chat=False)
@@ -142,19 +126,7 @@ class CompactEndpoint(Endpoint):
         Raises:
             ConfigurationError: `input` is neither text nor a list.
         """
-        asked = field(body, "input")
-        if asked is not None and not isinstance(asked, str | list | tuple):
-            raise ConfigurationError(f"input must be a text or a list of items, not {type(asked).__name__}")
-        counter = Counter.of(model)
-        total = counter.end
-        if instructions := field(body, "instructions"):
-            total += counter.message({"role": "system", "content": instructions})
-        items_asked = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked or ()
-        for item in _since_compaction([mapping(item) for item in items_asked]):
-            total += _item_tokens(item, counter)
-        total += _tool_tokens(items(field(body, "tools")), counter)
-        total += _forced_tokens(field(body, "tool_choice"), counter)
-        return total + _format_tokens(field(field(body, "text"), "format"), counter)
+        return self._beside + response_tokens(body, model)
 
     def read(self, answer: object) -> Reported:
         return read_response(answer)
@@ -168,6 +140,7 @@ class ResponsesEndpoint(CompactEndpoint):
 
     streams = True
     counts_input = True
+    _beside = 0
 
     def cap_name(self, provider: str) -> str:
         return "max_output_tokens"
@@ -312,116 +285,6 @@ class ResponseAccumulator(TextAccumulator):
         else:
             self._final = None
             self._merge(said)
-
-
-def _since_compaction(asked: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    # What came before the newest compaction is in it, and is not billed again.
-    for at in range(len(asked) - 1, -1, -1):
-        if field(asked[at], "type") == "compaction":
-            return asked[at:]
-    return asked
-
-
-def _item_tokens(item: Mapping[str, Any], counter: Counter) -> int:
-    kind = field(item, "type")
-    if kind in _MESSAGES:
-        return _message_tokens(item, counter)
-    if kind in _ENCRYPTED:
-        return _cipher_tokens(field(item, "encrypted_content")) or counter.text(_read_parts(item))
-    if kind in _NOT_SHOWN:
-        return 0
-    if kind == "item_reference":
-        return _UNSEEN_ITEM
-    if kind in ("function_call", "custom_tool_call"):
-        said = field(item, "arguments") or field(item, "input")
-        return _CALL + counter.text(field(item, "name")) + counter.text(said)
-    if kind in ("function_call_output", "custom_tool_call_output", "computer_call_output"):
-        return _OUTPUT + _content_tokens(field(item, "output"), counter)
-    if field(item, "tools") is not None:
-        # Tools that come later, as items: found by a search, or added by the program.
-        return _PER_ITEM + _ADDED_TOOLS + _tool_tokens(items(field(item, "tools")), counter)
-    # Calls of hosted tools, and items of the future: the text of what the model may be shown.
-    return _PER_ITEM + counter.text(_read_parts(item))
-
-
-def _read_parts(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in item.items()
-        if name not in _UNREAD and not name.startswith("encrypted") and field(item, name)
-    }
-
-
-def _message_tokens(message: Mapping[str, Any], counter: Counter) -> int:
-    total = _PER_ITEM + counter.text(field(message, "role"))
-    return total + _content_tokens(field(message, "content"), counter)
-
-
-def _content_tokens(content: Any, counter: Counter) -> int:
-    parts = content if isinstance(content, list | tuple) else [content]
-    total = 0
-    for part in parts:
-        plain = part if isinstance(part, str) or part is None else mapping(part)
-        if isinstance(plain, Mapping) and field(plain, "type") == "input_file":
-            total += _file_tokens(plain, counter)
-        elif isinstance(plain, Mapping) and field(plain, "type") == "computer_screenshot":
-            total += counter.part({**plain, "type": "input_image"})
-        else:
-            total += counter.content(plain)
-    return total
-
-
-def _file_tokens(part: Mapping[str, Any], counter: Counter) -> int:
-    data = field(part, "file_data")
-    if isinstance(data, str) and data.startswith(_TEXT_FILES):
-        try:
-            text = base64.b64decode(data.partition(",")[2], validate=True)
-        except (binascii.Error, ValueError):
-            return file_tokens(part, counter.model)
-        return counter.text(text.decode("utf-8", "replace")) + counter.text(field(part, "filename"))
-    return file_tokens(part, counter.model)
-
-
-def _cipher_tokens(cipher: Any) -> int:
-    if not isinstance(cipher, str | bytes):
-        return 0
-    return max(0, len(cipher) - _ENVELOPE) // _CIPHER_PER_TOKEN
-
-
-def _tool_tokens(tools: Iterable[Any], counter: Counter) -> int:
-    functions: list[Mapping[str, Any]] = []
-    total = 0
-    waiting = [mapping(tool) for tool in tools]
-    while waiting:
-        tool = waiting.pop(0)
-        match field(tool, "type"):
-            case "function":
-                # Chat's form, with the function one level down, is tolerated.
-                functions.append(mapping(field(tool, "function") or tool))
-            case "namespace":
-                total += counter.text(field(tool, "name")) + counter.text(field(tool, "description"))
-                waiting += [mapping(inner) for inner in items(field(tool, "tools"))]
-            case "custom":
-                total += _TOOLS_GPT5 + counter.text({k: v for k, v in tool.items() if k != "type"})
-    if functions:
-        total += counter.text(namespace(functions, heads=True))
-        total += _TOOLS_GPT5 if counter.model.startswith("gpt-5") else _TOOLS
-    return total
-
-
-def _forced_tokens(choice: Any, counter: Counter) -> int:
-    if counter.model.startswith("gpt-5"):
-        return 0
-    if choice == "required":
-        return _FORCED_TOOL
-    if not isinstance(choice, Mapping):
-        return 0
-    return _FORCED_TOOL + counter.text(field(choice, "name"))
-
-
-def _format_tokens(answer_format: Any, counter: Counter) -> int:
-    described = mapping(answer_format)
-    return 0 if described.get("schema") is None else _SCHEMA + counter.schema(described)
 
 
 RESPONSES: Final = ResponsesEndpoint("responses", "/responses")

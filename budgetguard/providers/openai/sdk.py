@@ -21,8 +21,7 @@ OPENAI: Final = Sdk(
     names_are_models=NAMES_ARE_MODELS,
     side_way=Websockets,
     passed_by={
-        "litellm": "not all of its calls pass the openai client. What it sends over httpx is not seen and "
-        "not guarded: openai's responses, gpt-5-codex and image edits, and all other providers. Call it in "
-        "functions decorated with @budgeted"
+        "litellm": "not all of its calls pass the openai client: what it sends over httpx is not seen by "
+        "patch_openai(). Guard all of it with patch_litellm(), or every SDK with patch()"
     },
 )

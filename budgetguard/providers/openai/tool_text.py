@@ -7,7 +7,7 @@ were billed: descriptions, titles and defaults become comments, types become Typ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from budgetguard.providers.json import compact_json
 
@@ -37,7 +37,7 @@ def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) ->
             if heads:
                 lines.extend(_comment(schema.get("title")))
                 lines.extend(_comment(schema.get("description")))
-            lines.extend(_Renderer(_definitions(schema)).fields(schema, 0))
+            lines.extend(_Renderer(definitions_of(schema)).fields(schema, 0))
             lines.append("}) => any;")
         else:
             lines.append(f"type {name} = () => any;")
@@ -46,24 +46,33 @@ def namespace(functions: Iterable[Mapping[str, Any]], *, heads: bool = False) ->
     return "\n".join(lines)
 
 
-def billed_schema(schema: Any, depth: int = 0) -> Any:
-    """Return the part of an answer's JSON schema that is billed: all but titles and `additionalProperties`.
+UNBILLED: Final = frozenset({"title", "additionalProperties", "$schema"})
+"""Keywords of an answer's schema that are not billed: with these left out, its compact JSON is nearly the bill."""
+UNBILLED_IN_RESPONSES: Final = UNBILLED | {
+    "minLength", "maxLength", "minimum", "maximum", "format", "pattern", "default",
+}  # fmt: skip
 
-    Fitted to real requests: with these left out the compact JSON is within 9 tokens of the bill.
-    """
+
+def has_titles(schema: Any) -> bool:
+    """Whether a schema's properties have titles, as pydantic gives them: then more is billed for it."""
+    return any(isinstance(one, Mapping) and "title" in one for one in _properties(schema).values())
+
+
+def billed_schema(schema: Any, leave_out: frozenset[str], depth: int = 0) -> Any:
+    """Return the part of an answer's JSON schema that is billed: all but some keywords."""
     if depth > 2 * _MAX_DEPTH:
         return schema
     if isinstance(schema, Mapping):
         return {
             # Below these two, keys are names that the user chose, `title` perhaps among them.
-            key: {name: billed_schema(one, depth + 1) for name, one in value.items()}
+            key: {name: billed_schema(one, leave_out, depth + 1) for name, one in value.items()}
             if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping)
-            else billed_schema(value, depth + 1)
+            else billed_schema(value, leave_out, depth + 1)
             for key, value in schema.items()
-            if key not in ("title", "additionalProperties")
+            if key not in leave_out
         }
     if isinstance(schema, list | tuple):
-        return [billed_schema(one, depth + 1) for one in schema]
+        return [billed_schema(one, leave_out, depth + 1) for one in schema]
     return schema
 
 
@@ -135,7 +144,8 @@ def _properties(schema: Any) -> Mapping[str, Any]:
     return properties if isinstance(properties, Mapping) else {}
 
 
-def _definitions(schema: Any) -> Mapping[str, Any]:
+def definitions_of(schema: Any) -> Mapping[str, Any]:
+    """Return the types that a JSON schema defines, by name."""
     if not isinstance(schema, Mapping):
         return {}
     found: dict[str, Any] = {}

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import wrapt
 
+from budgetguard.engine.context import passing
 from budgetguard.engine.engine import Engine
 from budgetguard.providers import imports
 from budgetguard.providers.openai.endpoints import TABLE
@@ -178,7 +179,8 @@ async def _awaited(opened: Any) -> Any:
 def _the_clients() -> Iterator[None]:
     token = _is_the_clients.set(True)
     try:
-        yield
+        with passing():
+            yield
     finally:
         _is_the_clients.reset(token)
 

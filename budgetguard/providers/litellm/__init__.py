@@ -1,0 +1,1 @@
+"""LiteLLM: its functions, whichever provider they ask."""
