@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -410,12 +410,18 @@ def _was_used(projection: Projection, usage: Usage) -> bool:
 
 
 def _cost(said: Reported, request: ProviderCall, rates: Rates, projection: Projection) -> Nanos:
-    if said.model is not None:
-        named = request.model_named(said.model)
-        said = said if named == said.model else replace(said, model=named)
+    said = named(said, request.model_named)
     try:
         return min(rates.cost_of(said), MAX_NANOS)
     except UnknownModelError as error:
         # The money is spent; the projection is the best that is known of how much.
         logger.error("budgetguard: booked as projected, because %s", error)
         return projection.cost
+
+
+def named(said: Reported, model_named: Callable[[str], str]) -> Reported:
+    """Return a report whose models are those that their names stand for."""
+    model = None if said.model is None else model_named(said.model)
+    if said.parts:
+        said = replace(said, parts=tuple(named(part, model_named) for part in said.parts))
+    return said if model == said.model else replace(said, model=model)

@@ -7,6 +7,7 @@ from typing import Final
 
 from budgetguard.pricing.extra_row import LITELLM, OCTOBER, ExtraPrice, usd
 from budgetguard.pricing.steps import stepped
+from budgetguard.pricing.tiers import BATCH
 
 _AZURE: Final = "https://azure.microsoft.com/en-us/pricing/details/azure-openai/"
 _AZURE_METERS: Final = "https://prices.azure.com/api/retail/prices"
@@ -16,6 +17,23 @@ _COHERE: Final = "https://cohere.com/pricing"
 _RERANK_5: Final = "https://cohere.com/blog/rerank-5"
 _VOYAGE: Final = "https://docs.voyageai.com/docs/pricing"
 _GITHUB: Final = "https://docs.github.com/en/billing/reference/costs-for-github-models"
+
+_CLAUDE: Final = "https://platform.claude.com/docs/en/about-claude/pricing"
+_MYTHOS: Final = {
+    "input_mtok": "10",
+    "output_mtok": "50",
+    "cache_write_mtok": "12.5",
+    "cache_write_1h_mtok": "20",
+    "cache_read_mtok": "1",
+    "web_searches_kcount": "10",
+}
+_MYTHOS_IN_BATCH: Final = {
+    "input_mtok": "5",
+    "output_mtok": "25",
+    "cache_write_mtok": "6.25",
+    "cache_write_1h_mtok": "10",
+    "cache_read_mtok": "0.5",
+}
 
 PRICES_ELSEWHERE: Final = (
     # Tools of other providers. A container for code execution costs $0.05 an hour. The least, 5 minutes, is
@@ -27,6 +45,36 @@ PRICES_ELSEWHERE: Final = (
         "https://platform.claude.com/docs/en/about-claude/pricing",
         provider="anthropic",
         tool=True,
+    ),
+    # The same in Microsoft Foundry, and searches on Google's Vertex.
+    ExtraPrice(
+        r"claude-.*",
+        usd(container_sessions="0.0042"),
+        date(2026, 2, 9),
+        _CLAUDE,
+        provider="azure",
+        tool=True,
+    ),
+    ExtraPrice(
+        r"claude-.*",
+        usd(web_searches_kcount="10"),
+        OCTOBER,
+        "https://cloud.google.com/vertex-ai/generative-ai/pricing",
+        provider="google",
+        tool=True,
+        read_in=LITELLM,
+    ),
+    # Of limited availability, at the prices of the Fables of the same version; in a batch at half.
+    *(
+        ExtraPrice(
+            f"claude-mythos-{version}", usd(**prices), OCTOBER, _CLAUDE, provider="anthropic", tier=tier
+        )
+        for version, tier, prices in (
+            ("5", None, _MYTHOS),
+            ("5", BATCH, _MYTHOS_IN_BATCH),
+            ("5-1", None, {**_MYTHOS, "cache_read_mtok": "0.25"}),
+            ("5-1", BATCH, {**_MYTHOS_IN_BATCH, "cache_read_mtok": "0.125"}),
+        )
     ),
     ExtraPrice(
         None,

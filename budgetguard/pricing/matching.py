@@ -68,6 +68,8 @@ _BEGUN = re.compile(r"-00?$")
 _STABLE = re.compile(r"(?<=gemini-\d\.\d)(-[a-z-]+)?-00\d$")
 _DATE_REST = re.compile(r"\d{0,4}-?\d{2}-?\d{2}")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z0-9-]+[./])*")
+# Inference profiles in one part of the world, and models in one region, unlike the global profiles.
+_BEDROCK_REGION = re.compile(r"(?:(?!global\.)[a-z]+(?:-[a-z]+)?\.)?(anthropic\..+)")
 _MODERATION = re.compile(r"(?:omni|text)-moderation(?:-[a-z0-9-]+)?")
 
 
@@ -96,10 +98,18 @@ def meant(
         name, rest = name.removesuffix(":online"), rest.removesuffix(":online")
     if chosen is not None:
         # Names of routers contain slashes, so the whole name comes first.
-        return chosen, (name, rest) if named == chosen else (name,)
+        return chosen, _with_region(chosen, (name, rest) if named == chosen else (name,))
     if named is not None:
-        return named, (rest, name)
+        return named, _with_region(named, (rest, name))
     return DEFAULT_PROVIDER, (name,)
+
+
+def _with_region(provider: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a model's names, on Bedrock also as it is listed for other regions, which cost the same."""
+    if provider != "aws":
+        return names
+    found = (_BEDROCK_REGION.fullmatch(name) for name in names)
+    return (*names, *(f"us.{one[1]}" for one in found if one is not None))
 
 
 def only_provider(snapshot: DataSnapshot, name: str) -> str | None:

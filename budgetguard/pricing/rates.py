@@ -12,11 +12,12 @@ from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.regions import answered_factor
 from budgetguard.pricing.sources import FixedSource, ListedSource, Source, UnknownSource
 from budgetguard.pricing.tables import Price, PriceTable
-from budgetguard.pricing.tiers import BATCH, STANDARD_TIERS
+from budgetguard.pricing.tiers import BATCH, FAST, STANDARD_TIERS
 from budgetguard.pricing.units import price_key_of, priced_unit, units_by_name, units_by_price_key
 
 __all__ = [
     "BATCH",
+    "FAST",
     "STANDARD_TIERS",
     "ListedSource",
     "Rates",

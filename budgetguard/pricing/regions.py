@@ -13,6 +13,11 @@ REGIONAL_HOST: Final = re.compile(r"https://[a-z]{2}\.api\.openai\.com(?:[:/]|$)
 _VERTEX_HOST: Final = re.compile(
     r"https://(?:[a-z0-9-]+-aiplatform|aiplatform\.[a-z]{2}\.rep)\.googleapis\.com(?:[:/]|$)", re.IGNORECASE
 )
+_GOVERNMENT: Final = re.compile(r"https://bedrock[a-z-]*\.us-gov-[a-z0-9-]+\.", re.IGNORECASE)
+# Of these, a region costs what all of the world does.
+_CLAUDE_OF_ONE_PRICE: Final = (
+    r"claude-(?:v?[123](?:[.:-].*)?|instant.*|(?:opus|sonnet)-4(?:-[01])?(?:-20\d{6})?(?:-v\d.*)?)"
+)
 _UPLIFT: Final = Decimal("1.1")
 _NONE: Final = Decimal(1)
 
@@ -91,11 +96,34 @@ UPLIFTS: Final = (
             r"|(?!claude|gemini).*"
         ),
     ),
+    # In AWS GovCloud (US), Claude costs 1.2 times what it does globally. The list has the price of other
+    # regions: 1.1 times that of models since Sonnet 4.5, and the same of older ones.
+    Uplift(
+        "aws",
+        _GOVERNMENT,
+        Decimal("1.2") / _UPLIFT,
+        date(2026, 10, 19),
+        "https://aws.amazon.com/bedrock/pricing/",
+        "Claude since Sonnet 4.5 (1.2 times the global price)",
+        re.compile(rf"(?!.*claude-).*|.*{_CLAUDE_OF_ONE_PRICE}"),
+    ),
+    Uplift(
+        "aws",
+        _GOVERNMENT,
+        Decimal("1.2"),
+        date(2026, 10, 19),
+        "https://aws.amazon.com/bedrock/pricing/",
+        "Claude before Sonnet 4.5",
+        re.compile(r"(?!.*claude-).*"),
+    ),
 )
 
 # https://platform.claude.com/docs/en/build-with-claude/data-residency: with `inference_geo: "us"`, all tokens
 # of Claude Opus 4.6 and of later models cost 1.1 times; earlier ones know no region.
 _CLAUDE_BEFORE: Final = re.compile(r"claude-(?:[123v].*|instant.*|\w+-4(?:-[0-5](?:-.*)?|-20\d{6})?)")
+
+
+_ANYWHERE: Final = frozenset({None, "global", "not_available"})
 
 
 def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
@@ -106,7 +134,7 @@ def answered_factor(provider: str, region: str | None, model: str) -> Decimal:
         region: the answer's name for it, or None.
         model: the model's name.
     """
-    if provider != "anthropic" or region != "us":
+    if provider not in ("anthropic", "azure") or region in _ANYWHERE:
         return _NONE
     return _NONE if _CLAUDE_BEFORE.fullmatch(model.lower().rpartition("/")[2]) else _UPLIFT
 
@@ -124,8 +152,10 @@ def regional_uplift(provider: str, base_url: str | None, model: str) -> Uplift |
     if base_url is None:
         return None
     for row in UPLIFTS:
-        if row.provider == provider and row.host.match(str(base_url)):
-            return None if row.excepted is not None and row.excepted.fullmatch(model) else row
+        if row.provider != provider or row.host.match(str(base_url)) is None:
+            continue
+        if row.excepted is None or row.excepted.fullmatch(model) is None:
+            return row
     return None
 
 

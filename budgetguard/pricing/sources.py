@@ -12,6 +12,7 @@ from budgetguard.pricing.steps import Step, SteppedPrice
 from budgetguard.pricing.tables import Price, PriceTable
 from budgetguard.pricing.tiers import (
     BATCH,
+    FAST,
     STANDARD_TIERS,
     TierFactor,
     tier_factor,
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant
 
 # genai-prices chooses price variants by more than the tier; these tiers stand for such a choice.
-_TIER_CONTEXTS: Final = {BATCH: ("processing", "batch")}
+_TIER_CONTEXTS: Final = {BATCH: {"processing": "batch"}, FAST: {"speed": "fast"}}
 _TIERS_REMEMBERED: Final = 16
+_DIGITS: Final = 12
 _CACHED: Final = (
     "cache_read_mtok",
     "cache_audio_read_mtok",
@@ -156,10 +158,8 @@ class ListedSource(Source):
         if tier is None:
             return [self._standard]
         own = self._extra.tiers.get(tier, {})
-        key, value = _TIER_CONTEXTS.get(tier, ("service_tier", tier))
-        matching = [
-            variant for variant in self._variants if variant.when == {key: value} and self._is_active(variant)
-        ]
+        wanted = {"service_tier": tier}, _TIER_CONTEXTS.get(tier)
+        matching = [one for one in self._variants if one.when in wanted and self._is_active(one)]
         if matching:
             prices = {**self._standard, **own}
             # The first variant that names a price wins, as in genai-prices.
@@ -170,7 +170,7 @@ class ListedSource(Source):
             return [{**self._standard, **own}]
         factor = self._factor_of(tier)
         if factor is not None:
-            return [_of_tier(self._standard, factor.factor)]
+            return [_of_tier(self._standard, factor)]
         return [self._standard, *({**self._standard, **_present(v.prices)} for v in self._variants)]
 
     def _factor_of(self, tier: str) -> TierFactor | None:
@@ -188,9 +188,9 @@ def scaled(prices: Mapping[str, Price], factor: Decimal) -> dict[str, Price]:
     return {key: price if is_use_fee(key) else _times(price, factor) for key, price in prices.items()}
 
 
-def _of_tier(prices: Mapping[str, Price], factor: Decimal) -> Mapping[str, Price]:
-    found = scaled(prices, factor)
-    if factor < 1:
+def _of_tier(prices: Mapping[str, Price], row: TierFactor) -> Mapping[str, Price]:
+    found = scaled(prices, row.factor)
+    if row.factor < 1 and not row.cached:
         # What is read from a cache is not cheaper everywhere in a cheaper tier.
         found.update({key: prices[key] for key in _CACHED if key in prices})
     return found
@@ -198,9 +198,15 @@ def _of_tier(prices: Mapping[str, Price], factor: Decimal) -> Mapping[str, Price
 
 def _times(price: Price, factor: Decimal) -> Price:
     if isinstance(price, Decimal):
-        return price * factor
-    steps = tuple(Step(tier.start, tier.price * factor) for tier in price.tiers)
-    return SteppedPrice(price.base * factor, steps)
+        return _rounded(price * factor)
+    steps = tuple(Step(tier.start, _rounded(tier.price * factor)) for tier in price.tiers)
+    return SteppedPrice(_rounded(price.base * factor), steps)
+
+
+def _rounded(price: Decimal) -> Decimal:
+    # A factor may be a quotient. What is none keeps its digits as they are written.
+    rounded = round(price, _DIGITS)
+    return price if price == rounded else rounded
 
 
 def _present(prices: ModelPrice) -> dict[str, Price]:

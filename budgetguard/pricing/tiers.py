@@ -11,6 +11,7 @@ from typing import Final
 
 STANDARD_TIERS: Final = frozenset({None, "", "default", "standard", "auto"})
 BATCH: Final = "batch"
+FAST: Final = "fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class TierFactor:
     Attributes:
         provider: genai-prices' id of the provider.
         tier: the tier.
-        factor: the multiple. Below 1 it does not hold for what is read from a cache.
+        factor: the multiple.
+        cached: whether it holds for what is read from a cache, too, where it is below 1.
         taken: the date of the page that was read, or the earliest that it can have.
         source: where it was read.
         models: a regular expression for models' names; None is every model.
@@ -32,8 +34,10 @@ class TierFactor:
     taken: date
     source: str
     models: str | None = None
+    cached: bool = False
 
 
+_ANTHROPIC: Final = "https://platform.claude.com/docs/en/build-with-claude/batch-processing"
 _GEMINI: Final = "https://ai.google.dev/gemini-api/docs/pricing"
 _BEDROCK: Final = "https://aws.amazon.com/bedrock/pricing/"
 _OCTOBER: Final = date(2026, 10, 19)
@@ -50,6 +54,8 @@ TIER_FACTORS: Final = (
         r"text-embedding-(?:3-small|3-large|ada-002)(?:-v2)?|gpt-4o-(?:mini-)?search-preview|gpt-image-.+"
         r"|chatgpt-image-.+|(?:babbage|davinci)-002",
     ),
+    # "All usage is charged at 50% of the standard API prices"
+    TierFactor("anthropic", BATCH, Decimal("0.5"), _OCTOBER, _ANTHROPIC, cached=True),
     TierFactor("google", BATCH, Decimal("0.5"), _OCTOBER, _GEMINI),
     TierFactor("google", "flex", Decimal("0.5"), _OCTOBER, _GEMINI),
     # The page has 1.8 times for every model; the guide says 75 to 100 % more.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.providers.answers import Piece, is_api_error, with_texts
-from budgetguard.providers.anthropic.messages import ENDED_STREAM, EVENT, MESSAGE
+from budgetguard.providers.anthropic.answers import ENDED_STREAM, EVENT, MESSAGE
 from budgetguard.providers.bedrock.answers import CONVERSE
 from budgetguard.providers.cohere.answers import COHERE
 from budgetguard.providers.frameworks import AGENTS_RUN, LANGCHAIN, LITELLM, PYDANTIC_AI, is_langchain

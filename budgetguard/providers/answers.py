@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, ceil_nanos
 from budgetguard.core.usage import Reported, Usage
+from budgetguard.events import logger
 from budgetguard.providers.json import count, field, getter, parsed, text
 from budgetguard.tokens.text import count_text, encoding_for
 
@@ -51,6 +52,16 @@ _FREE_TOKENS: Final = 16
 _OF_ANSWERS: Final = ("choices", "output", "data", "status", "text")
 # Some write amounts as text, as JSON has no decimals.
 _AMOUNT: Final = re.compile(r"(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE]-?\d{1,2})?", re.ASCII)
+
+
+_warned: set[str] = set()
+
+
+def warn_once(what: str) -> None:
+    """Log what a program should know of an answer that could not be read, or of a count that failed."""
+    if what not in _warned:
+        _warned.add(what)
+        logger.warning("budgetguard: %s", what)
 
 
 def reported(answer: object) -> Reported:

@@ -16,7 +16,8 @@ from budgetguard.pricing.book import FREE_PROVIDER, PriceBook
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.alternatives import MORE_MODELS, first_model, with_alternatives
 from budgetguard.providers.answers import Piece, is_only_an_error, reported, with_texts
-from budgetguard.providers.body import UsageAccumulator
+from budgetguard.providers.body import BodyReader, UsageAccumulator
+from budgetguard.providers.coding import Coding
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.hidden_input import input_reserve
 from budgetguard.providers.json import parsed
@@ -80,6 +81,7 @@ class Preparing:
         rates: model -> what it costs there.
         learned: as `Asked` has it.
         row_of: path -> the endpoint of a POST to it; None if it is free or allowed; raises if neither.
+        model: the model that the address names, or None.
         strict: the input is to be projected at a bound.
         counts: the provider is to count the input.
     """
@@ -90,6 +92,7 @@ class Preparing:
     rates: Callable[[str], Rates]
     learned: LearnedCap
     row_of: Callable[[str], Endpoint | None]
+    model: str | None = None
     strict: bool = False
     counts: bool = False
 
@@ -107,7 +110,7 @@ class Endpoint(ABC):
     Attributes:
         method: of its requests, in capitals.
         streams: its answers may come as a stream, which `accumulator` reads.
-        fetches: its requests do not show what they cost, so that `prepare` has to fetch it.
+        fetches: its requests do not show what they cost as others do, so that `prepare` has to find it out.
         counts_input: the provider can count the input of its requests; `prepare` asks, where that is wanted.
     """
 
@@ -144,8 +147,11 @@ class Endpoint(ABC):
         """
         return {}
 
-    def read(self, answer: object) -> Reported:
-        """Return what a whole answer reports: an SDK object, a mapping, or the JSON text of one."""
+    def read(self, answer: object) -> Reported | NotCharged:
+        """Return what a whole answer reports: an SDK object, a mapping, or the JSON text of one.
+
+        Of an answer that is not billed, why.
+        """
         return reported(answer)
 
     def texts(self, answer: Any) -> Iterable[Piece]:
@@ -183,6 +189,7 @@ class HttpCall(ProviderCall):
         default_provider: that of addresses that tell nothing, where it is not the price book's own default.
         model: the model that the address names, which is used whatever the body says; or None.
         model_of: the model that a name stands for.
+        served: (the model that was asked for, the name that the answer gives) -> the latter, as it is listed.
         free: what is asked there costs nothing, by the user's word.
         counts: the provider is to count the input, where it can.
         fetcher: -> what makes free requests for what the projection needs; None where nothing can.
@@ -198,6 +205,7 @@ class HttpCall(ProviderCall):
         default_provider: str | None = None,
         model: str | None = None,
         model_of: Callable[[str], str] = str,
+        served: Callable[[str, str], str] = lambda _asked, answered: answered,
         free: bool = False,
         counts: bool = False,
         fetcher: Callable[[], Fetcher] | None,
@@ -207,6 +215,8 @@ class HttpCall(ProviderCall):
         self._sent: HttpRequest = request
         self._written = request.body.get("model") or first_model(request.body)
         self._model_of = model_of
+        self._addressed = model
+        self._served = served
         self.model = self._named(model or self._written)
         self._endpoint = endpoint
         self._provider = provider
@@ -244,6 +254,7 @@ class HttpCall(ProviderCall):
             rates=lambda model: self._rates_of(book, self._named(model)),
             learned=learned_cap,
             row_of=self._row_of,
+            model=self._addressed,
             strict=self.strict,
             counts=self._counts,
         )
@@ -272,7 +283,9 @@ class HttpCall(ProviderCall):
 
     def model_named(self, name: str) -> str:
         # A server that repeats what the body says, and does not look at it, names nothing.
-        return str(self.model) if name == self._written else self._model_of(name)
+        if name == self._written:
+            return str(self.model)
+        return self._served(str(self.model), self._model_of(name))
 
     def _named(self, model: Any) -> Any:
         return self._model_of(model) if isinstance(model, str) else model
@@ -326,6 +339,8 @@ class HttpCall(ProviderCall):
             return NotCharged("the answer was an error")
         # Text that a client was asked for is the answer itself, whatever it looks like.
         said = self._endpoint.read(answer if isinstance(answer, str) else shown)
+        if isinstance(said, NotCharged):
+            return said
         if not said.pending:
             said = with_texts(said, self._endpoint.texts(shown), self.model)
         return self._complete(said) if self._unreported else said
@@ -364,6 +379,8 @@ class Polled:
             long as one goes on.
         accumulator: makes what reads one answer that streams; None if none does.
         told: (what an answer says, the endpoint of its call) -> what may be booked of it.
+        reader: (path, as tables have it; content encoding) -> what reads a body that is read line by line
+            in place of `read`; None if it is read whole.
     """
 
     method: str
@@ -371,3 +388,4 @@ class Polled:
     read: Callable[[object], Iterable[Reported]]
     accumulator: Callable[[str], UsageAccumulator] | None = None
     told: Callable[[Reported, str], Reported] = lambda said, _endpoint: said
+    reader: Callable[[str, str | Coding], BodyReader] | None = None

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from budgetguard.core.usage import Reported
 from budgetguard.engine.outcomes import Abandoned, Answered, NotCharged, Outcome, Unknown
-from budgetguard.providers.answers import believed, byte_length, may_fall_short
+from budgetguard.providers.answers import believed, byte_length, may_fall_short, warn_once
 from budgetguard.providers.coding import Coding, coding_named
 from budgetguard.tokens.text import SLICE, count_text, encoding_for
 
@@ -49,14 +49,17 @@ class UsageAccumulator(ABC):
 
     Attributes:
         part: the unit of what is seen, where it is no text.
+        no_usage: what is logged where a whole stream reports nothing, of endpoints that always do.
         model: the model that answers, as it says, or None as long as it has not.
         failed: it said that it failed.
         ended: nothing but usage is to come.
         nears_end: the end may be near enough to wait for it, once nobody reads any more.
         told: what it reported is of the whole answer.
+        unbilled: why nothing of it is billed, if so.
     """
 
     part: ClassVar[str | None] = None
+    no_usage: ClassVar[str | None] = None
     failed: bool = False
 
     @property
@@ -91,6 +94,10 @@ class UsageAccumulator(ABC):
     @property
     def told(self) -> bool:
         return True
+
+    @property
+    def unbilled(self) -> str | None:
+        return None
 
 
 class TextAccumulator(UsageAccumulator):
@@ -436,6 +443,8 @@ def outcome_of_events(
         over: whether it was read to its end.
         complete: completes what was reported with what no answer counts.
     """
+    if events.unbilled is not None:
+        return NotCharged(events.unbilled)
     said, part, failed = events.reported, events.part, events.failed
     if said is not None:
         said = complete(said)
@@ -445,6 +454,8 @@ def outcome_of_events(
     if failed and said is None and not seen:
         return NotCharged("the answer was an error")
     if over and not failed:
+        if said is None and events.no_usage is not None:
+            warn_once(events.no_usage)
         # Whole: where it reports no usage, the projection stands in, unless more was seen.
         return Answered(said or Reported(usage=None, seen=seen, seen_as=part))
     return Abandoned(seen, part=part, reported=said, model=events.model)

@@ -10,12 +10,17 @@ from budgetguard.providers.openai.chat import CHAT
 from budgetguard.providers.openai.completions import COMPLETIONS
 from budgetguard.providers.openai.embeddings import EMBEDDINGS
 from budgetguard.providers.openai.images import GENERATIONS
-from budgetguard.providers.sdk import ASYNC, SYNC, Sdk
+from budgetguard.providers.sdk import ASYNC, SYNC, Place, Sdk
 from budgetguard.providers.table import EndpointTable
 
 _BATCH: Final = "runs many requests, whose cost budgetguard reads of OpenAI's and Anthropic's batches only"
 _TRAINS: Final = "trains a model, for which there is no price here"
 _RENTS: Final = "rents machines by time and size, which no answer tells"
+
+# Whatever the address: their models have names such as `openai/gpt-oss-120b`.
+_AT_GROQ: Final = Place("groq")
+_AT_CEREBRAS: Final = Place("cerebras")
+_AT_TOGETHER: Final = Place("together")
 
 GROQ: Final = Sdk(
     name="groq",
@@ -28,8 +33,7 @@ GROQ: Final = Sdk(
         (RefusedEndpoints(_BATCH, ("/batches",)),),
         prefix=r"(?:/openai)?/v1(?=/)",
     ),
-    # Whatever the address: their models have names such as `openai/gpt-oss-120b`.
-    provider_of=lambda _client: "groq",
+    place_of=lambda _client: _AT_GROQ,
 )
 
 CEREBRAS: Final = Sdk(
@@ -39,7 +43,7 @@ CEREBRAS: Final = Sdk(
     too_new=(2,),
     clients={"Cerebras": SYNC, "AsyncCerebras": ASYNC},
     table=EndpointTable((CHAT, COMPLETIONS), (), ()),
-    provider_of=lambda _client: "cerebras",
+    place_of=lambda _client: _AT_CEREBRAS,
 )
 
 TOGETHER: Final = Sdk(
@@ -64,5 +68,5 @@ TOGETHER: Final = Sdk(
         ),
         prefix=r"/v[12](?=/)",
     ),
-    provider_of=lambda _client: "together",
+    place_of=lambda _client: _AT_TOGETHER,
 )

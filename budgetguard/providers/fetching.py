@@ -42,7 +42,7 @@ class Fetcher:
         """Return the step that POSTs JSON to an endpoint that is free, and gets JSON, parsed.
 
         Args:
-            path: without `/v1`.
+            path: as the client's own methods have it.
             body: JSON.
             more: other `timeout` (seconds) and `max_retries` than the caller's.
         """
@@ -58,6 +58,10 @@ class Fetcher:
         options = {"headers": self._headers, **self._more}
         return Do(partial(self._client.get, path, cast_to=object, options=options))
 
+    def work(self, run: Callable[[], object]) -> Do:
+        """Return the step that computes something long; an event loop goes on meanwhile."""
+        return Do(partial(_in_thread, run) if self._is_async else run)
+
     def content(self, file_id: str, take: Take) -> Do:
         """Return the step that reads a file, piece by piece, for as long as `take` says to go on.
 
@@ -65,8 +69,15 @@ class Fetcher:
         """
         read = self._client.files.with_streaming_response.content
         opened = partial(read, file_id, extra_headers=self._headers, **self._more)
-        is_async = any(kind.__name__ == "AsyncAPIClient" for kind in type(self._client).__mro__)
-        return Do(partial(_read_async if is_async else _read, opened, take))
+        return Do(partial(_read_async if self._is_async else _read, opened, take))
+
+    @property
+    def _is_async(self) -> bool:
+        return any(kind.__name__ == "AsyncAPIClient" for kind in type(self._client).__mro__)
+
+
+async def _in_thread(run: Callable[[], object]) -> object:
+    return await finished(Work(run, blocking=True))
 
 
 def _read(opened: Callable[[], Any], take: Take) -> None:

@@ -23,8 +23,9 @@ from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import adrive, drive, guarded
 from budgetguard.engine.links import current
 from budgetguard.errors import ConfigurationError
+from budgetguard.providers.attempts import AttemptCall, by_attempt, has_middleware
 from budgetguard.providers.polling import poll_of
-from budgetguard.providers.sdk import RETRY, Route, Sdk
+from budgetguard.providers.sdk import RETRY, Place, Route, Sdk, address_of
 from budgetguard.providers.sent_call import is_covered
 from budgetguard.providers.stainless import StainlessCall, is_marked, note_retry, passing, sending
 
@@ -146,15 +147,15 @@ class _Known:
 
     Attributes:
         is_client: whether it is a client's of the SDK.
-        routes: (method, url, base URL, address) -> where a request goes, by these settings. Both are replaced
-            together: two threads may come with different settings.
+        routes: (place, method, url, base URL, address) -> where a request goes, by these settings. Both are
+            replaced together: two threads may come with different settings.
     """
 
     __slots__ = ("is_client", "routes")
 
     def __init__(self, *, is_client: bool) -> None:
         self.is_client = is_client
-        self.routes: tuple[Settings | None, dict[tuple[str, str, str, str], Route]] = None, {}
+        self.routes: tuple[Settings | None, dict[tuple[Place, str, str, str, str], Route]] = None, {}
 
 
 class RequestGuard:
@@ -230,9 +231,41 @@ class RequestGuard:
             options.method.upper(), f"/{type(client).__name__}{path}", settings.allow_endpoints, why
         )
 
+    def attempt(
+        self, engine: Engine, client: Any, wrapped: Request, options: Any, more: Mapping[str, Any]
+    ) -> Any:
+        """Guard one attempt of a request of a sync client that has middleware."""
+        request = self._guarded_request(engine, client, options, more, AttemptCall)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            with let_pass():
+                answer = wrapped(passing(options), **more)
+            if poll is not None:
+                poll.take(answer[0])
+            return answer
+        call = GuardedCall(engine, request)
+        return drive(guarded(call), functools.partial(wrapped, request.options, **more))
+
+    async def aattempt(
+        self, engine: Engine, client: Any, wrapped: Request, options: Any, more: Mapping[str, Any]
+    ) -> Any:
+        """Guard one attempt of a request of an async client that has middleware."""
+        request = self._guarded_request(engine, client, options, more, AttemptCall)
+        if request is None:
+            poll = poll_of(engine, self.sdk, client, options)
+            with let_pass():
+                answer = await wrapped(passing(options), **more)
+            if poll is not None:
+                await poll.take_async(answer[0])
+            return answer
+        call = GuardedCall(engine, request)
+        return await adrive(guarded(call), functools.partial(wrapped, request.options, **more))
+
     def _request(
         self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
     ) -> Any:
+        if has_middleware(client):
+            return wrapped(cast_to, by_attempt(options, engine, self), **more)
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
@@ -245,6 +278,8 @@ class RequestGuard:
     async def _arequest(
         self, engine: Engine, client: Any, wrapped: Request, cast_to: Any, options: Any, **more: Any
     ) -> Any:
+        if has_middleware(client):
+            return await wrapped(cast_to, by_attempt(options, engine, self), **more)
         request = self._guarded_request(engine, client, options, more)
         if request is None:
             poll = poll_of(engine, self.sdk, client, options)
@@ -255,7 +290,12 @@ class RequestGuard:
         return await adrive(guarded(call), functools.partial(wrapped, cast_to, request.options, **more))
 
     def _guarded_request(
-        self, engine: Engine, client: Any, options: Any, more: Mapping[str, Any]
+        self,
+        engine: Engine,
+        client: Any,
+        options: Any,
+        more: Mapping[str, Any],
+        kind: type[StainlessCall] = StainlessCall,
     ) -> StainlessCall | None:
         settings = engine.settings
         route = self._route_of(client, options, settings)
@@ -266,9 +306,7 @@ class RequestGuard:
         if model_map is not None:
             settings = changed(settings, {"model_map": {**settings.model_map, **model_map}})
         try:
-            return StainlessCall(
-                client, options, endpoint, route, self.sdk, settings, stream=bool(more.get("stream"))
-            )
+            return kind(client, options, endpoint, route, self.sdk, settings, stream=bool(more.get("stream")))
         except ConfigurationError:
             if route.free:
                 return None  # what cannot be read costs nothing there either
@@ -285,11 +323,12 @@ class RequestGuard:
         if found_by is not settings or len(routes) >= _MOST_ROUTES:
             routes = {}
             known.routes = settings, routes
-        base_url, address = str(client.base_url), str(client._prepare_url(options.url))
-        key = options.method, options.url, base_url, address
+        base_url = str(client.base_url)
+        address = address_of(client, options.url, base_url)
+        key = self.sdk.place_of(client), options.method, options.url, base_url, address
         found = routes.get(key)
         if found is None:
-            found = routes[key] = self.sdk.route_of(client, *key, settings)
+            found = routes[key] = self.sdk.route_of(*key, settings)
         return found
 
 

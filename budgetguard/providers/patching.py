@@ -24,6 +24,7 @@ from budgetguard.engine.unguarded import watcher
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 from budgetguard.providers import imports
+from budgetguard.providers.attempts import guard_attempts
 from budgetguard.providers.hooking import (
     ENGINE,
     MODEL_MAP,
@@ -61,6 +62,7 @@ class ClientPatch:
         # What we have put where: class, name, wrapper; and the SDK's functions that dispatch to us.
         self._wrappers: list[tuple[type, str, Any]] = []
         self._floors: dict[FunctionType, Floor] = {}
+        self._attempts: dict[type, Callable[[], None]] = {}
         # Another one after each `unpatch`: what notices retries must not do so twice.
         self._turn = object()
         requests, side_way = self._requests, sdk.side_way
@@ -128,6 +130,9 @@ class ClientPatch:
                 for floor in self._floors.values():
                     floor.remove()
                 self._floors.clear()
+                for take_off in self._attempts.values():
+                    take_off()
+                self._attempts.clear()
                 if self._side_way is not None:
                     self._side_way.open()
 
@@ -250,6 +255,8 @@ class ClientPatch:
         function = self._function_of(base)
         if function is not None and function not in self._floors:
             self._floors[function] = Floor(function, self._requests.around, self._requests.aaround)
+        if base not in self._attempts:
+            self._attempts[base] = guard_attempts(base)
 
     def _function_of(self, base: Any) -> FunctionType | None:
         """Return the SDK's own `request`, below what others have put around it; None if out of reach."""

@@ -17,12 +17,14 @@ from budgetguard.engine.background import background
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.flow import Work, finished
 from budgetguard.engine.outcomes import Answered, Outcome
+from budgetguard.engine.projection import named
 from budgetguard.errors import StoreError, UnknownModelError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import Polled
 from budgetguard.providers.body import BodyReader, EventReader, WholeReader
-from budgetguard.providers.sdk import Sdk
-from budgetguard.providers.streams import follow, is_event_stream, is_read, read_before
+from budgetguard.providers.coding import Coding
+from budgetguard.providers.sdk import Place, Sdk, address_of
+from budgetguard.providers.streams import coding_of, follow, is_event_stream, is_read, read_before
 
 
 def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
@@ -31,8 +33,9 @@ def poll_of(engine: Engine, sdk: Sdk, client: Any, options: Any) -> Poll | None:
     row = sdk.table.polled(options.method, options.url, base_url=base_url)
     if row is None:
         return None
-    free = engine.settings.is_free(str(client._prepare_url(options.url)))
-    return Poll(engine, row, base_url, provider=sdk.provider_of(client), free=free)
+    free = engine.settings.is_free(address_of(client, options.url, base_url))
+    place, path = sdk.place_of(client), sdk.table.path_of(options.url, base_url)
+    return Poll(engine, row, path, base_url, place, default_provider=sdk.default_provider, free=free)
 
 
 class Poll:
@@ -44,8 +47,10 @@ class Poll:
     Args:
         engine: whose calls.
         row: how the answer is read.
+        path: what is asked for, as the table has it.
         base_url: the client's; with the model it decides the price for calls of other processes.
-        provider: whose prices they are, where that does not follow from the address.
+        place: where the client's models run.
+        default_provider: that of addresses that tell nothing, None for the price book's own default.
         free: what is asked there costs nothing, by the user's word.
         content: an answer -> the JSON, mapping or object that is read.
     """
@@ -54,16 +59,20 @@ class Poll:
         self,
         engine: Engine,
         row: Polled,
+        path: str,
         base_url: str,
+        place: Place,
         *,
-        provider: str | None,
+        default_provider: str | None,
         free: bool,
         content: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
         self._engine = engine
         self._row = row
-        self._base_url = base_url
-        self._provider = provider
+        self._path = path
+        self._base_url = place.priced_at or base_url
+        self._place = place
+        self._default_provider = default_provider
         self._free = free
         self._content = content
         self._found: tuple[Reported, ...] = ()
@@ -111,19 +120,26 @@ class Poll:
         try:
             response = http_response(answer)
             if response is not None and not is_read(response):
-                follow(
-                    response, self._reader_of(response, response.headers.get("content-encoding", "")), self
-                )
+                follow(response, self._reader_of(response, coding_of(response, changes=False)), self)
                 return None
+            if response is not None and self._row.reader is not None:
+                return read_before(response, self._reader_of(response, encoding=""))
             if response is not None and self._row.accumulator is not None and is_event_stream(response):
                 return read_before(response, self._reader_of(response, encoding=""))
+            if self._row.reader is not None and isinstance(answer, str | bytes):
+                reader = self._row.reader(self._path, "")
+                reader.feed(answer.encode() if isinstance(answer, str) else answer)
+                reader.end()
+                return reader.outcome(None)
             said = self._read(self._content(answer) if response is None else response.content)
             return None if all(one.pending for one in self._found) else Answered(said)
         except Exception:  # noqa: BLE001 - as above
             events.logger.exception("budgetguard: a poll could not be read; its call keeps its hold")
             return None
 
-    def _reader_of(self, response: Any, encoding: str) -> BodyReader:
+    def _reader_of(self, response: Any, encoding: str | Coding) -> BodyReader:
+        if self._row.reader is not None:
+            return self._row.reader(self._path, encoding)
         if self._row.accumulator is not None and is_event_stream(response):
             return EventReader(self._row.accumulator(""), hide_usage=False, encoding=encoding)
         return WholeReader(self._read, encoding=encoding)
@@ -161,12 +177,12 @@ class Poll:
         try:
             rates = self._engine.prices.rates(
                 record.model,
-                provider=self._provider,
+                provider=self._provider_of(record.model),
                 base_url=self._base_url,
                 tier=said.tier,
                 at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
             )
-            cost = min(rates.cost_of(said), MAX_NANOS)
+            cost = min(rates.cost_of(named(said, partial(self._listed, record.model))), MAX_NANOS)
             # Of the projection no more is known than what it cost.
             return (max(cost, record.amount_nanos), True) if said.unsaid else (cost, False)
         except UnknownModelError as error:
@@ -174,3 +190,12 @@ class Poll:
                 return 0, True  # a model without a price, allowed by the user's word
             events.logger.error("budgetguard: booked as projected, because %s", error)
             return record.amount_nanos, True
+
+    def _provider_of(self, model: str) -> str | None:
+        place = self._place.provider
+        if place is not None or self._default_provider is None or "/" in model:
+            return place
+        return self._engine.prices.provider_at(self._base_url) or self._default_provider
+
+    def _listed(self, asked: str, answered: str) -> str:
+        return self._place.served(asked, self._place.listed(answered))

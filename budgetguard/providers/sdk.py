@@ -20,6 +20,8 @@ SYNC: Final = "SyncAPIClient"
 ASYNC: Final = "AsyncAPIClient"
 # What a client does between two tries; from outside, `request` looks the same however many there were.
 RETRY: Final = "_sleep_for_retry"
+# What makes one attempt of a request, below the middleware of those clients that have any.
+ATTEMPT: Final = "_attempt_request"
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "request": ("self", "cast_to", "options", "stream", "stream_cls"),
     RETRY: ("options", "response"),
@@ -29,18 +31,45 @@ _OPTIONS: Final = ("method", "url", "headers", "post_parser", "files", "json_dat
 EngineOf: TypeAlias = Callable[[Any], Engine | None]
 
 
+def as_answered(_asked: str, answered: str) -> str:
+    """Return the name that an answer gives to its model."""
+    return answered
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a client's models run, and how they are called there, where its address does not tell.
+
+    Attributes:
+        provider: genai-prices' provider id, None where the address tells.
+        priced_at: the address that decides what models cost, None for the client's own. A gateway's address
+            does not show the region behind it.
+        listed: a model's id there -> the name that it is listed by.
+        served: (the model that was asked for, the name that the answer gives) -> the latter, as it is listed.
+    """
+
+    provider: str | None = None
+    priced_at: str | None = None
+    listed: Callable[[str], str] = str
+    served: Callable[[str, str], str] = as_answered
+
+
+ANYWHERE: Final = Place()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a request goes, as far as its method and address tell.
 
     Attributes:
         method: in capitals.
-        base_url: the API's address; where the request goes past the client's, the request's own.
+        base_url: the address that decides what models cost: the API's; where the request goes past the
+            client's, the request's own.
         address: where it goes.
         path: as the table of endpoints has it.
         endpoint: how the request is read; None if it may pass.
         free: what is asked there costs nothing, by the user's word.
-        provider: genai-prices' id, where it does not follow from the address.
+        place: where the model runs.
         model: the model that the address names, or None.
         names_are_models: a model's name is its own there, so that no map of names has a say.
     """
@@ -51,9 +80,17 @@ class Route:
     path: str
     endpoint: Endpoint | None
     free: bool
-    provider: str | None
+    place: Place
     model: str | None
     names_are_models: bool
+
+
+def address_of(client: Any, url: str, base_url: str) -> str:
+    """Return the absolute URL that a client sends a request to; both may lack what it finds out later."""
+    try:
+        return str(client._prepare_url(url))
+    except Exception:  # noqa: BLE001 - what is missing, the client may yet find before it sends
+        return f"{base_url.rstrip('/')}/{url.lstrip('/')}"
 
 
 class SideWay(Protocol):
@@ -79,7 +116,7 @@ class Sdk:
         table: the API's endpoints.
         default_provider: genai-prices' id of the provider at addresses that are nobody's, None for the price
             book's own default.
-        provider_of: client -> genai-prices' provider id, where that does not follow from the address.
+        place_of: client -> where its models run. It is asked for each request.
         model_in: address -> the model that it names, or None.
         names_are_models: addresses where a model's name is its own, so that no map of names has a say.
         refuses: client -> why requests of it are refused, or None.
@@ -95,7 +132,7 @@ class Sdk:
     clients: Mapping[str, str]
     table: EndpointTable
     default_provider: str | None = None
-    provider_of: Callable[[object], str | None] = lambda _client: None
+    place_of: Callable[[Any], Place] = lambda _client: ANYWHERE
     model_in: Callable[[str], str | None] = lambda _address: None
     names_are_models: re.Pattern[str] | None = None
     refuses: Callable[[object], str | None] | None = None
@@ -125,19 +162,20 @@ class Sdk:
         for one in kind.__mro__:
             if name is None:
                 # The package gives what it exports its own name.
-                own = one.__module__ in (self.package, f"{self.package}._client")
+                module, package = one.__module__, self.package
+                own = module in (package, f"{package}._client") or module.startswith(f"{package}.lib.")
                 name = self.clients.get(one.__name__) if own else None
             elif one.__name__ == name and one.__module__ == self.module:
                 return one
         return None
 
     def route_of(
-        self, client: object, method: str, url: str, base_url: str, address: str, settings: Settings
+        self, place: Place, method: str, url: str, base_url: str, address: str, settings: Settings
     ) -> Route:
         """Return where a request goes.
 
         Args:
-            client: that sends it.
+            place: where the models of its client run.
             method: such as `POST`, in any case.
             url: a path, or an absolute URL.
             base_url: the client's.
@@ -150,14 +188,14 @@ class Sdk:
         free = settings.is_free(address)
         return Route(
             method=method.upper(),
-            base_url=base_url if address.startswith(base_url) else address,
+            base_url=place.priced_at or (base_url if address.startswith(base_url) else address),
             address=address,
             path=self.table.path_of(url, base_url),
             endpoint=self.table.endpoint_of(
                 method, url, base_url=base_url, allowed=settings.allow_endpoints, free=free
             ),
             free=free,
-            provider=self.provider_of(client),
+            place=place,
             model=self.model_in(address),
             names_are_models=bool(self.names_are_models and self.names_are_models.match(address)),
         )
@@ -194,6 +232,8 @@ class Sdk:
                 return f"it has no {name}.{method}({', '.join(parameters)})"
         if not callable(getattr(kind, "_prepare_url", None)):
             return f"it has no {name}._prepare_url"
+        if "middleware" in inspect.signature(kind).parameters and not hasattr(kind, ATTEMPT):
+            return f"it has no {name}.{ATTEMPT}, which its middleware calls"
         options = getattr(namespace.get("FinalRequestOptions"), "__annotations__", {})
         if not set(_OPTIONS) <= options.keys():
             return f"its FinalRequestOptions lack {', '.join(sorted(set(_OPTIONS) - options.keys()))}"

@@ -14,6 +14,7 @@ from budgetguard.engine.outcomes import NotCharged, Outcome, Unknown
 from budgetguard.errors import BudgetExceededError, BudgetGuardError
 from budgetguard.providers.answers import http_response
 from budgetguard.providers.base import HttpCall
+from budgetguard.providers.bedrock.event_stream import FrameReader, is_frames
 from budgetguard.providers.body import BodyReader, EventReader, LineReader, WholeReader, outcome_of_events
 from budgetguard.providers.coding import Coding
 from budgetguard.providers.failures import was_never_sent
@@ -43,7 +44,7 @@ class ResponseCall(HttpCall):
         if not is_read(response):
             follow(response, self._reader_of(response), call)
             return None
-        if self.streams or is_event_stream(response):
+        if self.streams or is_event_stream(response) or is_frames(response):
             return read_before(response, self._reader_of(response, encoding=""))
         return None
 
@@ -54,6 +55,10 @@ class ResponseCall(HttpCall):
         follows_events = events or (self.streams and not sound)
         if encoding is None:
             encoding = coding_of(response, changes=follows_events and self._hide_usage)
+        if self._endpoint.streams and is_frames(response):
+            return FrameReader(
+                self._endpoint.accumulator(self.model), encoding=encoding, complete=self._complete
+            )
         if self._endpoint.streams and not events and _is_lines(response):
             return LineReader(
                 self._endpoint.accumulator(self.model), encoding=encoding, complete=self._complete

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from budgetguard.config import Settings
@@ -19,7 +20,7 @@ from budgetguard.providers.failures import was_never_sent, was_sending
 from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
-from budgetguard.providers.sdk import Route, Sdk
+from budgetguard.providers.sdk import Place, Route, Sdk
 from budgetguard.providers.sent_call import ResponseCall
 from budgetguard.providers.streams import is_read
 
@@ -61,10 +62,11 @@ class StainlessCall(ResponseCall):
         super().__init__(
             request,
             endpoint,
-            provider=route.provider,
+            provider=route.place.provider,
             default_provider=sdk.default_provider,
             model=route.model,
-            model_of=str if route.names_are_models else settings.model_of,
+            model_of=str if route.names_are_models else partial(_listed, settings.model_of, route.place),
+            served=route.place.served,
             free=route.free,
             counts=settings.count == "provider",
             fetcher=lambda: Fetcher(client, request.headers, options.timeout),
@@ -138,29 +140,8 @@ class StainlessCall(ResponseCall):
                 options.json_data = text
 
 
-class _Look:
-    """The parser that the client calls with each answer. Its copies of the options share it.
-
-    Args:
-        request: the call.
-        theirs: the caller's own parser.
-    """
-
-    def __init__(self, request: StainlessCall, theirs: Callable[[Any], Any] | None) -> None:
-        self.request = request
-        self.sent = False
-        self._theirs = theirs
-
-    def __call__(self, parsed: Any) -> Any:
-        # Before theirs, which may raise: by then the answer is paid for.
-        request = self.request
-        if request.receiving:
-            request.received = parsed
-        return parsed if self._theirs is None else self._theirs(parsed)
-
-
-class _Passing:
-    """The parser in the options of a request that was looked at and may pass.
+class Mark:
+    """The parser in the options of a request that a guard has looked at; all copies of the options share it.
 
     Args:
         theirs: the caller's own parser.
@@ -169,21 +150,45 @@ class _Passing:
     def __init__(self, theirs: Callable[[Any], Any] | None) -> None:
         self._theirs = theirs
 
+    def __deepcopy__(self, _memo: object) -> Mark:
+        return self  # some clients copy the options with all that they hold
+
     def __call__(self, parsed: Any) -> Any:
         return parsed if self._theirs is None else self._theirs(parsed)
+
+
+class _Look(Mark):
+    """The mark of a request that is guarded, which sees what the client parses.
+
+    Args:
+        request: the call.
+        theirs: the caller's own parser.
+    """
+
+    def __init__(self, request: StainlessCall, theirs: Callable[[Any], Any] | None) -> None:
+        super().__init__(theirs)
+        self.request = request
+        self.sent = False
+
+    def __call__(self, parsed: Any) -> Any:
+        # Before theirs, which may raise: by then the answer is paid for.
+        request = self.request
+        if request.receiving:
+            request.received = parsed
+        return super().__call__(parsed)
 
 
 def passing(options: Any) -> Any:
     """Return a copy of a request's options that every guard lets pass."""
     marked = copy.copy(options)
     theirs: Callable[[Any], Any] | None = options.post_parser
-    marked.post_parser = _Passing(None if is_absent(theirs) else theirs)
+    marked.post_parser = Mark(None if is_absent(theirs) else theirs)
     return marked
 
 
 def is_marked(options: Any) -> bool:
     """Whether a guard has looked at a request already."""
-    return isinstance(getattr(options, "post_parser", None), _Look | _Passing)
+    return isinstance(getattr(options, "post_parser", None), Mark)
 
 
 @contextmanager
@@ -220,6 +225,10 @@ def note_retry(options: Any, response: object) -> None:
     error = sys.exception()
     if isinstance(look, _Look) and response is None and error is not None and not was_never_sent(error):
         look.request.lost_tries += 1
+
+
+def _listed(model_of: Callable[[str], str], place: Place, name: str) -> str:
+    return place.listed(model_of(name))
 
 
 def _value_of(options: Any, route: Route) -> HttpRequest:

@@ -30,6 +30,7 @@ class EndpointTable:
             `PATCH /models/{}`, a path of that alone.
         refused: what costs money that nobody can project, and why.
         polled: free requests that tell what earlier calls cost.
+        free_below: paths below which everything costs nothing.
         prefix: what a path may begin with that does not count, such as a version.
     """
 
@@ -40,11 +41,13 @@ class EndpointTable:
         refused: Iterable[RefusedEndpoints],
         polled: Iterable[Polled] = (),
         *,
+        free_below: Iterable[str] = (),
         prefix: str = r"/v1(?=/)",
     ) -> None:
         self._by_path = {row.path: row for row in priced}
         self._with_ids = tuple(row for row in self._by_path.values() if "{}" in row.path)
         self._free = tuple(free)
+        self._free_below = tuple(f"{path}/" for path in free_below)
         self._refused = tuple(refused)
         self._polled = tuple(polled)
         self._polling = frozenset(row.method for row in self._polled)
@@ -79,7 +82,7 @@ class EndpointTable:
     def is_free(self, method: str, path: str) -> bool:
         """Whether a request costs nothing, wherever it is sent; `path` as the table has it."""
         method = method.upper()
-        if method in FREE_METHODS:
+        if method in FREE_METHODS or f"{path}/".startswith(self._free_below):
             return True
         for row in self._free:
             of, _, pattern = row.rpartition(" ")

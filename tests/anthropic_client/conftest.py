@@ -65,7 +65,7 @@ def open_books(patch: Any) -> Iterator[Any]:
     opened: list[Any] = []
 
     def open_(server: MessagesServer, *, patched: bool = True, **settings: Any) -> Books:
-        engine = Engine(Settings(store="memory://", **settings))
+        engine = Engine(Settings(**{"store": "memory://", **settings}))
         books = Books(server.__enter__(), engine)
         engine.hooks.add(books.events.append, ())
         books.limit(10 * 10**9)

@@ -1,15 +1,31 @@
-"""A small server of Anthropic's messages protocol, which records what it billed."""
+"""A small server of Anthropic's messages protocol, also as other clouds speak it, that records its bills."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
+
+from .batches import Batches
 
 MODEL = "claude-sonnet-4-6"
+# Where requests for a message arrive: at Anthropic's own API and those that look like it, Bedrock, Vertex.
+MESSAGES = re.compile(
+    r"(?:/anthropic)?/v1/messages"
+    r"|/model/(?P<bedrock>.+)/invoke(?P<frames>-with-response-stream)?"
+    r"|/projects/p/locations/(?P<region>[^/]+)/publishers/anthropic/models/(?P<vertex>[^/:]+)"
+    r":(?P<stream>rawPredict|streamRawPredict)"
+)
+# As Bedrock's ids have it: a region, the vendor, and a version behind the model's own name.
+_BEDROCK_ID = re.compile(r"(?:[a-z-]+\.)?anthropic\.(.+?)(?:-v\d+(?::\d+)?)?")
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class Reply:
         error: an error event in place of the stream's end.
         hang: nothing is answered until the server is stopped; it is billed all the same.
         more: further fields of the message.
+        at_end: further fields of the usage at the end of a stream.
     """
 
     text: str = "Hello there, everybody."
@@ -35,6 +52,7 @@ class Reply:
     error: str | None = None
     hang: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    at_end: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def content(self) -> list[Mapping[str, Any]]:
@@ -57,6 +75,11 @@ class MessagesServer:
 
     Args:
         reply: what every request is answered with, or those in turn.
+
+    Attributes:
+        counts: the input tokens that it counts in a request, unless it `refuses_counts`.
+        batches: the message batches that it keeps.
+        requests: those that arrived.
     """
 
     def __init__(
@@ -64,6 +87,9 @@ class MessagesServer:
     ) -> None:
         self._reply = Reply() if reply is None else reply
         self._lock = threading.Lock()
+        self.counts: object = 20
+        self.refuses_counts = False
+        self.batches = Batches()
         self.requests: list[Record] = []
         self.stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -93,17 +119,43 @@ class MessagesServer:
                 return self._reply(record.body)
             return self._reply[min(len(self.requests), len(self._reply)) - 1]
 
-    def count(self, path: str = "/v1/messages") -> int:
-        return sum(one.path == path for one in self.requests)
+    def count(self, path: str | None = None) -> int:
+        """Return how many requests arrived there: by default, those for a message."""
+        if path is not None:
+            return sum(one.path == path for one in self.requests)
+        return sum(is_message(one.path) for one in self.requests)
+
+
+def is_message(path: str) -> bool:
+    return MESSAGES.fullmatch(path) is not None and not path.endswith("/count-tokens:rawPredict")
+
+
+def framed(event: Mapping[str, Any]) -> bytes:
+    """Return an event in one of AWS' binary frames, as Bedrock sends it."""
+    headers = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
+        for name, value in (
+            (":event-type", "chunk"),
+            (":content-type", "application/json"),
+            (":message-type", "event"),
+        )
+    )
+    data = base64.b64encode(json.dumps(event).encode()).decode()
+    payload = json.dumps({"bytes": data, "p": "abcdefgh"}).encode()
+    prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    head = prelude + struct.pack("!I", binascii.crc32(prelude)) + headers + payload
+    return head + struct.pack("!I", binascii.crc32(head))
 
 
 def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     usage = dict(reply.usage)
-    message = {**_message(model, reply), "content": [], "stop_reason": None}
-    message["usage"] = {**usage, "output_tokens": 1}
-    message.pop("container", None)
-    yield {"type": "message_start", "message": message}
+    begun = {**message(model, reply), "content": [], "stop_reason": None}
+    begun["usage"] = {name: value for name, value in usage.items() if name not in reply.at_end}
+    if "output_tokens" in usage:
+        begun["usage"]["output_tokens"] = 1
+    begun.pop("container", None)
+    yield {"type": "message_start", "message": begun}
     yield {"type": "ping"}
     for index, block in enumerate(reply.content):
         kind, parts = _DELTAS.get(str(block["type"]), (None, ""))
@@ -121,9 +173,9 @@ def events_of(model: str, reply: Reply) -> Iterator[dict[str, Any]]:
         yield {"type": "error", "error": {"type": reply.error, "message": "It went wrong."}}
         return
     told = {name: usage[name] for name in ("output_tokens", "server_tool_use") if name in usage}
-    delta = {"stop_reason": "end_turn", "stop_sequence": None}
-    if "container" in reply.more:
-        delta["container"] = reply.more["container"]
+    told.update(reply.at_end)
+    delta = {"stop_reason": reply.more.get("stop_reason", "end_turn"), "stop_sequence": None}
+    delta |= {name: reply.more[name] for name in ("container", "stop_details") if name in reply.more}
     yield {"type": "message_delta", "delta": delta, "usage": told}
     yield {"type": "message_stop"}
 
@@ -135,7 +187,7 @@ _DELTAS = {
 }
 
 
-def _message(model: str, reply: Reply) -> dict[str, Any]:
+def message(model: str, reply: Reply) -> dict[str, Any]:
     return {
         "id": "msg_1",
         "type": "message",
@@ -163,15 +215,25 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             server.take(Record("GET", path, {}, dict(self.headers)))
-            self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
+            found = server.batches.answer("GET", path, {}, server.base_url)
+            if found is not None:
+                return self._bytes(*found) if isinstance(found[1], bytes) else self._json(*found)
+            return self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
-            path = self.path.partition("?")[0]
+            path = unquote(self.path.partition("?")[0])
             record = Record("POST", path, json.loads(data or b"{}"), dict(self.headers))
             reply = server.take(record)
-            if path == "/v1/messages/count_tokens":
-                return self._json(200, {"input_tokens": 20})
+            if reply.status == 200 and (
+                found := server.batches.answer("POST", path, record.body, server.base_url)
+            ):
+                return self._json(*found)
+            if path.endswith(("/v1/messages/count_tokens", "/count-tokens:rawPredict")):
+                if server.refuses_counts:
+                    error = {"type": "overloaded_error", "message": "Not now."}
+                    return self._json(529, {"type": "error", "error": error})
+                return self._json(200, {"input_tokens": server.counts})
             if reply.hang:
                 record.billed = reply.usage
                 server.stopping.wait(30)
@@ -181,23 +243,33 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                 error = {"type": "rate_limit_error", "message": "Not now."}
                 return self._json(reply.status, {"type": "error", "error": error})
             record.billed = reply.usage
-            model = str(record.body.get("model"))
-            if not record.body.get("stream"):
-                return self._json(200, _message(model, reply))
-            return self._stream(model, reply)
+            where = MESSAGES.fullmatch(path)
+            if where is None:
+                return self._json(404, {"type": "error", "error": {"type": "not_found", "message": path}})
+            model, frames = str(record.body.get("model")), bool(where["frames"])
+            if where["bedrock"] and (vendors := _BEDROCK_ID.fullmatch(where["bedrock"])):
+                model = vendors[1]
+            elif where["vertex"]:
+                model = where["vertex"].replace("@", "-")
+            if not frames and not record.body.get("stream"):
+                return self._json(200, message(model, reply))
+            return self._stream(model, reply, frames=frames)
 
         def _json(self, status: int, answer: object) -> None:
-            data = json.dumps(answer).encode()
+            self._bytes(status, json.dumps(answer).encode(), "application/json")
+
+        def _bytes(self, status: int, data: bytes, kind: str = "application/x-jsonl") -> None:
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
             self.send_header("content-length", str(len(data)))
             self.send_header("retry-after-ms", "1")
             self.end_headers()
             self.wfile.write(data)
 
-        def _stream(self, model: str, reply: Reply) -> None:
+        def _stream(self, model: str, reply: Reply, *, frames: bool) -> None:
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            kind = "application/vnd.amazon.eventstream" if frames else "text/event-stream; charset=utf-8"
+            self.send_header("content-type", kind)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             try:
@@ -205,7 +277,8 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                     if number == reply.events:
                         self.close_connection = True
                         return
-                    data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    plain = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    data = framed(event) if frames else plain
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
                     self.wfile.flush()
                 self.wfile.write(b"0\r\n\r\n")

@@ -18,7 +18,7 @@ import anthropic
 import pydantic
 import pytest
 
-from budgetguard import Guard, check
+from budgetguard import check
 from budgetguard.engine.background import background
 from budgetguard.errors import (
     BudgetExceededError,
@@ -153,22 +153,91 @@ def test_parse_is_booked_once(open_books: Any) -> None:
     assert (books.spent, books.held) == (COST, 0)
 
 
-@pytest.mark.skipif(not hasattr(anthropic, "beta_tool"), reason="this anthropic has no such helper")
-def test_each_model_call_of_a_tool_runner_is_booked(open_books: Any) -> None:
-    use = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1, "b": 2}}
-    first = Reply(blocks=[use], more={"stop_reason": "tool_use"})
-    books = open_books(MessagesServer([first, Reply()]))
+USE = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1, "b": 2}}
+USES = Reply(blocks=[USE], more={"stop_reason": "tool_use"})
 
-    @anthropic.beta_tool
-    def add(a: int, b: int) -> str:
-        """Add two numbers."""
-        return str(a + b)
+
+def _add(spend: Callable[[], None], *, asynchronous: bool) -> Any:
+    if asynchronous:
+
+        @anthropic.beta_async_tool
+        async def add(a: int, b: int) -> str:
+            """Add two numbers."""
+            spend()
+            return str(a + b)
+
+    else:
+
+        @anthropic.beta_tool
+        def add(a: int, b: int) -> str:
+            """Add two numbers."""
+            spend()
+            return str(a + b)
+
+    return add
+
+
+@pytest.mark.skipif(not hasattr(anthropic, "beta_tool"), reason="this anthropic has no such helper")
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_model_call_of_a_tool_runner_is_booked_or_refused(stream: bool, open_books: Any) -> None:
+    books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+    # The money is there for all of the first run, and gone when the second has run its tool.
+    limits = [3 * COST + 100, 10**10]
+
+    def spend() -> None:
+        books.limit(limits.pop())
+
+    def run(client: Any) -> str:
+        runner = client.beta.messages.tool_runner(
+            **BODY,
+            tools=[_add(spend, asynchronous=False)],
+            **({"stream": True} if stream else {}),
+        )
+        last = ""
+        for one in runner:
+            answer = one.get_final_message() if stream else one
+            last = getattr(answer.content[0], "text", "")
+        return last
 
     with books.client() as client:
-        runner = client.beta.messages.tool_runner(**BODY, tools=[add])
-        assert runner.until_done().content[0].text == Reply().text
-    assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
-    assert len(books.of("Held")) == 2
+        assert run(client) == Reply().text
+        assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
+        assert len(books.of("Held")) == 2
+        with pytest.raises(BudgetExceededError):
+            run(client)
+    assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
+
+
+@pytest.mark.skipif(not hasattr(anthropic, "beta_async_tool"), reason="this anthropic has no such helper")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_model_call_of_an_async_tool_runner_is_booked_or_refused(
+    stream: bool, open_books: Any
+) -> None:
+    books = open_books(MessagesServer([USES, Reply(), USES, Reply()]))
+    # The money is there for all of the first run, and gone when the second has run its tool.
+    limits = [3 * COST + 100, 10**10]
+
+    def spend() -> None:
+        books.limit(limits.pop())
+
+    async def run(client: Any) -> str:
+        runner = client.beta.messages.tool_runner(
+            **BODY,
+            tools=[_add(spend, asynchronous=True)],
+            **({"stream": True} if stream else {}),
+        )
+        last = ""
+        async for one in runner:
+            answer = await one.get_final_message() if stream else one
+            last = getattr(answer.content[0], "text", "")
+        return last
+
+    async with books.aclient() as client:
+        assert await run(client) == Reply().text
+        assert (books.spent, books.held, books.server.count()) == (2 * COST, 0, 2)
+        with pytest.raises(BudgetExceededError):
+            await run(client)
+    assert (books.spent, books.held, books.server.count()) == (3 * COST, 0, 3)
 
 
 def test_of_ten_racing_calls_as_many_are_sent_as_the_budget_holds(open_books: Any) -> None:
@@ -333,12 +402,8 @@ def test_what_is_free_passes_on_an_empty_budget(open_books: Any) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "batches": (
-        lambda c: c.messages.batches.create(requests=[]),
-        "POST /messages/batches runs many messages",
-    ),
     "completions": (lambda c: c.post("/v1/complete", body={}, cast_to=object), "POST /complete is .* legacy"),
-    "files": (lambda c: c.beta.files.upload(file=("a.txt", b"a")), "POST /files stores"),
+    "agents": (lambda c: c.post("/v1/sessions", body={}, cast_to=object), "POST /sessions runs an agent"),
     "unheard of": (lambda c: c.post("/v1/made/up", body={}, cast_to=object), "POST /made/up may cost money"),
 }
 
@@ -351,26 +416,6 @@ def test_what_is_not_read_is_refused_by_name(kind: str, open_books: Any) -> None
         call(client)
     assert "allow_endpoints" in str(caught.value)
     assert books.server.requests == []
-
-
-@pytest.mark.skipif(not hasattr(anthropic, "AnthropicFoundry"), reason="this anthropic has no such client")
-def test_clients_of_other_clouds_are_refused_by_name(open_books: Any, patch: Any) -> None:
-    books = open_books(MessagesServer())
-    options = {"base_url": books.server.base_url, "api_key": "k"}
-    foundry = anthropic.AnthropicFoundry(**options)
-    clients = [foundry]
-    if hasattr(anthropic, "AnthropicBedrockMantle"):
-        clients.append(anthropic.AnthropicBedrockMantle(**options, aws_region="us-east-1"))
-    for client in clients:
-        name = type(client).__name__
-        with pytest.raises(UnknownEndpointError, match=f"POST /{name}/messages sends to another cloud"):
-            client.messages.create(**BODY)
-        with pytest.raises(ConfigurationError, match=f"{name} cannot be wrapped"):
-            patch.wrap(client, books.engine)
-    assert books.server.requests == []
-    books.engine.configure(Guard(store="memory://", allow_endpoints=["/AnthropicFoundry/messages"]).settings)
-    foundry.messages.create(**BODY)
-    assert (books.server.count(), books.spent) == (1, 0)
 
 
 def test_an_unpatched_client_is_not_guarded_and_a_wrapped_one_is(open_books: Any, patch: Any) -> None:

@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
-from budgetguard.providers.base import Asked, Endpoint
+from budgetguard.providers.anthropic import endpoints as anthropic
+from budgetguard.providers.base import Asked, Endpoint, RefusedEndpoints
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
 from budgetguard.providers.request import with_files
 from budgetguard.providers.sdks import SDKS
+from tests.anthropic_client import matrix as anthropic_matrix
 from tests.following import ROWS
 from tests.frameworks import cases as of_frameworks
 from tests.frameworks.case import COLUMNS as CALLS
@@ -30,6 +32,7 @@ from tests.matrix.ways import COLUMNS
 from . import pages, price_tables
 
 PAGES: Final = (
+    "docs/anthropic.md",
     "docs/extra-prices.md",
     "docs/frameworks.md",
     "docs/openai.md",
@@ -134,8 +137,17 @@ def endpoints() -> Iterator[str]:
 
 def refused() -> Iterator[str]:
     """Yield the table of what is refused, and why."""
+    yield from _refused(REFUSED)
+
+
+def anthropic_refused() -> Iterator[str]:
+    """Yield the same of Anthropic's API."""
+    yield from _refused(anthropic.REFUSED)
+
+
+def _refused(rows: Sequence[RefusedEndpoints]) -> Iterator[str]:
     yield from _head("endpoint", "what it does")
-    for row in REFUSED:
+    for row in rows:
         yield _row(", ".join(f"`POST {path}`" for path in row.paths), row.why)
 
 
@@ -167,6 +179,14 @@ def ways() -> Iterator[str]:
         yield _row(case.title, *marks)
 
 
+def anthropic_ways() -> Iterator[str]:
+    """Yield the same of the anthropic client: what `tests/anthropic_client/test_matrix.py` proves."""
+    yield from _head("", *(f"`{column}`" for column in anthropic_matrix.COLUMNS))
+    for case in anthropic_matrix.CASES:
+        found = {way.column for way in case.ways if case.has(way)}
+        yield _row(case.title, *("✓✓✓" if column in found else "" for column in anthropic_matrix.COLUMNS))
+
+
 def sdks() -> Iterator[str]:
     """Yield the table of the SDKs that `patch()` guards, with the versions that are known."""
     yield from _head("name", "package", "versions")
@@ -196,6 +216,8 @@ def following() -> Iterator[str]:
 
 
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
+    "anthropic refused": anthropic_refused,
+    "anthropic ways": anthropic_ways,
     "endpoints": endpoints,
     "following": following,
     "frameworks": frameworks,

@@ -60,6 +60,7 @@ def realtime_server() -> Iterator[RealtimeServer]:
 @pytest.fixture
 def messages_server() -> Iterator[MessagesServer]:
     with MessagesServer() as server:
+        server.batches.ends_after = 2
         yield server
 
 

@@ -120,7 +120,12 @@ def test_a_batch_in_a_file_is_projected_from_it() -> None:
 
 @pytest.mark.parametrize(
     ("file", "says"),
-    [(b"", "has no requests"), (b"nonsense", "line 1"), (lines({"contents": []}), "line 1"), (b"{}", "line 1")],
+    [
+        (b"", "has no requests"),
+        (b"nonsense", "line 1"),
+        (lines({"contents": []}), "line 1"),
+        (b"{}", "line 1"),
+    ],
 )
 def test_a_bad_file_is_refused(file: bytes, says: str) -> None:
     with google_books(Gemini(file=file)) as books:

@@ -147,7 +147,9 @@ def test_a_version_that_nobody_has_tried_is_refused(changed: dict[str, Any]) -> 
     """Readably, and before anything is wrapped."""
     tried = MethodPatch(replace(GOOGLE, name=f"google {changed}", **changed))
     engine = Engine(Settings(store="memory://"))
-    with pytest.raises(ConfigurationError, match=r"google-genai .* is not one that budgetguard knows.*Install"):
+    with pytest.raises(
+        ConfigurationError, match=r"google-genai .* is not one that budgetguard knows.*Install"
+    ):
         tried.patch(engine)
     assert not tried.is_patched
     with google_books() as books, pytest.raises(BudgetExceededError):

@@ -131,7 +131,8 @@ def faces(method: str, body: Mapping[str, Any], **more: Any) -> Iterator[Way]:
 
     async def raw(client: Any) -> Any:
         response = await done(of(client, method, "with_raw_response")(**body))
-        return type(response), response.status_code, response.parse(), response.parse() is response.parse()
+        parsed = await done(response.parse())
+        return type(response), response.status_code, parsed, await done(response.parse()) is parsed
 
     async def unparsed(client: Any) -> Any:
         response = await done(of(client, method, "with_raw_response")(**body))
@@ -172,8 +173,8 @@ def stream_faces(method: str, body: Mapping[str, Any]) -> Iterator[Way]:
 
     async def raw(client: Any) -> Any:
         response = await done(of(client, method, "with_raw_response")(**body, stream=True))
-        stream = response.parse()
-        return type(response), type(stream), await every(stream), response.parse() is stream
+        stream = await done(response.parse())
+        return type(response), type(stream), await every(stream), await done(response.parse()) is stream
 
     def streaming(read: Callable[[Any], Awaitable[Any]]) -> Make:
         async def make(client: Any) -> Any:

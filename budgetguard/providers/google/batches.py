@@ -10,6 +10,7 @@ from budgetguard.core.usage import Reported, Usage
 from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.pricing.rates import BATCH
 from budgetguard.providers.base import Body, Endpoint, Fetching, Polled, Prepared, Preparing
+from budgetguard.providers.batching import BatchSum
 from budgetguard.providers.google.answers import read_gemini
 from budgetguard.providers.google.paths import bare_model, model_in
 from budgetguard.providers.json import count, field, items, mapping, parsed, text
@@ -34,7 +35,7 @@ class GeminiLines(BatchLines):
     """
 
     def __init__(self, preparing: Preparing, source: str, row: Endpoint, model: str) -> None:
-        super().__init__(preparing, source)
+        super().__init__(BatchSum(preparing), source)
         self._row = row
         self._model = model
 
@@ -58,13 +59,7 @@ class GeminiLines(BatchLines):
         if not isinstance(request, Mapping):
             raise ConfigurationError("a request is an object with contents, so the batch was not created")
         named = text(field(request, "model"))
-        rates = self.preparing.rates(bare_model(named) if named else self._model)
-        self.rates[rates.model] = rates
-        body = _unfolded(request)
-        projection = self._at_batch_prices(self._row, body, rates)
-        self.cost += projection.cost
-        self.input_cost += projection.input_cost
-        self.units.update(projection.usage.units)
+        self.sum.add(self._row, _unfolded(request), bare_model(named) if named else self._model)
 
 
 class GeminiBatches(BatchesEndpoint):
@@ -109,7 +104,7 @@ class GeminiBatches(BatchesEndpoint):
             raise ConfigurationError(
                 "a batch has its requests inside, or names an uploaded file of them, so it was not created"
             )
-        rates = lines.dearest() if lines.rates else preparing.rates(model)
+        rates = lines.sum.dearest() if lines.sum.rates else preparing.rates(model)
         return Prepared(rates.model, {"lines": lines}, None, rates)
 
     def least_ttl(self, body: Body) -> int:

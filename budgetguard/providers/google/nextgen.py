@@ -18,6 +18,7 @@ from budgetguard.providers.google.endpoints import TABLE, TABLE_VERTEX
 from budgetguard.providers.json import field
 from budgetguard.providers.methods import Method, Sending, sent_call
 from budgetguard.providers.polling import Poll
+from budgetguard.providers.sdk import Place
 
 PROVIDER: Final = "google"
 _BASE: Final = "google.genai._gaos.basesdk"
@@ -44,7 +45,15 @@ def request_of(sending: Sending, *, fetcher: Callable[[Any], Any]) -> ProviderCa
     free = sending.settings.is_free(url)
     polled = table.polled(method, url, base_url=base_url)
     if polled is not None:
-        return Poll(sending.engine, polled, base_url, provider=PROVIDER, free=free)
+        return Poll(
+            sending.engine,
+            polled,
+            table.path_of(url, base_url),
+            base_url,
+            Place(PROVIDER),
+            default_provider=PROVIDER,
+            free=free,
+        )
     body = _body(request)
     path = table.path_of(url, base_url)
     if path == "/interactions" and isinstance(body, Mapping) and not free:

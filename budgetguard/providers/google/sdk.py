@@ -18,6 +18,7 @@ from budgetguard.providers.google.paths import bare_model, model_in
 from budgetguard.providers.json import field, parsed, text
 from budgetguard.providers.methods import Method, MethodSdk, Sending, sent_call
 from budgetguard.providers.polling import Poll
+from budgetguard.providers.sdk import Place
 from budgetguard.providers.sent_call import SentCall
 from budgetguard.providers.table import EndpointTable
 
@@ -41,7 +42,16 @@ def _request_of(sending: Sending, *, is_async: bool, streams: bool) -> ProviderC
     polled = table.polled(method, path, base_url=base_url)
     if polled is not None:
         free = sending.settings.is_free(sent.url)
-        return Poll(sending.engine, polled, base_url, provider=PROVIDER, free=free, content=_content)
+        return Poll(
+            sending.engine,
+            polled,
+            table.path_of(path, base_url),
+            base_url,
+            Place(PROVIDER),
+            default_provider=PROVIDER,
+            free=free,
+            content=_content,
+        )
     model = _model_of(table, path, base_url, sent.data)
     return sent_call(
         sending,
@@ -150,7 +160,11 @@ class GoogleFetcher(Fetcher):
     def __init__(self, client: Any, options: Any, *, is_async: bool) -> None:
         super().__init__(client, {}, None)
         self._options = options
-        self._is_async = is_async
+        self._awaits = is_async
+
+    @property
+    def _is_async(self) -> bool:
+        return self._awaits
 
     def get(self, path: str) -> Do:
         return self._do("get", path, {})
@@ -161,7 +175,7 @@ class GoogleFetcher(Fetcher):
     def content(self, file_id: str, take: Take) -> Do:
         """Return the step that reads an uploaded file."""
         path = f"files/{file_id.rpartition('files/')[2]}:download?alt=media"
-        if self._is_async:
+        if self._awaits:
             return Do(partial(self._read_async, path, take))
         return Do(lambda: take(self._client.download_file(path, http_options=self._options)) and None)
 
@@ -172,7 +186,7 @@ class GoogleFetcher(Fetcher):
         path = path.lstrip("/")
         if self._client.vertexai and path.startswith("models/"):
             path = f"publishers/google/{path}"
-        if self._is_async:
+        if self._awaits:
             return Do(partial(self._ask_async, method, path, body))
         return Do(lambda: parsed(_content(self._client.request(method, path, dict(body), self._options))))
 

@@ -67,7 +67,7 @@ class LiteLLMChatEndpoint(ChatEndpoint):
     def asks_usage(self, body: Mapping[str, Any]) -> Mapping[str, object]:
         return {}
 
-    def read(self, answer: object) -> Reported:
+    def read(self, answer: object) -> Reported | NotCharged:
         return LITELLM.read(answer) if LITELLM.knows(answer) else super().read(answer)
 
     def accumulator(self, model: str) -> LiteLLMAccumulator:

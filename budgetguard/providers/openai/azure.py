@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from budgetguard.pricing.matching import AZURE
+from budgetguard.providers.sdk import ANYWHERE, Place
 
 # Where a name is the model's own, a map of other servers' names has no say.
 NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:/]")
@@ -15,10 +16,13 @@ NAMES_ARE_MODELS: Final = re.compile(r"https://(?:[a-z]{2}\.)?api\.openai\.com[:
 _DEPLOYMENT: Final = re.compile(r"(?:^|/openai)/deployments/([^/]+)(?=/)")
 
 
-def azure_of(client: object) -> str | None:
-    """Return the provider whose prices a client's calls have if it is one of Azure's, else None."""
+_AT_AZURE: Final = Place(AZURE)
+
+
+def place_of(client: object) -> Place:
+    """Return where a client's models run: at Azure, or where its address tells."""
     kind: Any = type(client)
-    return AZURE if _is_azures(kind) else None
+    return _AT_AZURE if _is_azures(kind) else ANYWHERE
 
 
 @lru_cache(maxsize=64)

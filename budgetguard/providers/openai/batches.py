@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from dataclasses import field as field_of
 from typing import Final
 
-from budgetguard.core.money import Nanos
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.core.windows import duration_ms
 from budgetguard.engine.projection import Projection
-from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
-from budgetguard.pricing.rates import BATCH, STANDARD_TIERS, Rates
+from budgetguard.errors import BudgetGuardError, ConfigurationError
+from budgetguard.pricing.rates import BATCH
 from budgetguard.providers.answers import reported
 from budgetguard.providers.base import Asked, Body, Endpoint, Fetching, Polled, Prepared, Preparing
-from budgetguard.providers.hidden_input import input_reserve
+from budgetguard.providers.batching import BatchSum
 from budgetguard.providers.json import count, field, items, parsed, text
 
 # A batch whose usage does not tell all that it bills: calls of hosted tools, pictures, sound.
@@ -36,21 +33,14 @@ class BatchLines:
     What is wrong with a line is kept as the `problem`, and ends the reading.
 
     Attributes:
-        preparing: the batch's request.
-        file_id: its input file, for messages.
+        sum: what the lines so far will use and cost.
+        file_id: the batch's input file, for messages.
         problem: why the batch must not be created, or None.
-        cost: Nanos for all lines so far; `input_cost` for their input alone.
-        units: what they will use.
-        rates: model -> its standard rates.
     """
 
-    preparing: Preparing
+    sum: BatchSum
     file_id: str
     problem: BudgetGuardError | None = None
-    cost: Nanos = 0
-    input_cost: Nanos = 0
-    units: Counter[str] = field_of(default_factory=Counter)
-    rates: dict[str, Rates] = field_of(default_factory=dict)
     _number: int = 0
     _found: int = 0
     _rest: bytes = b""
@@ -77,20 +67,7 @@ class BatchLines:
     @property
     def is_told(self) -> bool:
         """Whether a batch's usage tells all that these lines bill."""
-        return {unit for unit, number in self.units.items() if number} <= _TOLD
-
-    def dearest(self) -> Rates:
-        """Return the rates at which all lines together cost most: usage does not tell models apart."""
-        usage = Usage.of(**self.units)
-        found, most = Rates.free("", "openai"), -1
-        for rates in self.rates.values():
-            try:
-                cost = rates.with_tier(BATCH).cost(usage)
-            except UnknownModelError:  # what another model's lines use
-                cost = 0
-            if cost > most:
-                found, most = rates, cost
-        return found
+        return {unit for unit, number in self.sum.units.items() if number} <= _TOLD
 
     def _take_line(self, line: bytes) -> None:
         self._number += 1
@@ -113,27 +90,12 @@ class BatchLines:
         url, body = field(request, "url"), field(request, "body")
         if not isinstance(request, dict) or not isinstance(url, str) or not isinstance(body, dict):
             raise ConfigurationError("a request has a url and a body, so the batch was not created")
-        row = self.preparing.row_of(url)
+        row = self.sum.preparing.row_of(url)
         if row is None:
             return
         if row.fetches:
             raise ConfigurationError(f"{url} has no place in a batch, so the batch was not created")
-        rates = self.preparing.rates(field(body, "model"))
-        self.rates[rates.model] = rates
-        projection = self._at_batch_prices(row, body, rates)
-        self.cost += projection.cost
-        self.input_cost += projection.input_cost
-        self.units.update(projection.usage.units)
-
-    def _at_batch_prices(self, row: Endpoint, body: Body, rates: Rates) -> Projection:
-        if field(body, "service_tier") in STANDARD_TIERS:
-            # Not what makes a batch dearer.
-            body = {name: value for name, value in body.items() if name != "service_tier"}
-        asked = Asked(body, rates.model, rates.with_tier(BATCH), self.preparing.learned)
-        projection = row.project(asked)
-        if self.preparing.strict and projection.input_tokens:
-            return projection.with_reserve(input_reserve(body, rates.model))
-        return projection
+        self.sum.add(row, body)
 
 
 class BatchesEndpoint(Endpoint):
@@ -152,14 +114,15 @@ class BatchesEndpoint(Endpoint):
                 f"input_file_id must be the id of an uploaded file, not {file_id!r}: a batch is projected "
                 "from it"
             )
-        lines = BatchLines(preparing, file_id)
+        lines = BatchLines(BatchSum(preparing), file_id)
         try:
             yield preparing.fetch.content(file_id, lines.take)
         except Exception as error:
             error.add_note(f"budgetguard asked for {file_id} to project a batch, which was not created")
             raise
         lines.end()
-        rates = lines.dearest()
+        # Its usage does not tell models apart.
+        rates = lines.sum.dearest()
         return Prepared(rates.model, {"lines": lines}, None if lines.is_told else _PARTLY_TOLD, rates)
 
     def project(self, asked: Asked) -> Projection:
@@ -171,16 +134,7 @@ class BatchesEndpoint(Endpoint):
         lines: BatchLines = asked.body["lines"]
         if lines.problem is not None:
             raise lines.problem
-        usage = Usage.of(**lines.units)
-        return Projection(
-            model=asked.model,
-            usage=usage,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cost=lines.cost,
-            read_cost=lines.input_cost,
-            cap_assumed=False,
-        )
+        return lines.sum.projection(asked.model)
 
     def least_ttl(self, body: Body) -> int:
         """Return a batch's completion window and six days."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of, deployment
+from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, deployment, place_of
 from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.websockets import Websockets
 from budgetguard.providers.sdk import ASYNC, SYNC, Sdk
@@ -16,7 +16,7 @@ OPENAI: Final = Sdk(
     too_new=(4,),
     clients={"OpenAI": SYNC, "AsyncOpenAI": ASYNC},
     table=TABLE,
-    provider_of=azure_of,
+    place_of=place_of,
     model_in=deployment,
     names_are_models=NAMES_ARE_MODELS,
     side_way=Websockets,

@@ -28,7 +28,7 @@ from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError,
 from budgetguard.events import logger
 from budgetguard.providers.hooking import MODEL_MAP
 from budgetguard.providers.json import is_absent
-from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, azure_of
+from budgetguard.providers.openai.azure import NAMES_ARE_MODELS, place_of
 from budgetguard.providers.openai.endpoints import TABLE
 from budgetguard.providers.openai.realtime.calls import Tariff
 from budgetguard.providers.openai.realtime.session import RealtimeSession
@@ -68,7 +68,7 @@ def guarded_manager(engine: Engine, client: Any, manager: Any, arguments: Mappin
     address = str(client.base_url)
     tariff = Tariff(
         address,
-        azure_of(client),
+        place_of(client).provider,
         settings.is_free(address),
         str if NAMES_ARE_MODELS.match(address) else settings.model_of,
     )
