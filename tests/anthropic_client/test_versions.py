@@ -1,4 +1,4 @@
-"""A version of the package that nobody here has tried is refused in words when it is patched, before any call."""
+"""A version of the package that nobody here has tried is refused in words when it is patched."""
 
 from __future__ import annotations
 

@@ -18,6 +18,13 @@ from budgetguard.pricing.tiers import TIER_FACTORS
 _WORDS: Final[Mapping[str, str]] = {
     r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
+    r"claude-.*": "Claude",
+    r"gemini-2\.5-pro.*|gemini-3(?:\.1)?-pro(?!-image).*|gemini-pro-latest": "Gemini Pro from 2.5 on",
+    r"gemini-2\.[05]-flash.*|gemini-3(?:\.[1-9])?-flash.*|gemini-flash(?:-lite)?-latest": (
+        "Gemini Flash from 2.0 on"
+    ),
+    r"gemini-2\..*": "Gemini 2",
+    r"gemini-(?!1|2\.).*": "Gemini 3 and later",
     r"grok-3(?:-mini)?(?:-fast)?(?:-latest|-beta)?|grok-4(?:-0709|-latest)?"
     r"|grok-4(?:-1)?-fast(?:-(?:non-)?reasoning)?(?:-latest)?|grok-code-fast(?:-1)?(?:-0825)?": (
         "`grok-3`, `grok-3-mini`, `grok-4`, `grok-4-fast`, `grok-4-1-fast`, `grok-code-fast-1` "
@@ -37,6 +44,7 @@ _HOSTS: Final[Mapping[str, str]] = {
     "x-ai": "`us.api.x.ai`",
     "mistral": "`api.eu.mistral.ai`, `api.us.mistral.ai`",
     "together": "`us-api.together.ai`, `ca-api.together.ai`",
+    "aws": "GovCloud: `bedrock-runtime.us-gov-west-1.amazonaws.com`",
     "google": "Vertex AI's regions: `us-east5-aiplatform.googleapis.com`, `aiplatform.eu.rep.googleapis.com`",
 }
 _LONG: Final = 2
@@ -68,7 +76,7 @@ def surcharges() -> Iterator[str]:
         yield _row(
             f"`{row.provider}`",
             _HOSTS[row.provider],
-            f"{row.factor}",
+            f"{round(row.factor, 4)}",
             row.since,
             _read(row.source, row.taken),
         )

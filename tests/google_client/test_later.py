@@ -104,7 +104,7 @@ def test_a_batch_in_a_file_is_projected_from_it() -> None:
         made = client(books.server.url)
         batch = made.batches.create(model=MODEL, src="files/f1")
         projected = books.held
-        assert [one.path for one in books.server.requests][0].endswith("files/f1:download")
+        assert books.server.requests[0].path.endswith("files/f1:download")
         stats = {"requestCount": "3", "successfulRequestCount": "2"}
         server.batch = {
             "state": "BATCH_STATE_SUCCEEDED",
