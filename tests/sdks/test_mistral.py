@@ -257,7 +257,7 @@ class Losing(httpx2.HTTPTransport):
         if self.lost:
             return response
         self.lost = True
-        response.read()
+        response.close()
         raise httpx2.ReadError("the connection is gone", request=request)
 
 
@@ -265,7 +265,8 @@ def test_tries_that_are_lost_are_booked_beside_the_one_that_answers() -> None:
     said = iter([None, Answer({}, status=500)])
     with (
         sdk_books(lambda arrived: next(said, None) or mistral(arrived), "mistral") as books,
-        Mistral(api_key="test", server_url=books.server.url, client=httpx2.Client(transport=Losing())) as sdk,
+        httpx2.Client(transport=Losing()) as http,
+        Mistral(api_key="test", server_url=books.server.url, client=http) as sdk,
     ):
         sdk.chat.complete(model="mistral-small-latest", messages=MESSAGES, max_tokens=20, retries=_NOW)
         (projected,) = books.of("Projected")
