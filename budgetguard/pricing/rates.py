@@ -93,13 +93,17 @@ class Rates:
         Raises:
             UnknownModelError: as `cost`.
         """
-        served = self.served_as(reported.model).with_tier(reported.tier)
+        served = self.served_as(reported.model)
+        if served.tier is not None or reported.tier not in STANDARD_TIERS:
+            served = served.with_tier(reported.tier)
         billed, usage = reported.billed, reported.usage
         # A bill of 0 for what has a price is not final.
         told = bool(billed) or served.is_free or usage is None
         if billed is not None and told and self._tells_what_it_billed(served):
             return billed
-        return 0 if usage is None else served.cost_in(reported.region, usage)
+        if usage is None:
+            return 0
+        return served.cost(usage) if reported.region is None else served.cost_in(reported.region, usage)
 
     def cost_in(self, region: str | None, usage: Usage) -> Nanos:
         """Return what the usage costs in Nanos in the region that a request or an answer names.
