@@ -51,6 +51,9 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ("ALLOW_ENDPOINTS", "/images/generations, /x", "allow_endpoints", ("/images/generations", "/x")),
         ("MODEL_MAP", "dep=gpt-4o-mini, b = gpt-4o,", "model_map", {"dep": "gpt-4o-mini", "b": "gpt-4o"}),
         ("FREE_BASE_URLS", "http://localhost:1/v1,", "free_base_urls", ("http://localhost:1/v1",)),
+        ("PRICES", "ours.toml", "prices", "ours.toml"),
+        ("PRICE_LIST", "/var/lib/prices.json", "price_list", "/var/lib/prices.json"),
+        ("PRICE_LIST", "none", "price_list", None),
     ],
 )
 def test_every_setting_has_its_variable(variable: str, text: str, name: str, value: Any) -> None:

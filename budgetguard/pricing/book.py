@@ -168,7 +168,7 @@ class PriceBook:
             raise UnknownModelError(
                 f"the call names no model ({model!r}), so it cannot be priced; give it a model", model=model
             )
-        instant = at_or_now(at)
+        instant = datetime.now(UTC) if at is None else at_or_now(at)
         snapshot, prices = self.list.snapshot(), self._registered.prices
         entries = () if self._file is None else self._file.entries()
         cache = self._cache

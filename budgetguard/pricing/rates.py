@@ -111,7 +111,9 @@ class Rates:
         Raises:
             UnknownModelError: as `cost`.
         """
-        served = self.served_as(reported.model).with_tier(reported.tier)
+        served = self.served_as(reported.model)
+        if served.tier is not None or reported.tier not in STANDARD_TIERS:
+            served = served.with_tier(reported.tier)
         billed, usage = reported.billed, reported.usage
         # A bill of 0 for what has a price is not final.
         told = bool(billed) or served.is_free or usage is None
@@ -120,7 +122,7 @@ class Rates:
         if usage is None:
             return 0
         if not reported.parts:
-            return served.cost_in(reported.region, usage)
+            return served.cost(usage) if reported.region is None else served.cost_in(reported.region, usage)
         cost = served.cost_in(reported.region, reported.rest)
         for part in reported.parts:
             by = self.served_as(part.model or reported.model).with_tier(part.tier or reported.tier)
