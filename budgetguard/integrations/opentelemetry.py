@@ -88,7 +88,7 @@ def instrument(
 
 
 @dataclass(slots=True)
-class _Known:
+class _Seen:
     """What is known of a call under way.
 
     Attributes:
@@ -120,7 +120,7 @@ class TelemetryHook:
     ) -> None:
         self._prices = guard.engine.prices
         self._with_user, self._with_tokens, self._with_spans = user, token_usage, spans
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Seen] = {}
         self._lock = threading.RLock()  # re-entrant: a signal handler may make calls
         self._spend = meter.create_counter(
             "budgetguard.spend", unit="{USD}", description="What calls have cost."
@@ -163,7 +163,7 @@ class TelemetryHook:
     def _of_call(self, event: CallEvent) -> None:
         if isinstance(event, Projected):
             with self._lock:
-                self._known[event.hold_id] = _Known(event.provider, event.cost)
+                self._known[event.hold_id] = _Seen(event.provider, event.cost)
                 self._drop_oldest()
             return
         over = not isinstance(event, Held)
@@ -183,7 +183,7 @@ class TelemetryHook:
         if self._with_spans:
             _mark(event, attributes, with_user=self._with_user)
 
-    def _base(self, event: Event, known: _Known | None, endpoint: str | None) -> dict[str, Any]:
+    def _base(self, event: Event, known: _Seen | None, endpoint: str | None) -> dict[str, Any]:
         if known is not None:
             provider = known.provider
         else:  # held by another process
@@ -198,7 +198,7 @@ class TelemetryHook:
             found["user.id"] = event.user
         return {name: value for name, value in found.items() if value}
 
-    def _count_held(self, event: Held, known: _Known | None, attributes: Mapping[str, Any]) -> None:
+    def _count_held(self, event: Held, known: _Seen | None, attributes: Mapping[str, Any]) -> None:
         if known is not None:
             known.held, known.attributes = event.amount, attributes
             self._held.add(float(event.amount), attributes)
@@ -210,13 +210,13 @@ class TelemetryHook:
             if count:
                 self._tokens.record(count, {**attributes, "gen_ai.token.type": kind})
 
-    def _forget(self, hold_id: str) -> _Known | None:
+    def _forget(self, hold_id: str) -> _Seen | None:
         with self._lock:
             known = self._known.pop(hold_id, None)
         self._no_more_held(known)
         return known
 
-    def _no_more_held(self, known: _Known | None) -> None:
+    def _no_more_held(self, known: _Seen | None) -> None:
         if known is not None and known.held:
             self._held.add(-float(known.held), known.attributes)
             known.held = Decimal(0)

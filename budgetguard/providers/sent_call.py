@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SOUND_KEPT: Final = 1_048_576
 
 
-class ResponseCall(HttpCall):
+class FollowedCall(HttpCall):
     """A request whose answer may be an HTTP response that is still to be read.
 
     Attributes:
@@ -86,7 +86,7 @@ def _is_lines(response: Any) -> bool:
     return kind in ("application/stream+json", "application/x-ndjson", "application/jsonl")
 
 
-class SentCall(ResponseCall):
+class SentCall(FollowedCall):
     """A request that a method of an SDK sends which openai's generator has not made.
 
     The method returns the answer whole, as an HTTP response that is still to be read, or as a generator of

@@ -21,11 +21,11 @@ from budgetguard.providers.fetching import Fetcher
 from budgetguard.providers.json import is_absent
 from budgetguard.providers.request import HttpRequest, with_files
 from budgetguard.providers.sdk import Place, Route, Sdk
-from budgetguard.providers.sent_call import ResponseCall
+from budgetguard.providers.sent_call import FollowedCall
 from budgetguard.providers.streams import is_read
 
 
-class StainlessCall(ResponseCall):
+class StainlessCall(FollowedCall):
     """One request of a client, with the marks by which its answer is seen.
 
     Args:

@@ -185,11 +185,11 @@ class Templated:
         total = self.text(function.get("name")) + self.text(function.get("description"))
         for name in ("parameters", "parametersJsonSchema", "parameters_json_schema", "response"):
             if isinstance(schema := function.get(name), Mapping):
-                total += _Fields(self, definitions_of(schema)).schema(schema, 0)
+                total += _SchemaFields(self, definitions_of(schema)).schema(schema, 0)
         return total
 
 
-class _Fields:
+class _SchemaFields:
     """Counts one schema as fields, with an end to what references can unfold into."""
 
     def __init__(self, counter: Templated, definitions: Mapping[str, Any]) -> None:

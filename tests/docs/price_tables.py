@@ -19,6 +19,10 @@ _WORDS: Final[Mapping[str, str]] = {
     r"gpt-4(?:o|\.1|-turbo|\.5)?(?:-(?:mini|nano|preview))*|gpt-3\.5-turbo|chatgpt-4o": "other chat models",
     r"o\d.*|gpt-[5-9].*": "`gpt-5` and later, `o1` to `o4`",
     r"claude-.*": "Claude",
+    r"imagen-4\.0-generate(?:-preview)?(?:-\d\d-\d\d)?(?:-001)?": "`imagen-4.0-generate-001`",
+    r"imagen-4\.0-fast-generate(?:-preview)?(?:-\d\d-\d\d)?(?:-001)?": "`imagen-4.0-fast-generate-001`",
+    r"imagen-4\.0-ultra-generate(?:-preview)?(?:-\d\d-\d\d)?(?:-001)?": "`imagen-4.0-ultra-generate-001`",
+    r"virtual-try-on(?:-preview)?(?:-\d\d-\d\d|-001)?": "`virtual-try-on-001`",
     r"gemini-2\.5-pro.*|gemini-3(?:\.1)?-pro(?!-image).*|gemini-pro-latest": "Gemini Pro from 2.5 on",
     r"gemini-2\.[05]-flash.*|gemini-3(?:\.[1-9])?-flash.*|gemini-flash(?:-lite)?-latest": (
         "Gemini Flash from 2.0 on"

@@ -82,7 +82,8 @@ def test_the_site_loads_nothing_from_elsewhere() -> None:
 def test_the_reference_has_every_public_name() -> None:
     found = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
     assert len(found) == len(set(found))
-    shown = [resolved(name) for name in found]
+    # Those of frameworks need these: tests/test_import.py imports each where it is.
+    shown = [resolved(name) for name in found if not name.startswith("budgetguard.integrations.")]
     here = {id(one) for one in shown}
     for one in shown:
         if isinstance(one, ModuleSpec):
@@ -109,7 +110,8 @@ def test_every_file_that_the_architecture_names_exists() -> None:
 @page
 def test_every_dotted_name_of_the_package_that_a_page_names_exists(path: Path) -> None:
     for span in spans(path):
-        if re.fullmatch(r"budgetguard(?:\.[A-Za-z_]\w*)+", span):
+        # Not what a metric or an attribute of a span is called.
+        if re.fullmatch(r"budgetguard(?:\.[A-Za-z_]\w*)+", span) and path.name != "opentelemetry.md":
             resolved(span)
 
 

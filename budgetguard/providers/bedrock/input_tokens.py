@@ -41,7 +41,7 @@ def converse_input(body: Mapping[str, Any], model: str) -> ShownInput:
     messages = body.get("messages")
     if not isinstance(messages, list | tuple) or not messages:
         raise ConfigurationError("messages must be a list of messages, and not empty")
-    counter = _Counter(Templated.of(model), ShownInput())
+    counter = _ConverseCounter(Templated.of(model), ShownInput())
     found = counter.found
     system = [mapping(block) for block in items(body.get("system"))]
     found.tokens = counter.templated.around(len(messages) + bool(system), prompted=bool(system))
@@ -82,7 +82,7 @@ def _asks(message: Mapping[str, Any]) -> bool:
     return message.get("role") == "user" and any("toolResult" not in block for block in blocks)
 
 
-def _add_format(config: Mapping[str, Any], counter: _Counter) -> None:
+def _add_format(config: Mapping[str, Any], counter: _ConverseCounter) -> None:
     structure = mapping(mapping(config.get("textFormat") or {}).get("structure") or {})
     if (schema := mapping(structure.get("jsonSchema") or {}).get("schema")) is not None:
         counter.found.kinds.add("schema")
@@ -90,7 +90,7 @@ def _add_format(config: Mapping[str, Any], counter: _Counter) -> None:
 
 
 @dataclass(slots=True)
-class _Counter:
+class _ConverseCounter:
     templated: Templated
     found: ShownInput
     in_loop: bool = False

@@ -9,21 +9,21 @@ from budgetguard.providers.google import batches, interactions, media_made
 from budgetguard.providers.google.batches import GeminiBatches
 from budgetguard.providers.google.caches import CacheEndpoint, ExtendEndpoint
 from budgetguard.providers.google.embeddings import EmbedEndpoint
-from budgetguard.providers.google.generate import GenerateEndpoint
+from budgetguard.providers.google.generate import GeminiEndpoint
 from budgetguard.providers.google.interactions import InteractionsEndpoint
 from budgetguard.providers.google.media_made import PREDICT, VIDEOS
 from budgetguard.providers.google.paths import PREFIX
 from budgetguard.providers.table import EndpointTable
 
-GENERATE: Final = GenerateEndpoint("generate", "/models/{}:generateContent")
+GENERATE: Final = GeminiEndpoint("generate", "/models/{}:generateContent")
 EMBED: Final = EmbedEndpoint("embed", "/models/{}:batchEmbedContents")
 
 
-def _generating(*, vertex: bool) -> tuple[GenerateEndpoint, ...]:
+def _generating(*, vertex: bool) -> tuple[GeminiEndpoint, ...]:
     """Return what answers contents: Google's models, tuned ones, and other makers' at Vertex."""
     holders = ("/endpoints/{}", "/publishers/{}/models/{}") if vertex else ("/tunedModels/{}",)
     return tuple(
-        GenerateEndpoint("generate", f"{holder}:{verb}", vertex=vertex, streamed=verb.startswith("stream"))
+        GeminiEndpoint("generate", f"{holder}:{verb}", vertex=vertex, streamed=verb.startswith("stream"))
         for holder in ("/models/{}", *holders)
         for verb in ("generateContent", "streamGenerateContent")
     )

@@ -61,7 +61,7 @@ _COUNTED: Final = ("contents", "systemInstruction", "tools", "generationConfig")
 _warned: set[str] = set()
 
 
-class GenerateEndpoint(Endpoint):
+class GeminiEndpoint(Endpoint):
     """Contents that Gemini answers.
 
     Args:

@@ -12,7 +12,7 @@ from budgetguard.providers.answers import Piece
 from budgetguard.providers.base import Asked, Body, Fetching, Polled, Prepared, Preparing
 from budgetguard.providers.body import TextAccumulator
 from budgetguard.providers.google.answers import MAPS
-from budgetguard.providers.google.generate import GenerateEndpoint
+from budgetguard.providers.google.generate import GeminiEndpoint
 from budgetguard.providers.google.input_tokens import GeminiInput
 from budgetguard.providers.json import count, field, items, mapping, parsed, text
 from budgetguard.providers.shapes import as_text, made
@@ -46,7 +46,7 @@ _MODALITIES: Final = (
 )
 
 
-class InteractionsEndpoint(GenerateEndpoint):
+class InteractionsEndpoint(GeminiEndpoint):
     """Interactions with a model."""
 
     counts_input = False

@@ -58,7 +58,7 @@ class PredictEndpoint(Endpoint):
         return Reported(usage=Usage({"images": drawn}))
 
 
-class VideosEndpoint(Endpoint):
+class VeoEndpoint(Endpoint):
     """Videos that Veo makes, in operations that are asked for later."""
 
     def project(self, asked: Asked) -> Projection:
@@ -133,7 +133,7 @@ def _read_one(answer: object) -> Iterable[Reported]:
 
 
 PREDICT: Final = PredictEndpoint("predict", "/models/{}:predict")
-VIDEOS: Final = VideosEndpoint("videos", "/models/{}:predictLongRunning")
+VIDEOS: Final = VeoEndpoint("videos", "/models/{}:predictLongRunning")
 POLLED: Final = (
     Polled("GET", "/models/{}/operations/{}", _read_one),
     Polled("GET", "/operations/{}", _read_one),

@@ -22,7 +22,7 @@ from budgetguard.providers.frameworks import LITELLM
 from budgetguard.providers.iterators import guard_awaitable
 from budgetguard.providers.json import field
 from budgetguard.providers.litellm.prices import listed_rates, rates_of
-from budgetguard.providers.litellm.target import Target
+from budgetguard.providers.litellm.target import LiteLLMTarget
 from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import ChatAccumulator, ChatEndpoint
 from budgetguard.providers.request import HttpRequest
@@ -106,7 +106,7 @@ class LiteLLMCall(SentCall):
 
     def __init__(
         self,
-        target: Target,
+        target: LiteLLMTarget,
         endpoint: Endpoint,
         body: Mapping[str, Any],
         brought: Mapping[str, Any],
@@ -197,7 +197,7 @@ class LiteLLMCall(SentCall):
         return LiteLLMReader(self, stream)
 
 
-def _mapped(target: Target, settings: Settings) -> str:
+def _mapped(target: LiteLLMTarget, settings: Settings) -> str:
     """Return the model by the program's own names for models, which may name it in any of its ways."""
     for name in target.names:
         if (mapped := settings.model_of(name)) != name:

@@ -12,7 +12,7 @@ from budgetguard.pricing.rates import Rates
 from budgetguard.pricing.sources import Source
 from budgetguard.pricing.tables import PriceTable
 from budgetguard.providers.json import text
-from budgetguard.providers.litellm.target import Target, package
+from budgetguard.providers.litellm.target import LiteLLMTarget, package
 
 if TYPE_CHECKING:
     from genai_prices.types import TieredPrices
@@ -70,7 +70,7 @@ class TableSource(Source):
         return tuple(table for tables in self._tables.values() for table in tables)
 
 
-def listed_rates(target: Target) -> Rates | None:
+def listed_rates(target: LiteLLMTarget) -> Rates | None:
     """Return what LiteLLM's own table says that a model costs, None if it says nothing."""
     litellm = package()
     if target.provider in _ASKS_THE_SERVER:
@@ -87,7 +87,7 @@ def _is_here(address: str) -> bool:
     return urlsplit(address).hostname in _HERE
 
 
-def rates_of(target: Target, listed: Mapping[str, Any]) -> Rates | None:
+def rates_of(target: LiteLLMTarget, listed: Mapping[str, Any]) -> Rates | None:
     """Return the rates that a row of such a table stands for, None if it has no price."""
     prices: dict[str | None, dict[str, Any]] = {None: _prices(listed, "")}
     if not prices[None]:

@@ -12,7 +12,7 @@ from budgetguard.providers.base import Endpoint
 from budgetguard.providers.cohere.endpoints import RERANK
 from budgetguard.providers.json import field
 from budgetguard.providers.litellm.calls import CHAT, LiteLLMCall
-from budgetguard.providers.litellm.target import Target, is_programs_own, package, target_of
+from budgetguard.providers.litellm.target import LiteLLMTarget, is_programs_own, package, target_of
 from budgetguard.providers.methods import Sending
 from budgetguard.providers.mistral.endpoints import OCR
 from budgetguard.providers.openai.audio import SPEECH, TRANSCRIPTIONS
@@ -157,7 +157,7 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _target(said: Said, *mocked: str) -> Target | None:
+def _target(said: Said, *mocked: str) -> LiteLLMTarget | None:
     """Return whom a call asks; None if it sends nothing, or if what it sends is the program's own."""
     if any(said.get(name) not in (None, False) for name in mocked):
         return None
@@ -167,7 +167,7 @@ def _target(said: Said, *mocked: str) -> Target | None:
 
 def _call(
     sending: Sending,
-    target: Target,
+    target: LiteLLMTarget,
     endpoint: Endpoint,
     body: Said,
     *,
@@ -196,7 +196,7 @@ def _body(said: Said) -> dict[str, Any]:
     return {**body, **extra} if isinstance(extra, Mapping) else body
 
 
-def _may_ask_usage(said: Said, target: Target) -> bool:
+def _may_ask_usage(said: Said, target: LiteLLMTarget) -> bool:
     """Whether a stream would report no usage, and its provider takes the question for it."""
     if field(said.get("stream_options"), "include_usage") is not None or said.get("text_completion"):
         return False

@@ -19,7 +19,7 @@ _OWN_SERVERS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LiteLLMTarget:
     """Whom a call asks.
 
     Attributes:
@@ -48,7 +48,7 @@ def package() -> Any:
     return sys.modules["litellm"]
 
 
-def target_of(said: Mapping[str, Any]) -> Target:
+def target_of(said: Mapping[str, Any]) -> LiteLLMTarget:
     """Return whom a call asks.
 
     Args:
@@ -75,7 +75,7 @@ def target_of(said: Mapping[str, Any]) -> Target:
     base = said.get("base_model") or field(said.get("model_info"), "base_model")
     if isinstance(base, str) and base:
         model = base.removeprefix(f"{provider}/")
-    return Target(written, model, provider, address, None if provider in _ANYBODYS else provider)
+    return LiteLLMTarget(written, model, provider, address, None if provider in _ANYBODYS else provider)
 
 
 def is_programs_own(provider: str) -> bool:
