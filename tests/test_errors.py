@@ -134,7 +134,7 @@ def test_an_overdrawn_account_has_nothing_left_rather_than_less() -> None:
 def test_who_is_missing_or_unknown_is_told_the_way_on() -> None:
     assert "with budget_user(" in str(missing_user("gpt-4o-mini", "app"))
     said = unknown_user("1234", "app")
-    assert "default_guard().set_budget(10, user='1234')" in str(said)
+    assert "BudgetManager('app').create_budget(total_budget=10, user='1234')" in str(said)
     assert (said.user, said.project) == ("1234", "app")
 
 

@@ -16,7 +16,7 @@ def mcp(
     store: options.Store = None,
     project: options.Project = None,
 ) -> None:
-    """Answer an agent's questions about its budget, over MCP on standard input and output.
+    """Answer an agent's questions about its budget, over MCP.
 
     The agent can ask what it has left and when that resets, what a call would cost, and what was spent. It
     can change nothing, and ask for nobody else. Give this command to the agent's program as an MCP server.

@@ -107,7 +107,7 @@ class PriceList:
     """
 
     def __init__(self, kept: str | None = None) -> None:
-        self.path = None if kept is None else kept_path(kept)
+        self.path = None if kept is None else _path_if_any(kept)
         self._decided: tuple[DataSnapshot, DataSnapshot] | None = None
         self._facts: tuple[DataSnapshot, ListFacts] | None = None
 
@@ -150,6 +150,14 @@ class PriceList:
         if fetched is None or not fetched.is_newer(installed_version(), dated(current.providers)):
             return current
         return fetched.snapshot
+
+
+def _path_if_any(setting: str) -> Path | None:
+    """Return the file that the setting names, None if there is no home that it could be in: nothing was kept."""
+    try:
+        return kept_path(setting)
+    except ConfigurationError:
+        return None
 
 
 def kept_path(setting: str) -> Path:

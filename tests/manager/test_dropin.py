@@ -118,7 +118,7 @@ def test_the_fees_of_hosted_tools_and_the_price_of_a_batch(manager: BudgetManage
     [
         ("claude-sonnet-4-5", "0.018"),
         ("gemini-2.5-flash", "0.0028"),
-        ("mistral-large-latest", "0.008"),
+        ("mistral-large-latest", "0.002"),
         ("command-r-plus-08-2024", "0.0125"),
         ("llama-3.3-70b-versatile", "0.00138"),
     ],
