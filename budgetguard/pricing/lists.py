@@ -153,7 +153,7 @@ class PriceList:
 
 
 def _path_if_any(setting: str) -> Path | None:
-    """Return the file that the setting names, None if there is no home that it could be in: nothing was kept."""
+    """Return the file that the setting names; None if it is in a home and there is none: nothing was kept."""
     try:
         return kept_path(setting)
     except ConfigurationError:
