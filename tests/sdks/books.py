@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgetguard.config import Settings
+from budgetguard.config import Settings, changed
 from budgetguard.core.accounts import Budget
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
@@ -75,4 +75,6 @@ def sdk_books(
                 yield books
         finally:
             unpatch(*sdks)
+            # Else it goes on to refuse what goes to that port, which is soon another server's.
+            engine.configure(changed(engine.settings, {"unguarded": "allow"}))
             engine.close()
