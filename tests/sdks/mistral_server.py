@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import wave
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
@@ -11,23 +9,12 @@ from typing import Any
 from mistralai.client import Mistral
 
 from .server import Answer, Arrived, sse
+from .sound import SECONDS, recording
 from .ways import ASYNC, ASYNC_STREAM, CALL, STREAM, Way, asking
 
 USAGE = {"prompt_tokens": 44, "completion_tokens": 5, "total_tokens": 49}
 MESSAGES: Any = [{"role": "user", "content": "Say hello to everybody."}]
-SECONDS = 3
 TEXT = ("Hel", "lo")
-
-
-def recording() -> bytes:
-    """Return a recording of so many seconds."""
-    written = io.BytesIO()
-    with wave.open(written, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(8_000)
-        sound.writeframes(b"\0\0" * 8_000 * SECONDS)
-    return written.getvalue()
 
 
 def mistral(arrived: Arrived) -> Answer:
