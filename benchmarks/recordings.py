@@ -2,7 +2,7 @@
 
 Each line of a file is an object with `endpoint`, `model`, `request` (the body) and `usage` (as the provider
 reported it); `vendor` names the provider, `id` the recording, `repo` and `path` its source. Endpoints are
-those of budgetguard; `gemini`, `converse` and `cohere_chat` are counted as their endpoints count.
+those of budgetguard; `cohere_chat` is counted as its input is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.pricing.rates import Rates
 from budgetguard.providers.anthropic.messages import MESSAGES
 from budgetguard.providers.base import Asked, Body, Endpoint
-from budgetguard.providers.bedrock.input_tokens import converse_input
+from budgetguard.providers.bedrock.converse import ConverseEndpoint
 from budgetguard.providers.cohere.input_tokens import cohere_input, cohere_texts
-from budgetguard.providers.google.input_tokens import gemini_input
+from budgetguard.providers.google.generate import GeminiEndpoint
 from budgetguard.providers.hidden_input import ShownInput, input_beyond, kinds_of
 from budgetguard.providers.openai.chat import CHAT
 from budgetguard.providers.openai.completions import COMPLETIONS
@@ -63,21 +63,18 @@ class Counted(Endpoint):
 _ENDPOINTS: dict[str, Endpoint] = {
     row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES, COMPLETIONS, MESSAGES)
 }
-
-
-def _gemini(body: Mapping[str, Any], model: str, *, vertex: bool = False) -> ShownInput:
-    found = gemini_input(body, model, vertex=vertex)
-    return ShownInput(found.tokens, found.kinds, found.unseen, dict.fromkeys(found.hosted, 0))
-
-
 _ENDPOINTS |= {
-    "gemini": Counted("gemini", _gemini),
-    "vertex": Counted("gemini", lambda body, model: _gemini(body, model, vertex=True)),
-    "converse": Counted("converse", converse_input),
+    f"{where}{how}": GeminiEndpoint("gemini", "/models/{}", vertex=where == "vertex", streamed=bool(how))
+    for where in ("gemini", "vertex")
+    for how in ("", " streamed")
+}
+_ENDPOINTS |= {
+    "converse": ConverseEndpoint("converse", "/model/{}/converse"),
     "cohere_chat": Counted("cohere_chat", cohere_input),
     "cohere_embed": Counted("cohere_embed", lambda body, model: ShownInput(cohere_texts(body, model))),
 }
-_LEARN = ("chat", "responses", "messages", "gemini", "vertex", "converse", "cohere_chat")
+_GEMINI = ("gemini", "vertex", "gemini streamed", "vertex streamed")
+_LEARN = ("chat", "responses", "messages", *_GEMINI, "converse", "cohere_chat")
 
 
 @dataclass(frozen=True)
@@ -228,7 +225,7 @@ def billed_tokens(endpoint: str, usage: Mapping[str, Any]) -> int:
     def told(*names: str) -> int:
         return next((found for name in names if isinstance(found := usage.get(name), int)), 0)
 
-    if endpoint in ("gemini", "vertex"):
+    if endpoint in _GEMINI:
         return told("promptTokenCount") + told("toolUsePromptTokenCount")
     if endpoint.startswith("cohere") or "billed_units" in usage:
         units = usage.get("billed_units") or {}
@@ -254,6 +251,8 @@ def rows(path: Path, skipped: Counter[str]) -> Iterator[Row]:
             endpoint = "converse"
         if vendor == "google-vertex" and endpoint == "gemini":
             endpoint = "vertex"
+        if endpoint in ("gemini", "vertex") and record.get("streamed"):
+            endpoint += " streamed"
         row = _ENDPOINTS.get(endpoint)
         billed = billed_tokens(endpoint, usage)
         if row is None or not billed:

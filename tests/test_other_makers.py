@@ -13,6 +13,7 @@ from budgetguard.providers.anthropic.input_tokens import claude_input
 from budgetguard.providers.base import Asked
 from budgetguard.providers.bedrock.input_tokens import converse_input
 from budgetguard.providers.cohere.input_tokens import cohere_input
+from budgetguard.providers.google.input_tokens import gemini_input
 from budgetguard.providers.json import compact_json
 from budgetguard.providers.openai.chat import CHAT
 from budgetguard.providers.openai.responses import RESPONSES
@@ -321,6 +322,30 @@ def test_converse_reads_every_kind_of_block() -> None:
         assert converse_input(more, "amazon.nova-lite-v1:0").tokens > plain.tokens, block
     point = {"messages": [{"role": "user", "content": [{"text": ASK}, {"cachePoint": {"type": "default"}}]}]}
     assert converse_input(point, "amazon.nova-lite-v1:0").tokens == plain.tokens
+
+
+# --- Gemini's own API ---
+
+
+def test_gemini_bills_a_token_around_each_message_which_vertex_does_not() -> None:
+    model = "gemini-2.5-flash"
+    said = {"role": "user", "parts": [{"text": ASK}]}
+    body = {"contents": [said, said], "systemInstruction": {"parts": [{"text": "Be brief."}]}}
+    shown = 2 * text(model, ASK) + text(model, "Be brief.")
+    assert gemini_input(body, model).tokens == shown + 3
+    assert gemini_input(body, model, vertex=True).tokens == shown
+    assert gemini_input(body, "gemini-2.0-flash").tokens == shown
+    digits = {"contents": [{"role": "user", "parts": [{"text": "1" * 300}]}]}
+    assert 300 <= gemini_input(digits, model, vertex=True).tokens <= 330, "each digit once"
+
+
+def test_vertex_bills_the_names_and_texts_of_calls() -> None:
+    model = "gemini-2.5-flash"
+    call = {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}}}
+    body = {"contents": [{"role": "user", "parts": [{"text": ASK}]}, {"role": "model", "parts": [call]}]}
+    more = sum(text(model, word) for word in ("get_weather", "city", "Oslo"))
+    assert gemini_input(body, model, vertex=True).tokens == text(model, ASK) + more
+    assert gemini_input(body, model).tokens > text(model, ASK) + more + 2
 
 
 # --- Cohere ---

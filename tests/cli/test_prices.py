@@ -99,6 +99,7 @@ def test_what_the_list_has_wrong_is_shown_with_the_page_that_says_so(command: Co
     assert heard["source"].endswith("/models/gpt-4o-transcribe")
     priority = prices_of(command("prices", "gemini-2.5-pro", "--provider", "google", "--json"))
     assert priority["input_tokens", "priority"]["origin"] == "extra"
+    assert priority["web_searches", "priority"]["origin"] == "list"  # a tier is of tokens
     assert priority["input_tokens", None]["origin"] == "list"
 
 

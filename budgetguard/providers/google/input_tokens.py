@@ -1,9 +1,9 @@
 """Count the input tokens of a request to Gemini, from what it shows.
 
-The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. Texts are billed as they
-are, without anything around messages or roles. From Gemini 2.5 on, the Developer API bills functions as a
-program would declare them, and their calls; Vertex, and earlier models, bill their names and descriptions
-alone. A schema for the answer is billed before Gemini 2.5 only.
+The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. From Gemini 2.5 on, the
+Developer API bills a token around each message, and functions as a program would declare them, and their
+calls; Vertex, and earlier models, bill the texts, names and descriptions alone. A schema for the answer is
+billed before Gemini 2.5 only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from budgetguard.tokens.text import O200K, count_text, encoding_for
 
 _FIRST_TWO: Final = re.compile(r"gemini-(?:1|2\.0)|gemma|learnlm")
 _MARK: Final = "\0"
-_DIGITS: Final = re.compile(r"\d{2,}")
 # Tokens of a function beside its words: its own, with a description or without, each property's, one's that
 # may be left out, an object's or a list's among them, and each of several choices'.
 _FUNCTION: Final = 20
@@ -42,6 +41,9 @@ _OBJECT: Final = 38
 _LIST: Final = 3
 _CHOICE: Final = 3
 _CALLED: Final = 3
+# Around each message, of the system too; and a function of which the words alone are billed.
+_AROUND: Final = 1
+_WORDS_OF_FUNCTION: Final = 2
 # What a model thought before it called a tool is billed once more, and comes encrypted: 0.213 tokens for each
 # character of base64. From Gemini 3.5 on, also in later turns.
 _THOUGHT: Final = 0.215
@@ -128,6 +130,9 @@ def gemini_input(
     for _, parts in _messages(either(body, "systemInstruction")):
         for part in parts:
             found.tokens += counter.part(part, current=False)
+    if not counter.words_only:
+        instructed = either(body, "systemInstruction") is not None
+        found.tokens += _AROUND * (len(messages) + instructed)
     for tool in map(mapping, items(body.get("tools"))):
         found.tokens += counter.tool(tool)
     schema = either(counter.config, "responseSchema")
@@ -179,9 +184,7 @@ class _Counter:
         self.encoding = encoding_for(self.model)
 
     def text(self, value: str) -> int:
-        # Each digit is a token; o200k has up to three in one.
-        more = sum(len(run) - -(-len(run) // 3) for run in _DIGITS.findall(value))
-        return count_text(value, self.encoding) + more
+        return count_text(value, self.encoding)
 
     def marked(self, value: str) -> int:
         """Count a text with marks in it, each of which is a token.
@@ -269,7 +272,7 @@ class _Counter:
         schemas = [mapping(found) for key in _SCHEMAS if (found := either(one, key)) is not None]
         words = self.text(name) + self.text(told)
         if self.words_only:
-            return words + sum(map(self.schema_words, schemas))
+            return words + _WORDS_OF_FUNCTION + sum(map(self.schema_words, schemas))
         words += _FUNCTION if told else _UNDESCRIBED_THIRD if is_third(self.model) else _UNDESCRIBED
         return words + sum(self.properties(_expanded(schema)) for schema in schemas)
 
@@ -312,9 +315,9 @@ class _Counter:
         return total
 
     def words(self, value: Any) -> int:
-        """Count the texts of a value."""
+        """Count the names and texts of a value."""
         if isinstance(value, Mapping):
-            return sum(map(self.words, value.values()))
+            return sum(self.text(str(name)) + self.words(inner) for name, inner in value.items())
         if isinstance(value, list | tuple):
             return sum(map(self.words, value))
         return self.text(str(value))
