@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,4 +75,6 @@ def sdk_books(
                 yield books
         finally:
             unpatch(*sdks)
+            # It watches for as long as it lives, and another server may get the port.
+            engine.configure(replace(engine.settings, unguarded="allow"))
             engine.close()

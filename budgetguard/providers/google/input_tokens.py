@@ -1,9 +1,9 @@
 """Count the input tokens of a request to Gemini, from what it shows.
 
-The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. Texts are billed as they
-are, without anything around messages or roles. From Gemini 2.5 on, the Developer API bills functions as a
-program would declare them, and their calls; Vertex, and earlier models, bill their names and descriptions
-alone. A schema for the answer is billed before Gemini 2.5 only.
+The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. From Gemini 2.5 on, the
+Developer API bills a token for each message, and functions as a program would declare them, and their calls;
+Vertex, and earlier models, bill texts, names and descriptions alone. A schema for the answer is billed before
+Gemini 2.5 only.
 """
 
 from __future__ import annotations
@@ -30,18 +30,23 @@ from budgetguard.tokens.text import O200K, count_text, encoding_for
 
 _FIRST_TWO: Final = re.compile(r"gemini-(?:1|2\.0)|gemma|learnlm")
 _MARK: Final = "\0"
-_DIGITS: Final = re.compile(r"\d{2,}")
 # Tokens of a function beside its words: its own, with a description or without, each property's, one's that
 # may be left out, an object's or a list's among them, and each of several choices'.
 _FUNCTION: Final = 20
+_FUNCTION_THIRD: Final = 24
 _UNDESCRIBED: Final = 18
 _UNDESCRIBED_THIRD: Final = 14
 _PROPERTY: Final = 9
+_PROPERTY_THIRD: Final = 12
 _OPTIONAL: Final = 4
 _OBJECT: Final = 38
 _LIST: Final = 3
 _CHOICE: Final = 3
 _CALLED: Final = 3
+# The same where words alone are billed.
+_FUNCTION_WORDS: Final = 3
+_PROPERTY_WORDS: Final = 1
+_CALLED_WORDS: Final = 5
 # What a model thought before it called a tool is billed once more, and comes encrypted: 0.213 tokens for each
 # character of base64. From Gemini 3.5 on, also in later turns.
 _THOUGHT: Final = 0.215
@@ -122,10 +127,12 @@ def gemini_input(
         raise ConfigurationError(f"contents must be texts or messages, not {type(contents).__name__}")
     messages = tuple(_messages(contents))
     turn = max((n for n, (_, parts) in enumerate(messages) if _asks(parts)), default=0)
+    system = tuple(_messages(either(body, "systemInstruction")))
+    found.tokens = 0 if counter.words_only else len(messages) + bool(system)
     for number, (_, parts) in enumerate(messages):
         for part in parts:
             found.tokens += counter.part(part, current=number >= turn)
-    for _, parts in _messages(either(body, "systemInstruction")):
+    for _, parts in system:
         for part in parts:
             found.tokens += counter.part(part, current=False)
     for tool in map(mapping, items(body.get("tools"))):
@@ -179,9 +186,7 @@ class _Counter:
         self.encoding = encoding_for(self.model)
 
     def text(self, value: str) -> int:
-        # Each digit is a token; o200k has up to three in one.
-        more = sum(len(run) - -(-len(run) // 3) for run in _DIGITS.findall(value))
-        return count_text(value, self.encoding) + more
+        return count_text(value, self.encoding)
 
     def marked(self, value: str) -> int:
         """Count a text with marks in it, each of which is a token.
@@ -248,7 +253,7 @@ class _Counter:
     def call(self, kind: str, name: Any, content: Any) -> int:
         shown = content if isinstance(content, Mapping) else {}
         if self.words_only:
-            return self.words(shown) + self.text(str(name or ""))
+            return self.words(shown) + self.text(str(name or "")) + _CALLED_WORDS
         return self.marked(f"{kind}:{name}{_rendered(shown)}") + _CALLED
 
     def tool(self, tool: Mapping[str, Any]) -> int:
@@ -269,8 +274,11 @@ class _Counter:
         schemas = [mapping(found) for key in _SCHEMAS if (found := either(one, key)) is not None]
         words = self.text(name) + self.text(told)
         if self.words_only:
-            return words + sum(map(self.schema_words, schemas))
-        words += _FUNCTION if told else _UNDESCRIBED_THIRD if is_third(self.model) else _UNDESCRIBED
+            return words + _FUNCTION_WORDS + sum(map(self.schema_words, schemas))
+        if is_third(self.model):
+            words += _FUNCTION_THIRD if told else _UNDESCRIBED_THIRD
+        else:
+            words += _FUNCTION if told else _UNDESCRIBED
         return words + sum(self.properties(_expanded(schema)) for schema in schemas)
 
     def properties(self, schema: Mapping[str, Any]) -> int:
@@ -278,7 +286,8 @@ class _Counter:
         required = items(schema.get("required"))
         total = 0
         for name, inner in mapping(schema.get("properties")).items():
-            total += _PROPERTY + 2 * self.text(str(name)) + self.kind(mapping(inner))
+            total += _PROPERTY_THIRD if is_third(self.model) else _PROPERTY
+            total += 2 * self.text(str(name)) + self.kind(mapping(inner))
             total += 0 if name in required else _OPTIONAL
         return total
 
@@ -301,7 +310,7 @@ class _Counter:
         for key, value in schema.items():
             if key in ("properties", "$defs"):
                 for name, inner in mapping(value).items():
-                    total += self.text(name) + self.schema_words(mapping(inner))
+                    total += self.text(name) + _PROPERTY_WORDS + self.schema_words(mapping(inner))
             elif isinstance(value, Mapping):
                 total += self.schema_words(value)
             elif isinstance(value, str) and key != "type":
