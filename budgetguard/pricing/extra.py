@@ -10,7 +10,7 @@ from typing import Final
 from budgetguard.pricing.extra_elsewhere import PRICES_ELSEWHERE
 from budgetguard.pricing.extra_google import GOOGLE_PRICES
 from budgetguard.pricing.extra_prices import OPENAI_PRICES
-from budgetguard.pricing.extra_row import ExtraPrice, usd
+from budgetguard.pricing.extra_row import ExtraPrice
 from budgetguard.pricing.extra_units import drawn_unit, extra_unit, extra_unit_of_price_key
 from budgetguard.pricing.tables import Price
 
@@ -25,14 +25,7 @@ __all__ = [
     "extra_unit_of_price_key",
 ]
 
-EXTRA_PRICES: Final = (
-    *OPENAI_PRICES,
-    *PRICES_ELSEWHERE,
-    *(
-        ExtraPrice(models, usd(**prices), taken, source, provider="google", tool=tool)
-        for models, prices, taken, source, tool in GOOGLE_PRICES
-    ),
-)
+EXTRA_PRICES: Final = (*OPENAI_PRICES, *PRICES_ELSEWHERE, *GOOGLE_PRICES)
 
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 

@@ -1,4 +1,4 @@
-"""Units that genai-prices lacks: images, seconds of video, containers, uses of hosted tools."""
+"""Units that genai-prices lacks: images, seconds of video, containers, hosted tools, storage in caches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COUNTED: Final = (
     # Read by xAI's live search; found by OpenRouter's web plugin.
     ExtraUnit("search_sources", "search_sources_kcount", 1_000, {"family": "search_sources"}),
     ExtraUnit("search_results", "search_results_kcount", 1_000, {"family": "search_results"}),
-    # Kept in Google's cache, for an hour.
+    # Tokens that a cache keeps, by the hour.
     ExtraUnit("cache_token_hours", "cache_mtok_hours", 1_000_000, {"family": "cache_token_hours"}),
 )
 # What the image generation tool draws, by image model, in letters that a keyword argument may have.

@@ -231,7 +231,7 @@ class MethodPatch:
         if method.observe is not None:
             return _observing(method.style, named, method.observe)
         inside, letting_pass = _STYLES[method.style], _PASSING[method.style]
-        carrier = method.carrier or self.sdk.carrier
+        carrier = self.sdk.carrier
 
         def around(wrapped: Any, sender: Any, args: Any, kwargs: Any) -> Any:
             carries = None if sender is None else carrier(sender)

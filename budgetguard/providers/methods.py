@@ -71,7 +71,6 @@ class Method:
             the function inside all that its package has decorated it with; what `instead` is called for is
             all of them.
         optional: not every version has it.
-        carrier: its object -> what a wrapped client's guard is kept on; by default as the row's.
     """
 
     owner: str
@@ -86,7 +85,6 @@ class Method:
     repeats: Callable[[Mapping[str, Any]], bool] = lambda _arguments: False
     in_code: bool = False
     optional: bool = False
-    carrier: Callable[[Any], object] | None = None
 
     @property
     def qualname(self) -> str:

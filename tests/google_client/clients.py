@@ -32,6 +32,7 @@ def google_books(server: Gemini | None = None, **settings: Any) -> Iterator[SdkB
     with warnings.catch_warnings(), sdk_books(server or Gemini(), "google", **settings) as books:
         warnings.simplefilter("ignore")  # of what the SDK calls experimental
         yield books
+        assert not books.of("Unguarded")
 
 
 def seen(answer: Any) -> Any:

@@ -1,13 +1,15 @@
-"""Patching: before and after the import, one client, two guards, versions; answers of unknown shapes."""
+"""Patching: before and after the import, one client, two guards, versions; and answers of unknown shape."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pydantic
 import pytest
 from google import genai
 from google.genai import types
@@ -72,7 +74,7 @@ def test_before_and_after_the_import(first: str) -> None:
 
 
 def test_unpatch_undoes_it() -> None:
-    with google_books() as books:
+    with google_books(unguarded="allow") as books:
         made = client(books.server.url)
         SDKS["google"].unpatch()
         ask(made)
@@ -154,14 +156,15 @@ def test_a_version_that_nobody_has_tried_is_refused(changed: dict[str, Any]) -> 
     assert not tried.is_patched
     with google_books() as books:
         books.limit(1)
+        made = client(books.server.url)
         with pytest.raises(BudgetExceededError):
-            ask(client(books.server.url))
+            ask(made)
     engine.close()
 
 
 def test_one_that_sends_otherwise_is_refused() -> None:
     other = replace(GOOGLE.methods[0], parameters=("http_method", "made_up_tomorrow"))
-    tried = MethodPatch(replace(GOOGLE, name="google otherwise", methods=(other,), tries=()))
+    tried = MethodPatch(replace(GOOGLE, name="google otherwise", methods=(other,)))
     engine = Engine(Settings(store="memory://"))
     with pytest.raises(ConfigurationError, match=r"BaseApiClient.request takes no made_up_tomorrow"):
         tried.patch(engine)
@@ -200,12 +203,8 @@ def test_nobody_to_pay() -> None:
 def test_an_answer_of_unknown_shape_books_the_projection(answer: dict[str, Any]) -> None:
     with google_books(lambda _arrived: Answer(answer)) as books:
         made = client(books.server.url)
-        raised: Exception | None = None
-        try:
+        with suppress(pydantic.ValidationError):  # the SDK's own, of what it cannot read
             ask(made)
-        except Exception as error:
-            raised = error  # the SDK's own: it does not understand the answer either
-        assert not isinstance(raised, budgetguard.BudgetGuardError)
         settled = books.of("Settled")[0]
         assert books.spent == books.of("Projected")[0].cost * 10**9
         assert settled.estimated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,6 +75,6 @@ def sdk_books(
                 yield books
         finally:
             unpatch(*sdks)
-            # Else it goes on to refuse what goes to that port, which is soon another server's.
-            engine.configure(changed(engine.settings, {"unguarded": "allow"}))
+            # It watches for as long as it lives, and another server may get the port.
+            engine.configure(replace(engine.settings, unguarded="allow"))
             engine.close()

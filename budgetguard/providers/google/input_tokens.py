@@ -1,9 +1,9 @@
 """Count the input tokens of a request to Gemini, from what it shows.
 
 The rules were fitted to 680 recorded requests of models from Gemini 1.5 to 3.6. From Gemini 2.5 on, the
-Developer API bills a token around each message, and functions as a program would declare them, and their
-calls; Vertex, and earlier models, bill the texts, names and descriptions alone. A schema for the answer is
-billed before Gemini 2.5 only.
+Developer API bills a token for each message, and functions as a program would declare them, and their calls;
+Vertex, and earlier models, bill texts, names and descriptions alone. A schema for the answer is billed before
+Gemini 2.5 only.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ _MARK: Final = "\0"
 # Tokens of a function beside its words: its own, with a description or without, each property's, one's that
 # may be left out, an object's or a list's among them, and each of several choices'.
 _FUNCTION: Final = 20
+_FUNCTION_THIRD: Final = 24
 _UNDESCRIBED: Final = 18
 _UNDESCRIBED_THIRD: Final = 14
 _PROPERTY: Final = 9
+_PROPERTY_THIRD: Final = 12
 _OPTIONAL: Final = 4
 _OBJECT: Final = 38
 _LIST: Final = 3
 _CHOICE: Final = 3
 _CALLED: Final = 3
-# Around each message, of the system too; and a function of which the words alone are billed.
-_AROUND: Final = 1
-_WORDS_OF_FUNCTION: Final = 2
+# The same where words alone are billed.
+_FUNCTION_WORDS: Final = 3
+_PROPERTY_WORDS: Final = 1
+_CALLED_WORDS: Final = 5
 # What a model thought before it called a tool is billed once more, and comes encrypted: 0.213 tokens for each
 # character of base64. From Gemini 3.5 on, also in later turns.
 _THOUGHT: Final = 0.215
@@ -124,10 +127,12 @@ def gemini_input(
         raise ConfigurationError(f"contents must be texts or messages, not {type(contents).__name__}")
     messages = tuple(_messages(contents))
     turn = max((n for n, (_, parts) in enumerate(messages) if _asks(parts)), default=0)
+    system = tuple(_messages(either(body, "systemInstruction")))
+    found.tokens = 0 if counter.words_only else len(messages) + bool(system)
     for number, (_, parts) in enumerate(messages):
         for part in parts:
             found.tokens += counter.part(part, current=number >= turn)
-    for _, parts in _messages(either(body, "systemInstruction")):
+    for _, parts in system:
         for part in parts:
             found.tokens += counter.part(part, current=False)
     if not counter.words_only:
@@ -251,7 +256,7 @@ class _Counter:
     def call(self, kind: str, name: Any, content: Any) -> int:
         shown = content if isinstance(content, Mapping) else {}
         if self.words_only:
-            return self.words(shown) + self.text(str(name or ""))
+            return self.words(shown) + self.text(str(name or "")) + _CALLED_WORDS
         return self.marked(f"{kind}:{name}{_rendered(shown)}") + _CALLED
 
     def tool(self, tool: Mapping[str, Any]) -> int:
@@ -272,8 +277,11 @@ class _Counter:
         schemas = [mapping(found) for key in _SCHEMAS if (found := either(one, key)) is not None]
         words = self.text(name) + self.text(told)
         if self.words_only:
-            return words + _WORDS_OF_FUNCTION + sum(map(self.schema_words, schemas))
-        words += _FUNCTION if told else _UNDESCRIBED_THIRD if is_third(self.model) else _UNDESCRIBED
+            return words + _FUNCTION_WORDS + sum(map(self.schema_words, schemas))
+        if is_third(self.model):
+            words += _FUNCTION_THIRD if told else _UNDESCRIBED_THIRD
+        else:
+            words += _FUNCTION if told else _UNDESCRIBED
         return words + sum(self.properties(_expanded(schema)) for schema in schemas)
 
     def properties(self, schema: Mapping[str, Any]) -> int:
@@ -281,7 +289,8 @@ class _Counter:
         required = items(schema.get("required"))
         total = 0
         for name, inner in mapping(schema.get("properties")).items():
-            total += _PROPERTY + 2 * self.text(str(name)) + self.kind(mapping(inner))
+            total += _PROPERTY_THIRD if is_third(self.model) else _PROPERTY
+            total += 2 * self.text(str(name)) + self.kind(mapping(inner))
             total += 0 if name in required else _OPTIONAL
         return total
 
@@ -304,7 +313,7 @@ class _Counter:
         for key, value in schema.items():
             if key in ("properties", "$defs"):
                 for name, inner in mapping(value).items():
-                    total += self.text(name) + self.schema_words(mapping(inner))
+                    total += self.text(name) + _PROPERTY_WORDS + self.schema_words(mapping(inner))
             elif isinstance(value, Mapping):
                 total += self.schema_words(value)
             elif isinstance(value, str) and key != "type":

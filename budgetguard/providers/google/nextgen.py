@@ -1,8 +1,8 @@
 """Requests of google-genai's newer resources, which do not pass its API client: interactions and the like.
 
 Since 2.10 they pass `BaseSDK.do_request`, as HTTP requests that are made already. It sends again what was
-answered with an error, and nothing else. From 1.55 to 2.9 openai's
-generator had made them; those are refused.
+answered with an error, and nothing else. From 1.55 to 2.9 openai's generator had made them; those are
+refused.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ def _body(request: Any) -> Any:
         return None
 
 
-def _carrier(sender: Any) -> object:
-    return sender.sdk_configuration.client
-
-
-def _carrier_async(sender: Any) -> object:
-    return sender.sdk_configuration.async_client
+def carrier(sender: Any) -> object:
+    """Return the HTTP client that an object of the newer resources sends through; None of another object."""
+    configuration = getattr(sender, "sdk_configuration", None)
+    if configuration is None:
+        return getattr(sender, "_client", None)
+    is_async = hasattr(sender, "do_request_async")
+    return configuration.async_client if is_async else configuration.client
 
 
 def _refuse_older(sending: Sending) -> None:
@@ -100,10 +101,6 @@ def _refuse_older(sending: Sending) -> None:
         f"{method.upper()} {url} is sent past what budgetguard guards of google-genai before 2.10, so it was "
         "not sent; install google-genai 2.10 or later"
     )
-
-
-def _carrier_older(sender: Any) -> object:
-    return sender._client
 
 
 def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
@@ -120,7 +117,6 @@ def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
             parameters=_PARAMETERS,
             request=partial(request_of, fetcher=partial(fetcher, options=None, is_async=False)),
             module=_BASE,
-            carrier=_carrier,
         ),
         Method(
             owner="AsyncBaseSDK",
@@ -129,7 +125,6 @@ def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
             parameters=_PARAMETERS,
             request=partial(request_of, fetcher=partial(fetcher, options=None, is_async=True)),
             module=_BASE,
-            carrier=_carrier_async,
         ),
         Method(
             owner="SyncAPIClient",
@@ -138,7 +133,6 @@ def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
             parameters=("cast_to", "options"),
             request=_refuse_older,
             module=_OLDER,
-            carrier=_carrier_older,
         ),
         Method(
             owner="AsyncAPIClient",
@@ -147,6 +141,5 @@ def methods(fetcher: Callable[..., Any]) -> tuple[Method, ...]:
             parameters=("cast_to", "options"),
             request=_refuse_older,
             module=_OLDER,
-            carrier=_carrier_older,
         ),
     )

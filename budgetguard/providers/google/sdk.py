@@ -8,18 +8,17 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from budgetguard.engine.context import innermost_call
-from budgetguard.engine.outcomes import NotCharged
+from budgetguard.engine.outcomes import Unknown
 from budgetguard.engine.provider_call import Do, ProviderCall
 from budgetguard.providers.fetching import Fetcher, Take
 from budgetguard.providers.google import nextgen
 from budgetguard.providers.google.endpoints import TABLE, TABLE_VERTEX
 from budgetguard.providers.google.paths import bare_model, model_in
 from budgetguard.providers.json import field, parsed, text
-from budgetguard.providers.methods import Method, MethodSdk, Sending, sent_call
+from budgetguard.providers.methods import Method, MethodSdk, Sending, Style, note_failed_try, sent_call
 from budgetguard.providers.polling import Poll
 from budgetguard.providers.sdk import Place
-from budgetguard.providers.sent_call import SentCall
+from budgetguard.providers.sent_call import outcome_of_sdk_error
 from budgetguard.providers.table import EndpointTable
 
 PROVIDER: Final = "google"
@@ -68,7 +67,6 @@ def _request_of(sending: Sending, *, is_async: bool, streams: bool) -> ProviderC
         content=_content,
         rewrite=partial(_rewrite, body),
         fetcher=lambda: GoogleFetcher(client, options, is_async=is_async),
-        kind=GoogleCall,
     )
 
 
@@ -110,42 +108,9 @@ def _content(answer: Any) -> object:
     return getattr(answer, "body", answer)
 
 
-def _rewrite(body: Any, sent: Mapping[str, Any]) -> None:
+def _rewrite(body: Any, changed: Mapping[str, Any]) -> None:
     """Write the cap of what is sent into what the SDK sends."""
-    if (cap := sent.get(_CAP)) is not None:
-        body.setdefault("generationConfig", {})[_CAP] = cap
-
-
-def _note_try(_arguments: object, _answer: object, error: BaseException | None) -> None:
-    """Count the try before this one, if it was sent and never answered; the SDK makes one after another."""
-    request = _request_here()
-    if request is None:
-        return
-    if request.unanswered:
-        request.lost_tries += 1
-    request.unanswered = error is not None and not isinstance(request.outcome_of_error(error), NotCharged)
-
-
-def _note_between(_arguments: object, _answer: object, _error: object) -> None:
-    """Count a try whose error is being handled where the SDK sends again inside of one try."""
-    error, request = sys.exception(), _request_here()
-    if request is not None and error is not None:
-        request.lost_tries += not isinstance(request.outcome_of_error(error), NotCharged)
-
-
-def _request_here() -> GoogleCall | None:
-    call = innermost_call()
-    return call.request if call is not None and isinstance(call.request, GoogleCall) else None
-
-
-class GoogleCall(SentCall):
-    """A call of Google's API.
-
-    Attributes:
-        unanswered: its last try was sent, and nobody knows what came of it.
-    """
-
-    unanswered = False
+    body.setdefault("generationConfig", {})[_CAP] = changed[_CAP]
 
 
 class GoogleFetcher(Fetcher):
@@ -211,10 +176,28 @@ def _senders(client: object) -> Iterable[object]:
     return ()
 
 
-def _api_client(sender: Any) -> object:
-    return sender._api_client
+def _carrier(sender: Any) -> object:
+    """Return which of `_senders` the object of a method sends through."""
+    return getattr(sender, "_api_client", None) or nextgen.carrier(sender) or sender
 
 
+def _note_try(_arguments: Mapping[str, Any], _answer: Any, error: BaseException | None) -> None:
+    # An answer that is an error is raised here as well.
+    lost = error is not None and isinstance(outcome_of_sdk_error(error), Unknown)
+    note_failed_try(error if lost else None)
+
+
+def _note_first_send(_arguments: Mapping[str, Any], _answer: Any, _error: BaseException | None) -> None:
+    # It is called between two sends through aiohttp, while the first one's error is being handled.
+    note_failed_try(sys.exception())
+
+
+_OF_FILES: Final[Mapping[str, Style]] = {
+    "upload_file": "call",
+    "async_upload_file": "coroutine",
+    "download_file": "call",
+    "async_download_file": "coroutine",
+}
 _REQUEST: Final = ("http_method", "path", "request_dict", "http_options")
 GOOGLE: Final = MethodSdk(
     name="google",
@@ -259,7 +242,6 @@ GOOGLE: Final = MethodSdk(
             parameters=("model",),
             request=partial(_refused, path="/live"),
             module="google.genai.live",
-            carrier=_api_client,
         ),
         Method(
             owner="AsyncLiveMusic",
@@ -268,7 +250,6 @@ GOOGLE: Final = MethodSdk(
             parameters=("model",),
             request=partial(_refused, path="/live/music"),
             module="google.genai.live_music",
-            carrier=_api_client,
         ),
         Method(
             owner="InteractionWebSocketConnectionContext",
@@ -277,9 +258,13 @@ GOOGLE: Final = MethodSdk(
             parameters=(),
             request=partial(_refused, path="/interactions/live"),
             module="google.genai._interactions_websocket",
-            carrier=_api_client,
         ),
         *nextgen.methods(GoogleFetcher),
+        # Files cost nothing; these requests of theirs pass none of the methods above.
+        *(
+            Method(owner="BaseApiClient", name=name, style=style, parameters=())
+            for name, style in _OF_FILES.items()
+        ),
         Method(
             owner="BaseApiClient",
             name="_request_once",
@@ -299,8 +284,9 @@ GOOGLE: Final = MethodSdk(
             name="_ensure_aiohttp_ssl_ctx",
             style="call",
             parameters=(),
-            observe=_note_between,
+            observe=_note_first_send,
         ),
     ),
     senders=_senders,
+    carrier=_carrier,
 )
