@@ -135,9 +135,6 @@ def gemini_input(
     for _, parts in system:
         for part in parts:
             found.tokens += counter.part(part, current=False)
-    if not counter.words_only:
-        instructed = either(body, "systemInstruction") is not None
-        found.tokens += _AROUND * (len(messages) + instructed)
     for tool in map(mapping, items(body.get("tools"))):
         found.tokens += counter.tool(tool)
     schema = either(counter.config, "responseSchema")
@@ -324,9 +321,9 @@ class _Counter:
         return total
 
     def words(self, value: Any) -> int:
-        """Count the names and texts of a value."""
+        """Count the texts of a value."""
         if isinstance(value, Mapping):
-            return sum(self.text(str(name)) + self.words(inner) for name, inner in value.items())
+            return sum(map(self.words, value.values()))
         if isinstance(value, list | tuple):
             return sum(map(self.words, value))
         return self.text(str(value))
