@@ -46,6 +46,9 @@ def test_tox_runs_one_tier_and_tox_full_the_other() -> None:
     for name in ("oldest", "beside", "recorders"):
         assert tier_of(commands_of(f"testenv:{name}")[0]) == ""
         assert name in others
+    for name in ("frameworks", "frameworks-openai2"):
+        assert tier_of(commands_of(f"testenv:{name}")[-1]) == ""
+        assert f",{name}," in others
     assert all(f"py3{minor}" in others for minor in range(11, 16))
 
 

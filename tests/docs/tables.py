@@ -22,6 +22,8 @@ from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fe
 from budgetguard.providers.request import with_files
 from budgetguard.providers.sdks import SDKS
 from tests.following import ROWS
+from tests.frameworks import cases as of_frameworks
+from tests.frameworks.case import COLUMNS as CALLS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
 
@@ -29,6 +31,7 @@ from . import pages, price_tables
 
 PAGES: Final = (
     "docs/extra-prices.md",
+    "docs/frameworks.md",
     "docs/openai.md",
     "docs/patch.md",
     "docs/prices.md",
@@ -171,6 +174,19 @@ def sdks() -> Iterator[str]:
         yield _row(f"`{one.sdk.name}`", f"`{one.sdk.package}`", one.sdk.versions)
 
 
+def frameworks() -> Iterator[str]:
+    """Yield the table of frameworks by ways of calling: what the tests of `tests/frameworks` prove."""
+    yield from _head("framework", "guarded by", *CALLS, "tries of what is refused")
+    for case in of_frameworks.CASES:
+        marks = []
+        for column in CALLS:
+            ways = [way for way in case.ways if way.column == column]
+            cut = " cut" if any(way.cut for way in ways) else ""
+            marks.append(f"✓{cut}" if ways else "")
+        tries = "1" if case.attempts == 1 else f"at most {case.attempts}"
+        yield _row(case.framework, case.by, *marks, tries)
+
+
 def following() -> Iterator[str]:
     """Yield the table of what the user follows: what `tests/test_following.py` proves."""
     done = 'what is done inside `with budget_user("alice")`'
@@ -182,6 +198,7 @@ def following() -> Iterator[str]:
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "following": following,
+    "frameworks": frameworks,
     "hosted tools": hosted_tools,
     "extra prices": price_tables.extra_prices,
     "other names": price_tables.other_names,

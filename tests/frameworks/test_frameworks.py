@@ -25,7 +25,10 @@ TRIES = 3
 
 
 def _param(case: Case, way: Way) -> object:
-    return pytest.param(case, way, id=f"{case.framework} | {case.by} | {way.column} | {way.name}")
+    # A proxy takes long to start: once is enough.
+    group = case.framework if case.alone else f"{case.framework} {way.column}"
+    mark = pytest.mark.xdist_group(group)
+    return pytest.param(case, way, id=f"{case.framework} | {case.by} | {way.column} | {way.name}", marks=mark)
 
 
 every_way = pytest.mark.parametrize(("case", "way"), [_param(*one) for one in all_ways()])
