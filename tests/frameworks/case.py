@@ -99,7 +99,7 @@ class Case:
         by: what guards it, in words.
         ways: each makes one paid request.
         attempts: how often the framework tries, at most, what was refused.
-        over: the client below is patched, and nothing else guards.
+        over: the SDK below that is patched, where nothing else guards.
         alone: it is not meant to stand over a patched client.
         refused: whether an error says that budgetguard refused.
     """
@@ -109,7 +109,7 @@ class Case:
     by: str
     ways: tuple[Way, ...]
     attempts: int = 1
-    over: bool = False
+    over: str = ""
     alone: bool = False
     refused: Callable[[BaseException], bool] = lambda error: refusal_in(error) is not None
 
@@ -165,21 +165,21 @@ class Books:
 
 @contextmanager
 def open_books(
-    server: OpenAIServer, *, usd: float = RICH, patched: bool = False, **settings: Any
+    server: OpenAIServer, *, usd: float = RICH, patched: str = "", **settings: Any
 ) -> Iterator[Books]:
-    """Be user 1234, who has `usd`; with the openai client patched, if so."""
+    """Be user 1234, who has `usd`; with an SDK patched, if one is named."""
     guard = Guard(store="memory://", project="p", **settings)
     guard.set_budget(usd, user=USER)
     events: list[Event] = []
     guard.on(events.append)
     if patched:
-        guard.patch_openai()
+        guard.patch(patched)
     try:
         with guard.budget_user(USER):
             yield Books(guard, server, events)
     finally:
         if patched:
-            guard.unpatch_openai()
+            guard.unpatch(patched)
         guard.engine.close()
 
 

@@ -75,5 +75,6 @@ CASES: Final = (
     Case("CrewAI", "crewai", "`budgeted_llm()`", _ways(partial(_with, _own))),
     Case("CrewAI, with LiteLLM", "crewai", "`budgeted_llm()`", _ways(partial(_with, _litellm))),
     # An agent tries a task again, twice by default.
-    Case("CrewAI", "crewai", "`patch_openai()`", _ways(_own), attempts=3, over=True),
+    Case("CrewAI", "crewai", "`patch_openai()`", _ways(_own), attempts=3, over="openai"),
+    Case("CrewAI, with LiteLLM", "crewai", "`patch_litellm()`", _ways(_litellm), attempts=3, over="litellm"),
 )

@@ -66,6 +66,7 @@ def _ways(make: Make) -> tuple[Way, ...]:
 CASES: Final = (
     Case("DSPy", "dspy", "`budgeted_lm()`", _ways(partial(_budgeted, "auto"))),
     Case("DSPy, with LiteLLM", "dspy", "`budgeted_lm()`", _ways(partial(_budgeted, "litellm"))),
+    Case("DSPy, with LiteLLM", "dspy", "`patch_litellm()`", _ways(partial(_lm, "litellm")), over="litellm"),
     # Of a stream DSPy raises an error of its own then, which has the refusal's text alone.
-    Case("DSPy, with LiteLLM", "dspy", "`patch_openai()`", _ways(partial(_lm, "litellm"))[:2], over=True),
+    Case("DSPy, with LiteLLM", "dspy", "`patch_openai()`", _ways(partial(_lm, "litellm"))[:2], over="openai"),
 )

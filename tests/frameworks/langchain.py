@@ -184,5 +184,5 @@ CASES: Final = (
             Way(ASYNC_STREAM, "astream", _agent_astream, _agent_acut),
         ),
     ),
-    Case("LangChain", "langchain_openai", "`patch_openai()`", _ways(_chat), over=True),
+    Case("LangChain", "langchain_openai", "`patch_openai()`", _ways(_chat), over="openai"),
 )

@@ -129,5 +129,5 @@ def _ways(make: Make) -> tuple[Way, ...]:
 
 CASES: Final = (
     Case("LlamaIndex", "llama_index.llms.openai", "`budgeted_llm()`", _ways(_budgeted)),
-    Case("LlamaIndex", "llama_index.llms.openai", "`patch_openai()`", _ways(_unguarded), over=True),
+    Case("LlamaIndex", "llama_index.llms.openai", "`patch_openai()`", _ways(_unguarded), over="openai"),
 )

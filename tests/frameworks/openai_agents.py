@@ -100,5 +100,5 @@ def _ways(models: Models) -> tuple[Way, ...]:
 CASES: Final = (
     Case("OpenAI Agents SDK", "agents", "`budgeted_provider()`", _ways(_by_provider)),
     Case("OpenAI Agents SDK", "agents", "`budgeted_model()`", _ways(_by_model)),
-    Case("OpenAI Agents SDK", "agents", "`patch_openai()`", _ways(_unguarded), over=True),
+    Case("OpenAI Agents SDK", "agents", "`patch_openai()`", _ways(_unguarded), over="openai"),
 )

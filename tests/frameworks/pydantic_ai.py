@@ -154,5 +154,5 @@ CASES: Final = (
     Case("Pydantic AI", "pydantic_ai", "`budgeted_model()`", _ways(_budgeted)),
     Case("Pydantic AI, `FallbackModel`", "pydantic_ai", "`budgeted_model()`", _of_agents(_fallback)),
     Case("Pydantic AI", "pydantic_ai", "`BudgetCapability`", _of_agents(_capable)),
-    Case("Pydantic AI", "pydantic_ai", "`patch_openai()`", _ways(_unguarded), over=True),
+    Case("Pydantic AI", "pydantic_ai", "`patch_openai()`", _ways(_unguarded), over="openai"),
 )

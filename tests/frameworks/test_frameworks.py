@@ -73,7 +73,7 @@ def test_refused_unsent(case: Case, way: Way) -> None:
 @hooked_way
 def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
     """The client pays; what the integration holds is given back before the client holds."""
-    with OpenAIServer(ANSWER) as server, open_books(server, patched=True) as books:
+    with OpenAIServer(ANSWER) as server, open_books(server, patched="openai") as books:
         assert run(way.make, books.place)
         assert server.count() == 1
         assert books.spent == books.billed > 0
@@ -83,7 +83,7 @@ def test_booked_once_over_a_patched_client(case: Case, way: Way) -> None:
     # One hold at a time: money for a call and a half is enough.
     with (
         OpenAIServer(ANSWER) as server,
-        open_books(server, usd=projected * 1.5 / 1_000_000_000, patched=True) as books,
+        open_books(server, usd=projected * 1.5 / 1_000_000_000, patched="openai") as books,
     ):
         assert run(way.make, books.place)
 

@@ -85,7 +85,7 @@ def test_a_batch_of_which_one_is_refused_sends_none_and_holds_nothing(
 
 
 def test_a_batch_over_a_patched_client_is_paid_there(server: OpenAIServer) -> None:
-    with open_books(server, patched=True) as books:
+    with open_books(server, patched="openai") as books:
         chat(books).generate([[HumanMessage(ASK)], [HumanMessage("Hello!")]])
         assert len(books.booked()) == 2
         assert (books.spent, books.held) == (books.billed, 0)
@@ -205,7 +205,7 @@ def test_between_the_pieces_of_a_stream_other_calls_pay_for_themselves(books: Bo
 
 
 def test_events_of_the_third_version_are_booked_once(server: OpenAIServer) -> None:
-    for patched in (False, True):
+    for patched in ("", "openai"):
         with open_books(server, patched=patched) as books:
             model = chat(books, stream_usage=True)
             if not hasattr(model, "_iter_v2_events"):
