@@ -81,7 +81,7 @@ class Queues:
             finally:
                 process.terminate()
                 try:
-                    process.wait(30)
+                    process.wait(120)
                 finally:
                     process.kill()
                     process.wait()
