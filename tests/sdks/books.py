@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgetguard.config import Settings, changed
+from budgetguard.config import Settings
 from budgetguard.core.accounts import Budget
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
