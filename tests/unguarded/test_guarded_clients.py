@@ -217,6 +217,18 @@ def test_an_input_that_the_provider_counts(provider: OpenAIServer, watch: Watch)
     assert not watching.told
 
 
+def test_an_input_that_anthropic_counts(watch: Watch) -> None:
+    with MessagesServer() as server:
+        server.counts = 7_000
+        named_too = f"localhost:{port_of(server.base_url)}"
+        watching = watch(named_too, unguarded="block", count="provider")
+        watching.guard.patch_anthropic()
+        with anthropic.Anthropic(base_url=named(server.base_url), api_key="x", max_retries=0) as one:
+            one.messages.create(**MESSAGE)
+        assert [one.path for one in server.requests] == ["/v1/messages/count_tokens", "/v1/messages"]
+        assert not watching.told
+
+
 def test_a_realtime_session(strict: Watching) -> None:
     with RealtimeServer() as realtime:
         port = port_of(realtime.base_url)

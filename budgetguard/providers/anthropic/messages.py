@@ -66,8 +66,6 @@ _COUNT_TAKES: Final = (
 _COUNT_MARGIN: Final = 8
 # Seconds. A count that takes longer than this holds up the call more than it is worth.
 _PATIENCE: Final = 10.0
-# What the provider keeps, which no count of a request can know.
-_KEPT: Final = frozenset({"thread", "skills"})
 
 
 class MessagesEndpoint(Endpoint):
