@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -130,14 +132,21 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _refuse_connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Refuse this thread's connections; what other tests have left running in others goes on."""
     tried: list[object] = []
+    here = threading.get_ident()
 
-    def refuse(self: socket.socket, address: object) -> None:
-        tried.append(address)
-        raise OSError("no network in this test")
+    def refusing(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != here:
+                return connect(*args, **kwargs)
+            tried.append(args)
+            raise OSError("no network in this test")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: tried.append(a) or [])
+        return refuse
+
+    monkeypatch.setattr(socket.socket, "connect", refusing(socket.socket.connect))
+    monkeypatch.setattr(socket, "getaddrinfo", refusing(socket.getaddrinfo))
     return tried
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -449,8 +449,12 @@ def test_a_cache_that_was_hit_is_cheaper(
     place: Place, monkeypatch: pytest.MonkeyPatch, hour: int, usd: str
 ) -> None:
     # DeepSeek asks half from 16:30 to 0:30 UTC.
-    instant = datetime(2026, 11, 27, hour, tzinfo=UTC)
-    monkeypatch.setattr("budgetguard.pricing.book.at_or_now", lambda at: at or instant)
+    class Fixed(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Fixed:
+            return cls(2026, 11, 27, hour, tzinfo=tz)
+
+    monkeypatch.setattr("budgetguard.pricing.book.datetime", Fixed)
     usage = counts(100_000, 10, 100_010, prompt_cache_hit_tokens=90_000, prompt_cache_miss_tokens=10_000)
     assert place.chat(DEEPSEEK, "deepseek-chat", answer("deepseek-chat", usage)) == Decimal(usd)
 
