@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from budgetguard.engine.threads import surroundings
+from tests.tiers import leave_for_a_release
 from tests.watchdog import watch_over_this_process
 
 # A busy machine is no failure.
@@ -20,6 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have what this run starts end with it: see `tests.watchdog`. Its workers are among that."""
     if not hasattr(config, "workerinput"):
         watch_over_this_process()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what waits for a release, before `-m` chooses."""
+    leave_for_a_release(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -124,6 +124,7 @@ def test_thresholds_are_told_once_a_window() -> None:
     assert [event.threshold for event in events] == [50, 100, 50]
 
 
+@pytest.mark.full
 def test_a_threshold_is_told_once_across_processes(tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -42,6 +42,7 @@ def blocking(packages: set[str]) -> str:
     return f"import sys\nfor one in {sorted(packages)!r}: sys.modules[one] = None\n"
 
 
+@pytest.mark.full
 @every
 def test_without_its_framework_it_says_what_to_install(name: str) -> None:
     package, install = NEEDS[name]

@@ -133,6 +133,7 @@ async def test_an_agent_asks_what_is_left_what_a_call_costs_and_what_was_spent(
     assert not list(guard.holds())
 
 
+@pytest.mark.full
 async def test_the_tools_say_that_they_only_read_and_describe_their_arguments(
     guard: Guard, store: str
 ) -> None:
@@ -201,6 +202,7 @@ async def test_questions_that_make_no_sense_are_answered_with_the_remedy(guard: 
         assert (await ask(client, "balance"))["user"] == "alice"
 
 
+@pytest.mark.full
 def test_a_server_that_cannot_answer_says_why_on_standard_error(tmp_path: Path) -> None:
     for options, text in (
         ((), "there is no store in"),

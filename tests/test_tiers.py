@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import ONE_IN
+
 ROOT = Path(__file__).parents[1]
 # Has tests of both.
 SAMPLE = "tests/crash/test_kill.py"
@@ -50,6 +52,13 @@ def test_tox_runs_one_tier_and_tox_full_the_other() -> None:
         assert tier_of(commands_of(f"testenv:{name}")[-1]) == ""
         assert f",{name}," in others
     assert all(f"py3{minor}" in others for minor in range(11, 16))
+
+
+def test_each_test_of_which_some_cases_are_taken_exists() -> None:
+    for name, step in ONE_IN.items():
+        path, _, function = name.partition("::")
+        assert f"def {function}(" in (ROOT / "tests" / path).read_text("utf-8"), name
+        assert step > 1
 
 
 @pytest.mark.full

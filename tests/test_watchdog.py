@@ -96,6 +96,7 @@ def wait_until_gone(pids: list[int], folder: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "how",
     [

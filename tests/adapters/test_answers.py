@@ -118,6 +118,7 @@ def test_an_answer_that_does_not_say_has_no_usage(answer: object) -> None:
     assert reported(answer).usage is None
 
 
+@pytest.mark.full
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text() | st.integers(),

@@ -307,6 +307,7 @@ def run(tmp_path: Path, server: OpenAIServer, program: str, *more: str) -> subpr
     return subprocess.run(command, timeout=60, capture_output=True, text=True)
 
 
+@pytest.mark.full
 def test_another_process_settles_it_days_later_and_once(tmp_path: Path) -> None:
     program = """
         with budget_user("somebody else"):
@@ -330,6 +331,7 @@ def test_another_process_settles_it_days_later_and_once(tmp_path: Path) -> None:
         assert (books.spent, books.held) == (batch_nanos(used), 0)
 
 
+@pytest.mark.full
 def test_a_batch_of_a_process_that_was_killed_is_settled_by_another(tmp_path: Path) -> None:
     program = """
         import os, signal

@@ -230,6 +230,7 @@ for name in ("openai._base_client", "openai._client", "openai"):
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "statement",
     ["import openai", pytest.param("openai = importlib.import_module('openai')", marks=pytest.mark.full)],

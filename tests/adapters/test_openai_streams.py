@@ -216,6 +216,7 @@ async def test_a_stream_of_a_reader_that_raises_costs_what_was_seen(pausing: Boo
         assert (pausing.spent, pausing.held) == (cost_of(pausing, seen), 0)
 
 
+@pytest.mark.full
 def test_a_stream_still_open_at_exit_is_booked(tmp_path: Path) -> None:
     """In a process of its own, that ends with a stream in its hands."""
     program = """

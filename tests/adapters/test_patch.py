@@ -136,6 +136,7 @@ def test_unpatching_leaves_a_wrapper_below_ours(unpatched: Books) -> None:
         _base_client.SyncAPIClient.request = original  # type: ignore[method-assign]  # as it was
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("first", ["openai", "budgetguard.providers.sdks"])
 def test_the_order_of_imports_does_not_matter(first: str, server: OpenAIServer) -> None:
     program = f"""
@@ -209,6 +210,7 @@ def test_an_openai_that_was_never_tried_is_refused_in_words(
         wrap(client, unpatched.engine)
 
 
+@pytest.mark.full
 def test_an_openai_that_was_never_tried_is_refused_however_often_it_is_imported() -> None:
     program = """
         from dataclasses import replace

@@ -76,6 +76,7 @@ def ask(session: RealtimeSession, event: dict[str, Any], sent: bool = True) -> N
             outgoing.failed()
 
 
+@pytest.mark.full
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

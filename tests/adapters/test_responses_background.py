@@ -175,6 +175,7 @@ def test_its_hold_lives_for_hours_and_a_late_look_corrects_what_an_expiry_booked
         check(books)
 
 
+@pytest.mark.full
 def test_another_process_that_asks_settles_it_for_who_asked_for_it(tmp_path: Path) -> None:
     program = """
         import sys

@@ -270,6 +270,7 @@ for one in client.messages.batches.results(sys.argv[2]):
 """
 
 
+@pytest.mark.full
 def test_another_process_settles_a_batch(open_books: Any, tmp_path: Path) -> None:
     books = open_books(MessagesServer(), store=f"disk://{tmp_path / 'budgets'}")
     with books.client() as client:

@@ -590,6 +590,7 @@ except BudgetExceededError:
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "way", ["budgetguard run", pytest.param("import budgetguard.auto", marks=pytest.mark.full)]
 )

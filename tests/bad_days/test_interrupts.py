@@ -186,6 +186,7 @@ def test_a_signal_handler_reads_a_balance_at_any_place_in_a_call(store: str, tmp
         assert {spent % COST for spent, _ in read} == {0}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("store", ["memory://", pytest.param("disk://", marks=pytest.mark.full)])
 def test_a_signal_handler_that_makes_a_call_makes_it_or_is_told_at_once(store: str, tmp_path: Path) -> None:
     with contextlib.closing(guard_at(store, tmp_path)) as guard:

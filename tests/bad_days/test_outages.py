@@ -95,6 +95,7 @@ def files(spool: Path) -> list[Path]:
     return sorted(path for path in spool.rglob("*") if path.is_file() and path.name != "store.json")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", ["killed", "ended"])
 def test_what_a_dead_process_could_not_book_is_booked_by_the_next_one(
     how: str, folder: Path, spool: Path

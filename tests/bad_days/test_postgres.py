@@ -154,6 +154,7 @@ def test_a_lock_that_somebody_holds_is_a_store_error_within_the_time_and_never_a
     store.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("option", ["", "&prepare=0"])
 def test_a_server_that_stands_still_is_a_store_error_within_the_time(
     own_server: PostgresServer, option: str
@@ -172,6 +173,7 @@ def test_a_server_that_stands_still_is_a_store_error_within_the_time(
     store.close()
 
 
+@pytest.mark.full
 def test_threads_that_wait_for_a_connection_are_told_within_the_time(url: str) -> None:
     store = PostgresStore(
         f"{url}&timeout=0.5&pool=1&prepare=0", project="p", clock=system_clock, retention="90d"
@@ -218,6 +220,7 @@ def test_a_statement_that_takes_too_long_is_told_by_the_server(url: str) -> None
 # Clocks
 
 
+@pytest.mark.full
 def test_clients_with_clocks_an_hour_apart_agree_by_the_clock_of_the_server(url: str) -> None:
     program = """
 import sys, time
@@ -267,6 +270,7 @@ def test_windows_and_expiries_come_by_the_clock_of_the_server(url: str) -> None:
 # Forks
 
 
+@pytest.mark.full
 def test_a_forked_child_opens_connections_of_its_own_and_leaves_its_parents_alone(url: str) -> None:
     program = """
 import os, sys, warnings
@@ -438,6 +442,7 @@ def test_a_schema_that_is_dropped_under_a_store_is_told(url: str) -> None:
 # Much
 
 
+@pytest.mark.full
 def test_a_thousand_holds_that_expiry_at_once_are_booked_at_once(url: str) -> None:
     clock = FakeClock()
     store = open_store(url, project="p", clock=clock)
@@ -548,6 +553,7 @@ def _functions_with_any_path(con: psycopg.Connection[Any], schema: str) -> list[
     ).fetchall()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("schema", ["user", "order", "select"])
 def test_a_schema_may_have_the_name_of_a_word_of_sql(own_server: PostgresServer, schema: str) -> None:
     store = PostgresStore(
@@ -561,6 +567,7 @@ def test_a_schema_may_have_the_name_of_a_word_of_sql(own_server: PostgresServer,
     store.close()
 
 
+@pytest.mark.full
 def test_projects_of_one_process_share_their_connections(url: str) -> None:
     stores = [open_store(f"{url}&pool=3", project=f"p{number}") for number in range(20)]
     for store in stores:

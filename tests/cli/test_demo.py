@@ -65,6 +65,7 @@ def test_demo_keeps_its_books_where_it_is_told_and_touches_no_others(command: Co
     assert guard.balance("alice").spent == 0
 
 
+@pytest.mark.full
 def test_demo_without_a_store_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
     for name in ("home", "temporary"):
         (tmp_path / name).mkdir()
@@ -74,11 +75,13 @@ def test_demo_without_a_store_leaves_nothing_behind(command: Command, tmp_path: 
     assert not (tmp_path / "home" / ".budgetguard").exists()
 
 
+@pytest.mark.full
 def test_demo_goes_straight_to_loopback_whatever_proxy_is_set() -> None:
     nowhere = "http://127.0.0.1:9"
     assert run("demo", "--fast", HTTP_PROXY=nowhere, http_proxy=nowhere, ALL_PROXY=nowhere).code == 0
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("columns", [40, pytest.param(80, marks=pytest.mark.full)])
 def test_demo_at_a_terminal_redraws_its_table(columns: int) -> None:

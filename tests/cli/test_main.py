@@ -100,6 +100,7 @@ def test_errors_are_red_at_a_terminal_alone(command: Command) -> None:
     assert "\x1b[31m" in command("colour", FORCE_COLOR="1", TERM="xterm").err
 
 
+@pytest.mark.full
 def test_a_terminal_without_unicode_gets_ascii(folder: Path) -> None:
     environ = {"BUDGETGUARD_STORE": f"disk://{folder}", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     assert run("create", "Ольга", "10", **environ).code == 0

@@ -47,6 +47,7 @@ def test_migrate_goes_on_from_the_version_that_it_finds(url: str, monkeypatch: p
     store.close()
 
 
+@pytest.mark.full
 def test_migrate_says_that_other_stores_need_nothing(tmp_path: Path) -> None:
     done = run("migrate", "--store", f"disk://{tmp_path}/store")
     assert (done.code, done.err) == (0, "")

@@ -252,6 +252,7 @@ def gpt_4o(kept: Path) -> Decimal:
     return Decimal(prices_of(done)["input_tokens", None]["usd"])
 
 
+@pytest.mark.full
 def test_nothing_is_fetched_before_it_is_asked_for_and_every_later_process_uses_what_was(
     command: Command, newest: ListServer, kept: Path
 ) -> None:

@@ -26,6 +26,7 @@ def leave_a_stream(store: str, base_url: str) -> None:
     _kept.append((guard, stream))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "pool"])
 def test_a_child_books_what_it_has_left(method: str, tmp_path: Path) -> None:
     if method == "fork" and "fork" not in multiprocessing.get_all_start_methods():

@@ -59,6 +59,7 @@ NOT_YET_MARK = pytest.mark.xfail(
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "figure", [pytest.param(name, marks=NOT_YET_MARK if name in NOT_YET else ()) for name in BOUNDS]
 )

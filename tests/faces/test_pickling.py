@@ -75,6 +75,7 @@ def test_methods_are_pickled_with_their_object() -> None:
     assert pickle.loads(pickle.dumps(bot.who))() == ("Bot", "u")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_of_processes_call_them_guarded(method: str) -> None:
     context = multiprocessing.get_context(method)

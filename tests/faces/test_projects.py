@@ -95,6 +95,7 @@ def run(store: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.full
 def test_the_command_lists_projects_and_says_where_a_user_is(store: str) -> None:
     Guard(store=store, project="shop").set_budget(1, user="anna")
     Guard(store=store, project="lab").set_budget(250, duration="monthly")

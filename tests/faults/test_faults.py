@@ -26,6 +26,7 @@ def test_the_laws_hold_whatever_fails(store: str, steps: int, seed: int) -> None
         assert not isinstance(outcome, Failure), f"{outcome}"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("steps", [150, pytest.param(600, marks=pytest.mark.full)])
 @pytest.mark.parametrize("store", ["valkey", "postgres", "hosted"])
 def test_the_laws_hold_on_servers_whatever_fails(store: str, steps: int) -> None:

@@ -45,6 +45,7 @@ def guard() -> Iterator[Guard]:
     made.close()
 
 
+@pytest.mark.full
 def test_streams_that_were_left_are_settled_before_a_call_is_refused(
     guard: Guard, server: OpenAIServer
 ) -> None:

@@ -33,6 +33,7 @@ def test_an_openai_that_is_there_already_is_guarded_too(launch: Launcher, provid
     assert launch.python(program, **TWICE).made == provider.count() == 2
 
 
+@pytest.mark.full
 def test_processes_that_it_starts_share_its_budget(
     launch: Launcher, provider: OpenAIServer, guard: Guard
 ) -> None:
@@ -73,6 +74,7 @@ os.wait()
     assert "2 calls refused" in ended.err
 
 
+@pytest.mark.full
 def test_a_stream_left_open_at_the_end_is_in_the_line(launch: Launcher) -> None:
     program = """
 import budgetguard.auto
@@ -122,6 +124,7 @@ def test_a_program_that_dies_of_a_refusal_fails(launch: Launcher) -> None:
     assert "1 call refused" in ended.err.splitlines()[-1]
 
 
+@pytest.mark.full
 def test_memory_will_do_for_one_process(launch: Launcher, provider: OpenAIServer) -> None:
     launch.agent()
     program = "import budgetguard.auto\nfrom agent import calls\ncalls(3)"

@@ -63,12 +63,14 @@ def test_a_run_that_nothing_limits_is_refused(launch: Launcher, guard: Guard) ->
     assert launch.run(*PRINTS, BUDGETGUARD_MISSING_USER="allow").code == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("text", ["lots", "-1"])
 def test_a_bad_variable_is_one_line_too(launch: Launcher, text: str) -> None:
     ended = launch.run(*PRINTS, BUDGETGUARD_MAX_BUDGET=text)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.full
 def test_the_variable_limits_where_the_option_does_not(launch: Launcher) -> None:
     agent = launch.agent()
     once = {"BUDGETGUARD_MAX_BUDGET": enough_for(1)}
@@ -81,6 +83,7 @@ def test_no_dashes_are_needed_before_the_command(launch: Launcher) -> None:
     assert (ended.code, ended.out) == (0, "['--user', 'x']\n")
 
 
+@pytest.mark.full
 def test_with_json_errors_and_the_summary_are_objects_on_standard_error(launch: Launcher) -> None:
     error = launch.run("--json", "--max-budget", "-1", *PRINTS)
     assert json.loads(error.err)["error"] == "ConfigurationError"

@@ -33,6 +33,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.full
 def test_a_python_whose_path_was_replaced_or_is_ignored_spends_from_the_run(
     launch: Launcher, provider: OpenAIServer, python: Path
 ) -> None:

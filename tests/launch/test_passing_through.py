@@ -30,6 +30,7 @@ def test_the_status_is_the_programs(launch: Launcher, code: int) -> None:
     assert launch.run(*ENOUGH, "--", PYTHON, "-c", f"raise SystemExit({code})").code == code
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_the_status_of_a_program_that_a_signal_ended_is_128_and_its_number(
     launch: Launcher, number: signal.Signals
@@ -38,6 +39,7 @@ def test_the_status_of_a_program_that_a_signal_ended_is_128_and_its_number(
     assert launch.run(*ENOUGH, "--", PYTHON, "-c", command).code == 128 + number
 
 
+@pytest.mark.full
 def test_a_failing_program_that_was_refused_keeps_its_status(launch: Launcher) -> None:
     ended = launch.run("--max-budget", "0", "--", "sh", "-c", f"python {launch.agent()} 1; exit 7")
     assert (ended.made, ended.code) == (0, 7)
@@ -92,6 +94,7 @@ def test_a_signal_reaches_the_program_once_and_it_ends_as_it_likes(
     assert "spent on 0 calls" in err
 
 
+@pytest.mark.full
 def test_ctrl_c_at_a_terminal_reaches_the_program_once(launch: Launcher) -> None:
     launch.write("program.py", CATCHES)
     pid, terminal = pty.fork()
@@ -119,6 +122,7 @@ def _until(terminal: int, text: bytes) -> bytes:
     return seen
 
 
+@pytest.mark.full
 def test_a_program_that_ignores_sigint_may_go_on_ignoring_it(launch: Launcher) -> None:
     command = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     with launch.start(
@@ -127,6 +131,7 @@ def test_a_program_that_ignores_sigint_may_go_on_ignoring_it(launch: Launcher) -
         assert program.communicate(timeout=60)[0] == "True\n"
 
 
+@pytest.mark.full
 def test_no_signal_is_blocked_or_ignored_that_was_not(launch: Launcher) -> None:
     command = (
         "import signal\n"
@@ -159,6 +164,7 @@ def test_the_budget_binds_even_if_the_starter_is_killed(launch: Launcher, tempor
     shutil.rmtree(left)
 
 
+@pytest.mark.full
 def test_a_call_under_way_when_the_program_is_killed_is_said_to_be_held(launch: Launcher) -> None:
     program = """
 import os
@@ -177,6 +183,7 @@ call()
     assert "held for 1 call without an end" in ended.err
 
 
+@pytest.mark.full
 def test_refusals_of_killed_processes_count(launch: Launcher) -> None:
     launch.agent()
     command = f"{PYTHON} -c 'import agent, os; agent.calls(1); os.kill(os.getpid(), 9)'; true"
@@ -185,6 +192,7 @@ def test_refusals_of_killed_processes_count(launch: Launcher) -> None:
     assert "1 call refused" in ended.err
 
 
+@pytest.mark.full
 def test_what_takes_long_is_not_cut_off(launch: Launcher) -> None:
     begun = time.monotonic()
     assert launch.run(*ENOUGH, "--", "sleep", "1").code == 0
@@ -206,6 +214,7 @@ def test_the_status_is_the_program_s_whatever_becomes_of_our_output(
     assert launch.command(["sh", "-c", command], {}).code == int(ending)
 
 
+@pytest.mark.full
 def test_a_pipe_that_nobody_reads_does_not_change_the_status(launch: Launcher) -> None:
     reading, writing = os.pipe()
     command = ("--", "sh", "-c", "read line; exit 7")
@@ -216,6 +225,7 @@ def test_a_pipe_that_nobody_reads_does_not_change_the_status(launch: Launcher) -
     assert program.returncode == 7
 
 
+@pytest.mark.full
 def test_what_was_imported_and_is_not_guarded_is_said(launch: Launcher) -> None:
     launch.write("ai21/__init__.py", "")
     launch.write("replicate.py", "")

@@ -42,6 +42,7 @@ def _cost(price: int) -> Decimal:
     return Decimal(price * TOKENS) / 1_000_000
 
 
+@pytest.mark.full
 def test_every_process_of_a_run_uses_the_price_file_as_it_is_now(launch: Launcher, guard: Guard) -> None:
     guard.set_budget(100, user="alice")
     launch.agent()

@@ -51,6 +51,7 @@ def test_a_customization_that_fails_fails_as_it_does_without(launch: Launcher) -
     assert ended.out == "1\n"
 
 
+@pytest.mark.full
 def test_openai_is_guarded_even_if_a_customization_imports_it(
     launch: Launcher, provider: OpenAIServer
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_program_without_openai_installed_gets_the_usual_error(launch: Launche
     assert launch.run(*ENOUGH, "--", PYTHON, "-c", command).out == "No module named 'openai'\n"
 
 
+@pytest.mark.full
 def test_openai_may_be_imported_by_many_threads_at_once(launch: Launcher) -> None:
     launch.agent()
     program = """
@@ -138,6 +140,7 @@ def test_another_environment_of_the_same_python_is_guarded_with_ours(
     assert (ended.made, provider.count(), ended.code) == (2, 2, 3), ended.err
 
 
+@pytest.mark.full
 def test_a_python_that_cannot_be_guarded_cannot_import_openai(
     launch: Launcher, provider: OpenAIServer, bare_python: Path
 ) -> None:

@@ -60,6 +60,7 @@ WAYS = (
 PYTHON = "python"
 
 
+@pytest.mark.full
 def test_processes_started_in_every_way_make_together_the_calls_that_the_budget_has_money_for(
     launch: Launcher, provider: OpenAIServer, guard: Guard
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_program_in_another_folder_and_home_finds_the_same_store(launch: Launc
     assert not list((launch.folder / "elsewhere").iterdir())
 
 
+@pytest.mark.full
 def test_a_program_that_sets_users_itself_is_charged_to_them_and_to_the_run(
     launch: Launcher, guard: Guard
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_file_that_has_changed_since_adds_nothing_to_users_who_are_here(
     assert state(manager) == before | {"emil": (1.0, 0.0, {})}
 
 
+@pytest.mark.full
 def test_it_stays_once_when_records_of_calls_are_long_gone(
     manager: BudgetManager, guard: Guard, file: Path, clock: FakeClock
 ) -> None:

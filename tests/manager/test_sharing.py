@@ -46,6 +46,7 @@ def update_in_processes(folder: Path, user: str, *, processes: int, threads: int
     assert [process.returncode for process in running] == [0] * processes
 
 
+@pytest.mark.full
 def test_four_processes_that_update_one_user_500_times_each_book_2000(tmp_path: Path, shared: Guard) -> None:
     manager = shared.manager()
     manager.create_budget(10, "1234", "monthly")

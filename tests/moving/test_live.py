@@ -95,6 +95,7 @@ def opened(url: str) -> Iterator[MovableStore]:
     store.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -147,6 +147,7 @@ class Busy:
         return getattr(self._store, name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scheme", ["disk", "redis", "postgresql"])
 def test_balances_that_are_written_meanwhile_are_what_their_records_come_to(
     scheme: str, new_url: NewUrl, clock: FakeClock

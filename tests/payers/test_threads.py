@@ -390,6 +390,7 @@ def _who_pays_told(user: str) -> str:
         return _who_pays()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_pool_of_processes_does_not_keep_the_user_of_who_started_it(method: str) -> None:
     with budget_user("alice"):

@@ -215,6 +215,7 @@ def _process(store: str, folder: Path, limit: Nanos, base_url: str, told: Any) -
         threads(base_url, told.put, count=8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", CASES)
 def test_of_four_processes_with_eight_threads_ten_calls_go_out(case: Case, tmp_path: Path) -> None:
     """All begin on an empty folder, so they also race to make the store and the user's budget."""

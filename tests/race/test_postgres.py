@@ -34,6 +34,7 @@ def store(url: str) -> Iterator[Store]:
     store.close()
 
 
+@pytest.mark.full
 def test_ten_processes_that_come_first_at_once_make_the_schema_once(url: str) -> None:
     assert sum(run_processes(ask_for_one_each, url, 1, processes=10)) == 10
     schema = url.partition("schema=")[2]
@@ -42,6 +43,7 @@ def test_ten_processes_that_come_first_at_once_make_the_schema_once(url: str) ->
     assert versions == [(number,) for number in range(1, len(versions) + 1)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("exists", [True, False], ids=["account exists", "account is made by the hold"])
 def test_one_hold_reserved_and_settled_by_many_at_once_counts_once(store: Store, exists: bool) -> None:
     gate = threading.Barrier(16)
@@ -123,6 +125,7 @@ def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: 
     assert sum(store.observations("m").values()) == sum(store.observations("n").values()) == 200
 
 
+@pytest.mark.full
 def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agrees() -> None:
     """Every verb, on accounts in any order, with holds that expiry under everybody's hands."""
     server = shared_server()

@@ -161,6 +161,7 @@ def test_threads_that_close_the_store_do_not_disturb_threads_that_use_it(row: Ro
         _check(store, spent=100)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 @on(SHARED)
 def test_a_forked_child_talks_over_connections_of_its_own_and_leaves_its_parents_alone(
@@ -218,6 +219,7 @@ def test_stores_opened_at_once_on_a_folder_that_does_not_exist_yet_are_one_store
         store.close()
 
 
+@pytest.mark.full
 def test_threads_that_read_list_and_close_do_not_disturb_threads_that_reserve_and_settle(
     tmp_path: Path,
 ) -> None:

@@ -77,6 +77,7 @@ def _spend(store: Store, amount: int) -> None:
     settled(store, granted(store, make_hold(amount)), amount)
 
 
+@pytest.mark.full
 def test_projects_live_on_all_nodes_of_a_cluster_and_each_on_one(nodes: list[ValkeyServer]) -> None:
     projects = [f"p{number}" for number in range(9)]
     assert {_home(nodes, project) for project in projects} == {0, 1, 2}
@@ -96,6 +97,7 @@ def test_projects_live_on_all_nodes_of_a_cluster_and_each_on_one(nodes: list[Val
         assert found == {project for project in projects if _home(nodes, project) == number}
 
 
+@pytest.mark.full
 def test_a_store_follows_its_slot_to_another_node(nodes: list[ValkeyServer]) -> None:
     store = open_store(_url(nodes), project="p")
     budget(store, 100)
@@ -110,6 +112,7 @@ def test_a_store_follows_its_slot_to_another_node(nodes: list[ValkeyServer]) -> 
     store.close()
 
 
+@pytest.mark.full
 def test_a_slot_that_is_half_moved_is_a_store_error_and_never_a_missing_budget(
     nodes: list[ValkeyServer],
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_slot_that_is_half_moved_is_a_store_error_and_never_a_missing_budget(
     store.close()
 
 
+@pytest.mark.full
 def test_a_node_that_died_is_a_store_error_for_its_projects_and_nothing_to_the_others(
     nodes: list[ValkeyServer],
 ) -> None:
@@ -149,6 +153,7 @@ def test_a_node_that_died_is_a_store_error_for_its_projects_and_nothing_to_the_o
         store.close()
 
 
+@pytest.mark.full
 def test_a_store_finds_a_replica_that_took_over_when_all_nodes_of_its_url_are_dead(
     nodes: list[ValkeyServer], start: Start
 ) -> None:
@@ -231,6 +236,7 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+@pytest.mark.full
 def test_a_store_follows_the_master_when_it_dies(
     watched: tuple[ValkeyServer, ValkeyServer, list[ValkeyServer]],
 ) -> None:
@@ -280,6 +286,7 @@ def _role(server: ValkeyServer) -> str:
         return str(client.info("replication")["role"])
 
 
+@pytest.mark.full
 def test_a_service_that_no_sentinel_knows_is_a_store_error(
     watched: tuple[ValkeyServer, ValkeyServer, list[ValkeyServer]],
 ) -> None:

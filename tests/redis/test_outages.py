@@ -62,6 +62,7 @@ def test_a_verb_waits_for_a_server_that_comes_back_within_its_time(start: Start)
     store.close()
 
 
+@pytest.mark.full
 def test_settles_sent_while_the_server_is_killed_again_and_again_count_once_each(start: Start) -> None:
     server = start(*DURABLE)
     store = open_store(f"{server.url}?timeout=60", project="p")

@@ -15,6 +15,7 @@ from tests.race import test_calls as race
 from .services import Service
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("crowd", race.CROWDS)
 def test_of_thirty_two_calls_at_once_ten_go_out(open_service: Service, crowd: str, tmp_path: Path) -> None:
     url = f"{open_service.url}?timeout=60"

@@ -102,6 +102,7 @@ def test_a_service_killed_again_and_again_under_load_loses_no_call_and_books_non
     patient.close()
 
 
+@pytest.mark.full
 def test_a_verb_waits_for_a_service_that_comes_back_within_its_time(process: ServeProcess) -> None:
     store = open_store(f"{process.url}?timeout=60", project="p")
     store.set_budget("user:1", Budget(1_000))
@@ -138,6 +139,7 @@ def test_connections_that_were_cut_while_idle_are_made_again_unnoticed(proxy: Pr
     store.close()
 
 
+@pytest.mark.full
 def test_a_call_is_not_made_while_the_service_is_away_and_the_error_says_so(
     process: ServeProcess, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_other_content_types_are_refused(service: Service, client: httpx2.Client
     assert client.request(sample.route.method, path(sample), content=content, headers=fine).status_code == 200
 
 
+@pytest.mark.full
 @with_body
 def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(
     service: Service, client: httpx2.Client, sample: Sample

@@ -48,6 +48,7 @@ def test_the_page_lists_exactly_the_roles() -> None:
     assert [pages.code(row[0])[0] for row in pages.table(PAGE, "## Keys")] == list(ROLES)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", commands())
 def test_the_examples_start_the_service_with_options_that_it_has(command: str) -> None:
     program, *arguments = shlex.split(command)

@@ -90,6 +90,7 @@ def test_a_crossing_is_sent_until_it_is_taken_and_then_no_more(tmp_path: Path) -
         assert not any(one.is_signed_with(OTHER_SECRET) for one in receiver.came)
 
 
+@pytest.mark.full
 @on(SERVABLE)
 def test_two_servers_on_one_store_send_each_event_once(row: Row, tmp_path: Path) -> None:
     with row.serve(tmp_path) as place, receiving() as receiver, ExitStack() as stack:
@@ -115,6 +116,7 @@ def test_two_servers_on_one_store_send_each_event_once(row: Row, tmp_path: Path)
         assert waiting(url) == []
 
 
+@pytest.mark.full
 def test_another_server_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
     url, lease = f"disk://{tmp_path}/b", 2.0
     with receiving() as receiver:
@@ -252,6 +254,7 @@ def test_a_threshold_crossed_again_after_a_reset_is_another_event(tmp_path: Path
         assert len({one.id for one in receiver.came}) == 2
 
 
+@pytest.mark.full
 def test_neither_secrets_nor_keys_nor_the_address_are_logged(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET + "\n")

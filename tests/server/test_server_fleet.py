@@ -27,6 +27,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Serv
         yield first, second
 
 
+@pytest.mark.full
 def test_four_litellm_clients_of_two_servers_lose_nothing(fleet: tuple[Service, Service]) -> None:
     key = fleet[0].key("p", "spend")
     clients = [
@@ -48,6 +49,7 @@ def test_four_litellm_clients_of_two_servers_lose_nothing(fleet: tuple[Service, 
         one.close()
 
 
+@pytest.mark.full
 def test_requests_that_reach_both_servers_at_once_are_booked_once(fleet: tuple[Service, Service]) -> None:
     key = fleet[0].key("p", "spend")
     one = LiteLLMClient(fleet[0].url, key, cookies=False)

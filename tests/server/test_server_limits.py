@@ -508,6 +508,7 @@ def test_a_newcomer_gets_the_place_of_who_is_silent_and_never_of_who_works() -> 
     assert not places.add(_Connection(places, "new"), "new")
 
 
+@pytest.mark.full
 def test_silent_connections_shut_nobody_out(tmp_path: Path) -> None:
     port = free_port()
     with serving(f"disk://{tmp_path}/b", "--max-connections", "10", port=port) as process:
@@ -533,6 +534,7 @@ _SLOW = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sent", _SLOW, ids=["body", "chunks", "answer"])
 def test_who_sends_no_body_or_takes_no_answer_shuts_nobody_out(tmp_path: Path, sent: bytes) -> None:
     port = free_port()
@@ -555,6 +557,7 @@ def test_who_sends_no_body_or_takes_no_answer_shuts_nobody_out(tmp_path: Path, s
             one.close()
 
 
+@pytest.mark.full
 def test_forwarded_addresses_are_believed_of_proxies_that_are_named_alone(tmp_path: Path) -> None:
     key = {"BUDGETGUARD_API_KEY": "k" * 20}
 

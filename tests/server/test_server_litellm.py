@@ -66,6 +66,7 @@ def test_a_client_finds_what_it_stored(service: Service, client: MakeClient) -> 
     assert balance(service).models == {"gpt-4o": 25 * CENT, "gpt-4o-mini": 50 * CENT}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("days", "made_by"),
     [

@@ -111,6 +111,7 @@ def test_workers_share_budgets_keys_and_figures(tmp_path: Path) -> None:
     assert "Traceback" not in out
 
 
+@pytest.mark.full
 def test_a_service_that_is_killed_and_started_again_under_load_loses_nothing_and_books_nothing_twice(
     tmp_path: Path,
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_service_that_is_killed_and_started_again_under_load_loses_nothing_and
     budgets.close()
 
 
+@pytest.mark.full
 def test_without_a_key_it_says_who_is_let_in_and_others_are_not(tmp_path: Path) -> None:
     store, port = f"disk://{tmp_path}/budgets", free_port()
     with serving(store, port=port) as process:
@@ -167,6 +169,7 @@ def test_without_a_key_it_says_who_is_let_in_and_others_are_not(tmp_path: Path) 
         assert "there is no key" in done.err
 
 
+@pytest.mark.full
 def test_a_key_from_the_environment_is_enough_and_is_not_shown(tmp_path: Path) -> None:
     secret, port = "a-secret-of-the-operator-of-it", free_port()
     url = f"http://127.0.0.1:{port}/v1/projects/p/balances"
@@ -224,6 +227,7 @@ def test_bad_options_are_refused_in_a_line(
     assert text in done.err
 
 
+@pytest.mark.full
 def test_keys_are_shown_once_and_listed_without_the_secret(tmp_path: Path) -> None:
     store = f"disk://{tmp_path}/budgets"
     made = run("keys", "create", "my app/🎈", "--role", "read", "--store", store, "--json").object

@@ -176,6 +176,7 @@ def test_whatever_belongs_to_a_request_is_paid_by_its_user(application: Applicat
     assert application.books.paid() == {"alice": sum(CALLS.values()), "bob": sum(CALLS.values())}
 
 
+@pytest.mark.full
 def test_many_requests_at_once_are_each_paid_by_their_own_user(application: Application) -> None:
     paths = list(CALLS) * 2
 

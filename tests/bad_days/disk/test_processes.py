@@ -159,6 +159,7 @@ def test_a_child_loses_nothing_when_its_parent_and_everybody_else_closes(folder:
     other.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_fork_while_other_threads_work_leaves_the_child_able_to_work(kind: str, tmp_path: Path) -> None:
     store = open_store("memory://" if kind == "memory" else f"disk://{tmp_path}/store", project="p")
