@@ -85,6 +85,7 @@ async def refused(client: Client, tool: str, **arguments: Any) -> str:
     return "".join(part.text for part in answer.content)
 
 
+@pytest.mark.full
 async def test_an_agent_asks_what_is_left_what_a_call_costs_and_what_was_spent(
     guard: Guard, store: str
 ) -> None:

@@ -140,6 +140,7 @@ messages = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.full
 @given(
     history=st.lists(messages | json_values, min_size=1, max_size=4),
     more=st.dictionaries(
@@ -585,6 +586,7 @@ def test_a_free_model_costs_nothing(book: PriceBook) -> None:
     assert projection.input_tokens > 0
 
 
+@pytest.mark.full
 def test_the_measuring_script_runs_and_prints_no_text(tmp_path: Path) -> None:
     billed = counted(QUESTION)
     lines = (

@@ -183,6 +183,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.full
 @settings(max_examples=150, deadline=None)
 @given_by(
     st.lists(

@@ -240,6 +240,7 @@ def test_a_child_forked_while_a_thread_loads_can_count() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.full
 def test_a_spawned_process_counts_the_same() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(count_text, ("hello world", O200K)) == 2

@@ -19,6 +19,7 @@ def url() -> str:
     return fresh_url(shared_server())
 
 
+@pytest.mark.full
 def test_migrate_makes_the_schema_once_and_says_what_to_grant(url: str) -> None:
     first = run("migrate", "--store", url)
     assert (first.code, first.err) == (0, "")

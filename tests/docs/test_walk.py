@@ -67,6 +67,7 @@ def test_the_way_of_a_call_is_within_its_bounds(figure: str) -> None:
     assert measured()[figure] <= BOUNDS[figure]
 
 
+@pytest.mark.full
 def test_the_figures_of_the_page_are_those_of_this_code() -> None:
     page, now = on_the_page(), measured()
     assert set(page) >= set(BOUNDS)

@@ -425,6 +425,7 @@ def test_hooks_are_callable_and_can_be_taken_off() -> None:
         guard.on(3)  # type: ignore[arg-type]  # the mistake
 
 
+@pytest.mark.full
 def test_what_is_unsent_at_exit_is_sent_then(tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -74,6 +74,7 @@ def test_a_stream_that_is_still_read_keeps_its_money(
     assert list(stream)
 
 
+@pytest.mark.full
 def test_an_idle_event_loop_settles_a_stream_that_it_has_left(
     guard: Guard, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

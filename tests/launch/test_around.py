@@ -120,6 +120,7 @@ def test_a_python_without_budgetguard_is_strict(
     assert server.connections == 0
 
 
+@pytest.mark.full
 def test_guarded_calls_of_a_strict_run_are_made(launch: Launcher, provider: OpenAIServer) -> None:
     """And what the same program sends there by another way is refused, with the error that it can import."""
     address = provider.base_url.removeprefix("http://").removesuffix("/v1")

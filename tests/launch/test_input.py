@@ -53,6 +53,7 @@ def test_a_user_without_a_budget_is_refused_before_the_program_starts(launch: La
         assert "user 'bob' has no budget" in ended.err
 
 
+@pytest.mark.full
 def test_a_run_that_nothing_limits_is_refused(launch: Launcher, guard: Guard) -> None:
     guard.set_budget(1, user="alice")
     ended = launch.run(*PRINTS)
@@ -95,6 +96,7 @@ def test_with_json_errors_and_the_summary_are_objects_on_standard_error(launch: 
     assert (summary["limit"], summary["left"], summary["program_status"]) == ("0.50", "0.50", 4)
 
 
+@pytest.mark.full
 def test_the_summary_is_one_line_by_model(launch: Launcher) -> None:
     launch.agent()
     program = """

@@ -45,6 +45,7 @@ def test_a_failing_program_that_was_refused_keeps_its_status(launch: Launcher) -
     assert (ended.made, ended.code) == (0, 7)
 
 
+@pytest.mark.full
 def test_a_program_that_dies_of_a_refusal_says_so_and_fails(launch: Launcher) -> None:
     launch.agent()
     ended = launch.run("--max-budget", "0", "--", PYTHON, "-c", "import agent; agent.call()")

@@ -80,6 +80,7 @@ async def test_thirty_two_tasks_get_exactly_ten_calls_of_a_budget_of_ten(row: Ro
     assert sum(isinstance(a, Denied) for a in answers) == 22
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("nimble_threads")
 @on(STORES)
 def test_threads_that_spend_until_they_are_refused_spend_all_there_is_and_no_more(

@@ -50,6 +50,7 @@ def filled(service: Service) -> Service:
     return service
 
 
+@pytest.mark.full
 def test_there_is_no_route_beside_the_table_but_those_that_tell_nothing(tmp_path: Path) -> None:
     app: Any = Application(Options(store=f"disk://{tmp_path}/budgets")).app
     inner = app._app

@@ -224,6 +224,7 @@ def _with(body: Any, field: str, value: Any) -> Any:
     return body
 
 
+@pytest.mark.full
 def test_a_value_that_is_no_good_is_refused_by_name(service: Service, client: httpx2.Client) -> None:
     headers = {"Content-Type": "application/json"}
     for name, field, value in WRONG:

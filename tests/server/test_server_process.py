@@ -242,6 +242,7 @@ def test_keys_are_shown_once_and_listed_without_the_secret(tmp_path: Path) -> No
     assert run("keys", "create", "p", "--role", "root", "--store", store).code == 2
 
 
+@pytest.mark.full
 def test_tls_by_flags(tmp_path: Path) -> None:
     certificate, secret, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
     subprocess.run(
