@@ -1,13 +1,22 @@
-"""Send what calls cost to OpenTelemetry, and print what an exporter would get."""
+"""Send what calls cost to OpenTelemetry, and print what an exporter would get.
+
+Beside `budgetguard-ai[otel]` it needs `pip install opentelemetry-sdk`.
+"""
 
 from _offline import offline
 from openai import OpenAI
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import budgetguard
 from budgetguard import BudgetExceededError, budget_user
 from budgetguard.integrations.opentelemetry import instrument
+
+try:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+except ImportError:
+    raise SystemExit(
+        "this example needs more: pip install 'budgetguard-ai[otel]' opentelemetry-sdk"
+    ) from None
 
 offline()
 
