@@ -11,13 +11,18 @@ import pytest
 
 # What each module needs, and what is installed for it.
 NEEDS = {
+    "celery": ("celery", "celery"),
     "crewai": ("crewai", "crewai"),
+    "django": ("django", "django"),
     "dspy": ("dspy", "dspy"),
     "langchain": ("langchain_core", "langchain-core"),
     "litellm": ("litellm", "litellm[proxy]"),
     "llama_index": ("llama_index", "llama-index-core"),
+    "mcp": ("mcp", "budgetguard-ai[mcp]"),
     "openai_agents": ("agents", "openai-agents"),
+    "opentelemetry": ("opentelemetry", "budgetguard-ai[otel]"),
     "pydantic_ai": ("pydantic_ai", "pydantic-ai-slim"),
+    "rq": ("rq", "rq"),
 }
 # What frameworks bring along of each other is theirs.
 OTHERS = {
@@ -62,7 +67,7 @@ def test_it_is_imported_without_the_others(name: str) -> None:
     package, _ = NEEDS[name]
     if importlib.util.find_spec(package) is None or (name == "litellm" and not _has("fastapi")):
         pytest.skip(f"{package} is not installed: tox -e frameworks has it")
-    others = {one for one, _ in NEEDS.values()} - {package} - OTHERS[name]
+    others = {NEEDS[one][0] for one in OTHERS} - {package} - OTHERS.get(name, set())
     code = f"""{blocking(others)}
 import json
 import budgetguard.integrations.{name} as module

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from celery import signals
-
 import budgetguard
 from budgetguard.engine.carrying import KEY, enter_packed, packed_payer
 from budgetguard.errors import ConfigurationError
+
+try:
+    from celery import signals
+except ImportError as error:
+    raise ImportError("budgetguard.integrations.celery needs Celery: pip install celery") from error
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -15,10 +15,6 @@ from contextlib import aclosing, closing, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.conf import settings
-from django.http import FileResponse, HttpResponse
-
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError
 from budgetguard.integrations.web import (
@@ -28,6 +24,13 @@ from budgetguard.integrations.web import (
     problem_response,
     refusal_in,
 )
+
+try:
+    from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from django.conf import settings
+    from django.http import FileResponse, HttpResponse
+except ImportError as error:
+    raise ImportError("budgetguard.integrations.django needs Django: pip install django") from error
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

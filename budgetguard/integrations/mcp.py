@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -22,6 +19,15 @@ from budgetguard.core.report import DIMENSIONS, Dimension, matching, summarize
 from budgetguard.core.windows import moment, to_datetime
 from budgetguard.core.windows import zone as zone_of
 from budgetguard.errors import BudgetGuardError, ConfigurationError
+
+try:
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.types import ToolAnnotations
+except ImportError as error:
+    raise ImportError(
+        "budgetguard.integrations.mcp needs the MCP SDK: pip install 'budgetguard-ai[mcp]'"
+    ) from error
 
 if TYPE_CHECKING:
     from budgetguard.guard import Guard

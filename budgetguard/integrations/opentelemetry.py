@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import metrics, trace
-
 import budgetguard
 from budgetguard.core.process import keep_newest
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import CallEvent, Event, Expired, Held, Projected, Refused, Settled
+
+try:
+    from opentelemetry import metrics, trace
+except ImportError as error:
+    raise ImportError(
+        "budgetguard.integrations.opentelemetry needs OpenTelemetry: pip install 'budgetguard-ai[otel]'"
+    ) from error
 
 if TYPE_CHECKING:
     from budgetguard.guard import Guard

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from rq.job import Job
-
 import budgetguard
 from budgetguard.engine.carrying import KEY, enter_packed, packed_payer
 from budgetguard.engine.engine import Engine
+
+try:
+    from rq.job import Job
+except ImportError as error:
+    raise ImportError("budgetguard.integrations.rq needs RQ: pip install rq") from error
 
 
 class BudgetJob(Job):
