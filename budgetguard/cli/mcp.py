@@ -27,9 +27,7 @@ def mcp(
     """
     try:
         from budgetguard.integrations.mcp import mcp_server
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed, or too old: pip install 'budgetguard-ai[mcp]' brings it"
-        ) from error
+    except ImportError as error:  # missing, or too old
+        raise ConfigurationError(str(error)) from error
     with session(store, project) as here:
         mcp_server(here.guard, user).run("stdio")

@@ -26,7 +26,7 @@ try:
     from mcp.types import ToolAnnotations
 except ImportError as error:
     raise ImportError(
-        "budgetguard.integrations.mcp needs the MCP SDK: pip install 'budgetguard-ai[mcp]'"
+        "budgetguard.integrations.mcp needs the MCP SDK 2: pip install 'budgetguard-ai[mcp]'"
     ) from error
 
 if TYPE_CHECKING:
