@@ -25,8 +25,25 @@ from typing import Final
 
 # Not BUDGETGUARD_*: tests take those out of the environments of programs.
 _VARIABLE: Final = "TESTS_OF_BUDGETGUARD"
+# Bytes that a run may need, with some to spare.
+_ROOM: Final = 4 * 2**30
 _UNDO: Final = "undo"
 _PATIENCE: Final = 20.0
+
+
+def _in_memory() -> str | None:
+    """Return a folder in memory, if there is one with room: stores and servers sync their files all the time.
+
+    What tests kill are processes, never the machine.
+    """
+    folder = "/dev/shm"
+    try:
+        found = os.statvfs(folder)
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+    usable = os.access(folder, os.W_OK) and not found.f_flag & os.ST_NOEXEC
+    return folder if usable and min(found.f_bavail * found.f_frsize, free) >= _ROOM else None
 
 
 def watch_over_this_process() -> Path:
@@ -35,7 +52,7 @@ def watch_over_this_process() -> Path:
     From now on `tempfile` makes files and folders there, in processes that are started from here, too.
     """
     before = dict(os.environ)
-    folder = Path(tempfile.mkdtemp(prefix="bg-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="bg-tests-", dir=_in_memory()))
     # PostgreSQL runs as somebody else if we are root, in a folder below.
     folder.chmod(0o711)
     (folder / _UNDO).mkdir()
