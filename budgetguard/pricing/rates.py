@@ -195,6 +195,11 @@ class Rates:
             return self
         return replace(self, tier=wanted, _tables=self._source.tables(wanted))
 
+    def asks_more_in(self, tier: str) -> bool:
+        """Return whether another tier is known to cost more, or nothing costs anything."""
+        probe = Usage.of(input_tokens=1_000, output_tokens=1_000)
+        return self.is_free or self.with_tier(tier).cost(probe) > self.cost(probe)
+
     def price_sets(self) -> tuple[Mapping[str, Price], ...]:
         """Return the prices by price key, in USD. Where there are several sets, the dearest counts."""
         return self._source.price_sets(self.tier)

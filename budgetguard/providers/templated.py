@@ -16,13 +16,14 @@ from typing import Any, Final
 from budgetguard.errors import ConfigurationError
 from budgetguard.providers.hidden_input import is_unseen_image
 from budgetguard.providers.json import compact_json, field, is_absent, items, mapping, parsed
+from budgetguard.providers.openai.counter import count_value
 from budgetguard.providers.openai.media import audio_tokens, file_tokens
 from budgetguard.providers.openai.tool_text import definitions_of, namespace
 from budgetguard.providers.thinking import thinking_tokens
 from budgetguard.tokens.images import image_tokens
 from budgetguard.tokens.models import bare_name, is_counted_exactly
 from budgetguard.tokens.templates import Template, template_of
-from budgetguard.tokens.text import count_text, encoding_for
+from budgetguard.tokens.text import encoding_for
 
 # Deeper than any real schema.
 _MAX_DEPTH: Final = 32
@@ -65,13 +66,7 @@ class Templated:
 
     def text(self, value: Any) -> int:
         """Return the tokens of a text, or of any other value as compact JSON."""
-        if type(value) is str:
-            return count_text(value, self.encoding)
-        if is_absent(value):
-            return 0
-        if isinstance(value, bytes | bytearray):
-            return len(value)
-        return count_text(value if isinstance(value, str) else compact_json(value), self.encoding)
+        return count_value(value, self.encoding)
 
     def around(self, messages: int, *, prompted: bool) -> int:
         """Return what surrounds so many messages, of which one may be of the system (`prompted`)."""

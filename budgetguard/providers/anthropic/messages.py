@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from budgetguard.core.usage import HiddenInput, Reported, Usage
+from budgetguard.core.usage import HiddenInput, Reported
 from budgetguard.engine.outcomes import NotCharged
 from budgetguard.engine.projection import Projection, projected, with_margin
 from budgetguard.errors import ConfigurationError, UnknownModelError
@@ -193,8 +193,7 @@ def _asked_speed(bodies: Iterable[Body], model: str, rates: Rates) -> str | None
     """
     if not any(body.get("speed") == FAST for body in bodies):
         return None
-    probe = Usage.of(input_tokens=1_000, output_tokens=1_000)
-    if not rates.is_free and rates.with_tier(FAST).cost(probe) <= rates.cost(probe):
+    if not rates.asks_more_in(FAST):
         raise UnknownModelError(
             f"no price is known for fast mode of {model!r}, so the call was not made. Leave `speed` out, or "
             f"set one for the model: register_price({model!r}, input=..., output=...)",

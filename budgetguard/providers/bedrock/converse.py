@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from budgetguard.core.usage import Reported, Usage
+from budgetguard.core.usage import Reported
 from budgetguard.engine.projection import Projection, assumed_output_cap, projected, with_margin
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.rates import Rates
@@ -143,8 +143,7 @@ def asked_tier(body: Body, model: str, rates: Rates) -> str | None:
     """
     if field(mapping(body.get("serviceTier")), "type") != _PRIORITY:
         return None
-    probe = Usage.of(input_tokens=1_000, output_tokens=1_000)
-    if not rates.is_free and rates.with_tier(_PRIORITY).cost(probe) <= rates.cost(probe):
+    if not rates.asks_more_in(_PRIORITY):
         raise UnknownModelError(
             f"no price is known for the priority tier of {model!r}, so the call was not made. Leave "
             f"`serviceTier` out, or set one for the model: register_price({model!r}, input=..., output=...)",

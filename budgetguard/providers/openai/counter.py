@@ -28,6 +28,18 @@ _TOOL_CALL_GPT5: Final = 12
 _PARALLEL_CALLS: Final = 12
 
 
+def count_value(value: Any, encoding: str) -> int:
+    """Return the tokens of a text, or of any other value as compact JSON."""
+    if type(value) is str:
+        return count_text(value, encoding)
+    if is_absent(value):
+        return 0
+    if isinstance(value, bytes | bytearray):
+        # Bytes that are no text are counted by their number, which no encoding exceeds.
+        return len(value)
+    return count_text(value if isinstance(value, str) else compact_json(value), encoding)
+
+
 @dataclass(frozen=True, slots=True)
 class Counter:
     """Counts the parts of one request, for one model.
@@ -55,14 +67,7 @@ class Counter:
         return self.model.startswith("gpt-5")
 
     def text(self, value: Any) -> int:
-        if type(value) is str:
-            return count_text(value, self.encoding)
-        if is_absent(value):
-            return 0
-        if isinstance(value, bytes | bytearray):
-            # Bytes that are no text are counted by their number, which no encoding exceeds.
-            return len(value)
-        return count_text(value if isinstance(value, str) else compact_json(value), self.encoding)
+        return count_value(value, self.encoding)
 
     def message(self, message: Mapping[str, Any]) -> int:
         """Return the tokens of a message; fields that are absent are not in it."""
