@@ -24,7 +24,8 @@ AWAIT: Final = "await"
 AWAIT_STREAM: Final = "await stream"
 COLUMNS: Final = (CALL, STREAM, AWAIT, AWAIT_STREAM)
 
-HAS_INTERACTIONS: Final = tuple(map(int, sdk.__version__.split(".")[:2])) >= (2, 10)
+VERSION: Final = tuple(map(int, sdk.__version__.split(".")[:2]))
+HAS_INTERACTIONS: Final = VERSION >= (2, 10)
 CONTENTS: Final = "Say hello to everybody in the room."
 # A million tokens of gemini-embedding-001 cost 0.15.
 EMBEDDING: Final = EMBEDDED * 150
@@ -264,7 +265,6 @@ def _imaging() -> list[Way]:
 def _later() -> list[Way]:
     source: Any = [{"contents": CONTENTS}, {"contents": CONTENTS}]
     seconds = types.GenerateVideosConfig(duration_seconds=8, number_of_videos=1)
-    embeddings = types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["one", "two"]})
     cached = types.CreateCachedContentConfig(contents=["word " * 5_000], ttl="7200s")
     return [
         *_both(
@@ -282,13 +282,7 @@ def _later() -> list[Way]:
             billed=0,
             later=True,
         ),
-        *_both(
-            "Batches",
-            "batches.create_embeddings",
-            lambda c: c.batches.create_embeddings(model="gemini-embedding-001", src=embeddings),
-            billed=0,
-            later=True,
-        ),
+        *(_embedding_later() if hasattr(types, "EmbeddingsBatchJobSource") else ()),
         *_both(
             "Caches",
             "caches.create",
@@ -307,6 +301,17 @@ def _later() -> list[Way]:
             estimated=True,
         ),
     ]
+
+
+def _embedding_later() -> list[Way]:
+    source = types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["one", "two"]})
+    return _both(
+        "Batches",
+        "batches.create_embeddings",
+        lambda c: c.batches.create_embeddings(model="gemini-embedding-001", src=source),
+        billed=0,
+        later=True,
+    )
 
 
 def _interacting() -> list[Way]:
