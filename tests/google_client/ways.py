@@ -26,6 +26,11 @@ COLUMNS: Final = (CALL, STREAM, AWAIT, AWAIT_STREAM)
 
 VERSION: Final = tuple(map(int, sdk.__version__.split(".")[:2]))
 HAS_INTERACTIONS: Final = VERSION >= (2, 10)
+# Whether the SDK has every way there is: the table has those of one that does.
+HAS_ALL: Final = HAS_INTERACTIONS and all(
+    hasattr(types, name)
+    for name in ("EmbeddingsBatchJobSource", "RecontextImageSource", "SegmentImageSource")
+)
 CONTENTS: Final = "Say hello to everybody in the room."
 # A million tokens of gemini-embedding-001 cost 0.15.
 EMBEDDING: Final = EMBEDDED * 150
@@ -112,14 +117,18 @@ _TOOLS: Final = types.GenerateContentConfig(tools=[weather])
 
 async def _chat(made: Any) -> list[Any]:
     chat = made.aio.chats.create(model=MODEL)
-    first = await chat.send_message(CONTENTS)
-    return [first, *(await _pieces(chat.send_message_stream("And again.")))]
+    return [await chat.send_message(CONTENTS), await chat.send_message("And again.")]
+
+
+def _chat_stream(made: Any) -> Awaitable[list[Any]]:
+    return _pieces(made.aio.chats.create(model=MODEL).send_message_stream(CONTENTS))
 
 
 def _generating(vertex: bool) -> list[Way]:
     asked: dict[str, Any] = {"model": MODEL, "contents": CONTENTS}
     calls = lambda: Gemini(call=True)  # noqa: E731
-    title = "Contents, Vertex" if vertex else "Contents"
+    at = ", Vertex" if vertex else ""
+    title = f"Contents{at}"
     return [
         Way(
             title,
@@ -150,40 +159,55 @@ def _generating(vertex: bool) -> list[Way]:
             vertex=vertex,
         ),
         Way(
-            "Chats",
+            f"Chats{at}",
             CALL,
             "chats.create",
             lambda c: c.chats.create(model=MODEL).send_message(CONTENTS),
             vertex=vertex,
         ),
         Way(
-            "Chats",
+            f"Chats{at}",
             STREAM,
             "chats.create",
             lambda c: list(c.chats.create(model=MODEL).send_message_stream(CONTENTS)),
             vertex=vertex,
         ),
-        Way("Chats", AWAIT, "aio.chats.create", _chat, billed=2 * COST, paid=2, vertex=vertex),
+        Way(f"Chats{at}", AWAIT, "aio.chats.create", _chat, billed=2 * COST, paid=2, vertex=vertex),
+        Way(f"Chats{at}", AWAIT_STREAM, "aio.chats.create", _chat_stream, vertex=vertex),
         # Each call of the model is one: that which asks for the function, and that which has its answer.
-        Way(
-            "Function calling",
-            CALL,
-            "models.generate_content",
-            lambda c: c.models.generate_content(**asked, config=_TOOLS),
-            billed=2 * COST,
-            paid=2,
-            vertex=vertex,
-            server=calls,
-        ),
-        Way(
-            "Function calling",
-            AWAIT,
-            "aio.models.generate_content",
-            lambda c: c.aio.models.generate_content(**asked, config=_TOOLS),
-            billed=2 * COST,
-            paid=2,
-            vertex=vertex,
-            server=calls,
+        *(
+            Way(
+                f"Function calling{at}",
+                column,
+                method,
+                make,
+                billed=2 * COST,
+                paid=2,
+                vertex=vertex,
+                server=calls,
+            )
+            for column, method, make in (
+                (
+                    CALL,
+                    "models.generate_content",
+                    lambda c: c.models.generate_content(**asked, config=_TOOLS),
+                ),
+                (
+                    STREAM,
+                    "models.generate_content_stream",
+                    lambda c: list(c.models.generate_content_stream(**asked, config=_TOOLS)),
+                ),
+                (
+                    AWAIT,
+                    "aio.models.generate_content",
+                    lambda c: c.aio.models.generate_content(**asked, config=_TOOLS),
+                ),
+                (
+                    AWAIT_STREAM,
+                    "aio.models.generate_content_stream",
+                    lambda c: _pieces(c.aio.models.generate_content_stream(**asked, config=_TOOLS)),
+                ),
+            )
         ),
     ]
 
