@@ -196,10 +196,10 @@ def google_refused() -> Iterator[str]:
 
 
 def google_ways() -> Iterator[str]:
-    """Yield the ways of google-genai: what `tests/google_client/test_matrix.py` proves, where it is installed.
+    """Yield the ways of google-genai: what `tests/google_client/test_matrix.py` proves.
 
     Raises:
-        ImportError: it is not, or is too old to have all of them.
+        ImportError: it is not installed, or is too old to have all of them.
     """
     from tests.google_client import ways
 

@@ -33,7 +33,8 @@ class Answer:
         body: JSON, or bytes as they are; of a stream, its pieces.
         status: HTTP's.
         headers: beside the length; the content type is JSON's unless they say.
-        cut: after how many pieces the connection is cut; None for never. At 0, what is no stream is not begun.
+        cut: after how many pieces the connection is cut; None for never. At 0 what is no stream is not
+            begun.
         waits: nothing of it is sent before this is set.
     """
 
