@@ -299,6 +299,7 @@ def _later() -> list[Way]:
             vertex=True,
             later=True,
         ),
+        *(_filming() if VERSION < (2, 10) else ()),
         *_both(
             "Batches",
             "batches.create",
@@ -327,6 +328,22 @@ def _later() -> list[Way]:
     ]
 
 
+def _filming() -> list[Way]:
+    """Return what newer clients do at Vertex only."""
+    return _both(
+        "Videos",
+        "models.generate_videos",
+        lambda c: c.models.generate_videos(model="veo-3.1-generate-preview", prompt="a cat"),
+        billed=0,
+        later=True,
+    ) + _both(
+        "Images",
+        "models.generate_images",
+        lambda c: c.models.generate_images(model=IMAGEN, prompt="a cat"),
+        billed=40_000_000,
+    )
+
+
 def _embedding_later() -> list[Way]:
     source = types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["one", "two"]})
     return _both(
@@ -338,22 +355,31 @@ def _embedding_later() -> list[Way]:
     )
 
 
-def _interacting() -> list[Way]:
+def _interacting(vertex: bool) -> list[Way]:
+    title = "Interactions, Vertex" if vertex else "Interactions"
     asked: dict[str, Any] = {"model": MODEL, "input": CONTENTS}
     return [
-        Way("Interactions", CALL, "interactions.create", lambda c: c.interactions.create(**asked)),
+        Way(title, CALL, "interactions.create", lambda c: c.interactions.create(**asked), vertex=vertex),
         Way(
-            "Interactions",
+            title,
             STREAM,
             "interactions.create",
             lambda c: list(c.interactions.create(**asked, stream=True)),
+            vertex=vertex,
         ),
-        Way("Interactions", AWAIT, "aio.interactions.create", lambda c: c.aio.interactions.create(**asked)),
         Way(
-            "Interactions",
+            title,
+            AWAIT,
+            "aio.interactions.create",
+            lambda c: c.aio.interactions.create(**asked),
+            vertex=vertex,
+        ),
+        Way(
+            title,
             AWAIT_STREAM,
             "aio.interactions.create",
             lambda c: _pieces(c.aio.interactions.create(**asked, stream=True)),
+            vertex=vertex,
         ),
     ]
 
@@ -364,5 +390,5 @@ WAYS: Final = (
     *_embedding(),
     *_imaging(),
     *_later(),
-    *(_interacting() if HAS_INTERACTIONS else ()),
+    *(_interacting(vertex=False) + _interacting(vertex=True) if HAS_INTERACTIONS else ()),
 )
