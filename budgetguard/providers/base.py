@@ -256,7 +256,7 @@ class HttpCall(ProviderCall):
             row_of=self._row_of,
             model=self._addressed,
             strict=self.strict,
-            counts=self._counts,
+            counts=self._counts and self._endpoint.counts_input,
         )
         prepared = yield from self._endpoint.prepare(preparing)
         self._shown = prepared.body

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from budgetguard.engine.projection import Projection
 from budgetguard.pricing.book import PriceBook
 from budgetguard.providers.anthropic import endpoints as anthropic
 from budgetguard.providers.base import Asked, Endpoint, RefusedEndpoints
+from budgetguard.providers.google import endpoints as google
 from budgetguard.providers.openai.endpoints import PRICED, REFUSED
 from budgetguard.providers.openai.hosted_tools import hidden_input, projected_fees
 from budgetguard.providers.request import with_files
@@ -35,6 +37,7 @@ PAGES: Final = (
     "docs/anthropic.md",
     "docs/extra-prices.md",
     "docs/frameworks.md",
+    "docs/google.md",
     "docs/openai.md",
     "docs/patch.md",
     "docs/prices.md",
@@ -187,6 +190,27 @@ def anthropic_ways() -> Iterator[str]:
         yield _row(case.title, *("✓✓✓" if column in found else "" for column in anthropic_matrix.COLUMNS))
 
 
+def google_refused() -> Iterator[str]:
+    """Yield what is refused of Gemini's API and Vertex'."""
+    yield from _refused(google.REFUSED)
+
+
+def google_ways() -> Iterator[str]:
+    """Yield the ways of google-genai: what `tests/google_client/test_matrix.py` proves.
+
+    Raises:
+        ImportError: it is not installed, or is too old to have all of them.
+    """
+    from tests.google_client import ways
+
+    if not ways.HAS_ALL:
+        raise ImportError("an older google-genai")
+    yield from _head("", *(f"`{column}`" for column in ways.COLUMNS))
+    for title in dict.fromkeys(way.title for way in ways.WAYS):
+        found = {way.column for way in ways.WAYS if way.title == title}
+        yield _row(title, *("✓✓✓" if column in found else "" for column in ways.COLUMNS))
+
+
 def sdks() -> Iterator[str]:
     """Yield the table of the SDKs that `patch()` guards, with the versions that are known."""
     yield from _head("name", "package", "versions")
@@ -221,6 +245,8 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "endpoints": endpoints,
     "following": following,
     "frameworks": frameworks,
+    "google refused": google_refused,
+    "google ways": google_ways,
     "hosted tools": hosted_tools,
     "extra prices": price_tables.extra_prices,
     "other names": price_tables.other_names,
@@ -234,10 +260,17 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 
 
 def written(text: str) -> str:
-    """Return a page's text with its tables as the code has them."""
-    return _PLACE.sub(
-        lambda found: found["begin"] + "\n".join([*TABLES[found["name"]](), found["end"]]), text
-    )
+    """Return a page's text with its tables as the code has them.
+
+    A table of an SDK that is not installed stays as it is: what tests that SDK looks at it.
+    """
+
+    def anew(found: re.Match[str]) -> str:
+        with suppress(ImportError):
+            return found["begin"] + "\n".join([*TABLES[found["name"]](), found["end"]])
+        return found[0]
+
+    return _PLACE.sub(anew, text)
 
 
 def names(text: str) -> list[str]:

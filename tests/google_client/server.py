@@ -113,7 +113,7 @@ class Gemini:
         if verb == "generateContent":
             return Answer(self._generated(body, model))
         if verb == "streamGenerateContent":
-            return Answer(sse(chunks(model)))
+            return Answer(sse([self._generated(body, model)] if self._calls(body) else chunks(model)))
         if verb == "countTokens":
             return Answer({"totalTokens": 1_000})
         if verb == "batchEmbedContents":
@@ -159,12 +159,15 @@ class Gemini:
         return Answer({"error": {"code": 404, "message": "no such path", "status": "NOT_FOUND"}}, status=404)
 
     def _generated(self, body: Any, model: str) -> dict[str, Any]:
-        last = body["contents"][-1]["parts"]
-        if self.call and not any("functionResponse" in part for part in last):
+        if self._calls(body):
             called = {"functionCall": {"name": "weather", "args": {"city": "Paris"}}}
             candidate = {"content": {"role": "model", "parts": [called]}, "finishReason": "STOP", "index": 0}
             return {**whole(model), "candidates": [candidate]}
         return whole(model)
+
+    def _calls(self, body: Any) -> bool:
+        last = body["contents"][-1]["parts"]
+        return self.call and not any("functionResponse" in part for part in last)
 
     def _predicted(self, body: Any) -> dict[str, Any]:
         if "content" in body["instances"][0]:

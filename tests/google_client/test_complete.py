@@ -43,10 +43,6 @@ _OPERATION: Final = types.GenerateVideosOperation(name="models/veo-3.1-generate-
 _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "agents.create": {"id": "a", "base_agent": "b"},
     "batches.create": {"model": "gemini-2.5-flash", "src": [{"contents": CONTENTS}]},
-    "batches.create_embeddings": {
-        "model": "gemini-embedding-001",
-        "src": types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["x"]}),
-    },
     "caches.create": {
         "model": "gemini-2.5-flash",
         "config": types.CreateCachedContentConfig(contents=["x"]),
@@ -100,6 +96,11 @@ _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "voices.create": {"voice": {"type": "replicated", "display_name": "v"}},
     "webhooks.create": {"subscribed_events": [], "uri": "https://example.org"},
 }
+if hasattr(types, "EmbeddingsBatchJobSource"):
+    _ARGUMENTS["batches.create_embeddings"] = {
+        "model": "gemini-embedding-001",
+        "src": types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["x"]}),
+    }
 if hasattr(types, "RecontextImageSource"):
     _ARGUMENTS["models.recontext_image"] = {
         "model": "virtual-try-on-001",
@@ -119,7 +120,12 @@ _ARGUMENTS_VERTEX: Final[dict[str, dict[str, Any]]] = {
     },
 }
 # What the SDK says of a method that an API does not have.
-_NOT_HERE: Final = ("nly supported in", "is currently Gemini API only", "does not support")
+_NOT_HERE: Final = (
+    "nly supported in",
+    "parameter is not supported in Gemini API",
+    "is currently Gemini API only",
+    "does not support",
+)
 _BY_PARAMETER: Final[dict[str, Any]] = {
     "model": "gemini-2.5-flash",
     "contents": CONTENTS,

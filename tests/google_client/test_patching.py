@@ -7,7 +7,9 @@ import sys
 import textwrap
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import pydantic
 import pytest
@@ -20,6 +22,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.engine.engine import Engine
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetExceededError, ConfigurationError, MissingUserError
+from budgetguard.providers.google import generate
 from budgetguard.providers.google.sdk import GOOGLE
 from budgetguard.providers.method_patch import MethodPatch
 from budgetguard.providers.sdks import SDKS, check, wrap
@@ -28,7 +31,7 @@ from tests.sdks.server import Answer, CountingServer
 
 from .clients import client, google_books
 from .server import COST, MODEL, Gemini, whole
-from .ways import CONTENTS, HAS_INTERACTIONS, close
+from .ways import CONTENTS, HAS_INTERACTIONS, close, close_async
 
 
 def ask(made: Any) -> Any:
@@ -233,6 +236,39 @@ def test_the_provider_counts_the_input() -> None:
         assert books.of("Projected")[0].usage.units["input_tokens"] == 1_000
         assert (books.spent, books.held) == (COST, 0)
         close(made)
+
+
+FILE = "https://generativelanguage.googleapis.com/v1beta/files/"
+
+
+@pytest.mark.parametrize("patched", [True, False])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_what_is_fetched_for_a_projection_is_no_call_around_the_guard(
+    patched: bool, is_async: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(generate, "_warned", set())
+    name = f"{patched}-{is_async}"
+    cached = types.GenerateContentConfig(cached_content=f"cachedContents/{name}", max_output_tokens=10)
+    part = {"type": "audio", "uri": f"{FILE}{name}", "mime_type": "audio/wav"}
+    with google_books(patched=patched, count="provider") as books:
+        host = urlsplit(books.server.url).netloc
+        books.engine.configure(replace(books.engine.settings, unguarded="block", provider_hosts=(host,)))
+        made = client(books.server.url)
+        if not patched:
+            wrap(made, books.engine)
+        face: Any = made.aio if is_async else made
+        calls = [partial(face.models.generate_content, model=MODEL, contents=CONTENTS, config=cached)]
+        if HAS_INTERACTIONS:
+            calls.append(partial(face.interactions.create, model=MODEL, input=[part]))
+        for call in calls:
+            found = call()
+            if is_async:
+                await found
+        fetched = ["GET", "POST", "POST", *(["GET", "POST"] if HAS_INTERACTIONS else [])]
+        assert [one.method for one in books.server.requests] == fetched
+        assert books.spent == len(calls) * COST
+        assert caplog.messages == []
+        await close_async(made)
 
 
 def test_what_is_added_to_a_body_is_priced() -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import httpx
 import pytest
-from google.genai import errors, types
+from google.genai import _api_client, errors, types
 
 from budgetguard.errors import BudgetExceededError
 from tests.sdks.server import Answer, Arrived
 
 from .clients import client, google_books
 from .server import COST, MODEL, interaction, whole
-from .ways import CONTENTS, HAS_INTERACTIONS, close, close_async
+from .ways import CONTENTS, HAS_INTERACTIONS, VERSION, close, close_async
 
 RETRIES = types.HttpRetryOptions(attempts=3, initial_delay=0.01, max_delay=0.02, jitter=0.0)
 # Milliseconds: long enough for an answer that comes.
 PATIENCE = 2_000
+# Older clients try again after errors that were answered only.
+tries_after_silence = pytest.mark.skipif(VERSION < (2,), reason="an SDK that does not")
 OVERLOADED = Answer({"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}, status=503)
 
 
@@ -53,6 +56,7 @@ def test_an_answered_error_costs_nothing() -> None:
         assert (books.spent, books.held, books.sent) == (COST, 0, 3)
 
 
+@tries_after_silence
 def test_a_try_that_was_never_answered_is_lost() -> None:
     server = Flaky("silence")
     with google_books(server) as books:
@@ -64,10 +68,13 @@ def test_a_try_that_was_never_answered_is_lost() -> None:
 
 
 @pytest.mark.full
+@tries_after_silence
 async def test_async_tries_are_lost_too() -> None:
     server = Flaky("silence", OVERLOADED)
     with google_books(server) as books:
-        made = client(books.server.url, retry_options=RETRIES, timeout=PATIENCE)
+        # Who brings a transport of httpx does not get aiohttp.
+        httpx_s = {"transport": httpx.AsyncHTTPTransport()}
+        made = client(books.server.url, retry_options=RETRIES, timeout=PATIENCE, async_client_args=httpx_s)
         await made.aio.models.generate_content(model=MODEL, contents=CONTENTS)
         server.over.set()
         projected = int(books.of("Projected")[0].cost * 10**9)
@@ -75,7 +82,35 @@ async def test_async_tries_are_lost_too() -> None:
         await close_async(made)
 
 
+async def test_aiohttp_sends_once_more_after_a_lost_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside of one attempt, unasked, after a pause that is nought here."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(_api_client.random, "randint", lambda *_: -1)
+    with google_books(Flaky(Answer(cut=0))) as books:
+        made = client(books.server.url)
+        await made.aio.models.generate_content(model=MODEL, contents=CONTENTS)
+        projected = int(books.of("Projected")[0].cost * 10**9)
+        assert (books.spent, books.held, books.sent) == (COST + projected, 0, 2)
+        await close_async(made)
+
+
 @pytest.mark.full
+@pytest.mark.skipif(VERSION < (2,), reason="an SDK that waits for as long as it takes")
+async def test_silence_for_aiohttp_is_an_unknown_outcome() -> None:
+    pytest.importorskip("aiohttp")
+    server = Flaky("silence")
+    with google_books(server) as books:
+        made = client(books.server.url, timeout=PATIENCE)
+        with pytest.raises(TimeoutError):
+            await made.aio.models.generate_content(model=MODEL, contents=CONTENTS)
+        server.over.set()
+        projected = int(books.of("Projected")[0].cost * 10**9)
+        assert (books.spent, books.held, books.sent) == (projected, 0, 1)
+        await close_async(made)
+
+
+@pytest.mark.full
+@tries_after_silence
 def test_all_tries_lost_is_an_unknown_outcome() -> None:
     server = Flaky("silence", "silence", "silence")
     with google_books(server) as books:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,10 +18,16 @@ from tests.sdks.server import Answer, Arrived, sse
 
 from .clients import client, google_books
 from .server import COST, MODEL, TEXT, chunks, content
-from .ways import CONTENTS, close, close_async
+from .ways import CONTENTS, VERSION, close, close_async
 
 # gemini-2.5-flash: a token of output costs 2 500 Nanos.
 WRITTEN = 2_500
+# Older clients do not close the session of a stream that is left.
+_LEFT_OPEN = (
+    ("ignore:.*nclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    if VERSION < (2,)
+    else ("error",)
+)
 CAP = types.GenerateContentConfig(
     max_output_tokens=100, thinking_config=types.ThinkingConfig(thinking_budget=0)
 )
@@ -98,8 +105,10 @@ def test_cut_by_the_server(cut: int) -> None:
 def test_an_error_in_the_middle() -> None:
     broken = {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}
     pieces = sse([*chunks()[:2], broken])
+    # Older clients show it as a piece without contents.
+    raised = pytest.raises(errors.APIError) if VERSION >= (2,) else nullcontext()
     with google_books(Streaming(pieces)) as books:
-        with pytest.raises(errors.APIError):
+        with raised:
             sync_stream(books.server.url, list)
         assert books.held == 0
         assert books.spent == 8 * 300 + 4 * 30 + 100 * WRITTEN
@@ -137,6 +146,7 @@ def test_growth_beyond_the_hold_is_stopped() -> None:
         assert books.spent > 300_000
 
 
+@pytest.mark.filterwarnings(*_LEFT_OPEN)
 async def test_async_streams_left_early() -> None:
     with google_books(Streaming(sse(chunks()))) as books:
         made = client(books.server.url)

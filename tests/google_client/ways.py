@@ -24,7 +24,13 @@ AWAIT: Final = "await"
 AWAIT_STREAM: Final = "await stream"
 COLUMNS: Final = (CALL, STREAM, AWAIT, AWAIT_STREAM)
 
-HAS_INTERACTIONS: Final = tuple(map(int, sdk.__version__.split(".")[:2])) >= (2, 10)
+VERSION: Final = tuple(map(int, sdk.__version__.split(".")[:2]))
+HAS_INTERACTIONS: Final = VERSION >= (2, 10)
+# Whether the SDK has every way there is: the table has those of one that does.
+HAS_ALL: Final = HAS_INTERACTIONS and all(
+    hasattr(types, name)
+    for name in ("EmbeddingsBatchJobSource", "RecontextImageSource", "SegmentImageSource")
+)
 CONTENTS: Final = "Say hello to everybody in the room."
 # A million tokens of gemini-embedding-001 cost 0.15.
 EMBEDDING: Final = EMBEDDED * 150
@@ -111,14 +117,18 @@ _TOOLS: Final = types.GenerateContentConfig(tools=[weather])
 
 async def _chat(made: Any) -> list[Any]:
     chat = made.aio.chats.create(model=MODEL)
-    first = await chat.send_message(CONTENTS)
-    return [first, *(await _pieces(chat.send_message_stream("And again.")))]
+    return [await chat.send_message(CONTENTS), await chat.send_message("And again.")]
+
+
+def _chat_stream(made: Any) -> Awaitable[list[Any]]:
+    return _pieces(made.aio.chats.create(model=MODEL).send_message_stream(CONTENTS))
 
 
 def _generating(vertex: bool) -> list[Way]:
     asked: dict[str, Any] = {"model": MODEL, "contents": CONTENTS}
     calls = lambda: Gemini(call=True)  # noqa: E731
-    title = "Contents, Vertex" if vertex else "Contents"
+    at = ", Vertex" if vertex else ""
+    title = f"Contents{at}"
     return [
         Way(
             title,
@@ -149,40 +159,55 @@ def _generating(vertex: bool) -> list[Way]:
             vertex=vertex,
         ),
         Way(
-            "Chats",
+            f"Chats{at}",
             CALL,
             "chats.create",
             lambda c: c.chats.create(model=MODEL).send_message(CONTENTS),
             vertex=vertex,
         ),
         Way(
-            "Chats",
+            f"Chats{at}",
             STREAM,
             "chats.create",
             lambda c: list(c.chats.create(model=MODEL).send_message_stream(CONTENTS)),
             vertex=vertex,
         ),
-        Way("Chats", AWAIT, "aio.chats.create", _chat, billed=2 * COST, paid=2, vertex=vertex),
+        Way(f"Chats{at}", AWAIT, "aio.chats.create", _chat, billed=2 * COST, paid=2, vertex=vertex),
+        Way(f"Chats{at}", AWAIT_STREAM, "aio.chats.create", _chat_stream, vertex=vertex),
         # Each call of the model is one: that which asks for the function, and that which has its answer.
-        Way(
-            "Function calling",
-            CALL,
-            "models.generate_content",
-            lambda c: c.models.generate_content(**asked, config=_TOOLS),
-            billed=2 * COST,
-            paid=2,
-            vertex=vertex,
-            server=calls,
-        ),
-        Way(
-            "Function calling",
-            AWAIT,
-            "aio.models.generate_content",
-            lambda c: c.aio.models.generate_content(**asked, config=_TOOLS),
-            billed=2 * COST,
-            paid=2,
-            vertex=vertex,
-            server=calls,
+        *(
+            Way(
+                f"Function calling{at}",
+                column,
+                method,
+                make,
+                billed=2 * COST,
+                paid=2,
+                vertex=vertex,
+                server=calls,
+            )
+            for column, method, make in (
+                (
+                    CALL,
+                    "models.generate_content",
+                    lambda c: c.models.generate_content(**asked, config=_TOOLS),
+                ),
+                (
+                    STREAM,
+                    "models.generate_content_stream",
+                    lambda c: list(c.models.generate_content_stream(**asked, config=_TOOLS)),
+                ),
+                (
+                    AWAIT,
+                    "aio.models.generate_content",
+                    lambda c: c.aio.models.generate_content(**asked, config=_TOOLS),
+                ),
+                (
+                    AWAIT_STREAM,
+                    "aio.models.generate_content_stream",
+                    lambda c: _pieces(c.aio.models.generate_content_stream(**asked, config=_TOOLS)),
+                ),
+            )
         ),
     ]
 
@@ -264,7 +289,6 @@ def _imaging() -> list[Way]:
 def _later() -> list[Way]:
     source: Any = [{"contents": CONTENTS}, {"contents": CONTENTS}]
     seconds = types.GenerateVideosConfig(duration_seconds=8, number_of_videos=1)
-    embeddings = types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["one", "two"]})
     cached = types.CreateCachedContentConfig(contents=["word " * 5_000], ttl="7200s")
     return [
         *_both(
@@ -275,6 +299,7 @@ def _later() -> list[Way]:
             vertex=True,
             later=True,
         ),
+        *(_filming() if VERSION < (2, 10) else ()),
         *_both(
             "Batches",
             "batches.create",
@@ -282,13 +307,7 @@ def _later() -> list[Way]:
             billed=0,
             later=True,
         ),
-        *_both(
-            "Batches",
-            "batches.create_embeddings",
-            lambda c: c.batches.create_embeddings(model="gemini-embedding-001", src=embeddings),
-            billed=0,
-            later=True,
-        ),
+        *(_embedding_later() if hasattr(types, "EmbeddingsBatchJobSource") else ()),
         *_both(
             "Caches",
             "caches.create",
@@ -309,22 +328,58 @@ def _later() -> list[Way]:
     ]
 
 
-def _interacting() -> list[Way]:
+def _filming() -> list[Way]:
+    """Return what newer clients do at Vertex only."""
+    return _both(
+        "Videos",
+        "models.generate_videos",
+        lambda c: c.models.generate_videos(model="veo-3.1-generate-preview", prompt="a cat"),
+        billed=0,
+        later=True,
+    ) + _both(
+        "Images",
+        "models.generate_images",
+        lambda c: c.models.generate_images(model=IMAGEN, prompt="a cat"),
+        billed=40_000_000,
+    )
+
+
+def _embedding_later() -> list[Way]:
+    source = types.EmbeddingsBatchJobSource(inlined_requests={"contents": ["one", "two"]})
+    return _both(
+        "Batches",
+        "batches.create_embeddings",
+        lambda c: c.batches.create_embeddings(model="gemini-embedding-001", src=source),
+        billed=0,
+        later=True,
+    )
+
+
+def _interacting(vertex: bool) -> list[Way]:
+    title = "Interactions, Vertex" if vertex else "Interactions"
     asked: dict[str, Any] = {"model": MODEL, "input": CONTENTS}
     return [
-        Way("Interactions", CALL, "interactions.create", lambda c: c.interactions.create(**asked)),
+        Way(title, CALL, "interactions.create", lambda c: c.interactions.create(**asked), vertex=vertex),
         Way(
-            "Interactions",
+            title,
             STREAM,
             "interactions.create",
             lambda c: list(c.interactions.create(**asked, stream=True)),
+            vertex=vertex,
         ),
-        Way("Interactions", AWAIT, "aio.interactions.create", lambda c: c.aio.interactions.create(**asked)),
         Way(
-            "Interactions",
+            title,
+            AWAIT,
+            "aio.interactions.create",
+            lambda c: c.aio.interactions.create(**asked),
+            vertex=vertex,
+        ),
+        Way(
+            title,
             AWAIT_STREAM,
             "aio.interactions.create",
             lambda c: _pieces(c.aio.interactions.create(**asked, stream=True)),
+            vertex=vertex,
         ),
     ]
 
@@ -335,5 +390,5 @@ WAYS: Final = (
     *_embedding(),
     *_imaging(),
     *_later(),
-    *(_interacting() if HAS_INTERACTIONS else ()),
+    *(_interacting(vertex=False) + _interacting(vertex=True) if HAS_INTERACTIONS else ()),
 )

@@ -33,7 +33,8 @@ class Answer:
         body: JSON, or bytes as they are; of a stream, its pieces.
         status: HTTP's.
         headers: beside the length; the content type is JSON's unless they say.
-        cut: after how many pieces the connection is cut; None for never.
+        cut: after how many pieces the connection is cut; None for never. At 0 what is no stream is not
+            begun.
         waits: nothing of it is sent before this is set.
     """
 
@@ -105,6 +106,9 @@ def _handler(server: CountingServer) -> type[BaseHTTPRequestHandler]:
             pieces = answer.body if isinstance(answer.body, list) and answer.body else None
             if pieces is not None and all(isinstance(one, bytes) for one in pieces):
                 self._send_pieces(answer, pieces)
+                return
+            if answer.cut == 0:
+                self.close_connection = True
                 return
             data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             with contextlib.suppress(OSError):  # the client has left
