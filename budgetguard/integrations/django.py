@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.engine.surrounding import budget_user
 from budgetguard.errors import BudgetGuardError, ConfigurationError
@@ -35,8 +35,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
-
-Steps = TypeVar("Steps", bound=Callable[..., Any])
 
 _END: Final = object()
 _NAMES: Final = tuple(one.name for one in fields(PayerOptions))
@@ -156,12 +154,12 @@ def _is_streamed(response: Any) -> bool:
     return bool(getattr(response, "streaming", False)) and not isinstance(response, FileResponse)
 
 
-def _nobodys(steps: Steps) -> Steps:
+def _nobodys(steps: Any) -> Any:
     """Leave the steps of a body as they are: a call in them may be refused for want of a user."""
     return steps
 
 
-def _paid(response: Any, payer: budget_user | Callable[[Steps], Steps]) -> Any:
+def _paid(response: Any, payer: budget_user | Callable[[Any], Any]) -> Any:
     """Return a response whose body, if it is streamed, is paid at each step."""
     if _is_streamed(response):
         if response.is_async:  # Django reads it to its end at once, in an event loop
@@ -172,7 +170,7 @@ def _paid(response: Any, payer: budget_user | Callable[[Steps], Steps]) -> Any:
     return response
 
 
-async def _paid_async(response: Any, payer: budget_user | Callable[[Steps], Steps]) -> Any:
+async def _paid_async(response: Any, payer: budget_user | Callable[[Any], Any]) -> Any:
     """Do as `_paid` where the next one to read it is async."""
     if _is_streamed(response):
         if not response.is_async:  # Django reads it to its end at once, in a thread
