@@ -22,6 +22,7 @@ from budgetguard.integrations.web import (
     identity_of,
     log_answered,
     log_broken_off,
+    log_too_late,
     problem_response,
     refusal_in,
 )
@@ -91,7 +92,7 @@ class BudgetAsgiMiddleware:
                 await exchange.failed()
                 raise
             if not await exchange.refuse(refusal):
-                log_broken_off(refusal)
+                (log_too_late if exchange.is_over else log_broken_off)(refusal)
                 raise
         else:
             await exchange.ended()
@@ -126,6 +127,7 @@ class _Response:
         self._details = details
         self._kept: list[Message] = []
         self._has_begun = False
+        self.is_over = False
 
     async def send(self, message: Message) -> None:
         kept = self._kept
@@ -133,6 +135,7 @@ class _Response:
             kept.append(message)
             return
         is_whole = message["type"] == _BODY and not message.get("more_body")
+        self.is_over = self.is_over or is_whole
         if is_whole and len(kept) == 1 and kept[0]["status"] == 500:
             kept.append(message)
             return
@@ -179,19 +182,19 @@ class _Websocket:
         self._deniable = "websocket.http.response" in (scope.get("extensions") or {})
         self._is_asked = False
         self._is_accepted = False
-        self._is_over = False
+        self.is_over = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._is_asked = True
-        self._is_over = self._is_over or message["type"] == "websocket.disconnect"
+        self.is_over = self.is_over or message["type"] == "websocket.disconnect"
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
             self._is_accepted = True
         elif message["type"] in ("websocket.close", "websocket.http.response.start"):
-            self._is_over = True
+            self.is_over = True
         await self._send(message)
 
     async def ended(self) -> None:
@@ -202,7 +205,7 @@ class _Websocket:
 
     async def refuse(self, error: BudgetGuardError) -> bool:
         """Deny it, or close it, if it is still open."""
-        if self._is_over:
+        if self.is_over:
             return False
         if not self._is_asked:
             await self.receive()

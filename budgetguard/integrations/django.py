@@ -71,7 +71,7 @@ class BudgetDjangoMiddleware:
             payer = self._options.payer(self._found(request))
             with payer or nullcontext():
                 response = self._get_response(request)
-            return response if payer is None else _paid(response, payer)
+            return _paid(response, payer or _nobodys)
         except BudgetGuardError as error:
             return self._refused(error)
 
@@ -80,7 +80,7 @@ class BudgetDjangoMiddleware:
             payer = self._options.payer(await self._found_async(request))
             with payer or nullcontext():
                 response = await self._get_response(request)
-            return response if payer is None else await _paid_async(response, payer)
+            return await _paid_async(response, payer or _nobodys)
         except BudgetGuardError as error:
             return self._refused(error)
 
@@ -154,7 +154,12 @@ def _is_streamed(response: Any) -> bool:
     return bool(getattr(response, "streaming", False)) and not isinstance(response, FileResponse)
 
 
-def _paid(response: Any, payer: budget_user) -> Any:
+def _nobodys(steps: Any) -> Any:
+    """Leave the steps of a body as they are: a call in them may be refused for want of a user."""
+    return steps
+
+
+def _paid(response: Any, payer: budget_user | Callable[[Any], Any]) -> Any:
     """Return a response whose body, if it is streamed, is paid at each step."""
     if _is_streamed(response):
         if response.is_async:  # Django reads it to its end at once, in an event loop
@@ -165,7 +170,7 @@ def _paid(response: Any, payer: budget_user) -> Any:
     return response
 
 
-async def _paid_async(response: Any, payer: budget_user) -> Any:
+async def _paid_async(response: Any, payer: budget_user | Callable[[Any], Any]) -> Any:
     """Do as `_paid` where the next one to read it is async."""
     if _is_streamed(response):
         if not response.is_async:  # Django reads it to its end at once, in a thread

@@ -8,6 +8,7 @@ streamed, and what is called when the response is closed.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ def guard_flask(
 
 
 def _in_context(app: Flask, function: Callable[[], Any]) -> Callable[[Environ], Any]:
+    @functools.wraps(function)  # whose name errors give
     def found(environ: Environ) -> Any:
         with app.request_context(environ):
             return function()
@@ -79,6 +81,8 @@ def _in_context(app: Flask, function: Callable[[], Any]) -> Callable[[Environ], 
 
 
 def _login_user() -> str | None:
+    from flask import current_app
+
     try:
         from flask_login import current_user
     except ModuleNotFoundError as error:
@@ -86,5 +90,10 @@ def _login_user() -> str | None:
             "authenticated=True takes the user from Flask-Login, which is not installed: "
             "pip install flask-login, or pass user=, a function that returns a user's id"
         ) from error
+    if not hasattr(current_app, "login_manager"):
+        raise ConfigurationError(
+            "authenticated=True takes the user from Flask-Login, which this application does not use: call "
+            "LoginManager(app), or pass user=, a function that returns a user's id"
+        )
     found: str | None = current_user.get_id()
     return found

@@ -199,3 +199,12 @@ def log_broken_off(error: BudgetGuardError) -> None:
         type(error).__name__,
         error,
     )
+
+
+def log_too_late(error: BudgetGuardError) -> None:
+    """Log that a call was refused when its response was complete: clients cannot learn of it."""
+    logger.warning(
+        "budgetguard: a call was refused after its response, as in a background task: %s: %s",
+        type(error).__name__,
+        error,
+    )

@@ -187,7 +187,10 @@ def test_the_user_who_is_logged_in_pays_by_the_primary_key(
     found: Books, users: dict[str, str], kind: str, paths: Any
 ) -> None:
     with served(found, kind, authenticated=True, missing="pass") as url, client(url) as session:
-        check_problem(session.get("/view"), 422, "MissingUserError")
+        for path in ("/view", "/stream"):
+            check_problem(session.get(path), 422, "MissingUserError")
+        for path in ("/aview", "/astream") if kind == "asgi" else ():
+            check_problem(session.get(path), 422, "MissingUserError")
         assert session.get("/login/alice").text == "None"
         assert session.get("/view", headers={"x-user": users["alice"]}).text == users["alice"]
         session.get("/login/broke")

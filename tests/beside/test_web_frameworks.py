@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -292,6 +293,26 @@ def test_flask_login_s_user_pays_or_what_a_function_finds_in_the_session(found: 
             assert session.get("/login/alice").text == "None"
             assert session.get("/view", headers={"x-user": "alice"}).text == "alice"
     assert found.paid() == {"alice": 2}
+
+
+def test_flask_names_what_it_cannot_learn_a_user_from(
+    found: Books,
+) -> None:
+    pytest.importorskip("flask_login")
+    from budgetguard.integrations.flask import guard_flask
+
+    def whose() -> int:
+        return 5
+
+    for options, message in (
+        ({"user": whose}, "whose at 0x"),
+        ({"authenticated": True}, "call LoginManager(app)"),
+    ):
+        app = flask_app(found, threading.Semaphore(0))
+        guard_flask(app, **options)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=re.escape(message)):
+            app.test_client().get("/view")
+    assert found.provider.count() == 0
 
 
 def test_flask_refuses_bad_options() -> None:

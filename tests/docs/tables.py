@@ -220,7 +220,9 @@ def sdks() -> Iterator[str]:
 
 def frameworks() -> Iterator[str]:
     """Yield the table of frameworks by ways of calling: what the tests of `tests/frameworks` prove."""
-    yield from _head("framework", "guarded by", *CALLS, "tries of what is refused")
+    yield from _head(
+        "framework", "guarded by", *CALLS, "refused, the program gets", "tries of what is refused"
+    )
     for case in of_frameworks.CASES:
         marks = []
         for column in CALLS:
@@ -228,7 +230,7 @@ def frameworks() -> Iterator[str]:
             cut = " cut" if any(way.cut for way in ways) else ""
             marks.append(f"✓{cut}" if ways else "")
         tries = "1" if case.attempts == 1 else f"at most {case.attempts}"
-        yield _row(case.framework, case.by, *marks, tries)
+        yield _row(case.framework, case.by, *marks, case.refusal.words, tries)
 
 
 def following() -> Iterator[str]:

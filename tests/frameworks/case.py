@@ -89,6 +89,42 @@ class Way:
     cut: Callable[[Place], Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Say what the program gets where a call was refused.
+
+    Attributes:
+        words: for the table.
+        fits: whether an error is that.
+    """
+
+    words: str
+    fits: Callable[[BaseException], bool]
+
+
+def refusal_in(error: BaseException | None) -> BudgetExceededError | None:
+    """Return the refusal that an error was raised from, as its cause, or that it is."""
+    while error is not None and not isinstance(error, BudgetExceededError):
+        error = error.__cause__
+    return error
+
+
+ITSELF: Final = Refusal("`BudgetExceededError`", lambda error: isinstance(error, BudgetExceededError))
+CAUSE: Final = Refusal(
+    "an error of the framework's, caused by it",
+    lambda error: not ITSELF.fits(error) and refusal_in(error) is not None,
+)
+# With the status of what no other try can help.
+TEXT: Final = Refusal(
+    "an error of the framework's, with its text",
+    lambda error: (
+        refusal_in(error) is None
+        and getattr(error, "status_code", getattr(error, "status", 0)) in (400, 402, 422)
+        and "Budget has been exceeded" in str(error)
+    ),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """Hold one row of the table.
@@ -101,7 +137,7 @@ class Case:
         attempts: how often the framework tries, at most, what was refused.
         over: the SDK below that is patched, where nothing else guards.
         alone: it is not meant to stand over a patched client.
-        refused: whether an error says that budgetguard refused.
+        refusal: what the program gets where a call was refused.
     """
 
     framework: str
@@ -111,7 +147,7 @@ class Case:
     attempts: int = 1
     over: str = ""
     alone: bool = False
-    refused: Callable[[BaseException], bool] = lambda error: refusal_in(error) is not None
+    refusal: Refusal = ITSELF
 
 
 @dataclass
@@ -206,11 +242,3 @@ async def close(place: Place) -> None:
         closing = client.aclose() if hasattr(client, "aclose") else client.close()
         if inspect.isawaitable(closing):
             await closing
-
-
-def refusal_in(error: BaseException) -> BudgetExceededError | None:
-    """Return the refusal that an error is, or that it was raised from."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, BudgetExceededError):
-        seen = seen.__cause__ or seen.__context__
-    return seen

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from .case import ASK, ASYNC_CALL, CALL, MODEL, STREAM, Case, Place, Way
+from .case import ASK, ASYNC_CALL, CALL, CAUSE, MODEL, STREAM, Case, Place, Way
 
 Make = Callable[..., Any]
 
@@ -71,10 +71,21 @@ def _ways(make: Make) -> tuple[Way, ...]:
     )
 
 
+_WHOLE: Final = tuple(way for way in _ways(_litellm) if way.column != STREAM)
+_STREAMS: Final = tuple(way for way in _ways(_litellm) if way.column == STREAM)
+
 CASES: Final = (
     Case("CrewAI", "crewai", "`budgeted_llm()`", _ways(partial(_with, _own))),
     Case("CrewAI, with LiteLLM", "crewai", "`budgeted_llm()`", _ways(partial(_with, _litellm))),
     # An agent tries a task again, twice by default.
     Case("CrewAI", "crewai", "`patch_openai()`", _ways(_own), attempts=3, over="openai"),
-    Case("CrewAI, with LiteLLM", "crewai", "`patch_litellm()`", _ways(_litellm), attempts=3, over="litellm"),
+    Case("CrewAI, with LiteLLM", "crewai", "`patch_litellm()`", _WHOLE, attempts=3, over="litellm"),
+    Case(
+        "CrewAI's streams, with LiteLLM",
+        "crewai",
+        "`patch_litellm()`",
+        _STREAMS,
+        over="litellm",
+        refusal=CAUSE,
+    ),
 )

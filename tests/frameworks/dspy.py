@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, MODEL, Case, Place, Way
+from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, CAUSE, MODEL, TEXT, Case, Place, Way
 
 Make = Callable[[Place], Any]
 
@@ -63,10 +63,13 @@ def _ways(make: Make) -> tuple[Way, ...]:
     )
 
 
+_LITELLM: Final = _ways(partial(_lm, "litellm"))
+
 CASES: Final = (
     Case("DSPy", "dspy", "`budgeted_lm()`", _ways(partial(_budgeted, "auto"))),
     Case("DSPy, with LiteLLM", "dspy", "`budgeted_lm()`", _ways(partial(_budgeted, "litellm"))),
-    Case("DSPy, with LiteLLM", "dspy", "`patch_litellm()`", _ways(partial(_lm, "litellm")), over="litellm"),
-    # Of a stream DSPy raises an error of its own then, which has the refusal's text alone.
-    Case("DSPy, with LiteLLM", "dspy", "`patch_openai()`", _ways(partial(_lm, "litellm"))[:2], over="openai"),
+    Case("DSPy, with LiteLLM", "dspy", "`patch_litellm()`", _LITELLM[:2], over="litellm", refusal=CAUSE),
+    # It takes the cause off DSPy's error.
+    Case("DSPy's `streamify`", "dspy", "`patch_litellm()`", _LITELLM[2:], over="litellm", refusal=TEXT),
+    Case("DSPy, with LiteLLM", "dspy", "`patch_openai()`", _LITELLM, over="openai", refusal=TEXT),
 )

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import openai
 
-from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, MODEL, STREAM, USER, Case, Place, Way
+from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, MODEL, STREAM, TEXT, USER, Case, Place, Refusal, Way
 
 KEY: Final = "sk-test"
 GROUP: Final = "fast"
@@ -122,8 +122,7 @@ def _anthropic(place: Place, *, stream: bool) -> Any:
 
 
 def _is_refused(error: BaseException) -> bool:
-    status, said = getattr(error, "status_code", None), str(error)
-    return status == 402 and "Budget has been exceeded" in said
+    return getattr(error, "status_code", None) == 402 and TEXT.fits(error)
 
 
 CASES: Final = (
@@ -141,6 +140,6 @@ CASES: Final = (
             Way(ASYNC_STREAM, "chat", _astream),
         ),
         alone=True,
-        refused=_is_refused,
+        refusal=Refusal("status 402, with its text", _is_refused),
     ),
 )

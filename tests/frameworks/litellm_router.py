@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, MODEL, STREAM, Case, Place, Way
+from .case import ASK, ASYNC_CALL, ASYNC_STREAM, CALL, MODEL, STREAM, TEXT, Case, Place, Way
 
 _READ: Final = 9
 _BODY: Final[Any] = {"model": "fast", "messages": [{"role": "user", "content": ASK}]}
@@ -58,12 +58,7 @@ _WAYS: Final = (
 )
 
 
-def _says_so(error: BaseException) -> bool:
-    """Whether an error of LiteLLM's own has the refusal's text: of a client below, it keeps no more."""
-    return getattr(error, "status_code", 0) in (400, 422) and "Budget has been exceeded" in str(error)
-
-
 CASES: Final = (
     Case("LiteLLM's Router", "litellm", "`patch_litellm()`", _WAYS, over="litellm"),
-    Case("LiteLLM's Router", "litellm", "`patch_openai()`", _WAYS, over="openai", refused=_says_so),
+    Case("LiteLLM's Router", "litellm", "`patch_openai()`", _WAYS, over="openai", refusal=TEXT),
 )

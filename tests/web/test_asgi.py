@@ -233,6 +233,19 @@ def test_a_store_that_fails_is_a_503_that_does_not_say_where_it_is() -> None:
 
 
 @either_place
+def test_a_task_that_is_refused_after_the_response_leaves_it_and_is_logged(
+    application: Application, placed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_asgi(placed(application.app, header="x-user")) as url, client(url, "broke") as session:
+        answered = session.get("/background")
+        assert (answered.status_code, answered.text) == (200, "accepted")
+    [logged] = [record for record in caplog.records if record.name.startswith("budgetguard")]
+    assert logged.levelno == logging.WARNING
+    assert "a call was refused after its response" in logged.message
+    assert application.books.provider.count() == 0
+
+
+@either_place
 def test_a_response_that_has_begun_breaks_off_and_the_log_says_so(
     application: Application, placed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
