@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import subprocess
@@ -49,6 +50,13 @@ WAYS = tuple(ways())
 CHAT = {way.column: way for way in WAYS if way.row == "Chat: openai"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Let go of the connections that LiteLLM leaves open while its warnings are still its own."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Leave no cache, retries or own providers to the next test, and no client of another server."""
@@ -72,9 +80,7 @@ def test_booked_as_billed(way: Way) -> None:
 
 @of_ways(WAYS)
 def test_refused_unsent_and_tried_once(way: Way) -> None:
-    found = check_refused(way, providers, "litellm").of("Projected")
-    # What one function asks by another is projected as both.
-    assert len(found) == (2 if " over " in way.row else 1)
+    assert len(check_refused(way, providers, "litellm").of("Projected")) == 1
 
 
 @of_ways(way for way in WAYS if way.row in ("Chat: openai", "Chat: anthropic", "Chat: gemini", "Responses"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported, Usage
@@ -51,6 +52,8 @@ _LOST: Final = frozenset(
         "TimeoutError",
     }
 )
+# What was billed, on a stream's iterator whose chunks do not tell it; see `cohere`.
+TOLD: Final = "_budgetguard_told"
 _BESIDE_USAGE: Final = ("choices", "id", "model", "service_tier")
 # By this LiteLLM's streams decide whether to hand on what usage was reported.
 _SENDS_USAGE: Final = "send_stream_usage"
@@ -75,7 +78,21 @@ class LiteLLMChatEndpoint(ChatEndpoint):
 
 
 class LiteLLMAccumulator(ChatAccumulator):
-    """What the chunks of a stream of LiteLLM's have said so far."""
+    """What the chunks of a stream of LiteLLM's have said so far.
+
+    Attributes:
+        billed: what was billed, where the chunks do not tell it.
+    """
+
+    billed: Reported | None = None
+
+    @property
+    def reported(self) -> Reported | None:
+        return self.billed or super().reported
+
+    @property
+    def told(self) -> bool:
+        return self.billed is not None or super().told
 
     def take_usage(self, chunk: object) -> None:
         """Take the usage that a provider reported with a chunk."""
@@ -101,6 +118,8 @@ class LiteLLMCall(SentCall):
     covers = "litellm"
     is_sent = False
     """Whether LiteLLM has said that it is about to send."""
+    told: Reported | None = None
+    """What was billed, where LiteLLM's answer does not tell it."""
     hides_usage = False
     """Whether its stream reports its usage because we have asked for it."""
 
@@ -162,6 +181,12 @@ class LiteLLMCall(SentCall):
         if self.hides_usage and hasattr(answer, _SENDS_USAGE):
             setattr(answer, _SENDS_USAGE, False)
         return super().attach(answer, call) or attach_live(answer, call, self._reader_of_stream)
+
+    def _read(self, answer: object) -> Reported | NotCharged:
+        said = super()._read(answer)
+        if self.told is None or isinstance(said, NotCharged):
+            return said
+        return replace(said, usage=self.told.usage, unsaid=self.told.unsaid, seen=0)
 
     def outcome_of_error(self, error: BaseException) -> Outcome:
         causes = _causes(error)
@@ -258,6 +283,7 @@ class LiteLLMReader(PieceReader):
         if self._keeps and isinstance(self._events, LiteLLMAccumulator):
             for chunk in self._kept():
                 self._events.take_usage(chunk)
+            self._events.billed = getattr(field(self._stream, "completion_stream"), TOLD, None)
         if over and self._events.reported is None and not self._events.failed:
             return self._call.counted(self._events.seen_tokens())
         return super()._outcome(over=over)

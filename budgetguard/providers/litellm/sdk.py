@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from budgetguard.engine.context import innermost_call
 from budgetguard.providers.carrying import aland, land
-from budgetguard.providers.litellm import requests
+from budgetguard.providers.litellm import cohere, requests
 from budgetguard.providers.litellm.calls import LiteLLMCall
 from budgetguard.providers.methods import Method, MethodSdk, RequestOf, Sending, Style, note_failed_try
 from budgetguard.providers.table import EndpointTable
@@ -88,7 +88,9 @@ _REFUSED: Final[Mapping[str, Mapping[str, str]]] = {
     "litellm.extraction.main": {"extraction": _UNTOLD},
     "litellm.decisions.main": {"decisions": _UNTOLD},
     "litellm.systemone.main": {"systemone": _UNTOLD},
-    "litellm.sandbox.main": {"acreate_sandbox": _UNTOLD, "arun_code": _UNTOLD},
+    "litellm.sandbox.main": dict.fromkeys(
+        ("acreate_sandbox", "arun_code", "acode_interpreter_tool"), _UNTOLD
+    ),
 }
 _TABLE: Final = EndpointTable((), (), ())
 
@@ -352,6 +354,6 @@ LITELLM: Final = MethodSdk(
     module=_MAIN,
     oldest=(1, 80, 0),
     too_new=(2,),
-    methods=(*_methods(), *_retries()),
+    methods=(*_methods(), *_retries(), *cohere.METHODS),
     carries=True,
 )
