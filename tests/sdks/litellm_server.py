@@ -55,7 +55,12 @@ def providers(arrived: Arrived) -> Answer:
     for end, answer in _BY_PATH.items():
         if end in path:
             return answer(body, arrived)
-    return cohere_api(arrived)
+    answered = cohere_api(arrived)
+    if isinstance(answered.body, list):
+        # LiteLLM does not ask for server-sent events, and reads a line of JSON for each.
+        lines = [piece.removeprefix(b"data: ")[:-1] for piece in answered.body if b"[DONE]" not in piece]
+        return Answer(lines, headers={"content-type": "application/stream+json"})
+    return answered
 
 
 def _chat(body: Any, _: Arrived) -> Answer:

@@ -55,6 +55,8 @@ _LOST: Final = frozenset(
 # What was billed, on a stream's iterator whose chunks do not tell it; see `cohere`.
 TOLD: Final = "_budgetguard_told"
 _BESIDE_USAGE: Final = ("choices", "id", "model", "service_tier")
+# What a stream of LiteLLM's reads from.
+_SOURCE: Final = "completion_stream"
 # By this LiteLLM's streams decide whether to hand on what usage was reported.
 _SENDS_USAGE: Final = "send_stream_usage"
 # Noted on an error that an attempt has raised: the next attempt's error may have it as its context.
@@ -265,10 +267,13 @@ class LiteLLMReader(PieceReader):
         super().__init__(request)
         self._call = request
         self._stream = stream
+        self._source = field(stream, _SOURCE)
         self._keeps = isinstance(self._events, LiteLLMAccumulator) and hasattr(stream, "chunks")
         self._bytes: EventReader | None = None
 
     def feed(self, item: Any) -> None:
+        # It may be opened late, and is let go of at the end.
+        self._source = field(self._stream, _SOURCE) or self._source
         if isinstance(item, bytes | str):
             if self._bytes is None:
                 self._bytes = EventReader(self._events, hide_usage=False)
@@ -283,7 +288,7 @@ class LiteLLMReader(PieceReader):
         if self._keeps and isinstance(self._events, LiteLLMAccumulator):
             for chunk in self._kept():
                 self._events.take_usage(chunk)
-            self._events.billed = getattr(field(self._stream, "completion_stream"), TOLD, None)
+            self._events.billed = getattr(self._source, TOLD, None)
         if over and self._events.reported is None and not self._events.failed:
             return self._call.counted(self._events.seen_tokens())
         return super()._outcome(over=over)

@@ -263,7 +263,8 @@ def _methods() -> Iterable[Method]:
                 in_code=True,
                 optional=True,
             )
-    for module, names in _ENTRIES.items():
+    siblings = {module: (*names, *(f"a{name}" for name in names)) for module, names in _REFUSED.items()}
+    for module, names in (*_ENTRIES.items(), *siblings.items()):
         for name in names:
             yield Method(
                 owner="",
