@@ -8,6 +8,7 @@ import inspect
 import json
 import subprocess
 import sys
+from asyncio.selector_events import _SelectorSocketTransport
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ import litellm
 import openai
 import pytest
 from litellm import acompletion, completion  # before anything is patched
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from budgetguard.errors import (
     BudgetExceededError,
@@ -55,6 +57,11 @@ CHAT = {way.column: way for way in WAYS if way.row == "Chat: openai"}
 def nothing_left() -> Iterator[None]:
     """Let go of the connections that LiteLLM leaves open while its warnings are still its own."""
     yield
+    GLOBAL_LOGGING_WORKER._queue = None  # what it would log once another loop runs
+    for one in gc.get_objects():
+        if type(one) is _SelectorSocketTransport and one._sock is not None:
+            one._sock.close()
+            one._sock = None  # its loop is closed, so that it cannot close itself
     gc.collect()
 
 
