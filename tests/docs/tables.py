@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,7 @@ from tests.frameworks import cases as of_frameworks
 from tests.frameworks.case import COLUMNS as CALLS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
+from tests.sdks import ways as sdk_ways
 
 from . import pages, price_tables
 
@@ -36,6 +39,7 @@ PAGES: Final = (
     "docs/extra-prices.md",
     "docs/frameworks.md",
     "docs/openai.md",
+    "docs/other-clients.md",
     "docs/patch.md",
     "docs/prices.md",
     "docs/projection.md",
@@ -187,6 +191,17 @@ def anthropic_ways() -> Iterator[str]:
         yield _row(case.title, *("✓✓✓" if column in found else "" for column in anthropic_matrix.COLUMNS))
 
 
+def _proved(module: str) -> Callable[[], Iterator[str]]:
+    """Return what yields the table of the ways of a module of `tests.sdks`."""
+
+    def table() -> Iterator[str]:
+        yield from _head("", *sdk_ways.COLUMNS)
+        for row, columns in sdk_ways.rows(import_module(f"tests.sdks.{module}").ways()):
+            yield _row(row, *("✓✓✓" if column in columns else "" for column in sdk_ways.COLUMNS))
+
+    return table
+
+
 def sdks() -> Iterator[str]:
     """Yield the table of the SDKs that `patch()` guards, with the versions that are known."""
     yield from _head("name", "package", "versions")
@@ -218,10 +233,14 @@ def following() -> Iterator[str]:
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "anthropic refused": anthropic_refused,
     "anthropic ways": anthropic_ways,
+    "cohere ways": _proved("cohere_server"),
+    "compatible ways": _proved("test_compatible"),
     "endpoints": endpoints,
     "following": following,
     "frameworks": frameworks,
     "hosted tools": hosted_tools,
+    "litellm ways": _proved("litellm_server"),
+    "mistral ways": _proved("mistral_server"),
     "extra prices": price_tables.extra_prices,
     "other names": price_tables.other_names,
     "prices elsewhere": price_tables.prices_elsewhere,
@@ -233,11 +252,24 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 }
 
 
+# What must be installed for a table to be made; without it the page's stands. `tox -e clients` has all.
+NEEDS: Final[Mapping[str, Sequence[str]]] = {
+    "cohere ways": ("cohere",),
+    "litellm ways": ("litellm", "fastapi", "orjson", "soundfile"),
+    "mistral ways": ("mistralai",),
+}
+
+
 def written(text: str) -> str:
     """Return a page's text with its tables as the code has them."""
-    return _PLACE.sub(
-        lambda found: found["begin"] + "\n".join([*TABLES[found["name"]](), found["end"]]), text
-    )
+    return _PLACE.sub(_made, text)
+
+
+def _made(found: re.Match[str]) -> str:
+    name = found["name"]
+    if not all(map(find_spec, NEEDS.get(name, ()))):
+        return found[0]
+    return found["begin"] + "\n".join([*TABLES[name](), found["end"]])
 
 
 def names(text: str) -> list[str]:

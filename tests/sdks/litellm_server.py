@@ -332,7 +332,7 @@ def ways() -> Iterator[Way]:
         ),
         MINI,
     )
-    if find_spec("fastapi") is not None:
+    if all(map(find_spec, ("fastapi", "orjson", "soundfile"))):  # without them LiteLLM has no such streams
         yield Way("Anthropic's messages", ASYNC_STREAM, "anthropic_messages", _message_stream, SONNET)
     page = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
     yield from _both(

@@ -91,7 +91,7 @@ def test_refused_unsent_and_tried_once(way: Way) -> None:
     assert len(check_refused(way, providers, "litellm").of("Projected")) == 1
 
 
-@of_ways(way for way in WAYS if way.row in ("Chat: openai", "Chat: anthropic", "Chat: gemini", "Responses"))
+@of_ways(WAYS)
 def test_unnoticed(way: Way) -> None:
     check_unnoticed(way, providers, "litellm")
 
