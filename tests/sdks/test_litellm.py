@@ -303,16 +303,20 @@ def test_a_stream_that_is_left_or_cut_is_booked_by_what_was_seen(model: str) -> 
     async def leave(books: SdkBooks) -> None:
         stream = await acompletion(**asked(books))
         await anext(stream)
-        await stream.aclose()
+        await stream.aclose() if hasattr(stream, "aclose") else None
 
     with sdk_books(providers, "litellm") as books:
         stream = completion(**asked(books))
         next(stream)
-        stream.close()
+        if hasattr(stream, "close"):
+            stream.close()
+        del stream
+        gc.collect()
         assert books.held == 0
         assert 0 < books.spent <= whole
         before = books.spent
         asyncio.run(leave(books))
+        gc.collect()
         assert books.held == 0
         assert before < books.spent <= 2 * whole
     with sdk_books(cut, "litellm") as books:

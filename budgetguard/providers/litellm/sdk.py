@@ -44,8 +44,8 @@ _ATTEMPTS: Final[tuple[tuple[str, str, RequestOf, tuple[str, ...], Style], ...]]
     ),
     # Older ones are Python's, and newer ones Rust's.
     ("litellm.ocr.main", "ocr", requests.ocr, ("model", "document"), "call"),
-    ("litellm.ocr.dispatch", "ocr", requests.ocr, (), "call"),
-    ("litellm.ocr.dispatch", "aocr", requests.ocr, (), "coroutine"),
+    ("litellm.ocr.dispatch", "ocr", requests.ocr_of_rust, (), "call"),
+    ("litellm.ocr.dispatch", "aocr", requests.ocr_of_rust, (), "coroutine"),
 )
 _REQUIRED: Final = frozenset(
     {"completion", "embedding", "responses", "image_generation", "transcription", "speech"}
