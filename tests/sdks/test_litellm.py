@@ -262,6 +262,18 @@ def test_tries_that_openais_client_loses_are_booked_beside_the_one_that_answers(
         assert (books.spent, books.held, books.sent) == (MINI + int(projected.cost * 10**9), 0, 2)
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "mistral/mistral-small-latest"])
+@pytest.mark.parametrize("column", [CALL, ASYNC])
+def test_an_error_that_is_no_json_costs_nothing(model: str, column: str) -> None:
+    page = Answer(b"<html>Bad Gateway</html>", status=502, headers={"content-type": "text/html"})
+    with sdk_books(failing(9, page), "litellm") as books:
+        asks = {CALL: completion, ASYNC: acompletion}[column]
+        way = Way("", column, "", lambda _: asks(**ask(books, model=model, max_retries=0)), 0)
+        with pytest.raises(openai.APIError):
+            made(way, books.server.url)
+        assert (books.spent, books.held, books.sent) == (0, 0, 1)
+
+
 def test_nobody_there_costs_nothing() -> None:
     with sdk_books(providers, "litellm") as books:
         with pytest.raises(openai.APIError):

@@ -27,7 +27,7 @@ from budgetguard.providers.litellm.target import LiteLLMTarget
 from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import ChatAccumulator, ChatEndpoint
 from budgetguard.providers.request import HttpRequest
-from budgetguard.providers.sent_call import PieceReader, SentCall
+from budgetguard.providers.sent_call import PieceReader, SentCall, outcome_of_sdk_error
 from budgetguard.tokens.models import is_reasoning
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class LiteLLMCall(SentCall):
             with contextlib.suppress(AttributeError):
                 setattr(error, _CLASSIFIED, True)
         outcome = super().outcome_of_error(error)
-        if isinstance(outcome, NotCharged) and not any(map(_was_lost, causes)):
+        if isinstance(outcome, NotCharged) and not (any(map(_was_lost, causes)) or _was_unreadable(causes)):
             return outcome
         if any(map(was_refused, causes)):
             return NotCharged("no connection")
@@ -248,9 +248,24 @@ def _was_lost(cause: BaseException) -> bool:
     LiteLLM gives those a status of its own, as if a provider had answered.
     """
     return any(
-        kind.__name__ in _LOST and kind.__module__.partition(".")[0] in _LIBRARIES
+        kind.__name__ in _LOST and _library(kind) in _LIBRARIES
         for kind in type(cause).__mro__
     )
+
+
+def _was_unreadable(causes: list[BaseException]) -> bool:
+    """Whether errors mean: answered with what is no JSON, such as a body that was cut, and not as an error.
+
+    LiteLLM gives that a status of its own, too.
+    """
+    return any(type(one).__name__ == "JSONDecodeError" for one in causes) and not any(
+        _library(type(one)) in _LIBRARIES and outcome_of_sdk_error(one) != Unknown(type(one).__name__)
+        for one in causes
+    )
+
+
+def _library(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 class LiteLLMReader(PieceReader):

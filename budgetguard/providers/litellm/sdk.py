@@ -130,6 +130,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
         "aimage_variation",
     ),
     "litellm.rerank_api.main": ("rerank", "arerank"),
+    "litellm.ocr.main": ("ocr", "aocr"),
     "litellm.rag.main": ("query", "aquery", "ingest", "aingest"),
 }
 # Methods of a router's that ask models, by the names that programs call them by.
