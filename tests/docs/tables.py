@@ -12,6 +12,8 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from tests.frameworks import cases as of_frameworks
 from tests.frameworks.case import COLUMNS as CALLS
 from tests.matrix.cases import CASES, cells
 from tests.matrix.ways import COLUMNS
+from tests.sdks import ways as sdk_ways
 
 from . import pages, price_tables
 
@@ -39,6 +42,7 @@ PAGES: Final = (
     "docs/frameworks.md",
     "docs/google.md",
     "docs/openai.md",
+    "docs/other-clients.md",
     "docs/patch.md",
     "docs/prices.md",
     "docs/projection.md",
@@ -196,19 +200,28 @@ def google_refused() -> Iterator[str]:
 
 
 def google_ways() -> Iterator[str]:
-    """Yield the ways of google-genai: what `tests/google_client/test_matrix.py` proves.
-
-    Raises:
-        ImportError: it is not installed, or is too old to have all of them.
-    """
+    """Yield the ways of google-genai: what `tests/google_client/test_matrix.py` proves."""
+    _need("google.genai")
     from tests.google_client import ways
 
     if not ways.HAS_ALL:
-        raise ImportError("an older google-genai")
+        raise NotInstalledError("a newer google-genai")
     yield from _head("", *(f"`{column}`" for column in ways.COLUMNS))
     for title in dict.fromkeys(way.title for way in ways.WAYS):
         found = {way.column for way in ways.WAYS if way.title == title}
         yield _row(title, *("✓✓✓" if column in found else "" for column in ways.COLUMNS))
+
+
+def _proved(module: str, *packages: str) -> Callable[[], Iterator[str]]:
+    """Return what yields the table of the ways of a module of `tests.sdks`, which needs packages."""
+
+    def table() -> Iterator[str]:
+        _need(*packages)
+        yield from _head("", *sdk_ways.COLUMNS)
+        for row, columns in sdk_ways.rows(import_module(f"tests.sdks.{module}").ways()):
+            yield _row(row, *("✓✓✓" if column in columns else "" for column in sdk_ways.COLUMNS))
+
+    return table
 
 
 def sdks() -> Iterator[str]:
@@ -244,12 +257,16 @@ def following() -> Iterator[str]:
 TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "anthropic refused": anthropic_refused,
     "anthropic ways": anthropic_ways,
+    "cohere ways": _proved("cohere_server", "cohere"),
+    "compatible ways": _proved("test_compatible"),
     "endpoints": endpoints,
     "following": following,
     "frameworks": frameworks,
     "google refused": google_refused,
     "google ways": google_ways,
     "hosted tools": hosted_tools,
+    "litellm ways": _proved("litellm_server", "litellm", "fastapi", "orjson", "soundfile"),
+    "mistral ways": _proved("mistral_server", "mistralai"),
     "extra prices": price_tables.extra_prices,
     "other names": price_tables.other_names,
     "prices elsewhere": price_tables.prices_elsewhere,
@@ -261,14 +278,25 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 }
 
 
-def written(text: str) -> str:
-    """Return a page's text with its tables as the code has them.
+class NotInstalledError(Exception):
+    """What is installed cannot make a table: the page's stands, and what tests the package looks at it."""
 
-    A table of an SDK that is not installed stays as it is: what tests that SDK looks at it.
-    """
+
+def _need(*packages: str) -> None:
+    for package in packages:
+        try:
+            found = find_spec(package)
+        except ModuleNotFoundError:  # nor what it is in
+            found = None
+        if found is None:
+            raise NotInstalledError(package)
+
+
+def written(text: str) -> str:
+    """Return a page's text with its tables as the code has them."""
 
     def anew(found: re.Match[str]) -> str:
-        with suppress(ImportError):
+        with suppress(NotInstalledError):
             return found["begin"] + "\n".join([*TABLES[found["name"]](), found["end"]])
         return found[0]
 

@@ -25,6 +25,7 @@ from tests.provider.realtime import RealtimeServer
 from tests.provider.server import OpenAIServer
 from tests.sdks.bedrock_server import bedrock
 from tests.sdks.server import CountingServer
+from tests.sdks.test_compatible import answer_chat
 
 from . import pages, price_tables, tables
 from .running import checked, environment, python, run
@@ -73,6 +74,12 @@ def bedrock_server() -> Iterator[CountingServer]:
         yield server
 
 
+@pytest.fixture
+def groq_server() -> Iterator[CountingServer]:
+    with CountingServer(answer_chat) as server:
+        yield server
+
+
 @page_that_runs
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     path: Path,
@@ -81,6 +88,7 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     realtime_server: RealtimeServer,
     messages_server: MessagesServer,
     bedrock_server: CountingServer,
+    groq_server: CountingServer,
 ) -> None:
     text = path.read_text()
     for package in OF_OTHERS.get(pages.name(path), ()):
@@ -93,6 +101,8 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
         ANTHROPIC_BASE_URL=messages_server.base_url,
         ANTHROPIC_API_KEY="not-a-key",
         AWS_ENDPOINT_URL_BEDROCK_RUNTIME=bedrock_server.url,
+        GROQ_BASE_URL=groq_server.url,
+        GROQ_API_KEY="not-a-key",
         AWS_ACCESS_KEY_ID="not-a-key",
         AWS_SECRET_ACCESS_KEY="not-a-key",
     )

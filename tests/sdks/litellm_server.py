@@ -13,6 +13,7 @@ import litellm
 
 from .bedrock_server import USAGE as BEDROCK_USAGE
 from .bedrock_server import bedrock
+from .cohere_server import CHAT as COHERE
 from .cohere_server import cohere_api
 from .server import Answer, Arrived, sse
 from .sound import SECONDS, recording
@@ -54,7 +55,12 @@ def providers(arrived: Arrived) -> Answer:
     for end, answer in _BY_PATH.items():
         if end in path:
             return answer(body, arrived)
-    return cohere_api(arrived)
+    answered = cohere_api(arrived)
+    if isinstance(answered.body, list):
+        # LiteLLM does not ask for server-sent events, and reads a line of JSON for each.
+        lines = [piece.removeprefix(b"data: ")[:-1] for piece in answered.body if b"[DONE]" not in piece]
+        return Answer(lines, headers={"content-type": "application/stream+json"})
+    return answered
 
 
 def _chat(body: Any, _: Arrived) -> Answer:
@@ -224,11 +230,8 @@ MODELS: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
         49 * 1_040,
         lambda url: {"api_base": f"{url}/v1"},
     ),
-    # LiteLLM tells what was read, which is more than Cohere bills.
-    "cohere_chat/command-a-03-2025": (
-        99 * 2_500 + 9 * 10_000,
-        lambda url: {"api_base": f"{url}/v2/chat"},
-    ),
+    # Its answers tell what was read, too, which is more than Cohere bills.
+    "cohere_chat/command-a-03-2025": (COHERE, lambda url: {"api_base": f"{url}/v2/chat"}),
     "deepinfra/meta-llama/Llama-3.3-70B-Instruct": (DEEPINFRA, lambda url: {"api_base": f"{url}/v1"}),
     "bedrock/converse/amazon.nova-lite-v1:0": (NOVA, lambda url: {"aws_bedrock_runtime_endpoint": url}),
 }
@@ -246,9 +249,7 @@ def ways() -> Iterator[Way]:
     """Yield every way."""
     for model, (billed, where) in MODELS.items():
         provider = model.partition("/")[0]
-        # Cohere's streams LiteLLM reads at Cohere's own address only.
-        streams = provider != "cohere_chat"
-        yield from _both(f"Chat: {provider}", "completion", _asking(model, where), billed, streams=streams)
+        yield from _both(f"Chat: {provider}", "completion", _asking(model, where), billed, streams=True)
     for column, name in ((CALL, "completion"), (ASYNC, "acompletion")):
         yield Way("Router", column, name, _routed(name, stream=False), MINI)
     for column, name in ((STREAM, "completion"), (ASYNC_STREAM, "acompletion")):
@@ -331,7 +332,7 @@ def ways() -> Iterator[Way]:
         ),
         MINI,
     )
-    if find_spec("fastapi") is not None:
+    if all(map(find_spec, ("fastapi", "orjson", "soundfile"))):  # without them LiteLLM has no such streams
         yield Way("Anthropic's messages", ASYNC_STREAM, "anthropic_messages", _message_stream, SONNET)
     page = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
     yield from _both(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import cerebras.cloud.sdk as cerebras
@@ -11,11 +12,25 @@ import groq
 import pytest
 import together
 
-from budgetguard.errors import BudgetExceededError, UnknownEndpointError
+from budgetguard.errors import UnknownEndpointError
 from budgetguard.pricing.book import PriceBook
 
-from .books import SdkBooks, sdk_books
+from .books import sdk_books
 from .server import Answer, Arrived, sse
+from .ways import (
+    ASYNC,
+    ASYNC_STREAM,
+    CALL,
+    COLUMNS,
+    STREAM,
+    Way,
+    asking,
+    check_booked,
+    check_refused,
+    check_unnoticed,
+    made,
+    of_ways,
+)
 
 MESSAGES: Any = [{"role": "user", "content": "Say hello to everybody in the room."}]
 USAGE = {"prompt_tokens": 44, "completion_tokens": 5, "total_tokens": 49}
@@ -90,63 +105,54 @@ def cost(client: Client) -> int:
     return rates.cost(Usage.of(input_tokens=44, output_tokens=5))
 
 
-def sync_way(books: SdkBooks, name: str, way: str) -> Any:
-    client = CLIENTS[name]
-    with client.make(books.server.url, False) as made:
-        create = made.chat.completions.create
-        if way == "stream":
-            with create(model=client.model, messages=MESSAGES, max_tokens=20, stream=True) as stream:
-                return list(stream)
-        if way == "raw":
-            create = made.chat.completions.with_raw_response.create
-        return create(model=client.model, messages=MESSAGES, max_tokens=20)
+def ways() -> Iterator[Way]:
+    """Yield every way."""
+    for name, client in CLIENTS.items():
+        for column in COLUMNS:
+            for method in ("create", "with_raw_response.create") if column in (CALL, ASYNC) else ("create",):
+                yield _way(name, client, column, method)
 
 
-async def async_way(books: SdkBooks, name: str, way: str) -> Any:
-    client = CLIENTS[name]
-    async with client.make(books.server.url, True) as made:
-        create = made.chat.completions.create
-        if way == "stream":
-            stream = await create(model=client.model, messages=MESSAGES, max_tokens=20, stream=True)
-            return [chunk async for chunk in stream]
-        return await create(model=client.model, messages=MESSAGES, max_tokens=20)
+def _way(name: str, client: Client, column: str, method: str) -> Way:
+    more = {"stream": True} if column in (STREAM, ASYNC_STREAM) else {}
+
+    def open_client(url: str) -> Any:
+        return client.make(url, column in (ASYNC, ASYNC_STREAM))
+
+    def ask(sdk: Any) -> Any:
+        create = attrgetter(f"chat.completions.{method}")(sdk)
+        return create(model=client.model, messages=MESSAGES, max_tokens=20, **more)
+
+    return Way(f"`{name}`: chat", column, method, asking(column, open_client, ask), cost(client))
 
 
-@ALL
-@pytest.mark.parametrize("way", ["create", "stream", "raw"])
-def test_each_way_is_booked_once(name: str, way: str) -> None:
-    with sdk_books(answer_chat, name) as books:
-        sync_way(books, name, way)
-        assert (books.spent, books.held, books.sent) == (cost(CLIENTS[name]), 0, 1)
-        (request,) = books.server.requests
-        assert request.path.endswith("/chat/completions")
+WAYS = tuple(ways())
 
 
-@ALL
-@pytest.mark.parametrize("way", ["create", "stream"])
-async def test_each_async_way_is_booked_once(name: str, way: str) -> None:
-    with sdk_books(answer_chat, name) as books:
-        await async_way(books, name, way)
-        assert (books.spent, books.held, books.sent) == (cost(CLIENTS[name]), 0, 1)
+@of_ways(WAYS)
+def test_booked_as_billed(way: Way) -> None:
+    check_booked(way, answer_chat, _sdk(way))
 
 
-@ALL
-@pytest.mark.parametrize("way", ["create", "stream", "raw"])
-async def test_a_refused_call_sends_nothing(name: str, way: str) -> None:
-    with sdk_books(answer_chat, name) as books:
-        books.limit(100)
-        with pytest.raises(BudgetExceededError):
-            sync_way(books, name, way)
-        if way != "raw":
-            with pytest.raises(BudgetExceededError):
-                await async_way(books, name, way)
-        assert (books.spent, books.held, books.sent) == (0, 0, 0)
+@of_ways(WAYS)
+def test_refused_unsent(way: Way) -> None:
+    check_refused(way, answer_chat, _sdk(way))
+
+
+@of_ways(way for way in WAYS if way.method == "create")
+def test_unnoticed(way: Way) -> None:
+    check_unnoticed(way, answer_chat, _sdk(way))
+
+
+def _sdk(way: Way) -> str:
+    return way.row.split("`")[1]
 
 
 @ALL
 def test_a_stream_is_what_the_caller_asked_for(name: str) -> None:
     with sdk_books(answer_chat, name) as books:
-        chunks = sync_way(books, name, "stream")
+        (way,) = (way for way in WAYS if _sdk(way) == name and way.column == STREAM)
+        chunks = made(way, books.server.url)
         said = [getattr(one.choices[0].delta, "content", None) or "" for one in chunks]
         assert "".join(said) == "".join(TEXT)
         assert all(one.usage is None for one in chunks)
@@ -168,8 +174,8 @@ def test_one_client_is_wrapped(name: str) -> None:
 @ALL
 @pytest.mark.parametrize("path", ["/v1/batches", "/v1/fine_tuning/jobs", "/v1/made_up_tomorrow"])
 def test_what_cannot_be_priced_is_refused_by_name(name: str, path: str) -> None:
-    with sdk_books(answer_chat, name) as books, CLIENTS[name].make(books.server.url, False) as made:
+    with sdk_books(answer_chat, name) as books, CLIENTS[name].make(books.server.url, False) as sdk:
         with pytest.raises(UnknownEndpointError, match=r"was not sent"):
-            made.post(path, cast_to=object, body={"model": CLIENTS[name].model})
-        made.get("/v1/models", cast_to=object)
+            sdk.post(path, cast_to=object, body={"model": CLIENTS[name].model})
+        sdk.get("/v1/models", cast_to=object)
         assert books.sent == 1

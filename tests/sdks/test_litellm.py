@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import subprocess
 import sys
+from asyncio.selector_events import _SelectorSocketTransport
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import litellm
+import openai
 import pytest
 from litellm import acompletion, completion  # before anything is patched
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from budgetguard.errors import (
     BudgetExceededError,
@@ -49,6 +53,18 @@ WAYS = tuple(ways())
 CHAT = {way.column: way for way in WAYS if way.row == "Chat: openai"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Let go of the connections that LiteLLM leaves open while its warnings are still its own."""
+    yield
+    GLOBAL_LOGGING_WORKER._queue = None  # what it would log once another loop runs
+    for one in gc.get_objects():
+        if type(one) is _SelectorSocketTransport and one._sock is not None:
+            one._sock.close()
+            one._sock = None  # its loop is closed, so that it cannot close itself
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Leave no cache, retries or own providers to the next test, and no client of another server."""
@@ -72,12 +88,10 @@ def test_booked_as_billed(way: Way) -> None:
 
 @of_ways(WAYS)
 def test_refused_unsent_and_tried_once(way: Way) -> None:
-    found = check_refused(way, providers, "litellm").of("Projected")
-    # What one function asks by another is projected as both.
-    assert len(found) == (2 if " over " in way.row else 1)
+    assert len(check_refused(way, providers, "litellm").of("Projected")) == 1
 
 
-@of_ways(way for way in WAYS if way.row in ("Chat: openai", "Chat: anthropic", "Chat: gemini", "Responses"))
+@of_ways(WAYS)
 def test_unnoticed(way: Way) -> None:
     check_unnoticed(way, providers, "litellm")
 
@@ -186,15 +200,15 @@ def failing(times: int, answer: Answer) -> Callable[[Arrived], Answer]:
     return lambda arrived: left.pop() if left else providers(arrived)
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "mistral/mistral-small-latest"])
 @pytest.mark.parametrize("column", [CALL, ASYNC])
-def test_each_retry_is_a_call_and_errors_cost_nothing(column: str) -> None:
+def test_retries_are_booked_once_and_errors_cost_nothing(model: str, column: str) -> None:
     asks = {CALL: completion, ASYNC: acompletion}[column]
     with sdk_books(failing(1, Answer({"error": {"message": "busy"}}, status=500)), "litellm") as books:
-        way = Way("", column, "", lambda _: asks(**ask(books, num_retries=2, max_retries=0)), 0)
-        pytest.importorskip("tenacity")
+        way = Way("", column, "", lambda _: asks(**ask(books, model=model, num_retries=2)), 0)
         made(way, books.server.url)
         assert (books.spent, books.held, books.sent) == (MINI, 0, 2)
-        assert len(books.of("Projected")) == 2
+        assert [type(one).__name__ for one in books.events].count("Settled") == 1
 
 
 @pytest.mark.parametrize("column", [CALL, ASYNC])
@@ -233,7 +247,7 @@ def test_a_connection_that_is_lost_may_have_cost_something(model: str, column: s
     with sdk_books(failing(9, cut), "litellm") as books:
         asks = {CALL: completion, ASYNC: acompletion}[column]
         way = Way("", column, "", lambda _: asks(**ask(books, model=model, max_retries=0)), 0)
-        with pytest.raises(litellm.exceptions.APIError):
+        with pytest.raises(openai.APIError):
             made(way, books.server.url)
         (projected,) = books.of("Projected")
         assert books.held == 0
@@ -248,9 +262,21 @@ def test_tries_that_openais_client_loses_are_booked_beside_the_one_that_answers(
         assert (books.spent, books.held, books.sent) == (MINI + int(projected.cost * 10**9), 0, 2)
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "mistral/mistral-small-latest"])
+@pytest.mark.parametrize("column", [CALL, ASYNC])
+def test_an_error_that_is_no_json_costs_nothing(model: str, column: str) -> None:
+    page = Answer(b"<html>Bad Gateway</html>", status=502, headers={"content-type": "text/html"})
+    with sdk_books(failing(9, page), "litellm") as books:
+        asks = {CALL: completion, ASYNC: acompletion}[column]
+        way = Way("", column, "", lambda _: asks(**ask(books, model=model, max_retries=0)), 0)
+        with pytest.raises(openai.APIError):
+            made(way, books.server.url)
+        assert (books.spent, books.held, books.sent) == (0, 0, 1)
+
+
 def test_nobody_there_costs_nothing() -> None:
     with sdk_books(providers, "litellm") as books:
-        with pytest.raises(litellm.exceptions.APIError):
+        with pytest.raises(openai.APIError):
             completion(**{**ask(books), "api_base": "http://127.0.0.1:9/v1", "max_retries": 0})
         assert (books.spent, books.held) == (0, 0)
 
@@ -269,7 +295,7 @@ def test_an_answer_that_is_an_error_costs_nothing(status: int, column: str) -> N
 
 def test_an_answer_that_litellm_cannot_read_was_paid_for() -> None:
     with sdk_books(failing(1, Answer({"choices": [{"index": 0}], "usage": USAGE})), "litellm") as books:
-        with pytest.raises(litellm.exceptions.APIError):
+        with pytest.raises(openai.APIError):
             completion(**ask(books, model="mistral/mistral-small-latest"))
         assert books.held == 0
         assert books.spent > 0
@@ -284,21 +310,25 @@ def test_a_stream_that_is_left_or_cut_is_booked_by_what_was_seen(model: str) -> 
         return {**ask(books, model=model, stream=True), "api_base": books.server.url + where}
 
     def cut(arrived: Arrived) -> Answer:
-        return Answer(providers(arrived).body, cut=2)
+        return Answer(providers(arrived).body, cut=3)
 
     async def leave(books: SdkBooks) -> None:
         stream = await acompletion(**asked(books))
         await anext(stream)
-        await stream.aclose()
+        await stream.aclose() if hasattr(stream, "aclose") else None
 
     with sdk_books(providers, "litellm") as books:
         stream = completion(**asked(books))
         next(stream)
-        stream.close()
+        if hasattr(stream, "close"):
+            stream.close()
+        del stream
+        gc.collect()
         assert books.held == 0
         assert 0 < books.spent <= whole
         before = books.spent
         asyncio.run(leave(books))
+        gc.collect()
         assert books.held == 0
         assert before < books.spent <= 2 * whole
     with sdk_books(cut, "litellm") as books:

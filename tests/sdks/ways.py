@@ -107,7 +107,7 @@ def made(way: Way, url: str) -> Any:
 def seen(value: Any) -> Any:
     """Write what a caller saw, such that what is equal for it is equal."""
     if hasattr(value, "model_dump"):
-        return type(value), value.model_dump(exclude=_OF_THE_MOMENT)
+        return type(value), seen(value.model_dump())
     if isinstance(value, list | tuple):
         return [seen(one) for one in value]
     if isinstance(value, dict):
@@ -115,7 +115,7 @@ def seen(value: Any) -> Any:
     return getattr(value, "content", value)
 
 
-_OF_THE_MOMENT = {"created", "created_at", "id", "response_ms"}
+_OF_THE_MOMENT = {"completed_at", "created", "created_at", "id", "item_id", "response_ms"}
 
 
 def check_booked(way: Way, serve: Serve, sdk: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.core.usage import Reported, Usage
@@ -26,7 +27,7 @@ from budgetguard.providers.litellm.target import LiteLLMTarget
 from budgetguard.providers.live import attach_live
 from budgetguard.providers.openai.chat import ChatAccumulator, ChatEndpoint
 from budgetguard.providers.request import HttpRequest
-from budgetguard.providers.sent_call import PieceReader, SentCall
+from budgetguard.providers.sent_call import PieceReader, SentCall, outcome_of_sdk_error
 from budgetguard.tokens.models import is_reasoning
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ _LOST: Final = frozenset(
         "TimeoutError",
     }
 )
+# What was billed, on a stream's iterator whose chunks do not tell it; see `cohere`.
+TOLD: Final = "_budgetguard_told"
 _BESIDE_USAGE: Final = ("choices", "id", "model", "service_tier")
+# What a stream of LiteLLM's reads from.
+_SOURCE: Final = "completion_stream"
 # By this LiteLLM's streams decide whether to hand on what usage was reported.
 _SENDS_USAGE: Final = "send_stream_usage"
 # Noted on an error that an attempt has raised: the next attempt's error may have it as its context.
@@ -75,7 +80,21 @@ class LiteLLMChatEndpoint(ChatEndpoint):
 
 
 class LiteLLMAccumulator(ChatAccumulator):
-    """What the chunks of a stream of LiteLLM's have said so far."""
+    """What the chunks of a stream of LiteLLM's have said so far.
+
+    Attributes:
+        billed: what was billed, where the chunks do not tell it.
+    """
+
+    billed: Reported | None = None
+
+    @property
+    def reported(self) -> Reported | None:
+        return self.billed or super().reported
+
+    @property
+    def told(self) -> bool:
+        return self.billed is not None or super().told
 
     def take_usage(self, chunk: object) -> None:
         """Take the usage that a provider reported with a chunk."""
@@ -101,6 +120,8 @@ class LiteLLMCall(SentCall):
     covers = "litellm"
     is_sent = False
     """Whether LiteLLM has said that it is about to send."""
+    told: Reported | None = None
+    """What was billed, where LiteLLM's answer does not tell it."""
     hides_usage = False
     """Whether its stream reports its usage because we have asked for it."""
 
@@ -163,13 +184,19 @@ class LiteLLMCall(SentCall):
             setattr(answer, _SENDS_USAGE, False)
         return super().attach(answer, call) or attach_live(answer, call, self._reader_of_stream)
 
+    def _read(self, answer: object) -> Reported | NotCharged:
+        said = super()._read(answer)
+        if self.told is None or isinstance(said, NotCharged):
+            return said
+        return replace(said, usage=self.told.usage, unsaid=self.told.unsaid, seen=0)
+
     def outcome_of_error(self, error: BaseException) -> Outcome:
         causes = _causes(error)
         if not isinstance(error, BudgetGuardError):
             with contextlib.suppress(AttributeError):
                 setattr(error, _CLASSIFIED, True)
         outcome = super().outcome_of_error(error)
-        if isinstance(outcome, NotCharged) and not any(map(_was_lost, causes)):
+        if isinstance(outcome, NotCharged) and not (any(map(_was_lost, causes)) or _was_unreadable(causes)):
             return outcome
         if any(map(was_refused, causes)):
             return NotCharged("no connection")
@@ -221,9 +248,24 @@ def _was_lost(cause: BaseException) -> bool:
     LiteLLM gives those a status of its own, as if a provider had answered.
     """
     return any(
-        kind.__name__ in _LOST and kind.__module__.partition(".")[0] in _LIBRARIES
+        kind.__name__ in _LOST and _library(kind) in _LIBRARIES
         for kind in type(cause).__mro__
     )
+
+
+def _was_unreadable(causes: list[BaseException]) -> bool:
+    """Whether errors mean: answered with what is no JSON, such as a body that was cut, and not as an error.
+
+    LiteLLM gives that a status of its own, too.
+    """
+    return any(type(one).__name__ == "JSONDecodeError" for one in causes) and not any(
+        _library(type(one)) in _LIBRARIES and outcome_of_sdk_error(one) != Unknown(type(one).__name__)
+        for one in causes
+    )
+
+
+def _library(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 class LiteLLMReader(PieceReader):
@@ -240,10 +282,13 @@ class LiteLLMReader(PieceReader):
         super().__init__(request)
         self._call = request
         self._stream = stream
+        self._source = field(stream, _SOURCE)
         self._keeps = isinstance(self._events, LiteLLMAccumulator) and hasattr(stream, "chunks")
         self._bytes: EventReader | None = None
 
     def feed(self, item: Any) -> None:
+        # It may be opened late, and is let go of at the end.
+        self._source = field(self._stream, _SOURCE) or self._source
         if isinstance(item, bytes | str):
             if self._bytes is None:
                 self._bytes = EventReader(self._events, hide_usage=False)
@@ -258,6 +303,7 @@ class LiteLLMReader(PieceReader):
         if self._keeps and isinstance(self._events, LiteLLMAccumulator):
             for chunk in self._kept():
                 self._events.take_usage(chunk)
+            self._events.billed = getattr(self._source, TOLD, None)
         if over and self._events.reported is None and not self._events.failed:
             return self._call.counted(self._events.seen_tokens())
         return super()._outcome(over=over)

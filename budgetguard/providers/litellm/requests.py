@@ -124,7 +124,12 @@ def rerank(sending: Sending) -> LiteLLMCall | None:
 
 
 def ocr(sending: Sending) -> LiteLLMCall | None:
-    """Read a call of `ocr`, whose parameters are not named where Rust answers it."""
+    """Read a call of `ocr`."""
+    return _simple(sending, OCR)
+
+
+def ocr_of_rust(sending: Sending) -> LiteLLMCall | None:
+    """Read a call of the `ocr` that Rust answers, whose parameters are not named."""
     said = sending.arguments
     if said.get("aocr"):
         return None  # it calls its async sibling

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from budgetguard.engine.context import innermost_call
 from budgetguard.providers.carrying import aland, land
-from budgetguard.providers.litellm import requests
+from budgetguard.providers.litellm import cohere, requests
 from budgetguard.providers.litellm.calls import LiteLLMCall
 from budgetguard.providers.methods import Method, MethodSdk, RequestOf, Sending, Style, note_failed_try
 from budgetguard.providers.table import EndpointTable
@@ -44,8 +44,8 @@ _ATTEMPTS: Final[tuple[tuple[str, str, RequestOf, tuple[str, ...], Style], ...]]
     ),
     # Older ones are Python's, and newer ones Rust's.
     ("litellm.ocr.main", "ocr", requests.ocr, ("model", "document"), "call"),
-    ("litellm.ocr.dispatch", "ocr", requests.ocr, (), "call"),
-    ("litellm.ocr.dispatch", "aocr", requests.ocr, (), "coroutine"),
+    ("litellm.ocr.dispatch", "ocr", requests.ocr_of_rust, (), "call"),
+    ("litellm.ocr.dispatch", "aocr", requests.ocr_of_rust, (), "coroutine"),
 )
 _REQUIRED: Final = frozenset(
     {"completion", "embedding", "responses", "image_generation", "transcription", "speech"}
@@ -88,7 +88,9 @@ _REFUSED: Final[Mapping[str, Mapping[str, str]]] = {
     "litellm.extraction.main": {"extraction": _UNTOLD},
     "litellm.decisions.main": {"decisions": _UNTOLD},
     "litellm.systemone.main": {"systemone": _UNTOLD},
-    "litellm.sandbox.main": {"acreate_sandbox": _UNTOLD, "arun_code": _UNTOLD},
+    "litellm.sandbox.main": dict.fromkeys(
+        ("acreate_sandbox", "arun_code", "acode_interpreter_tool"), _UNTOLD
+    ),
 }
 _TABLE: Final = EndpointTable((), (), ())
 
@@ -128,6 +130,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
         "aimage_variation",
     ),
     "litellm.rerank_api.main": ("rerank", "arerank"),
+    "litellm.ocr.main": ("ocr", "aocr"),
     "litellm.rag.main": ("query", "aquery", "ingest", "aingest"),
 }
 # Methods of a router's that ask models, by the names that programs call them by.
@@ -261,7 +264,8 @@ def _methods() -> Iterable[Method]:
                 in_code=True,
                 optional=True,
             )
-    for module, names in _ENTRIES.items():
+    siblings = {module: (*names, *(f"a{name}" for name in names)) for module, names in _REFUSED.items()}
+    for module, names in (*_ENTRIES.items(), *siblings.items()):
         for name in names:
             yield Method(
                 owner="",
@@ -352,6 +356,6 @@ LITELLM: Final = MethodSdk(
     module=_MAIN,
     oldest=(1, 80, 0),
     too_new=(2,),
-    methods=(*_methods(), *_retries()),
+    methods=(*_methods(), *_retries(), *cohere.METHODS),
     carries=True,
 )
