@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,9 @@ from tests.provider.server import OpenAIServer, Reply
 from tests.servers.valkey import shared_valkey
 
 USERS = ("alice", "bob")
+
+# Seconds that a worker may take to be ready.
+_START = 240
 
 
 class Queues:
@@ -54,7 +58,7 @@ class Queues:
         with log.open("w") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                env={**kept, **self.environ, "IN_WORKER": "1", **environ},
+                env={**kept, **self.environ, "IN_WORKER": "1", "PYTHONFAULTHANDLER": "1", **environ},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -75,7 +79,11 @@ class Queues:
             reading = threading.Thread(target=read, daemon=True)
             reading.start()
             try:
-                assert started.wait(240), log.read_text()
+                if not started.wait(_START):
+                    process.send_signal(signal.SIGABRT)  # the log then says where each thread is
+                    process.wait(60)
+                    reading.join(30)
+                    pytest.fail(f"the worker did not start:\n{log.read_text()}")
                 assert process.poll() is None, log.read_text()
                 yield process
             finally:
