@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have what this run starts end with it: see `tests.watchdog`. Its workers are among that."""
+    gc.disable()  # nearly all that is made until the tests are collected stays
     if not hasattr(config, "workerinput"):
         watch_over_this_process()
 
@@ -27,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what waits for a release, before `-m` chooses."""
     leave_for_a_release(items)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector look at what tests make, not at the SDKs' modules and thousands of tests each time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
