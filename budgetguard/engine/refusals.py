@@ -113,8 +113,8 @@ def unknown_user(user: str, project: str, elsewhere: Sequence[str] = ()) -> Unkn
         )
     else:
         remedy = (
-            f"make one with BudgetManager({project!r}).create_budget(total_budget=10, user={user!r}), "
-            "or let budgets be made with configure(default_budget=10)"
+            f"make one with set_budget(10, user={user!r}) of a guard, or create_budget(total_budget=10, "
+            f"user={user!r}) of a BudgetManager, or let budgets be made with configure(default_budget=10)"
         )
     return UnknownUserError(
         f"user {user!r} has no budget in project {project!r}{', ' if elsewhere else ': '}{remedy}",
