@@ -134,7 +134,8 @@ def test_an_overdrawn_account_has_nothing_left_rather_than_less() -> None:
 def test_who_is_missing_or_unknown_is_told_the_way_on() -> None:
     assert "with budget_user(" in str(missing_user("gpt-4o-mini", "app"))
     said = unknown_user("1234", "app")
-    assert "BudgetManager('app').create_budget(total_budget=10, user='1234')" in str(said)
+    assert "set_budget(10, user='1234') of a guard" in str(said)
+    assert "create_budget(total_budget=10, user='1234') of a BudgetManager" in str(said)
     assert (said.user, said.project) == ("1234", "app")
 
 
