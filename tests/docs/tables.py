@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -255,7 +255,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
 # What must be installed for a table to be made; without it the page's stands. `tox -e clients` has all.
 NEEDS: Final[Mapping[str, Sequence[str]]] = {
     "cohere ways": ("cohere",),
-    "litellm ways": ("litellm", "fastapi", "orjson", "soundfile"),
+    "litellm ways": ("litellm", "fastapi", "orjson", "soundfile", "backoff"),
     "mistral ways": ("mistralai",),
 }
 

@@ -247,10 +247,7 @@ def _was_lost(cause: BaseException) -> bool:
 
     LiteLLM gives those a status of its own, as if a provider had answered.
     """
-    return any(
-        kind.__name__ in _LOST and _library(kind) in _LIBRARIES
-        for kind in type(cause).__mro__
-    )
+    return any(kind.__name__ in _LOST and _library(kind) in _LIBRARIES for kind in type(cause).__mro__)
 
 
 def _was_unreadable(causes: list[BaseException]) -> bool:

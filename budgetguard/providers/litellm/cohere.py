@@ -1,4 +1,4 @@
-"""What Cohere billed for a chat: LiteLLM's answers tell what was read instead, which is many times as much."""
+"""What Cohere billed for a chat: of that LiteLLM's answers tell what was read, which is many times as much."""
 
 from __future__ import annotations
 
