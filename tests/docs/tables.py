@@ -265,7 +265,7 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "google refused": google_refused,
     "google ways": google_ways,
     "hosted tools": hosted_tools,
-    "litellm ways": _proved("litellm_server", "litellm", "fastapi", "orjson", "soundfile"),
+    "litellm ways": _proved("litellm_server", "litellm", "fastapi", "orjson", "soundfile", "backoff"),
     "mistral ways": _proved("mistral_server", "mistralai"),
     "extra prices": price_tables.extra_prices,
     "other names": price_tables.other_names,

@@ -45,6 +45,8 @@ KEYS = {
     "AWS_REGION_NAME": "us-east-1",
 }
 os.environ.update(KEYS)
+# Parts of its proxy, without which LiteLLM makes no stream of Anthropic's messages.
+PROXY = ("fastapi", "orjson", "soundfile", "backoff")
 
 
 def providers(arrived: Arrived) -> Answer:
@@ -332,7 +334,7 @@ def ways() -> Iterator[Way]:
         ),
         MINI,
     )
-    if all(map(find_spec, ("fastapi", "orjson", "soundfile"))):  # without them LiteLLM has no such streams
+    if all(map(find_spec, PROXY)):
         yield Way("Anthropic's messages", ASYNC_STREAM, "anthropic_messages", _message_stream, SONNET)
     page = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
     yield from _both(

@@ -8,6 +8,7 @@ import inspect
 import json
 import subprocess
 import sys
+import time
 from asyncio.selector_events import _SelectorSocketTransport
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -323,19 +324,27 @@ def test_a_stream_that_is_left_or_cut_is_booked_by_what_was_seen(model: str) -> 
         if hasattr(stream, "close"):
             stream.close()
         del stream
-        gc.collect()
-        assert books.held == 0
+        let_go(books)
         assert 0 < books.spent <= whole
         before = books.spent
         asyncio.run(leave(books))
-        gc.collect()
-        assert books.held == 0
+        let_go(books)
         assert before < books.spent <= 2 * whole
     with sdk_books(cut, "litellm") as books:
         with pytest.raises(Exception, match=r"(?i)litellm|peer"):
             list(completion(**asked(books)))
         assert books.held == 0
         assert 0 < books.spent <= whole
+
+
+def let_go(books: SdkBooks) -> None:
+    """Wait until nobody keeps a stream that was left: older ones cannot be closed, and a thread logs them."""
+    for _ in range(200):
+        gc.collect()
+        if not books.held:
+            return
+        time.sleep(0.05)
+    pytest.fail("the stream is still held")
 
 
 def test_a_stream_is_what_the_caller_asked_for() -> None:
