@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector look at what tests make, not at the SDKs' modules and thousands of tests each time."""
+    """Let the collector look at what tests make, not at all modules and thousands of tests each time."""
     gc.freeze()
     gc.enable()
 
