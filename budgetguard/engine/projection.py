@@ -176,12 +176,13 @@ class Projection:
                 return None
             return self.abandoned(said.seen).merged(Usage.of(**seen_as))
         units = dict(said.usage.units)
+        written = units.get("output_tokens", 0)
         if "input_tokens" in said.unsaid:
             units["input_tokens"] = max(self._read, said.usage.input_tokens)
-        if said.seen > said.usage.output_tokens:
+        if said.seen > written:
             units.update(seen_as, output_tokens=self._written(said.seen))
         elif "output_tokens" in said.unsaid:
-            units["output_tokens"] = max(self.output_tokens, said.usage.output_tokens)
+            units["output_tokens"] = max(self.output_tokens, written)
         usage = Usage(units)
         return self._cold(usage) if "input_tokens" in said.unsaid else usage
 
@@ -284,11 +285,12 @@ def projected(
     if isinstance(asked_tier, str):
         served.append(rates.with_tier(asked_tier))
     usage = Usage.of(**input_units, **output_units)
+    units = usage.units
     return Projection(
         model=model,
         usage=usage,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
+        input_tokens=units.get("input_tokens", 0),
+        output_tokens=units.get("output_tokens", 0),
         cost=_most(served, usage, marked, region),
         read_cost=0,
         cap_assumed=cap_assumed,

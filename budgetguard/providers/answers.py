@@ -281,7 +281,7 @@ def with_texts(said: Reported, pieces: Iterable[Piece], model: str) -> Reported:
 
 
 def may_fall_short(said: Reported, size: int, *, went_on: bool) -> bool:
-    written = 0 if said.usage is None else said.usage.output_tokens
+    written = 0 if said.usage is None else said.usage.units.get("output_tokens", 0)
     if went_on or not written:
         return size > 0
     return size > _MOST_BYTES_A_TOKEN * written + _FREE_BYTES

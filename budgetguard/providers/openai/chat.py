@@ -98,8 +98,10 @@ class ChatEndpoint(ChoicesEndpoint):
             UnknownModelError: the call would use a unit that has no price.
         """
         body, model, provider = mapping(asked.body), asked.model, asked.rates.provider
-        choices = whole(body, "n", least=1) or 1
-        newer, older = whole(body, "max_completion_tokens"), whole(body, "max_tokens")
+        # Nearly every request has none of these: to look first is quicker than to ask.
+        choices = (whole(body, "n", least=1) or 1) if "n" in body else 1
+        newer = whole(body, "max_completion_tokens") if "max_completion_tokens" in body else None
+        older = whole(body, "max_tokens") if "max_tokens" in body else None
         given_cap = older if newer is None else newer
         thinking = None if ASKS_TO_THINK.isdisjoint(body) else thinking_tokens(body)
         cap = given_cap

@@ -67,7 +67,7 @@ class Counter:
         return self.model.startswith("gpt-5")
 
     def text(self, value: Any) -> int:
-        return count_value(value, self.encoding)
+        return count_text(value, self.encoding) if type(value) is str else count_value(value, self.encoding)
 
     def message(self, message: Mapping[str, Any]) -> int:
         """Return the tokens of a message; fields that are absent are not in it."""
