@@ -44,6 +44,7 @@ _ATTEMPTS: Final[tuple[tuple[str, str, RequestOf, tuple[str, ...], Style], ...]]
     ),
     # Older ones are Python's, and newer ones Rust's.
     ("litellm.ocr.main", "ocr", requests.ocr, ("model", "document"), "call"),
+    ("litellm.ocr.main", "aocr", requests.ocr, ("model", "document"), "coroutine"),
     ("litellm.ocr.dispatch", "ocr", requests.ocr_of_rust, (), "call"),
     ("litellm.ocr.dispatch", "aocr", requests.ocr_of_rust, (), "coroutine"),
 )
@@ -354,7 +355,7 @@ LITELLM: Final = MethodSdk(
     package="litellm",
     distribution="litellm",
     module=_MAIN,
-    oldest=(1, 80, 0),
+    oldest=(1, 100, 0),
     too_new=(2,),
     methods=(*_methods(), *_retries(), *cohere.METHODS),
     carries=True,

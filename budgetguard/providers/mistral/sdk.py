@@ -8,16 +8,17 @@ from functools import partial
 from typing import Any, Final
 
 from budgetguard.engine.provider_call import ProviderCall
-from budgetguard.providers.methods import Method, MethodSdk, Sending, note_failed_try, sent_call
+from budgetguard.providers.methods import Method, MethodSdk, Sending, Style, note_failed_try, sent_call
 from budgetguard.providers.mistral.endpoints import AZURE_TABLE, TABLE
 from budgetguard.providers.request import with_files
 from budgetguard.providers.table import EndpointTable
 
 # Where the base class of its clients is, from 2.0 on and before.
-_BASE: Final = ("mistralai.client.basesdk", "mistralai.basesdk")
-_AZURE: Final = ("mistralai.azure.client.basesdk", "mistralai_azure.basesdk")
-_GOOGLE: Final = ("mistralai.gcp.client.basesdk", "mistralai_gcp.basesdk")
-_HOOKS: Final = ("mistralai.client._hooks.sdkhooks", "mistralai._hooks.sdkhooks")
+_BASE: Final = "mistralai.client.basesdk"
+_AZURE: Final = "mistralai.azure.client.basesdk"
+_GOOGLE: Final = "mistralai.gcp.client.basesdk"
+_HOOKS: Final = "mistralai.client._hooks.sdkhooks"
+_SENDERS: Final[Mapping[str, Style]] = {"do_request": "call", "do_request_async": "coroutine"}
 # What opens a websocket, past the methods that send.
 _SOCKETS: Final = {
     "mistralai.extra.realtime.transcription": "RealtimeTranscription",
@@ -108,17 +109,16 @@ def _methods() -> Iterable[Method]:
         (_AZURE, partial(_sends, AZURE_TABLE, "azure")),
         (_GOOGLE, partial(_refuses, _ON_VERTEX, TABLE)),
     )
-    for modules, request in tables:
-        for module in modules:
-            for name, style in (("do_request", "call"), ("do_request_async", "coroutine")):
-                yield Method(
-                    owner="BaseSDK",
-                    name=name,
-                    style="call" if style == "call" else "coroutine",
-                    parameters=("self", "hook_ctx", "request", "stream", "retry_config"),
-                    request=request,
-                    module=module,
-                )
+    for module, request in tables:
+        for name, style in _SENDERS.items():
+            yield Method(
+                owner="BaseSDK",
+                name=name,
+                style=style,
+                parameters=("self", "hook_ctx", "request", "stream", "retry_config"),
+                request=request,
+                module=module,
+            )
     for module, owner in _SOCKETS.items():
         yield Method(
             owner=owner,
@@ -128,16 +128,14 @@ def _methods() -> Iterable[Method]:
             request=partial(_refuses, _LIVE, TABLE),
             module=module,
         )
-
-    for module in _HOOKS:
-        yield Method(
-            owner="SDKHooks",
-            name="after_error",
-            style="call",
-            parameters=("self", "hook_ctx", "response", "error"),
-            observe=_note_failed,
-            module=module,
-        )
+    yield Method(
+        owner="SDKHooks",
+        name="after_error",
+        style="call",
+        parameters=("self", "hook_ctx", "response", "error"),
+        observe=_note_failed,
+        module=_HOOKS,
+    )
 
 
 def _note_failed(arguments: Mapping[str, Any], _changed: object, _error: object) -> None:
@@ -150,7 +148,7 @@ def _configuration(sender: Any) -> object:
 
 def _senders(client: object) -> Iterable[object]:
     module = type(client).__module__
-    if module.partition(".")[0] in ("mistralai", "mistralai_azure", "mistralai_gcp"):
+    if module.partition(".")[0] == "mistralai":
         configuration = getattr(client, "sdk_configuration", None)
         if configuration is not None:
             yield configuration
@@ -160,8 +158,8 @@ MISTRAL: Final = MethodSdk(
     name="mistral",
     package="mistralai",
     distribution="mistralai",
-    module=_BASE[0],
-    oldest=(1, 5, 0),
+    module=_BASE,
+    oldest=(2, 10, 1),
     too_new=(4,),
     methods=tuple(_methods()),
     senders=_senders,
