@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def test_without_keys_a_browser_asks_for_no_other_site(open_service: Service, si
 
 def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
     def rows() -> list[Any]:
-        with sqlite3.connect(tmp_path / "b" / "cache.db") as con:
+        with closing(sqlite3.connect(tmp_path / "b" / "cache.db")) as con:
             return [con.execute(f"SELECT name FROM {table}").fetchall() for table in ("project", "account")]
 
     with running(f"disk://{tmp_path}/b", refresh=3600) as service, service.client() as client:
