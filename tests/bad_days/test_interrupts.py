@@ -50,6 +50,8 @@ class Interrupt:
     @contextlib.contextmanager
     def at(self, place: int) -> Iterator[None]:
         self._left, self._last, self.done = place, "", False
+        # Python 3.12 looks for this when tracing begins, and else tells of no opcode of any frame.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             yield
