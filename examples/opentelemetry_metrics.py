@@ -8,11 +8,12 @@ from openai import OpenAI
 
 import budgetguard
 from budgetguard import BudgetExceededError, budget_user
-from budgetguard.integrations.opentelemetry import instrument
 
 try:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from budgetguard.integrations.opentelemetry import instrument
 except ImportError:
     raise SystemExit(
         "this example needs more: pip install 'budgetguard-ai[otel]' opentelemetry-sdk"

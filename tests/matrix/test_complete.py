@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import warnings
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -14,14 +13,13 @@ from openai.resources.responses import Responses
 
 from budgetguard.errors import UnknownEndpointError
 from budgetguard.providers.openai.endpoints import PRICED, TABLE
+from tests.sdk_methods import methods
 
 from .case import CLIENTS
 from .cases import CASES, all_ways
 from .ways import CALL, COLUMNS, RAW, STREAM, STREAMING, Way, finish
 
 BASE = "https://api.openai.com/v1/"
-# Faces of other resources, which lead to the same methods.
-_NOT_RESOURCES = ("with_", "_")
 # What a method is called with, where it needs or wants more than any text.
 _ARGUMENTS: dict[str, Any] = {
     "messages": [{"role": "user", "content": "x"}],
@@ -34,76 +32,16 @@ _ARGUMENTS: dict[str, Any] = {
 _YOUNGER = set() if hasattr(Responses, "compact") else {"compact", "videos"}
 
 
-class Sent(BaseException):
-    """A method came to the request that it makes."""
-
-    def __init__(self, method: str, url: str) -> None:
-        super().__init__(method, url)
-        self.method = method
-        self.url = url
-
-
-class Recording(openai.OpenAI):
-    """A client that goes as far as its requests."""
-
-    def request(self, cast_to: Any, options: Any, **_: Any) -> Any:
-        raise Sent(options.method, options.url)
-
-
-def resources(thing: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the resources below a client, and their dotted names."""
-    for part in dir(type(thing)):
-        if part.startswith(_NOT_RESOURCES):
-            continue
-        found = inspect.getattr_static(type(thing), part)
-        if type(found).__name__ != "cached_property":
-            continue
-        below = getattr(thing, part)
-        if type(below).__module__.startswith("openai.resources"):
-            yield f"{name}{part}", below
-            yield from resources(below, f"{name}{part}.")
-
-
-def what_it_sends(method: Any) -> Sent | None:
-    """Return the first request of a method, or None if it makes none."""
-    wanted = [
-        parameter
-        for parameter in inspect.signature(method).parameters.values()
-        if (parameter.default is parameter.empty or parameter.name in _ARGUMENTS)
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    arguments = {one.name: _ARGUMENTS.get(one.name, "x") for one in wanted}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of methods that are deprecated, which cost what they did
-        try:
-            made = method(**arguments)
-            if hasattr(made, "__enter__"):
-                made.__enter__()
-        except Sent as sent:
-            return sent
-        except Exception:
-            return None
-    return None
-
-
 def paid_methods() -> Iterator[tuple[str, str, bool]]:
     """Yield each method of the SDK that makes a paid request: its name, its row, whether it streams."""
-    with Recording(api_key="test", base_url=BASE) as client:
-        for name, resource in resources(client):
-            for part, _ in inspect.getmembers(type(resource), inspect.isfunction):
-                if part.startswith("_"):
-                    continue
-                method = getattr(resource, part)
-                sent = what_it_sends(method)
-                if sent is None:
-                    continue
-                try:
-                    row = TABLE.endpoint_of(sent.method, sent.url, base_url=BASE)
-                except UnknownEndpointError:
-                    continue
-                if row is not None:
-                    streams = "stream" in inspect.signature(method).parameters and row.streams
-                    yield f"{name}.{part}", row.name, streams
+    for name, method, sent in methods(openai.OpenAI, BASE, _ARGUMENTS):
+        try:
+            row = TABLE.endpoint_of(sent.method, sent.url, base_url=BASE)
+        except UnknownEndpointError:
+            continue
+        if row is not None:
+            streams = "stream" in inspect.signature(method).parameters and row.streams
+            yield name, row.name, streams
 
 
 FOUND = list(paid_methods())
