@@ -25,8 +25,6 @@ Said = Mapping[str, Any]
 
 # With these nothing is sent.
 _MOCKED: Final = ("mock_response", "mock_tool_calls", "mock_timeout")
-# What LiteLLM's streams have since they keep a usage that their caller has not asked for.
-_KEEPS: Final = "_record_usage_only_chunk"
 # What LiteLLM keeps for itself, and what may be large and is no part of the request.
 _NOT_SENT: Final = frozenset(
     {
@@ -221,9 +219,6 @@ def _ask_for_usage(sending: Sending) -> None:
     said = sending.arguments
     options = said.get("stream_options")
     options = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    if not hasattr(package().CustomStreamWrapper, _KEEPS):
-        sending.changes["stream_options"] = options
-        return
     extra = said.get("extra_body")
     extra = dict(extra) if isinstance(extra, Mapping) else {}
     if "stream_options" not in extra:
