@@ -8,6 +8,12 @@ stands for each value, each with an account of its own. `\\*` is a star itself.
     user=1234, model=gpt-5*     one account for all these models: `labels:model=gpt-5*&user=1234`
     customer=*                  an account for each customer, such as `customer:acme`
 
+Several budgets may be for the same calls: they differ in what they count (`@unit`), in a span over which
+they roll (`@rolling`), or in a name of their own (`@name`), and so do the names of their accounts:
+
+    60 requests a minute        `labels:@unit=requests&user=1234`
+    of all calls                `labels:@unit=requests`
+
 Names cannot be made to look like each other: what stands before the first colon is one label, or the word
 `labels`, which is none; after it, the values of several labels are percent-encoded, and only a pattern's
 star is not.
@@ -23,7 +29,19 @@ from itertools import product
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from budgetguard.core.accounts import PROCESS, PROJECT, RUN, account_name, check_id
+from budgetguard.core.accounts import (
+    COUNTING,
+    PROCESS,
+    PROJECT,
+    ROLLING,
+    RUN,
+    SEVERAL,
+    USD,
+    Unit,
+    account_name,
+    check_id,
+    unit_of,
+)
 from budgetguard.errors import ConfigurationError
 
 Labels: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -32,10 +50,8 @@ Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 KNOWN: Final = ("user", "team", "model", "provider", "endpoint", "key", "tag")
 """The labels that budgetguard gives calls; all others are the program's own."""
 
-SEVERAL: Final = "labels"
-"""What the names of accounts of several labels, of patterns, and of budgets beside the first begin with."""
-
 _NOT_LABELS: Final = frozenset({RUN, PROCESS, PROJECT, SEVERAL, "account", "budget", "name", "unit"})
+_NAMED: Final = "@name"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PIECES: Final = re.compile(r"\\([\\*])|(\*)|([^\\*]+|\\)", re.DOTALL)
 _MOST_LABELS: Final = 8
@@ -73,10 +89,10 @@ class Scope:
         """Return the scope of some labels' patterns.
 
         Raises:
-            ConfigurationError: no label, too many, or what is no label or no value of one.
+            ConfigurationError: too many labels, or what is no label or no value of one.
         """
-        if not 1 <= len(patterns) <= _MOST_LABELS:
-            raise ConfigurationError(f"a budget is for 1 to {_MOST_LABELS} labels, not {len(patterns)}")
+        if len(patterns) > _MOST_LABELS:
+            raise ConfigurationError(f"a budget is for at most {_MOST_LABELS} labels, not {len(patterns)}")
         for label, pattern in patterns.items():
             check_id(pattern, name=check_label(label))
         return cls(tuple(sorted(patterns.items())))
@@ -100,21 +116,30 @@ class Scope:
         for parts in product(*found):
             yield Scope(parts)
 
-    def account(self, *, unit: str = "usd", name: str = "") -> str:
+    def account(self, *, unit: Unit = USD, rolling: str = "", name: str = "") -> str:
         """Return the name of the account, see the module.
 
         Args:
             unit: what its budget counts.
+            rolling: the duration over which it rolls; empty for windows of the calendar.
             name: tells several budgets for the same calls apart.
+
+        Raises:
+            ConfigurationError: no label, and nothing else that names it.
         """
-        (label, pattern), *more = self.parts
-        plain = _plain(pattern)
-        if not more and plain is not None and unit == "usd" and not name:
-            return account_name(label, plain)
-        marks = [("@name", quote(name, safe=""))] if name else []
-        if unit != "usd":
-            marks.append(("@unit", unit))
+        marks: list[tuple[str, str]] = [(COUNTING, unit)] if unit != USD else []
+        if rolling:
+            marks.append((ROLLING, rolling))
+        if name:
+            marks.append((_NAMED, quote(name, safe="")))
+        if not marks and len(self.parts) == 1:
+            ((label, pattern),) = self.parts
+            plain = _plain(pattern)
+            if plain is not None:
+                return account_name(label, plain)
         written = [*marks, *((label, _encoded(pattern)) for label, pattern in self.parts)]
+        if not written:
+            raise ConfigurationError("a budget of all calls is the project's: name the project")
         return account_name(SEVERAL, "&".join(f"{key}={value}" for key, value in written))
 
 
@@ -123,8 +148,14 @@ class Named:
     """What an account's name says."""
 
     scope: Scope
-    unit: str = "usd"
+    unit: Unit = USD
+    rolling: str = ""
     name: str = ""
+
+    @property
+    def account(self) -> str:
+        """The name."""
+        return self.scope.account(unit=self.unit, rolling=self.rolling, name=self.name)
 
 
 def named_by(account: str) -> Named | None:
@@ -133,11 +164,10 @@ def named_by(account: str) -> Named | None:
     if kind != SEVERAL:
         return None if kind in _NOT_LABELS or not rest else Named(Scope(((kind, literal(rest)),)))
     fields = dict(field.partition("=")[::2] for field in rest.split("&"))
-    name, unit = unquote(fields.pop("@name", "")), fields.pop("@unit", "usd")
-    if not fields:
-        return None
+    fields.pop(COUNTING, None)
+    rolling, name = fields.pop(ROLLING, ""), unquote(fields.pop(_NAMED, ""))
     parts = ((label, _decoded(value)) for label, value in fields.items())
-    return Named(Scope(tuple(sorted(parts))), unit, name)
+    return Named(Scope(tuple(sorted(parts))), unit_of(account), rolling, name)
 
 
 def literal(value: str) -> str:
