@@ -94,7 +94,7 @@ def test_what_is_no_label_is_refused_by_name(name: object) -> None:
         check_label(name)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("patterns", [{}, {"user": ""}, {"user": "a\nb"}, {f"l{n}": "x" for n in range(9)}])
+@pytest.mark.parametrize("patterns", [{"user": ""}, {"user": "a\nb"}, {f"l{n}": "x" for n in range(9)}])
 def test_what_is_no_scope_is_refused(patterns: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
         Scope.of(patterns)

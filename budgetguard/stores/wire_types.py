@@ -87,6 +87,11 @@ MOST_RULES: Final = 1_000_000
 Rules: TypeAlias = Annotated[InstanceOf[str], Field(max_length=MOST_RULES)]
 _COUNTED: TypeAlias = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
 _UNIT: TypeAlias = Literal["tokens", "input_tokens", "output_tokens", "requests", "concurrent"]
+WireCounts: TypeAlias = dict[_UNIT, _COUNTED]
+WireUnits: TypeAlias = dict[_UNIT, Annotated[tuple[_COUNTED, _COUNTED], Field(strict=False)]]
+_ENDED: TypeAlias = dict[
+    _UNIT, Annotated[tuple[_COUNTED, ...], Field(strict=False, min_length=3, max_length=3)]
+]
 
 
 def object_of(name: str, fields: Mapping[str, Any], about: str | None = None) -> Any:
@@ -151,14 +156,14 @@ _HOLD: Final = fields_of(
     on_expiry=Amount,
     ttl=Span,
     created=Instant,
-    units=dict[_UNIT, Annotated[tuple[_COUNTED, _COUNTED], Field(strict=False)]],
+    units=WireUnits,
 )
 _SETTLEMENT: Final = fields_of(
     Settlement,
     cost=Amount,
     usage=WireUsage | None,
     thresholds=Many[Percent],
-    units=dict[_UNIT, _COUNTED],
+    units=WireCounts,
 )
 WireBalance: TypeAlias = Annotated[
     Balance,
@@ -179,9 +184,7 @@ WireRecord: TypeAlias = Annotated[
             HoldRecord,
             expires_ms=Annotated[int, Field(ge=0, le=2 * LATEST)],
             usage=WireUsage,
-            units=dict[
-                _UNIT, Annotated[tuple[_COUNTED, ...], Field(strict=False, min_length=3, max_length=3)]
-            ],
+            units=_ENDED,
         )
     ),
 ]
