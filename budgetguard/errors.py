@@ -74,14 +74,15 @@ class BudgetExceededError(BudgetGuardError):
         available: limit - spent - held, USD.
         resets_at: when the window ends (aware datetime), or None if it never does.
         unit: what the account counts, such as `requests`; the amounts are of it where it is not USD.
-        retry_after: seconds after which there is room by time alone; None if there is none, or nobody can say.
+        retry_after: seconds after which there is room by time alone; None if there is none, or nobody can
+            say.
         llm_provider: empty; LiteLLM's callers read it.
         entity_type: what kind of account refused, such as `user`, or None.
         entity_id: which of them, such as `1234`, or None.
     """
 
     status = 402
-    fields = (
+    fields: ClassVar[tuple[str, ...]] = (
         "user",
         "account",
         "current_cost",

@@ -248,8 +248,8 @@ _WARNINGS: Final = (Refused, Shadowed, FellBack, Expired, ThresholdCrossed, Ungu
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals (shadowed ones too), fallbacks, expiries, thresholds and unguarded connections are warnings; all else is information. The
-    record carries the event's fields as `record.budgetguard`, for structured logs.
+    Refusals (shadowed ones too), fallbacks, expiries, thresholds and unguarded connections are warnings; all
+    else is information. The record carries the event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")

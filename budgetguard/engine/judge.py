@@ -117,6 +117,11 @@ class Judge:
         return tuple(Charge(name, budget=budget) for name, budget in scopes.accounts(labels))
 
     @property
+    def knows_rules(self) -> bool:
+        """Whether any rules or labels are known, so that a call may be refused by them."""
+        return bool(self._known) or bool(self._view.scopes.templates)
+
+    @property
     def has_scopes(self) -> bool:
         """Whether the project has budgets of other kinds than users', runs', processes' and its own."""
         return self._view.revision != 0
@@ -142,16 +147,18 @@ _OF_A_REQUEST: Final[Mapping[str, tuple[int, int]]] = {"requests": (1, 1), CONCU
 
 
 def amounts(
-    charges: Iterable[Charge], projection: Projection, policy: UnknownOutcome
+    charges: Iterable[Charge], projection: Projection | None, policy: UnknownOutcome = "charge"
 ) -> dict[str, tuple[int, int]]:
     """Return what a hold sets aside of each unit that its accounts count, and what its expiry books.
 
     Args:
         charges: whom it is charged to.
-        projection: of the call.
+        projection: of the call; None of one that was made already, for which nothing is set aside.
         policy: what an unknown outcome costs.
     """
     units = sorted({unit_of(charge.account) for charge in charges} - {USD})
+    if projection is None:
+        return dict.fromkeys(units, (0, 0))
     read, written = projection.input_tokens, projection.output_tokens
     most = _tokens(read, written)
     lost = most if policy == "charge" else _tokens(read if policy == "input" else 0, 0)

@@ -119,8 +119,8 @@ def above_the_cap(hold: Hold, account: str, most: Nanos) -> BudgetExceededError:
         current_cost=to_usd(0),
         max_budget=to_usd(most),
         message=(
-            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, and "
-            f"the budget of {account_in_words(account)} lets one call cost {format_usd(most)} at most "
+            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
+            f"and the budget of {account_in_words(account)} lets one call cost {format_usd(most)} at most "
             "(max_call_cost). The call was not made. Cap its output (max_completion_tokens), use a cheaper "
             "model, or raise max_call_cost"
         ),
