@@ -44,7 +44,7 @@ _LOST = {
 
 
 def refusal(
-    hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos, retry_after: float | None
+    hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos, retry_after: float | None = None
 ) -> BudgetExceededError:
     """Return the error that says which account has too little available for a hold.
 
