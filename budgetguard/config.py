@@ -44,6 +44,7 @@ class Settings:
         runs: ids of runs that every call is charged to as well; `budgetguard run` makes them and says so.
         tags: labels of every call, for reports; see `budget_tags`.
         labels: labels of every call, such as `{"team": "red"}`; see `budget_labels`.
+        actor: who changes budgets here, as the audit trail names them; None is the system's user.
         default_budget: USD for users who have no budget yet; None refuses them.
         default_duration: the window of such budgets.
         timezone: IANA name, for windows of days and longer.
@@ -91,6 +92,7 @@ class Settings:
     runs: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    actor: str | None = None
     default_budget: int | float | Decimal | None = None
     default_duration: str | None = None
     timezone: str = "UTC"
@@ -144,6 +146,8 @@ class Settings:
         for tag in self.tags:
             check_id(tag, name="each of tags")
         _check_labels(self.labels)
+        if self.actor is not None:
+            check_id(self.actor, name="actor")
         if self.default_budget is not None:
             to_nanos(self.default_budget, name="default_budget")
         if self.default_duration is not None:

@@ -56,7 +56,15 @@ _OF_EVERY_CALL: Final = {
     "endpoint": "it follows from what is called",
     "tag": 'use budget_tags("checkout")',
 }
-_NOT_LABELS: Final = frozenset({RUN, PROCESS, PROJECT, SEVERAL, "account", "budget", "name", "unit"})
+# Accounts of other kinds, and what verbs that take labels are told beside them.
+_NOT_LABELS: Final = frozenset(
+    (
+        *(RUN, PROCESS, PROJECT, SEVERAL, "account", "budget", "view"),
+        *("align", "allow", "amount", "by", "duration", "expires", "fallbacks", "forbid", "limit"),
+        *("max_call_cost", "name", "on_limit", "reason", "rolling", "rollover", "starts_at", "timezone"),
+        *("unit", "wait"),
+    )
+)
 _NAMED: Final = "@name"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PIECES: Final = re.compile(r"\\([\\*])|(\*)|([^\\*]+|\\)", re.DOTALL)

@@ -311,7 +311,8 @@ def _check_change(call: Call, account: str, budget: Budget) -> None:
     present = call.store.read(account)
     if present is not None and _is_raise(present, budget):
         raise Forbidden(
-            f"{account} has a budget already, and only a key of the role admin may raise it or change its rules"
+            f"{account} has a budget already, and only a key of the role admin may raise it or change "
+            "its rules"
         )
     if present is not None and not keeps_booked(present, budget, call.projects.clock()):
         raise Forbidden(
