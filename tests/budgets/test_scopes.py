@@ -68,7 +68,8 @@ def test_a_budget_for_each_makes_one_of_the_call_s_own_value(named: Named, label
     assert (says.unit, says.rolling, says.name) == (named.unit, named.rolling, named.name)
     for label, pattern in named.scope.parts:
         wanted = literal(labels[label][0]) if pattern == "*" else pattern
-        assert dict(says.scope.parts)[label] == wanted
+        found_as = Scope.of({label: dict(says.scope.parts)[label]})
+        assert found_as.account() == Scope.of({label: wanted}).account()
 
 
 def test_budgets_that_differ_in_values_only_share_a_shape() -> None:
