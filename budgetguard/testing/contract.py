@@ -17,13 +17,15 @@ from __future__ import annotations
 from budgetguard.testing._contract_base import ContractBase, MakeStore
 from budgetguard.testing._contract_holds import HoldLaws
 from budgetguard.testing._contract_records import RecordLaws
+from budgetguard.testing._contract_shadow import ShadowLaws
 from budgetguard.testing._contract_time import TimeLaws
 from budgetguard.testing._contract_transfer import TransferLaws
+from budgetguard.testing._contract_units import UnitLaws
 
 __all__ = ["MakeStore", "TransferContract", "StoreContract"]
 
 
-class StoreContract(HoldLaws, TimeLaws, RecordLaws, ContractBase):
+class StoreContract(HoldLaws, TimeLaws, RecordLaws, UnitLaws, ShadowLaws, ContractBase):
     """Prove that a store keeps the laws."""
 
 
