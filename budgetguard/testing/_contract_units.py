@@ -20,6 +20,7 @@ from budgetguard.testing._contract_base import (
     hold,
     money,
     now,
+    record_of,
     settled,
 )
 from budgetguard.testing.clock import FakeClock
