@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 import pytest
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Grant
 from budgetguard.core.holds import (
     Booked,
     Charge,
@@ -176,3 +176,22 @@ def money(store: Store, account: str = USER) -> tuple[Nanos | None, Nanos, Nanos
     """Return limit, spent and held of an account that must exist."""
     balance = now(store, account)
     return balance.limit_nanos, balance.spent_nanos, balance.held_nanos
+
+
+def raised(
+    store: Store, amount: int, until: Milliseconds | None, ident: str = "g", account: str = USER
+) -> Balance:
+    """Raise the limit of an account that must exist."""
+    balance = store.grant(account, Grant(ident, amount, until))
+    assert balance is not None
+    return balance
+
+
+def in_seconds(clock: FakeClock, seconds: float) -> Milliseconds:
+    """Return the time so many seconds from now."""
+    return clock() + round(seconds * 1000)
+
+
+def limit(store: Store, account: str = USER) -> int | None:
+    """Return the limit in force."""
+    return now(store, account).limit_nanos

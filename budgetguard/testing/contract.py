@@ -15,8 +15,10 @@ of the factory opens the same balances again. A store that cannot be opened twic
 from __future__ import annotations
 
 from budgetguard.testing._contract_base import ContractBase, MakeStore
+from budgetguard.testing._contract_grants import GrantLaws
 from budgetguard.testing._contract_holds import HoldLaws
 from budgetguard.testing._contract_records import RecordLaws
+from budgetguard.testing._contract_rollover import RolloverLaws
 from budgetguard.testing._contract_shadow import ShadowLaws
 from budgetguard.testing._contract_time import TimeLaws
 from budgetguard.testing._contract_transfer import TransferLaws
@@ -25,7 +27,9 @@ from budgetguard.testing._contract_units import UnitLaws
 __all__ = ["MakeStore", "TransferContract", "StoreContract"]
 
 
-class StoreContract(HoldLaws, TimeLaws, RecordLaws, UnitLaws, ShadowLaws, ContractBase):
+class StoreContract(
+    HoldLaws, TimeLaws, RecordLaws, UnitLaws, ShadowLaws, GrantLaws, RolloverLaws, ContractBase
+):
     """Prove that a store keeps the laws."""
 
 
