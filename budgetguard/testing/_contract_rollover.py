@@ -33,6 +33,11 @@ HOUR: Final = 3_600
 DAY: Final = 86_400
 
 
+def spend(store: Store, clock: FakeClock, cost: int) -> None:
+    """Spend on `user:1`."""
+    settled(store, granted(store, hold(clock, 0)), cost)
+
+
 class RolloverLaws(ContractBase):
     """What a window leaves unused is added to the next one's limit, up to a bound."""
 
@@ -42,20 +47,17 @@ class RolloverLaws(ContractBase):
         store.set_budget(USER, Budget(100, "hourly", rollover=30))
         return store
 
-    def spend(self, store: Store, clock: FakeClock, cost: int) -> None:
-        settled(store, granted(store, hold(clock, 0)), cost)
-
     def test_what_is_unused_is_there_in_the_next_window_and_only_there(
         self, hourly: Store, clock: FakeClock
     ) -> None:
-        self.spend(hourly, clock, 80)
+        spend(hourly, clock, 80)
         clock.advance(HOUR - 0.001)
         assert money(hourly) == (100, 80, 0)
         clock.advance(0.001)
         balance = now(hourly)
         assert (balance.limit_nanos, balance.spent_nanos, balance.rollover_nanos) == (120, 0, 30)
         assert balance.grants == (Grant("rollover", 20, in_seconds(clock, HOUR)),)
-        self.spend(hourly, clock, 120)
+        spend(hourly, clock, 120)
         clock.advance(HOUR)
         assert (money(hourly), now(hourly).grants) == ((100, 0, 0), ())
 
@@ -65,24 +67,24 @@ class RolloverLaws(ContractBase):
     def test_it_is_at_most_the_rollover_and_never_below_nothing(
         self, hourly: Store, clock: FakeClock, spent: int, carried: int
     ) -> None:
-        self.spend(hourly, clock, spent)
+        spend(hourly, clock, spent)
         clock.advance(HOUR)
         assert limit(hourly) == 100 + carried
 
     def test_what_was_rolled_over_and_is_unused_again_is_rolled_over_again(
         self, hourly: Store, clock: FakeClock
     ) -> None:
-        self.spend(hourly, clock, 90)
+        spend(hourly, clock, 90)
         clock.advance(HOUR)
-        self.spend(hourly, clock, 95)  # of 110
+        spend(hourly, clock, 95)  # of 110
         clock.advance(HOUR)
         assert limit(hourly) == 115
-        self.spend(hourly, clock, 114)
+        spend(hourly, clock, 114)
         clock.advance(HOUR)
         assert limit(hourly) == 101
 
     def test_what_is_held_at_the_windows_end_counts_as_used(self, hourly: Store, clock: FakeClock) -> None:
-        self.spend(hourly, clock, 60)
+        spend(hourly, clock, 60)
         under_way = granted(hourly, hold(clock, 25, ttl=2 * HOUR * 1000))
         clock.advance(HOUR)
         assert money(hourly) == (115, 0, 0)
@@ -92,14 +94,14 @@ class RolloverLaws(ContractBase):
     def test_an_expiry_that_nobody_has_met_before_the_windows_end_counts_as_booked(
         self, hourly: Store, clock: FakeClock
     ) -> None:
-        self.spend(hourly, clock, 60)
+        spend(hourly, clock, 60)
         granted(hourly, hold(clock, 30, on_expiry=12, ttl=TTL))
         clock.advance(HOUR)
         assert limit(hourly) == 128
 
     def test_windows_that_nobody_saw_leave_all_of_theirs(self, store: Store, clock: FakeClock) -> None:
         store.set_budget(USER, Budget(100, "hourly", rollover=10_000))
-        self.spend(store, clock, 80)
+        spend(store, clock, 80)
         clock.advance(4 * HOUR - 0.001)  # in the third after it
         assert limit(store) == 100 + 20 + 2 * 100
         clock.advance(0.001)
@@ -136,18 +138,18 @@ class RolloverLaws(ContractBase):
 
     def test_other_grants_are_not_rolled_over(self, hourly: Store, clock: FakeClock) -> None:
         raised(hourly, 50, in_seconds(clock, 10 * HOUR))
-        self.spend(hourly, clock, 95)
+        spend(hourly, clock, 95)
         clock.advance(HOUR)
         balance = now(hourly)
         assert balance.limit_nanos == 100 + 5 + 50
         assert {one.id: one.amount for one in balance.grants} == {"g": 50, "rollover": 5}
-        self.spend(hourly, clock, 150)  # more than the budget and what was carried: the grant's
+        spend(hourly, clock, 150)  # more than the budget and what was carried: the grant's
         clock.advance(HOUR)
         assert limit(hourly) == 150
 
     def test_a_reset_keeps_what_was_rolled_over(self, hourly: Store, clock: FakeClock) -> None:
         clock.advance(HOUR)
-        self.spend(hourly, clock, 130)
+        spend(hourly, clock, 130)
         hourly.reset(USER)
         assert money(hourly) == (130, 0, 0)
 
@@ -177,7 +179,7 @@ class RolloverLaws(ContractBase):
     def test_months_roll_over_at_their_ends(self, store: Store, clock: FakeClock) -> None:
         clock.set(round(datetime(2026, 1, 31, tzinfo=UTC).timestamp() * 1000))
         store.set_budget(USER, Budget(100, "monthly", rollover=1_000))
-        self.spend(store, clock, 80)
+        spend(store, clock, 80)
         for month, day, expected in ((2, 28, 120), (3, 31, 220), (4, 30, 320)):
             ends = round(datetime(2026, month, day, tzinfo=UTC).timestamp() * 1000)
             clock.set(ends - 1)
@@ -209,12 +211,12 @@ class RolloverLaws(ContractBase):
             assert limit(store, account) == 400
 
     def test_a_clock_that_jumps_back_rolls_nothing_over_twice(self, hourly: Store, clock: FakeClock) -> None:
-        self.spend(hourly, clock, 80)
+        spend(hourly, clock, 80)
         clock.advance(HOUR)
         assert limit(hourly) == 120
         clock.advance(-HOUR / 2)
         assert limit(hourly) == 120
-        self.spend(hourly, clock, 110)
+        spend(hourly, clock, 110)
         clock.advance(HOUR / 2)
         assert money(hourly) == (120, 110, 0)
         clock.advance(HOUR)

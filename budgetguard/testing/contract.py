@@ -18,6 +18,7 @@ from budgetguard.testing._contract_base import ContractBase, MakeStore
 from budgetguard.testing._contract_grants import GrantLaws
 from budgetguard.testing._contract_holds import HoldLaws
 from budgetguard.testing._contract_records import RecordLaws
+from budgetguard.testing._contract_rolling import RollingLaws
 from budgetguard.testing._contract_rollover import RolloverLaws
 from budgetguard.testing._contract_shadow import ShadowLaws
 from budgetguard.testing._contract_time import TimeLaws
@@ -28,7 +29,7 @@ __all__ = ["MakeStore", "TransferContract", "StoreContract"]
 
 
 class StoreContract(
-    HoldLaws, TimeLaws, RecordLaws, UnitLaws, ShadowLaws, GrantLaws, RolloverLaws, ContractBase
+    HoldLaws, TimeLaws, RecordLaws, UnitLaws, ShadowLaws, GrantLaws, RolloverLaws, RollingLaws, ContractBase
 ):
     """Prove that a store keeps the laws."""
 
