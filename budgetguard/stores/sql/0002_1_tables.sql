@@ -12,8 +12,8 @@ DROP FUNCTION @schema@.make_accounts, @schema@.charged, @schema@.windows, @schem
     @schema@.export_accounts, @schema@.restore;
 
 -- `limit_nanos` is the budget's own; `grants` are the raises in force, [{id, amount, until}, …], NULL where
--- there are none. A rolling account has `parts`, [{epoch, until, spent, expired, expiries, models}, …], oldest
--- first, and ends when the first of them falls out; another has NULL. `revision` is the number of `rules` and
+-- there are none. A rolling account has `parts`, [{epoch, until, spent, expired, expiries, models}, …], the
+-- oldest first, and ends when that falls out; another has NULL. `revision` is the number of `rules` and
 -- `labels`, 0 where both are empty. An account whose name begins with labels:@unit= counts another unit.
 ALTER TABLE @schema@.accounts
     ADD COLUMN rollover_nanos bigint NOT NULL DEFAULT 0,

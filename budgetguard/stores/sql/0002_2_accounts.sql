@@ -11,12 +11,6 @@ CREATE FUNCTION @schema@.also(p_needs jsonb) RETURNS text[] LANGUAGE sql IMMUTAB
     SELECT array(SELECT jsonb_array_elements_text(p_needs -> 'lock'))
 $$;
 
--- The sum of the raises in force, or of those with one id.
-CREATE FUNCTION @schema@.granted(p_grants jsonb, p_id text) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(sum((g ->> 'amount')::numeric), 0) FROM jsonb_array_elements(p_grants) g
-    WHERE p_id IS NULL OR g ->> 'id' = p_id
-$$;
-
 -- Whether a raise has ended.
 CREATE FUNCTION @schema@.lapsed(p_grants jsonb, p_now bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT EXISTS (SELECT FROM jsonb_array_elements(p_grants) g WHERE (g ->> 'until')::bigint <= p_now)
@@ -25,7 +19,9 @@ $$;
 -- What may be spent now: the budget's limit and the raises in force.
 CREATE FUNCTION @schema@.limit_of(a @schema@.accounts) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN a.limit_nanos IS NULL OR a.grants IS NULL THEN a.limit_nanos
-        ELSE least(a.limit_nanos + @schema@.granted(a.grants, NULL), @max_sum@)::bigint END
+        ELSE (
+            SELECT least(a.limit_nanos + sum((g ->> 'amount')::numeric), @max_sum@)::bigint
+            FROM jsonb_array_elements(a.grants) g) END
 $$;
 
 CREATE FUNCTION @schema@.document(a @schema@.accounts) RETURNS jsonb LANGUAGE sql STABLE AS $$
@@ -143,8 +139,10 @@ BEGIN
     IF a.rollover_nanos = 0 OR a.limit_nanos IS NULL THEN
         RETURN a.grants;
     END IF;
-    v_unused := greatest(
-        0, a.limit_nanos + @schema@.granted(a.grants, 'rollover') - a.spent_nanos - a.held_nanos);
+    -- One that was granted for a window that the budget had before may have ended long ago.
+    SELECT coalesce(sum((g ->> 'amount')::numeric), 0) INTO v_unused FROM jsonb_array_elements(a.grants) g
+    WHERE g ->> 'id' = 'rollover' AND (g ->> 'until')::bigint >= a.ends_ms;
+    v_unused := greatest(0, v_unused + a.limit_nanos - a.spent_nanos - a.held_nanos);
     v_unused := least(v_unused + p_skipped::numeric * a.limit_nanos, a.rollover_nanos);
     SELECT coalesce(jsonb_agg(g.value ORDER BY g.place), '[]') INTO v_kept
     FROM jsonb_array_elements(a.grants) WITH ORDINALITY g(value, place) WHERE g.value ->> 'id' <> 'rollover';
@@ -198,18 +196,18 @@ BEGIN
         FROM @schema@.windows(p_windows) w
         WHERE a.project = p_project AND a.name = ANY (p_names) AND a.ends_ms <= p_now AND a.parts IS NULL
             AND w.account = a.name;
-        UPDATE @schema@.accounts a
-        SET (parts, ends_ms, spent_nanos, expired_nanos, expiries, models, crossed) = (
-            SELECT d.parts, d.ends_ms, d.spent_nanos, d.expired_nanos, d.expiries, d.models, d.crossed
-            FROM @schema@.drop_parts(a, p_now) d)
-        WHERE a.project = p_project AND a.name = ANY (p_names) AND a.ends_ms <= p_now
-            AND a.parts IS NOT NULL;
         UPDATE @schema@.accounts a SET grants = (
             SELECT jsonb_agg(g.value ORDER BY g.place)
             FROM jsonb_array_elements(a.grants) WITH ORDINALITY g(value, place)
             WHERE (g.value ->> 'until')::bigint > p_now)
         WHERE a.project = p_project AND a.name = ANY (p_names) AND a.grants IS NOT NULL
             AND @schema@.lapsed(a.grants, p_now);
+        UPDATE @schema@.accounts a
+        SET (parts, ends_ms, spent_nanos, expired_nanos, expiries, models, crossed) = (
+            SELECT d.parts, d.ends_ms, d.spent_nanos, d.expired_nanos, d.expiries, d.models, d.crossed
+            FROM @schema@.drop_parts(a, p_now) d)
+        WHERE a.project = p_project AND a.name = ANY (p_names) AND a.ends_ms <= p_now
+            AND a.parts IS NOT NULL;
     END IF;
     UPDATE @schema@.accounts a SET next_due_ms = (
         SELECT min(c.expires_ms) FROM @schema@.charges c WHERE c.project = p_project AND c.account = a.name)

@@ -2,7 +2,7 @@
 -- {granted, repeated, expired, shadowed}, {refused, expired}, {outdated, scopes}, {unknown}, {unlimited},
 -- {again, lock, windows, missing}.
 -- Flags of a charge: 1 required, 2 has a budget, 4 its account's limit becomes that in `p_limits`, 8 its
--- account refuses nothing. `p_amounts` is what is set aside on each, in the account's unit; `p_amount` is USD.
+-- account refuses nothing. `p_amounts` is what is set aside on each, in its unit; `p_amount` is USD.
 CREATE FUNCTION @schema@.reserve(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amounts bigint[],
     p_revisions bigint[], p_scopes bigint, p_amount bigint, p_on_expiry bigint, p_ttl bigint,
@@ -98,7 +98,8 @@ BEGIN
         IF v_row.grants IS NOT NULL THEN
             v_own := @schema@.limit_of(v_row);
         END IF;
-        v_limit := least(CASE WHEN p_flags[v_place] & 4 <> 0 THEN p_limits[v_place] ELSE v_own END, @max_sum@);
+        v_limit := CASE WHEN p_flags[v_place] & 4 <> 0 THEN p_limits[v_place] ELSE v_own END;
+        v_limit := least(v_limit, @max_sum@);
         IF p_amounts[v_place] <> 0
             AND p_amounts[v_place] > v_limit - v_row.spent_nanos - v_row.held_nanos THEN
             IF v_limit IS DISTINCT FROM v_own THEN  -- told by the limit that counted

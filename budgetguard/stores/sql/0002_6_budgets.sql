@@ -1,5 +1,5 @@
 -- The verbs on one account, and on a project's scopes. Each answers {again, …}, {frozen}, or what it says and
--- the holds that it found `expired`. An entry of the audit trail is added in the same transaction, once per id.
+-- the holds that it found `expired`. An entry of the audit trail is added in the same transaction, once.
 
 CREATE FUNCTION @schema@.add_entry(p_project text, p_id text, p_text text) RETURNS void LANGUAGE sql AS $$
     INSERT INTO @schema@.entries SELECT p_project, p_id, p_text WHERE p_id IS NOT NULL ON CONFLICT DO NOTHING

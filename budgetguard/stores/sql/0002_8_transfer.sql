@@ -60,7 +60,8 @@ BEGIN
     INSERT INTO @schema@.swept SELECT p_project, p_rows ->> 'swept' WHERE p_rows ->> 'swept' <> ''
     ON CONFLICT (project) DO UPDATE SET id = greatest(swept.id, excluded.id);
     INSERT INTO @schema@.scopes
-    SELECT p_project, (s ->> 'revision')::bigint, s ->> 'rules' FROM jsonb_array_elements(p_rows -> 'scopes') s
+    SELECT p_project, (s ->> 'revision')::bigint, s ->> 'rules'
+    FROM jsonb_array_elements(p_rows -> 'scopes') s
     ON CONFLICT (project) DO UPDATE SET revision = excluded.revision, rules = excluded.rules;
     INSERT INTO @schema@.entries
     SELECT p_project, e ->> 'id', e ->> 'text' FROM jsonb_array_elements(p_rows -> 'entries') e
