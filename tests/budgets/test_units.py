@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -128,38 +127,34 @@ def test_strict_mode_caps_the_answer_by_the_tokens_that_are_left(clock: FakeCloc
 def test_only_so_many_calls_are_under_way_at_once() -> None:
     guard = make_guard()
     guard.set_budget(3, user="u", unit="concurrent")
-    most, now, lock = [0], [0], threading.Lock()
+    inside, go_on = threading.Semaphore(0), threading.Event()
 
     def answer() -> Any:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        time.sleep(0.01)
-        with lock:
-            now[0] -= 1
+        inside.release()
+        assert go_on.wait(60)
         return completion(20, 10)
 
-    ask, refused = asker(guard, answer), []
+    ask = asker(guard, answer)
 
-    def calls() -> None:
+    def call() -> None:
         with budget_user("u"):
-            for _ in range(10):
-                try:
-                    ask(HELLO)
-                except BudgetExceededError as error:
-                    refused.append(error)
+            ask(HELLO)
 
-    threads = [threading.Thread(target=calls) for _ in range(8)]
+    threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
+    for _ in threads:
+        assert inside.acquire(timeout=60)
+    told = "user 'u' has room for 0 more: of 3 calls under way, 3 are taken"
+    with budget_user("u"), pytest.raises(BudgetExceededError, match=told) as refused:
+        ask(HELLO)
+    assert refused.value.retry_after is None
+    go_on.set()
     for thread in threads:
         thread.join()
-    assert most[0] <= 3
-    assert refused, "eight threads never met"
-    assert "user 'u' has room for 0 more: of 3 calls under way, 3 are taken" in str(refused[0])
-    assert refused[0].retry_after is None
     balance = guard.balance("u", unit="concurrent")
     assert (balance.spent_nanos, balance.held_nanos) == (0, 0)
+    call()
 
 
 def test_several_windows_hold_at_once(guard: Guard, clock: FakeClock) -> None:
