@@ -24,9 +24,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.labels import literal
+from budgetguard.core.labels import EACH, literal
 from budgetguard.core.usage import Usage
-from budgetguard.engine.budgets import EACH
 from budgetguard.engine.context import current_labels, current_user
 from budgetguard.engine.surrounding import Run, budget_labels, budget_tags, budget_user
 from budgetguard.errors import (

@@ -13,17 +13,16 @@ from budgetguard.config import Settings, changed, from_environment, max_budget_o
 from budgetguard.core.accounts import PROJECT, USER, Balance, Unit, check_id
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import to_nanos, to_usd
-from budgetguard.core.rules import OnLimit
-from budgetguard.core.trail import Change
-from budgetguard.core.windows import Align
-from budgetguard.engine.budgets import Budgets, Terms, milliseconds
-from budgetguard.engine.payers import account_in_words
+from budgetguard.core.windows import Align, to_milliseconds
 from budgetguard.engine.surrounding import Run, budget_labels, budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.stores.base import Store
 
 if TYPE_CHECKING:
+    from budgetguard.core.rules import OnLimit
+    from budgetguard.core.trail import Change
+    from budgetguard.engine.budgets import Budgets
     from budgetguard.litellm.manager import BudgetManager
     from budgetguard.providers.call_block import BudgetedCall
     from budgetguard.providers.decorator import BudgetedOptions
@@ -348,6 +347,8 @@ class Guard:
 
     @property
     def _budgets(self) -> Budgets:
+        from budgetguard.engine.budgets import Budgets
+
         return Budgets(self.engine)
 
     def set_budget(
@@ -407,6 +408,8 @@ class Guard:
             ConfigurationError: a bad argument; nothing was changed.
             StoreError: the store failed.
         """
+        from budgetguard.engine.budgets import Terms
+
         terms = Terms(
             duration,
             timezone,
@@ -508,7 +511,7 @@ class Guard:
         Args:
             since: only those from then on (naive: UTC).
         """
-        return self._budgets.trail(0 if since is None else milliseconds(since, name="since"))
+        return self._budgets.trail(0 if since is None else to_milliseconds(since, name="since"))
 
     def balance(self, user: str | None = None, **which: Any) -> Balance:
         """Return how a user's budget stands; None, and no label, is the whole project's.
@@ -592,8 +595,8 @@ class Guard:
     def calls(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[HoldRecord]:
         """Yield the records of calls made from `since` to before `until`, oldest first."""
         return self.store.calls(
-            0 if since is None else milliseconds(since, name="since"),
-            None if until is None else milliseconds(until, name="until"),
+            0 if since is None else to_milliseconds(since, name="since"),
+            None if until is None else to_milliseconds(until, name="until"),
         )
 
     def manager(self, project_name: str | None = None) -> BudgetManager:
@@ -634,6 +637,8 @@ class Guard:
 
     def _found(self, account: str, balance: Balance | None) -> Balance:
         if balance is None:
+            from budgetguard.engine.payers import account_in_words
+
             kind, _, ident = account.partition(":")
             if kind == USER:
                 raise self.engine.unknown(account, ident)

@@ -156,7 +156,7 @@ def test_lists_and_sets_are_as_good_as_tuples() -> None:
         ("BUDGETGUARD_MAXBUDGET", "did you mean BUDGETGUARD_MAX_BUDGET?"),
         ("BUDGETGUARD_DEFAULT_BUGET", "did you mean BUDGETGUARD_DEFAULT_BUDGET?"),
         ("BUDGETGUARD_CLOCK", "BUDGETGUARD_"),
-        ("BUDGETGUARD_", "There are BUDGETGUARD_ALLOW_ENDPOINTS"),
+        ("BUDGETGUARD_", "There are BUDGETGUARD_ACTOR"),
         ("BUDGETGUARD_XYZZY", "BUDGETGUARD_"),
     ],
 )

@@ -45,14 +45,14 @@ def test_a_rule_sees_the_whole_call_and_its_account_refuses_by_its_name(
         seen.append(facts)
         return (Charge(f"model:{facts.model}"),)
 
-    monkeypatch.setattr(payers, "RULES", (*RULES, PayerRule("model", by_model, "the model {}")))
+    monkeypatch.setattr(payers, "RULES", (*RULES, PayerRule("model", by_model, "model {}")))
     guard = make_guard(user="u")
     guard.store.set_budget(f"model:{MODEL}", Budget(200_000))
     with budget_tags("nightly"):
         ask(guard)
-    assert seen == [CallFacts("u", (), MODEL, "chat", ("nightly",))]
+    assert seen == [CallFacts("u", (), MODEL, "chat", ("nightly",), provider="openai")]
     assert (balance := guard.store.read(f"model:{MODEL}")) is not None
     assert (balance.spent_nanos, balance.held_nanos) == (120_000, 0)
-    with pytest.raises(BudgetExceededError, match=f"but the model '{MODEL}' has \\$0.00008 left"):
+    with pytest.raises(BudgetExceededError, match=f"but model '{MODEL}' has \\$0.00008 left"):
         ask(guard)
     assert guard.balance("u").spent_nanos == 120_000

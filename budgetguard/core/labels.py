@@ -71,6 +71,16 @@ _PIECES: Final = re.compile(r"\\([\\*])|(\*)|([^\\*]+|\\)", re.DOTALL)
 _MOST_LABELS: Final = 8
 
 
+class Pattern(str):
+    """Text that is a pattern wherever it stands."""
+
+    __slots__ = ()
+
+
+EACH: Final = Pattern("*")
+"""Each value of a label, with a budget of its own: `set_budget(5, user=EACH, model="gpt-5*")`."""
+
+
 def check_label(name: str) -> str:
     """Return a label's name unchanged if it can be one.
 

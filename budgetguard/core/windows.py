@@ -70,6 +70,18 @@ def to_datetime(instant: Milliseconds) -> datetime:
     return datetime.fromtimestamp(min(max(instant, _FIRST), _LAST) / 1000, UTC)
 
 
+def to_milliseconds(instant: datetime, *, name: str) -> Milliseconds:
+    """Convert a datetime (naive: UTC) to an instant.
+
+    Raises:
+        ConfigurationError: it is no datetime.
+    """
+    if not isinstance(instant, datetime):
+        raise ConfigurationError(f"{name} must be a datetime, not {instant!r} ({type(instant).__name__})")
+    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
 @lru_cache(maxsize=256)
 def parse_duration(text: str) -> tuple[int, Unit]:
     """Read a duration as a count and a unit.

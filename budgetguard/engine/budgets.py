@@ -6,9 +6,10 @@ Each change adds an entry to the project's audit trail, in the transaction that 
 from __future__ import annotations
 
 import getpass
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -28,13 +29,20 @@ from budgetguard.core.accounts import (
     check_id,
 )
 from budgetguard.core.holds import Entry, new_hold_id
-from budgetguard.core.labels import Named, Scope, literal, named_by, plain
-from budgetguard.core.money import Nanos, to_nanos
+from budgetguard.core.labels import Named, Pattern, Scope, check_labels, literal, named_by, plain
+from budgetguard.core.money import Nanos, to_nanos, to_usd
 from budgetguard.core.rows import balance, new_account, new_life
 from budgetguard.core.rules import ON_LIMIT, OnLimit, Rules, labels_text, read_labels, read_rules
 from budgetguard.core.scopes import Scopes, read_scopes
 from budgetguard.core.trail import Change, change_of, entry_of
-from budgetguard.core.windows import Align, Milliseconds, calendar_start, duration_ms, parse_duration
+from budgetguard.core.windows import (
+    Align,
+    Milliseconds,
+    calendar_start,
+    duration_ms,
+    parse_duration,
+    to_milliseconds,
+)
 from budgetguard.errors import ConfigurationError, StoreError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -43,16 +51,6 @@ if TYPE_CHECKING:
 _MOST_TRIES: Final = 64
 _ELAPSED: Final = ("s", "m", "h", "d", "w")
 _LABELS_OF_MODELS: Final = "model"
-
-
-class _Pattern(str):
-    """Text that is a pattern wherever it stands."""
-
-    __slots__ = ()
-
-
-EACH: Final[str] = _Pattern("*")
-"""Each value of a label, with an account of its own: `set_budget(5, user=EACH, model="gpt-5*")`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class Budgets:
             raise ConfigurationError("user is given twice: as the user, and as a label")
         patterns = dict(labels)
         if user is not None:
-            patterns[USER] = user if isinstance(user, _Pattern) else literal(check_id(user, name="user"))
+            patterns[USER] = user if isinstance(user, Pattern) else literal(check_id(user, name="user"))
         if not patterns and unit == USD and not rolling and not name:
             return account_name(PROJECT, self._engine.project)
         scope = Scope.of(patterns)
@@ -218,8 +216,6 @@ class Budgets:
         Raises:
             ConfigurationError: a bad user, label or value.
         """
-        from budgetguard.core.labels import check_labels
-
         account = account_name(USER, check_id(user, name="user"))
         check_labels({name: value for name, value in labels.items() if value is not None})
         store = self._engine.store
@@ -330,7 +326,7 @@ class Budgets:
         settings = self._engine.settings
         amount = None if limit is None else self._amount(limit, unit, name="limit")
         zone = terms.timezone or settings.timezone
-        anchor = None if terms.starts_at is None else milliseconds(terms.starts_at, name="starts_at")
+        anchor = None if terms.starts_at is None else to_milliseconds(terms.starts_at, name="starts_at")
         if terms.align not in get_args(Align):
             raise ConfigurationError(f"align must be 'created' or 'calendar', not {terms.align!r}")
         duration = terms.duration
@@ -413,18 +409,6 @@ class Budgets:
 _LONGEST_NAME: Final = 4_000
 
 
-def milliseconds(instant: datetime, *, name: str) -> Milliseconds:
-    """Return an instant (naive: UTC) in milliseconds.
-
-    Raises:
-        ConfigurationError: it is no datetime.
-    """
-    if not isinstance(instant, datetime):
-        raise ConfigurationError(f"{name} must be a datetime, not {instant!r} ({type(instant).__name__})")
-    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
-
-
 def _standing(template: str, budget: Budget, now: Milliseconds) -> Balance:
     """Return a budget for each value, which has no account, as a balance on which nothing is spent."""
     return replace(balance(template, new_account(budget, now)), document=Document(rules=budget.rules))
@@ -435,15 +419,11 @@ def _unit(unit: str) -> Unit:
 
 
 def _plain(amount: Nanos, unit: Unit) -> Decimal:
-    from budgetguard.core.money import to_usd
-
     return to_usd(amount) if unit == USD else Decimal(amount)
 
 
 def _said(rules: Rules) -> dict[str, Any]:
     """Return what rules ask for, as an entry of the trail tells it."""
-    import json
-
     found: dict[str, Any] = json.loads(rules.text) if rules.text else {}
     return found
 
@@ -454,7 +434,9 @@ def _end(expires: str | datetime | None, now: Milliseconds) -> Milliseconds:
             'a grant needs an end, such as expires="2d": to raise a limit for good, set it anew with '
             "set_budget, or add to a prepaid budget with top_up"
         )
-    until = now + duration_ms(expires) if isinstance(expires, str) else milliseconds(expires, name="expires")
+    until = (
+        now + duration_ms(expires) if isinstance(expires, str) else to_milliseconds(expires, name="expires")
+    )
     if until <= now:
         raise ConfigurationError(f"expires must be in the future, and {expires!s} has passed")
     return until

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from budgetguard import events
 from budgetguard.config import DEFAULT_PROJECT, Settings
-from budgetguard.core.accounts import USER, Balance, account_name
+from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import (
     VOID,
     Booked,
@@ -330,7 +330,7 @@ class Engine:
         caller = current_caller(self)
         labels = {**self.settings.labels, **caller.labels}
         facts = CallFacts(user, caller.runs, model, endpoint, labels=labels)
-        self.judge.is_current(self.store, (account_name(USER, user),))
+        self.judge.look(self.store, user)
         charges = charges_for(facts, self)
         units = amounts(charges, None)
         hold = new_hold(

@@ -8,6 +8,7 @@ here may be old, and is never used when it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,6 +25,8 @@ from budgetguard.engine.projection import Projection
 from budgetguard.stores.base import Store
 
 _MOST_KNOWN: Final = 16_384
+_LOOK_EVERY: Final = 1.0
+"""Seconds."""
 _NOTHING: Final = Document()
 
 
@@ -48,6 +51,7 @@ class Judge:
     def __init__(self) -> None:
         self._view = _NO_SCOPES
         self._known: dict[str, Document] = {}
+        self._looked: dict[str, float] = {}
 
     @property
     def revision(self) -> int:
@@ -56,7 +60,7 @@ class Judge:
 
     def forget(self) -> None:
         """Know nothing: the store is another one."""
-        self._view, self._known = _NO_SCOPES, {}
+        self._view, self._known, self._looked = _NO_SCOPES, {}, {}
 
     def learn(self, outdated: Outdated) -> None:
         """Take what a store has answered in place of what was known.
@@ -97,6 +101,21 @@ class Judge:
             self.learn(Outdated(scopes))
             return False
         return current
+
+    def look(self, store: Store, user: str) -> None:
+        """Look what the store has for a user's call that is booked without a hold; not again for a second."""
+        now = time.monotonic()
+        account = account_name(USER, user)
+        if now < self._looked.get(account, 0.0) + _LOOK_EVERY:
+            return
+        scopes = store.scopes()
+        if scopes.revision:
+            self.is_current(store, (account,))
+        elif self.has_scopes:
+            self.learn(Outdated(scopes))
+        self._looked[account] = now
+        if len(self._looked) > _MOST_KNOWN:
+            keep_newest(self._looked, _MOST_KNOWN)
 
     def rules(self, charge: Charge) -> Rules:
         """Return what is known of the rules of an account that a call is charged to."""

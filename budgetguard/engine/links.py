@@ -53,7 +53,7 @@ _RUN_JOBS: Final = frozenset(
 )
 
 
-class Scope:
+class Entering:
     """Where something was entered, and whether that is over. Shared by all copies of its link.
 
     Attributes:
@@ -73,7 +73,7 @@ class Scope:
         self.frame: int | None = None if frame is None else id(frame)
         self.code: CodeType | None = None if frame is None else frame.f_code
 
-    def is_over_beside(self, other: Scope) -> bool:
+    def is_over_beside(self, other: Entering) -> bool:
         """Whether it was a generator's that was closed elsewhere, and entered where the other was."""
         return (
             self.frame is not None
@@ -105,7 +105,7 @@ class Link:
     """
 
     owner: object
-    scope: Scope
+    scope: Entering
     outer: Link | None
     user: str | None = None
     run: Charge | None = None
@@ -181,7 +181,7 @@ of_generators: dict[int, tuple[Link, ...]] = {}
 
 # What was entered by jobs that do nothing else, and is not left: frameworks do this to enter what is not
 # async. The job's context is dropped at once, and who asked for it makes calls without a user.
-stranded: dict[Scope, weakref.ref[Any]] = {}
+stranded: dict[Entering, weakref.ref[Any]] = {}
 
 followed: list[bool] = []
 """Whether threads and tasks follow; begun when something first becomes current."""
@@ -231,7 +231,7 @@ def enter_link(
     if of_generators:
         outer = _seen_from(on_stack(), outer)
     generator = frame if frame is not None and is_generator(frame) else None
-    scope = Scope(generator)
+    scope = Entering(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
     link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands, lost=lost, labels=labels)
@@ -277,7 +277,7 @@ def _not_lent(link: Link | None) -> Link | None:
     return link
 
 
-def _scope_of(owner: object, frame: FrameType | None) -> Scope | None:
+def _scope_of(owner: object, frame: FrameType | None) -> Entering | None:
     """Return the innermost entering of an owner; others that go on in other generators are not meant."""
     running = on_stack() if of_generators else ()
     inside = {link.scope for link in running}
@@ -312,7 +312,7 @@ def _seen_from(running: tuple[Link, ...], chain: Link | None) -> Link | None:
     return chain_of([*lent, *kept], chain)
 
 
-def _without(link: Link | None, scope: Scope) -> Link | None:
+def _without(link: Link | None, scope: Entering) -> Link | None:
     return chain_of([one for one in listed(link) if one.scope is not scope], link)
 
 
@@ -371,7 +371,7 @@ def used_in(frame: FrameType | None) -> FrameType | None:
     return None
 
 
-def _is_whole_job(frame: FrameType, scope: Scope) -> bool:
+def _is_whole_job(frame: FrameType, scope: Entering) -> bool:
     """Whether to enter is all that a job does: nothing stands between it and what calls jobs."""
     return scope.task is None and frame.f_globals.get("__name__") in _RUN_JOBS
 

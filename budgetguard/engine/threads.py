@@ -18,9 +18,9 @@ import wrapt
 
 from budgetguard.engine.context import as_judged, frames_to_carry, judged
 from budgetguard.engine.links import (
+    Entering,
     Frame,
     Link,
-    Scope,
     carriers,
     chain_of,
     current,
@@ -70,7 +70,7 @@ def within_thread(carried: Surroundings | None, call: Callable[[], Any]) -> Any:
 def _carried(carried: Surroundings | None, call: Callable[[], Any], border: Literal["thread", "job"]) -> Any:
     before = current.link, current.frame
     outer_job = job.seen
-    scope = Scope()
+    scope = Entering()
     link = frame = None
     if carried is not None:
         frame = carried.frame
@@ -100,7 +100,7 @@ def _task_context() -> Context | None:
         return None
     link = as_judged()
     context = copy_context()
-    context.run(setattr, current, "link", link and Link(None, Scope(), link, border="thread"))
+    context.run(setattr, current, "link", link and Link(None, Entering(), link, border="thread"))
     context.run(setattr, current, "frame", frame)
     return context
 

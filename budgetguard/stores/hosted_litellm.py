@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeAlias
 from urllib.parse import quote
 
-from budgetguard.core.accounts import USER, Balance, Budget, account_name, check_id
+from budgetguard.core.accounts import USER, Balance, Budget, Document, Grant, account_name, check_id
 from budgetguard.core.holds import (
     Booked,
     Charge,
+    Entry,
     Expiry,
     Hold,
     HoldRecord,
@@ -76,10 +77,14 @@ class LiteLLMStore(Forkable):
             for user, record in sorted(self._fetch().items()):
                 yield self._balance(account_name(USER, user), record)
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
         user = _user(account)
         if user is None:
             self._refuse("budgets of users alone")
+        if budget.rolling or budget.rollover or budget.rules:
+            self._refuse("no rules of budgets, no rolling ones and no rollover")
         if budget.limit is None:
             self._refuse("no budget without a limit")
         days = self._days(budget)
@@ -98,7 +103,25 @@ class LiteLLMStore(Forkable):
             users[user] = record
         return self._balance(account, record)
 
-    def reset(self, account: str) -> Balance | None:
+    def scopes(self) -> Document:
+        return Document()
+
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        self._refuse("budgets of users alone")
+
+    def mark(self, account: str, mark: int) -> bool:
+        return False
+
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
+        self._refuse("no raises that end")
+
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        self._refuse("no labels of users")
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        self._refuse("no audit trail")
+
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
         user = _user(account)
         with self._users() as users:
             if user is None or user not in users:
@@ -108,7 +131,7 @@ class LiteLLMStore(Forkable):
             users[user] = record
         return self._balance(account, record)
 
-    def delete(self, account: str) -> bool:
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
         with self._users() as users:
             return users.pop(_user(account), None) is not None
 

@@ -94,6 +94,15 @@ _ENDED: TypeAlias = dict[
 ]
 
 
+_LATER: Final = frozenset(
+    (
+        *("units", "labels", "scopes", "revision", "shadow", "shadowed", "rolling", "rollover", "rules"),
+        *("grants", "frees", "rollover_nanos", "document"),
+    )
+)
+"""Fields that the wire did not have at first: what was written then is still read."""
+
+
 def object_of(name: str, fields: Mapping[str, Any], about: str | None = None) -> Any:
     """Return the type of a JSON object of exactly these fields."""
     made: Any = strict(TypedDict(name, dict(fields)))  # type: ignore[operator]  # mypy reads literals only
@@ -111,7 +120,8 @@ def fields_of(kind: type, /, **narrower: Any) -> Any:
     hints = get_type_hints(kind)
     names = [one.name for one in dataclasses.fields(kind)]
     fields = {name: narrower[name] if name in narrower else _json_type(name, hints[name]) for name in names}
-    return object_of(kind.__name__, {**fields, **narrower}, (kind.__doc__ or "").partition("\n")[0])
+    fields |= {name: NotRequired[fields[name]] for name in _LATER.intersection(fields)}
+    return object_of(kind.__name__, {**narrower, **fields}, (kind.__doc__ or "").partition("\n")[0])
 
 
 def _json_type(name: str, hint: Any) -> Any:

@@ -38,7 +38,7 @@ _STRING: Final = re.compile(rb"\(((?:[^\\()]++|\\.)*+)|<([0-9A-Fa-f\s]++)", re.D
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class CountedDocument:
     """What a PDF holds.
 
     Attributes:
@@ -50,7 +50,7 @@ class Document:
     text: int
 
 
-def read_pdf(data: bytes) -> Document | None:
+def read_pdf(data: bytes) -> CountedDocument | None:
     """Return the pages and the text of a PDF.
 
     None for anything else, for one that is encrypted, one without a page that can be seen, and one that
@@ -71,7 +71,7 @@ def read_pdf(data: bytes) -> Document | None:
             )
     if scan.gave_up or not pages:
         return None
-    return Document(max(pages, min(most, len(data) // _LEAST_REFERENCE)), text)
+    return CountedDocument(max(pages, min(most, len(data) // _LEAST_REFERENCE)), text)
 
 
 class _Scan:
