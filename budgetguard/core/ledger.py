@@ -125,8 +125,9 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     if not accounts:
         return Unlimited()
     shadowed: list[Balance] = []
+    amounts = {name: hold.amount_of(unit_of(name)) for name in accounts}
     for name, row in accounts.items():
-        amount = hold.amount_of(unit_of(name))
+        amount = amounts[name]
         limit = pinned[name] if name in pinned else limit_of(row)
         limit = MAX_SUM if limit is None or limit > MAX_SUM else limit
         taken = row["spent"] + row["held"] + amount
@@ -143,7 +144,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     for name, row in accounts.items():
         if name in pinned:
             row["limit"] = pinned[name]
-        row["held"] += hold.amount_of(unit_of(name))
+        row["held"] += amounts[name]
         row["opened"] += 1
         if expires < row["due"]:
             row["due"] = expires
@@ -186,10 +187,12 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     late = row["state"] == "expired"
     model = row["model"]
     row["cost"] = settlement.cost
-    row["units"] = {
-        unit: [held, on_expiry, 0 if settlement.state == "voided" else settlement.units.get(unit, on_expiry)]
-        for unit, (held, on_expiry, _) in row["units"].items()
-    }
+    if row["units"]:
+        booked = settlement.units if settlement.state == "settled" else dict.fromkeys(row["units"], 0)
+        row["units"] = {
+            unit: [held, on_expiry, booked.get(unit, on_expiry)]
+            for unit, (held, on_expiry, _) in row["units"].items()
+        }
     crossings: list[Crossing] = []
     for name, window in row["accounts"].items():
         account = book.account(name)
@@ -203,7 +206,8 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
             if late and epoch is not None and epoch in live_epochs(account):
                 book_cost(account, epoch, model, -on_expiry_of(row, unit), expiries=-1)
             if cost := cost_of(row, unit):
-                begin_part(account, now)
+                if account["parts"] is not None:
+                    begin_part(account, now)
                 book_cost(account, account["epoch"], model, cost)
             row["epochs"][name] = account["epoch"]
             if settlement.thresholds and (limit := limit_of(account)):
@@ -557,7 +561,7 @@ def _hold_row(hold: Hold, windows: dict[str, int], expires: Milliseconds) -> Hol
         "request_id": None,
         "usage": {},
         "tags": list(hold.tags),
-        "units": {unit: [held, on_expiry, 0] for unit, (held, on_expiry) in hold.units.items()},
+        "units": {unit: [*counts, 0] for unit, counts in hold.units.items()} if hold.units else {},
         "labels": dict(hold.labels),
         "shadowed": [],
     }

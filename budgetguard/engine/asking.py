@@ -229,11 +229,6 @@ class Asking:
         if not self._charged:  # what is known to cost nothing needs no account, so that none can refuse it
             charges = tuple(replace(charge, required=False) for charge in charges)
         policy = engine.settings.unknown_outcome
-        counted = engine.judge.has_scopes
-        members = engine.judge.member_labels(payer.user)
-        labels = {**members, **payer.labels} if members or payer.labels else {}
-        if self.rates.provider:
-            labels["provider"] = self.rates.provider
         return new_hold(
             engine.now(),
             charges,
@@ -245,8 +240,8 @@ class Asking:
             model=request.model,
             endpoint=request.endpoint,
             tags=payer.tags,
-            units=amounts(charges, self.projection, policy) if counted else {},
-            labels=labels,
+            units=amounts(charges, self.projection, policy) if engine.judge.has_scopes else {},
+            labels=engine.judge.recorded_labels(payer.user, payer.labels, self.rates.provider),
             scopes=engine.judge.revision,
         )
 

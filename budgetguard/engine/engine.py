@@ -341,7 +341,7 @@ class Engine:
             model=model,
             endpoint=endpoint,
             units=units,
-            labels={**self.judge.member_labels(user), **labels},
+            labels=self.judge.recorded_labels(user, labels, ""),
         )
         settlement = Settlement(
             cost,

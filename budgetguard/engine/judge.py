@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from budgetguard.config import UnknownOutcome
@@ -130,6 +131,13 @@ class Judge:
         known = self._known.get(account_name(USER, user))
         return {} if known is None else read_labels(known.labels)
 
+    def recorded_labels(self, user: str | None, said: Mapping[str, str], provider: str) -> Mapping[str, str]:
+        """Return the labels that a record keeps: those said, those kept with the user, and the provider."""
+        members = self.member_labels(user)
+        if not (said or members):
+            return _of_provider(provider)
+        return {**members, **said, **_of_provider(provider)}
+
     def charges(self, labels: Labels) -> tuple[Charge, ...]:
         """Return the charges on the accounts of the project's scopes."""
         scopes = self._view.scopes
@@ -160,6 +168,11 @@ class Judge:
 
 
 _NO_RULES: Final = Rules()
+
+
+@lru_cache(maxsize=256)
+def _of_provider(provider: str) -> Mapping[str, str]:
+    return {"provider": provider} if provider else {}
 
 
 _OF_A_REQUEST: Final[Mapping[str, tuple[int, int]]] = {"requests": (1, 1), CONCURRENT: (1, 0)}
