@@ -12,6 +12,7 @@ from budgetguard.cli import options
 from budgetguard.cli.display import account_label
 from budgetguard.cli.session import CommandSession, new_console, session
 from budgetguard.cli.tables import Cell, Column, new_table, text_column
+from budgetguard.core.accounts import USD, unit_of
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.wording import count, printable
 from budgetguard.errors import ConfigurationError
@@ -257,7 +258,8 @@ def _show_verification(here: CommandSession, found: Verification) -> None:
 def _difference_row(one: Difference) -> list[Cell]:
     what = one.what if one.model is None else f"{one.what} on {printable(one.model)}"
     numbers = (one.stored, one.records, one.stored - one.records)
-    said = [f"{number:,}" if one.what in COUNTS else format_usd(number) for number in numbers]
+    counts = _is_count(one)
+    said = [f"{number:,}" if counts else format_usd(number) for number in numbers]
     return [account_label(one.account), what, *said]
 
 
@@ -281,4 +283,8 @@ def _verification_object(here: CommandSession, found: Verification) -> dict[str,
 
 
 def _number(one: Difference, number: int) -> int | str:
-    return number if one.what in COUNTS else format(to_usd(number), "f")
+    return number if _is_count(one) else format(to_usd(number), "f")
+
+
+def _is_count(one: Difference) -> bool:
+    return one.what in COUNTS or unit_of(one.account) != USD

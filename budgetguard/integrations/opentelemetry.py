@@ -247,6 +247,7 @@ def _mark(event: CallEvent, attributes: Mapping[str, Any], *, with_user: bool) -
             "budgetguard.account.kind": event.account.partition(":")[0],
             "budgetguard.projected": float(event.cost),
             "budgetguard.available": float(event.available),
+            "budgetguard.unit": event.unit,
         }
         if with_user:
             more["budgetguard.account"] = event.account

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Literal, TypeVar
 
+from budgetguard.core.accounts import USD, unit_of
 from budgetguard.core.money import Nanos, format_usd
 from budgetguard.core.rows import (
     AccountRow,
@@ -68,9 +69,9 @@ class Sums:
 
     Attributes:
         accounts: how many there are.
-        limit: Nanos that all limits come to.
-        spent: Nanos that all accounts have spent.
-        held: Nanos that all accounts hold.
+        limit: Nanos that all limits come to, of accounts that count USD.
+        spent: Nanos that these have spent.
+        held: Nanos that these hold.
         records: how many calls are recorded, open ones too.
         cost: Nanos that they cost.
         open: how many of them are open.
@@ -277,9 +278,10 @@ def _sums_of(export: Export, horizon: Milliseconds) -> Sums:
         elif isinstance(one, StoredAccount):
             if one.row is not None and not _may_be_gone(one.row, horizon):
                 sums.accounts += 1
-                sums.limit += one.row["limit"] or 0
-                sums.spent += one.row["spent"]
-                sums.held += one.row["held"]
+                if unit_of(one.name) == USD:
+                    sums.limit += one.row["limit"] or 0
+                    sums.spent += one.row["spent"]
+                    sums.held += one.row["held"]
                 sums.by_account[one.name] = _hash("account", one.name, [one.row, dict(one.open)])
         elif isinstance(one, StoredObservations):
             sums.fingerprint = sums.fingerprint + _hash("model", one.model, one.counts) & _MASK
