@@ -369,7 +369,9 @@ class Guard:
             raise ConfigurationError(f"align must be 'created' or 'calendar', not {align!r}")
         if align == "calendar":
             anchor = calendar_start(duration, zone, self.engine.now() if anchor is None else anchor)
-        return self.store.set_budget(self._account(user), Budget(nanos, duration, zone, anchor))
+        return self._foreseen(
+            self.store.set_budget(self._account(user), Budget(nanos, duration, zone, anchor))
+        )
 
     def balance(self, user: str | None = None) -> Balance:
         """Return how a user's budget stands; None is the whole project's.
@@ -381,8 +383,13 @@ class Guard:
         return self._known(user, self.store.read(self._account(user)))
 
     def balances(self) -> Iterator[Balance]:
-        """Yield every user's balance, in order of their ids."""
-        return self.store.list(USER)
+        """Yield every user's balance, in order of their ids.
+
+        The first `forecast` that is asked for reads the records of all of them, once.
+        """
+        from budgetguard.engine.forecasting import all_foreseen
+
+        return all_foreseen(lambda: self.store, USER, self.store.list(USER), self.engine.now())
 
     def users(self) -> Iterator[str]:
         """Yield every user's id, in order."""
@@ -474,7 +481,12 @@ class Guard:
                     f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"
                 )
             )
-        return balance
+        return self._foreseen(balance)
+
+    def _foreseen(self, balance: Balance) -> Balance:
+        from budgetguard.engine.forecasting import foreseen
+
+        return foreseen(lambda: self.store, balance, self.engine.now())
 
 
 def _milliseconds(instant: datetime, *, name: str) -> Milliseconds:

@@ -4,9 +4,8 @@ Three steps, all from records of calls:
 
 1. *Rhythm.* How many calls came at which hour of the day (after 3 days) and on which weekday (after 3 weeks)
    says how busy each stretch of time is. Time counts by that: a quiet night is short, a Monday is long.
-2. *Level.* The past is cut into parts as busy as what remains of the window (at most 30 parts, the last ones
-   of it). Exponential smoothing of their spend, by several factors, each weighted by how well it would have
-   foretold the parts, gives the level that is expected to go on.
+2. *Level.* The past is cut into parts as busy as what remains of the window (at least a thirtieth of it each). Exponential smoothing of their spend, by several factors, weighted half evenly and half by how well
+   each would have foretold the parts, gives the level that is expected to go on.
 3. *Bounds.* Each part's surprise gives the variance of what is to come, by the formula for the sum of several
    steps of simple exponential smoothing; a sum of that mean and variance is taken to be log-normal. The
    bounds hold 80 % of the cases.
@@ -14,8 +13,8 @@ Three steps, all from records of calls:
 Sources: Hyndman, Koehler, Ord, Snyder, "Forecasting with Exponential Smoothing" (Springer 2008), chapter 6, for
 the variance of a sum of h steps, s^2 h (1 + a(h-1) + a^2 (h-1)(2h-1)/6); with a = 0 and the uncertainty of the
 level it is the interval for the mean of future observations of Hahn and Meeker, "Statistical Intervals" (Wiley
-1991), chapter 4. Fenton, "The Sum of Log-Normal Probability Distributions in Scatter Transmission Systems" (IRE
-Transactions on Communications Systems 8, 1960), for the log-normal sum. Abramowitz and Stegun, "Handbook of
+1991), chapter 4. Fenton, "The Sum of Log-Normal Probability Distributions in Scatter Transmission Systems"
+(IRE Transactions on Communications Systems 8, 1960), for the log-normal sum. Abramowitz and Stegun, "Handbook of
 Mathematical Functions", 26.7.5, for the quantile of Student's distribution. `benchmarks/forecast.py` measures
 how often the bounds hold.
 
@@ -25,8 +24,9 @@ Pure: no clock, no store. Floats are in the estimate only; nothing here is booke
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -63,7 +63,8 @@ _FARTHEST_PASTS: Final = 30
 
 _PARTS: Final = 30
 _FACTORS: Final = (0.05, 0.1, 0.2, 0.4, 0.7)
-# Surprises of spending have heavier tails than the normal distribution, by which factors are weighed.
+# How much of the weight of factors the past decides. The rest is even: a pace that changed a week ago has not
+# shown in the past which factor follows it.
 _TRUST: Final = 0.5
 # By how much of itself a level may drift in a day (standard deviation), whatever the records show.
 _DRIFT: Final = 0.04
@@ -73,6 +74,8 @@ _DAYS_OF_RHYTHM: Final = 3
 _DAYS_OF_WEEKDAYS: Final = 21
 # Calls that each hour and weekday is taken to have had beforehand, so that chance makes no rhythm.
 _EVEN_CALLS: Final = 5.0
+# The amounts of an outlook, in order.
+_EXPECTED, _LOW, _HIGH = range(3)
 _QUANTILE: Final = 1.2815515655446004  # the normal distribution's, of which 10 % are above
 
 
@@ -204,6 +207,17 @@ class History:
             self._held += record.amount_nanos
             self._cost += cost
 
+    def begin(self, since: Milliseconds) -> None:
+        """Leave out what was booked before a time: the records of calls made earlier are not all here."""
+        self.since = max(self.since, since)
+        if self.first is None or self.first >= self.since:
+            return
+        self._spent = {at: cost for at, cost in self._spent.items() if at * self.step >= self.since}
+        self._calls = {at: self._calls[at] for at in self._spent}
+        self.first, self.first_cost = (
+            (-(-self.since // self.step) * self.step, 0) if self._spent else (None, 0)
+        )
+
     @property
     def calls(self) -> int:
         """How many calls count. The first one only tells when the account was first used."""
@@ -237,45 +251,37 @@ def forecast(balance: Balance, history: History, now: Milliseconds) -> Forecast:
         now: the present.
     """
     until, limit = balance.resets_ms, balance.limit_nanos
-    calls, span = history.calls, 0 if history.first is None else max(0, now - history.first)
-    if limit is not None and balance.spent_nanos >= limit:
-        reached: tuple[Milliseconds | None, ...] = (now, now, now)
-    else:
-        reached = (None, None, None)
-    nothing = Forecast(
-        now,
-        until,
-        limit,
-        reached_ms=reached[0],
-        earliest_ms=reached[1],
-        latest_ms=reached[2],
-        calls=calls,
-        span_ms=span,
-    )
-    if until is not None and until <= now:
-        return nothing
-    rest = _rest(balance, calls, span, now)
-    rhythm = None if calls < _FEWEST_CALLS or not span else _Rhythm(history, balance.timezone, now)
-    if rhythm is None or rest is None or rest > _FARTHEST_PASTS * span:
-        return nothing
-    ahead = _Ahead(rhythm, now, now + rest)
-    pace = _pace(rhythm, ahead.busy)
-    if pace is None:
-        return nothing
-    outlook = _Outlook(pace, rhythm, ahead, balance.held_nanos, history.share_of_held)
+    span = 0 if history.first is None else max(0, now - history.first)
+    made = Forecast(now, until, limit, calls=history.calls, span_ms=span)
     missing = None if limit is None else limit - balance.spent_nanos
+    if missing is not None and missing <= 0:
+        made = replace(made, reached_ms=now, earliest_ms=now, latest_ms=now)
+    rest = _rest(balance, span, now)
+    if made.calls < _FEWEST_CALLS or not span or not 0 < rest <= _FARTHEST_PASTS * span:
+        return made
+    rhythm = _Rhythm(history, balance.timezone, now)
+    ahead = _Ahead(rhythm, now, now + rest)
+    if (pace := _pace(rhythm, ahead.busy)) is None:
+        return made
+    outlook = _Outlook(pace, rhythm, ahead, balance.held_nanos, history.share_of_held)
     if missing is not None and missing > 0:
-        reached = tuple(ahead.when(missing, outlook, which) for which in range(3))
-    at_end = outlook(rest) if until is not None else (None, None, None)
-    amounts = [None if one is None else _nanos(balance.spent_nanos + one) for one in at_end]
-    return Forecast(now, until, limit, *amounts, *reached, calls, span, True)
+        made = replace(
+            made,
+            reached_ms=ahead.when(missing, outlook, _EXPECTED),
+            earliest_ms=ahead.when(missing, outlook, _HIGH),
+            latest_ms=ahead.when(missing, outlook, _LOW),
+        )
+    if until is None:
+        return replace(made, is_known=True)
+    expected, low, high = (_nanos(balance.spent_nanos + one) for one in outlook(rest))
+    return replace(made, expected_nanos=expected, low_nanos=low, high_nanos=high, is_known=True)
 
 
-def _rest(balance: Balance, calls: int, span: Milliseconds, now: Milliseconds) -> Milliseconds | None:
-    """Return how far ahead to look: to the window's end, else as far as the past allows."""
+def _rest(balance: Balance, span: Milliseconds, now: Milliseconds) -> Milliseconds:
+    """Return how far ahead to look: to the window's end, else four times as far as records go back."""
     if balance.resets_ms is not None:
         return balance.resets_ms - now
-    return min(_FARTHEST, 4 * span) if calls and balance.limit_nanos is not None else None
+    return min(_FARTHEST, 4 * span)
 
 
 class _Rhythm:
@@ -293,8 +299,7 @@ class _Rhythm:
         self._slot = max(history.step, _HOUR)
         self._zone = timezone
         past = [
-            (self._place(start), end - start, spent, count)
-            for start, end, spent, count in history.parts(now)
+            (self._place(start), end - start, spent, count) for start, end, spent, count in history.parts(now)
         ]
         self.calls = sum(count for *_, count in past)
         self.span = sum(length for _, length, *_ in past)
@@ -383,8 +388,10 @@ def _pace(rhythm: _Rhythm, ahead: float) -> _Pace | None:
     views = [_smoothed(spent, factor) for factor in _FACTORS]
     best = max(one.weight for one in views)
     weights = [math.exp(one.weight - best) for one in views]
+    even = (1 - _TRUST) / len(views)
     factors = tuple(
-        one._replace(weight=weight / sum(weights)) for one, weight in zip(views, weights, strict=True)
+        one._replace(weight=_TRUST * weight / sum(weights) + even)
+        for one, weight in zip(views, weights, strict=True)
     )
     return _Pace(length, factors, _student(len(spent) - 1))
 
@@ -425,7 +432,7 @@ def _smoothed(spent: Sequence[float], factor: float) -> _Factor:
     freedom = len(spent) - 1
     # Where all parts are alike (one call in each, say) there is still some doubt.
     squares = max(squares, 1e-6 * sum(one * one for one in spent))
-    likelihood = -freedom / 2 * math.log(squares) * _TRUST - math.log(shares) / 2
+    likelihood = -freedom / 2 * math.log(squares) - math.log(shares) / 2
     return _Factor(
         likelihood, factor, max(level + start * share, 0.0), squares / freedom, share * share / shares
     )
@@ -482,8 +489,6 @@ class _Ahead:
 
     def busy_after(self, after: Milliseconds) -> float:
         """Return how busy the time from now on is."""
-        from bisect import bisect_left
-
         at = bisect_left(self._times, after)
         if at == 0 or self._times[at] == after:
             return self._busy[at]
@@ -491,26 +496,21 @@ class _Ahead:
         return self._busy[at - 1] + share * (self._busy[at] - self._busy[at - 1])
 
     def when(self, nanos: Nanos, outlook: _Outlook, which: int) -> Milliseconds | None:
-        """Return when so much will have been spent: 0 as expected, 1 at the latest... see `_ORDER`."""
-        bound = _ORDER[which]
+        """Return when so much will have been spent, by one amount of an outlook, None if not ahead."""
         low, high = 0, self._times[-1]
-        if outlook(high)[bound] < nanos:
+        if outlook(high)[which] < nanos:
             return None
         while high - low > _SECOND:
             middle = (low + high) // 2
-            if outlook(middle)[bound] < nanos:
+            if outlook(middle)[which] < nanos:
                 low = middle
             else:
                 high = middle
         return self._now + high
 
 
-# Which amount tells when the limit is reached as expected, at the earliest and at the latest.
-_ORDER: Final = (0, 2, 1)
-
-
 def _student(freedom: int) -> float:
-    """Return the quantile of Student's distribution of which 10 % are above (Abramowitz and Stegun 26.7.5)."""
+    """Return Student's quantile of which 10 % are above (Abramowitz and Stegun 26.7.5)."""
     z, n = _QUANTILE, freedom
     return (
         z
