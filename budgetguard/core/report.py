@@ -19,6 +19,9 @@ from budgetguard.errors import ConfigurationError
 Dimension: TypeAlias = Literal["user", "model", "day", "endpoint", "tag"]
 DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
 
+TOLD: Final = "forecast.told"
+"""The endpoint of records that are no calls: marks that a window's forecast has been told."""
+
 
 @dataclass(slots=True)
 class Totals:
@@ -132,6 +135,8 @@ def summarize(
         raise ConfigurationError(f"a report names each of its dimensions once, not {', '.join(by)}")
     sums = _Sums()
     for record in records:
+        if record.endpoint == TOLD:
+            continue
         for key in product(*(_values(record, dimension, zone) for dimension in by)):
             totals = sums.rows.get(key)
             if totals is None:

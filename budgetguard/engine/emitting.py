@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetguard import events
 from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Booked, Expiry, Hold, Settlement
+from budgetguard.core.holds import Booked, Crossing, Expiry, Hold, Settlement
 from budgetguard.core.money import to_usd
 from budgetguard.core.windows import to_datetime
 from budgetguard.engine.background import background
@@ -85,6 +85,31 @@ def emit_settled(
             spent=crossing.balance.spent,
             limit=to_usd(crossing.balance.limit_nanos or 0),
             resets_at=crossing.balance.resets_at,
+        )
+    if answer.crossings and engine.hooks.wants(events.ForecastExceeded):
+        # Where records are read, no call may wait for it.
+        background.start()
+        background.put(partial(_foresee, engine, answer.crossings, hold.user))
+
+
+def _foresee(engine: Engine, crossings: tuple[Crossing, ...], user: str | None) -> None:
+    """Emit an event for each account that is on course to spend more than its limit."""
+    from budgetguard.engine.forecasting import newly_exceeding
+
+    for balance, forecast in newly_exceeding(engine, crossings):
+        emit(
+            engine,
+            events.ForecastExceeded,
+            user=user,
+            model="",
+            account=balance.account,
+            expected=forecast.expected or 0,
+            low=forecast.low or 0,
+            high=forecast.high or 0,
+            spent=balance.spent,
+            limit=balance.limit,
+            limit_reached_at=forecast.limit_reached_at,
+            resets_at=balance.resets_at,
         )
 
 

@@ -1,4 +1,4 @@
-"""Forecasts from a store's records, read once for however many accounts.
+"""Forecasts from a store's records, read once for however many accounts; and which of them are to be told.
 
 Records are read from the newest to the oldest, slice by slice, as far as an account's forecast looks back and
 up to `MOST_RECORDS`: of a busy project the last days say enough, and nobody waits for three months of calls.
@@ -6,18 +6,28 @@ up to `MOST_RECORDS`: of a busy project the last days say enough, and nobody wai
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
 
 from budgetguard.core.accounts import Balance
 from budgetguard.core.forecast import Forecast, History, forecast
-from budgetguard.core.windows import Milliseconds
+from budgetguard.core.holds import VOID, Booked, Crossing, derived_id, new_hold
+from budgetguard.core.report import TOLD
+from budgetguard.core.windows import Milliseconds, duration_ms
+from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
 
-MOST_RECORDS = 50_000
+if TYPE_CHECKING:
+    from budgetguard.engine.engine import Engine
+
+logger = logging.getLogger("budgetguard")
+
+MOST_RECORDS: Final = 50_000
 """Records after which no older slice is read."""
 
-_SLICES = 32
+_SLICES: Final = 32
 
 
 def histories(store: Store, balances: Iterable[Balance], now: Milliseconds) -> dict[str, History]:
@@ -110,3 +120,48 @@ def all_foreseen(
     records = Records(store, lambda opened: opened.list(kind), now)
     for balance in balances:
         yield balance.forecast_by(BalanceForecaster(records))
+
+
+def exceeding(store: Store, balances: Iterable[Balance], now: Milliseconds) -> list[tuple[Balance, Forecast]]:
+    """Return those of some balances that are on course to spend more than their limit, and have not yet.
+
+    Raises:
+        StoreError: the records cannot be read.
+    """
+    may = [
+        one
+        for one in balances
+        if one.resets_ms is not None and one.limit_nanos and one.spent_nanos < one.limit_nanos
+    ]
+    if not may:
+        return []
+    past = histories(store, may, now)
+    made = [(one, forecast(one, past[one.account], now)) for one in may]
+    return [(balance, foreseen) for balance, foreseen in made if foreseen.exceeds]
+
+
+def newly_exceeding(engine: Engine, crossings: Iterable[Crossing]) -> list[tuple[Balance, Forecast]]:
+    """Return what is to be told of accounts that have crossed a threshold: once a window, by one process.
+
+    Which process tells it the store decides. A store that fails is logged, and nothing is told.
+    """
+    latest = {one.account: one.balance for one in crossings}
+    try:
+        found = exceeding(engine.store, latest.values(), engine.now())
+        return [(balance, made) for balance, made in found if _is_first(engine, balance)]
+    except StoreError as error:
+        logger.warning("budgetguard: whether a budget will be exceeded could not be foreseen: %s", error)
+        return []
+
+
+def _is_first(engine: Engine, balance: Balance) -> bool:
+    """Leave a mark in the store, a record of nothing, and return whether none was there.
+
+    Its id is that of whoever looks at the same window. Stores forget records after a time, so in a window that
+    is longer than half of that, it is told once in each such half.
+    """
+    half = max(duration_ms(engine.settings.retention) // 2, 1)
+    at = balance.starts_ms + (engine.now() - balance.starts_ms) // half * half
+    mark = new_hold(at, (), ident=derived_id(at, f"forecast {balance.account} {at}"), endpoint=TOLD)
+    answer = engine.store.settle(mark, VOID)
+    return isinstance(answer, Booked) and not answer.repeated

@@ -31,6 +31,7 @@ from budgetguard.core.holds import (
     new_hold_id,
 )
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
+from budgetguard.engine.forecasting import exceeding
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
 from budgetguard.stores.wire import to_json
@@ -44,6 +45,7 @@ REMEMBERED: Final = "400d"
 CROSSED: Final = "threshold.crossed"
 EXPIRED: Final = "hold.expired"
 STARTED: Final = "window.started"
+FORECAST: Final = "forecast.exceeded"
 
 _OUTBOX: Final = "outbox:events"
 _log = logging.getLogger("budgetguard.server")
@@ -73,12 +75,14 @@ class Events:
         """Called when an event has been recorded."""
         self._store = store
         self._unsaved: deque[Hold] = deque()
+        self._unforeseen: deque[tuple[Store, Balance]] = deque()
         self._saving = threading.Lock()
         store.on_expiry(_dropped)
 
-    def crossed(self, project: str, account: str, threshold: int, balance: Balance) -> None:
+    def crossed(self, store: Store, account: str, threshold: int, balance: Balance) -> None:
         """Record that an account's window has reached a threshold, which one settlement reports."""
-        now = self.clock()
+        now, project = self.clock(), store.project
+        self._unforeseen.append((store, balance))
         about = {"account": account, "threshold": threshold, "balance": balance}
         self._record(new_hold_id(now), CROSSED, project, now, about)
 
@@ -93,6 +97,23 @@ class Events:
         ident = derived_id(balance.starts_ms, state)
         about = {"account": balance.account, "balance": balance}
         self._record(ident, STARTED, project, balance.starts_ms, about)
+
+    def foresee(self) -> None:
+        """Record which accounts that have crossed a threshold are on course to exceed their limit, once a window.
+
+        Takes long, as records of calls are read: not for the threads that answer requests.
+
+        Raises:
+            StoreError: a store failed; the account is looked at again next time.
+        """
+        while self._unforeseen:
+            store, crossed = self._unforeseen[0]
+            for balance, made in exceeding(store, (crossed,), self.clock()):
+                state = json.dumps([FORECAST, store.project, balance.account, balance.starts_ms])
+                about = {"account": balance.account, "balance": balance, "forecast": made}
+                ident = derived_id(balance.starts_ms, state)
+                self._record(ident, FORECAST, store.project, made.at_ms, about)
+            self._unforeseen.popleft()
 
     def save(self) -> None:
         """Write the events that the store did not take before.
@@ -160,7 +181,7 @@ class _Watched:
             events.expired(project, expiry)
         for one in answer.crossings:
             if one.threshold in events.thresholds:
-                events.crossed(project, one.account, one.threshold, one.balance)
+                events.crossed(self._store, one.account, one.threshold, one.balance)
         return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
 
 
