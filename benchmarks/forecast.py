@@ -1,11 +1,11 @@
-"""Measure how often what was spent lies between a forecast's bounds, which are meant to hold 80 % of the time.
+"""Measure how often what was spent lies between a forecast's bounds, which are meant to hold in 80 %.
 
     python benchmarks/forecast.py [--runs 200] [--markdown]
 
-Accounts of several habits spend from a seed (`tests/spending.py`); at several stages of a window a forecast is
-made, and compared with what was spent by its end. `holds` is the share of the runs within the bounds, `below`
-and `above` of those outside. `width` is the median of the bounds' distance as a share of the expected rest,
-`off` the median of expected by spent. At the end: what a forecast of one account takes.
+Accounts of several habits spend from a seed (`tests/spending.py`); at several stages of a window a forecast
+is made, and compared with what was spent by its end. `holds` is the share of the runs within the bounds,
+`below` and `above` of those outside. `width` is the median of the bounds' distance as a share of the expected
+rest, `off` the median of expected by spent. At the end: what a forecast of one account takes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     held: list[float] = []
     for stage_name, stage in STAGES.items():
         cells: list[str] = []
-        for habit_name, habit in HABITS.items():
+        for habit_name in HABITS:
             share, line = _measured(habit_name, stage_name, stage, given.runs)
             held.append(share)
             cells.append(f"{share:.0%}")

@@ -238,8 +238,8 @@ _WARNINGS: Final = (Refused, Expired, ThresholdCrossed, ForecastExceeded, Unguar
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals, expiries, thresholds, forecasts and unguarded connections are warnings; all else is information. The
-    record carries the event's fields as `record.budgetguard`, for structured logs.
+    Refusals, expiries, thresholds, forecasts and unguarded connections are warnings; all else is
+    information. The record carries the event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")

@@ -91,7 +91,7 @@ class Forecaster(Protocol):
 
 
 class _Foreseeable:
-    """Room beside a balance's fields for what forecasts it: no part of it that is compared, sent or stored."""
+    """Room beside a balance's fields for what forecasts it; that is not compared, sent or stored."""
 
     __slots__ = ("_forecaster",)
 
@@ -164,8 +164,8 @@ class Balance(_Foreseeable):
         forecaster: Forecaster | None = getattr(self, "_forecaster", None)
         if forecaster is None:
             raise ConfigurationError(
-                f"this balance of {self.account!r} has no forecast, since it is not a guard's: ask for it with "
-                "guard.balance(user) or guard.balances()"
+                f"this balance of {self.account!r} has no forecast, since it is not a guard's: ask for it "
+                "with guard.balance(user) or guard.balances()"
             )
         return forecaster.made or forecaster.make(self)
 

@@ -4,19 +4,20 @@ Three steps, all from records of calls:
 
 1. *Rhythm.* How many calls came at which hour of the day (after 3 days) and on which weekday (after 3 weeks)
    says how busy each stretch of time is. Time counts by that: a quiet night is short, a Monday is long.
-2. *Level.* The past is cut into parts as busy as what remains of the window (at least a thirtieth of it each). Exponential smoothing of their spend, by several factors, weighted half evenly and half by how well
+2. *Level.* The past is cut into parts as busy as what remains of the window (at least a thirtieth of it
+   each). Exponential smoothing of their spend by several factors, weighted half evenly and half by how well
    each would have foretold the parts, gives the level that is expected to go on.
 3. *Bounds.* Each part's surprise gives the variance of what is to come, by the formula for the sum of several
    steps of simple exponential smoothing; a sum of that mean and variance is taken to be log-normal. The
-   bounds hold 80 % of the cases.
+   bounds are meant to hold in 80 % of the cases.
 
-Sources: Hyndman, Koehler, Ord, Snyder, "Forecasting with Exponential Smoothing" (Springer 2008), chapter 6, for
-the variance of a sum of h steps, s^2 h (1 + a(h-1) + a^2 (h-1)(2h-1)/6); with a = 0 and the uncertainty of the
-level it is the interval for the mean of future observations of Hahn and Meeker, "Statistical Intervals" (Wiley
-1991), chapter 4. Fenton, "The Sum of Log-Normal Probability Distributions in Scatter Transmission Systems"
-(IRE Transactions on Communications Systems 8, 1960), for the log-normal sum. Abramowitz and Stegun, "Handbook of
-Mathematical Functions", 26.7.5, for the quantile of Student's distribution. `benchmarks/forecast.py` measures
-how often the bounds hold.
+Sources: Hyndman, Koehler, Ord, Snyder, "Forecasting with Exponential Smoothing" (Springer 2008), chapter 6,
+for the variance of a sum of h steps, s^2 h (1 + a(h-1) + a^2 (h-1)(2h-1)/6); with a = 0 and the uncertainty
+of the level it is the interval for the mean of future observations of Hahn and Meeker, "Statistical
+Intervals" (Wiley 1991), chapter 4. Fenton, "The Sum of Log-Normal Probability Distributions in Scatter
+Transmission Systems" (IRE Transactions on Communications Systems 8, 1960), for the log-normal sum.
+Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.5, for the quantile of Student's
+distribution. `benchmarks/forecast.py` measures how often the bounds hold.
 
 Pure: no clock, no store. Floats are in the estimate only; nothing here is booked.
 """

@@ -79,10 +79,9 @@ class Events:
         self._saving = threading.Lock()
         store.on_expiry(_dropped)
 
-    def crossed(self, store: Store, account: str, threshold: int, balance: Balance) -> None:
+    def crossed(self, project: str, account: str, threshold: int, balance: Balance) -> None:
         """Record that an account's window has reached a threshold, which one settlement reports."""
-        now, project = self.clock(), store.project
-        self._unforeseen.append((store, balance))
+        now = self.clock()
         about = {"account": account, "threshold": threshold, "balance": balance}
         self._record(new_hold_id(now), CROSSED, project, now, about)
 
@@ -98,22 +97,27 @@ class Events:
         about = {"account": balance.account, "balance": balance}
         self._record(ident, STARTED, project, balance.starts_ms, about)
 
+    def look_ahead(self, store: Store, balance: Balance) -> None:
+        """Note that the forecast of an account is to be looked at, since it has crossed a threshold."""
+        self._unforeseen.append((store, balance))
+
     def foresee(self) -> None:
-        """Record which accounts that have crossed a threshold are on course to exceed their limit, once a window.
+        """Record which of the accounts to be looked at are on course to exceed their limit, once a window.
 
-        Takes long, as records of calls are read: not for the threads that answer requests.
-
-        Raises:
-            StoreError: a store failed; the account is looked at again next time.
+        This reads records of calls, so it is not for the threads that answer requests.
         """
         while self._unforeseen:
-            store, crossed = self._unforeseen[0]
-            for balance, made in exceeding(store, (crossed,), self.clock()):
+            store, crossed = self._unforeseen.popleft()
+            try:
+                found = exceeding(store, (crossed,), self.clock())
+            except StoreError as error:
+                _log.error("whether a budget will be exceeded could not be foreseen: %s", error)
+                continue
+            for balance, made in found:
                 state = json.dumps([FORECAST, store.project, balance.account, balance.starts_ms])
                 about = {"account": balance.account, "balance": balance, "forecast": made}
                 ident = derived_id(balance.starts_ms, state)
                 self._record(ident, FORECAST, store.project, made.at_ms, about)
-            self._unforeseen.popleft()
 
     def save(self) -> None:
         """Write the events that the store did not take before.
@@ -181,7 +185,8 @@ class _Watched:
             events.expired(project, expiry)
         for one in answer.crossings:
             if one.threshold in events.thresholds:
-                events.crossed(self._store, one.account, one.threshold, one.balance)
+                events.look_ahead(self._store, one.balance)
+                events.crossed(project, one.account, one.threshold, one.balance)
         return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
 
 
