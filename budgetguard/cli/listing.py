@@ -57,10 +57,10 @@ def users(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """List users: limit, spent, held, available, when it resets, what it is on course for.
+    """List users: limit, spent, held, available, when it resets.
 
-    In order of their ids. With --json one object a line, written as they are read; with its forecast if
-    --forecast is given.
+    In order of their ids, and with what they are on course for where records say. With --json one object a
+    line, written as they are read; with its forecast only if --forecast is given.
 
     \b
     Examples:
@@ -90,7 +90,10 @@ def show(
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
-    """Show one budget in full, to the last digit, and what it is on course for.
+    """Show one budget in full, to the last digit.
+
+    With a forecast from the records of calls: what will have been spent when it resets, and when the limit
+    is reached.
 
     \b
     Examples:

@@ -157,8 +157,8 @@ def newly_exceeding(engine: Engine, crossings: Iterable[Crossing]) -> list[tuple
 def _is_first(engine: Engine, balance: Balance) -> bool:
     """Leave a mark in the store, a record of nothing, and return whether none was there.
 
-    Its id is that of whoever looks at the same window. Stores forget records after a time, so in a window that
-    is longer than half of that, it is told once in each such half.
+    Whoever looks at the same window makes the same id. Stores forget records after a time, so in a window
+    that is longer than half of that, it is told once in each such half.
     """
     half = max(duration_ms(engine.settings.retention) // 2, 1)
     at = balance.starts_ms + (engine.now() - balance.starts_ms) // half * half
