@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import random
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from budgetguard.core.accounts import Balance
 from budgetguard.core.forecast import Forecast, History, Month, forecast
 from budgetguard.core.holds import HoldRecord
+from budgetguard.core.pace import Factor, student
 from budgetguard.core.windows import Milliseconds, calendar_start, window_at
 from budgetguard.errors import ConfigurationError
 from budgetguard.stores.wire import to_json
@@ -52,10 +54,16 @@ def hourly(first: Milliseconds, last: Milliseconds, cost: int = DOLLAR // 100) -
 def test_the_bounds_hold_about_as_often_as_they_say() -> None:
     below = above = runs = 0
     off: list[float] = []
-    for stage in ("month, 3 days left, 90 known", "month, 16 days left, 14 known", "day, 10 hours left, 30 days known"):  # noqa: E501
+    for stage in (
+        "month, 3 days left, 90 known",
+        "month, 16 days left, 14 known",
+        "day, 10 hours left, 30 days known",
+    ):
         for habit in USUAL:
-            for run in range(8):
-                made, spent = tried(HABITS[habit], STAGES[stage], random.Random(f"test {stage} {habit} {run}"))
+            for run in range(6):
+                made, spent = tried(
+                    HABITS[habit], STAGES[stage], random.Random(f"test {stage} {habit} {run}")
+                )
                 assert made.low_nanos is not None and made.high_nanos is not None
                 assert made.expected_nanos is not None
                 runs += 1
@@ -65,6 +73,30 @@ def test_the_bounds_hold_about_as_often_as_they_say() -> None:
     assert 0.75 <= 1 - (below + above) / runs <= 0.94
     assert max(below, above) / runs <= 0.18
     assert 0.85 <= median(off) <= 1.2
+
+
+def test_a_sum_of_steps_varies_as_exponential_smoothing_says() -> None:
+    # Of h steps to come, the surprise of one with k steps after it adds 1 + k a of itself to the sum.
+    for a in (0.05, 0.4):
+        smoothed = Factor(1.0, a, 10.0, 3.0, 0.0)
+        for steps in (1, 2, 7):
+            assert smoothed.variance_of(steps) == pytest.approx(
+                3 * sum((1 + k * a) ** 2 for k in range(steps))
+            )
+    assert Factor(1.0, 0.05, 10.0, 3.0, 0.25).variance_of(1) == pytest.approx(3 * 1.25)
+
+
+def test_the_bounds_are_those_of_a_log_normal_sum_of_this_mean() -> None:
+    made, _ = tried(HABITS["bursts"], STAGES["month, 3 days left, 90 known"], random.Random(1))
+    assert made.expected_nanos and made.low_nanos and made.high_nanos
+    width = math.log(made.high_nanos / made.low_nanos) / 2 / student(29)
+    middle = math.sqrt(made.low_nanos * made.high_nanos)
+    assert middle == pytest.approx(made.expected_nanos * math.exp(-width * width / 2), rel=0.001)
+
+
+def test_students_quantiles_are_those_of_the_tables() -> None:
+    for freedom, quantile in ((5, 1.476), (9, 1.383), (29, 1.311), (59, 1.296)):
+        assert student(freedom) == pytest.approx(quantile, abs=0.0006)
 
 
 @given(

@@ -44,6 +44,8 @@ _FACTORS: Final = (0.05, 0.1, 0.2, 0.4, 0.7)
 # How much of the weight of factors the past decides. The rest is even: a pace that changed a week ago has not
 # shown in the past which factor follows it.
 _TRUST: Final = 0.5
+# Over so many parts a factor of 1 has half of the weight that a slow one has.
+_FAST: Final = 10
 # By how much of itself a level may drift in a day (standard deviation), whatever the records show.
 _DRIFT: Final = 0.04
 # Before the rhythm of the day is known, an hour may be busier or quieter than others by this much.
@@ -189,7 +191,7 @@ def _place(timezone: str, instant: Milliseconds, hours: int) -> tuple[int, int]:
     return local.weekday(), local.hour // hours
 
 
-class _Factor(NamedTuple):
+class Factor(NamedTuple):
     """One smoothing factor's view: the level it comes to, and the variance of one part around it."""
 
     weight: float
@@ -215,7 +217,7 @@ class Pace(NamedTuple):
     """
 
     length: float
-    factors: tuple[_Factor, ...]
+    factors: tuple[Factor, ...]
     quantile: float
 
     def of(self, busy: float) -> tuple[float, float]:
@@ -236,12 +238,13 @@ def pace_of(rhythm: Rhythm, ahead: float) -> Pace | None:
     views = [_smoothed(spent, factor) for factor in _FACTORS]
     best = max(one.weight for one in views)
     weights = [math.exp(one.weight - best) for one in views]
-    even = (1 - _TRUST) / len(views)
+    # The last few parts say less of a time to come that is many times as long.
+    priors = [1 / (1 + factor * ahead / length / _FAST) for factor in _FACTORS]
     factors = tuple(
-        one._replace(weight=_TRUST * weight / sum(weights) + even)
-        for one, weight in zip(views, weights, strict=True)
+        one._replace(weight=_TRUST * weight / sum(weights) + (1 - _TRUST) * prior / sum(priors))
+        for one, weight, prior in zip(views, weights, priors, strict=True)
     )
-    return Pace(length, factors, _student(len(spent) - 1))
+    return Pace(length, factors, student(len(spent) - 1))
 
 
 def _cut(past: Sequence[tuple[float, Nanos]], length: float, most: int) -> list[float]:
@@ -263,7 +266,7 @@ def _cut(past: Sequence[tuple[float, Nanos]], length: float, most: int) -> list[
     return cut[::-1]
 
 
-def _smoothed(spent: Sequence[float], factor: float) -> _Factor:
+def _smoothed(spent: Sequence[float], factor: float) -> Factor:
     """Smooth by one factor; the level that it starts from is the one that fits best (least squares).
 
     The weight is the logarithm of the likelihood.
@@ -281,7 +284,7 @@ def _smoothed(spent: Sequence[float], factor: float) -> _Factor:
     # Where all parts are alike (one call in each, say) there is still some doubt.
     squares = max(squares, 1e-6 * sum(one * one for one in spent))
     likelihood = -freedom / 2 * math.log(squares) - math.log(shares) / 2
-    return _Factor(
+    return Factor(
         likelihood, factor, max(level + start * share, 0.0), squares / freedom, share * share / shares
     )
 
@@ -357,7 +360,7 @@ class Ahead:
         return self._now + high
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """Return Student's quantile of which 10 % are above (Abramowitz and Stegun 26.7.5)."""
     z, n = _QUANTILE, freedom
     return (
