@@ -102,7 +102,7 @@ def _reached(forecast: Forecast, zone: tzinfo | None) -> str:
 def _span(milliseconds: Milliseconds) -> str:
     minutes = milliseconds // 60_000
     if minutes < 120:
-        return count(minutes, "minute")
+        return count(minutes, "minute") if minutes else "under a minute"
     return count(minutes // 60, "hour") if minutes < 2_880 else count(minutes // 1_440, "day")
 
 
