@@ -9,7 +9,7 @@ from budgetguard import events
 from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import Booked, Crossing, Expiry, Hold, Settlement
 from budgetguard.core.money import to_usd
-from budgetguard.core.windows import to_datetime
+from budgetguard.core.windows import Milliseconds, to_datetime
 from budgetguard.engine.background import background
 from budgetguard.engine.context import as_hook, inside_hook
 from budgetguard.engine.refusals import refusal
@@ -89,14 +89,16 @@ def emit_settled(
     if answer.crossings and engine.hooks.wants(events.ForecastExceeded):
         # Where records are read, no call may wait for it.
         background.start()
-        background.put(partial(_foresee, engine, answer.crossings, hold.user))
+        background.put(partial(_foresee, engine, answer.crossings, hold.user, engine.now()))
 
 
-def _foresee(engine: Engine, crossings: tuple[Crossing, ...], user: str | None) -> None:
+def _foresee(
+    engine: Engine, crossings: tuple[Crossing, ...], user: str | None, now: Milliseconds
+) -> None:
     """Emit an event for each account that is on course to spend more than its limit."""
     from budgetguard.engine.forecasting import newly_exceeding
 
-    for balance, forecast in newly_exceeding(engine, crossings):
+    for balance, forecast in newly_exceeding(engine, crossings, now):
         emit(
             engine,
             events.ForecastExceeded,

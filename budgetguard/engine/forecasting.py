@@ -140,28 +140,30 @@ def exceeding(store: Store, balances: Iterable[Balance], now: Milliseconds) -> l
     return [(balance, foreseen) for balance, foreseen in made if foreseen.exceeds]
 
 
-def newly_exceeding(engine: Engine, crossings: Iterable[Crossing]) -> list[tuple[Balance, Forecast]]:
-    """Return what is to be told of accounts that have crossed a threshold: once a window, by one process.
+def newly_exceeding(
+    engine: Engine, crossings: Iterable[Crossing], now: Milliseconds
+) -> list[tuple[Balance, Forecast]]:
+    """Return what is to be told of accounts that have crossed a threshold now: once a window, by one process.
 
     Which process tells it the store decides. A store that fails is logged, and nothing is told.
     """
     latest = {one.account: one.balance for one in crossings}
     try:
-        found = exceeding(engine.store, latest.values(), engine.now())
-        return [(balance, made) for balance, made in found if _is_first(engine, balance)]
+        found = exceeding(engine.store, latest.values(), now)
+        return [(balance, made) for balance, made in found if _is_first(engine, balance, now)]
     except StoreError as error:
         logger.warning("budgetguard: whether a budget will be exceeded could not be foreseen: %s", error)
         return []
 
 
-def _is_first(engine: Engine, balance: Balance) -> bool:
+def _is_first(engine: Engine, balance: Balance, now: Milliseconds) -> bool:
     """Leave a mark in the store, a record of nothing, and return whether none was there.
 
     Whoever looks at the same window makes the same id. Stores forget records after a time, so in a window
     that is longer than half of that, it is told once in each such half.
     """
     half = max(duration_ms(engine.settings.retention) // 2, 1)
-    at = balance.starts_ms + (engine.now() - balance.starts_ms) // half * half
+    at = balance.starts_ms + (now - balance.starts_ms) // half * half
     mark = new_hold(at, (), ident=derived_id(at, f"forecast {balance.account} {at}"), endpoint=TOLD)
     answer = engine.store.settle(mark, VOID)
     return isinstance(answer, Booked) and not answer.repeated

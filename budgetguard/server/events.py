@@ -75,7 +75,7 @@ class Events:
         """Called when an event has been recorded."""
         self._store = store
         self._unsaved: deque[Hold] = deque()
-        self._unforeseen: deque[tuple[Store, Balance]] = deque()
+        self._unforeseen: deque[tuple[Store, Balance, Milliseconds]] = deque()
         self._saving = threading.Lock()
         store.on_expiry(_dropped)
 
@@ -99,7 +99,7 @@ class Events:
 
     def look_ahead(self, store: Store, balance: Balance) -> None:
         """Note that the forecast of an account is to be looked at, since it has crossed a threshold."""
-        self._unforeseen.append((store, balance))
+        self._unforeseen.append((store, balance, self.clock()))
 
     def foresee(self) -> None:
         """Record which of the accounts to be looked at are on course to exceed their limit, once a window.
@@ -107,9 +107,9 @@ class Events:
         This reads records of calls, so it is not for the threads that answer requests.
         """
         while self._unforeseen:
-            store, crossed = self._unforeseen.popleft()
+            store, crossed, now = self._unforeseen.popleft()
             try:
-                found = exceeding(store, (crossed,), self.clock())
+                found = exceeding(store, (crossed,), now)
             except StoreError as error:
                 _log.error("whether a budget will be exceeded could not be foreseen: %s", error)
                 continue
