@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -83,7 +84,7 @@ def test_a_balance_is_forecast_from_the_records_of_its_account(row: Row, tmp_pat
         read = guard.store.read("user:even")
         assert read == balance
         assert read is not None
-        with pytest.raises(ConfigurationError, match="guard.balance"):
+        with pytest.raises(ConfigurationError, match=r"guard\.balance"):
             _ = read.forecast
 
 
@@ -100,7 +101,7 @@ def test_a_listing_reads_the_records_once_and_only_if_it_is_asked() -> None:
     assert [one.calls for one in made] == [29] * 5
     spans = [(since, until) for since, until in store.asked if until is not None]
     assert len(spans) == len(store.asked) <= 8
-    for (later, _), (_, until) in zip(spans, spans[1:], strict=False):
+    for (later, _), (_, until) in itertools.pairwise(spans):
         assert until == later, "no record is read twice"
     alone = guard.balance("u3")
     assert alone.forecast == made[3]
@@ -146,7 +147,8 @@ def test_it_is_told_once_a_window_by_one_of_several_guards(row: Row, tmp_path: P
         assert told.low <= told.expected <= told.high
         assert told.limit == 1 < told.expected
         assert told.spent < told.limit
-        assert told.limit_reached_at is not None and told.resets_at is not None
+        assert told.limit_reached_at is not None
+        assert told.resets_at is not None
         assert told.at < told.limit_reached_at < told.resets_at
         assert told.to_dict()["expected"] == format(told.expected, "f")
         report = summarize(guards[0].calls())

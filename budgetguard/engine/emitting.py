@@ -92,9 +92,7 @@ def emit_settled(
         background.put(partial(_foresee, engine, answer.crossings, hold.user, engine.now()))
 
 
-def _foresee(
-    engine: Engine, crossings: tuple[Crossing, ...], user: str | None, now: Milliseconds
-) -> None:
+def _foresee(engine: Engine, crossings: tuple[Crossing, ...], user: str | None, now: Milliseconds) -> None:
     """Emit an event for each account that is on course to spend more than its limit."""
     from budgetguard.engine.forecasting import newly_exceeding
 
@@ -105,9 +103,9 @@ def _foresee(
             user=user,
             model="",
             account=balance.account,
-            expected=forecast.expected or 0,
-            low=forecast.low or 0,
-            high=forecast.high or 0,
+            expected=to_usd(forecast.expected_nanos or 0),
+            low=to_usd(forecast.low_nanos or 0),
+            high=to_usd(forecast.high_nanos or 0),
             spent=balance.spent,
             limit=balance.limit,
             limit_reached_at=forecast.limit_reached_at,

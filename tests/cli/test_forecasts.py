@@ -76,7 +76,8 @@ def test_show_foresees_the_limit_of_a_budget_that_never_resets(command: Command,
 
 def test_users_shows_forecasts_where_there_is_room(command: Command, spent: Guard) -> None:
     wide = command("users", COLUMNS="160").out
-    assert "On course for" in wide and "Limit reached" in wide
+    assert "On course for" in wide
+    assert "Limit reached" in wide
     (alice,) = [line for line in wide.splitlines() if line.startswith("alice")]
     assert re.search(rf"\$7\.\d\d \(\$[\d.]+ to \$[\d.]+\) +{TIME}$", alice.rstrip())
     (bob,) = [line for line in wide.splitlines() if line.startswith("bob")]

@@ -1,4 +1,4 @@
-"""Forecasts over the service: only where they are asked for, as its document says, and told to the webhook once."""
+"""Forecasts over the service: as its document says, only if asked for, and told to the webhook once."""
 
 from __future__ import annotations
 
