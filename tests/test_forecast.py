@@ -55,7 +55,7 @@ def test_the_bounds_hold_about_as_often_as_they_say() -> None:
     below = above = runs = 0
     off: list[float] = []
     for stage in (
-        "month, 3 days left, 90 known",
+        "month, 10 days left, a call a day",
         "month, 16 days left, 14 known",
         "day, 10 hours left, 30 days known",
     ):
