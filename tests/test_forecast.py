@@ -54,6 +54,7 @@ def hourly(first: Milliseconds, last: Milliseconds, cost: int = DOLLAR // 100) -
 def test_the_bounds_hold_about_as_often_as_they_say() -> None:
     below = above = runs = 0
     off: list[float] = []
+    wide: list[float] = []
     for stage in (
         "month, 10 days left, a call a day",
         "month, 16 days left, 14 known",
@@ -71,9 +72,11 @@ def test_the_bounds_hold_about_as_often_as_they_say() -> None:
                 below += spent < made.low_nanos
                 above += spent > made.high_nanos
                 off.append(made.expected_nanos / max(spent, 1))
+                wide.append((made.high_nanos - made.low_nanos) / made.expected_nanos)
     assert 0.75 <= 1 - (below + above) / runs <= 0.94
     assert max(below, above) / runs <= 0.18
     assert 0.85 <= median(off) <= 1.2
+    assert 1.2 <= median(wide) <= 1.9, "bounds that say nothing hold, too"
 
 
 def test_a_sum_of_steps_varies_as_exponential_smoothing_says() -> None:

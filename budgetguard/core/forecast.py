@@ -69,7 +69,7 @@ class Forecast:
         expected_nanos: what will have been spent by the window's end.
         low_nanos, high_nanos: its bounds, between which it lies in 80 % of the cases.
         reached_ms: when the limit is reached, as expected; None if not within the window, or, without a
-            window, within a year.
+            window, as far ahead as can be foreseen.
         earliest_ms, latest_ms: the bounds of that; None likewise, each for itself.
         calls: how many calls this rests on.
         span_ms: over how much time they were made.
