@@ -72,6 +72,8 @@ def outlook(forecast: Forecast, zone: tzinfo | None) -> str:
     if forecast.reached_ms == forecast.at_ms:
         return joined((_on_course(forecast, zone), "the limit is reached"))
     if not forecast.is_known:
+        if not forecast.calls:
+            return "too few calls yet"
         return f"too little data ({count(forecast.calls, 'call')} in {_span(forecast.span_ms)})"
     return joined((_on_course(forecast, zone), _reached(forecast, zone)))
 
