@@ -190,6 +190,35 @@ class ThresholdCrossed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastExceeded(Event):
+    """`account` is on course to spend more than its limit; told once a window.
+
+    It is looked at where a threshold is crossed, and told some time after, from another thread.
+
+    Attributes:
+        account: whose forecast.
+        expected: what will have been spent at the window's end.
+        low: its lower bound.
+        high: its upper bound; 80 % of cases lie between them.
+        spent: what is spent so far.
+        limit: the limit.
+        limit_reached_at: when it is expected to be reached.
+        resets_at: the window's end.
+        unit: what the account counts; the amounts are USD, or counts of it.
+    """
+
+    account: str
+    expected: Decimal
+    low: Decimal
+    high: Decimal
+    spent: Decimal
+    limit: Decimal
+    limit_reached_at: datetime | None
+    resets_at: datetime | None
+    unit: str = "usd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unguarded(Event):
     """A connection to a model provider that no guarded call makes was made, or refused. Once an address.
 
@@ -226,6 +255,10 @@ class Hooks:
 
         return remove
 
+    def wants(self, kind: type[Event]) -> bool:
+        """Return whether a hook is told of events of a kind."""
+        return any(issubclass(kind, kinds) for _, kinds, _ in self.entries)
+
     @of_books
     def emit(self, event: Event, *, by_hook: bool = False) -> None:
         """Hand one event to the hooks that want it; what a hook raises is logged and goes no further.
@@ -242,14 +275,15 @@ class Hooks:
                     logger.exception("budgetguard: the hook %r failed on %s", hook, type(event).__name__)
 
 
-_WARNINGS: Final = (Refused, Shadowed, FellBack, Expired, ThresholdCrossed, Unguarded)
+_WARNINGS: Final = (Refused, Shadowed, FellBack, Expired, ThresholdCrossed, ForecastExceeded, Unguarded)
 
 
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals (shadowed ones too), fallbacks, expiries, thresholds and unguarded connections are warnings; all
-    else is information. The record carries the event's fields as `record.budgetguard`, for structured logs.
+    Refusals (shadowed ones too), fallbacks, expiries, thresholds, forecasts and unguarded connections are
+    warnings; all else is information. The record carries the event's fields as `record.budgetguard`, for
+    structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")

@@ -426,7 +426,7 @@ class Guard:
         )
         span = (duration or "none") if rolling else ""
         account = self._budgets.named(user, labels, unit=unit, rolling=span, name=name)
-        return self._budgets.set(account, limit, terms, by=by, reason=reason)
+        return self._foreseen(self._budgets.set(account, limit, terms, by=by, reason=reason))
 
     def grant(
         self,
@@ -480,7 +480,7 @@ class Guard:
             StoreError: the store failed.
         """
         account = self._budgets.named(user, **_parts(which))
-        return self._budgets.top_up(account, amount, by=by, reason=reason)
+        return self._foreseen(self._budgets.top_up(account, amount, by=by, reason=reason))
 
     def set_member(
         self, user: str, *, by: str | None = None, reason: str = "", **labels: str | None
@@ -529,12 +529,22 @@ class Guard:
         return self._found(account, self.store.read(account))
 
     def balances(self) -> Iterator[Balance]:
-        """Yield every user's balance, in order of their ids."""
-        return self.store.list(USER)
+        """Yield every user's balance, in order of their ids.
+
+        The first `forecast` that is asked for reads the records of all of them, once.
+        """
+        from budgetguard.engine.forecasting import all_foreseen
+
+        return all_foreseen(lambda: self.store, USER, self.store.list(USER), self.engine.now())
 
     def budgets(self) -> Iterator[Balance]:
-        """Yield all budgets of the project, of whatever kind; those for each value of a label first."""
-        return self._budgets.all()
+        """Yield all budgets of the project, of whatever kind; those for each value of a label first.
+
+        The first `forecast` that is asked for reads the records of all of them, once.
+        """
+        from budgetguard.engine.forecasting import all_foreseen
+
+        return all_foreseen(lambda: self.store, "", self._budgets.all(), self.engine.now())
 
     def users(self) -> Iterator[str]:
         """Yield every user's id, in order."""
@@ -650,7 +660,12 @@ class Guard:
                 f"project {self.project!r} has no budget for {account_in_words(account)}: make one with "
                 "set_budget, or look for it with `budgetguard budgets`"
             )
-        return balance
+        return self._foreseen(balance)
+
+    def _foreseen(self, balance: Balance) -> Balance:
+        from budgetguard.engine.forecasting import foreseen
+
+        return foreseen(lambda: self.store, balance, self.engine.now())
 
 
 def _parts(which: Mapping[str, Any]) -> dict[str, Any]:

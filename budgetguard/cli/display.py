@@ -9,9 +9,11 @@ from fnmatch import fnmatchcase
 from rich.console import Console
 from rich.text import Text
 
-from budgetguard.core.accounts import USER, Balance
+from budgetguard.core.accounts import USD, USER, Balance, Unit
+from budgetguard.core.forecast import Forecast
 from budgetguard.core.money import Nanos
-from budgetguard.core.wording import printable
+from budgetguard.core.windows import Milliseconds, to_datetime
+from budgetguard.core.wording import count, format_amount, printable
 
 _MOST_DIGITS = 6
 _NEARLY = 0.8
@@ -52,6 +54,62 @@ def _rounded(amount: Nanos, digits: int) -> str:
 def when(instant: datetime | None, zone: tzinfo | None, *, never: str = "never") -> str:
     """Return a time to the minute, in a zone (None: local time)."""
     return never if instant is None else f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def course(forecast: Forecast) -> str:
+    """Return what will have been spent and its bounds, empty where that is not known."""
+    amounts = (forecast.expected_nanos, forecast.low_nanos, forecast.high_nanos)
+    if None in amounts:
+        return ""
+    expected, low, high = (_amount(one or 0, forecast.unit) for one in amounts)
+    return f"{expected} ({low} to {high})"
+
+
+def _amount(amount: Nanos, unit: Unit) -> str:
+    return money([amount])[0] if unit == USD else format_amount(amount, unit)
+
+
+def outlook(forecast: Forecast, zone: tzinfo | None) -> str:
+    """Return a forecast as a sentence's middle; empty where there is nothing to foresee."""
+    if forecast.limit_nanos is None and forecast.until_ms is None:
+        return ""
+    if forecast.reached_ms == forecast.at_ms:
+        return joined((_on_course(forecast, zone), "the limit is reached"))
+    if not forecast.is_known:
+        if not forecast.calls:
+            return "too few calls yet"
+        return f"too little data ({count(forecast.calls, 'call')} in {_span(forecast.span_ms)})"
+    return joined((_on_course(forecast, zone), _reached(forecast, zone)))
+
+
+def _on_course(forecast: Forecast, zone: tzinfo | None) -> str:
+    foreseen = course(forecast)
+    if not foreseen or forecast.until_ms is None:
+        return ""
+    return f"on course for {foreseen} by {when(to_datetime(forecast.until_ms), zone)}"
+
+
+def _reached(forecast: Forecast, zone: tzinfo | None) -> str:
+    if forecast.limit_nanos is None:
+        return ""
+    earliest, latest = forecast.earliest, forecast.latest
+    if forecast.limit_reached_at is not None:
+        bounds = (
+            "" if earliest is None else f"from {when(earliest, zone)}",
+            "" if latest is None else f"to {when(latest, zone)}",
+        )
+        told = " ".join(one for one in bounds if one)
+        return f"limit reached about {when(forecast.limit_reached_at, zone)}" + (f" ({told})" if told else "")
+    if earliest is not None:
+        return f"limit reached at the earliest {when(earliest, zone)}"
+    return "" if forecast.until_ms is not None else "limit not reached in the time that can be foreseen"
+
+
+def _span(milliseconds: Milliseconds) -> str:
+    minutes = milliseconds // 60_000
+    if minutes < 120:
+        return count(minutes, "minute") if minutes else "under a minute"
+    return count(minutes // 60, "hour") if minutes < 2_880 else count(minutes // 1_440, "day")
 
 
 def zone_name(zone: tzinfo | None) -> str:

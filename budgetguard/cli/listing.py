@@ -51,6 +51,7 @@ def users(
         int | None,
         options.option("N", f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.", min=0),
     ] = None,
+    forecast: options.Forecasts = None,
     timezone: options.Timezone = None,
     store: options.Store = None,
     project: options.Project = None,
@@ -58,7 +59,8 @@ def users(
 ) -> None:
     """List users: limit, spent, held, available, when it resets.
 
-    In order of their ids. With --json one object a line, written as they are read.
+    In order of their ids, and with what they are on course for where records say. With --json one object a
+    line, written as they are read; with its forecast only if --forecast is given.
 
     \b
     Examples:
@@ -69,23 +71,29 @@ def users(
         found = _matching(here.guard.balances(), match)
         if json:
             for balance in islice(found, limit or None):
+                if forecast:
+                    _ = balance.forecast
                 here.write(balance_object(here.guard, balance))
             return
         most = _TABLE_ROWS if limit is None else limit
         rows = list(islice(found, most + 1 if most else None))
         more = bool(most) and len(rows) > most
-        _show_users(here, rows[:most] if most else rows, match, more=more)
+        _show_users(here, rows[:most] if most else rows, match, more=more, forecast=forecast is not False)
 
 
 def show(
     user: options.User = None,
     project_budget: options.ProjectBudget = False,
+    forecast: options.Forecasts = None,
     timezone: options.Timezone = None,
     store: options.Store = None,
     project: options.Project = None,
     json: options.Json = False,
 ) -> None:
     """Show one budget in full, to the last digit.
+
+    With a forecast from the records of calls: what will have been spent when it resets, and when the limit
+    is reached.
 
     \b
     Examples:
@@ -95,10 +103,11 @@ def show(
     account = whose(user, project_budget, "show")
     with session(store, project, json=json, timezone=timezone) as here:
         balance = known(here, account)
+        made = None if forecast is False else balance.forecast
         if json:
             here.write(balance_object(here.guard, balance))
         else:
-            here.console.print(details(balance, here.guard.project, here.console, here.timezone))
+            here.console.print(details(balance, here.guard.project, here.console, here.timezone, made))
 
 
 def holds(
@@ -156,10 +165,13 @@ def _matching(balances: Iterator[Balance], match: str | None) -> Iterator[Balanc
             yield balance
 
 
-def _show_users(here: CommandSession, rows: list[Balance], match: str | None, *, more: bool) -> None:
+def _show_users(
+    here: CommandSession, rows: list[Balance], match: str | None, *, more: bool, forecast: bool
+) -> None:
     whole = find(here.guard, None) if match is None else None
     if rows:
-        here.console.print(users_table(rows, here.console, here.timezone))
+        forecasts = [row.forecast for row in rows] if forecast else []
+        here.console.print(users_table(rows, here.console, here.timezone, forecasts))
         shown = f"{count(len(rows), 'user')} of {printable(here.place)}"
         if more:
             shown = f"The first {shown}; more with --limit or --match"

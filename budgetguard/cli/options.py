@@ -49,4 +49,8 @@ Store = Annotated[
 Project = Annotated[str | None, option("NAME", "Whose budgets. Else BUDGETGUARD_PROJECT, else default.")]
 Json = Annotated[bool, flag("Write JSON: UTC times, money as exact text.", "--json")]
 Timezone = Annotated[str | None, option("ZONE", "Show times in this zone. Else local time.")]
+Forecasts = Annotated[
+    bool | None,
+    flag("Whether to read the records of calls for a forecast.", "--forecast/--no-forecast"),
+]
 Yes = Annotated[bool, flag("Do not ask.", "--yes", "-y")]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterable
 from csv import DictWriter
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
 from budgetguard.cli import options
-from budgetguard.cli.display import joined, when, zone_name
+from budgetguard.cli.display import joined, money, outlook, when, zone_name
 from budgetguard.cli.session import CommandSession, session
 from budgetguard.cli.tables import report_plot, report_table
+from budgetguard.core.forecast import Month
+from budgetguard.core.holds import HoldRecord
 from budgetguard.core.report import DIMENSIONS, Dimension, Report, matching, summarize
 from budgetguard.core.windows import moment, to_datetime
 from budgetguard.core.wording import printable
@@ -45,7 +48,7 @@ def report(
 
     It adds up calls, tokens and money by user, model, day, endpoint or tag, from the records of calls. A
     store keeps those for 90 days, or as BUDGETGUARD_RETENTION says, also of budgets that were reset or
-    deleted.
+    deleted. A table of all of this month ends with what the month's calls are on course for.
 
     \b
     Examples:
@@ -68,6 +71,13 @@ def report(
             here.guard.calls(first, last), users=user or (), models=model or (), tags=tag or ()
         )
         made = summarize(records, dimensions, zone=here.timezone)
+        month = None
+        if last is None and not csv and not json:
+            month = _month(
+                here,
+                first,
+                lambda found: matching(found, users=user or (), models=model or (), tags=tag or ()),
+            )
         if json:
             here.write(
                 {
@@ -82,6 +92,30 @@ def report(
             _write_csv(made)
         else:
             _show(here, made, _span(here, first, last), plot=plot)
+            if month is not None and made.rows:
+                _show_month(here, month)
+
+
+def _month(
+    here: CommandSession,
+    first: datetime | None,
+    chosen: Callable[[Iterable[HoldRecord]], Iterable[HoldRecord]],
+) -> Month | None:
+    """Return the present month of the chosen records; None if the report does not go back to its start."""
+    zone = here.timezone
+    name = here.guard.settings.timezone if zone is None else str(zone)
+    month = Month(name, here.guard.engine.now())
+    if first is not None and first > to_datetime(month.start):
+        return None
+    for record in chosen(here.guard.calls(to_datetime(month.since))):
+        month.add(record)
+    return month
+
+
+def _show_month(here: CommandSession, month: Month) -> None:
+    ahead = month.forecast()
+    if ahead.is_known:
+        here.say(f"This month: {money([month.spent])[0]} spent, {outlook(ahead, here.timezone)}.")
 
 
 def _dimensions(names: list[str]) -> tuple[Dimension, ...]:

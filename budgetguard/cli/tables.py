@@ -14,8 +14,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from budgetguard.cli.display import account_label, bar, money, when, zone_name
+from budgetguard.cli.display import account_label, bar, course, money, outlook, when, zone_name
 from budgetguard.core.accounts import USER, Balance
+from budgetguard.core.forecast import Forecast
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import format_usd
 from budgetguard.core.report import Report
@@ -122,8 +123,10 @@ def projects_table(rows: Sequence[tuple[str, Balance | None]], zone: tzinfo | No
     return new_table(columns, cells)
 
 
-def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) -> RenderableType:
-    """Return a table of users' budgets, with bars where there is room for them."""
+def users_table(
+    rows: Sequence[Balance], console: Console, zone: tzinfo | None, forecasts: Sequence[Forecast] = ()
+) -> RenderableType:
+    """Return a table of users' budgets, with bars and forecasts where there is room for them."""
     columns = [
         text_column("User"),
         *map(Column, ("Limit", "Spent", "Held", "Available")),
@@ -148,11 +151,38 @@ def users_table(rows: Sequence[Balance], console: Console, zone: tzinfo | None) 
             )
         )
 
-    with_bars = cells(_BAR)
-    return listing(columns, with_bars if _fits(columns, with_bars, console) else cells(0), console)
+    ahead, foreseen = _forecast_columns(forecasts, zone)
+    for width, more, added in ((_BAR, ahead, foreseen), (0, ahead, foreseen), (_BAR, [], [])):
+        named = [*columns, *more]
+        filled = [(*row, *new) for row, new in zip(cells(width), added or [()] * len(rows), strict=True)]
+        if _fits(named, filled, console):
+            return new_table(named, filled)
+    return listing(columns, cells(0), console)
 
 
-def details(balance: Balance, project: str, console: Console, zone: tzinfo | None) -> RenderableType:
+def _forecast_columns(
+    forecasts: Sequence[Forecast], zone: tzinfo | None
+) -> tuple[list[Column], list[tuple[Cell, ...]]]:
+    """Return the columns of forecasts, those without any cell left out."""
+    columns = [Column("On course for", "left"), Column("Limit reached", "left")]
+    rows = [
+        (
+            Text(course(one), "red" if one.exceeds else ""),
+            Text(when(one.limit_reached_at, zone, never=""), "red" if one.exceeds else ""),
+        )
+        for one in forecasts
+    ]
+    kept = [at for at in range(len(columns)) if any(row[at].plain for row in rows)]
+    return [columns[at] for at in kept], [tuple(row[at] for at in kept) for row in rows] if kept else []
+
+
+def details(
+    balance: Balance,
+    project: str,
+    console: Console,
+    zone: tzinfo | None,
+    forecast: Forecast | None = None,
+) -> RenderableType:
     """Return one budget in full."""
     kind = "User" if balance.account.startswith(f"{USER}:") else "Account"
     limit = "none" if balance.limit_nanos is None else format_usd(balance.limit_nanos)
@@ -172,6 +202,8 @@ def details(balance: Balance, project: str, console: Console, zone: tzinfo | Non
     rows.append(("Began", f"{when(to_datetime(balance.starts_ms), zone)} {zone_name(zone)}"))
     if resets is not None:
         rows.append(("Resets", f"{when(resets, zone)} {zone_name(zone)}"))
+    if forecast is not None and (ahead := outlook(forecast, zone)):
+        rows.append(("Forecast", ahead))
     if balance.expiries:
         expired = f"{count(balance.expiries, 'call')} that never reported an end, booked at "
         rows.append(("Expired", expired + format_usd(balance.expired_nanos)))

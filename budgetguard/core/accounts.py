@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, get_args
 
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.windows import Milliseconds, parse_duration, to_datetime, zone
 from budgetguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from budgetguard.core.forecast import Forecast
 
 USER: Final = "user"
 RUN: Final = "run"
@@ -105,6 +108,25 @@ class Budget:
         zone(self.timezone)
 
 
+class Forecaster(Protocol):
+    """What makes the forecast of a balance when it is asked for, and keeps it."""
+
+    @property
+    def made(self) -> Forecast | None:
+        """The forecast, if it was asked for before."""
+
+    def make(self, balance: Balance) -> Forecast:
+        """Return the balance's forecast."""
+
+
+class _Foreseeable:
+    """Room beside a balance's fields for what forecasts it; that is not compared, sent or stored."""
+
+    __slots__ = ("_forecaster",)
+
+    _forecaster: Forecaster
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A raise of an account's limit.
@@ -136,7 +158,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(_Foreseeable):
     """An account's state in its present window.
 
     The properties are for people and callers (USD as Decimal, aware datetimes); the attributes are
@@ -227,8 +249,36 @@ class Balance:
         """When the window ends, or None if it never does."""
         return None if self.resets_ms is None else to_datetime(self.resets_ms)
 
+    @property
+    def forecast(self) -> Forecast:
+        """What will have been spent at the window's end, and when the limit is reached.
+
+        Made from the store's records when it is first asked for, as of when the guard read the balance.
+
+        Raises:
+            ConfigurationError: the balance is not a guard's: it was read from a store, or copied.
+            StoreError: the records cannot be read.
+        """
+        forecaster: Forecaster | None = getattr(self, "_forecaster", None)
+        if forecaster is None:
+            raise ConfigurationError(
+                f"this balance of {self.account!r} has no forecast, since it is not a guard's: ask for it "
+                "with guard.balance(user) or guard.balances()"
+            )
+        return forecaster.made or forecaster.make(self)
+
+    def forecast_by(self, forecaster: Forecaster) -> Balance:
+        """Have the balance's forecast made by this when it is asked for, and return the balance."""
+        object.__setattr__(self, "_forecaster", forecaster)
+        return self
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the balance as JSON-ready values, amounts (USD, or counts) as text with no digit lost."""
+        """Return the balance as JSON-ready values, amounts (USD, or counts) as text with no digit lost.
+
+        `forecast` is among them if it was asked for before.
+        """
+        forecaster = getattr(self, "_forecaster", None)
+        forecast = None if forecaster is None else forecaster.made
 
         def shown(amount: Nanos | None) -> str | None:
             return None if amount is None else format(self.quantity(amount), "f")
@@ -258,4 +308,5 @@ class Balance:
             "expired": shown(self.expired_nanos),
             "expiries": self.expiries,
             "open_holds": self.open_holds,
+            **({} if forecast is None else {"forecast": forecast.to_dict()}),
         }

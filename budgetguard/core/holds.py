@@ -19,6 +19,10 @@ from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds, to_datetime
 
+REFUSAL_TOLD: Final = 0
+FORECAST_TOLD: Final = -1
+"""Marks on an account's window, see `ledger.mark`: a refusal, or that the limit will be passed, was told."""
+
 HoldState: TypeAlias = Literal["held", "settled", "voided", "expired"]
 Outcome: TypeAlias = Literal["answered", "abandoned", "failed", "unknown", "posted"]
 
@@ -279,6 +283,14 @@ class HoldRecord:
         """What was booked, USD."""
         return to_usd(self.cost_nanos)
 
+    def held_of(self, unit: Unit) -> int:
+        """Return what was set aside of a unit."""
+        return self.amount_nanos if unit == USD else self.units.get(unit, _NO_COUNTS)[0]
+
+    def cost_of(self, unit: Unit) -> int:
+        """Return what was booked of a unit."""
+        return self.cost_nanos if unit == USD else self.units.get(unit, _NO_COUNTS)[2]
+
     @property
     def created_at(self) -> datetime:
         """When the call was made."""
@@ -295,6 +307,7 @@ class HoldRecord:
         return None if self.ended_ms is None else to_datetime(self.ended_ms)
 
 
+_NO_COUNTS: Final = (0, 0, 0)
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 

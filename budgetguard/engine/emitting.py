@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from budgetguard import events
 from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Booked, Expiry, Granted, Hold, Settlement
+from budgetguard.core.holds import Booked, Crossing, Expiry, Granted, Hold, Settlement
 from budgetguard.core.money import to_usd
-from budgetguard.core.windows import to_datetime
+from budgetguard.core.windows import Milliseconds, to_datetime
 from budgetguard.engine.background import background
 from budgetguard.engine.context import as_hook, inside_hook
 from budgetguard.engine.refusals import refusal
@@ -86,6 +87,32 @@ def emit_settled(
             limit=crossing.balance.quantity(crossing.balance.limit_nanos or 0),
             resets_at=crossing.balance.resets_at,
             unit=crossing.balance.unit,
+        )
+    if answer.crossings and engine.hooks.wants(events.ForecastExceeded):
+        # Where records are read, no call may wait for it.
+        background.start()
+        background.put(partial(_foresee, engine, answer.crossings, hold.user, engine.now()))
+
+
+def _foresee(engine: Engine, crossings: tuple[Crossing, ...], user: str | None, now: Milliseconds) -> None:
+    """Emit an event for each account that is on course to spend more than its limit."""
+    from budgetguard.engine.forecasting import newly_exceeding
+
+    for balance, forecast in newly_exceeding(engine, crossings, now):
+        emit(
+            engine,
+            events.ForecastExceeded,
+            user=user,
+            model="",
+            account=balance.account,
+            expected=forecast.expected or Decimal(0),
+            low=forecast.low or Decimal(0),
+            high=forecast.high or Decimal(0),
+            spent=balance.spent,
+            limit=balance.limit,
+            limit_reached_at=forecast.limit_reached_at,
+            resets_at=balance.resets_at,
+            unit=balance.unit,
         )
 
 

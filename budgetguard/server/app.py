@@ -148,7 +148,9 @@ class Service:
                 body, length = await self._body(route, key, request, until_answered)
                 to_write = route.role != "read"
                 call = Call(key, project, self._projects, body, query, dict(request.cookies), to_write)
-                gate = self._heavy if route.heavy or length > LARGE else self._quick
+                # A forecast reads records, as a report does.
+                is_heavy = route.heavy or length > LARGE or query.get("forecast", False)
+                gate = self._heavy if is_heavy else self._quick
                 whose = project or key.project or _named(body)
                 answer, text = await self._asked(gate, whose, request, lambda: self._answer(route, call))
             self._metrics.count(route.name, answer)

@@ -31,6 +31,7 @@ from budgetguard.core.holds import (
     new_hold_id,
 )
 from budgetguard.core.windows import Clock, Milliseconds, to_datetime
+from budgetguard.engine.forecasting import exceeding
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store
 from budgetguard.stores.wire import to_json
@@ -44,6 +45,7 @@ REMEMBERED: Final = "400d"
 CROSSED: Final = "threshold.crossed"
 EXPIRED: Final = "hold.expired"
 STARTED: Final = "window.started"
+FORECAST: Final = "forecast.exceeded"
 
 _OUTBOX: Final = "outbox:events"
 _log = logging.getLogger("budgetguard.server")
@@ -73,6 +75,7 @@ class Events:
         """Called when an event has been recorded."""
         self._store = store
         self._unsaved: deque[Hold] = deque()
+        self._unforeseen: deque[tuple[Store, Balance, Milliseconds]] = deque()
         self._saving = threading.Lock()
         store.on_expiry(_dropped)
 
@@ -93,6 +96,28 @@ class Events:
         ident = derived_id(balance.starts_ms, state)
         about = {"account": balance.account, "balance": balance}
         self._record(ident, STARTED, project, balance.starts_ms, about)
+
+    def look_ahead(self, store: Store, balance: Balance) -> None:
+        """Note that the forecast of an account is to be looked at, since it has crossed a threshold."""
+        self._unforeseen.append((store, balance, self.clock()))
+
+    def foresee(self) -> None:
+        """Record which of the accounts to be looked at are on course to exceed their limit, once a window.
+
+        This reads records of calls, so it is not for the threads that answer requests.
+        """
+        while self._unforeseen:
+            store, crossed, now = self._unforeseen.popleft()
+            try:
+                found = exceeding(store, (crossed,), now)
+            except StoreError as error:
+                _log.error("whether a budget will be exceeded could not be foreseen: %s", error)
+                continue
+            for balance, made in found:
+                state = json.dumps([FORECAST, store.project, balance.account, balance.starts_ms])
+                about = {"account": balance.account, "balance": balance, "forecast": made}
+                ident = derived_id(balance.starts_ms, state)
+                self._record(ident, FORECAST, store.project, made.at_ms, about)
 
     def save(self) -> None:
         """Write the events that the store did not take before.
@@ -160,6 +185,7 @@ class _Watched:
             events.expired(project, expiry)
         for one in answer.crossings:
             if one.threshold in events.thresholds:
+                events.look_ahead(self._store, one.balance)
                 events.crossed(project, one.account, one.threshold, one.balance)
         return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
 

@@ -132,6 +132,12 @@ def _number(text: str, least: int, most: int) -> int:
     return int(text)
 
 
+def _yes_or_no(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"give true or false, not {shown(text)}")
+    return text == "true"
+
+
 def _page_size(text: str) -> int:
     return _number(text, 1, LONGEST_PAGE)
 
@@ -340,9 +346,27 @@ class PageQuery(TypedDict):
     limit: NotRequired[PageSize]
 
 
+WithForecast: TypeAlias = Annotated[
+    bool,
+    BeforeValidator(_yes_or_no),
+    WithJsonSchema(
+        {"type": "string", "enum": ["true", "false"], "description": "Whether to forecast from records."}
+    ),
+]
+
+
+@strict
+class BalanceQuery(AccountOnly):
+    """An account, and whether to forecast it."""
+
+    forecast: NotRequired[WithForecast]
+
+
 @strict
 class BalancesQuery(PageQuery):
-    """Which page of which accounts."""
+    """Which page of which accounts, and whether to forecast them."""
+
+    forecast: NotRequired[WithForecast]
 
     kind: NotRequired[Annotated[Text, Field(description="Only this kind, such as `user`.")]]
 

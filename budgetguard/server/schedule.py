@@ -221,6 +221,7 @@ class Schedule:
         """
         if self._events is not None:
             self._events.save()
+            self._events.foresee()
         if not self._may():
             return
         if self._ticks() >= self._due and self._pass():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from itertools import islice
@@ -13,6 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import Balance, Budget, Document
+from budgetguard.core.forecast import Forecast, forecast
 from budgetguard.core.holds import (
     Booked,
     Entry,
@@ -26,6 +27,7 @@ from budgetguard.core.holds import (
 from budgetguard.core.report import Dimension, summarize
 from budgetguard.core.scopes import read_scopes
 from budgetguard.core.trail import entry_of, with_key
+from budgetguard.engine.forecasting import histories
 from budgetguard.errors import ConfigurationError
 from budgetguard.server import requests
 from budgetguard.server.access import keeps_booked
@@ -35,10 +37,11 @@ from budgetguard.server.views import UNKNOWN_MODEL
 from budgetguard.stores import wire_types
 from budgetguard.stores.base import Store
 from budgetguard.stores.wire_reading import JsonReader, strict
-from budgetguard.stores.wire_types import Many, WireExpiry
+from budgetguard.stores.wire_types import Many, Text, WireBalance, WireExpiry, fields_of
 
 T = TypeVar("T")
 _ID: Final[Callable[[HoldRecord], str]] = attrgetter("id")
+_FORECAST: Any = fields_of(Forecast)
 _USD = Annotated[str, Field(description="USD, every digit.")]
 
 
@@ -74,6 +77,25 @@ class ReportJson(TypedDict):
     by: list[Dimension]
     rows: list[ReportRowJson]
     total: TotalsJson
+    told: NotRequired[Many[WireExpiry]]
+
+
+@strict
+class BalanceJson(TypedDict):
+    """How an account stands, and its forecast if one was asked for."""
+
+    balance: WireBalance | None
+    forecast: NotRequired[_FORECAST | None]
+    told: NotRequired[Many[WireExpiry]]
+
+
+@strict
+class BalancesJson(TypedDict):
+    """A page of accounts, and their forecasts by account if they were asked for."""
+
+    balances: Many[WireBalance]
+    next: Text | None
+    forecasts: NotRequired[dict[Text, _FORECAST]]
     told: NotRequired[Many[WireExpiry]]
 
 
@@ -132,19 +154,26 @@ def attached(call: Call) -> dict[str, Any]:
     return {"record": call.store.attached(call.query["request_id"])}
 
 
-@_v1.route("GET", "balance", "read", wire_types.read_balance, query=requests.AccountOnly)
+@_v1.route("GET", "balance", "read", JsonReader(BalanceJson, "answer"), query=requests.BalanceQuery)
 def balance(call: Call) -> dict[str, Any]:
     """Return how an account stands now, null if it does not exist."""
-    return {"balance": call.store.read(call.query["account"])}
+    found = call.store.read(call.query["account"])
+    if not call.query.get("forecast"):
+        return {"balance": found}
+    made = None if found is None else _forecasts(call, (found,))[found.account]
+    return {"balance": found, "forecast": made}
 
 
-@_v1.route("GET", "balances", "read", wire_types.read_balances, query=requests.BalancesQuery, heavy=True)
+@_v1.route(
+    "GET", "balances", "read", JsonReader(BalancesJson, "answer"), query=requests.BalancesQuery, heavy=True
+)
 def balances(call: Call) -> dict[str, Any]:
     """List accounts in order of their names."""
     query: requests.BalancesQuery = call.query
     rows = call.store.list(query.get("kind", ""))
     theirs = (one for one in rows if not one.account.startswith(f"{requests.VIEW}:"))
-    return _page("balances", theirs, attrgetter("account"), query)
+    page = _page("balances", theirs, attrgetter("account"), query)
+    return {**page, "forecasts": _forecasts(call, page["balances"])} if query.get("forecast") else page
 
 
 @_v1.route("PUT", "budget", "spend", wire_types.read_changed, body=JsonReader(requests.BudgetBody))
@@ -263,6 +292,12 @@ def report(call: Call) -> dict[str, Any]:
     since, until = _span(query)
     by = [one for one in query.get("by", "user").split(",") if one]
     return summarize(call.store.calls(since, until), cast(list[Dimension], by), zone=UTC).to_dict()
+
+
+def _forecasts(call: Call, balances: Sequence[Balance]) -> dict[str, Forecast]:
+    now = call.projects.clock()
+    past = histories(call.store, balances, now)
+    return {one.account: forecast(one, past[one.account], now) for one in balances}
 
 
 def _state(store: Store, hold_id: str) -> HoldState | None:
