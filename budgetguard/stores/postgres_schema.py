@@ -39,6 +39,7 @@ def migrate(con: PostgresConnection, target: PostgresTarget) -> tuple[int, int]:
     Raises:
         StoreError: it is newer, or this role may not make it.
     """
+    before = 0
     try:
         with con.transaction():
             # Whatever others have made on this role's path, these names mean what the server has.
@@ -61,9 +62,9 @@ def migrate(con: PostgresConnection, target: PostgresTarget) -> tuple[int, int]:
                 _run(con, target, _sql("every_version.sql"))
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreError(
-            f"cannot make the schema {target.schema} at {target}: this role may not. Run `budgetguard "
-            f"migrate --store postgresql://OWNER@...` as a role that may, and let it say: "
-            f"{grants(target)} ({error})"
+            f"cannot {'update' if before else 'make'} the schema {target.schema} at {target} to version "
+            f"{_latest()}: this role may not. Run `budgetguard migrate --store postgresql://OWNER@...` as a "
+            f"role that may, and let it say: {grants(target)} ({error})"
         ) from error
     return before, _latest()
 

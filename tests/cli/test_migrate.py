@@ -37,10 +37,14 @@ def test_migrate_goes_on_from_the_version_that_it_finds(url: str, monkeypatch: p
     store.set_budget("user:1", Budget(100))
     store.close()
     known = postgres_schema._versions()
-    later = {2: "CREATE TABLE @schema@.later (name text);", 3: "ALTER TABLE @schema@.later ADD size bigint;"}
+    latest = max(known)
+    later = {
+        latest + 1: "CREATE TABLE @schema@.later (name text);",
+        latest + 2: "ALTER TABLE @schema@.later ADD size bigint;",
+    }
     monkeypatch.setattr(postgres_schema, "_versions", lambda: known | later)
     done = run_here("migrate", "--store", url, "--json").object
-    assert (done["action"], done["before"], done["after"]) == ("migrated", 1, 3)
+    assert (done["action"], done["before"], done["after"]) == ("migrated", latest, latest + 2)
     with psycopg.connect(shared_server().url) as con:
         con.execute(f"SELECT name, size FROM {url.partition('schema=')[2]}.later")
     store = open_store(url, project="p")

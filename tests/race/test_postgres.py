@@ -6,14 +6,15 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 
-from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Booked, Charge, Granted, Hold, Settlement, new_hold_id
+from budgetguard.core.accounts import Budget, Document, Grant
+from budgetguard.core.holds import Booked, Charge, Granted, Hold, Outdated, Settlement, new_hold_id
 from budgetguard.core.process import system_clock
 from budgetguard.stores import Store, open_store
 from tests.servers.postgres import fresh_url, shared_server
@@ -125,15 +126,57 @@ def test_settlements_of_one_model_are_all_observed_whoever_else_is_at_it(store: 
     assert sum(store.observations("m").values()) == sum(store.observations("n").values()) == 200
 
 
+def test_scopes_are_saved_once_no_hold_is_granted_any_more_that_was_judged_by_others(
+    store: Store, url: str
+) -> None:
+    store.set_budget("user:1", Budget(1_000))
+    store.set_budget("user:2", Budget(1_000))
+    schema = url.partition("schema=")[2]
+    new = Document(5, "text")
+    with psycopg.connect(shared_server().url) as con, ThreadPoolExecutor(3) as pool:
+        con.execute(f"SELECT 1 FROM {schema}.accounts WHERE name = 'user:1' FOR UPDATE")
+        begun = pool.submit(store.reserve, make_hold(10))
+        _wait_for_locks(1, begun)
+        saving = pool.submit(store.save_scopes, new, 0)
+        _wait_for_locks(2, begun, saving)
+        later = pool.submit(store.reserve, replace(make_hold(10), charges=(Charge("user:2"),)))
+        _wait_for_locks(3, begun, saving, later)
+        con.rollback()
+        assert begun.result() == Granted(("user:1",))
+        assert saving.result()
+        assert later.result() == Outdated(new)
+    assert isinstance(store.reserve(make_hold(10)), Outdated)
+    assert store.reserve(replace(make_hold(10), scopes=5)) == Granted(("user:1",))
+
+
+def test_of_many_who_save_scopes_at_once_one_does(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for seen in range(5):
+            saved = list(
+                pool.map(lambda n, seen=seen: store.save_scopes(Document(seen + 1, str(n)), seen), range(8))
+            )
+            assert sum(saved) == 1
+            assert store.scopes() == Document(seen + 1, str(saved.index(True)))
+
+
+def _wait_for_locks(number: int, *asked: Future[Any]) -> None:
+    with psycopg.connect(shared_server().url, autocommit=True) as con:
+        while len(con.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall()) < number:
+            assert not any(one.done() for one in asked), [one.result() for one in asked if one.done()]
+            time.sleep(0.005)
+
+
 @pytest.mark.full
 def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agrees() -> None:
     """Every verb, on accounts in any order, with holds that expiry under everybody's hands."""
     server = shared_server()
     url = fresh_url(server)
     stores = [open_store(f"{url}&timeout=60", project="p") for _ in range(3)]
-    accounts = [f"user:{number}" for number in range(6)]
+    accounts = [*(f"user:{number}" for number in range(6)), "labels:@unit=requests&user=1"]
     for name in accounts:
         stores[0].set_budget(name, Budget(10**9, "1s" if name == "user:5" else None))
+    accounts.append("labels:@rolling=1s&user=1")
+    stores[0].set_budget(accounts[-1], Budget(10**9, "1s", rolling=True))
     before = _deadlocks()
 
     def work(seed: int) -> None:
@@ -150,7 +193,8 @@ def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agre
                 for name, ephemeral_duration in ((name, dice.choice([None, "1s"])) for name in chosen)
             )
             ttl = dice.choice([1, 20, 60_000])
-            hold = Hold(new_hold_id(now), charges, 10, dice.choice([0, 3, 10]), ttl, now, "1", "m", "chat")
+            hold = Hold(new_hold_id(now), charges, 10, dice.choice([0, 3, 10]), ttl, now, "1", "m", "chat",
+                        units={"requests": (1, 1)})  # fmt: skip
             what = dice.random()
             if what < 0.45:
                 store.reserve(hold)
@@ -165,7 +209,13 @@ def test_random_traffic_over_several_accounts_never_deadlocks_and_every_sum_agre
                 store.reset(chosen[0])
             elif what < 0.94:
                 store.set_budget(chosen[0], Budget(10**9, dice.choice([None, "1s"])))
-            elif what < 0.96 and left:
+            elif what < 0.95:
+                store.grant(chosen[0], Grant(hold.id, 10, dice.choice([None, now + 20])))
+                store.mark(chosen[0], dice.choice([0, -1]))
+            elif what < 0.96:
+                store.save_scopes(Document(), 0)
+                list(store.list())
+            elif what < 0.97 and left:
                 store.attach(left[0].id, dice.choice("abc"))
                 store.attached(dice.choice("abc"))
             elif what < 0.98:

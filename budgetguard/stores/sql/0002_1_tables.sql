@@ -1,15 +1,16 @@
 -- Version 2: units, grants, rollover, rolling windows, rules and labels, scopes, and the audit trail.
--- The locks come first, in the order in which verbs take them. Functions that answer otherwise than before
--- get another number of parameters or another name: a client of version 1 that still runs finds none of
--- them, and says so, rather than book one unit as another.
 
-LOCK TABLE @schema@.accounts IN ACCESS EXCLUSIVE MODE;
-LOCK TABLE @schema@.holds IN ACCESS EXCLUSIVE MODE;
-
+-- Functions that answer otherwise than before get another number of parameters or another name: a client of
+-- version 1 that still runs finds none of them, and says so, rather than book one unit as another. This comes
+-- first, so that a role that may not do it locks nothing.
 DROP FUNCTION @schema@.make_accounts, @schema@.charged, @schema@.windows, @schema@.reserve, @schema@.settle,
     @schema@.read, @schema@.set_budget, @schema@.reset, @schema@.delete, @schema@.present, @schema@.attached,
     @schema@.accounts_page, @schema@.holds_page, @schema@.open_page, @schema@.export_holds,
     @schema@.export_accounts, @schema@.restore;
+
+-- As verbs lock them: those under way end before.
+LOCK TABLE @schema@.accounts IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE @schema@.holds IN ACCESS EXCLUSIVE MODE;
 
 -- `limit_nanos` is the budget's own; `grants` are the raises in force, [{id, amount, until}, …], NULL where
 -- there are none. A rolling account has `parts`, [{epoch, until, spent, expired, expiries, models}, …], the
