@@ -34,7 +34,7 @@ from budgetguard.stores.base import Transfer
 from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
 from tests.guarded_calls import MODEL, StatusError
-from tests.model.answers import ended, said, shown
+from tests.model.answers import ended, recorded, said, shown
 from tests.model.naive import Model
 
 from .link import Link
@@ -359,7 +359,7 @@ class World:
         if found != accounts:
             raise Broken(f"accounts differ:\n{found}\n{accounts}")
         records = {hold_id: self._model.record(hold_id) for hold_id in self._model.calls}
-        listed = {one.id: (one.state, one.cost_nanos, one.accounts) for one in self._eyes.calls()}
+        listed = {one.id: recorded(one) for one in self._eyes.calls()}
         if listed != records:
             wrong = {i: (listed.get(i), records.get(i)) for i in listed.keys() | records.keys()}
             raise Broken(f"records differ: { ({i: w for i, w in wrong.items() if w[0] != w[1]}) }")
@@ -412,14 +412,14 @@ class World:
         for attempt in self._attempts:
             self._check_fate(attempt)
         project = self._model.standing(f"project:{self._project}")
-        booked = sum(cost for _, cost, _ in map(self._model.record, self._model.calls))
+        booked = sum(record.cost for record in map(self._model.record, self._model.calls))
         if project is None or project.spent != booked:
             raise Broken(f"the project has spent {project}, and its calls come to {booked}")
 
     def _check_fate(self, attempt: Attempt) -> None:
         for extension in attempt.extensions:
             lives = attempt.process in self._processes and not attempt.may_expire
-            if lives and extension.id in self._model.calls and self._model.record(extension.id)[1]:
+            if lives and extension.id in self._model.calls and self._model.record(extension.id).cost:
                 raise Broken(f"{extension.id} only extended a stream, and is booked")
         if attempt.hold is None:
             return
@@ -428,7 +428,7 @@ class World:
             if attempt.invoked:
                 raise Broken(f"{attempt.hold.id} was called, and there is no record of it")
             return
-        state, cost, _ = self._model.record(attempt.hold.id)
+        state, cost, *_ = self._model.record(attempt.hold.id)
         if attempt.may_expire or (attempt.fate is None and attempt.process not in self._processes):
             if cost not in (attempt.fate, attempt.hold.on_expiry):
                 raise Broken(f"{attempt.hold.id} of a killed process is booked at {cost}")

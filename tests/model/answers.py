@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Booked, Denied, Granted, Reservation, UnknownAccount
+from collections.abc import Callable
 
-from .naive import Standing
+from budgetguard.core.accounts import Balance, Document
+from budgetguard.core.holds import (
+    Booked,
+    Denied,
+    Granted,
+    HoldRecord,
+    Outdated,
+    Reservation,
+    UnknownAccount,
+    Unlimited,
+)
+from budgetguard.stores import Store
+from budgetguard.testing._contract_trail import trail
+
+from .naive import Record, Standing, Text
 
 
 def said(answer: Reservation) -> str:
@@ -13,13 +26,18 @@ def said(answer: Reservation) -> str:
     match answer:
         case Granted(repeated=True):
             return "repeated"
-        case Granted():
+        case Granted(shadowed=()):
             return "granted"
+        case Granted():
+            return f"granted but for {' '.join(balance.account for balance in answer.shadowed)}"
         case Denied():
             return f"refused {answer.balance.account}"
         case UnknownAccount():
             return f"unknown {answer.account}"
-        case _:
+        case Outdated():
+            scopes = ["scopes"] if answer.scopes is not None else []
+            return f"outdated {' '.join(sorted([*answer.accounts, *scopes]))}"
+        case Unlimited():
             return "unlimited"
 
 
@@ -30,7 +48,12 @@ def ended(answer: Booked) -> str:
     return "late" if answer.late else "booked"
 
 
-def shown(balance: Balance) -> Standing:
+def text_of(document: Document) -> Text:
+    """Return the rules and labels of an account as the model has them, but for their number."""
+    return Text(document.revision, document.rules, document.labels)
+
+
+def shown(balance: Balance, text: Callable[[Document], Text] = text_of) -> Standing:
     """Return a balance as the model has it."""
     return Standing(
         limit=balance.limit_nanos,
@@ -42,4 +65,25 @@ def shown(balance: Balance) -> Standing:
         models=tuple(sorted(balance.models.items())),
         start=balance.starts_ms,
         end=balance.resets_ms,
+        grants=tuple((one.id, one.amount, one.until_ms or 0) for one in balance.grants),
+        rolling=balance.rolling,
+        frees=balance.frees,
+        rollover=balance.rollover_nanos,
+        text=text(balance.document),
     )
+
+
+def recorded(record: HoldRecord) -> Record:
+    """Return a record as the model has it."""
+    return Record(
+        record.state,
+        record.cost_nanos,
+        record.accounts,
+        tuple(sorted((unit, tuple(counts)) for unit, counts in record.units.items())),
+        record.shadowed,
+    )
+
+
+def trail_of(store: Store) -> list[tuple[str, str]]:
+    """Return the audit trail as clients told it: see `testing._contract_trail.trail`."""
+    return [(entry.id, entry.text) for entry in trail(store)]

@@ -1,18 +1,51 @@
 """The laws once more, as a list of events and sums over it.
 
-Shares no code and no idea with the ledger: no counters are kept, nothing is rolled over. What stands on
-an account is worked out anew from everything that ever happened, as an auditor would. Slow, and obvious.
+Shares no code and no idea with the ledger: no counters are kept, nothing is rolled over or dropped. What
+stands on an account is worked out anew from everything that ever happened, as an auditor would. Slow, and
+obvious.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Hold, Settlement
 
-LENGTHS = {"hourly": 3_600_000, "daily": 86_400_000}
+HOUR = 3_600_000
+DAY = 24 * HOUR
+LENGTHS = {"hourly": HOUR, "daily": DAY}
+MOST = 2**53 - 1
+MOST_OF_A_SUM = 2**60
+EVER = 2**62
+
+
+def unit_of(account: str) -> str:
+    """Return what an account counts, by its name."""
+    return account.partition("@unit=")[2].partition("&")[0] or "usd"
+
+
+class Raise(NamedTuple):
+    """A raise of a limit: when it was given, and what takes it back before it ends."""
+
+    event: int
+    id: str
+    amount: int
+    until: int
+
+
+class Text(NamedTuple):
+    """The rules and labels of an account; each state of them has a number of its own, 0 is nothing."""
+
+    number: int
+    rules: str
+    labels: str
+
+
+NOTHING = Text(0, "", "")
 
 
 @dataclass
@@ -23,37 +56,34 @@ class Life:
     made: int
     budgets: list[tuple[int, int, Budget]] = field(default_factory=list)  # (event, time, budget)
     pins: list[tuple[int, int | None]] = field(default_factory=list)  # (event, limit)
+    raises: list[Raise] = field(default_factory=list)
     looked: list[tuple[int, int]] = field(default_factory=list)  # (event, time)
     resets: list[int] = field(default_factory=list)
-    announced: list[tuple[int, int]] = field(default_factory=list)  # (event, percent)
+    announced: list[tuple[int, int]] = field(default_factory=list)  # (event, percent, or a mark)
+    texts: list[Text] = field(default_factory=lambda: [NOTHING])
     deleted: int | None = None
 
-    def limit(self) -> int | None:
+    @property
+    def unit(self) -> str:
+        return unit_of(self.name)
+
+    @property
+    def rolls(self) -> bool:
+        return self.budgets[0][2].rolling
+
+    def saw(self, time: int, after: int, until: int) -> bool:
+        """Return whether anybody looked at this time or later, after one event and until another."""
+        first, last = (bisect_right(self.looked, (event, EVER)) for event in (after, until))
+        return any(moment >= time for _, moment in self.looked[first:last])
+
+    def own_limit(self, by: int) -> int | None:
+        """Return the budget's limit as of an event, with what raised it for good."""
         changes = [*self.pins, *((event, budget.limit) for event, _, budget in self.budgets)]
-        return max(changes, key=lambda change: change[0])[1]
-
-    def window(self) -> tuple[int, int, int | None]:
-        """Return the event at which the present window was entered, its start and its end."""
-        looked = [(event, time, None) for event, time in self.looked]
-        moments = sorted([*self.budgets, *looked], key=lambda moment: moment[0])
-        entered, start, end, anchor, duration = self.made, 0, None, 0, None
-        for number, (event, time, budget) in enumerate(moments):
-            if budget is not None:
-                if number == 0 or budget.duration != duration:
-                    anchor = time
-                if budget.starts_at is not None:
-                    anchor = budget.starts_at
-                duration = budget.duration
-                # A clock that went back does not lead back out of the window.
-                start, end = _span(duration, anchor, time if number == 0 else max(time, start))
-            elif end is not None and time >= end:
-                entered = event
-                start, end = _span(duration, anchor, time)
-        return entered, start, end
-
-    def sum_from(self) -> int:
-        """Return the event since which spend counts."""
-        return max([self.window()[0], *self.resets])
+        set_at, limit = max(change for change in changes if change[0] <= by)
+        if limit is None:
+            return None
+        raised = [one.amount for one in self.raises if one.until == EVER and set_at < one.event <= by]
+        return min(limit + sum(raised), max(limit, MOST))
 
 
 def _span(duration: str | None, anchor: int, time: int) -> tuple[int, int | None]:
@@ -76,13 +106,46 @@ class Call:
     lives: list[Life]
     granted: int
     expires: int
+    shadowed: tuple[str, ...] = ()
     expired: int | None = None
     ended: int | None = None
-    cost: int = 0
-    state: str = "held"
+    settlement: Settlement | None = None
 
-    def open(self) -> bool:
-        return self.expired is None and self.ended is None
+    def open(self, by: int | None = None) -> bool:
+        """Return whether it was under way as of an event."""
+        return all(end is None or (by is not None and end > by) for end in (self.expired, self.ended))
+
+    def aside(self, unit: str) -> int:
+        return self.hold.amount if unit == "usd" else self.hold.units.get(unit, (0, 0))[0]
+
+    def if_lost(self, unit: str) -> int:
+        return self.hold.on_expiry if unit == "usd" else self.hold.units.get(unit, (0, 0))[1]
+
+    def cost(self, unit: str) -> int:
+        assert self.settlement is not None
+        if unit == "usd":
+            return self.settlement.cost
+        if self.settlement.state == "voided" or unit not in self.hold.units:
+            return 0
+        return self.settlement.units.get(unit, self.if_lost(unit))
+
+
+class Booking(NamedTuple):
+    """What a call comes to on an account, as of some event."""
+
+    event: int
+    model: str
+    amount: int
+    lost: bool
+
+
+class Window(NamedTuple):
+    """A window: the event at which it was entered, its start and its end, and what was carried into it."""
+
+    entered: int
+    start: int
+    end: int | None
+    carried: tuple[Raise, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,18 +159,42 @@ class Standing:
     models: tuple[tuple[str, int], ...]
     start: int
     end: int | None
+    grants: tuple[tuple[str, int, int], ...] = ()
+    rolling: bool = False
+    frees: tuple[tuple[int, int], ...] = ()
+    rollover: int = 0
+    text: Text = NOTHING
+
+
+class Record(NamedTuple):
+    """What is recorded of a call: for each unit what was set aside, lost at most, and booked."""
+
+    state: str
+    cost: int
+    accounts: tuple[str, ...]
+    units: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    shadowed: tuple[str, ...] = ()
 
 
 class Model:
     def __init__(self) -> None:
         self._events = count(1)
+        self._numbers = count(1)
         self._lives: dict[str, Life] = {}
+        self._times: dict[int, int] = {}
         self.calls: dict[str, Call] = {}
+        self.scopes: tuple[int, str] = (0, "")
+        self.trail: dict[str, str] = {}
+
+    def _event(self, time: int) -> int:
+        event = next(self._events)
+        self._times[event] = time
+        return event
 
     # Looking: what time has brought about is seen, and stays seen
 
     def look(self, time: int, sparing: str | None = None) -> None:
-        event = next(self._events)
+        event = self._event(time)
         for life in self._lives.values():
             life.looked.append((event, time))
         for call in self.calls.values():
@@ -120,35 +207,186 @@ class Model:
     def accounts(self) -> list[str]:
         return sorted(self._lives)
 
-    def standing(self, name: str) -> Standing | None:
-        life = self._lives.get(name)
-        if life is None:
-            return None
-        entered, start, end = life.window()
-        since = life.sum_from()
-        mine = [call for call in self.calls.values() if life in call.lives]
-        here = [call for call in mine if call.granted >= entered]
-        paid = [(c.hold.model, c.cost) for c in here if c.ended is not None and c.ended >= since and c.cost]
-        lost = [c for c in here if c.ended is None and c.expired is not None and c.expired >= since]
-        paid += [(c.hold.model, c.hold.on_expiry) for c in lost if c.hold.on_expiry]
+    def text(self, name: str) -> Text:
+        """Return the rules and labels of an account, which need not exist."""
+        return self._lives[name].texts[-1] if name in self._lives else NOTHING
+
+    # What an account comes to, as of an event
+
+    def _mine(self, life: Life) -> list[Call]:
+        return [call for call in self.calls.values() if life in call.lives]
+
+    def _bookings(self, life: Life, since: int, entered: int, by: int) -> list[Booking]:
+        """Return what counts as of an event: of calls granted in the window, booked since it or a reset."""
+        found = []
+        for call in self._mine(life):
+            if not entered <= call.granted <= by:
+                continue
+            if call.ended is not None and call.ended <= by:
+                found.append(Booking(call.ended, call.hold.model, call.cost(life.unit), False))
+            elif call.expired is not None and call.expired <= by:
+                found.append(Booking(call.expired, call.hold.model, call.if_lost(life.unit), True))
+        return [booking for booking in found if booking.event >= since]
+
+    def _held(self, life: Life, entered: int, by: int) -> int:
+        mine = [call for call in self._mine(life) if entered <= call.granted <= by]
+        return sum(call.aside(life.unit) for call in mine if call.open(by))
+
+    def _windows(self, life: Life, by: int) -> list[Window]:
+        """Return the windows that were seen as of an event."""
+        looked = [(event, time, None) for event, time in life.looked]
+        moments = sorted([*life.budgets, *looked], key=lambda moment: moment[0])
+        windows: list[Window] = []
+        anchor, duration, rollover = 0, None, 0
+        for event, time, budget in moments:
+            if event > by:
+                break
+            if budget is not None:
+                rollover = budget.rollover
+                if life.rolls:
+                    if not windows:
+                        windows.append(Window(life.made, time, None))
+                    continue
+                if not windows or budget.duration != duration:
+                    anchor = time
+                if budget.starts_at is not None:
+                    anchor = budget.starts_at
+                duration = budget.duration
+                if not windows:
+                    windows.append(Window(life.made, *_span(duration, anchor, time)))
+                    continue
+                # A clock that went back does not lead back out of the window.
+                last = windows[-1]
+                start, end = _span(duration, anchor, max(time, last.start))
+                windows[-1] = Window(last.entered, start, end, last.carried)
+                continue
+            last = windows[-1] if windows else None
+            if last is None or last.end is None or time < last.end:
+                continue
+            start, end = _span(duration, anchor, time)
+            carried = last.carried
+            limit = life.own_limit(event)
+            if rollover and limit is not None and duration is not None and end is not None:
+                left = self._left_over(life, last, limit, event)
+                left += limit * ((start - last.end) // LENGTHS[duration])
+                left = min(left, rollover)
+                carried = (Raise(event, "rollover", left, end),) if left else ()
+            windows.append(Window(event, start, end, carried))
+        return windows
+
+    def _left_over(self, life: Life, window: Window, limit: int, by: int) -> int:
+        """Return what a window that was seen to end has left of its budget, and of what was left to it."""
+        assert window.end is not None
+        since = max([window.entered, *(reset for reset in life.resets if reset <= by)])
+        spent = sum(booking.amount for booking in self._bookings(life, since, window.entered, by))
+        carried = sum(
+            one.amount
+            for one in window.carried
+            if one.until >= window.end and not life.saw(one.until, one.event, by - 1)
+        )
+        return max(0, limit + carried - spent - self._held(life, window.entered, by))
+
+    def _raises(self, life: Life, by: int) -> list[Raise]:
+        """Return the raises in force as of an event, in the order in which they came."""
+        given = [one for one in life.raises if one.event <= by and one.until != EVER]
+        given += self._windows(life, by)[-1].carried
+        return sorted(one for one in given if not life.saw(one.until, one.event, by))
+
+    def _falls(self, life: Life, by: int) -> list[tuple[int, int]]:
+        """Return when what was booked at each event falls out of a rolling window: (event, time).
+
+        After the duration, counted from the end of the sixtieth of it in which it was booked; and no
+        earlier than what was booked before and is still there.
+        """
+        length = LENGTHS[life.budgets[0][2].duration or ""]
+        part = length // 60
+        booked = set()
+        for call in self._mine(life):
+            if call.expired is not None and call.granted <= call.expired <= by:
+                booked.add(call.expired)
+            if call.ended is not None and call.ended <= by and call.cost(life.unit):
+                booked.add(call.ended)
+        found: list[tuple[int, int]] = []
+        for event in sorted(booked):
+            until = (self._times[event] // part + 1) * part + length
+            there = [at for before, at in found if self._is_there(life, before, at, event)]
+            found.append((event, max([until, *there])))
+        return found
+
+    def _is_there(self, life: Life, booked: int, until: int, by: int) -> bool:
+        """Return whether what was booked is still in a rolling window: neither reset nor seen to fall out."""
+        return not any(booked < reset <= by for reset in life.resets) and not life.saw(until, booked, by)
+
+    def _standing(self, life: Life, by: int) -> Standing:
+        window = self._windows(life, by)[-1]
+        since = max([window.entered, *(reset for reset in life.resets if reset <= by)])
+        bookings = self._bookings(life, since, window.entered, by)
+        end, frees = window.end, ()
+        if life.rolls:
+            falls = {e: at for e, at in self._falls(life, by) if self._is_there(life, e, at, by)}
+            end = min(falls.values(), default=None)
+            bookings = [booking for booking in bookings if booking.event in falls]
+            sums = {
+                at: sum(one.amount for one in bookings if falls[one.event] == at) for at in falls.values()
+            }
+            frees = tuple(sorted((at, amount) for at, amount in sums.items() if amount))
+        raises = self._raises(life, by)
+        limit = life.own_limit(by)
+        if limit is not None:
+            limit = min(limit + sum(one.amount for one in raises), MOST_OF_A_SUM)
+        models = {booking.model for booking in bookings if booking.amount}
+        lost = [booking.amount for booking in bookings if booking.lost]
         return Standing(
-            limit=life.limit(),
-            spent=sum(cost for _, cost in paid),
-            held=sum(c.hold.amount for c in here if c.open()),
-            expired=sum(c.hold.on_expiry for c in lost),
+            limit=limit,
+            spent=sum(booking.amount for booking in bookings),
+            held=self._held(life, window.entered, by),
+            expired=sum(lost),
             expiries=len(lost),
-            open_holds=sum(c.open() for c in mine),
-            models=tuple(sorted((m, sum(c for k, c in paid if k == m)) for m in {k for k, _ in paid})),
-            start=start,
+            open_holds=sum(call.open(by) for call in self._mine(life) if call.granted <= by),
+            models=tuple(sorted((m, sum(b.amount for b in bookings if b.model == m)) for m in models)),
+            start=window.start,
             end=end,
+            grants=tuple((one.id, one.amount, one.until) for one in raises if one.amount),
+            rolling=life.rolls,
+            frees=frees,
+            rollover=life.budgets[-1][2].rollover,
+            text=life.texts[-1],
         )
 
-    def record(self, hold_id: str) -> tuple[str, int, tuple[str, ...]]:
+    def _noted(self, life: Life, by: int) -> set[int]:
+        """Return the thresholds and marks that are noted of the present window, as of an event."""
+        entered = {window.entered for window in self._windows(life, by)}
+        looked = dict(life.looked)
+        noted: set[int] = set()
+        for event in range(life.made, by + 1):
+            if event in entered or event in life.resets:
+                noted = set()
+            if noted and life.rolls and (time := looked.get(event)) is not None:
+                before = [one for one in self._falls(life, event) if self._is_there(life, *one, event - 1)]
+                if any(at <= time for _, at in before):  # some fell out: what is above it still stays noted
+                    now = self._standing(life, event)
+                    limit = now.limit or MOST_OF_A_SUM
+                    noted = {n for n in noted if (now.spent * 100 >= n * limit if n > 0 else now.end)}
+            noted |= {number for told, number in life.announced if told == event}
+        return noted
+
+    def standing(self, name: str) -> Standing | None:
+        life = self._lives.get(name)
+        return None if life is None else self._standing(life, next(self._events))
+
+    def record(self, hold_id: str) -> Record:
         call = self.calls[hold_id]
         live = tuple(life.name for life in call.lives if not self._let_go(life, call))
-        if call.ended is not None:
-            return call.state, call.cost, live
-        return ("held", 0, live) if call.expired is None else ("expired", call.hold.on_expiry, live)
+        if call.settlement is not None:
+            state, booked = call.settlement.state, call.cost
+        elif call.expired is not None:
+            state, booked = "expired", call.if_lost
+        else:
+            state, booked = "held", lambda unit: 0
+        units = (
+            (unit, (call.aside(unit), call.if_lost(unit), booked(unit))) for unit in sorted(call.hold.units)
+        )
+        return Record(state, booked("usd"), live, tuple(units), call.shadowed)
 
     def _let_go(self, life: Life, call: Call) -> bool:
         """An account that was deleted while the hold was open is none of its accounts any more."""
@@ -157,62 +395,139 @@ class Model:
 
     # Verbs
 
-    def set_budget(self, name: str, budget: Budget, time: int) -> None:
+    def set_budget(self, name: str, budget: Budget, time: int, entry: tuple[str, str] | None = None) -> None:
         self.look(time)
-        event = next(self._events)
+        self._change_budget(name, budget, time)
+        self._note(entry)
+
+    def _change_budget(self, name: str, budget: Budget, time: int) -> None:
+        event = self._event(time)
         life = self._lives.setdefault(name, Life(name, event))
         life.budgets.append((event, time, budget))
+        self._write(life, budget.rules, life.texts[-1].labels)
 
-    def delete(self, name: str, time: int) -> bool:
-        self.look(time)
-        life = self._lives.pop(name, None)
-        if life is not None:
-            life.deleted = next(self._events)
-        return life is not None
+    def _write(self, life: Life, rules: str, labels: str) -> None:
+        if (rules, labels) != life.texts[-1][1:]:
+            life.texts.append(Text(next(self._numbers) if rules or labels else 0, rules, labels))
 
-    def reset(self, name: str, time: int) -> bool:
+    def _note(self, entry: tuple[str, str] | None) -> None:
+        if entry is not None:
+            self.trail.setdefault(*entry)
+
+    def set_labels(self, name: str, labels: str, time: int, entry: tuple[str, str] | None = None) -> bool:
         self.look(time)
         if name not in self._lives:
             return False
-        self._lives[name].resets.append(next(self._events))
+        self._write(self._lives[name], self._lives[name].texts[-1].rules, labels)
+        self._note(entry)
+        return True
+
+    def grant(
+        self, name: str, ident: str, amount: int, until: int | None, time: int,
+        entry: tuple[str, str] | None = None,
+    ) -> bool:  # fmt: skip
+        self.look(time)
+        life = self._lives.get(name)
+        if life is None:
+            return False
+        event = self._event(time)
+        known = {one.id for one in self._raises(life, event)}
+        if life.own_limit(event) is not None and ident not in known:
+            if until is None:
+                life.raises.append(Raise(event, ident, amount, EVER))
+                life.raises.append(Raise(event, ident, 0, time + DAY))  # so long its id is remembered
+            elif until > time:
+                life.raises.append(Raise(event, ident, amount, until))
+        self._note(entry)
+        return True
+
+    def mark(self, name: str, number: int, time: int) -> bool:
+        self.look(time)
+        life = self._lives.get(name)
+        event = self._event(time)
+        if life is None or number in self._noted(life, event):
+            return False
+        life.announced.append((event, number))
+        return True
+
+    def save_scopes(self, scopes: tuple[int, str], seen: int, entry: tuple[str, str] | None = None) -> bool:
+        if self.scopes[0] != seen:
+            return False
+        self.scopes = scopes
+        self._note(entry)
+        return True
+
+    def delete(self, name: str, time: int, entry: tuple[str, str] | None = None) -> bool:
+        self.look(time)
+        life = self._lives.pop(name, None)
+        if life is None:
+            return False
+        life.deleted = self._event(time)
+        self._note(entry)
+        return True
+
+    def reset(self, name: str, time: int, entry: tuple[str, str] | None = None) -> bool:
+        self.look(time)
+        if name not in self._lives:
+            return False
+        self._lives[name].resets.append(self._event(time))
+        self._note(entry)
         return True
 
     def reserve(self, hold: Hold, time: int) -> str:
-        """Return `repeated`, `granted`, `unlimited`, `unknown ACCOUNT` or `refused ACCOUNT`."""
+        """Return `repeated`, `granted`, `granted but for ACCOUNTS`, `unlimited`, `unknown ACCOUNT`,
+        `refused ACCOUNT`, or `outdated ACCOUNTS`, the project's scopes among them."""
         if hold.id in self.calls:
             return "repeated"
         self.look(time)
         charged: dict[str, int | None] = {}
+        outdated: set[str] = set() if hold.scopes == self.scopes[0] else {"scopes"}
+        unknown = None
         for charge in hold.charges:
             life = self._lives.get(charge.account)
+            now = self.standing(charge.account)
+            if charge.account not in charged and charge.revision != self.text(charge.account).number:
+                outdated.add(charge.account)
             if charge.account in charged or life is not None:
                 if charge.pinned and charge.budget is not None:
                     charged[charge.account] = charge.budget.limit
-                elif life is not None:
-                    charged.setdefault(charge.account, life.limit())
+                elif now is not None:
+                    charged.setdefault(charge.account, now.limit)
             elif charge.budget is not None:
                 charged[charge.account] = charge.budget.limit
             elif charge.required:
-                return f"unknown {charge.account}"
+                unknown = charge.account
+                break
+        if outdated:
+            return f"outdated {' '.join(sorted(outdated))}"
+        if unknown is not None:
+            return f"unknown {unknown}"
         if not charged:
             return "unlimited"
+        shadows = {charge.account for charge in hold.charges if charge.shadow}
+        shadowed = []
+        call = Call(hold, [], 0, time + hold.ttl)
         for name, limit in charged.items():
             now = self.standing(name)
+            wanted = call.aside(unit_of(name))
             taken = now.spent + now.held if now else 0
-            if hold.amount and limit is not None and taken + hold.amount > limit:
-                return f"refused {name}"
-        event = next(self._events)
+            if wanted and limit is not None and taken + wanted > limit:
+                if name not in shadows:
+                    return f"refused {name}"
+                shadowed.append(name)
         for charge in hold.charges:
             if charge.account not in charged or charge.budget is None:
                 continue
             life = self._lives.get(charge.account)
             if life is None:
-                self._lives[charge.account] = Life(charge.account, event, [(event, time, charge.budget)])
+                self._change_budget(charge.account, charge.budget, time)
             elif charge.pinned:
-                life.pins.append((next(self._events), charge.budget.limit))
-        lives = [self._lives[name] for name in charged]
-        self.calls[hold.id] = Call(hold, lives, event, time + hold.ttl)
-        return "granted"
+                life.pins.append((self._event(time), charge.budget.limit))
+        call.granted = self._event(time)
+        call.lives = [self._lives[name] for name in charged]
+        call.shadowed = tuple(shadowed)
+        self.calls[hold.id] = call
+        return f"granted but for {' '.join(shadowed)}" if shadowed else "granted"
 
     def settle(self, hold: Hold, settlement: Settlement, time: int) -> tuple[str, set[tuple[str, int]]]:
         """Return `repeated`, `booked`, `late` or `unknown ACCOUNT`, and the thresholds crossed."""
@@ -230,24 +545,23 @@ class Model:
                     names[charge.account] = None
                 elif charge.required:
                     return f"unknown {charge.account}", set()
-            event = next(self._events)
             for charge in hold.charges:
                 if charge.account not in self._lives and charge.budget is not None:
-                    self._lives[charge.account] = Life(charge.account, event, [(event, time, charge.budget)])
-            call = Call(hold, [self._lives[name] for name in names], event, time + hold.ttl)
+                    self._change_budget(charge.account, charge.budget, time)
+            call = Call(hold, [self._lives[name] for name in names], self._event(time), time + hold.ttl)
             self.calls[hold.id] = call
         late = call.expired is not None
-        call.ended, call.cost, call.state = next(self._events), settlement.cost, settlement.state
+        call.ended, call.settlement = self._event(time), settlement
         crossed = set()
         for life in call.lives:
-            now = self.standing(life.name)
-            if self._lives.get(life.name) is not life or now is None or not now.limit:
+            if self._lives.get(life.name) is not life:
                 continue
-            if call.granted < life.window()[0]:
+            now = self._standing(life, call.ended)
+            if not now.limit or call.granted < self._windows(life, call.ended)[-1].entered:
                 continue
+            noted = self._noted(life, call.ended)
             for percent in settlement.thresholds:
-                told = [p for event, p in life.announced if event >= life.sum_from()]
-                if now.spent * 100 >= percent * now.limit and percent not in told:
+                if now.spent * 100 >= percent * now.limit and percent not in noted:
                     life.announced.append((call.ended, percent))
                     crossed.add((life.name, percent))
         return ("late" if late else "booked"), crossed

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,18 +20,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from budgetguard.core.accounts import Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     VOID,
     Booked,
     Charge,
     Denied,
+    Entry,
     Granted,
     Hold,
-    Reservation,
+    Outdated,
     Settlement,
     UnknownAccount,
-    Unlimited,
 )
 from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.usage import Usage
@@ -39,27 +41,42 @@ from budgetguard.stores.sqlite_rows import RowCache
 from budgetguard.stores.verifying import verify
 from budgetguard.testing.clock import FakeClock
 
-from .naive import Model, Standing
+from .answers import ended, recorded, said, shown, trail_of
+from .naive import Model, Text
 
-ACCOUNTS = ["user:1", "user:2", "project:p", "run:r"]
+REQUESTS = "labels:@unit=requests&user=1"
+CONCURRENT = "labels:@unit=concurrent&user=1"
+TOKENS = "labels:@unit=tokens&@rolling=hourly&user=1"
+ROLLING = "labels:@rolling=daily&user=1"
+ACCOUNTS = ["user:1", "user:2", "project:p", "run:r", REQUESTS, CONCURRENT, TOKENS, ROLLING]
 SECOND = 1_000
 
 limits = st.one_of(st.none(), st.integers(0, 40))
 durations = st.sampled_from([None, "hourly", "daily"])
-budgets = st.builds(
-    Budget,
-    limits,
-    durations,
-    starts_at=st.sampled_from([None, None, FakeClock()() - 5_000_000, FakeClock()() + 7_200_001]),
+rollovers = st.sampled_from([0, 0, 7, 100])
+rules = st.sampled_from(["", "", "", "", "", "", '{"a":1}', '{"b":"\u00fc"}'])
+whens = st.sampled_from([None, None, FakeClock()() - 5_000_000, FakeClock()() + 7_200_001])
+plain_budgets = st.builds(Budget, limits, durations, starts_at=whens, rollover=rollovers, rules=rules)
+rolling_budgets = st.builds(
+    Budget, limits, st.sampled_from(["hourly", "daily"]), rolling=st.just(True), rules=rules
 )
+budgets = st.one_of(plain_budgets, plain_budgets, rolling_budgets)
 charges = st.builds(
     Charge,
     st.sampled_from(ACCOUNTS),
     required=st.booleans(),
-    budget=st.one_of(st.none(), st.none(), st.builds(Budget, limits, durations)),
+    budget=st.one_of(st.none(), st.none(), st.builds(Budget, limits, durations), rolling_budgets),
     pinned=st.booleans(),
     ephemeral=st.booleans(),
+    shadow=st.sampled_from([False, False, False, True]),
 )
+# By which documents a hold is judged, as a rule by those that are in force.
+judgements = st.sampled_from([*["present"] * 9, "none", "former"])
+units = st.dictionaries(
+    st.sampled_from(["requests", "tokens", "concurrent"]), st.tuples(st.integers(0, 9), st.integers(0, 9))
+)
+entries = st.one_of(st.none(), st.none(), st.integers(0, 9))
+costs = st.dictionaries(st.sampled_from(["requests", "tokens"]), st.integers(0, 12))
 # Now and then as much as there may be: a history has too few of them for a sum to reach its bound. Not often,
 # since the limits here refuse it, and then there is nothing to settle. (`one_of` would take either half
 # of the time: it leaves out what is named twice.)
@@ -87,8 +104,14 @@ class Histories(RuleBasedStateMachine):
             store.on_expiry(lambda expiry: self.told[1].append(expiry.hold_id))
         self.model = Model()
         self.holds: list[Hold] = []
+        # What the model numbers, by its number: each store has revisions of its own.
+        self.revisions: list[dict[int, int]] = [{0: 0}, {0: 0}]
         for account in ("user:1", "project:p"):
             self._set_budget(account, Budget(30, "hourly"), 0)
+        self._set_budget(REQUESTS, Budget(8, "hourly", rollover=10), 0)
+        self._set_budget(CONCURRENT, Budget(3), 0)
+        self._set_budget(TOKENS, Budget(40, "hourly", rolling=True), 0)
+        self._set_budget(ROLLING, Budget(60, "daily", rolling=True), 0)
 
     def teardown(self) -> None:
         if hasattr(self, "disk"):
@@ -98,7 +121,9 @@ class Histories(RuleBasedStateMachine):
 
     # Time. Nothing looks at the stores here: a verb must find out by itself what time has done.
 
-    @rule(seconds=st.sampled_from([0.001, 1, 29, 30, 59.999, 60, 3_599, 3_600, 9_000, 86_400, 200_000]))
+    @rule(
+        seconds=st.sampled_from([0.001, 1, 29, 30, 59.999, 60, 1_440, 3_599, 3_600, 9_000, 86_400, 200_000])
+    )
     def time_goes_on(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -108,26 +133,72 @@ class Histories(RuleBasedStateMachine):
 
     # Verbs
 
-    @rule(account=st.sampled_from(ACCOUNTS), budget=budgets, by=st.integers(0, 1))
-    def budget_is_set(self, account: str, budget: Budget, by: int) -> None:
-        self._set_budget(account, budget, by)
+    @rule(account=st.sampled_from(ACCOUNTS), budget=budgets, by=st.integers(0, 1), entry=entries)
+    def budget_is_set(self, account: str, budget: Budget, by: int, entry: int | None) -> None:
+        self._set_budget(account, budget, by, entry)
 
-    def _set_budget(self, account: str, budget: Budget, by: int) -> None:
-        self.model.set_budget(account, budget, self.clock())
+    def _set_budget(self, account: str, budget: Budget, by: int, number: int | None = None) -> None:
+        entry = _entry("set_budget", number)
+        self.model.set_budget(account, budget, self.clock(), entry)
         for store in self._both(by):
-            store.set_budget(account, budget)
+            store.set_budget(account, budget, entry=entry and Entry(*entry))
         self.look()
 
-    @rule(account=st.sampled_from(ACCOUNTS), by=st.integers(0, 1))
-    def account_is_deleted(self, account: str, by: int) -> None:
-        existed = self.model.delete(account, self.clock())
-        assert [store.delete(account) for store in self._both(by)] == [existed] * 2
-        self.look()
+    # Few rules of many verbs, since each rule is taken equally often, and calls are what matters.
+    @rule(
+        verb=st.sampled_from(["delete", "reset", "label", "scopes"]),
+        account=st.sampled_from(ACCOUNTS),
+        by=st.integers(0, 1),
+        entry=entries,
+        data=st.data(),
+    )
+    def something_is_administered(
+        self, verb: str, account: str, by: int, entry: int | None, data: st.DataObject
+    ) -> None:
+        self._administer(verb, account, by, entry, data)
 
-    @rule(account=st.sampled_from(ACCOUNTS), by=st.integers(0, 1))
-    def account_is_reset(self, account: str, by: int) -> None:
-        existed = self.model.reset(account, self.clock())
-        assert [store.reset(account) is not None for store in self._both(by)] == [existed] * 2
+    @rule(
+        verb=st.sampled_from(["mark", "raise", "raise"]),
+        account=st.sampled_from(ACCOUNTS),
+        by=st.integers(0, 1),
+        entry=entries,
+        data=st.data(),
+    )
+    def limit_is_raised_or_something_noted(
+        self, verb: str, account: str, by: int, entry: int | None, data: st.DataObject
+    ) -> None:
+        self._administer(verb, account, by, entry, data)
+
+    def _administer(self, verb: str, account: str, by: int, entry: int | None, data: st.DataObject) -> None:
+        told = _entry(verb, entry)
+        real = None if told is None else Entry(*told)
+        change: Callable[[Store], object]
+        if verb == "delete":
+            expected = self.model.delete(account, self.clock(), told)
+            change = lambda store: store.delete(account, entry=real)  # noqa: E731
+        elif verb == "reset":
+            expected = self.model.reset(account, self.clock(), told)
+            change = lambda store: store.reset(account, entry=real) is not None  # noqa: E731
+        elif verb == "label":
+            labels = data.draw(st.sampled_from(["", '{"team":["a"]}']))
+            expected = self.model.set_labels(account, labels, self.clock(), told)
+            change = lambda store: store.set_labels(account, labels, entry=real) is not None  # noqa: E731
+        elif verb == "scopes":
+            seen = self.model.scopes[0] + data.draw(st.sampled_from([0, 0, 1]))
+            scopes = (self.model.scopes[0] + 3, data.draw(st.sampled_from(["", '["a"]'])))
+            expected = self.model.save_scopes(scopes, seen, told)
+            change = lambda store: store.save_scopes(Document(*scopes), seen, entry=real)  # noqa: E731
+        elif verb == "mark":
+            mark = data.draw(st.sampled_from([0, -1]))
+            expected = self.model.mark(account, mark, self.clock())
+            change = lambda store: store.mark(account, mark)  # noqa: E731
+        else:
+            seconds = data.draw(st.sampled_from([None, -1, 0, 1, 60, 3_600, 90_000]))
+            until = None if seconds is None else self.clock() + seconds * SECOND
+            given = Grant(data.draw(st.sampled_from("gh")), data.draw(st.integers(0, 20)), until)
+            expected = self.model.grant(account, given.id, given.amount, until, self.clock(), told)
+            change = lambda store: store.grant(account, given, entry=real) is not None  # noqa: E731
+        assert [change(store) for store in self._both(by)] == [expected] * 2
         self.look()
 
     @rule(
@@ -137,11 +208,14 @@ class Histories(RuleBasedStateMachine):
         ttl=st.sampled_from([SECOND, 30 * SECOND, 60 * SECOND, 7_200 * SECOND, 172_800 * SECOND]),
         model=st.sampled_from(["a", "b"]),
         by=st.integers(0, 1),
+        units=units,
+        judged=st.tuples(judgements, judgements),
     )
     def hold_is_reserved(
-        self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str, by: int
-    ) -> None:
-        wanted = self._hold(charges, amount, on_expiry, ttl, model)
+        self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str, by: int,
+        units: dict[str, tuple[int, int]], judged: tuple[str, str],
+    ) -> None:  # fmt: skip
+        wanted = self._hold(charges, amount, on_expiry, ttl, model, units, *judged)
         self.holds.append(wanted)
         self._reserve(wanted, by)
 
@@ -158,21 +232,46 @@ class Histories(RuleBasedStateMachine):
         self._reserve(data.draw(st.sampled_from(self.holds)), by)
 
     @precondition(lambda self: self.holds)
-    @rule(data=st.data(), cost=st.integers(0, 25), by=st.integers(0, 1), watch=st.booleans())
-    def hold_is_settled(self, data: st.DataObject, cost: int, by: int, watch: bool) -> None:
-        settlement = Settlement(cost, thresholds=(50, 100) if watch else ())
+    @rule(data=st.data(), cost=st.integers(0, 25), by=st.integers(0, 1), watch=st.booleans(), units=costs)
+    def hold_is_settled(
+        self, data: st.DataObject, cost: int, by: int, watch: bool, units: dict[str, int]
+    ) -> None:
+        settlement = Settlement(cost, thresholds=(50, 100) if watch else (), units=units)
         self._settle(data.draw(st.sampled_from(self.holds)), settlement, by)
 
-    @rule(amount=amounts, cost=st.integers(0, 25), model=st.sampled_from("abc"), by=st.integers(0, 3))
-    def call_is_made(self, amount: int, cost: int, model: str, by: int) -> None:
-        pays = [Charge("user:1", required=True), Charge("user:2"), Charge("project:p")]
-        wanted = self._hold(pays, amount, amount, 60 * SECOND, model)
+    @rule(
+        amount=amounts,
+        cost=st.integers(0, 25),
+        model=st.sampled_from("abc"),
+        by=st.integers(0, 3),
+        tokens=st.integers(0, 20),
+        shadow=st.booleans(),
+    )
+    def call_is_made(self, amount: int, cost: int, model: str, by: int, tokens: int, shadow: bool) -> None:
+        self._call(amount, cost, model, by, tokens, shadow)
+
+    @rule(
+        costs=st.lists(st.integers(0, 9), min_size=2, max_size=4),
+        seconds=st.sampled_from([1, 60, 61, 1_440, 1_800, 3_600]),
+        by=st.integers(0, 3),
+    )
+    def calls_follow_each_other(self, costs: list[int], seconds: int, by: int) -> None:
+        for cost in costs:
+            self._call(cost, cost, "a", by, cost, shadow=False)
+            self.clock.advance(seconds)
+
+    def _call(self, amount: int, cost: int, model: str, by: int, tokens: int, shadow: bool) -> None:
+        others = [Charge(account, shadow=shadow) for account in (REQUESTS, CONCURRENT, TOKENS, ROLLING)]
+        pays = [Charge("user:1", required=True), Charge("user:2"), Charge("project:p"), *others]
+        units = {"requests": (1, 1), "tokens": (tokens, tokens), "concurrent": (1, 0)}
+        wanted = self._hold(pays, amount, amount, 60 * SECOND, model, units)
         self.holds.append(wanted)
         self._reserve(wanted, by % 2)
         usage = Usage.of(input_tokens=cost, output_tokens=amount)
         settlement = Settlement(
-            cost, usage=usage, request_id=str(cost), thresholds=(80, 100), observed=((model, cost),)
-        )
+            cost, usage=usage, request_id=str(cost), thresholds=(20, 80, 100), observed=((model, cost),),
+            units={"tokens": min(cost, tokens)},
+        )  # fmt: skip
         self._settle(wanted, settlement, by // 2)
 
     @precondition(lambda self: self.holds)
@@ -201,34 +300,54 @@ class Histories(RuleBasedStateMachine):
             assert isinstance(store, Transfer)
             assert verify(store).differences == ()
 
-    def _hold(self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str) -> Hold:
+    def _hold(
+        self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str,
+        units: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+        judged: str = "present", scoped: str = "present",
+    ) -> Hold:  # fmt: skip
+        """Make a hold; its charges have the model's numbers for revisions."""
+
+        def revised(charge: Charge) -> Charge:
+            present = self.model.text(charge.account).number
+            revision = {"present": present, "none": 0, "former": present - 1 if present > 1 else 1}[judged]
+            return replace(charge, revision=revision)
+
         unique = f"{self.clock():012x}{len(self.holds):020x}"
-        return Hold(unique, tuple(charges), amount, on_expiry, ttl, self.clock(), "1", model, "chat")
+        return Hold(
+            unique, tuple(map(revised, charges)), amount, on_expiry, ttl, self.clock(), "1", model, "chat",
+            units=units, labels={"customer": model},
+            scopes={"present": self.model.scopes[0], "none": 0, "former": 1}[scoped],
+        )  # fmt: skip
 
     def _both(self, by: int) -> tuple[Store, Store]:
         return self.memory, self.disk[by]
 
     def _reserve(self, hold: Hold, by: int) -> None:
         expected = self.model.reserve(hold, self.clock())
-        answers = [store.reserve(hold) for store in self._both(by)]
+        answers = [store.reserve(self._for_store(hold, i)) for i, store in enumerate(self._both(by))]
         if self.in_full:
-            assert _comparable(answers[0]) == _comparable(answers[1])
+            assert self._comparable(answers[0], 0) == self._comparable(answers[1], 1)
         for number, answer in enumerate(answers):
-            assert _say(answer) == expected
+            assert said(answer) == expected
             self.told[number] += [expiry.hold_id for expiry in getattr(answer, "expired", ())]
+            if isinstance(answer, Outdated):
+                for name, document in answer.accounts.items():
+                    assert self._text(document, number) == self.model.text(name)
         self.look()
 
     def _settle(self, hold: Hold, settlement: Settlement, by: int) -> None:
         expected, crossed = self.model.settle(hold, settlement, self.clock())
-        answers = [store.settle(hold, settlement) for store in self._both(by)]
+        answers = [
+            store.settle(self._for_store(hold, i), settlement) for i, store in enumerate(self._both(by))
+        ]
         if self.in_full:
-            assert _comparable(answers[0]) == _comparable(answers[1])
+            assert self._comparable(answers[0], 0) == self._comparable(answers[1], 1)
         for number, answer in enumerate(answers):
             if isinstance(answer, UnknownAccount):
                 assert f"unknown {answer.account}" == expected
                 continue
             self.told[number] += [expiry.hold_id for expiry in answer.expired]
-            assert _ended(answer) == expected
+            assert ended(answer) == expected
             assert answer.booked == (0 if answer.repeated else settlement.cost)
             assert {(c.account, c.threshold) for c in answer.crossings} == crossed
         self.look()
@@ -238,60 +357,67 @@ class Histories(RuleBasedStateMachine):
         self.model.look(self.clock())
         expected = {name: self.model.standing(name) for name in self.model.accounts()}
         records = {hold_id: self.model.record(hold_id) for hold_id in self.model.calls}
-        shown = []
-        for store in (self.memory, self.disk[1], self.disk[0]):
+        seen = []
+        for number, store in ((0, self.memory), (1, self.disk[1]), (1, self.disk[0])):
             listed = {balance.account: balance for balance in store.list()}
             calls = list(store.calls())
-            shown.append((listed, calls, [store.observations(model) for model in "abc"]))
+            self._learn(listed.values(), number)
             assert {
-                name: Standing(
-                    limit=b.limit_nanos,
-                    spent=b.spent_nanos,
-                    held=b.held_nanos,
-                    expired=b.expired_nanos,
-                    expiries=b.expiries,
-                    open_holds=b.open_holds,
-                    models=tuple(sorted(b.models.items())),
-                    start=b.starts_ms,
-                    end=b.resets_ms,
-                )
-                for name, b in listed.items()
+                name: shown(balance, partial(self._text, number=number)) for name, balance in listed.items()
             } == expected
-            assert {c.id: (c.state, c.cost_nanos, c.accounts) for c in calls} == records
+            assert {call.id: recorded(call) for call in calls} == records
             open_ids = {h.id for h in store.holds()}
-            assert open_ids == {i for i, (state, _, on) in records.items() if state == "held" and on}
+            assert open_ids == {
+                i for i, record in records.items() if record.state == "held" and record.accounts
+            }
             assert all(store.read(name) == balance for name, balance in listed.items())
+            assert store.scopes() == Document(*self.model.scopes)
+            assert trail_of(store) == sorted(self.model.trail.items())
+            neutral = [self._neutral(balance, number) for balance in listed.values()]
+            seen.append((neutral, calls, [store.observations(model) for model in "abc"]))
         if self.in_full:
-            assert shown[0] == shown[1] == shown[2]
+            assert seen[0] == seen[1] == seen[2]
         for told in self.told.values():
             assert sorted(told) == sorted(self.model.expired_ever())
 
+    # Revisions, of which each store makes its own, in place of the model's numbers
 
-def _say(answer: Reservation) -> str:
-    match answer:
-        case Granted(repeated=True):
-            return "repeated"
-        case Granted():
-            return "granted"
-        case Denied():
-            return f"refused {answer.balance.account}"
-        case UnknownAccount():
-            return f"unknown {answer.account}"
-        case Unlimited():
-            return "unlimited"
+    def _learn(self, balances: Iterable[Balance], number: int) -> None:
+        revisions = self.revisions[number]
+        for balance in balances:
+            revisions.setdefault(self.model.text(balance.account).number, balance.document.revision)
+        assert len(set(revisions.values())) == len(revisions), "a revision came twice"
+
+    def _for_store(self, hold: Hold, number: int) -> Hold:
+        known = self.revisions[number]
+        charges = (replace(one, revision=known.get(one.revision, 2**40)) for one in hold.charges)
+        return replace(hold, charges=tuple(charges))
+
+    def _text(self, document: Document, number: int) -> Text:
+        numbers = {revision: known for known, revision in self.revisions[number].items()}
+        return Text(numbers.get(document.revision, -1), document.rules, document.labels)
+
+    def _neutral(self, balance: Balance, number: int) -> Balance:
+        return replace(balance, document=Document(*self._text(balance.document, number)))
+
+    def _comparable(self, answer: Any, number: int) -> Any:
+        """Return an answer with the model's numbers, and its expiries in the order of their ids."""
+        if isinstance(answer, Outdated):
+            return answer.scopes, {name: self._text(one, number) for name, one in answer.accounts.items()}
+        if not isinstance(answer, Granted | Denied | Booked):
+            return answer
+        answer = replace(answer, expired=tuple(sorted(answer.expired, key=lambda expiry: expiry.hold_id)))
+        if isinstance(answer, Denied):
+            return replace(answer, balance=self._neutral(answer.balance, number))
+        if isinstance(answer, Granted):
+            return replace(answer, shadowed=tuple(self._neutral(one, number) for one in answer.shadowed))
+        crossings = (replace(one, balance=self._neutral(one.balance, number)) for one in answer.crossings)
+        return replace(answer, crossings=tuple(crossings))
 
 
-def _comparable(answer: Reservation | Booked | UnknownAccount) -> Any:
-    """Return an answer with its expiries in order of their ids, since each store finds them in its own."""
-    if not isinstance(answer, Granted | Denied | Booked):
-        return answer
-    return replace(answer, expired=tuple(sorted(answer.expired, key=lambda expiry: expiry.hold_id)))
-
-
-def _ended(answer: Booked) -> str:
-    if answer.repeated:
-        return "repeated"
-    return "late" if answer.late else "booked"
+def _entry(verb: str, number: int | None) -> tuple[str, str] | None:
+    """Return the id and the text of an entry of the trail; a number may come again."""
+    return None if number is None else (f"{number:032x}", f'{{"by":"{verb}"}}')
 
 
 # BUDGETGUARD_TEST_HISTORIES=2000 searches further, and elsewhere each time.
