@@ -270,7 +270,10 @@ local function roll_over(acc)
   local terms, grants = {1, acc.limit, -1, row[2], -1, row[3]}, {}
   for i = 1, #(acc.grants or {}), 3 do
     if acc.grants[i] == 'rollover' then
-      terms[#terms + 1], terms[#terms + 2] = 1, acc.grants[i + 1]
+      -- One that was granted for a window that the budget had before may have ended long ago.
+      if tonumber(acc.grants[i + 2]) >= tonumber(acc.finish) then
+        terms[#terms + 1], terms[#terms + 2] = 1, acc.grants[i + 1]
+      end
     else
       for j = i, i + 2 do
         grants[#grants + 1] = acc.grants[j]
@@ -337,6 +340,19 @@ local function drop_parts(acc)
   end
 end
 
+local function end_grants(acc)
+  if not has_ended_grants(acc) then
+    return
+  end
+  local grants = {}
+  for i = 1, #acc.grants, 3 do
+    if tonumber(acc.grants[i + 2]) > now then
+      grants[#grants + 1], grants[#grants + 2], grants[#grants + 3] = unpack(acc.grants, i, i + 2)
+    end
+  end
+  save_grants(acc, grants)
+end
+
 -- Bring an account up to the present, windows after expiries. Return whether all is done, as expire_due does.
 local function present(acc, sparing)
   if acc.fresh or frozen then
@@ -345,21 +361,13 @@ local function present(acc, sparing)
   if not expire_due(acc, sparing) then
     return false
   end
-  if is_over(acc) then
-    if acc.parts then
-      drop_parts(acc)
-    else
-      next_window(acc)
-    end
+  local over = is_over(acc)
+  if over and not acc.parts then
+    next_window(acc)
   end
-  if has_ended_grants(acc) then
-    local grants = {}
-    for i = 1, #acc.grants, 3 do
-      if tonumber(acc.grants[i + 2]) > now then
-        grants[#grants + 1], grants[#grants + 2], grants[#grants + 3] = unpack(acc.grants, i, i + 2)
-      end
-    end
-    save_grants(acc, grants)
+  end_grants(acc)
+  if over and acc.parts then
+    drop_parts(acc)
   end
   return true
 end

@@ -43,7 +43,7 @@ end
 
 -- Whether an account has too little, the limit by which that was judged, and whether the bound of sums is why.
 local function refuses(acc, wanted)
-  if acc.grants and not acc.pin then
+  if acc.grants and acc.limit ~= '' and not acc.pin then
     local limits, row = limits_of(acc), call('HMGET', acc.key, 'spent', 'held')
     local terms = {-1, row[1], -1, row[2], -1, wanted}
     for _, limit in ipairs(limits) do
