@@ -19,16 +19,22 @@ if prior then
   return {'repeated', names}
 end
 local order, unknown, mask, outdated = charged()
+local revision, document = scopes or '0', {}
+if judged ~= revision then
+  local rules = call('GET', P .. 'scopes.rules')
+  document = {revision, rules or ''}
+  if not rules ~= not scopes then
+    failure = failure or {'lost', ''}
+  end
+end
 if not scopes and seen == 's' then
   failure = failure or {'lost', ''}
 end
 if failure then
   return failure
 end
-local revision = scopes or '0'
-if #outdated > 0 or judged ~= revision then
-  local document = judged ~= revision and {revision, call('GET', P .. 'scopes.rules') or ''}
-  return {'outdated', document or {}, outdated}
+if #outdated > 0 or #document > 0 then
+  return {'outdated', document, outdated}
 end
 if unknown then
   return {'unknown', unknown}
