@@ -75,7 +75,7 @@ _SCANS_FOR_ACCOUNT: Final = 50
 _GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
 _SEEN_AT_MOST: Final = 100_000
-_BEGINNING: Final = ("common", "booking", "accounts")
+_BEGINNING: Final = ("common", "booking", "seldom", "accounts")
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
@@ -509,5 +509,8 @@ def _window(
 @cache
 def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
-    return LuaScript("\n".join(parts))
+    *beginning, text = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
+    # A function finds the variables of the function around it sooner than those of the one that it is made in.
+    for part in reversed(beginning):
+        text = f"{part}\nreturn (function()\n{text}\nend)()"
+    return LuaScript(text)
