@@ -83,9 +83,10 @@ local function take_entry()
 end
 
 -- Return the accounts that a hold is taken from, or the name of one that should exist and does not, which
--- charges count, and the documents that are others than those by which the call was judged.
+-- charges count, the documents that are others than those by which the call was judged, and the names of those
+-- that refuse nothing.
 local function charged()
-  local order, mask, unknown, outdated = {}, {}, nil, {}
+  local order, mask, unknown, outdated, shadows = {}, {}, nil, {}, {}
   for i = 1, tonumber(take()) do
     local name, flags = take(), take()
     local revision = string.find(flags, 'v') and take() or '0'
@@ -109,8 +110,8 @@ local function charged()
       elseif acc and budget and string.find(flags, 'p') then
         acc.pin = budget.limit
       end
-      if acc and string.find(flags, 'h') then
-        acc.shadow = true
+      if string.find(flags, 'h') then
+        shadows[name] = true
       end
       if acc and not acc.charged then
         acc.charged = true
@@ -121,7 +122,7 @@ local function charged()
       end
     end
   end
-  return order, unknown, table.concat(mask), outdated
+  return order, unknown, table.concat(mask), outdated, shadows
 end
 
 -- As it stands, or with the limit by which it was judged in place of its own and of its grants.

@@ -18,7 +18,7 @@ if prior then
   end
   return {'repeated', names}
 end
-local order, unknown, mask, outdated = charged()
+local order, unknown, mask, outdated, shadows = charged()
 local revision, document = scopes or '0', {}
 if judged ~= revision then
   local rules = call('GET', P .. 'scopes.rules')
@@ -64,7 +64,7 @@ for _, acc in ipairs(order) do
   local wanted = amounts_of(new, acc)
   if wanted ~= '0' then
     local refused, limit = refuses(acc, wanted)
-    if refused and not (acc.shadow and tonumber(wanted) <= MOST - acc.spent - acc.held) then
+    if refused and not (shadows[acc.name] and tonumber(wanted) <= MOST - acc.spent - acc.held) then
       return {'refused', describe(acc, limit), expiries}
     elseif refused then
       shadowed[#shadowed + 1] = describe(acc, limit)
