@@ -45,6 +45,7 @@ from budgetguard.stores.base import BaseStore
 from budgetguard.stores.redis_export import Exporting
 from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
 from budgetguard.stores.redis_rows import (
+    MALFORMED,
     balance_of,
     budget_words,
     charge_words,
@@ -74,7 +75,7 @@ _SCANS_FOR_ACCOUNT: Final = 50
 _GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
 _SEEN_AT_MOST: Final = 100_000
-_BEGINNING: Final = ("common", "booking", "accounts")
+_BEGINNING: Final = ("common", "booking", "seldom", "accounts")
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
@@ -131,10 +132,10 @@ class RedisStore(BaseStore):
                 return Granted(
                     tuple([charge.account for charge in taken]),
                     expired=expiries,
-                    shadowed=tuple(map(balance_of, shadowed)),
+                    shadowed=tuple(map(self._shown, shadowed)),
                 )
             case [b"refused", account, expiries]:
-                return Denied(balance_of(account), (*found, *expiries_of(expiries)))
+                return Denied(self._shown(account), (*found, *expiries_of(expiries)))
         self._announce(found)
         match answer:
             case [b"repeated", names]:
@@ -181,7 +182,7 @@ class RedisStore(BaseStore):
         state, crossed, expiries = answer
         crossings = []
         for account, reached in crossed:
-            balance = balance_of(account)
+            balance = self._shown(account)
             crossings += [Crossing(balance.account, int(percent), balance) for percent in reached]
         return Booked(
             settlement.cost,
@@ -208,6 +209,8 @@ class RedisStore(BaseStore):
 
     def scopes(self) -> Document:
         revision, rules = self._link.ask(b"MGET", self._prefix + b"scopes", self._prefix + b"scopes.rules")
+        if (revision is None) != (rules is None):
+            raise self._failure(b"lost", b"")
         return self._scoped(revision or b"0", rules or b"")
 
     def set_budget(
@@ -226,7 +229,7 @@ class RedisStore(BaseStore):
             expiries = (*found, *expiries_of(answer[-1]))
             self._announce(expiries)
             if answer[0] == b"balance":
-                return balance_of(answer[1])
+                return self._shown(answer[1])
             now, (duration, timezone, anchor, start) = int(answer[1]), answer[2]
             same_span = (decode(duration) or None, decode(timezone)) == (budget.duration, budget.timezone)
             kept = int(anchor) if same_span else now
@@ -277,7 +280,11 @@ class RedisStore(BaseStore):
         low, high = (b"-", b"+") if not kind else (b"[" + encode(f"{kind}:"), b"(" + encode(f"{kind};"))
         failed: builtins.list[Any] = []
         for due, account in self._pages("list", [], low, high, failed):
-            balance = self.read(decode(account[0])) if due else balance_of(account)
+            try:
+                balance = self.read(decode(account[0])) if due else balance_of(account)
+            except MALFORMED:
+                failed.append((b"damaged", account[0]))
+                continue
             if balance is not None:
                 yield balance
         # The others are listed all the same; but a list that lacks some must not pass for a whole one.
@@ -357,7 +364,7 @@ class RedisStore(BaseStore):
             self._announce(found)
             return None
         self._announce((*found, *expiries_of(answer[2])))
-        return balance_of(answer[1])
+        return self._shown(answer[1])
 
     def _present(self, by: bytes, ident: bytes) -> HoldRecord | None:
         answer, found = self._run("hold", [by, ident])
@@ -454,6 +461,13 @@ class RedisStore(BaseStore):
                 f"project, or delete the keys that begin with {older.decode()}; nothing was changed"
             )
 
+    def _shown(self, answer: Sequence[Any]) -> Balance:
+        """Return the account that a script described."""
+        try:
+            return balance_of(answer)
+        except MALFORMED as error:
+            raise self._failure(b"damaged", answer[0]) from error
+
     def _scoped(self, revision: bytes, rules: bytes) -> Document:
         document = _document(revision, rules)
         self._seen_scopes |= document.revision > 0
@@ -495,5 +509,8 @@ def _window(
 @cache
 def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
-    return LuaScript("\n".join(parts))
+    *beginning, text = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
+    # A function finds the variables of the function around it sooner than those of the one that it is made in.
+    for part in reversed(beginning):
+        text = f"{part}\nreturn (function()\n{text}\nend)()"
+    return LuaScript(text)

@@ -140,8 +140,11 @@ def hold_words(hold: Hold) -> list[bytes]:
     return [number(len(fields)), *fields]
 
 
+MALFORMED: Final = (KeyError, ValueError, IndexError, TypeError)
+
+
 def balance_of(answer: Sequence[Any]) -> Balance:
-    """Return the account that a script described."""
+    """Return the account that a script described; raises MALFORMED if a field is missing or no number."""
     name, fields, models, open_holds = answer
     row = _account_row(pairs(fields), pairs(models))
     row["opened"] = open_holds

@@ -33,13 +33,13 @@ function change.grant()
   end
   if tonumber(ends) > now then
     grants[#grants + 1], grants[#grants + 2], grants[#grants + 3] = id, amount, ends
-    save_grants(acc, grants)
+    seldom().save_grants(acc, grants)
   end
 end
 
 function change.labels()
   local labels, life = take(), take()
-  set_document(acc, call('HGET', acc.key, 'rules') or '', labels, life)
+  seldom().set_document(acc, call('HGET', acc.key, 'rules') or '', labels, life)
 end
 
 if what == 'mark' then
@@ -55,5 +55,5 @@ change[what]()
 acc.updated = stamp
 call('HSET', acc.key, 'updated', stamp)
 keep(acc)
-note(entry)
+seldom().note(entry)
 return {'balance', describe(acc), expiries}

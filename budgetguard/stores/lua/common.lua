@@ -72,20 +72,8 @@ local function is_whole(text)
   return #text <= 20 and string.find(text, '^-?%d+$') ~= nil
 end
 
--- Factors and numbers as text in turn: the sum of their products, rounded once. So it is exact up to 2^53,
--- and of the right sign always.
-local function total(terms)
-  local billions, rest = 0, 0
-  for i = 1, #terms, 2 do
-    local sign, digits = string.match(terms[i + 1], '^(-?)(%d+)$')
-    local factor = sign == '-' and -terms[i] or terms[i]
-    if #digits > 9 then
-      billions = billions + factor * tonumber(string.sub(digits, 1, -10))
-    end
-    rest = rest + factor * tonumber(string.sub(digits, -9))
-  end
-  return billions * 1000000000 + rest
-end
+-- What few calls need: see seldom.lua.
+local seldom
 
 local cache, holds = {}, {}
 local needs, expiries = {}, {}
@@ -93,32 +81,6 @@ local left = BATCH
 
 local function unit_of(name)
   return string.match(name, '^labels:@unit=([^&]*)') or 'usd'
-end
-
-local function grants_of(text)
-  local sound, grants = pcall(cjson.decode, text)
-  if not sound or type(grants) ~= 'table' then
-    return nil
-  end
-  for i = 1, #grants, 3 do
-    for j = i, i + 2 do
-      if type(grants[j]) ~= 'string' or j > i and not is_whole(grants[j]) then
-        return nil
-      end
-    end
-  end
-  return grants
-end
-
-local function has_parts(acc)
-  for epoch in string.gmatch(acc.parts, '(%d+):') do
-    for _, sum in ipairs(call('HMGET', acc.key, epoch .. '.spent', epoch .. '.expired', epoch .. '.expiries')) do
-      if not sum or not is_whole(sum) then
-        return false
-      end
-    end
-  end
-  return true
 end
 
 local function is_over(acc)
@@ -149,13 +111,13 @@ local function account(name)
       unit = unit_of(name), revision = row[11] or '0',
     }
     if sound and row[9] and row[9] ~= '' then
-      found.grants = grants_of(row[9])
+      found.grants = seldom().grants_of(row[9])
       sound = found.grants
     end
     if sound and row[10] and row[10] ~= '' then
       found.parts = row[10]
       -- Only when some fall out is the rest added up.
-      sound = string.find(found.parts, '^%d*,[%d:,]*$') and (not is_over(found) or has_parts(found))
+      sound = string.find(found.parts, '^%d*,[%d:,]*$') and (not is_over(found) or seldom().has_parts(found))
     end
     if row[5] and not sound then
       failure = failure or {'damaged', name}
@@ -190,33 +152,15 @@ local function units_given(first, last)
   return false
 end
 
-local function counts_of(hold, acc)
+-- What a hold sets aside on an account, what is booked there if it expires, and what was booked there.
+local function amounts_of(hold, acc)
+  if acc.unit == 'usd' then
+    return hold.amount, hold.on_expiry, hold.cost
+  end
   for unit, held, on_expiry, cost in string.gmatch(hold.units or '', '([^ ,]+) (%d+) (%d+) (%d+)') do
     if unit == acc.unit then
       return held, on_expiry, cost
     end
   end
   return '0', '0', '0'
-end
-
--- What a hold sets aside on an account, what is booked there if it expires, and what was booked there.
-local function amounts_of(hold, acc)
-  if acc.unit == 'usd' then
-    return hold.amount, hold.on_expiry, hold.cost
-  end
-  return counts_of(hold, acc)
-end
-
--- Note what was booked of each unit: costs[unit], or what is booked on expiry.
-local function end_units(hold, costs)
-  hold.units = hold.units and string.gsub(
-    hold.units, '([^ ,]+) (%d+) (%d+) %d+', function(unit, held, on_expiry)
-      return unit .. ' ' .. held .. ' ' .. on_expiry .. ' ' .. (costs[unit] or on_expiry)
-    end)
-end
-
-local function save_units(hold)
-  if hold.units then
-    call('HSET', hold.key, 'units', hold.units)
-  end
 end

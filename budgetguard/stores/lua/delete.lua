@@ -30,6 +30,6 @@ for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
     end
   end
 end
-forget(name)
-note(entry)
+seldom().forget(name)
+seldom().note(entry)
 return {'deleted', expiries}

@@ -22,7 +22,7 @@ elseif what == 'swept' then
   -- The server expires records by itself; those are swept later.
   local swept = call('GET', P .. 'swept') or ''
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. int(now - retention))) do
-    swept = swept_with(swept, id)
+    swept = seldom().swept_with(swept, id)
   end
   return {swept}
 elseif what == 'ended' then
@@ -42,6 +42,9 @@ local changed = all(call('ZRANGEBYSCORE', P .. 'ended', since, '+inf'))
 local names, page, seen = call('ZRANGEBYLEX', P .. 'accounts', low, '+', 'LIMIT', 0, size), {}, {}
 for _, name in ipairs(names) do
   local acc = account(name)
+  if acc and acc.parts and not seldom().has_parts(acc) then
+    failure = failure or {'damaged', name}
+  end
   if acc then
     local open = call('ZRANGE', P .. 'o:' .. name, 0, -1, 'WITHSCORES')
     for i = 1, #open, 2 do

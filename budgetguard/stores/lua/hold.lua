@@ -21,7 +21,7 @@ if not frozen and hold.state == 'held' and tonumber(hold.expires) <= now then
     return answer
   end
   if hold.state == 'held' then
-    expire(hold)
+    seldom().expire(hold)
   end
 end
 return {'hold', id, call('HGETALL', hold.key), hold.on, expiries}

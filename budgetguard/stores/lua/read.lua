@@ -31,10 +31,10 @@ if answer then
   return answer
 end
 if resetting then
-  clear(acc)
+  seldom().clear(acc)
   acc.updated = stamp
   call('HSET', acc.key, 'updated', stamp)
   keep(acc)
-  note(take_entry())
+  seldom().note(take_entry())
 end
 return {'balance', describe(acc), expiries}

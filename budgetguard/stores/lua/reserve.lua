@@ -18,17 +18,23 @@ if prior then
   end
   return {'repeated', names}
 end
-local order, unknown, mask, outdated = charged()
+local order, unknown, mask, outdated, shadows = charged()
+local revision, document = scopes or '0', {}
+if judged ~= revision then
+  local rules = call('GET', P .. 'scopes.rules')
+  document = {revision, rules or ''}
+  if not rules ~= not scopes then
+    failure = failure or {'lost', ''}
+  end
+end
 if not scopes and seen == 's' then
   failure = failure or {'lost', ''}
 end
 if failure then
   return failure
 end
-local revision = scopes or '0'
-if #outdated > 0 or judged ~= revision then
-  local document = judged ~= revision and {revision, call('GET', P .. 'scopes.rules') or ''}
-  return {'outdated', document or {}, outdated}
+if #outdated > 0 or #document > 0 then
+  return {'outdated', document, outdated}
 end
 if unknown then
   return {'unknown', unknown}
@@ -41,20 +47,16 @@ if answer then
   return answer
 end
 
--- Whether an account has too little, the limit by which that was judged, and whether the bound of sums is why.
+-- Whether an account has too little, and the limit by which that was judged if it is not the account's own.
 local function refuses(acc, wanted)
   if acc.grants and acc.limit ~= '' and not acc.pin then
-    local limits, row = limits_of(acc), call('HMGET', acc.key, 'spent', 'held')
-    local terms = {-1, row[1], -1, row[2], -1, wanted}
-    for _, limit in ipairs(limits) do
-      terms[#terms + 1], terms[#terms + 2] = 1, limit
-    end
-    return total(terms) < 0, nil
+    return seldom().lacks(acc, wanted)
   end
   local given = acc.pin or acc.limit
   local limit = given == '' and MOST or math.min(tonumber(given), MOST)
+  local own = acc.grants and limit == seldom().limit_of(acc)
   -- Both differences are exact as doubles wherever the outcome depends on a single Nano.
-  return tonumber(wanted) > limit - acc.spent - acc.held, limit ~= limit_of(acc) and int(limit) or nil
+  return tonumber(wanted) > limit - acc.spent - acc.held, not own and int(limit)
 end
 
 local shadowed, names = {}, {}
@@ -62,7 +64,7 @@ for _, acc in ipairs(order) do
   local wanted = amounts_of(new, acc)
   if wanted ~= '0' then
     local refused, limit = refuses(acc, wanted)
-    if refused and not (acc.shadow and tonumber(wanted) <= MOST - acc.spent - acc.held) then
+    if refused and not (shadows[acc.name] and tonumber(wanted) <= MOST - acc.spent - acc.held) then
       return {'refused', describe(acc, limit), expiries}
     elseif refused then
       shadowed[#shadowed + 1] = describe(acc, limit)
@@ -73,7 +75,7 @@ end
 local on = {}
 for _, acc in ipairs(order) do
   if acc.fresh then
-    create(acc)
+    seldom().create(acc)
   end
   local wanted = amounts_of(new, acc)
   if wanted ~= '0' then
@@ -99,7 +101,9 @@ if #names > 0 then
 end
 call('ZADD', P .. 'holds', 0, id)
 call('ZADD', P .. 'open', 0, id)
-sweep()
+if sweeping ~= 0 then
+  seldom().sweep()
+end
 if #expiries == 0 and #shadowed == 0 then
   return mask
 end

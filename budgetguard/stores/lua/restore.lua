@@ -52,7 +52,7 @@ function put.account()
 end
 
 function put.removed()
-  forget(take())
+  seldom().forget(take())
 end
 
 function put.model()
@@ -75,7 +75,7 @@ function put.scopes()
 end
 
 function put.entry()
-  note(take_entry())
+  seldom().note(take_entry())
 end
 
 while at < #ARGV do

@@ -11,5 +11,5 @@ if (scopes or '0') ~= seen then
 end
 call('SET', P .. 'scopes', revision)
 call('SET', P .. 'scopes.rules', rules)
-note(entry)
+seldom().note(entry)
 return 1

@@ -12,19 +12,19 @@ local window = {anchor = take(), start = take(), finish = take()}
 
 local acc = account(name)
 if failure and failure[1] == 'lost' then
-  forget(name)  -- remove what is left of it; it is made anew
+  seldom().forget(name)  -- remove what is left of it; it is made anew
   failure = false
 elseif failure then
   return failure
 end
 if not acc then
-  acc = new_account(name, budget, ephemeral)
+  acc = seldom().new_account(name, budget, ephemeral)
   if #needs > 0 then
     return {'need', stamp, needs}
   end
-  create(acc)
+  seldom().create(acc)
   keep(acc)
-  note(entry)
+  seldom().note(entry)
   return {'balance', describe(acc), expiries}
 end
 local answer = unready({acc})
@@ -48,7 +48,7 @@ if budget.rollover == '0' then
 else
   call('HSET', acc.key, 'rollover', budget.rollover)
 end
-set_document(acc, budget.rules, call('HGET', acc.key, 'labels') or '', budget.life)
+seldom().set_document(acc, budget.rules, call('HGET', acc.key, 'labels') or '', budget.life)
 keep(acc)
-note(entry)
+seldom().note(entry)
 return {'balance', describe(acc), expiries}

@@ -56,12 +56,18 @@ end
 
 local function crossed(acc)
   local found = {}
-  if #thresholds == 0 or (limit_of(acc) or 0) == 0 then
+  if acc.limit == '' or (acc.limit == '0' and not acc.grants) then
     return found
   end
-  local limits, spent, known = limits_of(acc), int(acc.spent), nil
+  local whole, rest = math.floor(tonumber(acc.limit) / 100), math.fmod(tonumber(acc.limit), 100)
+  local known
   for _, percent in ipairs(thresholds) do
-    if has_spent(spent, percent, limits) then
+    -- spent * 100 >= percent * limit, in numbers that stay exact.
+    local is_reached = acc.spent >= percent * whole + math.ceil(percent * rest / 100)
+    if acc.grants then
+      is_reached = seldom().has_reached(acc, percent)
+    end
+    if is_reached then
       known = known or call('HGET', acc.key, 'crossed')
       if not string.find(known, ',' .. percent .. ',', 1, true) then
         known = (known == '' and ',' or known) .. percent .. ','
@@ -83,13 +89,15 @@ if state == 'voided' then
   setmetatable(costs, {__index = function() return '0' end})
 end
 hold.cost = cost
-end_units(hold, costs)
+if hold.units then
+  seldom().end_units(hold, costs)
+end
 
 local late = hold.state == 'expired'
 local crossings = {}
 for _, acc in ipairs(order) do
   if acc.fresh then
-    create(acc)
+    seldom().create(acc)
   end
   if hold.lost then
     acc.held_in, acc.place = acc.window, #hold.on + 1
@@ -100,11 +108,13 @@ for _, acc in ipairs(order) do
   release(acc, hold, acc.held_in)
   if acc.window == acc.held_in then
     local _, on_expiry, booked = amounts_of(hold, acc)
-    if late and is_live(acc, acc.expired_in) then
+    if late and seldom().is_live(acc, acc.expired_in) then
       book(acc, acc.expired_in, hold.model, minus(on_expiry), -1)
     end
     if booked ~= '0' then
-      begin_part(acc)
+      if acc.parts then
+        seldom().begin_part(acc)
+      end
       book(acc, acc.epoch, hold.model, booked, 0)
     end
     hold.on[acc.place + 2] = acc.epoch
@@ -127,7 +137,9 @@ if request ~= '' then
 end
 call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage,
   'on', cmsgpack.pack(hold.on))
-save_units(hold)
+if hold.units then
+  call('HSET', hold.key, 'units', hold.units)
+end
 gone(hold, stamp)
 local function learn(model, bucket)
   local key = P .. 'b:' .. model
@@ -155,7 +167,9 @@ for _, seen in ipairs(observed) do
     learn(seen[1], seen[2])
   end
 end
-sweep()
+if sweeping ~= 0 then
+  seldom().sweep()
+end
 if #crossings == 0 and #expiries == 0 then
   return late and 'late' or 'settled'
 end
