@@ -8,6 +8,8 @@ from typing import Any
 
 import budgetguard
 from budgetguard import Guard, Usage
+from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Hold
 from budgetguard.core.usage import Reported
 from budgetguard.engine.background import background
 from budgetguard.engine.outcomes import Answered, NotCharged, Outcome, Unknown
@@ -49,6 +51,25 @@ def record(guard: Guard) -> list[Event]:
 def names(events: list[Event]) -> list[str]:
     """Return what kinds of events these are."""
     return [type(event).__name__ for event in events]
+
+
+class AsItIs:
+    """What asks for one hold and takes nothing else: see `engine.Reserving`."""
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold = hold
+
+    def judged_again(self) -> Hold:
+        return self.hold
+
+    def instead(self, refused: Balance) -> None:
+        return None
+
+    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance]:
+        return hold, balance
+
+    def wait(self, refused: Balance) -> None:
+        return None
 
 
 def drain() -> None:

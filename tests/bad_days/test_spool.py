@@ -15,7 +15,7 @@ import pytest
 
 from budgetguard import Guard
 from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
+from budgetguard.core.holds import Charge, Granted, Hold, Settlement, new_hold_id
 from budgetguard.engine.spool import Spool, deliver, drop_unknown, waiting
 from budgetguard.stores import open_store
 
@@ -78,7 +78,7 @@ def test_a_call_whose_account_went_meanwhile_is_kept_too(place: Place) -> None:
     place.with_budget()
     hold = hold_of()
     with place.guard() as guard:
-        guard.engine.reserve(hold)
+        guard.engine.reserve(hold, AsItIs(hold))
         guard.engine.settle(replace(hold_of(), charges=(Charge("user:2", required=True),)), Settlement(COST))
         guard.engine.settle(hold, Settlement(COST))
         assert [one.unknown for one in place.spool.waiting()] == [True]
@@ -94,9 +94,9 @@ def test_a_call_that_the_project_alone_paid_for_is_kept_where_the_store_has_lost
     project = replace(hold_of(), charges=(Charge("project:p"),))
     with place.guard() as guard:
         guard.store.set_budget("project:p", Budget(10**9))
-        assert guard.engine.reserve(project)
+        assert isinstance(guard.engine.reserve(project, AsItIs(project)), Granted)
         with contextlib.closing(sqlite3.connect(place.folder / "store" / "cache.db")) as con, con:
-            con.execute("DELETE FROM account")
+            con.execute("DELETE FROM accounts")
             con.execute("DELETE FROM hold")
         guard.engine.settle(project, Settlement(COST))
         assert [one.unknown for one in place.spool.waiting()] == [True]

@@ -111,7 +111,9 @@ def test_a_part_without_its_sum_is_damage_when_it_counts(
 
     def reads() -> None:
         for verb in (lambda: now(store), lambda: list(store.list())):
-            with pytest.raises(StoreError, match=r"'user:1' of project 'p' .* is damaged: reset the account, or"):
+            with pytest.raises(
+                StoreError, match=r"'user:1' of project 'p' .* is damaged: reset the account, or"
+            ):
                 verb()
         assert isinstance(store, RedisStore)
         with pytest.raises(StoreError, match="damaged"):
@@ -256,11 +258,13 @@ def test_a_plain_call_runs_as_many_commands_as_before_there_were_units(
         granted(store, hold)
         settled(store, hold, 1, (50, 80))
         stats = client.info("commandstats")
-        ours = {name: one["calls"] for name, one in stats.items() if "config" not in name and "info" not in name}
+        ours = {
+            name: one["calls"] for name, one in stats.items() if "config" not in name and "info" not in name
+        }
         return sum(ours.values())
 
     # 2 EVALSHA; then MGET, TIME and reads of the rows, the writes, and what is listed.
-    print("COMMANDS", commands(USER), commands(USER,TOKENS))
+    print("COMMANDS", commands(USER), commands(USER, TOKENS))
     store.close()
 
 

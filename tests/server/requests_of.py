@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from budgetguard.core.accounts import Budget
+from budgetguard.core.accounts import Budget, Document
 from budgetguard.core.holds import Charge, Hold, Settlement, new_hold_id
 from budgetguard.core.process import system_clock
 from budgetguard.server.app import ROUTES
@@ -63,6 +63,12 @@ def samples() -> list[Sample]:
         "balance": (account, None),
         "balances": ({}, None),
         "set_budget": ({}, budget),
+        "grant": ({}, {**account, "grant": {"id": "g1", "amount": 5, "until_ms": None}}),
+        "set_labels": ({}, {**account, "labels": '{"team":"red"}'}),
+        "mark": ({}, {**account, "mark": 0}),
+        "scopes": ({}, None),
+        "save_scopes": ({}, {"scopes": to_json(Document(1, "")), "seen": 0}),
+        "trail": ({"since": "2026-01-01"}, None),
         "reset": ({}, account),
         "delete": (account, None),
         "holds": (account, None),

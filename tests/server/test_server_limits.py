@@ -104,12 +104,13 @@ def test_a_key_that_spends_ends_no_window_early(
 
 def test_a_key_that_spends_makes_budgets_and_repeats_and_limits_them(spender: httpx2.Client) -> None:
     started = balance(spender)["starts_ms"]
-    for terms in ({}, {"starts_at": started}, {"limit": 200}, {"limit": 50}):
+    assert put(spender, limit=200).status_code == 403, "only who administers raises a budget"
+    for terms in ({}, {"starts_at": started}, {"limit": 50}):
         answer = put(spender, **terms)
         assert answer.status_code == 200, answer.text
         assert answer.json()["balance"]["spent_nanos"] == 40
     assert put(spender, "user:new", duration="1s").status_code == 200
-    for terms in ({"limit": 50, "duration": None}, {"duration": None, "timezone": "Asia/Tokyo"}):
+    for terms in ({"limit": 50, "duration": None}, {"limit": 50, "duration": None, "timezone": "Asia/Tokyo"}):
         assert put(spender, "user:2", **terms).json()["balance"]["spent_nanos"] == 40
     # One that has nothing booked may be given its first window, of a day at least.
     put(spender, "user:4", duration=None)
@@ -183,7 +184,7 @@ def test_without_keys_a_browser_asks_for_no_other_site(open_service: Service, si
 def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
     def rows() -> list[Any]:
         with closing(sqlite3.connect(tmp_path / "b" / "cache.db")) as con:
-            return [con.execute(f"SELECT name FROM {table}").fetchall() for table in ("project", "account")]
+            return [con.execute(f"SELECT name FROM {table}").fetchall() for table in ("project", "accounts")]
 
     with running(f"disk://{tmp_path}/b", refresh=3600) as service, service.client() as client:
         put(client)
