@@ -510,7 +510,7 @@ def _window(
 def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
     *beginning, text = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
-    # A function finds the variables of the function around it sooner than those of the one that it is made in.
+    # A function finds the variables of the function around it sooner than those of the one it is made in.
     for part in reversed(beginning):
         text = f"{part}\nreturn (function()\n{text}\nend)()"
     return LuaScript(text)

@@ -18,6 +18,7 @@ from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Granted, Hold, Settlement, new_hold_id
 from budgetguard.engine.spool import Spool, deliver, drop_unknown, waiting
 from budgetguard.stores import open_store
+from tests.guarded_calls import AsItIs
 
 COST = 700
 

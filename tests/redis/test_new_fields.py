@@ -1,4 +1,4 @@
-"""Grants, parts and scopes on a server: exact, found missing where they are lost, and at no cost to others."""
+"""Grants, parts and scopes on a server: exact, found missing where they are lost, free for others."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_what_is_no_list_is_damage_and_never_a_grant(
         lambda: store.grant(USER, Grant("g", 1, None)),
         lambda: list(store.list()),
     ):
-        with pytest.raises(StoreError, match="'user:1' .* is damaged"):
+        with pytest.raises(StoreError, match=r"'user:1' .* is damaged"):
             verb()
     assert store.delete(USER)
     assert store.read(USER) is None
@@ -239,7 +239,7 @@ def test_a_rolling_run_that_is_idle_expires_by_the_servers_clock_with_all_of_its
     hold = new_hold(1_767_225_600_000, (run,), amount=1, ttl=60_000, units={"tokens": (1, 1)})
     granted(store, hold)
     store.settle(hold, Settlement(5))
-    expiring = {key.decode().removeprefix(KEYS) for key in client.keys() if client.pttl(key) > 0}
+    expiring = {key.decode().removeprefix(KEYS) for key in client.scan_iter() if client.pttl(key) > 0}
     assert expiring == {"a:run:1", "m:run:1", f"h:{hold.id}"}
     store.close()
 
