@@ -590,3 +590,26 @@ def test_it_calls_what_it_called_when_it_is_patched_no_more(column: str) -> None
     with sdk_books(providers, "litellm", patched=False) as books:
         made(CHAT[column], books.server.url)
         assert (books.spent, books.sent) == (0, 1)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-4o"])
+def test_a_cheaper_model_is_called_where_the_budget_names_one(model: str) -> None:
+    from budgetguard import Guard, budget_user
+    from budgetguard.testing.openai_server import OpenAIServer
+
+    guard = Guard(store="memory://", project="p")
+    guard.set_budget(0.00025, user="u", fallbacks={"gpt-4o": "gpt-4o-mini"})
+    messages: Any = [{"role": "user", "content": "hi"}]
+    with OpenAIServer("one two") as server:
+        guard.patch_litellm()
+        try:
+            with budget_user("u"):
+                litellm.completion(
+                    model=model, messages=messages, max_tokens=100, api_base=server.base_url, api_key="x"
+                )
+        finally:
+            guard.unpatch_litellm()
+        (request,) = server.requests
+    assert request.body["model"] == "gpt-4o-mini"
+    (record,) = guard.calls()
+    assert (record.model, record.state) == ("gpt-4o-mini", "settled")

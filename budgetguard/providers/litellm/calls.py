@@ -160,8 +160,22 @@ class LiteLLMCall(SentCall):
             rewrite=rewrite,
         )
         self.streams = bool(body.get("stream")) and endpoint.streams
+        self._asked = str(self._written), self.model
+
+    @property
+    def takes_model(self) -> bool:
+        # Prices that the call names are its own model's.
+        return self._rewrite is not None and not self._brought and "model" in self._sent.body
+
+    def use_model(self, model: str) -> None:
+        provider, slash, _ = self._asked[0].partition("/")
+        written = model if "/" in model else f"{provider if slash else ''}{slash}{model}"
+        super().use_model(written)
+        self.model = self._asked[1] if written == self._asked[0] else self._named(model)
 
     def _rates_of(self, book: PriceBook, model: str) -> Rates:
+        if model == self.model != self._asked[1]:  # it came instead of the one that was asked for
+            return super()._rates_of(book, model)
         if self._brought and (said := rates_of(self._target, self._brought)) is not None:
             return said
         names = self._target.names if model == self.model else (model,)
