@@ -1,0 +1,122 @@
+"""The quiet period: after an alert about an account none about the same account, unless it is worse.
+
+Pure: what is told now, what is kept until the period is over, and what becomes a line of the next alert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from budgetguard.alerts.alert import REFUSED, Alert
+from budgetguard.core.process import keep_newest
+from budgetguard.core.windows import Milliseconds
+
+_MOST_SUBJECTS: Final = 10_000
+
+Subject = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Last:
+    """What was told about a subject last, and what has been kept back since.
+
+    Attributes:
+        at: when it was told (milliseconds).
+        level: how bad it was.
+        window: what it was about.
+        kept: the alert that is told when the period is over.
+        refusals, reached, since: what becomes a line of the next alert.
+    """
+
+    at: Milliseconds
+    level: int
+    window: tuple[str, Milliseconds]
+    kept: Alert | None = None
+    refusals: int = 0
+    reached: set[int] = field(default_factory=set)
+    since: Milliseconds = 0
+
+    def count(self, alert: Alert) -> None:
+        """Make an alert part of a line of the next one."""
+        if alert.kind == REFUSED:
+            self.refusals += 1
+        else:
+            self.reached.add(alert.percent)
+
+
+class Quiet:
+    """What was told, account by account. Not for several threads at once.
+
+    Args:
+        period: milliseconds; 0 tells everything at once.
+    """
+
+    def __init__(self, period: Milliseconds) -> None:
+        self._period = period
+        self._last: dict[Subject, _Last] = {}
+
+    def take(self, alert: Alert) -> Alert | None:
+        """Return what is to be told now because of an alert, or None where it is kept back."""
+        last = self._last.get(alert.subject)
+        if last is None or alert.at >= last.at + self._period or alert.level > last.level:
+            return self._tell(alert, alert.at)
+        last.since = last.since or alert.at
+        before = last.kept
+        # In the window that was told of, less bad is no news: a line of the next alert is enough.
+        if alert.window == last.window or (before is not None and alert.level < before.level):
+            last.count(alert)
+        else:
+            last.kept = alert
+            if before is not None:
+                last.count(before)
+        return None
+
+    def told(self, subject: Subject, at: Milliseconds, level: int, window: tuple[str, Milliseconds]) -> None:
+        """Take note of an alert that another process has told."""
+        last = self._last.get(subject)
+        if last is None or at > last.at:
+            before = last or _Last(at, level, window)
+            before.at, before.level, before.window = at, level, window
+            self._last[subject] = before
+
+    def count_refusal(self, subject: Subject, at: Milliseconds) -> None:
+        """Count a refusal that is not told, for a line of the next alert."""
+        last = self._last.get(subject)
+        if last is not None:
+            last.refusals += 1
+            last.since = last.since or at
+
+    def forget_kept(self) -> None:
+        """Forget what is kept back: another process tells it."""
+        for last in self._last.values():
+            last.kept = None
+
+    def due(self, now: Milliseconds) -> list[Alert]:
+        """Return what was kept back and is to be told now, since its period is over."""
+        return [self._tell(kept, now) for kept in self._kept() if self._ends(kept) <= now]
+
+    def rest(self) -> list[Alert]:
+        """Return all that is kept back, since nobody will be here to tell it later."""
+        return [self._tell(kept, self._ends(kept)) for kept in self._kept()]
+
+    def next_due(self) -> Milliseconds | None:
+        """Return when the next alert that is kept back is to be told; None if there is none."""
+        return min((self._ends(kept) for kept in self._kept()), default=None)
+
+    def _kept(self) -> list[Alert]:
+        return [last.kept for last in self._last.values() if last.kept is not None]
+
+    def _ends(self, kept: Alert) -> Milliseconds:
+        return self._last[kept.subject].at + self._period
+
+    def _tell(self, alert: Alert, now: Milliseconds) -> Alert:
+        last = self._last.pop(alert.subject, None)
+        self._last[alert.subject] = _Last(now, alert.level, alert.window)
+        keep_newest(self._last, _MOST_SUBJECTS)
+        if last is None:
+            return alert
+        if last.kept is not None and last.kept is not alert:
+            last.count(last.kept)
+        reached = tuple(sorted(last.reached - {alert.percent}))
+        return replace(alert, refusals=last.refusals, reached=reached, since=last.since or alert.at)
