@@ -7,12 +7,14 @@ with the time, so ids sort by age and a verb that is sent twice counts once.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import USD, Balance, Budget, Document, Unit
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds, to_datetime
@@ -43,6 +45,8 @@ class Charge:
         budget: made if the account does not exist.
         pinned: `budget` also replaces the limit of an account that does exist.
         ephemeral: an account that `budget` makes may be forgotten once idle for the store's retention.
+        revision: of the account's rules and labels by which the call was judged.
+        shadow: the account refuses nothing: the hold notes that it would have.
     """
 
     account: str
@@ -50,6 +54,8 @@ class Charge:
     budget: Budget | None = None
     pinned: bool = False
     ephemeral: bool = False
+    revision: int = 0
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,10 @@ class Hold:
         model: the model as the call named it.
         endpoint: what was called, such as `chat`.
         tags: labels of the program's own, for reports.
+        units: what is set aside on accounts that count another unit than USD, and what is booked on them
+            if neither settle nor void ever comes.
+        labels: labels of one value each that are not told above, for reports.
+        scopes: the revision of the project's scopes by which the charges were found.
     """
 
     id: str
@@ -79,6 +89,13 @@ class Hold:
     model: str = ""
     endpoint: str = ""
     tags: tuple[str, ...] = ()
+    units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    scopes: int = 0
+
+    def amount_of(self, unit: Unit) -> int:
+        """Return what is set aside of a unit."""
+        return self.amount if unit == USD else self.units.get(unit, (0, 0))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class Settlement:
         request_id: the provider's id of the answer; None leaves what `attach` noted.
         thresholds: percentages of a limit that are announced when first reached in a window.
         observed: output tokens seen per model since the last settlement, for learned output caps.
+        units: what to book of other units than USD; of one that the hold set aside and that is not here,
+            what is booked if the hold expires.
     """
 
     cost: Nanos
@@ -102,6 +121,7 @@ class Settlement:
     request_id: str | None = None
     thresholds: tuple[int, ...] = ()
     observed: tuple[tuple[str, int], ...] = ()
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 VOID = Settlement(cost=0, state="voided", outcome="failed")
@@ -136,11 +156,13 @@ class Granted:
         accounts: the charged accounts that exist.
         repeated: the hold had been granted before; nothing changed.
         expired: holds found expired on the way.
+        shadowed: the accounts that would have refused, if they refused anything.
     """
 
     accounts: tuple[str, ...]
     repeated: bool = False
     expired: tuple[Expiry, ...] = ()
+    shadowed: tuple[Balance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +185,33 @@ class Unlimited:
     """The answer that none of the accounts exists, so nothing limits the call; nothing changed."""
 
 
-Reservation: TypeAlias = Granted | Denied | UnknownAccount | Unlimited
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """The answer that the call was judged by documents that have changed; nothing else has.
+
+    Attributes:
+        scopes: the project's, if that is one of them.
+        accounts: those of accounts.
+    """
+
+    scopes: Document | None = None
+    accounts: Mapping[str, Document] = field(default_factory=dict)
+
+
+Reservation: TypeAlias = Granted | Denied | UnknownAccount | Unlimited | Outdated
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the audit trail: who changed what, and why.
+
+    Attributes:
+        id: as a hold's: it begins with the time, and the entry counts once.
+        text: JSON, see `engine.trail`.
+    """
+
+    id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +244,9 @@ class HoldRecord:
         ended_ms: when it was settled, voided or expired; None while open.
         expires_ms: when it expires if nothing comes.
         cost_nanos: what was booked.
+        units: of each unit other than USD: what was set aside, what is booked if the hold expires, and what
+            was booked.
+        shadowed: the accounts that would have refused the call, if they refused anything.
     """
 
     id: str
@@ -214,6 +265,9 @@ class HoldRecord:
     request_id: str | None
     usage: Usage = field(default_factory=Usage)
     tags: tuple[str, ...] = ()
+    units: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    shadowed: tuple[str, ...] = ()
 
     @property
     def amount(self) -> Decimal:
@@ -241,6 +295,9 @@ class HoldRecord:
         return None if self.ended_ms is None else to_datetime(self.ended_ms)
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 # The one place where holds are made; reading one from a store or from the wire is not making it.
 
 
@@ -256,13 +313,30 @@ def new_hold(
     model: str = "",
     endpoint: str = "",
     tags: tuple[str, ...] = (),
+    units: Mapping[str, tuple[int, int]] = _NOTHING,
+    labels: Mapping[str, str] = _NOTHING,
+    scopes: int = 0,
 ) -> Hold:
     """Make a hold, see `Hold`; one of nothing is what a cost is booked by that nothing was set aside for.
 
     `ident` is its id, where that is derived from what it is about; a new one by default.
     """
     ident = ident or new_hold_id(created)
-    return Hold(ident, charges, amount, on_expiry, ttl, created, user, model, endpoint, tags)
+    return Hold(
+        ident,
+        charges,
+        amount,
+        on_expiry,
+        ttl,
+        created,
+        user,
+        model,
+        endpoint,
+        tags,
+        units,
+        labels,
+        scopes,
+    )
 
 
 def hold_again(hold: Hold, now: Milliseconds) -> Hold:
@@ -283,4 +357,6 @@ def recorded_hold(record: HoldRecord) -> Hold:
         model=record.model,
         endpoint=record.endpoint,
         tags=record.tags,
+        units={unit: (counts[0], counts[1]) for unit, counts in record.units.items()},
+        labels=record.labels,
     )

@@ -11,6 +11,17 @@ the sum, and what an account has spent can be added up again from its holds. Bot
 that an account deleted and made again, be it within the same millisecond, never shares a window with
 holds of its former life.
 
+A rolling account has one window that never ends, and `parts` of it: what was booked in an epoch, and when
+that falls out. What it has spent is the sum of its parts, and its `end` is when the first falls out. So what
+was booked in an epoch is in the sum as long as that epoch has a part.
+
+An account counts a unit, which its name says; a hold sets aside, and a settlement books, an amount of each.
+A limit may be raised by grants that end by themselves; what a window leaves unused becomes one, up to the
+`rollover`, until the next window ends.
+
+Who is charged is for clients to judge, by documents: the scopes of the project, and the rules and labels
+of accounts. A hold says by which revisions of them it was judged, and is granted only if they are current.
+
 Sums have a bound, `MAX_SUM`, which every store can count to. Nothing is granted beyond it, not on an account
 without a limit either. What is spent beyond it cannot be kept from being spent: the sum stays at the bound,
 so that the account is full until its window ends or it is reset, and can be read, reset and deleted.
@@ -22,72 +33,127 @@ that jumps ahead and back, which has records swept too soon, has nothing booked 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant, unit_of
+from budgetguard.core.booking import (
+    begin_part,
+    book_cost,
+    clear_spend,
+    cost_of,
+    drop_parts,
+    held_of,
+    live_epochs,
+    next_window,
+    on_expiry_of,
+    release,
+    set_document,
+)
 from budgetguard.core.holds import (
     Booked,
     Crossing,
     Denied,
+    Entry,
     Expiry,
     Granted,
     Hold,
+    Outdated,
     Reservation,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
-from budgetguard.core.money import MAX_SUM, Nanos
-from budgetguard.core.rows import NEVER, AccountRow, HoldRow, Rows, balance, is_hold_due, new_account
+from budgetguard.core.money import MAX_NANOS, MAX_SUM, Nanos
+from budgetguard.core.rows import (
+    NEVER,
+    AccountRow,
+    HoldRow,
+    Rows,
+    balance,
+    document,
+    is_hold_due,
+    limit_of,
+    new_account,
+)
 from budgetguard.core.usage import MOST_MODELS, observe
 from budgetguard.core.windows import Milliseconds, window_at
+
+REMEMBERED: Final = 86_400_000
+"""Milliseconds for which the id of a raise for good is remembered, so that it counts once."""
 
 
 def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     """Grant a hold on all of its accounts that exist, or change nothing and say why not.
 
-    A hold of 0 Nanos is always granted: what costs nothing is not refused, even on an empty budget.
+    An account of which the hold sets nothing aside does not refuse it: what costs nothing is not refused,
+    even on an empty budget.
     """
     if (prior := rows.load_hold(hold.id)) is not None:
         return Granted(tuple(prior["accounts"]), repeated=True)
     book = _Book(rows, now)
     accounts: dict[str, AccountRow] = {}
     pinned: dict[str, Nanos | None] = {}
+    shadows: set[str] = set()
+    unknown: str | None = None
+    outdated: dict[str, Document] = {}
     for charge in hold.charges:
         name, budget = charge.account, charge.budget
         row = accounts.get(name) or book.account(name)
-        if row is None and budget is not None:
-            row = new_account(budget, now, ephemeral=charge.ephemeral)
-        elif row is not None and charge.pinned and budget is not None:
-            pinned[name] = budget.limit
+        if row is None:
+            if charge.revision:
+                outdated[name] = Document()
+            if budget is not None:
+                row = new_account(budget, now, ephemeral=charge.ephemeral)
+        else:
+            if name not in accounts and row["revision"] != charge.revision:
+                outdated[name] = document(row)
+            if charge.pinned and budget is not None:
+                pinned[name] = budget.limit
+        if charge.shadow:
+            shadows.add(name)
         if row is not None:
             accounts[name] = row
         elif charge.required:
-            return UnknownAccount(name)
+            unknown = name
+            break
+    if outdated or hold.scopes != rows.scopes.revision:
+        return Outdated(rows.scopes if hold.scopes != rows.scopes.revision else None, outdated)
+    if unknown is not None:
+        return UnknownAccount(unknown)
     if not accounts:
         return Unlimited()
-    amount = hold.amount
+    shadowed: list[Balance] = []
     for name, row in accounts.items():
-        limit = pinned.get(name, row["limit"])
+        amount = hold.amount_of(unit_of(name))
+        limit = pinned[name] if name in pinned else limit_of(row)
         limit = MAX_SUM if limit is None or limit > MAX_SUM else limit
-        if amount and row["spent"] + row["held"] + amount > limit:
+        taken = row["spent"] + row["held"] + amount
+        if amount and taken > limit:
+            as_judged = row if limit == limit_of(row) else {**row, "limit": limit, "grants": []}
+            standing = balance(name, as_judged)
+            if name in shadows and taken <= MAX_SUM:
+                shadowed.append(standing)
+                continue
             book.save()  # what time alone brought about: windows that ended, holds that expired
-            return Denied(balance(name, {**row, "limit": limit}), tuple(book.expiries))
+            return Denied(standing, tuple(book.expiries))
     expires = now + hold.ttl
     windows: dict[str, int] = {}
     for name, row in accounts.items():
         if name in pinned:
             row["limit"] = pinned[name]
-        row["held"] += amount
+        row["held"] += hold.amount_of(unit_of(name))
         row["opened"] += 1
         if expires < row["due"]:
             row["due"] = expires
         row["updated"] = now
         windows[name] = row["window"]
         book.changed[name] = row
-    book.changed_holds[hold.id] = _hold_row(hold, windows, expires)
+    row_of_hold = book.changed_holds[hold.id] = _hold_row(hold, windows, expires)
+    if shadowed:
+        row_of_hold["shadowed"] = [one.account for one in shadowed]
     book.save()
-    return Granted(tuple(windows), expired=tuple(book.expiries))
+    return Granted(tuple(windows), expired=tuple(book.expiries), shadowed=tuple(shadowed))
 
 
 def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) -> Booked | UnknownAccount:
@@ -117,28 +183,33 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     if row["state"] in ("settled", "voided"):
         return Booked(booked=0, repeated=True)
     late = row["state"] == "expired"
-    cost, model = settlement.cost, row["model"]
+    model = row["model"]
+    row["cost"] = settlement.cost
+    row["units"] = {
+        unit: [held, on_expiry, 0 if settlement.state == "voided" else settlement.units.get(unit, on_expiry)]
+        for unit, (held, on_expiry, _) in row["units"].items()
+    }
     crossings: list[Crossing] = []
     for name, window in row["accounts"].items():
         account = book.account(name)
         if account is None:
             continue
+        unit = unit_of(name)
         if not late and not is_new:
-            _release(account, row, window)
+            release(account, held_of(row, unit), window)
         if account["window"] == window:
-            if late and row["epochs"].get(name) == account["epoch"]:
-                _book_cost(account, model, -row["on_expiry"])
-                account["expired"] = add_bounded(account["expired"], -row["on_expiry"])
-                account["expiries"] -= 1
-            if cost:
-                _book_cost(account, model, cost)
+            epoch = row["epochs"].get(name)
+            if late and epoch is not None and epoch in live_epochs(account):
+                book_cost(account, epoch, model, -on_expiry_of(row, unit), expiries=-1)
+            if cost := cost_of(row, unit):
+                begin_part(account, now)
+                book_cost(account, account["epoch"], model, cost)
             row["epochs"][name] = account["epoch"]
-            if settlement.thresholds and account["limit"]:
-                crossings += _cross(name, account, account["limit"], settlement.thresholds)
+            if settlement.thresholds and (limit := limit_of(account)):
+                crossings += _cross(name, account, limit, settlement.thresholds)
         account["updated"] = now
         book.changed[name] = account
     row["state"] = settlement.state
-    row["cost"] = cost
     row["ended"] = now
     row["outcome"] = settlement.outcome
     row["request_id"] = settlement.request_id or row["request_id"]
@@ -147,7 +218,7 @@ def settle(rows: Rows, hold: Hold, settlement: Settlement, now: Milliseconds) ->
     book.save()
     if settlement.observed:
         learn(rows, settlement.observed)
-    return Booked(cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
+    return Booked(settlement.cost, late=late, crossings=tuple(crossings), expired=tuple(book.expiries))
 
 
 def learn(rows: Rows, observed: Iterable[tuple[str, int]]) -> None:
@@ -173,54 +244,144 @@ def attach(rows: Rows, hold_id: str, request_id: str) -> bool:
 
 
 def set_budget(
-    rows: Rows, name: str, budget: Budget, now: Milliseconds, *, ephemeral: bool = False
+    rows: Rows,
+    name: str,
+    budget: Budget,
+    now: Milliseconds,
+    *,
+    ephemeral: bool = False,
+    entry: Entry | None = None,
 ) -> tuple[Balance, tuple[Expiry, ...]]:
     """Make an account, or change the limit and window of one that exists and keep what it has spent.
 
+    A rolling account stays one, of the duration that it was made with. Grants stay in force.
+
     Returns the balance, and the holds found expired on the way.
     """
-    book = _Book(rows, now)
+    book = _Book(rows, now, entry=entry)
     row = book.account(name)
     if row is None:
         row = new_account(budget, now, ephemeral=ephemeral)
     else:
-        same_span = (row["duration"], row["timezone"]) == (budget.duration, budget.timezone)
-        kept = row["anchor"] if same_span else now
-        anchor = kept if budget.starts_at is None else budget.starts_at
-        window = window_at(budget.duration, anchor, budget.timezone, max(now, row["start"]))
+        if row["parts"] is None:
+            same_span = (row["duration"], row["timezone"]) == (budget.duration, budget.timezone)
+            kept = row["anchor"] if same_span else now
+            anchor = kept if budget.starts_at is None else budget.starts_at
+            window = window_at(budget.duration, anchor, budget.timezone, max(now, row["start"]))
+            row["duration"] = budget.duration
+            row["timezone"] = budget.timezone
+            row["anchor"] = anchor
+            row["start"], row["end"] = window.start, window.end
         row["limit"] = budget.limit
-        row["duration"] = budget.duration
-        row["timezone"] = budget.timezone
-        row["anchor"] = anchor
-        row["start"], row["end"] = window.start, window.end
+        row["rollover"] = budget.rollover
+        set_document(row, budget.rules, row["labels"])
         row["updated"] = now
     book.changed[name] = row
     book.save()
     return balance(name, row), tuple(book.expiries)
 
 
-def reset(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tuple[Expiry, ...]]:
+def set_labels(
+    rows: Rows, name: str, labels: str, now: Milliseconds, *, entry: Entry | None = None
+) -> tuple[Balance | None, tuple[Expiry, ...]]:
+    """Store the labels that a user's calls carry, as text for clients.
+
+    Returns the balance, None if the account does not exist, and the holds found expired on the way.
+    """
+
+    def change(row: AccountRow) -> None:
+        set_document(row, row["rules"], labels)
+
+    return _changed(rows, name, now, change, entry)
+
+
+def grant(
+    rows: Rows, name: str, grant: Grant, now: Milliseconds, *, entry: Entry | None = None
+) -> tuple[Balance | None, tuple[Expiry, ...]]:
+    """Raise an account's limit, once per grant id: until some time, or for good.
+
+    What is raised for good counts once within a day; an account without a limit stays without one.
+
+    Returns the balance, None if the account does not exist, and the holds found expired on the way.
+    """
+
+    def change(row: AccountRow) -> None:
+        if row["limit"] is None or any(one["id"] == grant.id for one in row["grants"]):
+            return
+        amount, until = grant.amount, grant.until_ms
+        if until is None:
+            row["limit"] = min(row["limit"] + amount, MAX_NANOS)
+            amount, until = 0, now + REMEMBERED
+        if until > now:
+            row["grants"] = [*row["grants"], {"id": grant.id, "amount": amount, "until": until}]
+
+    return _changed(rows, name, now, change, entry)
+
+
+def mark(rows: Rows, name: str, mark: int, now: Milliseconds) -> tuple[bool, tuple[Expiry, ...]]:
+    """Note something about an account's present window, such as that a refusal was told.
+
+    Marks are numbers beside the thresholds, which are above 0.
+
+    Returns whether it was noted first now, in an account that exists, and the holds found expired.
+    """
+    book = _Book(rows, now)
+    row = book.account(name)
+    first = row is not None and mark not in row["crossed"]
+    if row is not None and first:
+        row["crossed"].append(mark)
+        book.changed[name] = row
+    book.save()
+    return first, tuple(book.expiries)
+
+
+def save_scopes(rows: Rows, document: Document, seen: int, entry: Entry | None = None) -> bool:
+    """Replace the project's scopes, if they are still those of the revision that was seen.
+
+    Returns whether they were.
+    """
+    if rows.scopes.revision != seen:
+        return False
+    rows.save_scopes(document)
+    if entry is not None:
+        rows.add_entry(entry)
+    return True
+
+
+def _changed(
+    rows: Rows, name: str, now: Milliseconds, change: Callable[[AccountRow], None], entry: Entry | None
+) -> tuple[Balance | None, tuple[Expiry, ...]]:
+    """Change an account that exists, and return its balance."""
+    book = _Book(rows, now, entry=entry)
+    row = book.account(name)
+    if row is None:
+        book.entry = None
+    else:
+        change(row)
+        row["updated"] = now
+        book.changed[name] = row
+    book.save()
+    return (None if row is None else balance(name, row)), tuple(book.expiries)
+
+
+def reset(
+    rows: Rows, name: str, now: Milliseconds, *, entry: Entry | None = None
+) -> tuple[Balance | None, tuple[Expiry, ...]]:
     """Set what an account has spent to nothing; holds under way stay held.
 
     Returns the balance, None if the account does not exist, and the holds found expired on the way.
     """
-    book = _Book(rows, now)
-    row = book.account(name)
-    if row is None:
-        return None, ()
-    _clear_spend(row)
-    row["updated"] = now
-    book.changed[name] = row
-    book.save()
-    return balance(name, row), tuple(book.expiries)
+    return _changed(rows, name, now, clear_spend, entry)
 
 
-def delete(rows: Rows, name: str, now: Milliseconds) -> tuple[bool, tuple[Expiry, ...]]:
+def delete(
+    rows: Rows, name: str, now: Milliseconds, *, entry: Entry | None = None
+) -> tuple[bool, tuple[Expiry, ...]]:
     """Forget an account: holds under way stay with their other accounts, or are charged to nobody.
 
     Returns whether it existed, and the holds found expired on the way.
     """
-    book = _Book(rows, now)
+    book = _Book(rows, now, entry=entry)
     row = book.account(name)
     if row is None:
         return False, ()
@@ -256,9 +417,14 @@ def read(rows: Rows, name: str, now: Milliseconds) -> tuple[Balance | None, tupl
 
 
 def is_due(row: AccountRow, now: Milliseconds) -> bool:
-    """Return whether time may have changed an account since it was stored: a window ended, a hold expired."""
+    """Return whether time may have changed an account since it was stored.
+
+    A window or a grant has ended, a hold expired, or a part of a rolling window has fallen out.
+    """
     end = row["end"]
-    return row["due"] <= now or (end is not None and end <= now)
+    if row["due"] <= now or (end is not None and end <= now):
+        return True
+    return bool(row["grants"]) and any(grant["until"] <= now for grant in row["grants"])
 
 
 class _Book:
@@ -268,12 +434,15 @@ class _Book:
         accounts: those loaded or made, None where there is none.
         changed, changed_holds: the rows that `save` stores.
         expiries: holds found expired on the way.
+        entry: of the audit trail, that `save` adds.
     """
 
     __slots__ = ("_current", "_holds", "_now", "_rows", "_sparing", "accounts", "changed", "changed_holds",
-                 "expiries")  # fmt: skip
+                 "entry", "expiries")  # fmt: skip
 
-    def __init__(self, rows: Rows, now: Milliseconds, *, sparing: str | None = None) -> None:
+    def __init__(
+        self, rows: Rows, now: Milliseconds, *, sparing: str | None = None, entry: Entry | None = None
+    ) -> None:
         self._rows = rows
         self._now = now
         self._sparing = sparing  # the hold being settled must not expire under its own settlement
@@ -283,6 +452,7 @@ class _Book:
         self.changed: dict[str, AccountRow] = {}
         self.changed_holds: dict[str, HoldRow] = {}
         self.expiries: list[Expiry] = []
+        self.entry = entry
 
     def account(self, name: str) -> AccountRow | None:
         if name not in self.accounts:
@@ -306,17 +476,19 @@ class _Book:
             self._rows.save_account(name, account)
         for hold_id, hold in self.changed_holds.items():
             self._rows.save_hold(hold_id, hold)
+        if self.entry is not None:
+            self._rows.add_entry(self.entry)
 
     def _roll(self, row: AccountRow) -> None:
-        end = row["end"]
+        now, end = self._now, row["end"]
         # Only ever forward: a clock that jumps back must not bring a finished window back.
-        if end is None or self._now < end:
-            return
-        window = window_at(row["duration"], row["anchor"], row["timezone"], self._now)
-        row["start"], row["end"] = window.start, window.end
-        row["window"] += 1
-        row["held"] = 0
-        _clear_spend(row)
+        if end is not None and now >= end:
+            if row["parts"] is None:
+                next_window(row, end, now)
+            else:
+                drop_parts(row, row["parts"], now)
+        if row["grants"]:
+            row["grants"] = [grant for grant in row["grants"] if grant["until"] > now]
 
     def _expire_due(self, name: str, row: AccountRow) -> None:
         now = self._now
@@ -334,6 +506,9 @@ class _Book:
     def expire(self, hold_id: str, hold: HoldRow) -> None:
         hold["state"], hold["outcome"] = "expired", "unknown"
         hold["cost"], hold["ended"] = hold["on_expiry"], self._now
+        hold["units"] = {
+            unit: [held, on_expiry, on_expiry] for unit, (held, on_expiry, _) in hold["units"].items()
+        }
         self.changed_holds[hold_id] = hold
         for name, window in hold["accounts"].items():
             # As stored: bringing that account up to date here would meet this hold half expired.
@@ -342,11 +517,11 @@ class _Book:
             account = self.accounts[name]
             if account is None:
                 continue
-            _release(account, hold, window)
+            unit = unit_of(name)
+            release(account, held_of(hold, unit), window)
             if account["window"] == window:  # if that is over by now, what is booked goes with it
-                _book_cost(account, hold["model"], hold["on_expiry"])
-                account["expired"] = add_bounded(account["expired"], hold["on_expiry"])
-                account["expiries"] += 1
+                begin_part(account, self._now)
+                book_cost(account, account["epoch"], hold["model"], on_expiry_of(hold, unit), expiries=1)
                 hold["epochs"][name] = account["epoch"]
             self.changed[name] = account
         self.expiries.append(
@@ -379,37 +554,10 @@ def _hold_row(hold: Hold, windows: dict[str, int], expires: Milliseconds) -> Hol
         "request_id": None,
         "usage": {},
         "tags": list(hold.tags),
+        "units": {unit: [held, on_expiry, 0] for unit, (held, on_expiry) in hold.units.items()},
+        "labels": dict(hold.labels),
+        "shadowed": [],
     }
-
-
-def add_bounded(total: Nanos, nanos: Nanos) -> Nanos:
-    """Add to a sum of Nanos, which stops at `MAX_SUM` and then stays there, whatever is taken back.
-
-    What a sum would be beyond the bound is not known any more, so nothing may be taken from it.
-    """
-    return MAX_SUM if total >= MAX_SUM else min(total + nanos, MAX_SUM)
-
-
-def _release(account: AccountRow, hold: HoldRow, window: int) -> None:
-    """Take an open hold off one of its accounts."""
-    account["opened"] -= 1
-    if account["window"] == window:
-        account["held"] -= hold["amount"]
-
-
-def _book_cost(account: AccountRow, model: str, cost: Nanos) -> None:
-    account["spent"] = add_bounded(account["spent"], cost)
-    models = account["models"]
-    models[model] = add_bounded(models.get(model, 0), cost)
-    if not models[model]:
-        del models[model]
-
-
-def _clear_spend(row: AccountRow) -> None:
-    row["epoch"] += 1
-    row["spent"] = row["expired"] = row["expiries"] = 0
-    row["models"] = {}
-    row["crossed"] = []
 
 
 def _cross(name: str, account: AccountRow, limit: Nanos, thresholds: Iterable[int]) -> list[Crossing]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypedDict
 
-from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import HoldRecord, HoldState
-from budgetguard.core.money import Nanos
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
+from budgetguard.core.holds import Entry, HoldRecord, HoldState
+from budgetguard.core.money import MAX_SUM, Nanos
 from budgetguard.core.usage import Observations, Usage
 from budgetguard.core.windows import Milliseconds, window_at
 
@@ -17,14 +17,40 @@ NEVER: Final = 2**62
 """The time (milliseconds) that stands for no time at all."""
 
 
+class GrantRow(TypedDict):
+    """A raise of a limit. One that has been added to the limit for good stays for a day, as 0."""
+
+    id: str
+    amount: Nanos
+    until: Milliseconds
+
+
+class PartRow(TypedDict):
+    """What was booked on a rolling account in one epoch, which is a part of its window."""
+
+    epoch: int
+    until: Milliseconds
+    spent: Nanos
+    expired: Nanos
+    expiries: int
+    models: dict[str, Nanos]
+
+
 class AccountRow(TypedDict):
     """The stored form of an account: JSON values only.
 
     Its open holds are those whose rows name it. It knows their number (`opened`), and a time before which
     none of them expires (`due`): a lower bound, since a hold that ends does not move it.
+
+    `grants` are the raises in force, in the order in which they came. A rolling account has `parts`, oldest
+    first, and its `end` is when the first of them falls out; another has none. `rules` and `labels` are text
+    for clients, numbered by `revision`. Lists are replaced when they change, never changed in place, but for
+    `crossed`.
     """
 
     limit: Nanos | None
+    rollover: Nanos
+    grants: list[GrantRow]
     duration: str | None
     timezone: str
     anchor: Milliseconds
@@ -37,19 +63,25 @@ class AccountRow(TypedDict):
     expired: Nanos
     expiries: int
     models: dict[str, Nanos]
+    parts: list[PartRow] | None
     opened: int
     due: Milliseconds
     crossed: list[int]
     created: Milliseconds
     updated: Milliseconds
     ephemeral: bool
+    rules: str
+    labels: str
+    revision: int
 
 
 class HoldRow(TypedDict):
     """The stored form of a hold: JSON values only, and no text of the call.
 
     `accounts` are its accounts, with the window of each that granted it; `epochs` the accounts that booked
-    what it cost, with the epoch of each in which they did.
+    what it cost, with the epoch of each in which they did. `units` are those other than USD: what was set
+    aside, what is booked if it expires, and what was booked. `shadowed` are the accounts that would have
+    refused it.
     """
 
     state: HoldState
@@ -68,6 +100,9 @@ class HoldRow(TypedDict):
     request_id: str | None
     usage: dict[str, int]
     tags: list[str]
+    units: dict[str, list[int]]
+    labels: dict[str, str]
+    shadowed: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +143,21 @@ class StoredSwept:
     id: str
 
 
-Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations | StoredSwept
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry of the audit trail."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class StoredScopes:
+    """The project's scopes."""
+
+    document: Document
+
+
+Stored: TypeAlias = StoredAccount | StoredHold | StoredObservations | StoredSwept | StoredEntry | StoredScopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +166,9 @@ class Export:
 
     Attributes:
         at: when it was begun, by the store's clock.
-        rows: holds, then accounts in order of their names, then observations, then what was swept. A hold
-            may come more than once: the last of it counts. An account agrees with the holds that came before
-            it, and is due when the first of its open holds expires.
+        rows: holds, then accounts in order of their names, then observations, then what was swept, the
+            scopes and the audit trail. A hold may come more than once: the last of it counts. An account
+            agrees with the holds that came before it, and is due when the first of its open holds expires.
     """
 
     at: Milliseconds
@@ -132,6 +181,16 @@ class Rows(Protocol):
     @property
     def swept_to(self) -> str:
         """The greatest id of a hold whose record was swept; empty if none was."""
+
+    @property
+    def scopes(self) -> Document:
+        """The project's scopes."""
+
+    def save_scopes(self, document: Document) -> None:
+        """Replace the project's scopes."""
+
+    def add_entry(self, entry: Entry) -> None:
+        """Add an entry to the audit trail; one of that id counts once."""
 
     def load_account(self, name: str) -> AccountRow | None:
         """Return an account's row, or None."""
@@ -177,18 +236,28 @@ def gone_since(row: HoldRow) -> Milliseconds | None:
     return row["expires"] if row["ended"] is None and not row["accounts"] else row["ended"]
 
 
+def new_life() -> int:
+    """Return a random number of 48 bits."""
+    return int.from_bytes(os.urandom(6))
+
+
 def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -> AccountRow:
     """Return the row of an account that has spent nothing."""
     anchor = now if budget.starts_at is None else budget.starts_at
-    window = window_at(budget.duration, anchor, budget.timezone, now)
-    life = int.from_bytes(os.urandom(6))
+    start, end = now, None
+    if not budget.rolling:
+        window = window_at(budget.duration, anchor, budget.timezone, now)
+        start, end = window.start, window.end
+    life = new_life()
     return {
         "limit": budget.limit,
+        "rollover": budget.rollover,
+        "grants": [],
         "duration": budget.duration,
         "timezone": budget.timezone,
         "anchor": anchor,
-        "start": window.start,
-        "end": window.end,
+        "start": start,
+        "end": end,
         "window": life,
         "epoch": life,
         "spent": 0,
@@ -196,20 +265,37 @@ def new_account(budget: Budget, now: Milliseconds, *, ephemeral: bool = False) -
         "expired": 0,
         "expiries": 0,
         "models": {},
+        "parts": [] if budget.rolling else None,
         "opened": 0,
         "due": NEVER,
         "crossed": [],
         "created": now,
         "updated": now,
         "ephemeral": ephemeral,
+        "rules": budget.rules,
+        "labels": "",
+        "revision": life if budget.rules else 0,
     }
+
+
+def limit_of(row: AccountRow) -> Nanos | None:
+    """Return what may be spent now: the budget's limit and the raises in force."""
+    limit = row["limit"]
+    if limit is None or not row["grants"]:
+        return limit
+    return min(limit + sum(grant["amount"] for grant in row["grants"]), MAX_SUM)
+
+
+def document(row: AccountRow) -> Document:
+    """Return the rules and labels that are kept with an account."""
+    return Document(row["revision"], row["rules"], row["labels"])
 
 
 def balance(name: str, row: AccountRow) -> Balance:
     """Return an account's row as the value that callers see."""
     return Balance(
         account=name,
-        limit_nanos=row["limit"],
+        limit_nanos=limit_of(row),
         spent_nanos=row["spent"],
         held_nanos=row["held"],
         duration=row["duration"],
@@ -222,6 +308,11 @@ def balance(name: str, row: AccountRow) -> Balance:
         expired_nanos=row["expired"],
         expiries=row["expiries"],
         open_holds=row["opened"],
+        grants=tuple(Grant(one["id"], one["amount"], one["until"]) for one in row["grants"] if one["amount"]),
+        rolling=row["parts"] is not None,
+        frees=tuple((part["until"], part["spent"]) for part in row["parts"] or () if part["spent"]),
+        rollover_nanos=row["rollover"],
+        document=document(row),
     )
 
 
@@ -244,4 +335,7 @@ def record(hold_id: str, row: HoldRow) -> HoldRecord:
         request_id=row["request_id"],
         usage=Usage(row["usage"].copy()),
         tags=tuple(row["tags"]),
+        units={unit: tuple(counts) for unit, counts in row["units"].items()},
+        labels=row["labels"].copy(),
+        shadowed=tuple(row["shadowed"]),
     )

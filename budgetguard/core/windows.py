@@ -136,11 +136,30 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
     """
     if duration is None:
         return Window(min(anchor, instant), None)
+    return _numbered(duration, anchor, timezone, instant)[1]
+
+
+def windows_between(
+    duration: str, anchor: Milliseconds, timezone: str, earlier: Milliseconds, later: Milliseconds
+) -> int:
+    """Return how many windows begin after that of one instant, up to that of a later one.
+
+    Raises:
+        ConfigurationError: an unknown duration or time zone.
+    """
+    return _numbered(duration, anchor, timezone, later)[0] - _numbered(duration, anchor, timezone, earlier)[0]
+
+
+def _numbered(
+    duration: str, anchor: Milliseconds, timezone: str, instant: Milliseconds
+) -> tuple[int, Window]:
+    """Return the window that contains an instant, and its number, counted from the anchor's."""
     count, unit = parse_duration(duration)
     if unit in _ELAPSED_MS:
         step = count * _ELAPSED_MS[unit]
-        start = anchor + (instant - anchor) // step * step
-        return Window(start, start + step)
+        index = (instant - anchor) // step
+        start = anchor + index * step
+        return index, Window(start, start + step)
     # The wall clock's reading alone: of two equal readings (summer time ends) window 0 starts at the
     # one that the anchor is, the others at the first.
     origin = _wall(anchor, timezone)
@@ -154,7 +173,21 @@ def window_at(duration: str | None, anchor: Milliseconds, timezone: str, instant
         index -= 1
     while (end := boundary(index + 1)) <= instant:
         index += 1
-    return Window(boundary(index), end)
+    return index, Window(boundary(index), end)
+
+
+_PARTS: Final = 60
+"""Parts of a rolling window: what was spent in one falls out of the window together."""
+
+
+def falls_out(duration: str, now: Milliseconds) -> Milliseconds:
+    """Return when what is spent now falls out of a rolling window: a duration after its part's end.
+
+    Never earlier than a duration from now, so that no span of that length has more than the limit.
+    """
+    whole = duration_ms(duration)
+    part = max(1, whole // _PARTS)
+    return (now // part + 1) * part + whole
 
 
 def calendar_start(duration: str | None, timezone: str, instant: Milliseconds) -> Milliseconds:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, NotRequired, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field, InstanceOf, WithJsonSchema
 from typing_extensions import TypedDict
 
-from budgetguard.core.accounts import check_id
-from budgetguard.core.holds import Charge, Hold, Settlement
+from budgetguard.core.accounts import SEVERAL, UNITS, check_id, unit_of
+from budgetguard.core.holds import Charge, Entry, Hold, Settlement
+from budgetguard.core.labels import named_by
 from budgetguard.core.report import DIMENSIONS
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds
@@ -23,6 +24,10 @@ from budgetguard.stores.wire_types import (
     Percent,
     Text,
     WireBudget,
+    WireCounts,
+    WireDocument,
+    WireGrant,
+    WireUnits,
     fields_of,
 )
 
@@ -43,7 +48,9 @@ LONGEST_MODEL: Final = 500
 _MOST_OBSERVED: Final = 1_000  # clients send those of several calls at once
 _MOST_TEXT: Final = 20_000
 _MOST_UNITS: Final = 100
-_KIND = re.compile(r"[a-z]{1,20}")
+_MOST_NAME: Final = 4_000
+_MOST_RULES: Final = 100_000
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
 # The store sorts and sweeps holds by the time that their ids begin with.
 _HOLD_ID = re.compile(r"[0-9a-f]{12}[!-~]{8,100}")
 
@@ -60,12 +67,23 @@ def is_ahead(ident: str, now: Milliseconds) -> bool:
 
 def _account(name: str) -> str:
     kind, colon, ident = name.partition(":")
+    if kind == SEVERAL and colon:
+        _of_several(name)
+        return name
     if not colon or not _KIND.fullmatch(kind):
         raise ConfigurationError(f"an account is a kind and an id such as 'user:1234', not {shown(name)}")
     if kind == VIEW:
         raise ConfigurationError(f"accounts of the kind {VIEW!r} are the service's own")
     check_id(ident, name="an account's id")
     return name
+
+
+def _of_several(name: str) -> None:
+    named = named_by(name) if len(name) <= _MOST_NAME else None
+    if named is None or unit_of(name) not in UNITS or named.account != name:
+        raise ConfigurationError(
+            f"an account of several labels is named as budgetguard names it, not {shown(name)}"
+        )
 
 
 def _project(name: str) -> str:
@@ -138,9 +156,10 @@ AccountName: TypeAlias = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "maxLength": 277,
-            "pattern": r"^[a-z]{1,20}:[^\u0000-\u001f\u007f]{1,256}$",
-            "description": "A kind and an id, such as `user:1234`; not of the kind `view`.",
+            "maxLength": _MOST_NAME,
+            "pattern": r"^[a-z][a-z0-9_]{0,31}:[^\u0000-\u001f\u007f]{1,4000}$",
+            "description": "A kind and an id of at most 256 characters, such as `user:1234`, not of the kind "
+            "`view`; or of several labels, such as `labels:model=gpt-5*&user=1234`.",
             "examples": ["user:1234"],
         }
     ),
@@ -193,6 +212,8 @@ def _few(kind: Any, most: int) -> Any:
     return Annotated[tuple[kind, ...], Field(strict=False, max_length=most), FailFast()]
 
 
+_RULES: TypeAlias = Annotated[InstanceOf[str], Field(max_length=_MOST_RULES)]
+ServedEntry: TypeAlias = Annotated[Entry, From(fields_of(Entry, id=HoldId, text=_RULES))]
 _CHARGE: Final = Annotated[Charge, From(fields_of(Charge, account=AccountName, budget=WireBudget | None))]
 _HOLD: Final = fields_of(
     Hold,
@@ -206,6 +227,8 @@ _HOLD: Final = fields_of(
     ],
     model=Annotated[InstanceOf[str], Field(max_length=LONGEST_MODEL)],
     tags=_few(Text, 100),
+    units=WireUnits,
+    labels=Annotated[dict[Text, Text], Field(max_length=100)],
 )
 _SETTLEMENT: Final = fields_of(
     Settlement,
@@ -213,6 +236,7 @@ _SETTLEMENT: Final = fields_of(
     usage=Annotated[Usage, From(Units, Usage)] | None,
     thresholds=Annotated[_few(Percent, 100), AfterValidator(_distinct)],
     observed=_few(Observed, _MOST_OBSERVED),
+    units=WireCounts,
 )
 ServedHold: TypeAlias = Annotated[Hold, From(_HOLD), AfterValidator(_short)]
 ServedSettlement: TypeAlias = Annotated[Settlement, From(_SETTLEMENT), AfterValidator(_consistent)]
@@ -241,6 +265,7 @@ class BudgetBody(TypedDict):
     account: AccountName
     budget: WireBudget
     ephemeral: bool
+    entry: NotRequired[ServedEntry | None]
 
 
 @strict
@@ -248,6 +273,45 @@ class AccountOnly(TypedDict):
     """An account."""
 
     account: AccountName
+
+
+@strict
+class ResetBody(AccountOnly):
+    """An account, and why it is reset."""
+
+    entry: NotRequired[ServedEntry | None]
+
+
+@strict
+class GrantBody(AccountOnly):
+    """An account, and a raise of its limit."""
+
+    grant: WireGrant
+    entry: NotRequired[ServedEntry | None]
+
+
+@strict
+class LabelsBody(AccountOnly):
+    """An account, and the labels that its user's calls carry, as JSON text."""
+
+    labels: _RULES
+    entry: NotRequired[ServedEntry | None]
+
+
+@strict
+class MarkBody(AccountOnly):
+    """An account, and what is noted about its window."""
+
+    mark: Annotated[int, Field(ge=-1_000, le=0)]
+
+
+@strict
+class ScopesBody(TypedDict):
+    """Scopes, and the revision of those that they replace."""
+
+    scopes: WireDocument
+    seen: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    entry: NotRequired[ServedEntry | None]
 
 
 # Queries: every parameter is text.
@@ -258,6 +322,14 @@ class AttachedQuery(TypedDict):
     """Which answer."""
 
     request_id: Annotated[Text, Field(description="The answer's id.")]
+
+
+@strict
+class DeleteQuery(AccountOnly):
+    """Which account, and why it is deleted."""
+
+    entry_id: NotRequired[HoldId]
+    entry_text: NotRequired[_RULES]
 
 
 @strict
@@ -273,6 +345,13 @@ class BalancesQuery(PageQuery):
     """Which page of which accounts."""
 
     kind: NotRequired[Annotated[Text, Field(description="Only this kind, such as `user`.")]]
+
+
+@strict
+class TrailQuery(PageQuery):
+    """Which page of the audit trail."""
+
+    since: NotRequired[Time]
 
 
 @strict

@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from budgetguard.core.accounts import Balance, Budget, check_id
-from budgetguard.core.holds import Booked, Expiry, Hold, HoldRecord, Reservation, Settlement, UnknownAccount
+from budgetguard.core.accounts import Balance, Budget, Document, Grant, check_id
+from budgetguard.core.holds import (
+    Booked,
+    Entry,
+    Expiry,
+    Hold,
+    HoldRecord,
+    Reservation,
+    Settlement,
+    UnknownAccount,
+)
 from budgetguard.core.process import system_clock
 from budgetguard.core.rows import Export, Stored
 from budgetguard.core.usage import Observations
@@ -66,23 +75,55 @@ class LedgerVerbs(Protocol):
     def attached(self, request_id: str) -> HoldRecord | None:
         """Return the hold that an answer was attached to last, as it stands now, or None."""
 
+    def mark(self, account: str, mark: int) -> bool:
+        """Note something about an account's present window, and return whether it was not noted before.
+
+        Args:
+            account: whose; of one that does not exist, nothing is noted.
+            mark: 0 or less; a number above 0 is a threshold that settlements note (percent).
+        """
+
+    def scopes(self) -> Document:
+        """Return the project's scopes: which kinds of budgets there are."""
+
 
 class Administration(Protocol):
     """What people, reports and services ask of the balances of one project.
 
-    Verbs raise StoreError as those of `LedgerVerbs` do.
+    Verbs raise StoreError as those of `LedgerVerbs` do. Those that change something take an entry of the
+    audit trail, which is added in the same transaction if there was something to change.
     """
 
     def read(self, account: str) -> Balance | None:
         """Return how an account stands now, or None if it does not exist."""
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
         """Make an account, or change the limit and window of one that exists and keep its spend."""
 
-    def reset(self, account: str) -> Balance | None:
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
+        """Raise an account's limit, once per grant id, or return None if it does not exist.
+
+        One without a limit stays without one.
+        """
+
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        """Store the labels that a user's calls carry (JSON text), or return None if there is no account."""
+
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        """Replace the project's scopes if they are of the revision that was seen; return whether they were.
+
+        When this returns, no hold is granted any more that was judged by others.
+        """
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        """Yield the entries of the audit trail that were made from `since` on, oldest first."""
+
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
         """Set what an account has spent to nothing, or return None if it does not exist."""
 
-    def delete(self, account: str) -> bool:
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
         """Delete an account and return whether it existed. Its holds still end, charged to nobody."""
 
     def list(self, kind: str = "") -> Iterator[Balance]:

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from budgetguard.core import ledger
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     Booked,
+    Entry,
     Expiry,
     Hold,
     HoldRecord,
@@ -29,8 +30,10 @@ from budgetguard.core.rows import (
     Rows,
     Stored,
     StoredAccount,
+    StoredEntry,
     StoredHold,
     StoredObservations,
+    StoredScopes,
     StoredSwept,
     balance,
     is_hold_due,
@@ -84,6 +87,9 @@ class StoredRows(Rows, Protocol):
     def list_observations(self) -> Sequence[tuple[str, Observations]]:
         """Return what has been observed, by model, in order."""
 
+    def page_of_entries(self, start: str) -> Sequence[tuple[str, Entry]]:
+        """Return a page of the audit trail by the entries' ids."""
+
     def projects(self, account: str | None) -> Sequence[str]:
         """Return the projects of this place that have an account (or just this account), in order."""
 
@@ -131,16 +137,42 @@ class EmbeddedStore(BaseStore, ABC):
         row = self._read(lambda rows: rows.load_account(account))
         return None if row is None else self._present(account, row)
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
+    def mark(self, account: str, mark: int) -> bool:
+        return self._announced(self._run(lambda rows: ledger.mark(rows, account, mark, rows.now)))
+
+    def scopes(self) -> Document:
+        return self._read(lambda rows: rows.scopes)
+
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
+        def work(rows: StoredRows) -> tuple[Balance, tuple[Expiry, ...]]:
+            return ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral, entry=entry)
+
+        return self._announced(self._run(work))
+
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
         return self._announced(
-            self._run(lambda rows: ledger.set_budget(rows, account, budget, rows.now, ephemeral=ephemeral))
+            self._run(lambda rows: ledger.grant(rows, account, grant, rows.now, entry=entry))
         )
 
-    def reset(self, account: str) -> Balance | None:
-        return self._announced(self._run(lambda rows: ledger.reset(rows, account, rows.now)))
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        return self._announced(
+            self._run(lambda rows: ledger.set_labels(rows, account, labels, rows.now, entry=entry))
+        )
 
-    def delete(self, account: str) -> bool:
-        return self._announced(self._run(lambda rows: ledger.delete(rows, account, rows.now)))
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        return self._run(lambda rows: ledger.save_scopes(rows, document, seen, entry))
+
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
+        return self._announced(self._run(lambda rows: ledger.reset(rows, account, rows.now, entry=entry)))
+
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
+        return self._announced(self._run(lambda rows: ledger.delete(rows, account, rows.now, entry=entry)))
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        for _, entry in self._scan(lambda rows, after: rows.page_of_entries(after), f"{since:012x}"):
+            yield entry
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         start, end = (f"{kind}:", f"{kind};") if kind else ("", None)
@@ -216,6 +248,10 @@ class EmbeddedStore(BaseStore, ABC):
                 rows.save_observations(one.model, one.counts)
             elif isinstance(one, StoredSwept):
                 rows.note_swept(one.id)
+            elif isinstance(one, StoredScopes):
+                rows.save_scopes(one.document)
+            elif isinstance(one, StoredEntry):
+                rows.add_entry(one.entry)
             elif one.row is None:
                 rows.remove_account(one.name)
             else:
@@ -309,3 +345,7 @@ def exported(rows: StoredRows) -> Iterator[Stored]:
         yield StoredObservations(model, dict(counts))
     if rows.swept_to:
         yield StoredSwept(rows.swept_to)
+    if rows.scopes.revision:
+        yield StoredScopes(rows.scopes)
+    for _, entry in paged(rows.page_of_entries):
+        yield StoredEntry(entry)

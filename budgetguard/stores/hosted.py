@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     Booked,
+    Entry,
     Hold,
     HoldRecord,
     Reservation,
@@ -33,11 +34,15 @@ from budgetguard.stores.wire_types import (
     read_balances,
     read_changed,
     read_deleted,
+    read_entries,
     read_expiries,
+    read_marked,
     read_observations,
     read_record,
     read_records,
     read_reservation,
+    read_saved,
+    read_scopes,
     read_settled,
 )
 
@@ -97,21 +102,48 @@ class HostedStore(BaseStore):
         route = _route("balance", {"account": account})
         return self._ask("GET", route, read=read_balance)
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        body = {"account": account, "budget": budget, "ephemeral": ephemeral}
+    def mark(self, account: str, mark: int) -> bool:
+        # Carried out twice, it would answer that somebody else was first.
+        return self._ask("POST", "mark", {"account": account, "mark": mark}, read=read_marked, repeat=False)
+
+    def scopes(self) -> Document:
+        return self._ask("GET", "scopes", read=read_scopes)
+
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
+        body = {"account": account, "budget": budget, "ephemeral": ephemeral, "entry": entry}
         return self._ask("PUT", "budget", body, read=read_changed)
 
-    def delete(self, account: str) -> bool:
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
+        body = {"account": account, "grant": grant, "entry": entry}
+        return self._ask("POST", "grant", body, read=read_balance)
+
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        body = {"account": account, "labels": labels, "entry": entry}
+        return self._ask("PUT", "labels", body, read=read_balance)
+
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        # Carried out twice, it answers that they have changed, which whoever asked then finds to be so.
+        body = {"scopes": document, "seen": seen, "entry": entry}
+        return self._ask("PUT", "scopes", body, read=read_saved)
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        return self._pages("trail", {"since": str(since)}, read_entries)
+
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
         # Carried out twice, it would answer that there was nothing to delete.
-        route = _route("budget", {"account": account})
+        about = {} if entry is None else {"entry_id": entry.id, "entry_text": entry.text}
+        route = _route("budget", {"account": account, **about})
         return self._ask("DELETE", route, read=read_deleted, repeat=False)
 
     def list(self, kind: str = "") -> Iterator[Balance]:
         return self._pages("balances", {"kind": kind} if kind else {}, read_balances)
 
-    def reset(self, account: str) -> Balance | None:
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
         # Carried out twice, it would reset what was spent in between.
-        return self._ask("POST", "reset", {"account": account}, read=read_balance, repeat=False)
+        body = {"account": account, "entry": entry}
+        return self._ask("POST", "reset", body, read=read_balance, repeat=False)
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         return self._pages("holds", {} if account is None else {"account": account}, read_records)

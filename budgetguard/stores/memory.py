@@ -10,6 +10,8 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, TypeVar
 
+from budgetguard.core.accounts import Document
+from budgetguard.core.holds import Entry
 from budgetguard.core.process import store_verbs
 from budgetguard.core.rows import AccountRow, HoldRow, gone_since
 from budgetguard.core.usage import Observations
@@ -37,6 +39,8 @@ class _Tables:
     open: dict[str, HoldRow] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     observed: dict[str, Observations] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    scopes: Document = field(default_factory=Document)
     frozen: str | None = None
     swept_to: str = ""
 
@@ -48,6 +52,8 @@ class _Tables:
             self.open.copy(),
             self.answers.copy(),
             self.observed.copy(),
+            self.entries.copy(),
+            self.scopes,
             self.frozen,
             self.swept_to,
         )
@@ -155,12 +161,14 @@ class _MemoryRows:
     __slots__ = (
         "_accounts",
         "_answers",
+        "_entries",
         "_holds",
         "_observed",
         "_project",
         "_tables",
         "frozen",
         "now",
+        "scopes",
         "swept_to",
     )
 
@@ -168,12 +176,14 @@ class _MemoryRows:
         self.now = now
         self.frozen = tables.frozen
         self.swept_to = tables.swept_to
+        self.scopes = tables.scopes
         self._tables = tables
         self._project = project
         self._accounts: dict[str, AccountRow | None] = {}
         self._holds: dict[str, HoldRow] = {}
         self._answers: dict[str, str] = {}
         self._observed: dict[str, Observations] = {}
+        self._entries: dict[str, Entry] = {}
 
     def apply(self) -> None:
         """Put what was saved in its place; doing it again changes nothing."""
@@ -191,6 +201,9 @@ class _MemoryRows:
                 tables.open.pop(hold_id, None)
         tables.answers.update(self._answers)
         tables.observed.update(self._observed)
+        for entry_id, entry in self._entries.items():
+            tables.entries.setdefault(entry_id, entry)
+        tables.scopes = self.scopes
         tables.frozen = self.frozen
         tables.swept_to = self.swept_to
 
@@ -199,6 +212,15 @@ class _MemoryRows:
 
     def note_swept(self, hold_id: str) -> None:
         self.swept_to = max(self.swept_to, hold_id)
+
+    def save_scopes(self, document: Document) -> None:
+        self.scopes = document
+
+    def add_entry(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
+
+    def page_of_entries(self, start: str) -> list[tuple[str, Entry]]:
+        return _between(self._tables.entries, start, None)
 
     def load_account(self, name: str) -> AccountRow | None:
         row = self._tables.accounts.get(name)

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from diskcache.core import DBNAME
 
 from budgetguard.core.accounts import Balance
+from budgetguard.core.holds import Entry
 from budgetguard.core.process import store_verbs
 from budgetguard.core.windows import Clock
 from budgetguard.errors import StoreError
@@ -79,22 +80,22 @@ class DiskStore(EmbeddedStore, Forkable):
         with self._reading("open"):
             pass
 
-    def reset(self, account: str) -> Balance | None:
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
         try:
-            return super().reset(account)
+            return super().reset(account, entry=entry)
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
         self._run(lambda rows: rows.mend_account(account))
-        return super().reset(account)
+        return super().reset(account, entry=entry)
 
-    def delete(self, account: str) -> bool:
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
         try:
-            return super().delete(account)
+            return super().delete(account, entry=entry)
         except StoreError as error:
             if not isinstance(error.__cause__, MalformedAccount):
                 raise
-        return self._run(lambda rows: rows.drop_account(account))
+        return self._run(lambda rows: rows.drop_account(account, entry))
 
     def close(self) -> None:
         if _is_owned(self._lock):

@@ -18,11 +18,11 @@ from diskcache.core import DBNAME
 
 from budgetguard.errors import StoreError
 from budgetguard.stores import remedies
-from budgetguard.stores.sqlite_tables import SCHEMA
+from budgetguard.stores.sqlite_tables import SCHEMA, UPGRADES
 
 # Kept in the header of the database, so that a database is told from a stranger's before any write.
 _APPLICATION: Final = int.from_bytes(b"BGrd")
-_SCHEMA: Final = 6
+_SCHEMA: Final = 7
 
 # Half of SQLite's own: a call changes a few rows, and each page that it changes is written and summed whole.
 _PAGE_SIZE: Final = 2_048
@@ -177,37 +177,59 @@ def _claim(path: Path, timeout: float) -> None:
         # In one snapshot: between two looks another process may make the database, a stranger's it seems.
         con.execute("BEGIN")
         try:
-            if _is_ours(con, path):
-                return
+            known = _schema_of(con, path)
         finally:
             con.execute("ROLLBACK")
+        if known == _SCHEMA:
+            return
+        if known is not None:
+            _upgrade(con, path)
+            return
         # Before anything else is written: SQLite switches only while nobody else is in the database.
         con.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         con.execute("PRAGMA journal_mode = WAL")
         con.execute("BEGIN IMMEDIATE")
-        if not _is_ours(con, path):  # another process may have been faster
+        if _schema_of(con, path) is None:  # another process may have been faster
             con.execute(f"PRAGMA application_id = {_APPLICATION}")
             con.execute(f"PRAGMA user_version = {_SCHEMA}")
         con.execute("COMMIT")
 
 
-def _is_ours(con: sqlite3.Connection, path: Path) -> bool:
+def _upgrade(con: sqlite3.Connection, path: Path) -> None:
+    """Bring an older database up to date, in one transaction: a process that dies leaves it as it was."""
+    con.execute("BEGIN IMMEDIATE")
+    schema = _schema_of(con, path)  # another process may have been faster
+    made = con.execute(_IS_MADE).fetchone() is not None
+    while schema is not None and schema < _SCHEMA:
+        for statement in UPGRADES[schema] if made else ():
+            con.execute(statement)
+        schema += 1
+    con.execute(f"PRAGMA user_version = {_SCHEMA}")
+    con.execute("COMMIT")
+
+
+def _schema_of(con: sqlite3.Connection, path: Path) -> int | None:
+    """Return the version of a database of ours, which this budgetguard can use or upgrade; None of an empty.
+
+    Raises:
+        StoreError: it is somebody else's, or of another version.
+    """
     application: int = con.execute("PRAGMA application_id").fetchone()[0]
     if application == _APPLICATION:
         schema: int = con.execute("PRAGMA user_version").fetchone()[0]
-        if schema != _SCHEMA:
+        if schema != _SCHEMA and schema not in UPGRADES:
             remedy = "update budgetguard" if schema > _SCHEMA else "use the budgetguard that made it"
             raise StoreError(
                 f"the store in {path.parent} has schema {schema}, and this budgetguard knows {_SCHEMA}: "
                 f"{remedy}, or give it another folder; nothing was changed"
             )
-        return True
+        return schema
     if application or con.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
         raise StoreError(
             f"the folder {path.parent} holds another program's {path.name}: "
             "give budgetguard a folder of its own; nothing was changed"
         )
-    return False
+    return None
 
 
 def _close_all(connections: list[sqlite3.Connection]) -> None:

@@ -7,6 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from budgetguard.core.accounts import Document, unit_of
+from budgetguard.core.booking import held_of
+from budgetguard.core.holds import Entry
 from budgetguard.core.money import MAX_SUM
 from budgetguard.core.rows import AccountRow, HoldRow
 from budgetguard.core.usage import Observations
@@ -29,6 +32,7 @@ from budgetguard.stores.sqlite_tables import (
     spending_out,
     text_in,
     text_out,
+    units_out,
 )
 
 _REMEMBERED: Final = 8_192
@@ -51,7 +55,7 @@ class RowCache:
         self.execute: Callable[..., sqlite3.Cursor]
         self._begun = 0
         self._version: int | None = None
-        self.project: tuple[str, str | None] | None = None
+        self.project: tuple[str, str | None, Document] | None = None
         self.accounts: dict[str, AccountRow | None] = {}
         self.holds: dict[str, HoldRow] = {}
 
@@ -116,12 +120,31 @@ class TableRows:
         """The greatest id of a hold whose record was swept; empty if none was."""
         return self._about_project()[0]
 
-    def _about_project(self) -> tuple[str, str | None]:
+    @property
+    def scopes(self) -> Document:
+        """The project's scopes."""
+        return self._about_project()[2]
+
+    def _about_project(self) -> tuple[str, str | None, Document]:
         found = self._cache.project
         if found is None:
-            found = self._execute(tables.LOAD_PROJECT, (self._project,)).fetchone() or ("", None)
-            self._cache.project = found
+            row = self._execute(tables.LOAD_PROJECT, (self._project,)).fetchone() or ("", None, 0, "")
+            found = self._cache.project = row[0], row[1], Document(row[2], row[3])
         return found
+
+    def save_scopes(self, document: Document) -> None:
+        """Replace the project's scopes."""
+        self._execute(tables.SAVE_SCOPES, (document.revision, document.rules, self._project))
+        self._cache.project = None
+
+    def add_entry(self, entry: Entry) -> None:
+        """Add an entry to the audit trail; one of that id counts once."""
+        self._execute(tables.ADD_ENTRY, (self._project, entry.id, entry.text))
+
+    def page_of_entries(self, start: str) -> list[tuple[str, Entry]]:
+        """Return a page of the audit trail by the entries' ids."""
+        found = self._execute(tables.PAGE_OF_ENTRIES, (self._project, start))
+        return [(entry_id, Entry(entry_id, text)) for entry_id, text in found]
 
     def freeze(self, note: str | None) -> None:
         """Store the note of a frozen project; None removes it."""
@@ -165,11 +188,11 @@ class TableRows:
     def mend_account(self, name: str) -> None:
         """Set what an account has spent to nothing, whatever stands there, and what it holds to its holds."""
         holds = [self.load_hold(hold_id) for hold_id in self.open_holds(name)]
-        held = sum(hold["amount"] for hold in holds if hold is not None)
+        held = sum(held_of(hold, unit_of(name)) for hold in holds if hold is not None)
         self._execute(tables.MEND_ACCOUNT, (min(held, MAX_SUM), len(holds), self._project, name))
         self._cache.clear()
 
-    def drop_account(self, name: str) -> bool:
+    def drop_account(self, name: str, entry: Entry | None) -> bool:
         """Delete an account, whatever stands there, and return whether it existed; its holds are nobody's."""
         for hold_id in self.open_holds(name):
             hold = self.load_hold(hold_id)
@@ -177,6 +200,8 @@ class TableRows:
                 del hold["accounts"][name]
                 self.save_hold(hold_id, hold)
         self._cache.accounts[name] = None
+        if entry is not None:
+            self.add_entry(entry)
         return self._execute(tables.REMOVE_ACCOUNT, (self._project, name)).rowcount > 0
 
     def load_hold(self, hold_id: str) -> HoldRow | None:
@@ -206,7 +231,9 @@ class TableRows:
         if not was_open:
             if was_open is not None:  # only an older export has it open again
                 self._execute(tables.SWEEP_HOLD, (project, hold_id))
-            self._execute(tables.INSERT_OPEN_HOLD, (project, hold_id, *hold_out(row), request_id))
+            self._execute(
+                tables.INSERT_OPEN_HOLD, (project, hold_id, *hold_out(row), request_id, units_out(row))
+            )
         else:
             accounts = counts_out(row["accounts"])
             self._execute(tables.CHANGE_OPEN_HOLD, (accounts, request_id, project, hold_id))

@@ -25,11 +25,15 @@ _NAME: Final = ("text", "blob")
 
 _BUDGET: Final = {
     "limit": ("integer", "null"),
+    "rollover": _INTEGER,
     "duration": ("text", "null"),
     "timezone": _TEXT,
     "anchor": _INTEGER,
     "created": _INTEGER,
     "ephemeral": _INTEGER,
+    "rules": _TEXT,
+    "labels": _TEXT,
+    "revision": _INTEGER,
 }
 _SPENDING: Final = {
     "start": _INTEGER,
@@ -41,6 +45,8 @@ _SPENDING: Final = {
     "expiries": _INTEGER,
     "models": _TEXT,
     "crossed": _TEXT,
+    "grants": _TEXT,
+    "parts": ("text", "null"),
 }
 _HOLDING: Final = {
     "held": _INTEGER,
@@ -63,6 +69,8 @@ _HOLD: Final = {
     "endpoint": _NAME,
     "tags": _TEXT,
     "accounts": _TEXT,
+    "labels": _TEXT,
+    "shadowed": _TEXT,
 }
 _END: Final = {
     "state": _TEXT,
@@ -72,10 +80,23 @@ _END: Final = {
     "outcome": ("text", "null"),
     "request_id": (*_NAME, "null"),
     "usage": _TEXT,
+    "units": _TEXT,
 }
 
 
-_DEFAULTS: Final = {"state": "'held'", "epochs": "'{}'", "cost": "0", "usage": "'{}'"}
+_DEFAULTS: Final = {
+    "state": "'held'",
+    "epochs": "'{}'",
+    "cost": "0",
+    "usage": "'{}'",
+    "rollover": "0",
+    "rules": "''",
+    "labels": "''",
+    "revision": "0",
+    "grants": "'[]'",
+    "units": "'{}'",
+    "shadowed": "'[]'",
+}
 
 
 def _columns(types: Mapping[str, tuple[str, ...]]) -> str:
@@ -96,13 +117,21 @@ def _sets(types: Mapping[str, object]) -> str:
     return ", ".join(f'"{name}" = ?' for name in types)
 
 
+_ENTRIES: Final = (
+    "CREATE TABLE entry (project INTEGER NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL, "
+    "PRIMARY KEY (project, id)) WITHOUT ROWID"
+)
+
 SCHEMA: Final = (
-    # `swept` is the greatest id of a hold whose record was swept; `frozen` the note of a frozen project.
+    # `swept` is the greatest id of a hold whose record was swept; `frozen` the note of a frozen project;
+    # `scopes` what kinds of budgets there are, and `revision` the number of that text.
     "CREATE TABLE project "
-    "(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, swept TEXT NOT NULL DEFAULT '', frozen TEXT)",
-    f"CREATE TABLE account (project INTEGER NOT NULL, name TEXT NOT NULL, {_columns(_ACCOUNT)}, "
+    "(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, swept TEXT NOT NULL DEFAULT '', frozen TEXT, "
+    "revision INTEGER NOT NULL DEFAULT 0, scopes TEXT NOT NULL DEFAULT '')",
+    _ENTRIES,
+    f"CREATE TABLE accounts (project INTEGER NOT NULL, name TEXT NOT NULL, {_columns(_ACCOUNT)}, "
     "PRIMARY KEY (project, name)) WITHOUT ROWID",
-    "CREATE INDEX account_idle ON account (project, created) WHERE ephemeral = 1",
+    "CREATE INDEX account_idle ON accounts (project, created) WHERE ephemeral = 1",
     # The open holds are few, and stand apart, so that they need no index that every call writes.
     f"CREATE TABLE hold (project INTEGER NOT NULL, open INTEGER NOT NULL, id TEXT NOT NULL, "
     f"{_columns(_HOLD)}, {_columns(_END)}, PRIMARY KEY (project, open, id)) WITHOUT ROWID",
@@ -114,39 +143,63 @@ SCHEMA: Final = (
     "WITHOUT ROWID",
 )
 
+
+def _added(table: str, types: Mapping[str, tuple[str, ...]], *names: str) -> tuple[str, ...]:
+    columns = ({name: types[name]} for name in names)
+    return tuple(f"ALTER TABLE {table} ADD COLUMN {_columns(column)}" for column in columns)
+
+
+UPGRADES: Final = {
+    6: (
+        # The new name is so that what was opened by the former schema fails, and writes nothing by halves.
+        "ALTER TABLE account RENAME TO accounts",
+        *_added("accounts", _ACCOUNT, "rollover", "rules", "labels", "revision", "grants", "parts"),
+        *_added("hold", _HOLD, "labels", "shadowed"),
+        *_added("hold", _END, "units"),
+        "ALTER TABLE project ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE project ADD COLUMN scopes TEXT NOT NULL DEFAULT ''",
+        _ENTRIES,
+    ),
+}
+"""What brings a schema to the next one."""
+
 FIND_PROJECT: Final = "SELECT id FROM project WHERE name = ?"
 ADD_PROJECT: Final = "INSERT OR IGNORE INTO project (name) VALUES (?)"
 LIST_PROJECTS: Final = (
-    "SELECT name FROM project WHERE EXISTS (SELECT 1 FROM account WHERE account.project = project.id) "
+    "SELECT name FROM project WHERE EXISTS (SELECT 1 FROM accounts WHERE accounts.project = project.id) "
     "ORDER BY name"
 )
 LIST_PROJECTS_WITH: Final = (
-    "SELECT project.name FROM project JOIN account ON account.project = project.id AND account.name = ? "
+    "SELECT project.name FROM project JOIN accounts ON accounts.project = project.id AND accounts.name = ? "
     "ORDER BY project.name"
 )
-LOAD_PROJECT: Final = "SELECT swept, frozen FROM project WHERE id = ?"
+LOAD_PROJECT: Final = "SELECT swept, frozen, revision, scopes FROM project WHERE id = ?"
+SAVE_SCOPES: Final = "UPDATE project SET revision = ?, scopes = ? WHERE id = ?"
+ADD_ENTRY: Final = "INSERT OR IGNORE INTO entry (project, id, text) VALUES (?, ?, ?)"
+PAGE_OF_ENTRIES: Final = f"SELECT id, text FROM entry WHERE project = ? AND id >= ? ORDER BY id LIMIT {PAGE}"
 SAVE_SWEPT: Final = "UPDATE project SET swept = max(swept, ?) WHERE id = ?"
 SAVE_FROZEN: Final = "UPDATE project SET frozen = ? WHERE id = ?"
 
-LOAD_ACCOUNT: Final = f"SELECT {_list(_ACCOUNT)} FROM account WHERE project = ? AND name = ?"
-UPDATE_HOLDING: Final = f"UPDATE account SET {_sets(_HOLDING)} WHERE project = ? AND name = ?"
+LOAD_ACCOUNT: Final = f"SELECT {_list(_ACCOUNT)} FROM accounts WHERE project = ? AND name = ?"
+UPDATE_HOLDING: Final = f"UPDATE accounts SET {_sets(_HOLDING)} WHERE project = ? AND name = ?"
 UPDATE_SPENDING: Final = (
-    f"UPDATE account SET {_sets(_SPENDING)}, {_sets(_HOLDING)} WHERE project = ? AND name = ?"
+    f"UPDATE accounts SET {_sets(_SPENDING)}, {_sets(_HOLDING)} WHERE project = ? AND name = ?"
 )
 REPLACE_ACCOUNT: Final = (
-    f"INSERT OR REPLACE INTO account (project, name, {_list(_ACCOUNT)}) VALUES (?, ?, {_marks(_ACCOUNT)})"
+    f"INSERT OR REPLACE INTO accounts (project, name, {_list(_ACCOUNT)}) VALUES (?, ?, {_marks(_ACCOUNT)})"
 )
 MEND_ACCOUNT: Final = (
-    "UPDATE account SET spent = 0, expired = 0, expiries = 0, models = '{}', crossed = '[]', held = ?, "
-    "opened = ?, due = 0 WHERE project = ? AND name = ?"
+    "UPDATE accounts SET spent = 0, expired = 0, expiries = 0, models = '{}', crossed = '[]', held = ?, "
+    "grants = '[]', parts = CASE WHEN parts IS NULL THEN NULL ELSE '[]' END, opened = ?, due = 0 "
+    "WHERE project = ? AND name = ?"
 )
-REMOVE_ACCOUNT: Final = "DELETE FROM account WHERE project = ? AND name = ?"
+REMOVE_ACCOUNT: Final = "DELETE FROM accounts WHERE project = ? AND name = ?"
 PAGE_OF_ACCOUNTS: Final = (
-    f"SELECT name, {_list(_ACCOUNT)} FROM account "
+    f"SELECT name, {_list(_ACCOUNT)} FROM accounts "
     f"WHERE project = ? AND name >= ? AND name < ? ORDER BY name LIMIT {PAGE}"
 )
 IDLE_ACCOUNTS: Final = (
-    "SELECT name FROM account WHERE ephemeral = 1 AND project = ? AND created < ? AND updated < ? "
+    "SELECT name FROM accounts WHERE ephemeral = 1 AND project = ? AND created < ? AND updated < ? "
     f"AND opened = 0 LIMIT {SWEEP_AT_MOST}"
 )
 
@@ -157,8 +210,8 @@ PAGE_OF_HOLDS: Final = (
     + f" ORDER BY id LIMIT {PAGE}"
 )
 INSERT_OPEN_HOLD: Final = (
-    f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, request_id) "
-    f"VALUES (?, 1, ?, {_marks(_HOLD)}, ?)"
+    f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, request_id, units) "
+    f"VALUES (?, 1, ?, {_marks(_HOLD)}, ?, ?)"
 )
 INSERT_ENDED_HOLD: Final = (
     f"INSERT OR REPLACE INTO hold (project, open, id, {_list(_HOLD)}, {_list(_END)}) "
@@ -339,14 +392,25 @@ def account_in(name: str, values: tuple[Any, ...]) -> AccountRow:
         _ACCOUNT_TYPES.check(values, what)
         row: AccountRow = dict(zip(_ACCOUNT, values, strict=True))  # type: ignore[assignment]  # checked above
         row["models"] = counts_in(values[_MODELS], what)
-        row["crossed"] = [] if values[_CROSSED] == "[]" else parse(values[_CROSSED], list, what)
+        row["crossed"] = _list_in(values[_CROSSED], what)
+        row["grants"] = _list_in(values[_GRANTS], what)
+        row["parts"] = None if values[_PARTS] is None else _list_in(values[_PARTS], what)
     except sqlite3.DataError as error:
         raise MalformedAccount(name, str(error)) from error
     row["ephemeral"] = bool(row["ephemeral"])
     return row
 
 
-_MODELS, _CROSSED = list(_ACCOUNT).index("models"), list(_ACCOUNT).index("crossed")
+_MODELS, _CROSSED, _GRANTS, _PARTS = map(list(_ACCOUNT).index, ("models", "crossed", "grants", "parts"))
+
+
+def _list_in(text: str, what: str) -> list[Any]:
+    found: list[Any] = [] if text == "[]" else parse(text, list, what)
+    return found
+
+
+def _list_out(values: list[Any]) -> str:
+    return dump(values) if values else "[]"
 
 
 budget_of: Final = itemgetter(*_BUDGET)
@@ -358,14 +422,19 @@ spending_of: Final = itemgetter(*_SPENDING)
 holding_of: Final = itemgetter(*_HOLDING)
 """Return the columns that every hold changes."""
 
-_MODELS_AT, _CROSSED_AT = list(_SPENDING).index("models"), list(_SPENDING).index("crossed")
+_MODELS_AT, _CROSSED_AT, _GRANTS_AT, _PARTS_AT = map(
+    list(_SPENDING).index, ("models", "crossed", "grants", "parts")
+)
 
 
 def spending_out(values: tuple[Any, ...]) -> list[Any]:
     """Return what `spending_of` has returned as columns."""
     columns = list(values)
     columns[_MODELS_AT] = counts_out(values[_MODELS_AT])
-    columns[_CROSSED_AT] = dump(values[_CROSSED_AT]) if values[_CROSSED_AT] else "[]"
+    columns[_CROSSED_AT] = _list_out(values[_CROSSED_AT])
+    columns[_GRANTS_AT] = _list_out(values[_GRANTS_AT])
+    if values[_PARTS_AT] is not None:
+        columns[_PARTS_AT] = _list_out(values[_PARTS_AT])
     return columns
 
 
@@ -377,8 +446,8 @@ def hold_in(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
     """
     what = f"of hold {hold_id!r}"
     _HOLD_TYPES.check(values, what)
-    amount, on_expiry, created, expires, user, model, endpoint, tags, accounts = values[:9]
-    state, epochs, cost, ended, outcome, request_id, usage = values[9:]
+    amount, on_expiry, created, expires, user, model, endpoint, tags, accounts, labels, shadowed = values[:11]
+    state, epochs, cost, ended, outcome, request_id, usage, units = values[11:]
     return {
         "state": state,
         "accounts": counts_in(accounts, what),
@@ -395,7 +464,10 @@ def hold_in(hold_id: str, values: tuple[Any, ...]) -> HoldRow:
         "outcome": outcome,
         "request_id": None if request_id is None else text_in(request_id, what),
         "usage": counts_in(usage, what),
-        "tags": [] if tags == "[]" else parse(tags, list, what),
+        "tags": _list_in(tags, what),
+        "units": {} if units == "{}" else parse(units, dict, what),
+        "labels": parse(labels, dict, what) if labels else {},
+        "shadowed": _list_in(shadowed, what),
     }
 
 
@@ -410,8 +482,10 @@ def hold_out(row: HoldRow) -> tuple[Any, ...]:
         None if user is None else text_out(user),
         text_out(model),
         text_out(endpoint),
-        dump(row["tags"]) if row["tags"] else "[]",
+        _list_out(row["tags"]),
         counts_out(row["accounts"]),
+        _labels_out(tuple(row["labels"].items())) if row["labels"] else "",
+        _list_out(row["shadowed"]),
     )
 
 
@@ -426,4 +500,15 @@ def end_out(row: HoldRow) -> tuple[Any, ...]:
         row["outcome"],
         None if request_id is None else text_out(request_id),
         counts_out(row["usage"]),
+        units_out(row),
     )
+
+
+def units_out(row: HoldRow) -> str:
+    """Return the column of a hold's units."""
+    return dump(row["units"]) if row["units"] else "{}"
+
+
+@lru_cache(maxsize=1_024)
+def _labels_out(labels: tuple[tuple[str, str], ...]) -> str:
+    return dump(dict(labels))

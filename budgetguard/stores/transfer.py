@@ -29,8 +29,10 @@ from budgetguard.core.rows import (
     HoldRow,
     Stored,
     StoredAccount,
+    StoredEntry,
     StoredHold,
     StoredObservations,
+    StoredScopes,
     StoredSwept,
     gone_since,
 )
@@ -281,6 +283,10 @@ def _sums_of(export: Export, horizon: Milliseconds) -> Sums:
                 sums.by_account[one.name] = _hash("account", one.name, [one.row, dict(one.open)])
         elif isinstance(one, StoredObservations):
             sums.fingerprint = sums.fingerprint + _hash("model", one.model, one.counts) & _MASK
+        elif isinstance(one, StoredEntry):
+            sums.fingerprint = sums.fingerprint + _hash("entry", one.entry.id, one.entry.text) & _MASK
+        elif isinstance(one, StoredScopes):
+            sums.fingerprint = sums.fingerprint + _hash("scopes", "", one.document.rules) & _MASK
     return sums
 
 
@@ -303,7 +309,9 @@ def _hash(kind: str, name: str, row: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
 
 
-def _name_of(one: StoredAccount | StoredHold | StoredObservations) -> str:
+def _name_of(one: StoredAccount | StoredHold | StoredObservations | StoredEntry | StoredScopes) -> str:
+    if isinstance(one, StoredEntry | StoredScopes):
+        return "an audit trail, or scopes of budgets"
     if isinstance(one, StoredHold):
         return f"records of calls ({one.id} is one)"
     return f"account {one.name}" if isinstance(one, StoredAccount) else f"what was learned of {one.model}"

@@ -1,9 +1,10 @@
 """Add every balance up again from the records of calls, and find where a store says otherwise.
 
 Each record names the accounts that booked it, and the epoch of each in which they did. What an account
-has spent is the sum of the costs that were booked in its present epoch; what it holds, the sum of the
-amounts of its open holds that its present window granted. Records older than the store's retention are
-gone: an account whose window began before that can only be checked to have spent at least their sum.
+has spent is the sum of the costs that were booked in its present epoch, or in those of its parts if it is
+rolling; what it holds, the sum of the amounts of its open holds that its present window granted. Records
+older than the store's retention are gone: an account whose window began before that can only be checked to
+have spent at least their sum.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from budgetguard.core.accounts import unit_of
+from budgetguard.core.booking import cost_of, held_of, live_epochs
 from budgetguard.core.money import Nanos
 from budgetguard.core.rows import AccountRow, Export, HoldRow, StoredAccount, StoredHold
 from budgetguard.stores.base import Transfer
@@ -104,6 +107,12 @@ class _Booked:
     expiries: int = 0
     models: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: _Booked) -> None:
+        self.spent += other.spent
+        self.expired += other.expired
+        self.expiries += other.expiries
+        self.models.update(other.models)
+
 
 class Latest:
     """Records of which one that comes again replaces what came before.
@@ -146,21 +155,24 @@ class _RecordSums:
         self.records += sign
         if row["state"] == "held":
             for name, window in row["accounts"].items():
-                self.held[name, window] += sign * row["amount"]
+                self.held[name, window] += sign * held_of(row, unit_of(name))
                 self.open[name] += sign
             return
         for name, epoch in row["epochs"].items():
-            booked = self.booked[name, epoch]
-            booked.spent += sign * row["cost"]
-            booked.models[row["model"]] += sign * row["cost"]
+            booked, cost = self.booked[name, epoch], cost_of(row, unit_of(name))
+            booked.spent += sign * cost
+            booked.models[row["model"]] += sign * cost
             if row["state"] == "expired":
-                booked.expired += sign * row["cost"]
+                booked.expired += sign * cost
                 booked.expiries += sign
 
 
 def _differences(stored: StoredAccount, row: AccountRow, sums: _RecordSums) -> Iterator[Difference]:
     name = stored.name
-    booked = sums.booked.get((name, row["epoch"]), _Booked())
+    booked = _Booked()
+    for epoch in live_epochs(row):
+        if (name, epoch) in sums.booked:
+            booked.add(sums.booked[name, epoch])
     numbers: tuple[tuple[What, int, int], ...] = (
         ("spent", row["spent"], booked.spent),
         ("held", row["held"], sums.held[name, row["window"]]),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
-from budgetguard.core.holds import Booked, Denied, Granted, UnknownAccount, Unlimited
+from budgetguard.core.holds import Booked, Denied, Granted, Outdated, UnknownAccount, Unlimited
 from budgetguard.core.usage import Usage
 
 ANSWER: Final = "answer"
@@ -20,6 +20,7 @@ _ANSWERS: Final[Mapping[type, str]] = {
     Booked: "settled",
     UnknownAccount: "unknown",
     Unlimited: "unlimited",
+    Outdated: "outdated",
 }
 
 

@@ -28,16 +28,18 @@ from typing import (
 from pydantic import FailFast, Field, InstanceOf
 from typing_extensions import TypedDict
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import MOST_COUNTED, Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     Booked,
     Charge,
     Crossing,
     Denied,
+    Entry,
     Expiry,
     Granted,
     Hold,
     HoldRecord,
+    Outdated,
     Reservation,
     Settlement,
     UnknownAccount,
@@ -80,6 +82,18 @@ Duration: TypeAlias = Annotated[
 Zone: TypeAlias = Annotated[InstanceOf[str], Field(max_length=LONGEST, examples=["UTC"])]
 
 
+MOST_RULES: Final = 1_000_000
+"""Characters of rules, of scopes, or of an entry of the audit trail."""
+Rules: TypeAlias = Annotated[InstanceOf[str], Field(max_length=MOST_RULES)]
+_COUNTED: TypeAlias = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
+_UNIT: TypeAlias = Literal["tokens", "input_tokens", "output_tokens", "requests", "concurrent"]
+WireCounts: TypeAlias = dict[_UNIT, _COUNTED]
+WireUnits: TypeAlias = dict[_UNIT, Annotated[tuple[_COUNTED, _COUNTED], Field(strict=False)]]
+_ENDED: TypeAlias = dict[
+    _UNIT, Annotated[tuple[_COUNTED, ...], Field(strict=False, min_length=3, max_length=3)]
+]
+
+
 def object_of(name: str, fields: Mapping[str, Any], about: str | None = None) -> Any:
     """Return the type of a JSON object of exactly these fields."""
     made: Any = strict(TypedDict(name, dict(fields)))  # type: ignore[operator]  # mypy reads literals only
@@ -112,6 +126,7 @@ def _json_type(name: str, hint: Any) -> Any:
         tuple[str, ...]: Many[Text],
         tuple[tuple[str, int], ...]: Many[Observed],
         Mapping[str, int]: dict[Text, Count],
+        Mapping[str, str]: dict[Text, Text],
     }[hint]
 
 
@@ -120,20 +135,58 @@ WireBudget: TypeAlias = Annotated[
     Budget,
     From(
         fields_of(
-            Budget, limit=Amount | None, duration=Duration | None, timezone=Zone, starts_at=Instant | None
+            Budget,
+            limit=Amount | None,
+            duration=Duration | None,
+            timezone=Zone,
+            starts_at=Instant | None,
+            rollover=Amount,
+            rules=Rules,
         )
     ),
 ]
+WireGrant: TypeAlias = Annotated[Grant, From(fields_of(Grant, amount=Amount, until_ms=Instant | None))]
+WireDocument: TypeAlias = Annotated[Document, From(fields_of(Document, rules=Rules, labels=Rules))]
+WireEntry: TypeAlias = Annotated[Entry, From(fields_of(Entry, text=Rules))]
 _CHARGE: TypeAlias = Annotated[Charge, From(fields_of(Charge, budget=WireBudget | None))]
 _HOLD: Final = fields_of(
-    Hold, charges=Many[_CHARGE], amount=Amount, on_expiry=Amount, ttl=Span, created=Instant
+    Hold,
+    charges=Many[_CHARGE],
+    amount=Amount,
+    on_expiry=Amount,
+    ttl=Span,
+    created=Instant,
+    units=WireUnits,
 )
-_SETTLEMENT: Final = fields_of(Settlement, cost=Amount, usage=WireUsage | None, thresholds=Many[Percent])
-WireBalance: TypeAlias = Annotated[Balance, From(fields_of(Balance))]
+_SETTLEMENT: Final = fields_of(
+    Settlement,
+    cost=Amount,
+    usage=WireUsage | None,
+    thresholds=Many[Percent],
+    units=WireCounts,
+)
+WireBalance: TypeAlias = Annotated[
+    Balance,
+    From(
+        fields_of(
+            Balance,
+            grants=Many[WireGrant],
+            frees=Many[Annotated[tuple[Instant, Sum], Field(strict=False)]],
+            document=WireDocument,
+        )
+    ),
+]
 WireExpiry: TypeAlias = Annotated[Expiry, From(fields_of(Expiry, amount=Sum, booked=Sum))]
 WireRecord: TypeAlias = Annotated[
     HoldRecord,
-    From(fields_of(HoldRecord, expires_ms=Annotated[int, Field(ge=0, le=2 * LATEST)], usage=WireUsage)),
+    From(
+        fields_of(
+            HoldRecord,
+            expires_ms=Annotated[int, Field(ge=0, le=2 * LATEST)],
+            usage=WireUsage,
+            units=_ENDED,
+        )
+    ),
 ]
 _CROSSING: TypeAlias = Annotated[Crossing, From(fields_of(Crossing, threshold=Percent, balance=WireBalance))]
 
@@ -159,10 +212,11 @@ def _page(name: str, kind: Any) -> JsonReader[Any]:
 
 _UNKNOWN: Final = _answer(UnknownAccount, "unknown")
 _RESERVATION: Final = Annotated[
-    _answer(Granted, "granted", expired=Many[WireExpiry])
+    _answer(Granted, "granted", expired=Many[WireExpiry], shadowed=Many[WireBalance])
     | _answer(Denied, "refused", balance=WireBalance, expired=Many[WireExpiry])
     | _UNKNOWN
-    | _answer(Unlimited, "unlimited"),
+    | _answer(Unlimited, "unlimited")
+    | _answer(Outdated, "outdated", scopes=WireDocument | None, accounts=dict[Text, WireDocument]),
     Field(discriminator=ANSWER),
 ]
 _SETTLED: Final = Annotated[
@@ -184,4 +238,8 @@ read_balance: Final[JsonReader[Balance | None]] = _one("balance", WireBalance | 
 read_changed: Final[JsonReader[Balance]] = _one("balance", WireBalance)
 read_balances: Final[JsonReader[Page[Balance]]] = _page("balances", WireBalance)
 read_records: Final[JsonReader[Page[HoldRecord]]] = _page("records", WireRecord)
+read_marked: Final[JsonReader[bool]] = _one("marked", bool)
+read_scopes: Final[JsonReader[Document]] = _one("scopes", WireDocument)
+read_saved: Final[JsonReader[bool]] = _one("saved", bool)
+read_entries: Final[JsonReader[Page[Entry]]] = _page("entries", WireEntry)
 read_observations: Final[JsonReader[Observations]] = _one("observations", Counts)

@@ -9,7 +9,15 @@ import pytest
 
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import VOID, Charge, Settlement
-from budgetguard.core.rows import Stored, StoredAccount, StoredHold, StoredObservations, StoredSwept
+from budgetguard.core.rows import (
+    Stored,
+    StoredAccount,
+    StoredEntry,
+    StoredHold,
+    StoredObservations,
+    StoredScopes,
+    StoredSwept,
+)
 from budgetguard.core.usage import Usage
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store, Transfer
@@ -346,8 +354,10 @@ def sorted_rows(rows: Iterator[Stored]) -> list[Stored]:
             found["hold", one.id] = StoredHold(one.id, one.row, tuple(sorted(one.answers)))
         elif isinstance(one, StoredObservations):
             found["model", one.model] = one
-        elif isinstance(one, StoredSwept):
-            found["swept", ""] = one
+        elif isinstance(one, StoredSwept | StoredScopes):
+            found[type(one).__name__, ""] = one
+        elif isinstance(one, StoredEntry):
+            found["entry", one.entry.id] = one
         else:
             found["account", one.name] = one
     return [found[key] for key in sorted(found)]

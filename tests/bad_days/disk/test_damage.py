@@ -131,7 +131,7 @@ def test_another_schema_is_left_alone(folder: Path, step: int) -> None:
     ids=repr,
 )
 def test_a_planted_value_is_refused_and_never_unpickled(folder: Path, column: str, value: object) -> None:
-    plant(folder, "account", column, value)
+    plant(folder, "accounts", column, value)
     store = opened(folder)
     for verb in (
         lambda: store.read("user:1"),
@@ -202,7 +202,7 @@ def test_an_account_that_was_ruined_can_be_reset_and_deleted_and_the_others_are_
     assert isinstance(store.reserve(held), Granted)
     with closing(sqlite3.connect(folder / "cache.db")) as con:
         # As sums past 2^63 became in the past.
-        con.execute("UPDATE account SET spent = 1.8e19 WHERE name = 'user:1'")
+        con.execute("UPDATE accounts SET spent = 1.8e19 WHERE name = 'user:1'")
         con.commit()
     told = "what it has of account 'user:1' is damaged: reset the account, or delete it"
     with pytest.raises(StoreError, match=told):
@@ -217,7 +217,7 @@ def test_an_account_that_was_ruined_can_be_reset_and_deleted_and_the_others_are_
     store.settle(held, Settlement(7))
     assert spent(store) == 7
     with closing(sqlite3.connect(folder / "cache.db")) as con:
-        con.execute("UPDATE account SET \"window\" = 'x', spent = 1e19 WHERE name = 'user:1'")
+        con.execute("UPDATE accounts SET \"window\" = 'x', spent = 1e19 WHERE name = 'user:1'")
         con.commit()
     assert store.delete("user:1")
     assert [balance.account for balance in store.list()] == ["user:0", "user:2"]
@@ -227,9 +227,9 @@ def test_an_account_that_was_ruined_can_be_reset_and_deleted_and_the_others_are_
 @pytest.mark.parametrize(
     ("statement", "verb"),
     [
-        ("UPDATE account SET timezone = CAST(x'ff41' AS TEXT)", lambda s: s.read("user:1")),
-        ("UPDATE account SET duration = 'fortnightly', \"end\" = 5", lambda s: s.read("user:1")),
-        ("UPDATE account SET \"end\" = 5, duration = 'daily', anchor = -9e18", lambda s: s.read("user:1")),
+        ("UPDATE accounts SET timezone = CAST(x'ff41' AS TEXT)", lambda s: s.read("user:1")),
+        ("UPDATE accounts SET duration = 'fortnightly', \"end\" = 5", lambda s: s.read("user:1")),
+        ("UPDATE accounts SET \"end\" = 5, duration = 'daily', anchor = -9e18", lambda s: s.read("user:1")),
         ("UPDATE hold SET usage = replace(hex(zeroblob(50000)), '00', '[')", lambda s: list(s.calls())),
         ("UPDATE hold SET accounts = '[1]'", lambda s: list(s.calls())),
         ("UPDATE hold SET model = CAST(x'ff41' AS TEXT)", lambda s: list(s.calls())),

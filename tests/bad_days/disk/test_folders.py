@@ -54,7 +54,7 @@ def test_the_database_holds_integers_and_text_no_float_no_pickle_and_no_file(fol
                     assert type(value) in (int, str, type(None))
                     if isinstance(value, str) and value[:1] in ("{", "["):
                         json.loads(value, parse_float=no_float)
-    assert filled == {"project", "account", "hold", "answer", "observation"}
+    assert filled == {"project", "accounts", "hold", "answer", "observation"}
     assert [p.name for p in folder.iterdir()] == ["cache.db"]
 
 
