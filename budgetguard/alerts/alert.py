@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from budgetguard.core.accounts import PROCESS, RUN
+from budgetguard.core.accounts import PROCESS, RUN, USD, Unit
 from budgetguard.core.windows import Milliseconds
 
 AlertKind: TypeAlias = Literal["threshold", "refused"]
@@ -24,8 +24,6 @@ _TOLD: Final = -1_000
 # Windows that many accounts pass through, one after another: all of a kind share one quiet period.
 _PASSING: Final = (RUN, PROCESS)
 
-USD: Final = "usd"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -38,10 +36,11 @@ class Alert:
         account: its name, such as `user:1234`.
         who: the account in words.
         percent: of the limit, which is reached; 0 for a refusal.
-        unit: what the account counts; `usd` are Nanos.
+        unit: what the account counts; USD in Nanos.
         limit, spent, held: of the account, in its unit.
         starts: when its window began (milliseconds).
         resets: when it ends; None if it never does.
+        rolling: what was spent falls out bit by bit, the next of it when it `resets`.
         user, model: of the call that it is about.
         cost: what that call would have cost at most, in the account's unit; 0 for a threshold.
         refusals: how many more calls were refused and not told.
@@ -55,12 +54,13 @@ class Alert:
     account: str
     who: str
     percent: int = 0
-    unit: str = USD
+    unit: Unit = USD
     limit: int
     spent: int
     held: int = 0
     starts: Milliseconds
     resets: Milliseconds | None = None
+    rolling: bool = False
     user: str | None = None
     model: str = ""
     cost: int = 0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from budgetguard.alerts.alert import REFUSED, USD, Alert
-from budgetguard.core.accounts import PROJECT, USER
+from budgetguard.alerts.alert import REFUSED, Alert
+from budgetguard.core.accounts import CONCURRENT, PROJECT, USD, USER, Unit
 from budgetguard.core.money import format_usd
 from budgetguard.core.windows import Milliseconds, to_datetime
 from budgetguard.core.wording import count, printable
@@ -20,7 +20,12 @@ from budgetguard.core.wording import count, printable
 MOST_TOLD: Final = 20
 """How many alerts one message tells in full."""
 
-_NOUNS: Final = {"tokens": "token", "requests": "request", "concurrent": "call"}
+_NOUNS: Final[dict[Unit, str]] = {
+    "tokens": "token",
+    "input_tokens": "input token",
+    "output_tokens": "output token",
+    "requests": "request",
+}
 # What would call people or a channel: `@here`, `@everyone`, `<!channel>`, `<@U123>`.
 _CALLING: Final = re.compile(r"(?<!\w)@(?=\w)|<(?=[!@#])")
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -46,9 +51,11 @@ class Message:
     urgent: bool = False
 
 
-def amount(value: int, unit: str) -> str:
-    """Write an amount of what an account counts: `$1.50`, `1,200 tokens`, `3 requests`, `2 calls`."""
-    return format_usd(value) if unit == USD else count(value, _NOUNS.get(unit, unit))
+def amount(value: int, unit: Unit) -> str:
+    """Write an amount of what an account counts: `$1.50`, `1,200 tokens`, `3 requests`."""
+    if unit == USD:
+        return format_usd(value)
+    return f"{count(value, 'call')} under way" if unit == CONCURRENT else count(value, _NOUNS[unit])
 
 
 def message_of(alerts: Sequence[Alert], now: Milliseconds) -> Message:
@@ -87,9 +94,9 @@ def in_words(alert: Alert) -> str:
 def _title(alert: Alert) -> str:
     who = _name(alert.who)
     if alert.kind == REFUSED:
-        what = f"{who} is out of budget, a call was refused"
+        what = f"{who} is at its limit, a call was refused"
     else:
-        what = f"{who} has reached {alert.percent} % of the budget"
+        what = f"{who} has reached {alert.percent} % of its limit"
     of_project = alert.account == f"{PROJECT}:{alert.project}"
     return what[0].upper() + what[1:] + ("" if of_project else f" (project {_name(alert.project)})")
 
@@ -114,30 +121,37 @@ def _what(alert: Alert, code: Code) -> str:
         caller = ""
         if alert.user is not None and alert.account != f"{USER}:{alert.user}":
             caller = f" of user {code(_name(repr(alert.user)))}"
-        return (
-            f"a call{caller} to {code(_name(alert.model))} that may cost up to "
-            f"{amount(alert.cost, alert.unit)} was refused; nothing was sent"
-        )
+        takes = f"may {'cost' if alert.unit == USD else 'use'} up to {amount(alert.cost, alert.unit)}"
+        return f"a call{caller} to {code(_name(alert.model))} that {takes} was refused; nothing was sent"
     if alert.percent >= 100:
-        return f"{alert.percent} % of the limit is spent: calls that cost anything are refused"
-    return f"{alert.percent} % of the limit is spent"
+        return f"{alert.percent} % of the limit is {_spent(alert)}: calls that need any are refused"
+    return f"{alert.percent} % of the limit is {_spent(alert)}"
 
 
 def _how_much(alert: Alert) -> str:
     def written(value: int) -> str:
         return amount(value, alert.unit)
 
-    held = f", {written(alert.held)} held for calls under way" if alert.held else ""
     left = max(0, alert.limit - alert.spent - alert.held)
-    return f"{written(alert.spent)} of {written(alert.limit)} spent{held}, {written(left)} left"
+    if alert.unit == CONCURRENT:
+        return f"{written(alert.spent + alert.held)} of {alert.limit:,} at most"
+    held = f", {written(alert.held)} held for calls under way" if alert.held else ""
+    return f"{written(alert.spent)} of {written(alert.limit)} {_spent(alert)}{held}, {written(left)} left"
+
+
+def _spent(alert: Alert) -> str:
+    return "spent" if alert.unit == USD else "used"
 
 
 def _until(alert: Alert, now: Milliseconds) -> str:
+    if alert.unit == CONCURRENT:
+        return "calls under way end"
     if alert.resets is None:
         return "it does not reset by itself"
     if alert.resets <= now:
-        return f"it has reset since, at {when(alert.resets)}"
-    return f"it resets at {when(alert.resets)}{_away(alert.resets - now)}"
+        return f"{when(alert.resets)}, which has passed"
+    what = "the oldest part of it counts no more" if alert.rolling else "it resets"
+    return f"{what} at {when(alert.resets)}{_away(alert.resets - now)}"
 
 
 def _away(span: Milliseconds) -> str:

@@ -86,7 +86,7 @@ def tell_refusal(
         if alerts.is_known(*about, REFUSED_MARK, balance.starts_ms, spent):
             alerts.count_refusal(*about)
             return
-        numbers = {"limit": limit, "spent": spent, "cost": hold.amount}
+        numbers = {"limit": limit, "spent": spent, "cost": hold.amount_of(balance.unit)}
         alert = _alert(store.project, hold, balance, at, kind=REFUSED, **numbers)
         alerts.put(alert, _mark_of(store))
     except Exception:  # noqa: BLE001 - it would reach the caller
@@ -117,8 +117,10 @@ def _alert(project: str, hold: Hold, balance: Balance, at: Milliseconds, **about
         project=project,
         account=balance.account,
         who=_who(balance.account),
+        unit=balance.unit,
         starts=balance.starts_ms,
         resets=balance.resets_ms,
+        rolling=balance.rolling,
         user=hold.user,
         model=hold.model,
         **{
