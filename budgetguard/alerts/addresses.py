@@ -68,15 +68,7 @@ class AlertAddress:
     def __init__(self, url: str) -> None:
         apprise = _apprise()
         with _heard() as said:
-            # Not to the people's chat under another program's name and picture.
-            asset = apprise.AppriseAsset(
-                app_id="budgetguard",
-                app_desc="budgetguard",
-                app_url="",
-                image_url_mask="",
-                image_url_logo="",
-                async_mode=False,
-            )
+            asset = _asset(apprise)
             try:
                 plugin = apprise.Apprise.instantiate(url, asset=asset)
             except Exception:  # noqa: BLE001 - of any service's code, and its text may hold the address
@@ -137,6 +129,23 @@ def _apprise() -> Any:
     except ImportError as error:
         raise ConfigurationError(f"alerts need apprise: {EXTRA} ({error})") from error
     return apprise
+
+
+def _asset(apprise: Any) -> Any:
+    """Return how apprise shall work: under our name and without its picture, and in the thread that asks."""
+    more = {}
+    if hasattr(apprise.AppriseAsset, "_service_timeout"):
+        # Else apprise 2 sends in a pool of threads, which takes no more work when the process ends.
+        more["service_timeout"] = 0
+    return apprise.AppriseAsset(
+        app_id="budgetguard",
+        app_desc="budgetguard",
+        app_url="",
+        image_url_mask="",
+        image_url_logo="",
+        async_mode=False,
+        **more,
+    )
 
 
 def _unknown(url: str, apprise: Any, said: list[str]) -> str:

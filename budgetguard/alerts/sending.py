@@ -1,9 +1,8 @@
-"""What sends alerts: a queue and one thread, so that no call waits for a chat's server or fails with it.
+"""What tells of alerts: who is first to tell, the quiet period, and on to every address.
 
-The thread asks the store who is first to tell, keeps the quiet period, and sends; what an address does not
-take is sent again after longer and longer, and given up with one line in the log. It is started with the
-first alert and ends when it has had nothing to do for a while. At the end of the process what is queued is
-sent within a bound. A forked child begins with an empty queue: its parent sends what is in its own.
+No call waits for a store, a chat's server or a mail server here, or fails with it: calls put alerts into a
+queue. One thread works that off, and one for each address sends. At the end of the process what is queued
+is sent within a bound. A forked child begins with empty queues: its parent sends what is in its own.
 """
 
 from __future__ import annotations
@@ -13,16 +12,14 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import Context
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from budgetguard.alerts.alert import REFUSED, THRESHOLD, Alert, subject_of
+from budgetguard.alerts.courier import RETRY_S, TRIES, Courier, Receiver
 from budgetguard.alerts.quiet import Quiet
-from budgetguard.alerts.wording import Message, in_words, message_of
+from budgetguard.alerts.wording import in_words, message_of
+from budgetguard.alerts.worker import Flush, Worker
 from budgetguard.core.process import keep_newest
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.core.wording import count
@@ -31,55 +28,18 @@ Mark: TypeAlias = Callable[[str, int], bool]
 """(account, mark) -> whether this is the first to mark it in the account's present window."""
 
 MOST_QUEUED: Final = 1_000
-_MOST_WAITING: Final = 100
-_MOST_REMEMBERED: Final = 10_000
-_TRIES: Final = 8
-_RETRY_S: Final = 1.0
-_IDLE_S: Final = 30.0
+"""Alerts that wait to be told; of more, the newest are dropped."""
 PATIENCE_S: Final = 5.0
 """Seconds that the end of a process waits for alerts to be sent."""
+_MOST_REMEMBERED: Final = 10_000
 
 logger = logging.getLogger("budgetguard")
-
-
-class Receiver(Protocol):
-    """What takes messages: an `AlertAddress`.
-
-    Attributes:
-        shown: what it is called in the log, without secrets.
-    """
-
-    @property
-    def shown(self) -> str: ...
-
-    def send(self, message: Message) -> str:
-        """Send a message; return why it was not taken, empty if it was."""
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """What waits for one address, oldest first, and how often that has failed in a row."""
-
-    receiver: Receiver
-    waiting: deque[tuple[str, Message]] = field(default_factory=deque)
-    failures: int = 0
-    resumes: float = 0.0
-    dropped: int = 0
-
-
-@dataclass(slots=True)
-class _Flush:
-    """A wish to have all that is queued tried at once; `last` says that nothing comes after it."""
-
-    last: bool
-    deadline: float
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Alerts:
     """Tells of thresholds and refusals, once a window and account, to some addresses.
 
-    No method raises or waits for a network, but for `finish`.
+    Nothing here raises, and nothing but `finish` waits.
 
     Args:
         receivers: where alerts go.
@@ -99,15 +59,13 @@ class Alerts:
         percents: Sequence[int] | None = None,
         quiet: Milliseconds = 0,
         clock: Clock,
-        retry: float = _RETRY_S,
-        tries: int = _TRIES,
+        retry: float = RETRY_S,
+        tries: int = TRIES,
     ) -> None:
-        self.receivers = tuple(receivers)
+        self._couriers = tuple(Courier(one, retry=retry, tries=tries) for one in receivers)
         self._kinds = frozenset(kinds)
         self._percents = None if percents is None else frozenset(percents)
         self._clock = clock
-        self._retry = retry
-        self._tries = tries
         self._quiet = Quiet(quiet)
         self._told: dict[tuple[str, str, int], tuple[Milliseconds, int]] = {}
         self._begin()
@@ -116,11 +74,11 @@ class Alerts:
     def _begin(self) -> None:
         """Begin in this process, with nothing queued."""
         self._lock = threading.RLock()
-        self._queue: SimpleQueue[tuple[Alert, Mark | None] | _Flush] = SimpleQueue()
-        self._outgoing = [_Outgoing(receiver) for receiver in self.receivers]
         self._quiet.forget_kept()
-        self._thread: threading.Thread | None = None
-        self._overflowed = 0
+        self._missed = 0
+        self._worker: Worker[tuple[Alert, Mark | None]] = Worker("budgetguard-alerts", self._work, self._wait)
+        for courier in self._couriers:
+            courier.begin()
 
     def wants(self, kind: str, percent: int = 0) -> bool:
         """Whether such alerts are to be told."""
@@ -146,14 +104,13 @@ class Alerts:
             alert: what has happened.
             mark: the store's verb that decides who is first; None for whoever asks.
         """
-        if self._queue.qsize() >= MOST_QUEUED:
-            self._overflowed += 1
+        if self._worker.queued >= MOST_QUEUED:
+            self._missed += 1
             return
         with self._lock:
             self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent
             keep_newest(self._told, _MOST_REMEMBERED)
-        self._queue.put((alert, mark))
-        self._start()
+        self._worker.put((alert, mark))
 
     def finish(self, patience: float = PATIENCE_S, *, last: bool = False) -> bool:
         """Have what is queued sent now, and wait at most `patience` seconds for that.
@@ -164,88 +121,42 @@ class Alerts:
 
         Returns whether nothing is left to send.
         """
-        if threading.current_thread() is self._thread:
-            return False
-        if not self._is_pending(last):
-            return True
-        wish = _Flush(last, time.monotonic() + patience)
-        self._queue.put(wish)
-        if not self._start():
-            return False  # the interpreter starts no threads any more, and sending here may take minutes
-        wish.done.wait(patience)
-        left = self._is_pending(last)
+        until = time.monotonic() + patience
+        self._hurry((self._worker,), until, last)
+        self._hurry(self._couriers, until, last)
+        left = self._worker.queued + sum(one.left for one in self._couriers)
         if left and last:
-            logger.error("budgetguard: the process ends before its alerts could be sent")
+            where = ", ".join(one.receiver.shown for one in self._couriers if one.left)
+            logger.error("budgetguard: the process ends before its alerts were sent to %s", where)
         return not left
 
-    def _is_pending(self, last: bool) -> bool:
-        with self._lock:
-            kept = last and self._quiet.next_due() is not None
-        return not self._queue.empty() or kept or self._busy or any(one.waiting for one in self._outgoing)
-
-    def _start(self) -> bool:
-        """Start the thread if there is none; return whether there is one."""
-        with self._lock:
-            if self._thread is not None:
-                return True
-            self._busy = True
-            self._thread = threading.Thread(
-                target=self._work, args=(self._queue,), name="budgetguard-alerts", daemon=True
-            )
-            try:
-                # In a context of its own: whoever pays in the context that starts it does not pay in there.
-                Context().run(self._thread.start)
-            except RuntimeError:  # the interpreter is shutting down
-                self._thread = None
-                return False
-            return True
+    def _hurry(
+        self, those: Sequence[Worker[tuple[Alert, Mark | None]] | Courier], until: float, last: bool
+    ) -> None:
+        wishes = [one.hurry(until - time.monotonic(), last=last) for one in those]
+        for wish in wishes:
+            if wish is not None:
+                wish.done.wait(max(0.0, until - time.monotonic()))
 
     # What the thread does
 
-    def _work(self, queue: SimpleQueue[tuple[Alert, Mark | None] | _Flush]) -> None:
-        while True:
-            try:
-                items = [queue.get(timeout=self._wait())]
-            except Empty:
-                items = []
-            with self._lock:
-                self._busy = True
-            try:
-                while True:
-                    try:
-                        items.append(queue.get_nowait())
-                    except Empty:
-                        break
-                self._do(items)
-            except Exception:
-                logger.exception("budgetguard: the thread that sends alerts failed; it goes on")
-            with self._lock:
-                self._busy = False
-                if not items and self._is_idle() and queue.empty():
-                    self._thread = None
-                    return
-
-    def _do(self, items: Sequence[tuple[Alert, Mark | None] | _Flush]) -> None:
-        flushes = [one for one in items if isinstance(one, _Flush)]
-        last = any(one.last for one in flushes)
-        try:
-            told = [self._decide(*one) for one in items if not isinstance(one, _Flush)]
-            with self._lock:
-                now = self._clock()
-                due = [*self._quiet.due(now), *(self._quiet.rest() if last else ())]
-            if alerts := [*(one for one in told if one is not None), *due]:
-                self._post(in_words(alerts[0]), message_of(alerts, now))
-            self._send(at_once=bool(flushes))
-            deadline = max((one.deadline for one in flushes), default=0.0)
-            while last and any(one.waiting for one in self._outgoing) and time.monotonic() < deadline:
-                time.sleep(min(0.05, self._retry))
-                self._send()
-        finally:
-            for one in flushes:
-                one.done.set()
+    def _work(self, items: list[tuple[Alert, Mark | None]], wish: Flush | None) -> None:
+        told = [self._decide(*one) for one in items]
+        with self._lock:
+            now = self._clock()
+            kept = self._quiet.rest() if wish is not None and wish.last else self._quiet.due(now)
+        missed, self._missed = self._missed, 0
+        if missed:
+            logger.error("budgetguard: %s came too fast to be told", count(missed, "alert"))
+        if alerts := [*(one for one in told if one is not None), *kept]:
+            more = len(alerts) - 1
+            about = in_words(alerts[0]) + (f", and {count(more, 'more')}" if more else "")
+            message = message_of(alerts, now)
+            for courier in self._couriers:
+                courier.put(about, message)
 
     def _decide(self, alert: Alert, mark: Mark | None) -> Alert | None:
-        """Return what is to be told now because of an alert; None where another process or time decides."""
+        """Return what is to be told now because of an alert; None where others have told it, or it waits."""
         try:
             if mark is not None and not mark(alert.account, alert.mark):
                 return None
@@ -254,57 +165,10 @@ class Alerts:
         with self._lock:
             return self._quiet.take(alert)
 
-    def _post(self, about: str, message: Message) -> None:
-        missed, self._overflowed = self._overflowed, 0
-        if missed:
-            logger.error("budgetguard: %s came too fast to be told", count(missed, "alert"))
-        for one in self._outgoing:
-            one.waiting.append((about, message))
-            if len(one.waiting) > _MOST_WAITING:
-                one.waiting.popleft()
-                one.dropped += 1
-
-    def _send(self, *, at_once: bool = False) -> None:
-        for one in self._outgoing:
-            while one.waiting and (at_once or time.monotonic() >= one.resumes):
-                about, message = one.waiting[0]
-                problem = one.receiver.send(message)
-                if not problem:
-                    one.waiting.popleft()
-                    one.failures = 0
-                    continue
-                one.failures += 1
-                one.resumes = time.monotonic() + self._retry * 2 ** (one.failures - 1)
-                if one.failures >= self._tries:
-                    self._give_up(one, about, problem)
-                break
-
-    def _give_up(self, one: _Outgoing, about: str, problem: str) -> None:
-        others = len(one.waiting) - 1 + one.dropped
-        logger.error(
-            "budgetguard: an alert could not be sent to %s in %d tries and is given up: %s%s: %s",
-            one.receiver.shown,
-            one.failures,
-            about,
-            f" (and {count(others, 'other')})" if others else "",
-            problem,
-        )
-        one.waiting.clear()
-        one.failures = one.dropped = 0
-        one.resumes = 0.0
-
-    def _wait(self) -> float:
-        """Return seconds until there is something to do without anything new."""
-        waits = [_IDLE_S, *(one.resumes - time.monotonic() for one in self._outgoing if one.waiting)]
+    def _wait(self) -> float | None:
         with self._lock:
-            if (due := self._quiet.next_due()) is not None:
-                waits.append((due - self._clock()) / 1000)
-        return max(0.0, min(waits))
-
-    def _is_idle(self) -> bool:
-        return self._quiet.next_due() is None and not any(one.waiting for one in self._outgoing)
-
-    _busy = False
+            due = self._quiet.next_due()
+        return None if due is None else max(0.0, (due - self._clock()) / 1000)
 
 
 _everyone: Final[weakref.WeakSet[Alerts]] = weakref.WeakSet()

@@ -155,9 +155,7 @@ def _until(alert: Alert, now: Milliseconds) -> str:
 
 
 def _away(span: Milliseconds) -> str:
-    if span < 60_000:
-        return ""
-    left = timedelta(milliseconds=span)
+    left = timedelta(minutes=-(-span // 60_000))
     hours, minutes = left.seconds // 3600, left.seconds // 60 % 60
     parts = [(left.days, "day"), (hours, "hour"), (minutes, "minute")]
     first = next(place for place, (number, _) in enumerate(parts) if number)
