@@ -31,6 +31,7 @@ OnUnguarded: TypeAlias = Literal["warn", "block", "allow"]
 DEFAULT_PROJECT: Final = "default"
 DEFAULT_THRESHOLDS: Final = (50, 80, 100)
 ALERT_KINDS: Final = ("threshold", "refused")
+DEFAULT_ALERT_QUIET: Final = "1h"
 DEFAULT_ALERT_ON: Final[tuple[str | int, ...]] = ALERT_KINDS
 
 
@@ -115,7 +116,7 @@ class Settings:
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
     alerts: tuple[str, ...] = ()
     alert_on: tuple[str | int, ...] = DEFAULT_ALERT_ON
-    alert_quiet: str | None = "1h"
+    alert_quiet: str | None = DEFAULT_ALERT_QUIET
     allow_endpoints: tuple[str, ...] = ()
     model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()

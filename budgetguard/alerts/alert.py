@@ -18,8 +18,9 @@ REFUSED_MARK: Final = 0
 """What a store marks in an account's window when a refusal is told."""
 
 # Stores keep the percentages that a window has reached under their own numbers; these say that one was told,
-# which is another thing: the service and its client learn of the same crossing.
-_TOLD: Final = -1_000
+# which is another thing: the service and its client learn of the same crossing. A service takes no less.
+_TOLD: Final = -10
+_LEAST_MARK: Final = -1_000
 
 # Windows that many accounts pass through, one after another: all of a kind share one quiet period.
 _PASSING: Final = (RUN, PROCESS)
@@ -76,7 +77,7 @@ class Alert:
     @property
     def mark(self) -> int:
         """The number under which a store remembers that this window's alert was told."""
-        return REFUSED_MARK if self.kind == REFUSED else _TOLD - self.percent
+        return REFUSED_MARK if self.kind == REFUSED else max(_LEAST_MARK, _TOLD - self.percent)
 
     @property
     def subject(self) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from budgetguard.alerts.alert import REFUSED, THRESHOLD, Alert, subject_of
@@ -32,8 +33,18 @@ MOST_QUEUED: Final = 1_000
 PATIENCE_S: Final = 5.0
 """Seconds that the end of a process waits for alerts to be sent."""
 _MOST_REMEMBERED: Final = 10_000
+_DOUBT_S: Final = 2.0
 
 logger = logging.getLogger("budgetguard")
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubtful:
+    """An alert that may be revoked until some time (monotonic seconds)."""
+
+    alert: Alert
+    mark: Mark | None
+    until: float
 
 
 class Alerts:
@@ -76,7 +87,10 @@ class Alerts:
         self._lock = threading.RLock()
         self._quiet.forget_kept()
         self._missed = 0
-        self._worker: Worker[tuple[Alert, Mark | None]] = Worker("budgetguard-alerts", self._work, self._wait)
+        self._doubtful: dict[str, _Doubtful] = {}
+        self._worker: Worker[tuple[Alert, Mark | None] | None] = Worker(
+            "budgetguard-alerts", self._work, self._wait
+        )
         for courier in self._couriers:
             courier.begin()
 
@@ -97,12 +111,13 @@ class Alerts:
         with self._lock:
             self._quiet.count_refusal(subject_of(project, account), self._clock())
 
-    def put(self, alert: Alert, mark: Mark | None) -> None:
+    def put(self, alert: Alert, mark: Mark | None, *, revocable: str = "") -> None:
         """Queue an alert, to be told if nobody has told it.
 
         Args:
             alert: what has happened.
             mark: the store's verb that decides who is first; None for whoever asks.
+            revocable: a name under which it can be revoked for a moment; empty tells it at once.
         """
         if self._worker.queued >= MOST_QUEUED:
             self._missed += 1
@@ -110,7 +125,21 @@ class Alerts:
         with self._lock:
             self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent
             keep_newest(self._told, _MOST_REMEMBERED)
-        self._worker.put((alert, mark))
+        if revocable:
+            with self._lock:
+                self._doubtful[revocable] = _Doubtful(alert, mark, time.monotonic() + _DOUBT_S)
+                keep_newest(self._doubtful, MOST_QUEUED)
+        self._worker.put(None if revocable else (alert, mark))
+
+    def revoke(self, name: str) -> None:
+        """Revoke an alert that was put under this name, if it has not been told."""
+        if name not in self._doubtful:
+            return
+        with self._lock:
+            doubtful = self._doubtful.pop(name, None)
+            if doubtful is not None:
+                alert = doubtful.alert
+                self._told.pop((alert.project, alert.account, alert.mark), None)
 
     def finish(self, patience: float = PATIENCE_S, *, last: bool = False) -> bool:
         """Have what is queued sent now, and wait at most `patience` seconds for that.
@@ -131,7 +160,7 @@ class Alerts:
         return not left
 
     def _hurry(
-        self, those: Sequence[Worker[tuple[Alert, Mark | None]] | Courier], until: float, last: bool
+        self, those: Sequence[Worker[tuple[Alert, Mark | None] | None] | Courier], until: float, last: bool
     ) -> None:
         wishes = [one.hurry(until - time.monotonic(), last=last) for one in those]
         for wish in wishes:
@@ -140,8 +169,9 @@ class Alerts:
 
     # What the thread does
 
-    def _work(self, items: list[tuple[Alert, Mark | None]], wish: Flush | None) -> None:
-        told = [self._decide(*one) for one in items]
+    def _work(self, items: list[tuple[Alert, Mark | None] | None], wish: Flush | None) -> None:
+        certain = [*(one for one in items if one is not None), *self._settled(everything=wish is not None)]
+        told = [self._decide(*one) for one in certain]
         with self._lock:
             now = self._clock()
             kept = self._quiet.rest() if wish is not None and wish.last else self._quiet.due(now)
@@ -165,10 +195,21 @@ class Alerts:
         with self._lock:
             return self._quiet.take(alert)
 
+    def _settled(self, *, everything: bool) -> list[tuple[Alert, Mark | None]]:
+        """Take out the alerts that nobody has revoked in time."""
+        with self._lock:
+            now = time.monotonic()
+            names = [name for name, one in self._doubtful.items() if everything or one.until <= now]
+            found = [self._doubtful.pop(name) for name in names]
+        return [(one.alert, one.mark) for one in found]
+
     def _wait(self) -> float | None:
         with self._lock:
             due = self._quiet.next_due()
-        return None if due is None else max(0.0, (due - self._clock()) / 1000)
+            waits = [one.until - time.monotonic() for one in self._doubtful.values()]
+        if due is not None:
+            waits.append((due - self._clock()) / 1000)
+        return max(0.0, min(waits)) if waits else None
 
 
 _everyone: Final[weakref.WeakSet[Alerts]] = weakref.WeakSet()

@@ -67,6 +67,7 @@ def tell_refusal(
     limit: Nanos,
     spent: Nanos,
     at: Milliseconds,
+    doubtful: bool = False,
 ) -> None:
     """Tell that an account had too little available for a hold. Never raises.
 
@@ -78,6 +79,7 @@ def tell_refusal(
         limit: its limit as people mean it, Nanos.
         spent: what it has spent as people mean it, Nanos.
         at: when.
+        doubtful: it may be asked for again at once, and be granted: see `Alerts.revoke`.
     """
     try:
         if not alerts.wants(REFUSED):
@@ -88,7 +90,7 @@ def tell_refusal(
             return
         numbers = {"limit": limit, "spent": spent, "cost": hold.amount_of(balance.unit)}
         alert = _alert(store.project, hold, balance, at, kind=REFUSED, **numbers)
-        alerts.put(alert, _mark_of(store))
+        alerts.put(alert, _mark_of(store), revocable=hold.id if doubtful else "")
     except Exception:  # noqa: BLE001 - it would reach the caller
         logger.exception("budgetguard: an alert could not be queued")
 
