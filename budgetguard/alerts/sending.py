@@ -28,6 +28,9 @@ from budgetguard.core.wording import count
 Mark: TypeAlias = Callable[[str, int], bool]
 """(account, mark) -> whether this is the first to mark it in the account's present window."""
 
+_Queued: TypeAlias = tuple[Alert, Mark | None] | None
+"""None wakes the thread up."""
+
 MOST_QUEUED: Final = 1_000
 """Alerts that wait to be told; of more, the newest are dropped."""
 PATIENCE_S: Final = 5.0
@@ -88,9 +91,7 @@ class Alerts:
         self._quiet.forget_kept()
         self._missed = 0
         self._doubtful: dict[str, _Doubtful] = {}
-        self._worker: Worker[tuple[Alert, Mark | None] | None] = Worker(
-            "budgetguard-alerts", self._work, self._wait
-        )
+        self._worker: Worker[_Queued] = Worker("budgetguard-alerts", self._work, self._wait)
         for courier in self._couriers:
             courier.begin()
 
@@ -159,9 +160,7 @@ class Alerts:
             logger.error("budgetguard: the process ends before its alerts were sent to %s", where)
         return not left
 
-    def _hurry(
-        self, those: Sequence[Worker[tuple[Alert, Mark | None] | None] | Courier], until: float, last: bool
-    ) -> None:
+    def _hurry(self, those: Sequence[Worker[_Queued] | Courier], until: float, last: bool) -> None:
         wishes = [one.hurry(until - time.monotonic(), last=last) for one in those]
         for wish in wishes:
             if wish is not None:
@@ -169,7 +168,7 @@ class Alerts:
 
     # What the thread does
 
-    def _work(self, items: list[tuple[Alert, Mark | None] | None], wish: Flush | None) -> None:
+    def _work(self, items: list[_Queued], wish: Flush | None) -> None:
         certain = [*(one for one in items if one is not None), *self._settled(everything=wish is not None)]
         told = [self._decide(*one) for one in certain]
         with self._lock:

@@ -29,8 +29,8 @@ def _pass_on(context: typer.Context) -> None:
     context.default_map = {}
 
 
-@alerts.command()
-def test(url: _Urls = None, json: options.Json = False) -> None:
+@alerts.command("test")
+def try_out(url: _Urls = None, json: options.Json = False) -> None:
     """Send a test message to every address, and say which took it.
 
     The exit code is 1 if one did not.
@@ -41,7 +41,7 @@ def test(url: _Urls = None, json: options.Json = False) -> None:
       budgetguard alerts test --url mailto://USER:PASSWORD@gmail.com
     """
     results = [_tried(one, send=True) for one in _addresses(url)]
-    _write(results, json, "alerts could be sent to")
+    _write(results, json, "The test went to")
     if not all(one["ok"] for one in results):
         raise typer.Exit(1)
 
@@ -51,7 +51,7 @@ def list_all(url: _Urls = None, json: options.Json = False) -> None:
     """List the addresses without their secrets, and what is wrong with them. Sends nothing."""
     results = [_tried(one, send=False) for one in _addresses(url)]
     settings = from_environment()
-    _write(results, json, "alerts go to")
+    _write(results, json, "Alerts go to")
     if not json:
         told = ", ".join(f"{one} %" if isinstance(one, int) else one for one in settings.alert_on)
         quiet = "no quiet period" if settings.alert_quiet is None else f"quiet for {settings.alert_quiet}"
@@ -65,9 +65,9 @@ def _addresses(given: list[str] | None) -> tuple[str, ...]:
     check_addresses(urls)
     if not urls:
         raise ConfigurationError(
-            "there is no address to send alerts to: set BUDGETGUARD_ALERTS, such as "
-            "slack://TOKEN_A/TOKEN_B/TOKEN_C, or give one with --url. A program's own configure(alerts=[...]) is "
-            "not known here"
+            "there is no address to send alerts to: set BUDGETGUARD_ALERTS to such as "
+            "slack://TOKEN_A/TOKEN_B/TOKEN_C, or give one with --url (what a program gives to configure() is "
+            "not known here)"
         )
     return urls
 
@@ -93,7 +93,5 @@ def _write(results: list[dict[str, Any]], json: bool, what: str) -> None:
             f"{one['problem'] or ''}",
             soft_wrap=True,
         )
-    good = sum(one["ok"] for one in results)
-    console.print(
-        f"{what[0].upper()}{what[1:]} {good} of {len(results)} {'address' if len(results) == 1 else 'addresses'}."
-    )
+    good, all_of = sum(one["ok"] for one in results), len(results)
+    console.print(f"{what} {good} of {all_of} {'address' if all_of == 1 else 'addresses'}.")
