@@ -246,7 +246,12 @@ def _check_tokens(tokens: object, *, name: str) -> None:
 
 
 def _check_alert_on(alert_on: object, thresholds: tuple[int, ...]) -> None:
-    for one in alert_on if isinstance(alert_on, tuple) else (alert_on,):
+    if not isinstance(alert_on, tuple) or not alert_on:
+        raise ConfigurationError(
+            f"alert_on is a list such as ['threshold', 'refused'] or [80, 100, 'refused'], not {alert_on!r}; "
+            "without addresses in alerts nothing is sent"
+        )
+    for one in alert_on:
         is_percent = isinstance(one, int) and not isinstance(one, bool)
         if is_percent and one not in thresholds:
             raise ConfigurationError(

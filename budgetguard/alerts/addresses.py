@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,8 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://[^\s]+")
 _BETWEEN: Final = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 # A part of a URL that an error may repeat: those that are shorter are no secrets.
 _SECRET: Final = re.compile(r"[^/:@?&=#,;\s]{4,}")
+# Of apprise, and of what it sends with: at level DEBUG that tells each path, which is a token of many services.
+_LOGGERS: Final = ("apprise", "urllib3.connectionpool", "urllib3.util.retry", "requests_oauthlib.oauth1_auth")
 _LONGEST_PROBLEM: Final = 300
 
 
@@ -66,19 +69,23 @@ class AlertAddress:
     """
 
     def __init__(self, url: str) -> None:
-        apprise = _apprise()
         with _heard() as said:
+            apprise = _apprise()
             asset = _asset(apprise)
             try:
-                plugin = apprise.Apprise.instantiate(url, asset=asset)
+                # It imports all services. Some warn, and were missing where warnings are errors.
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    plugin = apprise.Apprise.instantiate(url, asset=asset)
             except Exception:  # noqa: BLE001 - of any service's code, and its text may hold the address
                 plugin = None
+            self._sender = apprise.Apprise(asset=asset)
+            if plugin is not None:
+                self._sender.add(plugin)
         if plugin is None:
             raise ConfigurationError(_unknown(url, apprise, said))
-        self._secrets = _secrets_of(url)
+        self._secrets = _secrets_of(url, plugin.host if _is_at_host(plugin) else "")
         self._apprise = apprise
-        self._sender = apprise.Apprise(asset=asset)
-        self._sender.add(plugin)
         self._markdown = _reads_markdown(plugin)
         self.shown = f"{_service(plugin)} ({_place(plugin, url)})"
 
@@ -151,7 +158,7 @@ def _asset(apprise: Any) -> Any:
 def _unknown(url: str, apprise: Any, said: list[str]) -> str:
     match = _URL.fullmatch(url)
     scheme = match[1].lower() if match else ""
-    known = {str(one) for plugin in apprise.common.N_MGR.plugins() for one in plugin.schemas(plugin)}
+    known = set(_schemes(apprise))
     if scheme in known:
         return (
             f"the address {masked(url)} is not what apprise expects after {scheme}://: see "
@@ -163,6 +170,12 @@ def _unknown(url: str, apprise: Any, said: list[str]) -> str:
     near = get_close_matches(scheme, known, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}://?" if near else "docs/alerts.md has the addresses of common ones"
     return f"apprise knows no service {scheme}://: {hint}"
+
+
+def _schemes(apprise: Any) -> Iterator[str]:
+    for service in apprise.Apprise().details()["schemas"]:
+        for key in ("protocols", "secure_protocols"):
+            yield from service[key] or ()
 
 
 def _service(plugin: Any) -> str:
@@ -195,10 +208,9 @@ def _reads_markdown(plugin: Any) -> bool:
     return named[0] in ("markdown", "html") or ("markdown" in named and not _is_at_host(plugin))
 
 
-def _secrets_of(url: str) -> list[str]:
-    """Return the parts of a URL that an error must not repeat, the longest first."""
-    rest = url.partition("://")[2]
-    parts = set(_SECRET.findall(rest))
+def _secrets_of(url: str, host: str) -> list[str]:
+    """Return the parts of a URL that an error must not repeat, the longest first; its host may be shown."""
+    parts = set(_SECRET.findall(url.partition("://")[2])) - {host}
     return sorted(parts | {unquote(one) for one in parts}, key=len, reverse=True)
 
 
@@ -211,13 +223,15 @@ def _heard() -> Iterator[list[str]]:
     def keep(record: logging.LogRecord) -> bool:
         if record.thread != thread:
             return True
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and record.name == "apprise":
             said.append(record.getMessage())
         return False
 
-    logger = logging.getLogger("apprise")
-    logger.addFilter(keep)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(keep)
     try:
         yield said
     finally:
-        logger.removeFilter(keep)
+        for logger in loggers:
+            logger.removeFilter(keep)

@@ -119,4 +119,4 @@ class Quiet:
         if last.kept is not None and last.kept is not alert:
             last.count(last.kept)
         reached = tuple(sorted(last.reached - {alert.percent}))
-        return replace(alert, refusals=last.refusals, reached=reached, since=last.since or alert.at)
+        return replace(alert, refusals=last.refusals, reached=reached, since=last.since)
