@@ -22,8 +22,9 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://[^\s]+")
 _BETWEEN: Final = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 # A part of a URL that an error may repeat: those that are shorter are no secrets.
 _SECRET: Final = re.compile(r"[^/:@?&=#,;\s]{4,}")
-# Of apprise, and of what it sends with: at level DEBUG that tells each path, which is a token of many services.
+# Of apprise, and of what it sends with: at level DEBUG that tells each path, often a token.
 _LOGGERS: Final = ("apprise", "urllib3.connectionpool", "urllib3.util.retry", "requests_oauthlib.oauth1_auth")
+_FOR_PROGRAMS: Final = ("NotifyJSON", "NotifyXML", "NotifyForm")
 _LONGEST_PROBLEM: Final = 300
 
 
@@ -200,12 +201,14 @@ def _reads_markdown(plugin: Any) -> bool:
     """Whether a service shows Markdown, or HTML, which apprise makes of it.
 
     Of a service that takes several formats, as apprise 2 lists them, a chat gets Markdown, and a program
-    behind a webhook the one that is named first.
+    behind a webhook plain text.
     """
     formats = plugin.notify_format
     listed = formats if isinstance(formats, tuple | list) else (formats,)
     named = [str(getattr(one, "value", one)) for one in listed]
-    return named[0] in ("markdown", "html") or ("markdown" in named and not _is_at_host(plugin))
+    return named[0] in ("markdown", "html") or (
+        "markdown" in named and type(plugin).__name__ not in _FOR_PROGRAMS
+    )
 
 
 def _secrets_of(url: str, host: str) -> list[str]:

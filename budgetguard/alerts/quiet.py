@@ -5,6 +5,7 @@ Pure: what is told now, what is kept until the period is over, and what becomes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -43,6 +44,26 @@ class _Last:
             self.refusals += 1
         else:
             self.reached.add(alert.percent)
+
+
+def merged(alerts: Sequence[Alert]) -> list[Alert]:
+    """Return of alerts that are told together the worst of each window, which says what else there was."""
+    worst: dict[tuple[str, tuple[str, Milliseconds]], Alert] = {}
+    for one in alerts:
+        key = one.project, one.window
+        other = worst.get(key)
+        if other is None:
+            worst[key] = one
+            continue
+        bad, less = (one, other) if one.level >= other.level else (other, one)
+        reached = {*bad.reached, *less.reached, less.percent} - {bad.percent, 0}
+        worst[key] = replace(
+            bad,
+            refusals=bad.refusals + less.refusals + (less.kind == REFUSED),
+            reached=tuple(sorted(reached)),
+            since=min(at for at in (bad.since, less.since, less.at) if at),
+        )
+    return list(worst.values())
 
 
 class Quiet:

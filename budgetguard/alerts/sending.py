@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from budgetguard.alerts.alert import REFUSED, THRESHOLD, Alert, subject_of
 from budgetguard.alerts.courier import RETRY_S, TRIES, Courier, Receiver
-from budgetguard.alerts.quiet import Quiet
+from budgetguard.alerts.quiet import Quiet, merged
 from budgetguard.alerts.wording import in_words, message_of
 from budgetguard.alerts.worker import Flush, Worker
 from budgetguard.core.process import keep_newest
@@ -177,7 +177,7 @@ class Alerts:
         missed, self._missed = self._missed, 0
         if missed:
             logger.error("budgetguard: %s came too fast to be told", count(missed, "alert"))
-        if alerts := [*(one for one in told if one is not None), *kept]:
+        if alerts := merged([*(one for one in told if one is not None), *kept]):
             more = len(alerts) - 1
             about = in_words(alerts[0]) + (f", and {count(more, 'more')}" if more else "")
             message = message_of(alerts, now)
