@@ -36,6 +36,7 @@ MOST_QUEUED: Final = 1_000
 PATIENCE_S: Final = 5.0
 """Seconds that the end of a process waits for alerts to be sent."""
 _MOST_REMEMBERED: Final = 10_000
+_REMEMBERED_MS: Final[Milliseconds] = 60_000
 _DOUBT_S: Final = 2.0
 
 logger = logging.getLogger("budgetguard")
@@ -81,7 +82,7 @@ class Alerts:
         self._percents = None if percents is None else frozenset(percents)
         self._clock = clock
         self._quiet = Quiet(quiet)
-        self._told: dict[tuple[str, str, int], tuple[Milliseconds, int]] = {}
+        self._told: dict[tuple[str, str, int], tuple[Milliseconds, int, Milliseconds]] = {}
         self._begin()
         _everyone.add(self)
 
@@ -100,12 +101,16 @@ class Alerts:
         return kind in self._kinds and (percent == 0 or self._percents is None or percent in self._percents)
 
     def is_known(self, project: str, account: str, mark: int, starts: Milliseconds, spent: int) -> bool:
-        """Whether this process has told, or has seen told, the same of an account's window.
+        """Whether this process has just told, or seen told, the same of an account's window.
 
-        Less spent than then is a budget that was reset.
+        After a minute, or where less is spent than then, the budget may have been reset: the store is asked
+        again.
         """
         known = self._told.get((project, account, mark))
-        return known is not None and known[0] == starts and known[1] <= spent
+        if known is None:
+            return False
+        window, then, at = known
+        return window == starts and then <= spent and self._clock() - at < _REMEMBERED_MS
 
     def count_refusal(self, project: str, account: str) -> None:
         """Count a refusal that needs no alert any more, for a line of the account's next one."""
@@ -124,7 +129,7 @@ class Alerts:
             self._missed += 1
             return
         with self._lock:
-            self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent
+            self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent, self._clock()
             keep_newest(self._told, _MOST_REMEMBERED)
         if revocable:
             with self._lock:
@@ -188,6 +193,8 @@ class Alerts:
         """Return what is to be told now because of an alert; None where others have told it, or it waits."""
         try:
             if mark is not None and not mark(alert.account, alert.mark):
+                if alert.kind == REFUSED:
+                    self.count_refusal(alert.project, alert.account)
                 return None
         except Exception as error:  # noqa: BLE001 - to be told twice is better than not at all
             logger.info("budgetguard: it is not known whether another process has told an alert: %s", error)

@@ -121,29 +121,36 @@ def test_what_an_account_reaches_in_a_moment_is_one_alert_of_the_worst() -> None
 
 def test_after_a_reset_within_the_window_a_refusal_is_told_again() -> None:
     with receiving() as receiver:
-        guard = guard_of(FakeClock(), alerts=[json_url(receiver)], alert_on=["refused"], alert_quiet=None)
+        clock = FakeClock()
+        guard = guard_of(clock, alerts=[json_url(receiver)], alert_on=["refused"], alert_quiet=None)
         for _ in range(2):
             spend(guard, "0.9")
             assert not spend(guard, "0.2")
             assert not spend(guard, "0.2")
+            clock.advance(61)
+            assert not spend(guard, "0.2")
             guard.flush()
             guard.reset("u")
         assert len(receiver.taken) == 2
+        # Two before the reset, and two within the minute for which the store is not asked again.
+        assert "Not told before: 4 more refusals since" in receiver.taken[1].event["message"]
 
 
-def test_a_chat_gets_markdown_at_its_own_path() -> None:
+@pytest.mark.parametrize(
+    ("form", "who"),
+    [("", "Who: user 'u', project p"), ("&format=markdown", "- **Who:** `user 'u'`, project `p`")],
+)
+def test_a_chat_gets_the_format_that_it_shows_at_its_own_path(form: str, who: str) -> None:
     with receiving() as receiver:
         port = receiver.url.split(":")[2].split("/")[0]
-        guard = guard_of(
-            FakeClock(), alerts=[f"mmost://127.0.0.1:{port}/abcdefghijklmnopqrstuvwxyz?image=no"]
-        )
+        url = f"mmost://127.0.0.1:{port}/abcdefghijklmnopqrstuvwxyz?image=no{form}"
+        guard = guard_of(FakeClock(), alerts=[url])
         spend(guard)
         spend(guard, "1")
         guard.flush()
         (came,) = receiver.came
-        text = str(came.event)
-        assert "**Who:** `user 'u'`, project `p`" in text
-        assert "is at its limit, a call was refused" in text
+        assert who in came.event["text"]
+        assert "is at its limit, a call was refused" in came.event["text"]
 
 
 class _Mails:
@@ -185,6 +192,7 @@ def test_mail_goes_to_its_receivers_with_the_numbers_in_it() -> None:
         part = message.get_body(("html", "plain"))
         assert part is not None
         assert "$0.80 of $1.00 spent, $0.20 left" in part.get_content()
+        assert "<code>user 'u'</code>" in part.get_content()
 
 
 def test_an_address_that_is_dead_is_given_up_with_one_line_and_delays_no_other(
