@@ -24,14 +24,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.labels import literal
 from budgetguard.core.usage import Usage
-from budgetguard.engine.context import current_user
-from budgetguard.engine.surrounding import Run, budget_tags, budget_user
+from budgetguard.engine.budgets import EACH
+from budgetguard.engine.context import current_labels, current_user
+from budgetguard.engine.surrounding import Run, budget_labels, budget_tags, budget_user
 from budgetguard.errors import (
     BudgetExceededError,
     BudgetGuardError,
     ConfigurationError,
     MissingUserError,
+    ModelNotAllowedError,
     StoreError,
     UnguardedCallError,
     UnknownAttributeError,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from budgetguard.providers.sdks import Checked
 
 __all__ = [
+    "EACH",
     "Balance",
     "Budget",
     "BudgetExceededError",
@@ -58,6 +62,7 @@ __all__ = [
     "Event",
     "Guard",
     "MissingUserError",
+    "ModelNotAllowedError",
     "Run",
     "StoreError",
     "UnguardedCallError",
@@ -67,6 +72,7 @@ __all__ = [
     "UnpricedAnswerError",
     "Usage",
     "budget",
+    "budget_labels",
     "budget_tags",
     "budget_user",
     "budgeted",
@@ -74,8 +80,10 @@ __all__ = [
     "check",
     "configure",
     "current_cost",
+    "current_labels",
     "current_user",
     "default_guard",
+    "literal",
     "log_events",
     "on",
     "patch",

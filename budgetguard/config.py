@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from budgetguard.core.accounts import Budget, check_id
+from budgetguard.core.labels import check_labels
 from budgetguard.core.money import Nanos, parse_usd, to_nanos
 from budgetguard.core.process import system_clock
 from budgetguard.core.windows import Clock, duration_ms, zone
@@ -45,6 +46,8 @@ class Settings:
         user: who pays where no `budget_user` says.
         runs: ids of runs that every call is charged to as well; `budgetguard run` makes them and says so.
         tags: labels of every call, for reports; see `budget_tags`.
+        labels: labels of every call, such as `{"team": "red"}`; see `budget_labels`.
+        actor: who changes budgets here, as the audit trail names them; None is the system's user.
         default_budget: USD for users who have no budget yet; None refuses them.
         default_duration: the window of such budgets.
         timezone: IANA name, for windows of days and longer.
@@ -97,6 +100,8 @@ class Settings:
     user: str | None = None
     runs: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    actor: str | None = None
     default_budget: int | float | Decimal | None = None
     default_duration: str | None = None
     timezone: str = "UTC"
@@ -156,6 +161,9 @@ class Settings:
             check_id(run, name="each of runs")
         for tag in self.tags:
             check_id(tag, name="each of tags")
+        _check_labels(self.labels)
+        if self.actor is not None:
+            check_id(self.actor, name="actor")
         if self.default_budget is not None:
             to_nanos(self.default_budget, name="default_budget")
         if self.default_duration is not None:
@@ -280,6 +288,12 @@ def _check_model_map(models: object) -> None:
             raise ConfigurationError(f"model_map has names and models, not {name!r}: {model!r}")
 
 
+def _check_labels(labels: object) -> None:
+    if not isinstance(labels, Mapping):
+        raise ConfigurationError(f"labels are names and values, as in {{'team': 'red'}}, not {labels!r}")
+    check_labels(labels)
+
+
 def _check_base_url(url: object) -> None:
     if not isinstance(url, str) or Address.of(url) is None or not {"?", "#"}.isdisjoint(url):
         raise ConfigurationError(
@@ -338,6 +352,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
     "thresholds": lambda text: tuple(_percentages(text)),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
+    "labels": lambda text: _pairs(text, name="BUDGETGUARD_LABELS", such_as="team=red,feature=search"),
     "spool": lambda text: None if text == "none" else text,
     "price_list": lambda text: None if text == "none" else text,
     "strict": lambda text: _flag(text, name="BUDGETGUARD_STRICT"),
@@ -458,10 +473,12 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _pairs(text: str, *, name: str) -> Mapping[str, str]:
+def _pairs(
+    text: str, *, name: str, such_as: str = "my-deployment=gpt-4o-mini,other=gpt-4o"
+) -> Mapping[str, str]:
     pairs = [pair.rpartition("=") for pair in _list(text)]
     if not all(key.strip() and value.strip() for key, _, value in pairs):
-        raise ConfigurationError(f"{name} must be like my-deployment=gpt-4o-mini,other=gpt-4o, not {text!r}")
+        raise ConfigurationError(f"{name} must be like {such_as}, not {text!r}")
     return MappingProxyType({key.strip(): value.strip() for key, _, value in pairs})
 
 

@@ -2,6 +2,7 @@
 
     BudgetGuardError
     ├── BudgetExceededError     the money is not there; the call was not made
+    │   └── ModelNotAllowedError    a budget does not allow the model; the call was not made
     ├── MissingUserError        no user is set, and nothing limits this call
     ├── UnknownUserError        the user has no budget             (also a KeyError)
     ├── UnknownModelError       no price for the model or a unit   (also a LookupError)
@@ -72,13 +73,26 @@ class BudgetExceededError(BudgetGuardError):
         projected_cost: what the call would cost at most, USD.
         available: limit - spent - held, USD.
         resets_at: when the window ends (aware datetime), or None if it never does.
+        unit: what the account counts, such as `requests`; the amounts are of it where it is not USD.
+        retry_after: seconds after which there is room by time alone; None if there is none, or nobody can
+            say.
         llm_provider: empty; LiteLLM's callers read it.
         entity_type: what kind of account refused, such as `user`, or None.
         entity_id: which of them, such as `1234`, or None.
     """
 
     status = 402
-    fields = ("user", "account", "current_cost", "max_budget", "projected_cost", "available", "resets_at")
+    fields: ClassVar[tuple[str, ...]] = (
+        "user",
+        "account",
+        "current_cost",
+        "max_budget",
+        "projected_cost",
+        "available",
+        "resets_at",
+        "unit",
+        "retry_after",
+    )
 
     user: str | None
     account: str | None
@@ -87,6 +101,8 @@ class BudgetExceededError(BudgetGuardError):
     projected_cost: Decimal | None
     available: Decimal | None
     resets_at: datetime | None
+    unit: str | None
+    retry_after: float | None
 
     # LiteLLM's name of the provider that refused, which is none: the call was not made.
     llm_provider: ClassVar[str] = ""
@@ -121,6 +137,18 @@ class BudgetExceededError(BudgetGuardError):
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in self.fields}
         return _rebuild_exceeded, (type(self), self.message, values)
+
+
+class ModelNotAllowedError(BudgetExceededError):
+    """The call was refused: a budget that it would be charged to does not allow its model.
+
+    Attributes:
+        model: the model, as the call names it.
+    """
+
+    status = 403
+    fields = (*BudgetExceededError.fields, "model")
+    model: str
 
 
 class MissingUserError(BudgetGuardError):

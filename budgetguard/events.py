@@ -88,7 +88,11 @@ class Held(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(CallEvent):
-    """A call was not made: `account` had `available`, and `cost` was projected."""
+    """A call was not made: `account` had `available`, and `cost` was projected.
+
+    The amounts are USD, or counts of the account's `unit`. There is room by time alone `retry_after` seconds
+    from now; None if there is none, or nobody can say.
+    """
 
     account: str
     cost: Decimal
@@ -96,6 +100,39 @@ class Refused(CallEvent):
     spent: Decimal
     available: Decimal
     resets_at: datetime | None
+    unit: str = "usd"
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowed(CallEvent):
+    """A call was made that `account` would have refused, if it refused anything: it had `available`.
+
+    The amounts are USD, or counts of the account's `unit`.
+    """
+
+    account: str
+    unit: str
+    cost: Decimal
+    limit: Decimal
+    spent: Decimal
+    available: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(CallEvent):
+    """A call was made to `model` in place of `instead_of`, for which `account` had no room."""
+
+    instead_of: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(CallEvent):
+    """A call waits, for `seconds` at most from now, until `account` has room for it."""
+
+    account: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +176,17 @@ class Expired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdCrossed(Event):
-    """`account` has spent `threshold` percent of its limit; told once a window."""
+    """`account` has spent `threshold` percent of its limit; told once a window.
+
+    The amounts are USD, or counts of the account's `unit`.
+    """
 
     account: str
     threshold: int
     spent: Decimal
     limit: Decimal
     resets_at: datetime | None
+    unit: str = "usd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,14 +242,14 @@ class Hooks:
                     logger.exception("budgetguard: the hook %r failed on %s", hook, type(event).__name__)
 
 
-_WARNINGS: Final = (Refused, Expired, ThresholdCrossed, Unguarded)
+_WARNINGS: Final = (Refused, Shadowed, FellBack, Expired, ThresholdCrossed, Unguarded)
 
 
 def log_events(event: Event) -> None:
     """Log an event to the logger `budgetguard`: a hook, for `guard.on(log_events)`.
 
-    Refusals, expiries, thresholds and unguarded connections are warnings; all else is information. The
-    record carries the event's fields as `record.budgetguard`, for structured logs.
+    Refusals (shadowed ones too), fallbacks, expiries, thresholds and unguarded connections are warnings; all
+    else is information. The record carries the event's fields as `record.budgetguard`, for structured logs.
     """
     values = event.to_dict()
     name = values.pop("event")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from budgetguard.config import Settings, changed, from_environment, max_budget_of_environment
-from budgetguard.core.accounts import PROJECT, USER, Balance, Budget, account_name, check_id
+from budgetguard.core.accounts import PROJECT, USER, Balance, Unit, check_id
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import to_nanos, to_usd
-from budgetguard.core.windows import Align, Milliseconds, calendar_start
-from budgetguard.engine.surrounding import Run, budget_user
+from budgetguard.core.rules import OnLimit
+from budgetguard.core.trail import Change
+from budgetguard.core.windows import Align
+from budgetguard.engine.budgets import Budgets, Terms, milliseconds
+from budgetguard.engine.payers import account_in_words
+from budgetguard.engine.surrounding import Run, budget_labels, budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import Event, Hook
 from budgetguard.stores.base import Store
@@ -138,9 +142,13 @@ class Guard:
 
     # Who pays
 
-    def budget_user(self, user: str) -> budget_user:
+    def budget_user(self, user: str, **labels: str) -> budget_user:
         """Charge the guarded calls inside to a user; see `budgetguard.budget_user`."""
-        return budget_user(user)
+        return budget_user(user, **labels)
+
+    def budget_labels(self, **labels: str) -> budget_labels:
+        """Label the guarded calls inside; see `budgetguard.budget_labels`."""
+        return budget_labels(**labels)
 
     def budget(self, limit: int | float | Decimal) -> Run:
         """Cap what the calls inside a `with` spend together; see `Run`.
@@ -338,6 +346,10 @@ class Guard:
 
     # Budgets
 
+    @property
+    def _budgets(self) -> Budgets:
+        return Budgets(self.engine)
+
     def set_budget(
         self,
         limit: int | float | Decimal | None,
@@ -347,64 +359,221 @@ class Guard:
         timezone: str | None = None,
         starts_at: datetime | None = None,
         align: Align = "created",
+        unit: Unit = "usd",
+        rolling: bool = False,
+        rollover: int | float | Decimal | None = None,
+        name: str = "",
+        on_limit: OnLimit = "refuse",
+        wait: str | None = None,
+        fallbacks: Mapping[str, Sequence[str] | str] | None = None,
+        allow: Sequence[str] | str = (),
+        forbid: Sequence[str] | str = (),
+        max_call_cost: int | float | Decimal | None = None,
+        by: str | None = None,
+        reason: str = "",
+        **labels: str,
     ) -> Balance:
-        """Make a user's budget, or change its limit and window and keep what is spent.
+        """Make a budget, or change its limit, window and rules and keep what is spent.
+
+        It is for a user, for calls with some labels, or for both together; else for the whole project. A call
+        is charged to every budget that it is within, to all of them or none.
 
         Args:
-            limit: USD; None counts what is spent and refuses nothing.
-            user: whose; None is the whole project's.
+            limit: USD, or a number of the unit; None counts and refuses nothing.
+            user: whose, taken literally; `EACH` is every user's own.
             duration: such as `monthly` or `7d`; None never resets.
             timezone: IANA name; the settings' by default.
             starts_at: where the first window starts (naive: UTC); now by default.
             align: `calendar` starts windows with the hour, day, week (Monday), month or year instead.
+            unit: what it counts: `usd`, `tokens`, `input_tokens`, `output_tokens`, `requests`, or
+                `concurrent` (calls under way).
+            rolling: what is spent counts for a duration from when it was, instead of in windows.
+            rollover: what a window leaves unused is added to the next, at most this much (USD or a number).
+            name: tells several budgets for the same calls apart.
+            on_limit: what happens to a call that there is no room for: `refuse`; `shadow` lets it through and
+                tells; `wait` has it wait until there is room.
+            wait: for how long it waits at most (a duration); then it is refused.
+            fallbacks: models that are tried in place of one that there is no room for, such as
+                `{"gpt-5": ["gpt-5-mini"]}`.
+            allow: patterns of the models that may be called, such as `gpt-5*`; all by default.
+            forbid: patterns of models that may not be called.
+            max_call_cost: USD that one call may cost at most.
+            by: who makes the change, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            labels: calls with these, such as `team="red"`. In a value `*` stands for any text; alone it is
+                each value, with a budget of its own that is made on first use. See `budgetguard.literal`.
 
         Raises:
             ConfigurationError: a bad argument; nothing was changed.
             StoreError: the store failed.
         """
-        nanos = None if limit is None else to_nanos(limit, name="limit")
-        zone = timezone or self.settings.timezone
-        anchor = None if starts_at is None else _milliseconds(starts_at, name="starts_at")
-        if align not in ("created", "calendar"):
-            raise ConfigurationError(f"align must be 'created' or 'calendar', not {align!r}")
-        if align == "calendar":
-            anchor = calendar_start(duration, zone, self.engine.now() if anchor is None else anchor)
-        return self.store.set_budget(self._account(user), Budget(nanos, duration, zone, anchor))
+        terms = Terms(
+            duration,
+            timezone,
+            starts_at,
+            align,
+            rolling,
+            rollover,
+            on_limit,
+            wait,
+            fallbacks or {},
+            allow,
+            forbid,
+            max_call_cost,
+        )
+        span = (duration or "none") if rolling else ""
+        account = self._budgets.named(user, labels, unit=unit, rolling=span, name=name)
+        return self._budgets.set(account, limit, terms, by=by, reason=reason)
 
-    def balance(self, user: str | None = None) -> Balance:
-        """Return how a user's budget stands; None is the whole project's.
+    def grant(
+        self,
+        amount: int | float | Decimal,
+        *,
+        user: str | None = None,
+        expires: str | datetime | None = None,
+        by: str | None = None,
+        reason: str = "",
+        **which: Any,
+    ) -> Balance:
+        """Raise a budget's limit until some time, when it ends by itself.
+
+        Args:
+            amount: USD, or a number of the budget's unit.
+            user: whose budget.
+            expires: when: a duration from now such as `2d`, or a time (naive: UTC).
+            by: who grants it, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            which: which budget, by `unit`, `rolling` (its duration), `name` and labels.
+
+        Raises:
+            ConfigurationError: no amount, no end, or one that has passed; a budget without a limit.
+            UnknownUserError: the user has no budget.
+            StoreError: the store failed.
+        """
+        account = self._budgets.named(user, **_parts(which))
+        found = self._budgets.grant(account, amount, expires=expires, by=by, reason=reason)
+        return self._found(account, found)
+
+    def top_up(
+        self,
+        amount: int | float | Decimal,
+        *,
+        user: str | None = None,
+        by: str | None = None,
+        reason: str = "",
+        **which: Any,
+    ) -> Balance:
+        """Add to a prepaid budget, which never resets; make it if it does not exist.
+
+        Args:
+            amount: USD, or a number of the budget's unit.
+            user: whose budget.
+            by: who adds it, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            which: which budget, by `unit`, `name` and labels.
+
+        Raises:
+            ConfigurationError: no amount; a budget without a limit, or with windows.
+            StoreError: the store failed.
+        """
+        account = self._budgets.named(user, **_parts(which))
+        return self._budgets.top_up(account, amount, by=by, reason=reason)
+
+    def set_member(
+        self, user: str, *, by: str | None = None, reason: str = "", **labels: str | None
+    ) -> Mapping[str, str]:
+        """Keep labels with a user, such as a team, so that calls need not say them; return all of them.
+
+        A user without a budget gets the default budget, else one without a limit.
+
+        Args:
+            user: whose.
+            by: who makes the change, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            labels: name and value; None takes one away.
+
+        Raises:
+            ConfigurationError: a bad user, label or value.
+            StoreError: the store failed.
+        """
+        return self._budgets.set_member(user, labels, by=by, reason=reason)
+
+    def member(self, user: str) -> Mapping[str, str]:
+        """Return the labels that are kept with a user."""
+        return self._budgets.member(user)
+
+    def audit(self, since: datetime | None = None) -> Iterator[Change]:
+        """Yield the changes of budgets, oldest first: who changed what, when and why.
+
+        Args:
+            since: only those from then on (naive: UTC).
+        """
+        return self._budgets.trail(0 if since is None else milliseconds(since, name="since"))
+
+    def balance(self, user: str | None = None, **which: Any) -> Balance:
+        """Return how a user's budget stands; None, and no label, is the whole project's.
+
+        Args:
+            user: whose.
+            which: another budget, by `unit`, `rolling` (its duration), `name` and labels.
 
         Raises:
             UnknownUserError: there is no such budget.
+            ConfigurationError: likewise, of a budget that is no user's.
             StoreError: the store failed.
         """
-        return self._known(user, self.store.read(self._account(user)))
+        account = self._budgets.named(user, **_parts(which))
+        return self._found(account, self.store.read(account))
 
     def balances(self) -> Iterator[Balance]:
         """Yield every user's balance, in order of their ids."""
         return self.store.list(USER)
+
+    def budgets(self) -> Iterator[Balance]:
+        """Yield all budgets of the project, of whatever kind; those for each value of a label first."""
+        return self._budgets.all()
 
     def users(self) -> Iterator[str]:
         """Yield every user's id, in order."""
         for balance in self.balances():
             yield balance.account.removeprefix(f"{USER}:")
 
-    def reset(self, user: str | None = None) -> Balance:
+    def reset(
+        self, user: str | None = None, *, by: str | None = None, reason: str = "", **which: Any
+    ) -> Balance:
         """Set what a user (None: the project) has spent to nothing; calls under way stay held.
 
+        Args:
+            user: whose.
+            by: who does it, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            which: another budget, see `balance`.
+
         Raises:
             UnknownUserError: there is no such budget.
+            ConfigurationError: likewise, of a budget that is no user's.
         """
-        return self._known(user, self.store.reset(self._account(user)))
+        account = self._budgets.named(user, **_parts(which))
+        return self._found(account, self._budgets.reset(account, by=by, reason=reason))
 
-    def delete(self, user: str | None = None) -> None:
+    def delete(
+        self, user: str | None = None, *, by: str | None = None, reason: str = "", **which: Any
+    ) -> None:
         """Forget a user's budget (None: the project's). Records of calls stay.
 
+        Args:
+            user: whose.
+            by: who does it, for the audit trail; the setting `actor` by default.
+            reason: why, likewise.
+            which: another budget, see `balance`. One for each value goes with all that it has made.
+
         Raises:
             UnknownUserError: there is no such budget.
+            ConfigurationError: likewise, of a budget that is no user's.
         """
-        if not self.store.delete(self._account(user)):
-            self._known(user, None)
+        account = self._budgets.named(user, **_parts(which))
+        if not self._budgets.delete(account, by=by, reason=reason):
+            self._found(account, None)
 
     def projects(self) -> Iterator[str]:
         """Yield the projects of the store that have a budget, in order of their names.
@@ -423,8 +592,8 @@ class Guard:
     def calls(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[HoldRecord]:
         """Yield the records of calls made from `since` to before `until`, oldest first."""
         return self.store.calls(
-            0 if since is None else _milliseconds(since, name="since"),
-            None if until is None else _milliseconds(until, name="until"),
+            0 if since is None else milliseconds(since, name="since"),
+            None if until is None else milliseconds(until, name="until"),
         )
 
     def manager(self, project_name: str | None = None) -> BudgetManager:
@@ -461,27 +630,28 @@ class Guard:
         self.engine.close()
 
     def _account(self, user: str | None) -> str:
-        if user is None:
-            return account_name(PROJECT, self.project)
-        return account_name(USER, check_id(user, name="user"))
+        return self._budgets.named(user, {})
 
-    def _known(self, user: str | None, balance: Balance | None) -> Balance:
+    def _found(self, account: str, balance: Balance | None) -> Balance:
         if balance is None:
-            raise (
-                self.engine.unknown(account_name(USER, user), user)
-                if user
-                else ConfigurationError(
+            kind, _, ident = account.partition(":")
+            if kind == USER:
+                raise self.engine.unknown(account, ident)
+            if kind == PROJECT:
+                raise ConfigurationError(
                     f"project {self.project!r} has no budget of its own: make one with set_budget(limit)"
                 )
+            raise ConfigurationError(
+                f"project {self.project!r} has no budget for {account_in_words(account)}: make one with "
+                "set_budget, or look for it with `budgetguard budgets`"
             )
         return balance
 
 
-def _milliseconds(instant: datetime, *, name: str) -> Milliseconds:
-    if not isinstance(instant, datetime):
-        raise ConfigurationError(f"{name} must be a datetime, not {instant!r} ({type(instant).__name__})")
-    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
+def _parts(which: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what names a budget: its labels, and the marks that tell it from others."""
+    marks = {name: which[name] for name in ("unit", "rolling", "name") if name in which}
+    return {"labels": {name: value for name, value in which.items() if name not in marks}, **marks}
 
 
 def _values(settings: Settings) -> dict[str, Any]:

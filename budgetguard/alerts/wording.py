@@ -12,20 +12,13 @@ from datetime import timedelta
 from typing import Final
 
 from budgetguard.alerts.alert import REFUSED, Alert
-from budgetguard.core.accounts import CONCURRENT, PROJECT, USD, USER, Unit
-from budgetguard.core.money import format_usd
+from budgetguard.core.accounts import CONCURRENT, PROJECT, USD, USER
 from budgetguard.core.windows import Milliseconds, to_datetime
-from budgetguard.core.wording import count, printable
+from budgetguard.core.wording import count, format_amount, printable
 
 MOST_TOLD: Final = 20
 """How many alerts one message tells in full."""
 
-_NOUNS: Final[dict[Unit, str]] = {
-    "tokens": "token",
-    "input_tokens": "input token",
-    "output_tokens": "output token",
-    "requests": "request",
-}
 # What would call people or a channel: `@here`, `@everyone`, `<!channel>`, `<@U123>`.
 _CALLING: Final = re.compile(r"(?<!\w)@(?=\w)|<(?=[!@#])")
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -49,13 +42,6 @@ class Message:
     text: str
     markdown: str
     urgent: bool = False
-
-
-def amount(value: int, unit: Unit) -> str:
-    """Write an amount of what an account counts: `$1.50`, `1,200 tokens`, `3 requests`."""
-    if unit == USD:
-        return format_usd(value)
-    return f"{count(value, 'call')} under way" if unit == CONCURRENT else count(value, _NOUNS[unit])
 
 
 def message_of(alerts: Sequence[Alert], now: Milliseconds) -> Message:
@@ -121,7 +107,7 @@ def _what(alert: Alert, code: Code) -> str:
         caller = ""
         if alert.user is not None and alert.account != f"{USER}:{alert.user}":
             caller = f" of user {code(_name(repr(alert.user)))}"
-        takes = f"may {'cost' if alert.unit == USD else 'use'} up to {amount(alert.cost, alert.unit)}"
+        takes = f"may {'cost' if alert.unit == USD else 'use'} up to {format_amount(alert.cost, alert.unit)}"
         return f"a call{caller} to {code(_name(alert.model))} that {takes} was refused; nothing was sent"
     if alert.percent >= 100:
         return f"{alert.percent} % of the limit is {_spent(alert)}: calls that need any are refused"
@@ -130,7 +116,7 @@ def _what(alert: Alert, code: Code) -> str:
 
 def _how_much(alert: Alert) -> str:
     def written(value: int) -> str:
-        return amount(value, alert.unit)
+        return format_amount(value, alert.unit)
 
     left = max(0, alert.limit - alert.spent - alert.held)
     if alert.unit == CONCURRENT:

@@ -25,7 +25,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -50,7 +49,22 @@ Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 KNOWN: Final = ("user", "team", "model", "provider", "endpoint", "key", "tag")
 """The labels that budgetguard gives calls; all others are the program's own."""
 
-_NOT_LABELS: Final = frozenset({RUN, PROCESS, PROJECT, SEVERAL, "account", "budget", "name", "unit"})
+_OF_EVERY_CALL: Final = {
+    "user": 'use budget_user("1234")',
+    "model": "it is what the call names",
+    "provider": "it follows from where the call goes",
+    "endpoint": "it follows from what is called",
+    "tag": 'use budget_tags("checkout")',
+}
+# Accounts of other kinds, and what verbs that take labels are told beside them.
+_NOT_LABELS: Final = frozenset(
+    (
+        *(RUN, PROCESS, PROJECT, SEVERAL, "account", "budget", "view"),
+        *("align", "allow", "amount", "by", "duration", "expires", "fallbacks", "forbid", "limit"),
+        *("max_call_cost", "name", "on_limit", "reason", "rolling", "rollover", "starts_at", "timezone"),
+        *("unit", "wait"),
+    )
+)
 _NAMED: Final = "@name"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PIECES: Final = re.compile(r"\\([\\*])|(\*)|([^\\*]+|\\)", re.DOTALL)
@@ -72,6 +86,21 @@ def check_label(name: str) -> str:
     if name in _NOT_LABELS:
         raise ConfigurationError(f"{name!r} cannot be a label, budgetguard has that word: take another")
     return name
+
+
+def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the labels that a program gives its calls unchanged, if they can be.
+
+    Raises:
+        ConfigurationError: a bad name or value; or a label that every call has of itself.
+    """
+    for name, value in labels.items():
+        if check_label(name) in _OF_EVERY_CALL:
+            raise ConfigurationError(
+                f"{name!r} is known of every call and cannot be said: {_OF_EVERY_CALL[name]}"
+            )
+        check_id(value, name=name)
+    return labels
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,20 +131,6 @@ class Scope:
         """Whether each value of a label has an account of its own."""
         return any(pattern == "*" for _, pattern in self.parts)
 
-    def within(self, labels: Labels) -> Iterator[Scope]:
-        """Yield what a call with these labels is charged to: this, or one for each value it stands for."""
-        found: list[list[tuple[str, str]]] = []
-        for label, pattern in self.parts:
-            carried = labels.get(label, ())
-            if pattern == "*":
-                found.append([(label, literal(value)) for value in dict.fromkeys(carried)])
-            elif any(_compiled(pattern).fullmatch(value) for value in carried):
-                found.append([(label, pattern)])
-            else:
-                return
-        for parts in product(*found):
-            yield Scope(parts)
-
     def account(self, *, unit: Unit = USD, rolling: str = "", name: str = "") -> str:
         """Return the name of the account, see the module.
 
@@ -134,9 +149,9 @@ class Scope:
             marks.append((_NAMED, quote(name, safe="")))
         if not marks and len(self.parts) == 1:
             ((label, pattern),) = self.parts
-            plain = _plain(pattern)
-            if plain is not None:
-                return account_name(label, plain)
+            value = plain(pattern)
+            if value is not None:
+                return account_name(label, value)
         written = [*marks, *((label, _encoded(pattern)) for label, pattern in self.parts)]
         if not written:
             raise ConfigurationError("a budget of all calls is the project's: name the project")
@@ -151,6 +166,20 @@ class Named:
     unit: Unit = USD
     rolling: str = ""
     name: str = ""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether more than labels tells its account from others."""
+        return bool(self.unit != USD or self.rolling or self.name)
+
+    @property
+    def in_words(self) -> str:
+        """The account as errors and alerts name it: `team 'red'`, or `model 'gpt-5*' and user '1234'`."""
+        said = " and ".join(
+            f"{label} {pattern!r}" if plain(pattern) is None else f"{label} {plain(pattern)!r}"
+            for label, pattern in self.scope.parts
+        )
+        return (said or "the project") + (f" ({self.name})" if self.name else "")
 
     @property
     def account(self) -> str:
@@ -193,7 +222,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     )
 
 
-def _plain(pattern: str) -> str | None:
+def plain(pattern: str) -> str | None:
     """Return the value that a pattern alone matches; None if it matches others too."""
     pieces = tuple(_pieces(pattern))
     return None if any(star for star, _ in pieces) else "".join(text for _, text in pieces)

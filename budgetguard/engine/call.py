@@ -5,31 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from budgetguard import events
-from budgetguard.core.holds import Charge, Hold, hold_again, new_hold
-from budgetguard.core.money import MAX_NANOS, MAX_USD, Nanos, format_usd, to_usd
+from budgetguard.core.holds import Hold, hold_again
+from budgetguard.core.money import MAX_NANOS, Nanos
 from budgetguard.core.process import of_books
-from budgetguard.core.usage import Usage
 from budgetguard.engine import background_answers
+from budgetguard.engine.asking import Asking, Payer
 from budgetguard.engine.background import Dropped, background
 from budgetguard.engine.context import as_hook, calls_around, current_caller, inside_hook
-from budgetguard.engine.emitting import emit_call
-from budgetguard.engine.engine import Engine
+from budgetguard.engine.engine import Engine, Pause
+from budgetguard.engine.judge import extension
 from budgetguard.engine.links import Place
 from budgetguard.engine.outcomes import INTERRUPTED, NEVER_SENT, UNREADABLE, Answered, NotCharged, Outcome
-from budgetguard.engine.payers import CallFacts, charges_for, remember_paid, remember_paid_object
+from budgetguard.engine.payers import remember_paid, remember_paid_object
 from budgetguard.engine.projection import Projection, booking_of
 from budgetguard.engine.provider_call import Preparation, ProviderCall
 from budgetguard.engine.refusals import stopped
-from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownModelError
-from budgetguard.pricing.rates import Rates
-from budgetguard.tokens.models import output_limit
+from budgetguard.errors import BudgetGuardError
 
 
 class GuardedCall:
@@ -44,10 +41,10 @@ class GuardedCall:
         request: the call, as its adapter reads it.
         user: who pays, if the caller says; else the current user, else the settings' user.
         tags: labels of this call beside the current ones.
+        labels: likewise, by name.
         beside: where calls were begun that are not around this one, see `calls_around`.
 
     Attributes:
-        projection: what it will cost at most, once it is reserved.
         booked: Nanos booked for it, None until it is finished.
         output_held: output tokens that its hold is for; None where it needs no more of it.
         closed: calls made from now on are not inside it, wherever it is still current.
@@ -62,6 +59,7 @@ class GuardedCall:
         *,
         user: str | None = None,
         tags: tuple[str, ...] = (),
+        labels: Mapping[str, str] | None = None,
         beside: Place | None = None,
     ) -> None:
         self.engine = engine
@@ -70,19 +68,21 @@ class GuardedCall:
         request.strict = settings.strict
         caller = current_caller(engine)
         self._user = user or caller.user or settings.user
-        self._runs = caller.runs
-        self._lost = None if user else caller.lost
+        payer = Payer(
+            self._user,
+            caller.runs,
+            None if user else caller.lost,
+            tuple(dict.fromkeys((*settings.tags, *caller.tags, *tags))),
+            {**settings.labels, **caller.labels, **(labels or {})},
+        )
+        self._asking = Asking(engine, request, payer)
         self._by_hook = caller.by_hook
-        self._tags = tuple(dict.fromkeys((*settings.tags, *caller.tags, *tags)))
         self._around = calls_around(engine, beside)
         self._paid_inside: set[str] = set()
         self._given_back = False
         self._finished = threading.Lock()
         self._pid = os.getpid()
         self._thread = threading.get_ident()
-        self._rates: Rates
-        self.projection: Projection
-        self._hold: Hold | None = None
         self._refused: Hold | None = None
         self._rebooked: Hold | None = None
         self._followed = False
@@ -95,6 +95,15 @@ class GuardedCall:
     def blocking(self) -> bool:
         """Whether its dealings with the store wait for I/O."""
         return self.engine.blocking
+
+    @property
+    def projection(self) -> Projection:
+        """What it will cost at most, once it is reserved."""
+        return self._asking.projection
+
+    @property
+    def _hold(self) -> Hold | None:
+        return self._asking.hold
 
     @property
     def is_over(self) -> bool:
@@ -116,54 +125,43 @@ class GuardedCall:
         return self.request.prepare(self.engine.prices, self.engine.learned.cap)
 
     @of_books
-    def reserve(self) -> None:
+    def reserve(self, *, may_wait: bool = False) -> Pause | None:
         """Project the cost, and set it aside; calls around this one give back what they hold.
+
+        Args:
+            may_wait: if a budget has the call wait, its caller does.
+
+        Returns:
+            For how long to wait before this is called again; None once it is reserved.
 
         Raises:
             BudgetGuardError: the call must not be made; nothing is held.
         """
-        engine, request = self.engine, self.request
-        self._project()
-        # Free is a call whose model is, and every other that may answer, and what is billed beside tokens.
-        free = not self.projection.cost and self._rates.is_free
-        charged = not free or self._rates.is_unknown
-        if charged and (self._user is None or self._lost is not None):
-            engine.check_payer(self._user, self._lost, request.model)
-        fits = request.strict and self.projection.cap_assumed and request.takes_cap and not free
-        if fits:
-            self._cap(self._ceiling())
-        projection = self.projection
-        if projection.cost > MAX_NANOS:
-            raise ConfigurationError(
-                f"this call to {request.model} is projected at {format_usd(projection.cost)}, "
-                f"more than a budget can hold (${MAX_USD}): cap its output lower"
-            )
-        self._hold = hold = new_hold(
-            engine.now(),
-            self._charges(charged),
-            amount=projection.cost,
-            on_expiry=self._cost_of_unknown(),
-            ttl=max(engine.hold_ttl, request.least_ttl),
-            user=self._user,
-            model=request.model,
-            endpoint=request.endpoint,
-            tags=self._tags,
-        )
-        if engine.hooks.entries:
-            self._emit_projected(hold)
-        for outer in self._around:
-            outer._give_back()
+        engine, request, asking = self.engine, self.request, self._asking
         try:
-            granted = engine.reserve(hold, smaller=self._smaller if fits else None)
+            hold = asking.begin(may_wait=may_wait)
+            for outer in self._around:
+                outer._give_back()
+            answer = engine.reserve(hold, asking)
         except BudgetGuardError:
-            self._hold, self._refused = None, hold  # nothing is held, so there is nothing to give back
+            asking.hold, self._refused = (
+                None,
+                asking.hold,
+            )  # nothing is held, so there is nothing to give back
             self._is_booked()
+            request.forget_input()
             raise
+        if isinstance(answer, Pause):
+            asking.hold = None
+            return answer
         for outer in self._around:
             outer._paid_inside.add(hold.id)
-        self.output_held = projection.output_tokens if granted and projection.cost else None
-        if granted and fits and self.projection.output_cap is not None:
-            request.write_cap(self.projection.output_cap)
+        projection = self.projection
+        self.output_held = projection.output_tokens if answer and projection.cost else None
+        if answer:
+            asking.granted()
+        request.forget_input()
+        return None
 
     def owe(self) -> BudgetGuardError | None:
         """Reserve for what the provider has begun unasked: refused or not, its cost will be booked.
@@ -174,7 +172,7 @@ class GuardedCall:
             self.reserve()
         except BudgetGuardError as error:
             # As if it had been held, and given back: `finish` books it in full.
-            self._hold, self._given_back = self._refused, self._refused is not None
+            self._asking.hold, self._given_back = self._refused, self._refused is not None
             return error
         return None
 
@@ -286,7 +284,7 @@ class GuardedCall:
         booking = booking_of(
             outcome,
             self.request,
-            self._rates,
+            self._asking.rates,
             self.projection,
             cost_of_unknown=hold.on_expiry,
             thresholds=engine.settings.thresholds,
@@ -320,7 +318,8 @@ class GuardedCall:
         held = hold.amount + sum(one.amount for one in self._extensions)
         amount = max(0, projection.with_output(wanted).cost - held)
         on_expiry = amount if engine.settings.unknown_outcome == "charge" else 0
-        more = replace(hold_again(hold, engine.now()), amount=amount, on_expiry=on_expiry)
+        units = extension(hold.units, max(0, wanted - self.output_held))
+        more = replace(hold_again(hold, engine.now()), amount=amount, on_expiry=on_expiry, units=units)
         self._extensions.append(more)  # before it is granted: an interrupt may come right after
         empty = engine.extend(more)
         if empty is None:
@@ -374,68 +373,6 @@ class GuardedCall:
         if not self._given_back and self._hold is not None:
             self._given_back = True
             self.engine.void(self._hold, "a call inside it pays")
-
-    def _project(self) -> None:
-        engine, request = self.engine, self.request
-        try:
-            self._rates, self.projection = request.project(engine.prices, engine.learned.cap)
-        except UnknownModelError:
-            if engine.settings.unknown_model == "error":
-                raise
-            self._rates = request.rates_if_known(engine.prices)
-            self.projection = Projection(request.model, Usage(), 0, 0, 0, 0, cap_assumed=False)
-
-    def _charges(self, charged: bool) -> tuple[Charge, ...]:
-        """Return who pays; what is known to cost nothing needs no account, so that none can refuse it."""
-        request = self.request
-        facts = CallFacts(self._user, self._runs, request.model, request.endpoint, self._tags)
-        charges = charges_for(facts, self.engine)
-        return charges if charged else tuple(replace(charge, required=False) for charge in charges)
-
-    def _ceiling(self) -> int:
-        settings = self.engine.settings
-        if settings.strict_ceiling is not None:
-            return settings.strict_ceiling
-        shown = self.projection.input_tokens - self.projection.reserve
-        return max(settings.strict_floor, output_limit(self.request.model, shown))
-
-    def _cap(self, cap: int) -> None:
-        self.projection = self.projection.with_cap(cap)
-
-    def _smaller(self, available: Nanos) -> Hold | None:
-        """Return the hold with the largest output cap that the money allows; the floor's if that is more."""
-        assert self._hold is not None
-        projection = self.projection
-        low, high = self.engine.settings.strict_floor, (projection.output_cap or 0) - 1
-        if high < low:
-            return None
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = projection.with_cap(middle).cost <= available
-            low, high = (middle, high) if fits else (low, middle - 1)
-        self._cap(low)
-        self._hold = replace(self._hold, amount=self.projection.cost, on_expiry=self._cost_of_unknown())
-        self._emit_projected(self._hold)
-        return self._hold
-
-    def _emit_projected(self, hold: Hold) -> None:
-        projection = self.projection
-        emit_call(
-            self.engine,
-            events.Projected,
-            hold,
-            cost=to_usd(projection.cost),
-            usage=projection.usage,
-            cap_assumed=projection.cap_assumed,
-            output_cap=projection.output_cap,
-            provider=self._rates.provider,
-        )
-
-    def _cost_of_unknown(self) -> Nanos:
-        policy = self.engine.settings.unknown_outcome
-        if policy == "charge":
-            return self.projection.cost
-        return self.projection.input_cost if policy == "input" else 0
 
 
 _NO_HOOK: Final = nullcontext()

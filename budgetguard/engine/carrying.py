@@ -1,6 +1,7 @@
 """Who pays, written down as JSON values to travel with a job, and made current where the job is done.
 
-What travels are the user's id, tags, and the names and limits of runs: no secret, and nothing of a call.
+What travels are the user's id, tags, labels, and the names and limits of runs: no secret, and nothing of a
+call.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from budgetguard.core.accounts import RUN, check_id
 from budgetguard.core.money import MAX_NANOS, Nanos, to_usd
 from budgetguard.engine.context import current_caller
 from budgetguard.engine.links import Lost, enter_link
-from budgetguard.engine.surrounding import Run, Surrounding, budget_tags, budget_user
+from budgetguard.engine.surrounding import Run, Surrounding, budget_labels, budget_tags, budget_user
 from budgetguard.errors import ConfigurationError
 from budgetguard.events import logger
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 KEY: Final = "budgetguard"
 """What a job's payer is called among the job's headers or metadata."""
 
-_NAMES: Final = frozenset({"user", "tags", "runs", "lost"})
+_NAMES: Final = frozenset({"user", "tags", "labels", "runs", "lost"})
 
 
 def packed_payer(engine: Engine) -> dict[str, Any] | None:
@@ -38,6 +39,8 @@ def packed_payer(engine: Engine) -> dict[str, Any] | None:
         packed["user"] = caller.user
     if caller.tags:
         packed["tags"] = list(caller.tags)
+    if caller.labels:
+        packed["labels"] = dict(caller.labels)
     if caller.runs:
         packed["runs"] = [[run.account, run.budget.limit] for run in caller.runs if run.budget is not None]
     if caller.lost is not None:
@@ -75,6 +78,11 @@ def _unpacked(packed: object, engine: Engine) -> list[Surrounding]:
     found += [Run(engine, to_usd(limit), account=account) for account, limit in reversed(runs)]
     if tags:
         found.append(budget_tags(*tags))
+    labels = packed.get("labels") or {}
+    if not isinstance(labels, Mapping):
+        raise ConfigurationError(f"labels of a job's payer are an object, not {_shown(labels)}")
+    if labels:
+        found.append(budget_labels(**labels))
     if packed.get("user") is not None:
         found.append(budget_user(packed["user"]))
     return found

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
@@ -67,6 +67,7 @@ class Caller:
         runs: the charges of the runs around us, innermost first, each once.
         lost: why nobody can say who pays, so that the call must be refused; None if that is not so.
         tags: of every `budget_tags` around us, outermost first, each once.
+        labels: of every `budget_labels` around us, and the user's; of each name the innermost.
         by_hook: whether a hook runs around us, or has started what runs here.
     """
 
@@ -74,6 +75,7 @@ class Caller:
     runs: tuple[Charge, ...]
     lost: Lost | None
     tags: tuple[str, ...]
+    labels: Mapping[str, str]
     by_hook: bool
 
 
@@ -96,6 +98,7 @@ def current_caller(engine: object) -> Caller:
     runs: dict[str, Charge] = {}
     unknown: Lost | None = None
     tags: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
     for link, lost in judged():
         if lost:
             # A user, or a run, that was set further inside says enough.
@@ -103,6 +106,8 @@ def current_caller(engine: object) -> Caller:
             if user is None and (link.user is not None or here):
                 unknown = unknown or lost
             continue
+        if link.labels and (link.user is None or user is None):  # an outer user's are not the inner one's
+            labels = {**dict(link.labels), **labels}
         if link.user is not None and user is None and unknown is None:
             user = link.user
         if link.run is not None and link.engine is engine:
@@ -113,7 +118,12 @@ def current_caller(engine: object) -> Caller:
         unknown = "stranded"
     unique = tuple(dict.fromkeys(tags)) if tags else tags
     by_hook = current.link is not None and inside_hook()
-    return Caller(user, tuple(runs.values()), unknown, unique, by_hook)
+    return Caller(user, tuple(runs.values()), unknown, unique, labels, by_hook)
+
+
+def current_labels() -> dict[str, str]:
+    """Return the labels of every `budget_labels` around us, and the user's; of each name the innermost."""
+    return dict(current_caller(None).labels)
 
 
 def calls_around(engine: object, beside: Place | None = None) -> tuple[GuardedCall, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetguard import events
 from budgetguard.core.accounts import Balance
-from budgetguard.core.holds import Booked, Expiry, Hold, Settlement
+from budgetguard.core.holds import Booked, Expiry, Granted, Hold, Settlement
 from budgetguard.core.money import to_usd
 from budgetguard.core.windows import to_datetime
 from budgetguard.engine.background import background
@@ -87,8 +87,9 @@ def emit_settled(
             account=crossing.account,
             threshold=crossing.threshold,
             spent=crossing.balance.spent,
-            limit=to_usd(crossing.balance.limit_nanos or 0),
+            limit=crossing.balance.quantity(crossing.balance.limit_nanos or 0),
             resets_at=crossing.balance.resets_at,
+            unit=crossing.balance.unit,
         )
 
 
@@ -106,19 +107,40 @@ def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError
         whole = engine.process.limit or 0
         spent += whole - limit
         limit = whole
+    fits_at = balance.fits_at(hold.amount_of(balance.unit))
+    retry_after = None if fits_at is None else max(0.0, (fits_at - engine.now()) / 1_000)
     emit_call(
         engine,
         events.Refused,
         hold,
         account=balance.account,
-        cost=to_usd(hold.amount),
-        limit=to_usd(limit),
-        spent=to_usd(spent),
-        available=to_usd(limit - spent - balance.held_nanos),
+        cost=balance.quantity(hold.amount_of(balance.unit)),
+        limit=balance.quantity(limit),
+        spent=balance.quantity(spent),
+        available=balance.quantity(limit - spent - balance.held_nanos),
         resets_at=balance.resets_at,
+        unit=balance.unit,
+        retry_after=retry_after,
     )
     if engine.alerts is not None:
         from budgetguard.engine.alerting import tell_refusal
 
         tell_refusal(engine.alerts, engine.store, hold, balance, limit=limit, spent=spent, at=engine.now())
-    return refusal(hold, balance, limit=limit, spent=spent)
+    return refusal(hold, balance, limit=limit, spent=spent, retry_after=retry_after)
+
+
+def emit_granted(engine: Engine, hold: Hold, answer: Granted) -> None:
+    """Emit the events of a grant, and of the accounts that would have refused."""
+    emit_call(engine, events.Held, hold, amount=to_usd(hold.amount), accounts=answer.accounts)
+    for balance in answer.shadowed:
+        emit_call(
+            engine,
+            events.Shadowed,
+            hold,
+            account=balance.account,
+            unit=balance.unit,
+            cost=balance.quantity(hold.amount_of(balance.unit)),
+            limit=balance.limit or balance.quantity(0),
+            spent=balance.spent,
+            available=balance.available or balance.quantity(0),
+        )

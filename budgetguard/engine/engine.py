@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from budgetguard import events
 from budgetguard.config import DEFAULT_PROJECT, Settings
-from budgetguard.core.accounts import Balance
+from budgetguard.core.accounts import USER, Balance, account_name
 from budgetguard.core.holds import (
     VOID,
     Booked,
     Denied,
     Granted,
     Hold,
+    Outdated,
     Reservation,
     Settlement,
     UnknownAccount,
@@ -34,7 +35,8 @@ from budgetguard.core.windows import duration_ms
 from budgetguard.engine import runlog
 from budgetguard.engine.background import Dropped, background, engines, mind_end
 from budgetguard.engine.context import current_caller
-from budgetguard.engine.emitting import emit_call, emit_expiries, emit_settled, refused
+from budgetguard.engine.emitting import emit_call, emit_expiries, emit_granted, emit_settled, refused
+from budgetguard.engine.judge import Judge, amounts, counts
 from budgetguard.engine.links import Lost
 from budgetguard.engine.outbox import Outbox
 from budgetguard.engine.payers import CallFacts, ProcessCap, books_of, charges_for
@@ -51,9 +53,40 @@ if TYPE_CHECKING:
     from budgetguard.alerts.sending import Alerts
     from budgetguard.engine.call import GuardedCall
 
-_SMALLER_TRIES: Final = 8
+_MOST_CHANGES: Final = 16
 # Projects that an error names.
 _ELSEWHERE: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """There is no room for a call now; it may ask again.
+
+    Attributes:
+        seconds: when.
+    """
+
+    seconds: float
+
+
+class Reserving(Protocol):
+    """A call that asks for a hold, and what else it may ask for."""
+
+    def judged_again(self) -> Hold:
+        """Return the hold by the documents as they are known by now, under the same id.
+
+        Raises:
+            BudgetGuardError: by these the call must not be made.
+        """
+
+    def instead(self, refused: Balance) -> Hold | None:
+        """Return a hold to ask for in place of one that an account has refused, of the same id; or None."""
+
+    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance]:
+        """Return which refusal is told: that of what was asked for last, or before."""
+
+    def wait(self, refused: Balance) -> Pause | None:
+        """Return how long to wait before it asks again, None if it does not."""
 
 
 class Engine:
@@ -72,6 +105,7 @@ class Engine:
         prices: what models cost.
         hooks: who is told of events.
         process: what this process has spent, and its cap.
+        judge: what is known of the project's budgets beside their limits.
         learned: how long models' answers are.
         alerts: who tells people of thresholds and refusals, if anybody does.
         under_way: the calls that may hold money, by their identity.
@@ -83,6 +117,7 @@ class Engine:
         if settings.runs:
             runlog.follow(self.hooks)
         self.process = ProcessCap()
+        self.judge = Judge()
         self.under_way: dict[int, tuple[GuardedCall, Dropped]] = {}
         self.blocking = True
         self._store: Store | None = None
@@ -149,6 +184,7 @@ class Engine:
             if former is not None and isinstance(self.settings.store, str):
                 former.close()  # calls under way open it again
             self.learned.forget()
+            self.judge.forget()
             self.process.begin_elsewhere()
         self.alerts = alerts
         self._take(settings)
@@ -165,18 +201,17 @@ class Engine:
         if user is None and self.settings.requires_user:
             raise required_user(model)
 
-    def reserve(self, hold: Hold, *, smaller: Callable[[Nanos], Hold | None] | None = None) -> bool:
-        """Set a hold's money aside, and tell whether any account grants it.
+    def reserve(self, hold: Hold, by: Reserving) -> Granted | Pause | None:
+        """Set a hold's money aside, and return what grants it, or for how long to wait for that.
 
-        False only where the settings allow a call that nothing limits, or a store that fails.
+        None only where the settings allow a call that nothing limits, or a store that fails.
 
         Args:
             hold: what to set aside.
-            smaller: available Nanos -> a hold of no more, of the same id, to try instead of being refused;
-                None if there is none.
+            by: what else may be asked for, in place of it.
 
         Raises:
-            BudgetExceededError: an account has too little available.
+            BudgetExceededError: an account has too little available, or its budget does not allow the call.
             MissingUserError: nothing limits the call.
             UnknownUserError: the user has no budget.
             StoreError: the store failed; the call must not be made.
@@ -188,20 +223,16 @@ class Engine:
         try:
             if store is None:
                 store = self.store
-            answer = store.reserve(hold)
+            hold, answer = self._ask(store, hold, by)
             if self._outbox.unsent:
-                answer = self._after_outage(store, hold, answer)
+                hold, answer = self._after_outage(store, hold, answer, by)
             if isinstance(answer, Denied) and self._gave_back(answer):
-                answer = store.reserve(hold)
-            tries = 0
+                hold, answer = self._ask(store, hold, by)
+            first = answer
             # Each account may have less than the one before, and other calls take money meanwhile.
-            while isinstance(answer, Denied) and smaller is not None and tries < _SMALLER_TRIES:
-                less = smaller(answer.balance.available_nanos or 0)
-                if less is None:
-                    break
+            while isinstance(answer, Denied) and (other := by.instead(answer.balance)) is not None:
                 emit_expiries(self, answer.expired)
-                hold, tries = less, tries + 1
-                answer = store.reserve(hold)
+                hold, answer = self._ask(store, other, by)
         except StoreError as error:
             if self.settings.on_store_error == "block":
                 if store is not None:
@@ -209,23 +240,46 @@ class Engine:
                     self._outbox.keep(store, hold, VOID, None)
                 raise
             logger.warning("budgetguard: a call is allowed although its store failed: %s", error)
-            return False
+            return None
         if isinstance(answer, Granted):
             self._granted_by[hold.id] = store, answer.accounts
             if answer.expired:
                 emit_expiries(self, answer.expired)
             if self.hooks.entries:
-                held = to_usd(hold.amount)
-                emit_call(self, events.Held, hold, amount=held, accounts=answer.accounts)
-            return True
+                emit_granted(self, hold, answer)
+            return answer
         if isinstance(answer, Denied):
             emit_expiries(self, answer.expired)
-            raise refused(self, hold, answer.balance)
+            if isinstance(first, Denied) and (pause := by.wait(first.balance)) is not None:
+                return pause
+            raise refused(self, *by.refused(hold, answer.balance))
         if isinstance(answer, UnknownAccount):
             raise self.unknown(answer.account, hold.user)
         if self.settings.missing_user == "allow" or not hold.amount:
-            return False
+            return None
         raise missing_user(hold.model, self.project)
+
+    def _ask(self, store: Store, hold: Hold, by: Reserving | None = None) -> tuple[Hold, Reservation]:
+        """Ask a store for a hold; judged anew as often as it was judged by what is not current.
+
+        Raises:
+            BudgetGuardError: by what is current, the call must not be made.
+            StoreError: the store failed.
+        """
+        for _ in range(_MOST_CHANGES):
+            answer = store.reserve(hold)
+            if not isinstance(answer, Outdated):
+                return hold, answer
+            self.judge.learn(answer)
+            if by is not None:
+                hold = by.judged_again()
+            else:
+                charges = self.judge.by_what_is_known(hold.charges)
+                hold = replace(hold, charges=charges, scopes=self.judge.revision)
+        raise StoreError(
+            f"the budgets of project {self.project!r} were changed {_MOST_CHANGES} times while a call was to "
+            "be held; it was not made: try again"
+        )
 
     def extend(self, hold: Hold) -> Balance | None:
         """Set more money aside for a call under way; return the account that has no more, if one has not.
@@ -234,9 +288,9 @@ class Engine:
         """
         try:
             store = self.store
-            answer = store.reserve(hold)
+            _, answer = self._ask(store, hold)
             if isinstance(answer, Denied) and self._gave_back(answer):
-                answer = store.reserve(hold)
+                _, answer = self._ask(store, hold)
         except StoreError as error:
             logger.warning("budgetguard: no more could be held for a stream: %s", error)
             return None
@@ -249,6 +303,8 @@ class Engine:
         """Book how a call ended. Never raises: a settlement that the store does not take is tried again."""
         if observed := self.learned.due():
             settlement = replace(settlement, observed=observed)
+        if hold.units and settlement.state == "settled":
+            settlement = replace(settlement, units=counts(hold.units, settlement.usage))
         self.process.count(self.project, hold, settlement.cost)
         answer = self._send(hold, settlement)
         if answer is not None and (self.hooks.entries or answer.crossings or answer.expired):
@@ -276,9 +332,21 @@ class Engine:
             UnknownUserError: the user has no budget.
             StoreError: the store failed; nothing is booked.
         """
-        facts = CallFacts(user, current_caller(self).runs, model, endpoint)
+        caller = current_caller(self)
+        labels = {**self.settings.labels, **caller.labels}
+        facts = CallFacts(user, caller.runs, model, endpoint, labels=labels)
+        self.judge.is_current(self.store, (account_name(USER, user),))
+        charges = charges_for(facts, self)
+        units = amounts(charges, None)
         hold = new_hold(
-            self.now(), charges_for(facts, self), ttl=self.hold_ttl, user=user, model=model, endpoint=endpoint
+            self.now(),
+            charges,
+            ttl=self.hold_ttl,
+            user=user,
+            model=model,
+            endpoint=endpoint,
+            units=units,
+            labels={**self.judge.member_labels(user), **labels},
         )
         settlement = Settlement(
             cost,
@@ -286,6 +354,7 @@ class Engine:
             usage=reported.usage,
             request_id=reported.request_id,
             thresholds=self.settings.thresholds,
+            units=counts(units, reported.usage),
         )
         answer = self.store.settle(hold, settlement)
         if isinstance(answer, UnknownAccount):
@@ -334,14 +403,16 @@ class Engine:
         if self._store is not None:
             self._store.close()
 
-    def _after_outage(self, store: Store, hold: Hold, answer: Reservation) -> Reservation:
+    def _after_outage(
+        self, store: Store, hold: Hold, answer: Reservation, by: Reserving
+    ) -> tuple[Hold, Reservation]:
         """Deliver what waits, now that the store answers: at once, if that may change its answer."""
         if not isinstance(answer, Denied):
             background.put(self._outbox.flush_unsent)
-            return answer
+            return hold, answer
         emit_expiries(self, answer.expired)
         self._outbox.flush_unsent()
-        return store.reserve(hold)
+        return self._ask(store, hold, by)
 
     def _gave_back(self, refused: Denied) -> bool:
         """Settle the streams that nobody reads any more, if they may hold what a call was refused for.

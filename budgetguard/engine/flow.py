@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -20,6 +21,7 @@ from typing import Any, TypeAlias
 from budgetguard.engine.background import background
 from budgetguard.engine.call import GuardedCall
 from budgetguard.engine.context import enter_frame, leave_frame
+from budgetguard.engine.engine import Pause
 from budgetguard.engine.outcomes import NEVER_SENT, UNREADABLE
 from budgetguard.engine.provider_call import Do
 from budgetguard.errors import BudgetGuardError, UnpricedAnswerError
@@ -45,7 +47,7 @@ class Invoke:
     """The call itself."""
 
 
-Step: TypeAlias = Work | Do | Invoke
+Step: TypeAlias = Work | Do | Invoke | Pause
 Flow: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -66,7 +68,8 @@ def reserving(call: GuardedCall) -> Flow:
     if (preparation := call.prepare()) is not None:
         yield from preparation
     try:
-        yield Work(call.reserve, call.engine.blocking)
+        while (pause := (yield Work(partial(call.reserve, may_wait=True), call.engine.blocking))) is not None:
+            yield pause
     except BudgetGuardError:
         raise  # refused: nothing is held
     except BaseException:
@@ -139,7 +142,11 @@ def drive(flow: Flow, invoke: Callable[[], Any] = _nothing) -> Any:
                 return stop.value
             except Closed as closed:
                 raise closed.original from None
-            value = invoke() if isinstance(step, Invoke) else step.run()
+            value = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+            else:
+                value = invoke() if isinstance(step, Invoke) else step.run()
             send = partial(flow.send, value)
         except BaseException as error:
             if _is_over(flow):  # this is what it raised
@@ -167,6 +174,9 @@ async def adrive(flow: Flow, invoke: Callable[[], Awaitable[Any]] = _anothing) -
                 # garbage collector closes coroutines too, and it runs anywhere, inside a store as well.
                 background.put(step.run)
                 value = None
+            elif isinstance(step, Pause):
+                await _sleep(step.seconds)
+                value = None
             else:
                 value = await (finished(step) if isinstance(step, Work) else _asked(step, invoke))
             send = partial(flow.send, value)
@@ -184,6 +194,17 @@ def _is_over(flow: Flow) -> bool:
 def _asked(step: Do | Invoke, invoke: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
     answer: Awaitable[Any] = step.run() if isinstance(step, Do) else invoke()
     return answer
+
+
+async def _sleep(seconds: float) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # see `finished`
+        import anyio
+
+        await anyio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
 
 
 async def finished(work: Work) -> Any:

@@ -95,6 +95,7 @@ class Link:
         run: the charge of the run that begins here, if one does.
         engine: whose run it is.
         tags: labels that begin here.
+        labels: likewise, with their names; with a user they are the user's.
         hook: a hook runs from here inwards.
         aside: a generator's, which was waiting for its next step when what is further inside was entered.
         lent: a running generator's, put here for what is directly inside, because this context lacked it.
@@ -116,6 +117,7 @@ class Link:
     border: Literal["thread", "job"] | None = None
     lost: Lost | None = None
     lands: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Passing:
@@ -207,6 +209,7 @@ def enter_link(
     hook: bool = False,
     lands: bool = False,
     lost: Lost | None = None,
+    labels: tuple[tuple[str, str], ...] = (),
 ) -> None:
     """Add a link for `owner`; without a user it leaves the user as it is.
 
@@ -220,6 +223,7 @@ def enter_link(
         hook: see `Link`.
         lands: see `Link`.
         lost: see `Link`.
+        labels: see `Link`.
     """
     if not followed:
         follow_threads()
@@ -230,7 +234,7 @@ def enter_link(
     scope = Scope(generator)
     while outer is not None and outer.scope.is_over_beside(scope):
         outer = outer.outer
-    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands, lost=lost)
+    link = Link(owner, scope, outer, user, run, engine, tags, hook, lands=lands, lost=lost, labels=labels)
     current.link = link
     if generator is not None:
         of_generators[id(generator)] = (link, *of_generators.get(id(generator), ()))

@@ -13,20 +13,24 @@ few of those that cannot be referred to weakly, such as dicts.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from budgetguard.config import Settings
-from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USER, Budget, account_name
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, SEVERAL, USER, Budget, account_name
 from budgetguard.core.holds import Charge, Hold
+from budgetguard.core.labels import Labels, named_by
 from budgetguard.core.money import Nanos
 from budgetguard.core.process import keep_newest
 from budgetguard.core.usage import Reported
+from budgetguard.engine.judge import Judge
 from budgetguard.stores.base import public_url
+from budgetguard.tokens.models import bare_name
 
 if TYPE_CHECKING:
     from budgetguard.engine.engine import Engine
@@ -46,7 +50,9 @@ class CallFacts:
         runs: the charges of the runs around it, innermost first.
         model: the model as the call names it.
         endpoint: what is called, such as `chat`.
-        tags: its labels.
+        tags: labels without a name.
+        labels: the program's, by name.
+        provider: genai-prices' id of who answers; empty where that is not known.
     """
 
     user: str | None = None
@@ -54,6 +60,46 @@ class CallFacts:
     model: str = ""
     endpoint: str = ""
     tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    provider: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model's names: as the call gives it, without prefixes, and without a date."""
+        return model_names(self.model)
+
+    def all_labels(self, members: Mapping[str, str]) -> Labels:
+        """Return all labels of the call, with their values.
+
+        Args:
+            members: the labels that are kept with the user.
+        """
+        found: dict[str, tuple[str, ...]] = {
+            name: (value,) for name, value in {**members, **self.labels}.items()
+        }
+        if self.user is not None:
+            found["user"] = (self.user,)
+        if self.model:
+            found["model"] = self.models
+        if self.provider:
+            found["provider"] = (self.provider,)
+        if self.endpoint:
+            found["endpoint"] = (self.endpoint,)
+        if self.tags:
+            found["tag"] = self.tags
+        return found
+
+
+_DATED: Final = re.compile(r"(.+?)[-@](?:\d{4}-\d{2}-\d{2}|\d{8})")
+
+
+@lru_cache(maxsize=1_024)
+def model_names(model: str) -> tuple[str, ...]:
+    """Return the names by which budgets may mean a model: `openai/gpt-5-2025-08-07`, and what is left of that
+    without provider and date, so that another spelling leads to no other budget."""
+    bare = bare_name(model)
+    dated = _DATED.fullmatch(bare)
+    return tuple(dict.fromkeys((model, bare, dated[1] if dated else bare)))
 
 
 class ProcessCap:
@@ -139,6 +185,7 @@ class Books(Protocol):
     settings: Settings
     project: str
     process: ProcessCap
+    judge: Judge
 
 
 Rule: TypeAlias = Callable[[CallFacts, Books], tuple[Charge, ...]]
@@ -167,6 +214,13 @@ def _process(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     return () if cap is None else (cap,)
 
 
+def _labels(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
+    judge = books.judge
+    if not judge.has_scopes:
+        return ()
+    return judge.charges(facts.all_labels(judge.member_labels(facts.user)))
+
+
 def _project(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     return (Charge(_named(PROJECT, books.project)),)
 
@@ -188,6 +242,7 @@ class PayerRule:
 
 RULES: Final = (
     PayerRule(USER, _user, "user {}"),
+    PayerRule(SEVERAL, _labels, "{}"),
     PayerRule(RUN, _runs, "this run"),
     PayerRule(PROCESS, _process, "this process (max_budget)"),
     PayerRule(PROJECT, _project, "project {}"),
@@ -200,12 +255,15 @@ def charges_for(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     found: tuple[Charge, ...] = ()
     for rule in RULES:
         found += rule.charges(facts, books)
-    return found
+    return books.judge.by_what_is_known(found)
 
 
 def account_in_words(account: str) -> str:
     """Return an account as an error names it: `user '1234'` for `user:1234`."""
     kind, _, ident = account.partition(":")
+    named = named_by(account)
+    if named is not None and kind != USER:
+        return named.in_words
     return next((rule.named.format(repr(ident)) for rule in RULES if rule.kind == kind), account)
 
 

@@ -57,6 +57,27 @@ class ProviderCall(ABC):
         """Write a cap on the output tokens of each choice into what is sent, not into what the caller has."""
         raise NotImplementedError
 
+    @property
+    def takes_model(self) -> bool:
+        """Whether another model can be written into it."""
+        return False
+
+    @property
+    def written_model(self) -> str:
+        """The model as it is written in the request."""
+        return self.model
+
+    def use_model(self, model: str) -> None:
+        """Project it from now on as a call of another model, which `write_model` then writes."""
+        raise NotImplementedError
+
+    def write_model(self) -> None:
+        """Write the model that it is projected for into what is sent, not into what the caller has."""
+        raise NotImplementedError
+
+    def forget_input(self) -> None:  # noqa: B027 - nothing is kept, unless a subclass does
+        """Let go of its input: it is not projected any more."""
+
     def rates_if_known(self, book: PriceBook) -> Rates:
         """Return what the call costs by the unit, where it may be made without a price."""
         return book.rates_if_known(self.model)

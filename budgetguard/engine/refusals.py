@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budgetguard.core.accounts import RUN, Balance
+from budgetguard.core.accounts import CONCURRENT, RUN, USD, Balance, Unit
 from budgetguard.core.holds import Hold
 from budgetguard.core.money import Nanos, format_usd, to_usd
+from budgetguard.core.rules import Rules
+from budgetguard.core.wording import format_amount
 from budgetguard.engine.payers import account_in_words
 from budgetguard.errors import (
     BudgetExceededError,
     ConfigurationError,
     MissingUserError,
+    ModelNotAllowedError,
     UnknownUserError,
 )
 
@@ -40,34 +43,118 @@ _LOST = {
 }
 
 
-def refusal(hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos) -> BudgetExceededError:
+def refusal(
+    hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos, retry_after: float | None = None
+) -> BudgetExceededError:
     """Return the error that says which account has too little available for a hold.
 
     Args:
         hold: what was asked for.
         balance: the account that refused.
-        limit: its limit as people mean it, Nanos.
-        spent: what it has spent as people mean it, Nanos.
+        limit: its limit as people mean it, Nanos or a count.
+        spent: what it has spent as people mean it, likewise.
+        retry_after: seconds after which there is room by time alone, None if there is none.
     """
+    unit = balance.unit
+    wanted = hold.amount_of(unit)
     available = limit - spent - balance.held_nanos
     who = account_in_words(balance.account)
     when = f" until {balance.resets_at:%Y-%m-%d %H:%M:%S} UTC" if balance.resets_at else ""
-    held = f" and {format_usd(balance.held_nanos)} is held for calls under way" if balance.held_nanos else ""
-    last = "raise the limit, or wait until it resets" if balance.resets_at else "or raise the limit"
+    held = (
+        f" and {format_amount(balance.held_nanos, unit)} is held for calls under way"
+        if balance.held_nanos and unit != CONCURRENT
+        else ""
+    )
     return BudgetExceededError(
-        current_cost=to_usd(spent),
-        max_budget=to_usd(limit),
+        current_cost=balance.quantity(spent),
+        max_budget=balance.quantity(limit),
         message=(
-            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
-            f"but {who} has {format_usd(max(0, available))} left{when}: of {format_usd(limit)}, "
-            f"{format_usd(spent)} is spent{held}. The call was not made. "
-            f"Cap its output (max_completion_tokens), use a cheaper model, {last}"
+            f"Budget has been exceeded! {_needs(hold, unit, wanted)}, "
+            f"but {who} has {format_amount(max(0, available), unit)} left{when}: "
+            f"of {format_amount(limit, unit)}, {_taken(balance, spent)}{held}. The call was not made. "
+            f"{_remedy(balance, retry_after)}"
         ),
         user=hold.user,
         account=balance.account,
-        projected_cost=to_usd(hold.amount),
-        available=to_usd(available),
+        projected_cost=balance.quantity(wanted),
+        available=balance.quantity(available),
         resets_at=balance.resets_at,
+        unit=unit,
+        retry_after=retry_after,
+    )
+
+
+def _needs(hold: Hold, unit: Unit, wanted: int) -> str:
+    if unit == USD:
+        return f"This call to {hold.model} may cost up to {format_usd(wanted)}"
+    return f"This call to {hold.model} may need {format_amount(wanted, unit)}"
+
+
+def _taken(balance: Balance, spent: Nanos) -> str:
+    if balance.unit == CONCURRENT:
+        return f"{format_amount(balance.held_nanos, balance.unit)} is taken"
+    return f"{format_amount(spent, balance.unit)} is {'spent' if balance.unit == USD else 'used'}"
+
+
+def _remedy(balance: Balance, retry_after: float | None) -> str:
+    last = "raise the limit, or wait until it resets" if balance.resets_at else "or raise the limit"
+    if balance.unit == USD:
+        return f"Cap its output (max_completion_tokens), use a cheaper model, {last}"
+    if balance.unit == CONCURRENT:
+        return "Try again when one of them has ended, or raise the limit"
+    if retry_after is None:
+        return "Raise the limit"
+    return f"Try again in {retry_after:,.1f} s, or raise the limit"
+
+
+def above_the_cap(hold: Hold, account: str, most: Nanos) -> BudgetExceededError:
+    """Return the error that says a call may cost more than a budget lets one call cost.
+
+    Args:
+        hold: what was asked for.
+        account: whose budget caps it.
+        most: Nanos that a call may cost.
+    """
+    return BudgetExceededError(
+        current_cost=to_usd(0),
+        max_budget=to_usd(most),
+        message=(
+            f"Budget has been exceeded! This call to {hold.model} may cost up to {format_usd(hold.amount)}, "
+            f"and the budget of {account_in_words(account)} lets one call cost {format_usd(most)} at most "
+            "(max_call_cost). The call was not made. Cap its output (max_completion_tokens), use a cheaper "
+            "model, or raise max_call_cost"
+        ),
+        user=hold.user,
+        account=account,
+        projected_cost=to_usd(hold.amount),
+        available=to_usd(most),
+        unit=USD,
+    )
+
+
+def model_not_allowed(model: str, user: str | None, account: str, rules: Rules) -> ModelNotAllowedError:
+    """Return the error that says a budget does not allow a model."""
+    said = f"allows {', '.join(rules.allow)}" if rules.allow else ""
+    if rules.forbid:
+        said += f"{' and ' if said else ''}forbids {', '.join(rules.forbid)}"
+    return ModelNotAllowedError(
+        current_cost=to_usd(0),
+        max_budget=to_usd(0),
+        message=(
+            f"The budget of {account_in_words(account)} does not allow {model}: it {said}. The call was not "
+            "made. Use a model that it allows, or set the budget anew with others (allow=, forbid=)"
+        ),
+        user=user,
+        account=account,
+        model=model,
+    )
+
+
+def two_labels(name: str, said: str, kept: str, user: str) -> ConfigurationError:
+    """Return the error that says a call's label is not the one that is kept with its user."""
+    return ConfigurationError(
+        f"this call says {name} {said!r}, and user {user!r} is of {name} {kept!r} in the store, so the call "
+        f"was not made: say nothing of {name}, or change it with set_member({user!r}, {name}={said!r})"
     )
 
 
@@ -82,6 +169,7 @@ def stopped(hold: Hold, balance: Balance, cost: Nanos) -> BudgetExceededError:
     return BudgetExceededError(
         current_cost=balance.spent,
         max_budget=balance.limit or to_usd(0),
+        unit=balance.unit,
         message=(
             f"Budget has been exceeded! This stream of {hold.model} has cost {format_usd(cost)} so far, more "
             f"than the {format_usd(hold.amount)} that was set aside for it, and {balance.account} has no "

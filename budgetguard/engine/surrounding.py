@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from types import FrameType, TracebackType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from budgetguard.core.accounts import RUN, Balance, Budget, account_name, check_id
 from budgetguard.core.holds import Charge
+from budgetguard.core.labels import check_labels
 from budgetguard.core.money import to_nanos, to_usd
 from budgetguard.engine.decorated import Decorated
 from budgetguard.engine.links import enter_link, leave_link, of_generators, used_in
@@ -143,19 +144,57 @@ class budget_user(Surrounding):
 
     Args:
         user: the user's id, 1 to 256 printable characters.
+        labels: what else is known of this user, such as `team="red"`; see `budget_labels`. Inside another
+            `budget_user` they do not hold.
 
     Raises:
-        ConfigurationError: not text, empty, too long, or with control characters.
+        ConfigurationError: not text, empty, too long, or with control characters; no label.
     """
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, **labels: str) -> None:
         self.user = check_id(user, name="user")
+        self.labels = _checked(labels)
 
     def __repr__(self) -> str:
-        return f"budget_user({self.user!r})"
+        return f"budget_user({', '.join((repr(self.user), *_written(self.labels)))})"
 
     def _enter(self, frame: FrameType | None) -> None:
-        enter_link(self, frame, user=self.user)
+        enter_link(self, frame, user=self.user, labels=self.labels)
+
+
+class budget_labels(Surrounding):
+    """Label the guarded calls inside: by customer, feature, team, whatever budgets and reports are by.
+
+    Use it as `with budget_labels(customer="acme"):`, as `async with`, or as a decorator. Inside another one
+    both count, and of the same label the innermost. Budgets may be for labels (`set_budget(5,
+    customer="acme")`), and are charged; labels are kept with the records of calls.
+
+    Args:
+        labels: name and value, such as `customer="acme"`. Names are of a-z, 0-9 and _; values 1 to 256
+            printable characters.
+
+    Raises:
+        ConfigurationError: no label, a bad name or value, or one that every call has of itself.
+    """
+
+    def __init__(self, **labels: str) -> None:
+        if not labels:
+            raise ConfigurationError('budget_labels needs a label, such as budget_labels(customer="acme")')
+        self.labels = _checked(labels)
+
+    def __repr__(self) -> str:
+        return f"budget_labels({', '.join(_written(self.labels))})"
+
+    def _enter(self, frame: FrameType | None) -> None:
+        enter_link(self, frame, labels=self.labels)
+
+
+def _checked(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(check_labels(labels).items())
+
+
+def _written(labels: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    return (f"{name}={value!r}" for name, value in labels)
 
 
 class budget_tags(Surrounding):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from budgetguard.core.labels import matches
 from budgetguard.core.process import of_books
 from budgetguard.errors import ConfigurationError, UnknownModelError
 from budgetguard.pricing.entries import FileEntry
@@ -214,6 +215,23 @@ class PriceBook:
         named = provider or (None if base_url else rates.provider)
         _, names = meant(snapshot, model.strip().lower(), named, base_url)
         return quote(lists, rates, names, self.list.facts())
+
+    def lists(self, pattern: str) -> bool:
+        """Return whether any model has a price, of this book or of the list, whose name matches a pattern.
+
+        Args:
+            pattern: in which `*` stands for any text; with or without a provider's prefix.
+        """
+        listed = {
+            name
+            for provider in self.list.snapshot().providers
+            for model in provider.models
+            for name in (model.id, f"{provider.id}/{model.id}")
+        }
+        own = {model for _, model in self._registered.prices}
+        if self._file is not None:
+            own |= {entry.model for entry in self._file.entries() if entry.model is not None}
+        return any(matches(pattern.lower(), name.lower()) for name in own | listed)
 
     def provider_at(self, base_url: str) -> str | None:
         """Return genai-prices' id of the provider at an address, or None."""

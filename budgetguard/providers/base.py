@@ -235,7 +235,7 @@ class HttpCall(ProviderCall):
 
     @property
     def request(self) -> HttpRequest:
-        """What is sent, as far as it is still known: once it was projected, without its body."""
+        """What is sent, as far as it is still known: once it is held, without its body."""
         return self._sent
 
     def prepare(self, book: PriceBook, learned_cap: LearnedCap) -> Preparation | None:
@@ -316,10 +316,10 @@ class HttpCall(ProviderCall):
         if self.strict and projection.input_tokens and projection.served:
             projection = projection.with_reserve(input_reserve(body, self.model))
         self._cap = self._endpoint.cap_name(rates.provider)
-        if not self.strict:
-            self._sent = replace(self._sent, body={})  # the prompt is not needed any more
-        self._shown = None
         return rates, projection
+
+    def forget_input(self) -> None:
+        self._sent, self._shown = replace(self._sent, body={}), None
 
     @property
     def takes_cap(self) -> bool:
@@ -328,6 +328,23 @@ class HttpCall(ProviderCall):
     def write_cap(self, cap: int) -> None:
         assert self._cap is not None
         self._write(self._cap, cap)
+
+    @property
+    def takes_model(self) -> bool:
+        # What was fetched for a request is of the model that it names.
+        body = self._sent.body
+        return self._addressed is None and isinstance(body.get("model"), str) and self._shown is None
+
+    @property
+    def written_model(self) -> str:
+        return str(self._written)
+
+    def use_model(self, model: str) -> None:
+        self._sent = replace(self._sent, body={**self._sent.body, "model": model})
+        self._written, self.model = model, self._named(model)
+
+    def write_model(self) -> None:
+        self._write("model", self._written)
 
     def _write(self, name: str, value: object) -> None:
         """Set a field of the body that is sent."""

@@ -128,6 +128,7 @@ class Budgeted:
             provider=self._provider,
             base_url=self._base_url,
             free=self._base_url is not None and engine.settings.is_free(self._base_url),
+            names_model=_takes_by_name(signature, "model") and "model" not in by_place,
         )
         return GuardedCall(engine, request, user=self._user), request
 
@@ -188,6 +189,14 @@ def budgeted(
         return Decorated(function, Budgeted(engine, function, options))
 
     return guard if function is None else guard(function)
+
+
+def _takes_by_name(signature: inspect.Signature, name: str) -> bool:
+    """Whether a function may be called with an argument of a name."""
+    found = signature.parameters.get(name)
+    if found is None:
+        return any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
+    return found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 
 def _plain(function: Any) -> Callable[..., Any]:

@@ -56,6 +56,7 @@ class FunctionCall(ProviderCall):
         provider: whose prices count, by genai-prices' id; None: see `PriceBook.rates`.
         base_url: the address that it calls, if it is known.
         free: that address costs nothing, by the user's word.
+        names_model: the function can be called with another `model=`.
 
     Attributes:
         more: arguments that the function is called with on top of its caller's.
@@ -78,7 +79,9 @@ class FunctionCall(ProviderCall):
         provider: str | None = None,
         base_url: str | None = None,
         free: bool = False,
+        names_model: bool = False,
     ) -> None:
+        self._names_model = names_model
         self.model = model
         self.more: dict[str, Any] = {}
         self._cap = cap
@@ -135,6 +138,19 @@ class FunctionCall(ProviderCall):
     def write_cap(self, cap: int) -> None:
         assert self._cap is not None
         self.more[self._cap] = cap
+
+    @property
+    def takes_model(self) -> bool:
+        return self._names_model
+
+    def use_model(self, model: str) -> None:
+        self.model = model
+        self._thinks = is_reasoning(model)
+        if "model" in self._body:
+            self._body = {**self._body, "model": model}
+
+    def write_model(self) -> None:
+        self.more["model"] = self.model
 
     def outcome(self, answer: Any) -> Outcome:
         if self._usage is not None:

@@ -123,6 +123,10 @@ class SentCall(FollowedCall):
     def takes_cap(self) -> bool:
         return self._rewrite is not None and super().takes_cap
 
+    @property
+    def takes_model(self) -> bool:
+        return self._rewrite is not None and super().takes_model
+
     def _write(self, name: str, value: object) -> None:
         super()._write(name, value)
         if self._rewrite is not None:

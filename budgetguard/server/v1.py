@@ -12,9 +12,20 @@ from typing import Annotated, Any, Final, NotRequired, TypeVar, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import Booked, Granted, Hold, HoldRecord, HoldState, Reservation, UnknownAccount
+from budgetguard.core.accounts import Balance, Budget, Document
+from budgetguard.core.holds import (
+    Booked,
+    Entry,
+    Granted,
+    Hold,
+    HoldRecord,
+    HoldState,
+    Reservation,
+    UnknownAccount,
+)
 from budgetguard.core.report import Dimension, summarize
+from budgetguard.core.scopes import read_scopes
+from budgetguard.core.trail import entry_of, with_key
 from budgetguard.errors import ConfigurationError
 from budgetguard.server import requests
 from budgetguard.server.access import keeps_booked
@@ -142,22 +153,79 @@ def set_budget(call: Call) -> dict[str, Any]:
     body: requests.BudgetBody = call.body
     account, budget = body["account"], body["budget"]
     if not call.key.may("admin"):
-        _check_window(call, account, budget)
+        _check_change(call, account, budget)
     call.projects.quotas.check_accounts(call.store, (account,))
-    return {"balance": call.store.set_budget(account, budget, ephemeral=body["ephemeral"])}
+    entry = _entry(call, "set_budget", account, body.get("entry"))
+    return {"balance": call.store.set_budget(account, budget, ephemeral=body["ephemeral"], entry=entry)}
 
 
-@_v1.route("POST", "reset", "admin", wire_types.read_balance, body=JsonReader(requests.AccountOnly))
+@_v1.route("POST", "grant", "admin", wire_types.read_balance, body=JsonReader(requests.GrantBody))
+def grant(call: Call) -> dict[str, Any]:
+    """Raise an account's limit, once per grant id: until some time, or for good."""
+    body: requests.GrantBody = call.body
+    account = body["account"]
+    entry = _entry(call, "grant", account, body.get("entry"))
+    return {"balance": call.store.grant(account, body["grant"], entry=entry)}
+
+
+@_v1.route("PUT", "labels", "admin", wire_types.read_balance, body=JsonReader(requests.LabelsBody))
+def set_labels(call: Call) -> dict[str, Any]:
+    """Store the labels that a user's calls carry, such as a team."""
+    body: requests.LabelsBody = call.body
+    account = body["account"]
+    entry = _entry(call, "set_member", account, body.get("entry"))
+    return {"balance": call.store.set_labels(account, body["labels"], entry=entry)}
+
+
+@_v1.route("POST", "mark", "spend", wire_types.read_marked, body=JsonReader(requests.MarkBody))
+def mark(call: Call) -> dict[str, Any]:
+    """Note something about an account's present window; answers whether it was not noted before."""
+    return {"marked": call.store.mark(call.body["account"], call.body["mark"])}
+
+
+@_v1.route("GET", "scopes", "read", wire_types.read_scopes)
+def scopes(call: Call) -> dict[str, Any]:
+    """Return which kinds of budgets the project has."""
+    return {"scopes": call.store.scopes()}
+
+
+@_v1.route("PUT", "scopes", "spend", wire_types.read_saved, body=JsonReader(requests.ScopesBody))
+def save_scopes(call: Call) -> dict[str, Any]:
+    """Replace the project's scopes if they are of the revision that was seen."""
+    body: requests.ScopesBody = call.body
+    if not call.key.may("admin"):
+        _check_scopes(call, body["scopes"])
+    entry = body.get("entry")
+    told = None if entry is None else with_key(entry, call.key.id)
+    return {"saved": call.store.save_scopes(body["scopes"], body["seen"], entry=told)}
+
+
+@_v1.route("GET", "trail", "read", wire_types.read_entries, query=requests.TrailQuery, heavy=True)
+def trail(call: Call) -> dict[str, Any]:
+    """List the changes of budgets, oldest first: who changed what, and why."""
+    query: requests.TrailQuery = call.query
+    since = query.get("since", 0)
+    if "after" in query:
+        since = max(since, requests.made_at(query["after"]))
+    return _page("entries", call.store.trail(since), attrgetter("id"), query)
+
+
+@_v1.route("POST", "reset", "admin", wire_types.read_balance, body=JsonReader(requests.ResetBody))
 def reset(call: Call) -> dict[str, Any]:
     """Set what an account has spent to nothing."""
-    return {"balance": call.store.reset(call.body["account"])}
+    account = call.body["account"]
+    entry = _entry(call, "reset", account, call.body.get("entry"))
+    return {"balance": call.store.reset(account, entry=entry)}
 
 
-@_v1.route("DELETE", "budget", "admin", wire_types.read_deleted, query=requests.AccountOnly)
+@_v1.route("DELETE", "budget", "admin", wire_types.read_deleted, query=requests.DeleteQuery)
 def delete(call: Call) -> dict[str, Any]:
     """Forget an account, and return whether it existed."""
-    account = call.query["account"]
-    deleted = call.store.delete(account)
+    query: requests.DeleteQuery = call.query
+    account, said = query["account"], None
+    if "entry_id" in query:
+        said = Entry(query["entry_id"], query.get("entry_text", ""))
+    deleted = call.store.delete(account, entry=_entry(call, "delete", account, said))
     if deleted:
         call.projects.quotas.forget(call.store, account)
     return {"deleted": deleted}
@@ -215,18 +283,51 @@ def _ahead(hold: Hold) -> ConfigurationError:
     )
 
 
-def _check_window(call: Call, account: str, budget: Budget) -> None:
-    """Refuse a budget that would end an account's window at another time: what is booked would go with it.
+def _entry(call: Call, action: str, account: str, said: Entry | None) -> Entry:
+    """Return the entry of a change: what the client says of it, and the key that made it."""
+    if said is None:
+        said = entry_of(call.projects.clock(), action, account, by=call.key.id)
+    return with_key(said, call.key.id)
+
+
+def _check_scopes(call: Call, document: Document) -> None:
+    """Refuse scopes that only a key of the role admin may save.
 
     Raises:
-        Forbidden: it would.
+        Forbidden: they change budgets for each value of a label, or leave out what calls are charged to.
+    """
+    before, after = read_scopes(call.store.scopes().rules), read_scopes(document.rules)
+    if before.templates != after.templates or not before.shapes <= after.shapes:
+        raise Forbidden("only a key of the role admin may set a budget for each value of a label")
+
+
+def _check_change(call: Call, account: str, budget: Budget) -> None:
+    """Refuse a budget that only a key of the role admin may set.
+
+    Raises:
+        Forbidden: it raises what an account may spend, or would end its window at another time, and what is
+            booked would go with that.
     """
     present = call.store.read(account)
+    if present is not None and _is_raise(present, budget):
+        raise Forbidden(
+            f"{account} has a budget already, and only a key of the role admin may raise it or change "
+            "its rules"
+        )
     if present is not None and not keeps_booked(present, budget, call.projects.clock()):
         raise Forbidden(
             f"{account} has the duration {present.duration!r} in {present.timezone!r}; only a key of the "
             "role admin may change a window or when it began, as what is booked goes with its end"
         )
+
+
+def _is_raise(present: Balance, budget: Budget) -> bool:
+    before = present.limit_nanos
+    if before is None:
+        return False
+    own = before - sum(one.amount for one in present.grants)
+    more = budget.limit is None or budget.limit > own or budget.rollover > present.rollover_nanos
+    return more or budget.rules != present.document.rules
 
 
 def _page(name: str, rows: Iterable[T], key: Callable[[T], str], query: Mapping[str, Any]) -> dict[str, Any]:

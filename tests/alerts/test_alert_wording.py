@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgetguard.alerts.wording import MOST_TOLD, amount, message_of, sample
+from budgetguard.alerts.wording import MOST_TOLD, message_of, sample
 from budgetguard.testing.clock import DEFAULT_START
 
 from .sample_alerts import HOUR, refusal, threshold
@@ -70,21 +70,6 @@ def test_what_is_told_late_says_when_it_was_and_does_not_wait_for_what_has_passe
     assert said["What"].endswith("nothing was sent (at 2026-01-01 00:00 UTC)")
     assert said["Until"] == "2026-01-01 00:01 UTC, which has passed"
     assert "wait" not in said["What to do"]
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (1_500_000_000, "usd", "$1.50"),
-        (7_500, "usd", "$0.0000075"),
-        (1_200, "tokens", "1,200 tokens"),
-        (1, "requests", "1 request"),
-        (3, "output_tokens", "3 output tokens"),
-        (2, "concurrent", "2 calls under way"),
-    ],
-)
-def test_amounts_are_written_in_the_unit_of_the_account(value: int, unit: str, text: str) -> None:
-    assert amount(value, unit) == text  # type: ignore[arg-type]
 
 
 def test_a_budget_of_requests_and_one_of_calls_under_way() -> None:

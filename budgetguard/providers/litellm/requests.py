@@ -180,6 +180,8 @@ def _call(
     def rewrite(changed: Said) -> None:
         names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
         sending.changes.update({name: changed[name] for name in names if changed.get(name) is not None})
+        if changed.get("model") != body.get("model"):
+            sending.changes["model"] = changed["model"]
 
     return LiteLLMCall(
         target,
