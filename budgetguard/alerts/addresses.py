@@ -17,7 +17,7 @@ from budgetguard.errors import ConfigurationError
 
 EXTRA: Final = "pip install 'budgetguard-ai[alerts]'"
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://[^\s]+")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://[^\s]*")
 # Between two addresses; within one a comma may stand, as in the receivers of a mail.
 _BETWEEN: Final = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 # A part of a URL that an error may repeat: those that are shorter are no secrets.
@@ -159,6 +159,11 @@ def _asset(apprise: Any) -> Any:
 def _unknown(url: str, apprise: Any, said: list[str]) -> str:
     match = _URL.fullmatch(url)
     scheme = match[1].lower() if match else ""
+    if scheme in ("http", "https"):
+        return (
+            f"apprise knows no service whose webhooks are at this {scheme}:// address: for a server of your own "
+            f"write {'jsons' if scheme == 'https' else 'json'}:// in its place"
+        )
     known = set(_schemes(apprise))
     if scheme in known:
         return (

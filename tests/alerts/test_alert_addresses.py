@@ -65,6 +65,7 @@ def test_an_address_shows_its_service_and_no_secret(url: str, shown: str) -> Non
     [
         (["slakc://hunter2/s3cret"], "knows no service slakc://: did you mean slack://"),
         (["qqqqqq://hunter2"], "knows no service qqqqqq://: docs/alerts.md"),
+        (["https://example.com/hunter2"], "no service whose webhooks are at this https:// .* write jsons://"),
         (["slack://hunter2"], "the address slack://… is not what apprise expects after slack://"),
         (["hunter2"], "number 1 has no SCHEME://"),
         (["json://localhost", "json://hun ter2"], "number 2 has no SCHEME:// before it, or has spaces"),
