@@ -161,8 +161,8 @@ def _unknown(url: str, apprise: Any, said: list[str]) -> str:
     scheme = match[1].lower() if match else ""
     if scheme in ("http", "https"):
         return (
-            f"apprise knows no service whose webhooks are at this {scheme}:// address: for a server of your own "
-            f"write {'jsons' if scheme == 'https' else 'json'}:// in its place"
+            f"apprise knows no service whose webhooks are at this {scheme}:// address: for a server of your "
+            f"own write {'jsons' if scheme == 'https' else 'json'}:// in its place"
         )
     known = set(_schemes(apprise))
     if scheme in known:

@@ -93,13 +93,17 @@ class Quiet:
                 last.count(before)
         return None
 
-    def told(self, subject: Subject, at: Milliseconds, level: int, window: tuple[str, Milliseconds]) -> None:
-        """Take note of an alert that another process has told."""
-        last = self._last.get(subject)
-        if last is None or at > last.at:
-            before = last or _Last(at, level, window)
-            before.at, before.level, before.window = at, level, window
-            self._last[subject] = before
+    def told(self, alert: Alert, at: Milliseconds) -> None:
+        """Take note of what a process has told, this or another, and when (milliseconds)."""
+        last = self._last.get(alert.subject)
+        if last is None:
+            self._last[alert.subject] = _Last(at, alert.level, alert.window)
+            keep_newest(self._last, _MOST_SUBJECTS)
+        elif at > last.at:
+            last.at, last.level, last.window = at, alert.level, alert.window
+            if last.kept is not None and last.kept.at <= at and last.kept.level <= alert.level:
+                last.count(last.kept)  # by now that is old news
+                last.kept = None
 
     def count_refusal(self, subject: Subject, at: Milliseconds) -> None:
         """Count a refusal that is not told, for a line of the next alert."""
@@ -118,8 +122,12 @@ class Quiet:
         return [self._tell(kept, now) for kept in self._kept() if self._ends(kept) <= now]
 
     def rest(self) -> list[Alert]:
-        """Return all that is kept back, since nobody will be here to tell it later."""
-        return [self._tell(kept, self._ends(kept)) for kept in self._kept()]
+        """Return what is kept back and told at the end of the process, since nobody would tell it later.
+
+        What is about a window that is over before the quiet period is will come again in the next.
+        """
+        lasting = [one for one in self._kept() if one.resets is None or one.resets > self._ends(one)]
+        return [self._tell(kept, self._ends(kept)) for kept in lasting]
 
     def next_due(self) -> Milliseconds | None:
         """Return when the next alert that is kept back is to be told; None if there is none."""

@@ -12,9 +12,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from budgetguard.alerts.alert import REFUSED, THRESHOLD, Alert, subject_of
 from budgetguard.alerts.courier import RETRY_S, TRIES, Courier, Receiver
@@ -28,8 +28,6 @@ from budgetguard.core.wording import count
 Mark: TypeAlias = Callable[[str, int], bool]
 """(account, mark) -> whether this is the first to mark it in the account's present window."""
 
-_Queued: TypeAlias = tuple[Alert, Mark | None] | None
-"""None wakes the thread up."""
 
 MOST_QUEUED: Final = 1_000
 """Alerts that wait to be told; of more, the newest are dropped."""
@@ -42,13 +40,31 @@ _DOUBT_S: Final = 2.0
 logger = logging.getLogger("budgetguard")
 
 
+class History(Protocol):
+    """What was told lately by all processes on a store. Its methods may raise."""
+
+    def told_since(self, at: Milliseconds) -> Iterable[tuple[Milliseconds, Alert]]:
+        """Return when (milliseconds) what was told, oldest first."""
+
+    def add(self, alert: Alert) -> None:
+        """Take note of what is told now."""
+
+    def close(self) -> None:
+        """Let go of files and connections, until it is used again."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Doubtful:
-    """An alert that may be revoked until some time (monotonic seconds)."""
+class _Item:
+    """An alert in the queue, which may be revoked until some time (monotonic seconds)."""
 
     alert: Alert
     mark: Mark | None
+    history: History | None
     until: float
+
+
+_Queued: TypeAlias = _Item | None
+"""None wakes the thread up."""
 
 
 class Alerts:
@@ -80,9 +96,11 @@ class Alerts:
         self._couriers = tuple(Courier(one, retry=retry, tries=tries) for one in receivers)
         self._kinds = frozenset(kinds)
         self._percents = None if percents is None else frozenset(percents)
-        self._clock = clock
+        self.clock = clock
         self._quiet = Quiet(quiet)
         self._told: dict[tuple[str, str, int], tuple[Milliseconds, int, Milliseconds]] = {}
+        self._period = quiet
+        self._histories: dict[str, History] = {}
         self._begin()
         _everyone.add(self)
 
@@ -91,7 +109,7 @@ class Alerts:
         self._lock = threading.RLock()
         self._quiet.forget_kept()
         self._missed = 0
-        self._doubtful: dict[str, _Doubtful] = {}
+        self._doubtful: dict[str, _Item] = {}
         self._worker: Worker[_Queued] = Worker("budgetguard-alerts", self._work, self._wait)
         for courier in self._couriers:
             courier.begin()
@@ -110,32 +128,36 @@ class Alerts:
         if known is None:
             return False
         window, then, at = known
-        return window == starts and then <= spent and self._clock() - at < _REMEMBERED_MS
+        return window == starts and then <= spent and self.clock() - at < _REMEMBERED_MS
 
     def count_refusal(self, project: str, account: str) -> None:
         """Count a refusal that needs no alert any more, for a line of the account's next one."""
         with self._lock:
-            self._quiet.count_refusal(subject_of(project, account), self._clock())
+            self._quiet.count_refusal(subject_of(project, account), self.clock())
 
-    def put(self, alert: Alert, mark: Mark | None, *, revocable: str = "") -> None:
+    def put(
+        self, alert: Alert, mark: Mark | None, history: History | None = None, *, revocable: str = ""
+    ) -> None:
         """Queue an alert, to be told if nobody has told it.
 
         Args:
             alert: what has happened.
             mark: the store's verb that decides who is first; None for whoever asks.
+            history: what was told on the store; None if only this process knows.
             revocable: a name under which it can be revoked for a moment; empty tells it at once.
         """
         if self._worker.queued >= MOST_QUEUED:
             self._missed += 1
             return
         with self._lock:
-            self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent, self._clock()
+            self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent, self.clock()
             keep_newest(self._told, _MOST_REMEMBERED)
+        item = _Item(alert, mark, history, time.monotonic() + _DOUBT_S)
         if revocable:
             with self._lock:
-                self._doubtful[revocable] = _Doubtful(alert, mark, time.monotonic() + _DOUBT_S)
+                self._doubtful[revocable] = item
                 keep_newest(self._doubtful, MOST_QUEUED)
-        self._worker.put(None if revocable else (alert, mark))
+        self._worker.put(None if revocable else item)
 
     def revoke(self, name: str) -> None:
         """Revoke an alert that was put under this name, if it has not been told."""
@@ -175,9 +197,13 @@ class Alerts:
 
     def _work(self, items: list[_Queued], wish: Flush | None) -> None:
         certain = [*(one for one in items if one is not None), *self._settled(everything=wish is not None)]
-        told = [self._decide(*one) for one in certain]
+        mine = [one for one in certain if self._is_first(one)]
+        due = self._quiet.next_due()
+        if mine or (due is not None and due <= self.clock()):
+            self._learn(mine)
         with self._lock:
-            now = self._clock()
+            now = self.clock()
+            told = [self._quiet.take(one.alert) for one in mine]
             kept = self._quiet.rest() if wish is not None and wish.last else self._quiet.due(now)
         missed, self._missed = self._missed, 0
         if missed:
@@ -188,33 +214,59 @@ class Alerts:
             message = message_of(alerts, now)
             for courier in self._couriers:
                 courier.put(about, message)
+        self._remember(alerts)
 
-    def _decide(self, alert: Alert, mark: Mark | None) -> Alert | None:
-        """Return what is to be told now because of an alert; None where others have told it, or it waits."""
+    def _is_first(self, item: _Item) -> bool:
+        """Return whether nobody has told an alert in its window."""
+        alert = item.alert
         try:
-            if mark is not None and not mark(alert.account, alert.mark):
-                if alert.kind == REFUSED:
-                    self.count_refusal(alert.project, alert.account)
-                return None
+            if item.mark is None or item.mark(alert.account, alert.mark):
+                return True
         except Exception as error:  # noqa: BLE001 - to be told twice is better than not at all
             logger.info("budgetguard: it is not known whether another process has told an alert: %s", error)
-        with self._lock:
-            return self._quiet.take(alert)
+            return True
+        if alert.kind == REFUSED:
+            self.count_refusal(alert.project, alert.account)
+        return False
 
-    def _settled(self, *, everything: bool) -> list[tuple[Alert, Mark | None]]:
+    def _learn(self, items: Sequence[_Item]) -> None:
+        """Take note of what other processes have told within the quiet period."""
+        for one in items:
+            if one.history is not None and self._period:
+                self._histories[one.alert.project] = one.history
+        for history in set(self._histories.values()):
+            try:
+                for at, alert in history.told_since(self.clock() - self._period):
+                    with self._lock:
+                        self._quiet.told(alert, at)
+            except Exception as error:  # noqa: BLE001 - then the quiet period is this process's own
+                logger.info("budgetguard: it is not known what other processes have told: %s", error)
+
+    def _remember(self, alerts: Sequence[Alert]) -> None:
+        """Let other processes know what is told."""
+        for alert in alerts:
+            history = self._histories.get(alert.project)
+            if history is not None:
+                try:
+                    history.add(alert)
+                except Exception as error:  # noqa: BLE001
+                    logger.info("budgetguard: other processes cannot know what was told: %s", error)
+        for history in set(self._histories.values()):
+            history.close()
+
+    def _settled(self, *, everything: bool) -> list[_Item]:
         """Take out the alerts that nobody has revoked in time."""
         with self._lock:
             now = time.monotonic()
             names = [name for name, one in self._doubtful.items() if everything or one.until <= now]
-            found = [self._doubtful.pop(name) for name in names]
-        return [(one.alert, one.mark) for one in found]
+            return [self._doubtful.pop(name) for name in names]
 
     def _wait(self) -> float | None:
         with self._lock:
             due = self._quiet.next_due()
             waits = [one.until - time.monotonic() for one in self._doubtful.values()]
         if due is not None:
-            waits.append((due - self._clock()) / 1000)
+            waits.append((due - self.clock()) / 1000)
         return max(0.0, min(waits)) if waits else None
 
 

@@ -14,6 +14,7 @@ from budgetguard.core.accounts import Balance
 from budgetguard.core.holds import Crossing, Hold
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Clock, Milliseconds, duration_ms
+from budgetguard.engine.alert_history import AlertHistory, history_of
 from budgetguard.engine.background import endings
 from budgetguard.engine.payers import account_in_words
 from budgetguard.events import logger
@@ -90,7 +91,7 @@ def tell_refusal(
             return
         numbers = {"limit": limit, "spent": spent, "cost": hold.amount_of(balance.unit)}
         alert = _alert(store.project, hold, balance, at, kind=REFUSED, **numbers)
-        alerts.put(alert, _mark_of(store), revocable=hold.id if doubtful else "")
+        alerts.put(alert, _mark_of(store), _history_of(alerts, store), revocable=hold.id if doubtful else "")
     except Exception:  # noqa: BLE001 - it would reach the caller
         logger.exception("budgetguard: an alert could not be queued")
 
@@ -108,7 +109,7 @@ def tell_crossings(
                 highest[one.account] = one
         for one in highest.values():
             alert = _alert(store.project, hold, one.balance, at, kind=THRESHOLD, percent=one.threshold)
-            alerts.put(alert, _mark_of(store))
+            alerts.put(alert, _mark_of(store), _history_of(alerts, store))
     except Exception:  # noqa: BLE001 - it would reach the caller
         logger.exception("budgetguard: an alert could not be queued")
 
@@ -139,6 +140,10 @@ def _who(account: str) -> str:
     words = account_in_words(account)
     kind, _, ident = account.partition(":")
     return f"{kind} {ident!r}" if words.startswith("this ") else words
+
+
+def _history_of(alerts: Alerts, store: Store) -> AlertHistory | None:
+    return history_of(store.url, alerts.clock)
 
 
 def _mark_of(store: Store) -> Callable[[str, int], bool] | None:

@@ -96,3 +96,22 @@ def test_at_the_end_what_was_kept_back_is_told() -> None:
     quiet.take(refusal(at=NOW + 1, starts=NOW + 1))
     assert len(quiet.rest()) == 1
     assert quiet.rest() == []
+
+
+def test_at_the_end_what_comes_again_in_the_next_window_is_not_told() -> None:
+    quiet = Quiet(HOUR)
+    quiet.take(refusal(resets=NOW + 60_000))
+    assert quiet.take(refusal(at=NOW + 60_000, starts=NOW + 60_000, resets=NOW + 120_000)) is None
+    assert quiet.rest() == []
+
+
+def test_what_another_process_has_told_counts() -> None:
+    quiet = Quiet(HOUR)
+    quiet.told(refusal(), NOW)
+    assert quiet.take(threshold(80, at=NOW + 1)) is None
+    assert quiet.take(refusal(at=NOW + 2, starts=NOW + 2)) is None
+    quiet.told(refusal(starts=NOW + 3), NOW + 3)  # so what was kept back is old news
+    assert quiet.next_due() is None
+    told = quiet.take(refusal(at=NOW + 3 + HOUR, starts=NOW + HOUR))
+    assert told is not None
+    assert (told.refusals, told.reached) == (1, (80,))

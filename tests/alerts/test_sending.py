@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -332,6 +334,79 @@ def test_what_the_quiet_period_keeps_back_is_told_when_it_is_over() -> None:
     assert alerts.finish()
     assert len(box.taken) == 2
     assert "(at 2026-01-01 00:01 UTC)" in box.taken[1].text
+
+
+def test_the_quiet_period_is_one_for_all_processes_on_a_store(tmp_path: Path) -> None:
+    store, clock = f"disk://{tmp_path}/store", FakeClock()
+    with receiving() as receiver:
+        common = {"store": store, "clock": clock, "alerts": [json_url(receiver)], "spool": None}
+        # Of other settings, they share nothing but the store.
+        one, other = make_guard(alert_quiet="1h", **common), make_guard(alert_quiet="60m", **common)
+        assert one.engine.alerts is not other.engine.alerts
+        one.set_budget(1, user="u", duration="10m")
+        assert not spend(one, "1.1")
+        one.flush()
+        assert len(receiver.taken) == 1
+        clock.advance(600)
+        assert spend(other, "0.5")
+        assert not spend(other, "1")
+        other.flush()
+        assert len(receiver.taken) == 1
+        clock.advance(3000)
+        other.flush()
+        assert len(receiver.taken) == 2
+        assert "(at 2026-01-01 00:10 UTC)" in receiver.taken[1].event["message"]
+        assert "Not told before: 50 % reached" in receiver.taken[1].event["message"]
+        assert list(one.projects()) == ["p"]
+        for guard in (one, other):
+            guard.close()
+
+
+def test_a_history_that_cannot_be_read_or_written_keeps_nothing_back() -> None:
+    class Lost:
+        def told_since(self, at: int) -> Any:
+            raise StoreError("away")
+
+        def add(self, alert: Any) -> None:
+            raise StoreError("away")
+
+        def close(self) -> None:
+            pass
+
+    box = Box()
+    alerts = Alerts([box], clock=FakeClock(), quiet=HOUR)
+    alerts.put(refusal(), None, Lost())
+    assert alerts.finish()
+    assert len(box.taken) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_sends_nothing_of_its_parents_and_its_own_at_once() -> None:
+    with receiving() as receiver:
+        box, clock = Box(), FakeClock()
+        alerts = Alerts([box, address_of(json_url(receiver))], clock=clock, quiet=HOUR)
+        box.stuck.clear()
+        alerts.put(threshold(50), None)
+        receiver.wait_for(1)
+        alerts.put(threshold(30, starts=clock() + 1), None)  # which is kept back
+        child = os.fork()
+        if child == 0:
+            try:
+                empty = alerts.finish(last=True)
+                box.stuck.set()
+                alerts.put(refusal(account="user:child", who="user 'child'"), None)
+                os._exit(0 if empty and alerts.finish(60) and len(box.taken) == 1 else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        box.stuck.set()
+        assert alerts.finish(60)
+        assert len(box.taken) == 1
+        assert [title.split(" (")[0] for title in titles(receiver)] == [
+            "User '1234' has reached 50 % of its limit",
+            "User 'child' is at its limit, a call was refused",
+        ]
 
 
 def test_what_is_revoked_in_time_is_not_told_and_counts_as_not_seen() -> None:
