@@ -118,6 +118,12 @@ def test_what_apprise_logs_about_a_failure_is_the_answer_and_not_in_the_log(
     assert not caplog.records
 
 
+def test_a_reason_that_repeats_the_address_is_shown_without_its_secrets() -> None:
+    address = address_of("json://user:hunter2@127.0.0.1:9/s3cret%2Fpath?+X-Key=to%20ken")
+    reason = "POST http://user:HUNTER2@127.0.0.1:9/s3cret%2Fpath (s3cret/path, to ken) failed"
+    assert address._without_secrets(reason) == "POST http://…:…@127.0.0.1:9/… (…, …) failed"
+
+
 def test_nor_does_a_log_of_everything_show_where_an_alert_has_gone(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with receiving() as receiver:

@@ -95,6 +95,7 @@ def test_a_program_that_ends_at_once_sends_what_it_has_queued(store: str) -> Non
         assert titles(receiver) == ["User 'u' has reached 80 % of its limit (project p)"]
 
 
+@pytest.mark.full
 def test_a_program_ends_although_nobody_takes_its_alerts_and_says_so(store: str) -> None:
     with program(store, "json://user:hunter2@127.0.0.1:9/s3cret", "leave") as one:
         began = time.monotonic()

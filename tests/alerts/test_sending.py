@@ -21,6 +21,7 @@ from budgetguard import BudgetExceededError, Guard
 from budgetguard.alerts import courier, worker
 from budgetguard.alerts.addresses import address_of
 from budgetguard.alerts.sending import MOST_QUEUED, Alerts
+from budgetguard.engine.background import finish_at_exit
 from budgetguard.errors import StoreError
 from budgetguard.testing.clock import FakeClock
 from tests.guarded_calls import MODEL, completion, make_guard
@@ -388,7 +389,7 @@ def test_a_forked_child_sends_nothing_of_its_parents_and_its_own_at_once() -> No
         box.stuck.clear()
         alerts.put(threshold(50), None)
         receiver.wait_for(1)
-        alerts.put(threshold(30, starts=clock() + 1), None)  # which is kept back
+        alerts.put(threshold(30, starts=clock() + 1, resets=clock() + 2), None)  # which is kept back
         child = os.fork()
         if child == 0:
             try:
@@ -407,6 +408,18 @@ def test_a_forked_child_sends_nothing_of_its_parents_and_its_own_at_once() -> No
             "User '1234' has reached 50 % of its limit",
             "User 'child' is at its limit, a call was refused",
         ]
+
+
+def test_at_the_end_of_the_process_what_is_kept_back_is_sent_too() -> None:
+    guard_of(FakeClock(), alerts=["json://127.0.0.1:9"])  # which has the end of the process minded
+    box, clock = Box(), FakeClock()
+    alerts = Alerts([box], clock=clock, quiet=HOUR)
+    alerts.put(refusal(), None)
+    alerts.put(refusal(at=clock() + 1, starts=clock() + 1), None)
+    alerts.finish()
+    assert len(box.taken) == 1
+    finish_at_exit()
+    assert len(box.taken) == 2
 
 
 def test_what_is_revoked_in_time_is_not_told_and_counts_as_not_seen() -> None:
