@@ -106,21 +106,30 @@ def next_window(row: AccountRow, end: Milliseconds, now: Milliseconds) -> None:
     window = window_at(duration, anchor, timezone, now)
     if row["rollover"] and row["limit"] is not None and duration is not None:
         skipped = windows_between(duration, anchor, timezone, end, window.start)
-        _roll_over(row, row["limit"], skipped, window)
+        _roll_over(row, row["limit"], skipped, end, window)
     row["start"], row["end"] = window.start, window.end
     row["window"] += 1
     row["held"] = 0
     clear_spend(row)
 
 
-def _roll_over(row: AccountRow, limit: Nanos, skipped: int, window: Window) -> None:
-    """Grant the next window what was left of the budget in the last, and in windows skipped since."""
-    carried = sum(grant["amount"] for grant in row["grants"] if grant["id"] == ROLLOVER)
+def _roll_over(row: AccountRow, limit: Nanos, skipped: int, end: Milliseconds, window: Window) -> None:
+    """Grant the next window what the last one, which has ended, and those skipped since left unused."""
+    # One that was granted for a window that the budget had before may have ended long ago.
+    carried = sum(
+        grant["amount"] for grant in row["grants"] if grant["id"] == ROLLOVER and grant["until"] >= end
+    )
     unused = max(0, limit + carried - row["spent"] - row["held"])
     unused = min(unused + skipped * limit, row["rollover"])
     row["grants"] = [grant for grant in row["grants"] if grant["id"] != ROLLOVER]
     if unused and window.end is not None:
         row["grants"].append({"id": ROLLOVER, "amount": unused, "until": window.end})
+
+
+def end_grants(row: AccountRow, now: Milliseconds) -> None:
+    """Take back the raises of a limit that are over."""
+    if row["grants"]:
+        row["grants"] = [grant for grant in row["grants"] if grant["until"] > now]
 
 
 def set_document(row: AccountRow, rules: str, labels: str) -> None:

@@ -43,6 +43,7 @@ from budgetguard.core.booking import (
     clear_spend,
     cost_of,
     drop_parts,
+    end_grants,
     held_of,
     live_epochs,
     next_window,
@@ -485,10 +486,12 @@ class _Book:
         if end is not None and now >= end:
             if row["parts"] is None:
                 next_window(row, end, now)
+                end_grants(row, now)
             else:
+                end_grants(row, now)
                 drop_parts(row, row["parts"], now)
-        if row["grants"]:
-            row["grants"] = [grant for grant in row["grants"] if grant["until"] > now]
+        else:
+            end_grants(row, now)
 
     def _expire_due(self, name: str, row: AccountRow) -> None:
         now = self._now

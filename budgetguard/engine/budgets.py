@@ -156,7 +156,7 @@ class Budgets:
         self._extend_scopes(lambda scopes: scopes.having(named, template), entry)
         for one in self._made_from(account):
             self._engine.store.set_budget(one.account, template)
-        return balance(account, new_account(budget, self._engine.now()))
+        return _standing(account, budget, self._engine.now())
 
     def grant(
         self,
@@ -265,7 +265,7 @@ class Budgets:
         """Yield all budgets, in order of their accounts' names; those for each value before the others."""
         now = self._engine.now()
         for name, budget in sorted(self.templates().items()):
-            yield balance(name, new_account(budget, now))
+            yield _standing(name, budget, now)
         yield from self._engine.store.list()
 
     def trail(self, since: Milliseconds = 0) -> Iterator[Change]:
@@ -423,6 +423,11 @@ def milliseconds(instant: datetime, *, name: str) -> Milliseconds:
         raise ConfigurationError(f"{name} must be a datetime, not {instant!r} ({type(instant).__name__})")
     aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
     return round(aware.timestamp() * 1000)
+
+
+def _standing(template: str, budget: Budget, now: Milliseconds) -> Balance:
+    """Return a budget for each value, which has no account, as a balance on which nothing is spent."""
+    return replace(balance(template, new_account(budget, now)), document=Document(rules=budget.rules))
 
 
 def _unit(unit: str) -> Unit:

@@ -70,7 +70,7 @@ def refusal(
         max_budget=balance.quantity(limit),
         message=(
             f"Budget has been exceeded! {_needs(hold, unit, wanted)}, "
-            f"but {who} has {format_amount(max(0, available), unit)} left{when}: "
+            f"but {who} has {_left(max(0, available), unit)}{when}: "
             f"of {format_amount(limit, unit)}, {_taken(balance, spent)}{held}. The call was not made. "
             f"{_remedy(balance, retry_after)}"
         ),
@@ -90,10 +90,17 @@ def _needs(hold: Hold, unit: Unit, wanted: int) -> str:
     return f"This call to {hold.model} may need {format_amount(wanted, unit)}"
 
 
+def _left(available: int, unit: Unit) -> str:
+    if unit == CONCURRENT:
+        return f"room for {available:,} more"
+    return f"{format_amount(available, unit)} left"
+
+
 def _taken(balance: Balance, spent: Nanos) -> str:
-    if balance.unit == CONCURRENT:
-        return f"{format_amount(balance.held_nanos, balance.unit)} is taken"
-    return f"{format_amount(spent, balance.unit)} is {'spent' if balance.unit == USD else 'used'}"
+    if balance.unit == USD:
+        return f"{format_usd(spent)} is spent"
+    taken = balance.held_nanos if balance.unit == CONCURRENT else spent
+    return f"{taken:,} {'is' if taken == 1 else 'are'} {'taken' if balance.unit == CONCURRENT else 'used'}"
 
 
 def _remedy(balance: Balance, retry_after: float | None) -> str:

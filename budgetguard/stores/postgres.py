@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     Booked,
-    Charge,
     Denied,
+    Entry,
     Granted,
     Hold,
     HoldRecord,
@@ -29,25 +28,31 @@ from budgetguard.core.holds import (
     Unlimited,
 )
 from budgetguard.core.process import store_verbs, system_clock
-from budgetguard.core.rows import Export, Stored
+from budgetguard.core.rows import Export, Stored, new_life
 from budgetguard.core.usage import FADE_AT, Observations, observe
-from budgetguard.core.windows import Clock, Milliseconds, window_at
+from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import BaseStore
 from budgetguard.stores.postgres_link import shared_link
+from budgetguard.stores.postgres_needs import Needs
 from budgetguard.stores.postgres_rows import (
+    amounts_of,
     balance_of,
     charge_values,
     crossings_of,
     decode,
     decode_optional,
     digest,
+    document_of,
     dump,
     encode,
     encode_optional,
+    entry_of,
+    entry_values,
     expiries_of,
     exported,
     hold_values,
+    outdated_of,
     record_of,
     rows_value,
     sql_value,
@@ -83,19 +88,19 @@ class PostgresStore(BaseStore):
         self._link = shared_link(url, target, lambda con: ensure(con, target))
 
     def reserve(self, hold: Hold) -> Reservation:
-        names, flags, limits = charge_values(hold.charges)
-        fields = (hold.amount, *hold_values(hold))
-
-        def arguments(needs: _Needs) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, limits, *fields, self._now(), *needs.values())
-
-        answer = self._verb("reserve", arguments, _Needs(hold.charges))
+        revisions = [charge.revision for charge in hold.charges]
+        judged = (amounts_of(hold), revisions, hold.scopes)
+        values = (encode(hold.id), *charge_values(hold.charges), *judged, *hold_values(hold))
+        answer = self._verb("reserve", values, Needs(hold.charges))
         self._sweep_at_times()
         if "granted" in answer:
             expired = expiries_of(answer.get("expired", ()))
-            return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], expired)
+            shadowed = tuple(map(balance_of, answer.get("shadowed", ())))
+            return Granted(tuple(map(decode, answer["granted"])), answer["repeated"], expired, shadowed)
         if "refused" in answer:
             return Denied(balance_of(answer["refused"]), expiries_of(answer["expired"]))
+        if "outdated" in answer:
+            return outdated_of(answer)
         return UnknownAccount(decode(answer["unknown"])) if "unknown" in answer else Unlimited()
 
     def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
@@ -104,6 +109,7 @@ class PostgresStore(BaseStore):
         ended = (
             settlement.state,
             settlement.cost,
+            dump(dict(settlement.units)) if settlement.units else None,
             settlement.outcome,
             encode(settlement.request_id) if settlement.request_id else None,
             dump({encode(unit): count for unit, count in units.items()}),
@@ -112,12 +118,8 @@ class PostgresStore(BaseStore):
             [bucket for _, tokens in settlement.observed for bucket in observe({}, tokens)],
             FADE_AT,
         )
-        fields = (hold.amount, *hold_values(hold), *ended)
-
-        def arguments(needs: _Needs) -> tuple[Any, ...]:
-            return (encode(hold.id), names, flags, *fields, self._now(), *needs.values())
-
-        answer = self._verb("settle", arguments, _Needs(hold.charges))
+        values = (encode(hold.id), names, flags, *hold_values(hold), *ended)
+        answer = self._verb("settle", values, Needs(hold.charges))
         self._sweep_at_times()
         if "unknown" in answer:
             return UnknownAccount(decode(answer["unknown"]))
@@ -137,25 +139,60 @@ class PostgresStore(BaseStore):
     def attached(self, request_id: str) -> HoldRecord | None:
         return self._present("attached", digest(request_id))
 
+    def mark(self, account: str, mark: int) -> bool:
+        answer = self._verb("mark", (encode(account), mark), Needs())
+        self._announce(expiries_of(answer["expired"]))
+        return bool(answer["marked"])
+
+    def scopes(self) -> Document:
+        return document_of(self._call("read_scopes", (), self._link.deadline()))
+
     def read(self, account: str) -> Balance | None:
         return self._balance("read", account)
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        life = int.from_bytes(os.urandom(6))
-        told = (budget.limit, budget.duration, budget.timezone, budget.starts_at, ephemeral, life)
-
-        def arguments(needs: _Needs) -> tuple[Any, ...]:
-            return (encode(account), *told, self._now(), sorted(needs.also), needs.window)
-
-        answer = self._verb("set_budget", arguments, _Needs(budget=budget))
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
+        values = (
+            encode(account),
+            budget.limit,
+            budget.duration,
+            budget.timezone,
+            budget.starts_at,
+            budget.rolling,
+            budget.rollover,
+            encode(budget.rules),
+            ephemeral,
+            new_life(),
+            *entry_values(entry),
+        )
+        answer = self._verb("set_budget", values, Needs(budget=budget))
         self._announce(expiries_of(answer["expired"]))
         return balance_of(answer["balance"])
 
-    def delete(self, account: str) -> bool:
-        def arguments(needs: _Needs) -> tuple[Any, ...]:
-            return encode(account), self._now(), sorted(needs.also)
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
+        raised = (encode(grant.id), grant.amount, grant.until_ms)
+        return self._balance("grant", account, *raised, *entry_values(entry))
 
-        answer = self._verb("delete", arguments, _Needs())
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        return self._balance("set_labels", account, encode(labels), new_life(), *entry_values(entry))
+
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        values = (document.revision, encode(document.rules), seen, *entry_values(entry))
+        return bool(self._call("save_scopes", values, self._link.deadline())["saved"])
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        after = ""
+        while True:
+            values = (f"{since:012x}", after, _PAGE)
+            page = self._call("page_of_entries", values, self._link.deadline()) or []
+            yield from map(entry_of, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1]["id"]
+
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
+        answer = self._verb("delete", (encode(account), *entry_values(entry)), Needs())
         self._announce(expiries_of(answer["expired"]))
         return bool(answer["existed"])
 
@@ -165,8 +202,8 @@ class PostgresStore(BaseStore):
             if found is not None:
                 yield found
 
-    def reset(self, account: str) -> Balance | None:
-        return self._balance("reset", account)
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
+        return self._balance("reset", account, *entry_values(entry))
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         if account is not None:
@@ -182,7 +219,7 @@ class PostgresStore(BaseStore):
 
     def calls(self, since: Milliseconds = 0, until: Milliseconds | None = None) -> Iterator[HoldRecord]:
         end = None if until is None else f"{until:012x}"
-        for one in self._pages("holds_page", f"{since:012x}", end):
+        for one in self._pages("page_of_holds", f"{since:012x}", end):
             found = self._present("present", one["key"]) if one["due"] else record_of(one["value"])
             if found is not None:
                 yield found
@@ -210,7 +247,7 @@ class PostgresStore(BaseStore):
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows):
-            self._call("restore", (dump(rows_value(batch)),), self._link.deadline())
+            self._call("restore_rows", (dump(rows_value(batch)),), self._link.deadline())
 
     def freeze(self, note: str | None) -> None:
         self._call("freeze", (encode_optional(note),), self._link.deadline())
@@ -235,27 +272,23 @@ class PostgresStore(BaseStore):
         """Return the SQL with which the owner lets another role use the store."""
         return grants(self._target)
 
-    def _balance(self, verb: str, account: str) -> Balance | None:
-        answer = self._as_of_now(verb, encode(account))
+    def _balance(self, verb: str, account: str, *values: Any) -> Balance | None:
+        answer = self._verb(verb, (encode(account), *values), Needs())
+        self._announce(expiries_of(answer["expired"]))
         return None if answer["balance"] is None else balance_of(answer["balance"])
 
     def _present(self, verb: str, key: str | bytes) -> HoldRecord | None:
-        answer = self._as_of_now(verb, key)
-        return None if answer is None or answer["record"] is None else record_of(answer["record"])
+        answer = self._verb(verb, (key,), Needs())
+        if answer is None:
+            return None
+        self._announce(expiries_of(answer["expired"]))
+        return None if answer["record"] is None else record_of(answer["record"])
 
-    def _as_of_now(self, verb: str, key: str | bytes) -> Any:
-        def arguments(needs: _Needs) -> tuple[Any, ...]:
-            return key, self._now(), sorted(needs.also), needs.windows_value()
-
-        answer = self._verb(verb, arguments, _Needs())
-        if answer is not None:
-            self._announce(expiries_of(answer["expired"]))
-        return answer
-
-    def _verb(self, name: str, arguments: Callable[[_Needs], tuple[Any, ...]], needs: _Needs) -> Any:
+    def _verb(self, name: str, values: tuple[Any, ...], needs: Needs) -> Any:
+        """Call a function that is told the time and what it needs, as often as it asks for more."""
         deadline = self._link.deadline()
         while True:
-            answer = self._call(name, arguments(needs), deadline)
+            answer = self._call(name, (*values, self._now(), needs.value), deadline)
             if answer is None or "again" not in answer:
                 return answer
             if time.monotonic() >= deadline:
@@ -284,7 +317,7 @@ class PostgresStore(BaseStore):
 
     def _accounts(self, prefix: str, *, with_open_holds: bool = False) -> Iterator[Mapping[str, Any]]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None
-        yield from self._pages("accounts_page", prefix, end, with_open_holds)
+        yield from self._pages("page_of_accounts", prefix, end, with_open_holds)
 
     def _pages(self, function: str, start: str, end: str | None, *more: Any) -> Iterator[Mapping[str, Any]]:
         """Yield what a function answers for start <= key < end."""
@@ -302,7 +335,7 @@ class PostgresStore(BaseStore):
         after = (-1, "")
         while True:
             values = (encode(account), *after, _PAGE)
-            page = self._call("open_page", values, self._link.deadline()) or []
+            page = self._call("page_of_open", values, self._link.deadline()) or []
             yield from map(record_of, page)
             if len(page) < _PAGE:
                 return
@@ -320,59 +353,3 @@ class PostgresStore(BaseStore):
     def _now(self) -> Milliseconds | None:
         # Clients whose clocks disagree must agree on when a window ends: the server's clock counts.
         return None if self._clock is system_clock else self._clock()
-
-
-class _Needs:
-    """What a verb needs beyond its arguments, as its answers say: locks, windows, accounts to make."""
-
-    def __init__(self, charges: Sequence[Charge] = (), budget: Budget | None = None) -> None:
-        self._charges = charges
-        self._budget = budget
-        self._windows: dict[str, dict[str, Any]] = {}
-        self._making: dict[str, dict[str, Any]] = {}
-        self.also: set[str] = set()
-        self.window: str | None = None
-
-    def values(self) -> tuple[Any, ...]:
-        return sorted(self.also), self.windows_value(), dump(self._making) if self._making else None
-
-    def windows_value(self) -> str:
-        return dump(list(self._windows.values()))
-
-    def learn(self, answer: Mapping[str, Any]) -> None:
-        self.also.update(answer.get("lock") or ())
-        for over in answer.get("windows") or ():
-            next_one = window_at(over["duration"], over["anchor"], over["timezone"], over["now"])
-            self._windows[over["account"]] = {**over, "start": next_one.start, "end": next_one.end}
-        for name in answer.get("missing") or ():
-            self._making[name] = self._new_account(name, answer["now"])
-        if self._budget is not None and "anchor" in answer:
-            self.window = dump(self._window_of_budget(self._budget, answer))
-
-    def _new_account(self, name: str, now: Milliseconds) -> dict[str, Any]:
-        charge = next(c for c in self._charges if encode(c.account) == name and c.budget is not None)
-        budget = charge.budget
-        assert budget is not None
-        anchor = now if budget.starts_at is None else budget.starts_at
-        window = window_at(budget.duration, anchor, budget.timezone, now)
-        return {
-            "limit": budget.limit,
-            "duration": budget.duration,
-            "timezone": budget.timezone,
-            "anchor": anchor,
-            "start": window.start,
-            "end": window.end,
-            "life": int.from_bytes(os.urandom(6)),
-            "now": now,
-            "ephemeral": charge.ephemeral,
-        }
-
-    @staticmethod
-    def _window_of_budget(budget: Budget, asked: Mapping[str, Any]) -> dict[str, Any]:
-        window = window_at(budget.duration, asked["anchor"], budget.timezone, asked["instant"])
-        return {
-            "anchor": asked["anchor"],
-            "fresh": asked["fresh"],
-            "start": window.start,
-            "end": window.end,
-        }

@@ -13,7 +13,8 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from budgetguard.core.money import MAX_SUM
+from budgetguard.core.ledger import REMEMBERED
+from budgetguard.core.money import MAX_NANOS, MAX_SUM
 from budgetguard.core.usage import MOST_MODELS
 from budgetguard.errors import StoreError
 from budgetguard.stores.postgres_link import PostgresConnection
@@ -105,7 +106,13 @@ def _version(con: PostgresConnection, target: PostgresTarget) -> int:
 
 
 def _run(con: PostgresConnection, target: PostgresTarget, text: str) -> None:
-    names = {"schema": f'"{target.schema}"', "max_sum": MAX_SUM, "most_models": MOST_MODELS}
+    names = {
+        "schema": f'"{target.schema}"',
+        "max_nanos": MAX_NANOS,
+        "max_sum": MAX_SUM,
+        "most_models": MOST_MODELS,
+        "remembered": REMEMBERED,
+    }
     for name, value in names.items():
         text = text.replace(f"@{name}@", str(value))
     con.execute(text.encode(), prepare=False)

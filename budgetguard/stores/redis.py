@@ -17,38 +17,45 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from budgetguard.core.accounts import Balance, Budget
+from budgetguard.core.accounts import Balance, Budget, Document, Grant
 from budgetguard.core.holds import (
     Booked,
     Charge,
     Crossing,
     Denied,
+    Entry,
     Expiry,
     Granted,
     Hold,
     HoldRecord,
+    Outdated,
     Reservation,
     Settlement,
     UnknownAccount,
     Unlimited,
 )
+from budgetguard.core.ledger import REMEMBERED
+from budgetguard.core.money import MAX_NANOS
 from budgetguard.core.process import store_verbs, system_clock
-from budgetguard.core.rows import Export, Stored
+from budgetguard.core.rows import Export, Stored, new_life
 from budgetguard.core.usage import FADE_AT, MOST_MODELS, Observations, observe
-from budgetguard.core.windows import Clock, Milliseconds, window_at
+from budgetguard.core.windows import Clock, Milliseconds, window_at, windows_between
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import BaseStore
+from budgetguard.stores.redis_export import Exporting
 from budgetguard.stores.redis_link import EvictionCheck, LuaScript, RedisLink, is_forbidden
 from budgetguard.stores.redis_rows import (
-    Exporting,
     balance_of,
     budget_words,
     charge_words,
+    counts_word,
     decode,
     dump,
     encode,
+    entry_words,
     expiries_of,
     hold_words,
+    more_budget_words,
     number,
     pairs,
     record_of,
@@ -67,6 +74,7 @@ _SCANS_FOR_ACCOUNT: Final = 50
 _GLOB: Final = re.compile(rb"[*?\[\]^\\-]")
 _SWEEP_AT_MOST: Final = b"200"
 _SEEN_AT_MOST: Final = 100_000
+_BEGINNING: Final = ("common", "booking", "accounts")
 _Hint: TypeAlias = tuple[bytes, ...]
 
 
@@ -91,6 +99,7 @@ class RedisStore(BaseStore):
         super().__init__(url, project=project, clock=clock, retention=retention)
         self._prefix = _prefix(SCHEMA, project)
         self._seen: set[str] = set()
+        self._seen_scopes = False
         self._verbs = count(hash(self._prefix) % _SWEEP_EVERY)
         self._link = RedisLink(redis_target(url))
         self._eviction = EvictionCheck(self._link)
@@ -106,18 +115,24 @@ class RedisStore(BaseStore):
             number(hold.amount),
             number(hold.on_expiry),
             number(hold.ttl),
+            number(hold.scopes) + (b"s" if self._seen_scopes else b""),
             *hold_words(hold),
             *charge_words(hold.charges, self._seen),
         ]
         answer, found = self._run("reserve", words, sweep=True)
         if isinstance(answer, bytes):
-            answer = [b"granted", answer, []]
+            answer = [b"granted", answer, [], []]
         match answer:
-            case [b"granted", mask, expiries]:
+            case [b"granted", mask, expiries, shadowed]:
                 expiries = (*found, *expiries_of(expiries))
                 taken = [c for c, on in zip(hold.charges, mask, strict=True) if on == _ONE]
                 self._see(taken)
-                return Granted(tuple([charge.account for charge in taken]), expired=expiries)
+                self._seen_scopes |= hold.scopes > 0
+                return Granted(
+                    tuple([charge.account for charge in taken]),
+                    expired=expiries,
+                    shadowed=tuple(map(balance_of, shadowed)),
+                )
             case [b"refused", account, expiries]:
                 return Denied(balance_of(account), (*found, *expiries_of(expiries)))
         self._announce(found)
@@ -126,6 +141,9 @@ class RedisStore(BaseStore):
                 return Granted(tuple(map(decode, names)), repeated=True)
             case [b"unknown", name]:
                 return UnknownAccount(decode(name))
+            case [b"outdated", scopes, accounts]:
+                documents = {decode(name): _document(*document) for name, *document in accounts}
+                return Outdated(self._scoped(*scopes) if scopes else None, documents)
         return Unlimited()
 
     def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
@@ -136,6 +154,7 @@ class RedisStore(BaseStore):
             encode(settlement.outcome),
             dump(dict(settlement.usage.units)) if settlement.usage else b"",
             encode(settlement.request_id or ""),
+            counts_word(settlement.units),
             number(len(settlement.thresholds)),
             *map(number, settlement.thresholds),
             number(len(settlement.observed)),
@@ -179,10 +198,28 @@ class RedisStore(BaseStore):
         return self._present(b"answer", encode(request_id))
 
     def read(self, account: str) -> Balance | None:
-        return self._balance(account, reset=False)
+        return self._balance("read", [encode(account), b"0"])
 
-    def set_budget(self, account: str, budget: Budget, *, ephemeral: bool = False) -> Balance:
-        words = [encode(account), *budget_words(budget), b"1" if ephemeral else b"0"]
+    def mark(self, account: str, mark: int) -> bool:
+        answer, found = self._run("change", [encode(account), b"mark", number(mark)])
+        self._announce((*found, *expiries_of(answer[1])) if len(answer) > 1 else found)
+        first: bool = answer[0] == b"first"
+        return first
+
+    def scopes(self) -> Document:
+        revision, rules = self._link.ask(b"MGET", self._prefix + b"scopes", self._prefix + b"scopes.rules")
+        return self._scoped(revision or b"0", rules or b"")
+
+    def set_budget(
+        self, account: str, budget: Budget, *, ephemeral: bool = False, entry: Entry | None = None
+    ) -> Balance:
+        words = [
+            encode(account),
+            *budget_words(budget),
+            *more_budget_words(budget),
+            b"1" if ephemeral else b"0",
+            *entry_words(entry),
+        ]
         seen: list[bytes] = [b"0", *[b""] * 6]
         while True:
             answer, found = self._run("set_budget", [*words, *seen])
@@ -205,8 +242,32 @@ class RedisStore(BaseStore):
                 number(window.end),
             ]
 
-    def delete(self, account: str) -> bool:
-        answer, found = self._run("delete", [encode(account)])
+    def grant(self, account: str, grant: Grant, *, entry: Entry | None = None) -> Balance | None:
+        most, remembered = number(MAX_NANOS), number(REMEMBERED)
+        raised = [encode(grant.id), number(grant.amount), number(grant.until_ms), most, remembered]
+        return self._balance("change", [encode(account), b"grant", *entry_words(entry), *raised])
+
+    def set_labels(self, account: str, labels: str, *, entry: Entry | None = None) -> Balance | None:
+        kept = [encode(labels), number(new_life())]
+        return self._balance("change", [encode(account), b"labels", *entry_words(entry), *kept])
+
+    def save_scopes(self, document: Document, seen: int, *, entry: Entry | None = None) -> bool:
+        kept = [number(document.revision), encode(document.rules), number(seen)]
+        saved, _ = self._run("save_scopes", [*kept, *entry_words(entry)])
+        self._seen_scopes |= bool(saved) and document.revision > 0
+        return bool(saved)
+
+    def trail(self, since: Milliseconds = 0) -> Iterator[Entry]:
+        for entry_id, text in self._pages("trail", [], b"[%012x" % since, b"+"):
+            if text is None:
+                raise StoreError(
+                    f"entry {decode(entry_id)} of the audit trail of project {self.project!r} in the store "
+                    f"at {self._link.target} was there and is lost: restore it from a backup"
+                )
+            yield Entry(decode(entry_id), decode(text))
+
+    def delete(self, account: str, *, entry: Entry | None = None) -> bool:
+        answer, found = self._run("delete", [encode(account), *entry_words(entry)])
         self._seen.discard(account)
         existed: bool = answer[0] == b"deleted"
         self._announce((*found, *expiries_of(answer[1])) if existed else found)
@@ -223,8 +284,8 @@ class RedisStore(BaseStore):
         for kind_of_failure, name in failed:
             raise self._failure(kind_of_failure, name)
 
-    def reset(self, account: str) -> Balance | None:
-        return self._balance(account, reset=True)
+    def reset(self, account: str, *, entry: Entry | None = None) -> Balance | None:
+        return self._balance("read", [encode(account), b"1", *entry_words(entry)])
 
     def holds(self, account: str | None = None) -> Iterator[HoldRecord]:
         for found in self._records(b"open", b"-", b"+"):
@@ -244,7 +305,10 @@ class RedisStore(BaseStore):
         def ask(what: bytes, low: bytes = b"", size: bytes = b"", *more: bytes) -> Any:
             return self._run("export", [what, low, size, *more])[0]
 
-        return Exporting(ask, self._answers, self._models, self.observations).export()
+        rows = Exporting(
+            ask, self._answers, self._models, self.observations, scopes=self.scopes, entries=self.trail
+        )
+        return rows.export()
 
     def restore(self, rows: Iterable[Stored]) -> None:
         for batch in batches(rows, _RESTORED_AT_ONCE):
@@ -287,8 +351,8 @@ class RedisStore(BaseStore):
     def _models(self) -> set[bytes]:
         return set(self._link.ask(b"SMEMBERS", self._prefix + b"models"))
 
-    def _balance(self, account: str, *, reset: bool) -> Balance | None:
-        answer, found = self._run("read", [encode(account), b"1" if reset else b"0"])
+    def _balance(self, script: str, words: Sequence[bytes]) -> Balance | None:
+        answer, found = self._run(script, words)
         if answer[0] == b"none":
             self._announce(found)
             return None
@@ -363,7 +427,8 @@ class RedisStore(BaseStore):
 
     def _failure(self, kind: bytes, name: bytes) -> StoreError:
         """Return the error of a verb that found an account lost or damaged."""
-        account = f"account {decode(name)!r} of project {self.project!r} in the store at {self._link.target}"
+        what = f"account {decode(name)!r}" if name else "what kinds of budgets there are"
+        account = f"{what} of project {self.project!r} in the store at {self._link.target}"
         if kind == b"damaged":
             return StoreError(
                 f"what is stored of {account} is damaged: reset the account, or delete it and make it again; "
@@ -389,6 +454,11 @@ class RedisStore(BaseStore):
                 f"project, or delete the keys that begin with {older.decode()}; nothing was changed"
             )
 
+    def _scoped(self, revision: bytes, rules: bytes) -> Document:
+        document = _document(revision, rules)
+        self._seen_scopes |= document.revision > 0
+        return document
+
     def _see(self, charges: Sequence[Charge]) -> None:
         """Remember accounts that exist, and that the server does not expire by itself."""
         seen = self._seen
@@ -407,16 +477,23 @@ def _prefix(schema: int, project: str) -> bytes:
     return f"bg:{schema}:{{{quote(project, safe='')}}}:".encode()
 
 
+def _document(revision: bytes, rules: bytes, labels: bytes = b"") -> Document:
+    return Document(int(revision), decode(rules), decode(labels))
+
+
 def _window(
     now: Milliseconds, name: bytes, duration: bytes, timezone: bytes, anchor: bytes, ends: bytes
 ) -> _Hint:
-    begin = int(anchor) if anchor else now
-    window = window_at(decode(duration) or None, begin, decode(timezone), now)
-    return name, duration, timezone, number(begin), ends, number(window.start), number(window.end)
+    """Return the window that an account is in now, and how many were skipped since its last one's end."""
+    begin, span, place = int(anchor) if anchor else now, decode(duration) or None, decode(timezone)
+    window = window_at(span, begin, place, now)
+    skipped = windows_between(span, begin, place, int(ends), window.start) if span and ends else 0
+    reach = number(window.start), number(window.end)
+    return name, duration, timezone, number(begin), ends, *reach, number(skipped)
 
 
 @cache
 def _script(name: str) -> LuaScript:
     folder = resources.files(__package__) / "lua"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)]
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_BEGINNING, name)]
     return LuaScript("\n".join(parts))

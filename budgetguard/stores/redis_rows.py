@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import Charge, Expiry, Hold, HoldRecord
+from budgetguard.core.holds import Charge, Entry, Expiry, Hold, HoldRecord
 from budgetguard.core.rows import (
     NEVER,
     AccountRow,
-    Export,
+    GrantRow,
     HoldRow,
+    PartRow,
     Stored,
-    StoredAccount,
+    StoredEntry,
     StoredHold,
     StoredObservations,
+    StoredScopes,
     StoredSwept,
+    balance,
     gone_since,
     record,
 )
-from budgetguard.core.windows import Milliseconds
-
-_PAGE: Final = 200
-_ACCOUNTS: Final = 50
-_FEW: Final = 500
-"""Changes that may be read together with accounts, in one script that holds everybody up."""
-_ROUNDS: Final = 20
-
+from budgetguard.core.windows import Milliseconds, duration_ms
 
 # ASCII only, as in every other store: the text then is the same wherever it is kept.
 _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+# As the scripts write it, which know no escapes of half a character.
+_dump_texts: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def encode(text: str) -> bytes:
@@ -75,17 +73,50 @@ def budget_words(budget: Budget) -> list[bytes]:
     ]
 
 
+def more_budget_words(budget: Budget) -> list[bytes]:
+    """Return the rest of a budget, which most budgets have nothing of."""
+    span = _span(budget.duration) if budget.rolling else b""
+    return [span, number(budget.rollover), encode(budget.rules)]
+
+
+def _span(duration: str | None) -> bytes:
+    """Return what the parts of a rolling account begin with."""
+    return b"," if duration is None else b"%d," % duration_ms(duration)
+
+
 def charge_words(charges: Sequence[Charge], seen: Container[str]) -> list[bytes]:
     """Return charges as the scripts read them, with those of accounts that were seen here marked."""
     words = [number(len(charges))]
     for charge in charges:
-        flags = (b"r" if charge.required else b"") + (b"s" if charge.account in seen else b"")
-        if charge.budget is None:
-            words += (encode(charge.account), flags)
-            continue
-        flags += b"b" + (b"p" if charge.pinned else b"") + (b"e" if charge.ephemeral else b"")
-        words += (encode(charge.account), flags, *budget_words(charge.budget))
+        flags, more = (b"r" if charge.required else b"") + (b"s" if charge.account in seen else b""), []
+        if charge.shadow:
+            flags += b"h"
+        if charge.revision:
+            flags += b"v"
+            more = [number(charge.revision)]
+        if (budget := charge.budget) is not None:
+            flags += b"b" + (b"p" if charge.pinned else b"") + (b"e" if charge.ephemeral else b"")
+            more += budget_words(budget)
+            if budget.rolling or budget.rollover or budget.rules:
+                flags += b"x"
+                more += more_budget_words(budget)
+        words += (encode(charge.account), flags, *more)
     return words
+
+
+def entry_words(entry: Entry | None) -> list[bytes]:
+    """Return an entry of the audit trail, or that there is none."""
+    return [b"", b""] if entry is None else [encode(entry.id), encode(entry.text)]
+
+
+def counts_word(counts: Mapping[str, int]) -> bytes:
+    """Return what was booked of units."""
+    return ",".join(f"{unit} {count}" for unit, count in counts.items()).encode()
+
+
+def _units_word(units: Mapping[str, Sequence[int]]) -> bytes:
+    """Return what a hold has set aside of units, what is booked if it expires, and what was booked."""
+    return ",".join([" ".join([unit, *map(str, counts)]) for unit, counts in units.items()]).encode()
 
 
 def hold_words(hold: Hold) -> list[bytes]:
@@ -102,30 +133,22 @@ def hold_words(hold: Hold) -> list[bytes]:
         fields += (b"user", encode(hold.user))
     if hold.tags:
         fields += (b"tags", dump(hold.tags))
+    if hold.units:
+        fields += (b"units", _units_word({unit: (*counts, 0) for unit, counts in hold.units.items()}))
+    if hold.labels:
+        fields += (b"labels", dump(dict(hold.labels)))
     return [number(len(fields)), *fields]
 
 
 def balance_of(answer: Sequence[Any]) -> Balance:
     """Return the account that a script described."""
     name, fields, models, open_holds = answer
-    row = pairs(fields)
-    return Balance(
-        account=decode(name),
-        limit_nanos=optional(row[b"limit"]),
-        spent_nanos=int(row[b"spent"]),
-        held_nanos=int(row[b"held"]),
-        duration=decode(row[b"duration"]) or None,
-        timezone=decode(row[b"timezone"]),
-        starts_ms=int(row[b"start"]),
-        resets_ms=optional(row[b"end"]),
-        created_ms=int(row[b"created"]),
-        updated_ms=int(row[b"updated"]),
-        models={decode(model): int(cost) for model, cost in pairs(models).items()},
-        expired_nanos=int(row[b"expired"]),
-        expiries=int(row[b"expiries"]),
-        open_holds=open_holds,
-    )
+    row = _account_row(pairs(fields), pairs(models))
+    row["opened"] = open_holds
+    return balance(decode(name), row)
 
+
+_PART_SUMS: Final = (b"spent", b"expired", b"expiries")
 
 # Fields of rows that are always whole numbers, and texts that may be missing.
 _HOLD_NUMBERS: Final = ("amount", "on_expiry", "created", "expires")
@@ -158,6 +181,10 @@ def hold_of(words: Sequence[bytes], on: Sequence[bytes]) -> HoldRow:
     row["ended"] = optional(fields.get(b"ended"))
     row["usage"] = json.loads(fields.get(b"usage") or b"{}")
     row["tags"] = json.loads(fields.get(b"tags", b"[]"))
+    counts = (words.split() for words in decode(fields.get(b"units", b"")).split(",") if words)
+    row["units"] = {unit: [*map(int, numbers)] for unit, *numbers in counts}
+    row["labels"] = json.loads(fields.get(b"labels", b"{}"))
+    row["shadowed"] = json.loads(decode(fields.get(b"shadowed", b"[]")))
     charged = [(decode(on[i]), int(on[i + 1]), on[i + 2]) for i in range(0, len(on), 3)]
     row["accounts"] = {name: window for name, window, _ in charged}
     row["epochs"] = {name: int(epoch) for name, _, epoch in charged if epoch}
@@ -189,114 +216,74 @@ def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class Exporting:
-    """Read all rows of a project while others write them.
-
-    There is no view of all rows at one instant. So holds are read page by page, then those that changed
-    meanwhile, until they are few; the rest of them comes together with the accounts, at the same instant.
-
-    Args:
-        ask: runs the script `export`.
-        answers: request id -> hold id, for all answers that were attached.
-        models: whose answers were observed.
-        observed: model -> its buckets.
-    """
-
-    def __init__(
-        self,
-        ask: Callable[..., Any],
-        answers: Callable[[], Iterable[tuple[bytes, bytes]]],
-        models: Callable[[], Iterable[bytes]],
-        observed: Callable[[str], dict[str, int]],
-    ) -> None:
-        self._ask = ask
-        self._answers = answers
-        self._models = models
-        self._observed = observed
-        self._attached: dict[bytes, list[str]] = {}
-
-    def export(self) -> Export:
-        """Return what is stored: see `base.Transfer.export`."""
-        stamp, _ = self._ask(b"now")
-        return Export(int(stamp), self._rows(int(stamp)))
-
-    def _rows(self, began: Milliseconds) -> Iterator[Stored]:
-        for request_id, hold_id in self._answers():
-            self._attached.setdefault(hold_id, []).append(decode(request_id))
-        yield from self._by_id(b"holds")
-        for _ in range(_ROUNDS):
-            now, _ = self._ask(b"now")
-            changed = 0
-            for one in self._ended(began):
-                changed += 1
-                yield one
-            began = int(now)
-            if changed < _FEW:
-                break
-        yield from self._accounts(began)
-        for model in sorted(self._models()):
-            if counts := self._observed(decode(model)):
-                yield StoredObservations(decode(model), counts)
-        (swept_to,) = self._ask(b"swept")
-        if swept_to:
-            yield StoredSwept(decode(swept_to))
-
-    def _by_id(self, index: bytes) -> Iterator[Stored]:
-        low = b"-"
-        while True:
-            seen, last, page = self._ask(index, low, number(_PAGE))
-            yield from map(self._hold, page)
-            if seen < _PAGE:
-                return
-            low = b"(" + last
-
-    def _ended(self, since: Milliseconds) -> Iterator[Stored]:
-        low, seen = b"%d" % since, set[bytes]()
-        while True:
-            size = _PAGE + len(seen)
-            found, page = self._ask(b"ended", low, number(size))
-            yield from (self._hold(one) for one in page if one[0] not in seen)
-            scores = pairs(found)
-            if len(scores) < size:
-                return
-            last = found[-1]
-            if last != low:
-                seen.clear()
-            # Several may have ended in the millisecond at which the page ends.
-            seen.update(hold_id for hold_id, score in scores.items() if score == last)
-            low = last
-
-    def _accounts(self, since: Milliseconds) -> Iterator[Stored]:
-        low = b"-"
-        while True:
-            now, seen, last, changed, page = self._ask(b"accounts", low, number(_ACCOUNTS), number(since))
-            yield from map(self._hold, changed)
-            for name, fields, models, open_holds in page:
-                listed = {decode(hold_id): int(due) for hold_id, due in pairs(open_holds).items()}
-                yield StoredAccount(decode(name), account_of(fields, models, listed), listed)
-            if seen < _ACCOUNTS:
-                return
-            low, since = b"(" + last, int(now)
-
-    def _hold(self, found: Sequence[Any]) -> StoredHold:
-        hold_id, fields, on = found
-        return StoredHold(decode(hold_id), hold_of(fields, on), tuple(self._attached.get(hold_id, ())))
-
-
 def account_of(
     words: Sequence[bytes], models: Sequence[bytes], listed: Mapping[str, Milliseconds]
 ) -> AccountRow:
     """Return the row of an account: its fields, what it spent by model, when its open holds expire."""
-    fields = pairs(words)
+    row = _account_row(pairs(words), pairs(models))
+    row["opened"], row["due"] = len(listed), min(listed.values(), default=NEVER)
+    return row
+
+
+def _account_row(fields: Mapping[bytes, bytes], models: Mapping[bytes, bytes]) -> AccountRow:
     row: dict[str, Any] = {name: int(fields[name.encode()]) for name in _ACCOUNT_NUMBERS}
     row["limit"], row["end"] = optional(fields[b"limit"]), optional(fields[b"end"])
     row["duration"] = decode(fields[b"duration"]) or None
     row["timezone"] = decode(fields[b"timezone"])
-    row["models"] = {decode(model): int(cost) for model, cost in pairs(models).items()}
-    row["opened"], row["due"] = len(listed), min(listed.values(), default=NEVER)
+    row["models"] = {decode(model): int(cost) for model, cost in models.items()}
+    row["opened"], row["due"] = 0, NEVER
     row["crossed"] = [int(percent) for percent in fields[b"crossed"].split(b",") if percent]
     row["ephemeral"] = fields[b"ephemeral"] == b"1"
+    # What an older version did not know is missing, and so is what most accounts do not have.
+    row["rollover"], row["revision"] = (int(fields.get(name) or 0) for name in (b"rollover", b"revision"))
+    row["rules"], row["labels"] = (decode(fields.get(name, b"")) for name in (b"rules", b"labels"))
+    row["grants"] = _grants_in(fields.get(b"grants"))
+    row["parts"] = _parts_in(fields) if fields.get(b"parts") else None
     return cast(AccountRow, row)
+
+
+def _grants_in(text: bytes | None) -> list[GrantRow]:
+    words = json.loads(decode(text)) if text else []
+    return [
+        {"id": words[i], "amount": int(words[i + 1]), "until": int(words[i + 2])}
+        for i in range(0, len(words), 3)
+    ]
+
+
+def _grants_out(grants: Iterable[GrantRow]) -> bytes:
+    words = [word for one in grants for word in (one["id"], str(one["amount"]), str(one["until"]))]
+    return encode(_dump_texts(words))
+
+
+def _parts_in(fields: Mapping[bytes, bytes]) -> list[PartRow]:
+    parts: dict[bytes, PartRow] = {}
+    for part in fields[b"parts"].split(b",")[1:-1]:
+        epoch, until = part.split(b":")
+        spent, expired, expiries = (int(fields[epoch + b"." + name]) for name in _PART_SUMS)
+        parts[epoch] = {
+            "epoch": int(epoch),
+            "until": int(until),
+            "spent": spent,
+            "expired": expired,
+            "expiries": expiries,
+            "models": {},
+        }
+    for name, cost in fields.items():
+        epoch, colon, model = name.partition(b":")
+        if colon and epoch in parts:
+            parts[epoch]["models"][decode(model)] = int(cost)
+    return list(parts.values())
+
+
+def _parts_out(duration: str | None, parts: Iterable[PartRow]) -> dict[bytes, bytes]:
+    fields = {b"parts": _span(duration)}
+    for part in parts:
+        epoch = number(part["epoch"])
+        fields[b"parts"] += epoch + b":" + number(part["until"]) + b","
+        sums = (part["spent"], part["expired"], part["expiries"])
+        fields |= {epoch + b"." + name: number(value) for name, value in zip(_PART_SUMS, sums, strict=True)}
+        fields |= {epoch + b":" + encode(model): number(cost) for model, cost in part["models"].items()}
+    return fields
 
 
 def words_of(one: Stored) -> list[bytes]:
@@ -308,6 +295,10 @@ def words_of(one: Stored) -> list[bytes]:
         return [b"model", encode(one.model), *_flat((encode(b), number(n)) for b, n in counts.items())]
     if isinstance(one, StoredSwept):
         return [b"swept", encode(one.id)]
+    if isinstance(one, StoredScopes):
+        return [b"scopes", number(one.document.revision), encode(one.document.rules)]
+    if isinstance(one, StoredEntry):
+        return [b"entry", *entry_words(one.entry)]
     if one.row is None:
         return [b"removed", encode(one.name)]
     return [b"account", encode(one.name), *_account_words(one.row, one.open)]
@@ -321,6 +312,12 @@ def _hold_words(hold_id: str, row: HoldRow) -> list[bytes]:
     fields[b"usage"] = dump(row["usage"]) if row["usage"] else b""
     if row["tags"]:
         fields[b"tags"] = dump(row["tags"])
+    if row["units"]:
+        fields[b"units"] = _units_word(row["units"])
+    if row["labels"]:
+        fields[b"labels"] = dump(row["labels"])
+    if row["shadowed"]:
+        fields[b"shadowed"] = encode(_dump_texts(row["shadowed"]))
     epochs = row["epochs"]
     on = [
         (encode(name), number(window), number(epochs.get(name))) for name, window in row["accounts"].items()
@@ -336,6 +333,15 @@ def _account_words(row: AccountRow, listed: Mapping[str, Milliseconds]) -> list[
     fields[b"timezone"] = encode(row["timezone"])
     fields[b"crossed"] = b",".join([b"", *map(number, row["crossed"]), b""]) if row["crossed"] else b""
     fields[b"ephemeral"] = b"1" if row["ephemeral"] else b"0"
+    if row["rollover"]:
+        fields[b"rollover"] = number(row["rollover"])
+    if row["grants"]:
+        fields[b"grants"] = _grants_out(row["grants"])
+    if row["revision"]:
+        fields |= {name.encode(): encode(values[name]) for name in ("rules", "labels")}
+        fields[b"revision"] = number(row["revision"])
+    if row["parts"] is not None:
+        fields |= _parts_out(row["duration"], row["parts"])
     return [
         fields[b"ephemeral"],
         fields[b"updated"],

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import pytest
 
-from budgetguard.core.accounts import Balance, Budget
-from budgetguard.core.holds import Booked, Charge, Granted, Hold, HoldRecord, Settlement, new_hold_id
+from budgetguard.core.accounts import Balance, Budget, Grant
+from budgetguard.core.holds import (
+    Booked,
+    Charge,
+    Denied,
+    Granted,
+    Hold,
+    HoldRecord,
+    Settlement,
+    new_hold_id,
+)
 from budgetguard.core.money import Nanos
 from budgetguard.core.windows import Milliseconds
 from budgetguard.stores.base import Store
@@ -78,8 +88,14 @@ def hold(
     ttl: Milliseconds = TTL,
     model: str = "gpt-4o",
     tags: tuple[str, ...] = (),
+    units: Mapping[str, int | tuple[int, int]] = MappingProxyType({}),
+    labels: Mapping[str, str] = MappingProxyType({}),
+    scopes: int = 0,
 ) -> Hold:
-    """Make a hold on required accounts (`user:1` if none is named) that books its amount if it expires."""
+    """Make a hold on required accounts (`user:1` if none is named) that books its amount if it expires.
+
+    `units` are what is set aside of other units, and what is booked if it expires: the same by default.
+    """
     charges = [a if isinstance(a, Charge) else Charge(a, required=True) for a in accounts or (USER,)]
     return Hold(
         id=new_hold_id(clock()),
@@ -92,6 +108,9 @@ def hold(
         model=model,
         endpoint="chat",
         tags=tags,
+        units={unit: one if isinstance(one, tuple) else (one, one) for unit, one in units.items()},
+        labels=labels,
+        scopes=scopes,
     )
 
 
@@ -102,9 +121,22 @@ def granted(store: Store, wanted: Hold) -> Hold:
     return wanted
 
 
-def settled(store: Store, ended: Hold, cost: Nanos, thresholds: tuple[int, ...] = ()) -> Booked:
+def denied(store: Store, wanted: Hold) -> Balance:
+    """Reserve a hold that must be refused, and return the balance that refused it."""
+    answer = store.reserve(wanted)
+    assert isinstance(answer, Denied), f"expected a refusal, got {answer}"
+    return answer.balance
+
+
+def settled(
+    store: Store,
+    ended: Hold,
+    cost: Nanos,
+    thresholds: tuple[int, ...] = (),
+    units: Mapping[str, int] = MappingProxyType({}),
+) -> Booked:
     """Settle a hold on accounts that exist."""
-    answer = store.settle(ended, Settlement(cost, thresholds=thresholds))
+    answer = store.settle(ended, Settlement(cost, thresholds=thresholds, units=units))
     assert isinstance(answer, Booked), f"expected a settlement, got {answer}"
     return answer
 
@@ -119,6 +151,12 @@ def attached(store: Store, request_id: str) -> HoldRecord:
     """Return the hold that an answer was attached to, which must exist."""
     found = store.attached(request_id)
     assert found is not None, f"{request_id!r} should lead to a hold"
+    return found
+
+
+def record_of(store: Store, made: Hold) -> HoldRecord:
+    """Return the record of a hold, which must exist."""
+    (found,) = (one for one in store.calls() if one.id == made.id)
     return found
 
 
@@ -138,3 +176,22 @@ def money(store: Store, account: str = USER) -> tuple[Nanos | None, Nanos, Nanos
     """Return limit, spent and held of an account that must exist."""
     balance = now(store, account)
     return balance.limit_nanos, balance.spent_nanos, balance.held_nanos
+
+
+def raised(
+    store: Store, amount: int, until: Milliseconds | None, ident: str = "g", account: str = USER
+) -> Balance:
+    """Raise the limit of an account that must exist."""
+    balance = store.grant(account, Grant(ident, amount, until))
+    assert balance is not None
+    return balance
+
+
+def in_seconds(clock: FakeClock, seconds: float) -> Milliseconds:
+    """Return the time so many seconds from now."""
+    return clock() + round(seconds * 1000)
+
+
+def limit(store: Store, account: str = USER) -> int | None:
+    """Return the limit in force."""
+    return now(store, account).limit_nanos

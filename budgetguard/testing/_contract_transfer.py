@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from typing import Protocol, cast
 
 import pytest
 
-from budgetguard.core.accounts import Budget
-from budgetguard.core.holds import VOID, Charge, Settlement
+from budgetguard.core.accounts import Balance, Budget, Document
+from budgetguard.core.holds import VOID, Entry, Outdated, Settlement
 from budgetguard.core.rows import (
     Stored,
     StoredAccount,
@@ -18,7 +20,6 @@ from budgetguard.core.rows import (
     StoredScopes,
     StoredSwept,
 )
-from budgetguard.core.usage import Usage
 from budgetguard.errors import StoreError
 from budgetguard.stores.base import Store, Transfer
 from budgetguard.stores.verifying import verify
@@ -34,13 +35,14 @@ from budgetguard.testing._contract_base import (
     hold,
     money,
     now,
+    raised,
     settled,
     sweep,
 )
+from budgetguard.testing._contract_life import AWKWARD, REQUESTS, ROLLING, RULED, live, writes
 from budgetguard.testing.clock import FakeClock
 
 DAY = 86_400
-AWKWARD = "m\udcff\x00\x1a"
 NOTE = "moved to postgresql://db.internal/budgets"
 
 
@@ -171,6 +173,45 @@ class TransferLaws(ContractBase):
     def test_projects_are_exported_apart(self, lived: MovableStore, copy: MovableStore) -> None:
         assert list(exported(copy)) == []
 
+    def test_grants_windows_documents_and_marks_go_on_in_a_copy(
+        self, lived: MovableStore, copy: MovableStore, clock: FakeClock
+    ) -> None:
+        copy.restore(exported(lived))
+        copy.freeze(None)
+        for store in (lived, copy):
+            assert raised(store, 70, None, "for good", ROLLING).limit_nanos == 2_070
+            assert not store.mark(ROLLING, 0)
+            assert isinstance(store.reserve(hold(clock, 1, RULED)), Outdated)
+            assert now(store, REQUESTS).grants != ()
+            assert len(list(store.trail())) == 3
+        for days in (1, 5, 1, 1, 40):
+            clock.advance(days * DAY)
+            assert [strip(one) for one in copy.list()] == [strip(one) for one in lived.list()]
+        assert [money(copy, name)[:2] for name in (REQUESTS, ROLLING)] == [(106, 0), (2_070, 0)]
+        assert verify(copy)
+
+    def test_scopes_are_moved_and_in_force_in_a_copy(
+        self, store: MovableStore, copy: MovableStore, clock: FakeClock
+    ) -> None:
+        budget(store, 100)
+        scopes = Document(2**47 + 1, '["\u00fc=*"]')
+        assert store.save_scopes(scopes, 0)
+        copy.restore(exported(store))
+        assert sorted_rows(exported(copy)) == sorted_rows(exported(store))
+        copy.freeze(None)
+        assert copy.reserve(hold(clock, 1)) == Outdated(scopes)
+        granted(copy, hold(clock, 1, scopes=scopes.revision))
+
+    def test_a_trail_is_moved_once_however_often_it_is_restored(
+        self, store: MovableStore, copy: MovableStore, clock: FakeClock
+    ) -> None:
+        entries = [Entry(f"{number:032x}", f'{{"number":{number}}}') for number in range(1_100)]
+        for entry in entries:
+            store.set_budget(USER, Budget(5), entry=entry)
+        for _ in range(2):
+            copy.restore(exported(store))
+        assert list(copy.trail()) == entries
+
     # Freeze
 
     def test_a_frozen_project_takes_no_writes_and_says_why(
@@ -262,14 +303,14 @@ class TransferLaws(ContractBase):
         self, lived: MovableStore, copy: MovableStore, clock: FakeClock
     ) -> None:
         granted(lived, hold(clock, 5, USER))
-        for number in ("spent", "held", "expired", "expiries"):
+        for name, number in product((USER, ROLLING), ("spent", "held", "expired", "expiries")):
             rows = list(exported(lived))
             for one in rows:
-                if isinstance(one, StoredAccount) and one.name == USER and one.row is not None:
-                    one.row[number] += 1
+                if isinstance(one, StoredAccount) and one.name == name and one.row is not None:
+                    one.row[number] += 1  # type: ignore[literal-required]  # one of four
             copy.restore(rows)
             (difference,) = verify(copy).differences
-            assert (difference.account, difference.what) == (USER, number)
+            assert (difference.account, difference.what) == (name, number)
             assert difference.stored == difference.records + 1
 
     def test_what_retention_has_removed_is_not_taken_for_a_difference(
@@ -291,54 +332,9 @@ class TransferLaws(ContractBase):
         store.close()
 
 
-def live(store: Store, clock: FakeClock) -> None:
-    """Make calls of every fate, over windows, resets, deletions and names that are hard to store."""
-    budget(store, 10_000, duration="hourly")
-    budget(store, 100_000, PROJECT)
-    budget(store, None, "user:gone")
-    budget(store, 0, "user:🎈 a")
-    for _ in range(3):
-        call = granted(store, hold(clock, 10, USER, PROJECT, tags=("b", "ü,")))
-        usage = Usage.of(input_tokens=5, output_tokens=6)
-        seen = (("gpt-4o", 6), (AWKWARD, 9))
-        store.settle(call, Settlement(12, usage=usage, request_id="r", thresholds=(1,), observed=seen))
-    settled(store, granted(store, hold(clock, 9, model=AWKWARD)), 9)
-    expired = [granted(store, hold(clock, 20, USER, PROJECT, on_expiry=15)) for _ in range(3)]
-    store.reset(PROJECT)
-    clock.advance(TTL / 1000)
-    assert money(store)[2] == 0
-    settled(store, expired[0], 4)
-    store.reset(USER)
-    settled(store, expired[1], 4)
-    store.settle(granted(store, hold(clock, 30, USER, PROJECT)), VOID)
-    clock.advance(3_600)
-    granted(store, hold(clock, 30, USER, PROJECT, ttl=7_200_000))
-    clock.advance(3_600)
-    settled(store, hold(clock, 6, USER, PROJECT), 6)  # never reserved
-    open_hold = granted(store, hold(clock, 3, USER, "user:gone", ttl=7_200_000))
-    for answer in ("resp_a", "resp_b\udcff"):
-        assert store.attach(open_hold.id, answer)
-    run = Charge("run:1", budget=Budget(50), ephemeral=True)
-    settled(store, granted(store, hold(clock, 3, run, model="z")), 2)
-    granted(store, hold(clock, 1, PROJECT))
-    alone = granted(store, hold(clock, 2, "user:gone"))
-    store.delete("user:gone")
-    budget(store, 5, "user:gone")
-    assert alone.id in {record.id for record in store.calls()}
-
-
-def writes(store: Store, clock: FakeClock, hold_id: str) -> list[Callable[[], object]]:
-    """Return verbs that write, each of which would change something."""
-    return [
-        lambda: store.reserve(hold(clock, 1)),
-        lambda: store.reserve(hold(clock, 1, Charge("user:new", budget=Budget(5)))),
-        lambda: store.settle(hold(clock, 1), Settlement(1)),
-        lambda: store.attach(hold_id, "resp_2"),
-        lambda: store.set_budget("user:2", Budget(1)),
-        lambda: store.set_budget(USER, Budget(1)),
-        lambda: store.reset(USER),
-        lambda: store.delete(USER),
-    ]
+def strip(balance: Balance) -> Balance:
+    """Return a balance without when it was changed last, which a read that finds something notes."""
+    return replace(balance, updated_ms=0)
 
 
 def exported(store: MovableStore) -> Iterator[Stored]:

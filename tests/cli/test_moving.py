@@ -117,7 +117,7 @@ def test_verify_exits_with_one_and_a_table_where_a_balance_is_not_its_records(
     assert (agrees.code, agrees.err) == (0, "")
     assert "every balance is what the records of 1 call come to" in agrees.out
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as con:
-        con.execute("UPDATE account SET spent = spent + 250000000")
+        con.execute("UPDATE accounts SET spent = spent + 250000000")
     differs = command("verify")
     assert (differs.code, differs.err) == (1, "")
     assert "1 account of project 'default'" in differs.out

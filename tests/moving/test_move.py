@@ -16,7 +16,8 @@ from budgetguard.stores.base import public_url
 from budgetguard.stores.transfer import Progress, move, undo
 from budgetguard.stores.verifying import verify
 from budgetguard.testing._contract_base import USER, budget, granted, hold, money, settled
-from budgetguard.testing._contract_transfer import MovableStore, exported, live, sorted_rows
+from budgetguard.testing._contract_life import live
+from budgetguard.testing._contract_transfer import MovableStore, exported, sorted_rows
 from budgetguard.testing.clock import FakeClock
 
 from .conftest import NewUrl

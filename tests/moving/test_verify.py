@@ -17,7 +17,8 @@ from budgetguard.stores import open_store
 from budgetguard.stores.memory import MemoryStore
 from budgetguard.stores.verifying import Difference, verify
 from budgetguard.testing._contract_base import PROJECT, USER, granted, hold, settled
-from budgetguard.testing._contract_transfer import MovableStore, live
+from budgetguard.testing._contract_life import live
+from budgetguard.testing._contract_transfer import MovableStore
 from budgetguard.testing.clock import FakeClock
 from tests.servers.postgres import shared_server
 from tests.servers.valkey import ValkeyServer
@@ -28,10 +29,10 @@ Sql = Callable[[str], Any]
 
 # What to change by hand, and what is then found of user:1: what, model, and how much too high.
 DISK = [
-    ("UPDATE account SET spent = spent + 1 WHERE name = 'user:1'", [("spent", None, 1)]),
-    ("UPDATE account SET held = held - 5 WHERE name = 'user:1'", [("held", None, -5)]),
-    ("UPDATE account SET opened = opened + 1 WHERE name = 'user:1'", [("open holds", None, 1)]),
-    ("UPDATE account SET models = '{\"gpt-4o\":14}' WHERE name = 'user:1'", [("spent", "gpt-4o", 2)]),
+    ("UPDATE accounts SET spent = spent + 1 WHERE name = 'user:1'", [("spent", None, 1)]),
+    ("UPDATE accounts SET held = held - 5 WHERE name = 'user:1'", [("held", None, -5)]),
+    ("UPDATE accounts SET opened = opened + 1 WHERE name = 'user:1'", [("open holds", None, 1)]),
+    ("UPDATE accounts SET models = '{\"gpt-4o\":14}' WHERE name = 'user:1'", [("spent", "gpt-4o", 2)]),
     (
         "UPDATE hold SET cost = cost - 1 WHERE request_id = 'r'",
         [("spent", None, 1), ("spent", "gpt-4o", 1)],

@@ -3,7 +3,7 @@
 if frozen then
   return {'frozen', frozen}
 end
-local name = take()
+local name, entry = take(), take_entry()
 local acc = account(name)
 if not acc and not failure then
   call('ZADD', P .. 'gone', stamp, name)
@@ -31,4 +31,5 @@ for _, id in ipairs(call('ZRANGE', P .. 'o:' .. acc.name, 0, -1)) do
   end
 end
 forget(name)
+note(entry)
 return {'deleted', expiries}

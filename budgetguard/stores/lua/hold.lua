@@ -14,19 +14,11 @@ if not frozen and hold.state == 'held' and tonumber(hold.expires) <= now then
     local acc = account(hold.on[i])
     if acc then
       order[#order + 1] = acc
-      foresee(acc)
     end
   end
-  if failure then
-    return failure
-  end
-  if #needs > 0 then
-    return {'need', stamp, needs}
-  end
-  for _, acc in ipairs(order) do
-    if not present(acc) then
-      return {'more', expiries}
-    end
+  local answer = unready(order)
+  if answer then
+    return answer
   end
   if hold.state == 'held' then
     expire(hold)

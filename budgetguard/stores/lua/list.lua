@@ -8,7 +8,8 @@ for _, name in ipairs(names) do
   if failure then
     failed[#failed + 1], failure = failure, false
   elseif acc then
-    local due = not frozen and (is_over(acc) or call('ZCOUNT', P .. 'o:' .. name, '-inf', stamp) > 0)
+    local due = not frozen and (is_over(acc) or has_ended_grants(acc)
+      or call('ZCOUNT', P .. 'o:' .. name, '-inf', stamp) > 0)
     page[#page + 1] = {due and 1 or 0, describe(acc)}
   end
 end

@@ -69,6 +69,15 @@ function put.swept()
   end
 end
 
+function put.scopes()
+  call('SET', P .. 'scopes', take())
+  call('SET', P .. 'scopes.rules', take())
+end
+
+function put.entry()
+  note(take_entry())
+end
+
 while at < #ARGV do
   put[take()]()
 end

@@ -4,6 +4,7 @@ if frozen then
   return {'frozen', frozen}
 end
 local id, cost, state, outcome, usage, request = take(), take(), take(), take(), take(), take()
+local counted = take()
 local thresholds, observed = {}, {}
 for i = 1, tonumber(take()) do
   thresholds[i] = take()
@@ -38,6 +39,7 @@ else
   first = at + 2
   at = first + tonumber(take()) - 1
   last = at
+  hold.units = units_given(first, last)
   local unknown
   order, unknown = charged()
   if failure then
@@ -47,32 +49,19 @@ else
   end
   hold.lost = true
 end
-if failure then
-  return failure
-end
-for _, acc in ipairs(order) do
-  foresee(acc)
-end
-if #needs > 0 then
-  return {'need', stamp, needs}
-end
-for _, acc in ipairs(order) do
-  if not present(acc, id) then
-    return {'more', expiries}
-  end
+local answer = unready(order, id)
+if answer then
+  return answer
 end
 
 local function crossed(acc)
   local found = {}
-  if acc.limit == '' or acc.limit == '0' then
+  if #thresholds == 0 or (limit_of(acc) or 0) == 0 then
     return found
   end
-  local whole, rest = math.floor(tonumber(acc.limit) / 100), math.fmod(tonumber(acc.limit), 100)
-  local known
+  local limits, spent, known = limits_of(acc), int(acc.spent), nil
   for _, percent in ipairs(thresholds) do
-    -- spent * 100 >= percent * limit, in numbers that stay exact.
-    local needed = percent * whole + math.ceil(percent * rest / 100)
-    if acc.spent >= needed then
+    if has_spent(spent, percent, limits) then
       known = known or call('HGET', acc.key, 'crossed')
       if not string.find(known, ',' .. percent .. ',', 1, true) then
         known = (known == '' and ',' or known) .. percent .. ','
@@ -85,6 +74,16 @@ local function crossed(acc)
   end
   return found
 end
+
+local costs = {}
+for unit, count in string.gmatch(counted, '([^ ,]+) (%d+)') do
+  costs[unit] = count
+end
+if state == 'voided' then
+  setmetatable(costs, {__index = function() return '0' end})
+end
+hold.cost = cost
+end_units(hold, costs)
 
 local late = hold.state == 'expired'
 local crossings = {}
@@ -100,12 +99,14 @@ for _, acc in ipairs(order) do
   end
   release(acc, hold, acc.held_in)
   if acc.window == acc.held_in then
-    if late and acc.expired_in == acc.epoch then
-      book(acc, hold.model, minus(hold.on_expiry))
-      add(acc.key, 'expired', minus(hold.on_expiry))
-      call('HINCRBY', acc.key, 'expiries', -1)
+    local _, on_expiry, booked = amounts_of(hold, acc)
+    if late and is_live(acc, acc.expired_in) then
+      book(acc, acc.expired_in, hold.model, minus(on_expiry), -1)
     end
-    book(acc, hold.model, cost)
+    if booked ~= '0' then
+      begin_part(acc)
+      book(acc, acc.epoch, hold.model, booked, 0)
+    end
     hold.on[acc.place + 2] = acc.epoch
     local reached = crossed(acc)
     if #reached > 0 then
@@ -126,6 +127,7 @@ if request ~= '' then
 end
 call('HSET', hold.key, 'state', state, 'cost', cost, 'ended', stamp, 'outcome', outcome, 'usage', usage,
   'on', cmsgpack.pack(hold.on))
+save_units(hold)
 gone(hold, stamp)
 local function learn(model, bucket)
   local key = P .. 'b:' .. model
