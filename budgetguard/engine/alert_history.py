@@ -19,7 +19,9 @@ from budgetguard.core.holds import VOID, Charge, new_hold
 from budgetguard.core.windows import Clock, Milliseconds
 from budgetguard.stores.base import OWN_PROJECTS, Store, open_store
 
-PROJECT: Final = f"{OWN_PROJECTS}alerts"
+ALERTS_PROJECT: Final = f"{OWN_PROJECTS}alerts"
+"""The project in which a store keeps what was told. No key of a service is of it."""
+
 _ACCOUNT: Final = "outbox:alerts"
 _RETENTION: Final = "32d"
 _TTL: Final[Milliseconds] = 3_600_000
@@ -68,7 +70,9 @@ class AlertHistory:
 
     def _opened(self) -> Store:
         if self._store is None:
-            self._store = open_store(self._url, project=PROJECT, clock=self._clock, retention=_RETENTION)
+            self._store = open_store(
+                self._url, project=ALERTS_PROJECT, clock=self._clock, retention=_RETENTION
+            )
         return self._store
 
 

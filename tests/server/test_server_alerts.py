@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from budgetguard.core.accounts import Budget
 from budgetguard.core.holds import Charge, Denied, Granted, Hold, Settlement, new_hold
 from budgetguard.core.process import system_clock
+from budgetguard.errors import ConfigurationError
 from budgetguard.guard import Guard
 from budgetguard.server.options import Options
 from budgetguard.stores import open_store
@@ -99,3 +101,16 @@ def test_the_services_options_are_those_of_the_settings_and_show_no_address() ->
     assert options.alerts == ("json://user:hunter2@h/s3cret",)
     assert (options.alert_on, options.alert_quiet) == ((80, "refused"), None)
     assert "hunter2" not in repr(options)
+
+
+def test_no_key_reads_what_was_told(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        with running(f"disk://{tmp_path}/b", alerts=(json_url(receiver),)) as service:
+            guard = client_of(service.url, service.key())
+            assert spend(guard, "0.9")
+            receiver.wait_for(1)
+            guard.close()
+            with service.client(service.key()) as client:
+                assert client.get("/v1/projects/budgetguard%3Aalerts/calls").status_code == 403
+            with pytest.raises(ConfigurationError, match="the service's own"):
+                service.key("budgetguard:alerts")
