@@ -104,13 +104,13 @@ def test_the_services_options_are_those_of_the_settings_and_show_no_address() ->
 
 
 def test_no_key_reads_what_was_told(tmp_path: Path) -> None:
-    with receiving() as receiver:
-        with running(f"disk://{tmp_path}/b", alerts=(json_url(receiver),)) as service:
-            guard = client_of(service.url, service.key())
-            assert spend(guard, "0.9")
-            receiver.wait_for(1)
-            guard.close()
-            with service.client(service.key()) as client:
-                assert client.get("/v1/projects/budgetguard%3Aalerts/calls").status_code == 403
-            with pytest.raises(ConfigurationError, match="the service's own"):
-                service.key("budgetguard:alerts")
+    url = f"disk://{tmp_path}/b"
+    with receiving() as receiver, running(url, alerts=(json_url(receiver),)) as service:
+        guard = client_of(service.url, service.key())
+        assert spend(guard, "0.9")
+        receiver.wait_for(1)
+        guard.close()
+        with service.client(service.key()) as client:
+            assert client.get("/v1/projects/budgetguard%3Aalerts/calls").status_code == 403
+        with pytest.raises(ConfigurationError, match="the service's own"):
+            service.key("budgetguard:alerts")
