@@ -24,7 +24,7 @@ def spend(guard: Guard, dollars: float) -> bool:
 
 
 def main(store: str, url: str, what: str) -> None:
-    budgetguard.configure(store=store, project="p", alerts=[url], spool=None)
+    budgetguard.configure(store=store, project="p", alerts=[url], alert_quiet=None, spool=None)
     guard = budgetguard.default_guard()
     guard.register_price(MODEL, input=1, output=2)
     print("ready", flush=True)
