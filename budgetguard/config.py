@@ -31,6 +31,9 @@ OnUnguarded: TypeAlias = Literal["warn", "block", "allow"]
 
 DEFAULT_PROJECT: Final = "default"
 DEFAULT_THRESHOLDS: Final = (50, 80, 100)
+ALERT_KINDS: Final = ("threshold", "refused")
+DEFAULT_ALERT_QUIET: Final = "1h"
+DEFAULT_ALERT_ON: Final[tuple[str | int, ...]] = ALERT_KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,12 @@ class Settings:
         hold_ttl: how long a hold lives without word of its call (a duration).
         retention: how long records of ended calls are kept (a duration).
         thresholds: percentages of a limit that are announced when reached.
+        alerts: addresses that are told of thresholds and refusals, once a window and account:
+            `["slack://TOKEN_A/TOKEN_B/TOKEN_C", "mailto://USER:PASSWORD@example.com"]`, see docs/alerts.md.
+            They are never shown. They need the extra `alerts`.
+        alert_on: what they are told: `threshold` (all of `thresholds`), some of these percentages, `refused`.
+        alert_quiet: for how long nothing else is told about an account, unless it is worse (a duration); None
+            tells everything at once.
         allow_endpoints: paths such as `/batches` that may be called although no price is known.
         model_map: which model a name stands for that says nothing of it, as an Azure deployment's:
             `{"my-deployment": "gpt-4o-mini"}`. Its calls are priced and booked as that model's.
@@ -110,6 +119,9 @@ class Settings:
     hold_ttl: str = "15m"
     retention: str = DEFAULT_RETENTION
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    alerts: tuple[str, ...] = ()
+    alert_on: tuple[str | int, ...] = DEFAULT_ALERT_ON
+    alert_quiet: str | None = DEFAULT_ALERT_QUIET
     allow_endpoints: tuple[str, ...] = ()
     model_map: Mapping[str, str] = field(default_factory=dict)
     free_base_urls: tuple[str, ...] = ()
@@ -120,10 +132,14 @@ class Settings:
     clock: Clock = system_clock
 
     def __repr__(self) -> str:
-        """Show all settings; of the store's URL only what is no secret."""
+        """Show all settings; of URLs only what is no secret."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
         if isinstance(self.store, str):
             given["store"] = public_url(self.store)
+        if self.alerts:
+            from budgetguard.alerts.addresses import masked
+
+            given["alerts"] = tuple(map(masked, self.alerts))
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def __post_init__(self) -> None:
@@ -181,6 +197,13 @@ class Settings:
         for percent in self.thresholds:
             if isinstance(percent, bool) or not isinstance(percent, int) or not 0 < percent <= 1000:
                 raise ConfigurationError(f"thresholds are whole percentages from 1 to 1000, not {percent!r}")
+        if self.alerts != ():
+            from budgetguard.alerts.addresses import check_addresses
+
+            check_addresses(self.alerts)
+        _check_alert_on(self.alert_on, self.thresholds)
+        if self.alert_quiet is not None:
+            duration_ms(self.alert_quiet)
         if not all(isinstance(path, str) for path in self.allow_endpoints):
             what = _LISTS["allow_endpoints"]
             raise ConfigurationError(f"allow_endpoints is a list of {what}, not {self.allow_endpoints!r}")
@@ -228,6 +251,30 @@ class Settings:
 def _check_tokens(tokens: object, *, name: str) -> None:
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise ConfigurationError(f"{name} must be a whole number of tokens from 1, not {tokens!r}")
+
+
+def _check_alert_on(alert_on: object, thresholds: tuple[int, ...]) -> None:
+    if not isinstance(alert_on, tuple) or not alert_on:
+        raise ConfigurationError(
+            f"alert_on is a list such as ['threshold', 'refused'] or [80, 100, 'refused'], not {alert_on!r}; "
+            "without addresses in alerts nothing is sent"
+        )
+    for one in alert_on:
+        is_percent = isinstance(one, int) and not isinstance(one, bool)
+        if is_percent and one not in thresholds:
+            raise ConfigurationError(
+                f"alert_on has {one} %, which is never announced: add it to thresholds, {list(thresholds)}"
+            )
+        if not is_percent and one not in ALERT_KINDS:
+            known = ", ".join(map(repr, ALERT_KINDS))
+            raise ConfigurationError(
+                f"alert_on is a list of {known} and percentages that thresholds has, such as "
+                f"[80, 100, 'refused'], not {one!r}"
+            )
+    if alert_on == ():
+        raise ConfigurationError(
+            "alert_on is empty, so no alert would ever be sent: leave alerts empty instead"
+        )
 
 
 def _check_model_map(models: object) -> None:
@@ -299,6 +346,9 @@ _LISTS: Final = {
 _SETTING_NAMES: Final = frozenset(one.name for one in fields(Settings))
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     **dict.fromkeys(_LISTS, lambda text: _list(text)),
+    "alerts": lambda text: _addresses(text),
+    "alert_on": lambda text: tuple(int(one) if one.isdecimal() else one for one in _list(text)),
+    "alert_quiet": lambda text: None if text == "none" else text,
     "default_budget": lambda text: parse_usd(text, name="BUDGETGUARD_DEFAULT_BUDGET"),
     "thresholds": lambda text: tuple(_percentages(text)),
     "model_map": lambda text: _pairs(text, name="BUDGETGUARD_MODEL_MAP"),
@@ -400,15 +450,23 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             known = ", ".join(sorted(_SETTING_NAMES))
             raise ConfigurationError(f"unknown setting {name!r}: the settings are {known}")
     values = dict(changes)
-    for name in _LISTS:
+    for name in (*_LISTS, "alerts", "alert_on"):
         if isinstance(values.get(name), list | set | frozenset):
             values[name] = tuple(values[name])
+    if values.get("alerts", ()) is None:
+        values["alerts"] = ()
     for name in _PATHS:
         if isinstance(values.get(name), os.PathLike):
             values[name] = os.fspath(values[name])
     if isinstance(values.get("model_map"), Mapping):
         values["model_map"] = MappingProxyType(dict(values["model_map"]))
     return replace(settings, **values)
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    from budgetguard.alerts.addresses import split_addresses
+
+    return split_addresses(text)
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "verify": ("stores", "Add every balance up again from the records of calls."),
     "serve": ("serving", "Serve budgets over HTTP."),
     "keys": ("keys", "Make, list and revoke the keys of the hosted service."),
+    "alerts": ("alerting", "Try out and list the addresses that alerts go to."),
     "mcp": ("mcp", "Answer an agent's questions about its budget, over MCP."),
 }
 """The module that has each command, and what `budgetguard --help` says of it.

@@ -48,6 +48,9 @@ def serve(
     webhook_secret_file: Annotated[
         Path | None, options.option("FILE", "The secret that signs events.")
     ] = None,
+    alerts_file: Annotated[
+        Path | None, options.option("FILE", "Addresses that alerts go to, one a line: see docs/alerts.md.")
+    ] = None,
     refresh: Annotated[
         str | None, options.option("SECONDS", "Read all accounts this often (60 by default).")
     ] = None,
@@ -94,6 +97,7 @@ def serve(
         "BUDGETGUARD_SERVE_HOLDS": None if max_holds is None else str(max_holds),
         "BUDGETGUARD_WEBHOOK": webhook,
         "BUDGETGUARD_WEBHOOK_SECRET": _secret(webhook_secret_file),
+        "BUDGETGUARD_ALERTS": _secret(alerts_file),
     }
     os.environ.update({name: value for name, value in variables.items() if value is not None})
     os.environ["BUDGETGUARD_SERVE_HOST"] = host
@@ -105,10 +109,12 @@ def serve(
         raise ConfigurationError(
             f"{error.name} is not installed: pip install 'budgetguard-ai[server]' brings all that serve needs"
         ) from error
+    from budgetguard.alerts.addresses import addresses_of
     from budgetguard.server.connections import BACKLOG, GuardedProtocol
     from budgetguard.server.options import Options
 
     chosen = Options.from_environment()
+    addresses_of(chosen.alerts)  # here, so that a bad one is an error of this command and not of a worker
     _check_proxies(trust_proxy)
     _check_tls(ssl_certfile, ssl_keyfile)
     if workers > 1 and chosen.store.startswith("memory:"):
@@ -170,7 +176,7 @@ def _secret(file: Path | None) -> str | None:
     try:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the secret in {file} cannot be read: {error}") from error
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
 
 
 def _check_proxies(text: str | None) -> None:

@@ -104,7 +104,7 @@ def session(
     """
     given = {name: value for name, value in (("store", store), ("project", project)) if value is not None}
     display = None if timezone is None else zone(timezone)
-    guard = Guard(**given)
+    guard = Guard(**{**given, "alerts": ()})  # commands make no calls of which to tell
     if _is_memory(guard.settings.store):
         raise ConfigurationError(
             "a memory:// store is empty when a command begins and gone when it ends: "

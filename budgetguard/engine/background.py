@@ -252,6 +252,9 @@ if hasattr(os, "register_at_fork"):
 engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 """Those that are finished at the end."""
 
+endings: list[Job] = []
+"""What else is done at the end, after the engines."""
+
 _minded_in = 0
 
 
@@ -262,6 +265,8 @@ def finish_at_exit() -> None:
     for engine in list(engines):
         engine.finish_left()
         engine.flush()
+    for job in endings:
+        job()
 
 
 def mind_end() -> None:

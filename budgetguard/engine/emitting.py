@@ -75,6 +75,10 @@ def emit_settled(
             outcome=settlement.outcome,
             request_id=settlement.request_id,
         )
+    if engine.alerts is not None and answer.crossings:
+        from budgetguard.engine.alerting import tell_crossings
+
+        tell_crossings(engine.alerts, engine.store, hold, answer.crossings, at=engine.now())
     for crossing in answer.crossings:
         emit(
             engine,
@@ -145,6 +149,10 @@ def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError
         unit=balance.unit,
         retry_after=retry_after,
     )
+    if engine.alerts is not None:
+        from budgetguard.engine.alerting import tell_refusal
+
+        tell_refusal(engine.alerts, engine.store, hold, balance, limit=limit, spent=spent, at=engine.now())
     return refusal(hold, balance, limit=limit, spent=spent, retry_after=retry_after)
 
 

@@ -50,6 +50,7 @@ from budgetguard.stores.base import OWN_PROJECTS, Store, open_store, public_url
 from budgetguard.stores.locks import taken
 
 if TYPE_CHECKING:
+    from budgetguard.alerts.sending import Alerts
     from budgetguard.engine.call import GuardedCall
 
 _MOST_CHANGES: Final = 16
@@ -106,6 +107,7 @@ class Engine:
         process: what this process has spent, and its cap.
         judge: what is known of the project's budgets beside their limits.
         learned: how long models' answers are.
+        alerts: who tells people of thresholds and refusals, if anybody does.
         under_way: the calls that may hold money, by their identity.
     """
 
@@ -125,6 +127,7 @@ class Engine:
         self._granted_by: dict[str, tuple[Store, tuple[str, ...]]] = {}
         self._outbox = Outbox(lambda: self.store, partial(emit_settled, self, estimated=False))
         self._minds_end_in = 0
+        self.alerts = _alerts_of(settings)
         self._take(settings)
         engines.add(self)
         if settings.unguarded is not None:
@@ -171,8 +174,9 @@ class Engine:
         """Take other settings. Calls under way keep what they began with.
 
         Raises:
-            ConfigurationError: the price file is bad; nothing was changed.
+            ConfigurationError: the price file or an address of alerts is bad; nothing was changed.
         """
+        alerts = _alerts_of(settings)
         self.prices.use(settings.prices, settings.price_list)
         same = ("store", "project", "retention", "clock")
         if any(getattr(settings, name) != getattr(self.settings, name) for name in same):
@@ -182,6 +186,7 @@ class Engine:
             self.learned.forget()
             self.judge.forget()
             self.process.begin_elsewhere()
+        self.alerts = alerts
         self._take(settings)
         watcher.refresh()
 
@@ -377,9 +382,14 @@ class Engine:
             return ()
 
     def flush(self) -> None:
-        """Finish what was left, and send what the store did not take before; what it still refuses stays."""
+        """Finish what was left, and send what the store did not take before; what it still refuses stays.
+
+        Alerts that are queued are sent, too, or tried for some seconds.
+        """
         background.finish()
         self._outbox.flush()
+        if self.alerts is not None:
+            self.alerts.finish()
 
     def finish_left(self) -> None:
         """Finish the calls that nobody goes on with, since the process ends."""
@@ -472,6 +482,14 @@ class Engine:
             return None
         self._granted_by.pop(hold.id, None)
         return None
+
+
+def _alerts_of(settings: Settings) -> Alerts | None:
+    if not settings.alerts:
+        return None
+    from budgetguard.engine.alerting import alerts_of  # few programs have alerts
+
+    return alerts_of(settings)
 
 
 def _as_granted(hold: Hold, accounts: tuple[str, ...]) -> Hold:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -26,11 +26,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from budgetguard.core.accounts import check_id
 from budgetguard.core.process import system_clock
 from budgetguard.core.windows import Clock
+from budgetguard.engine.alerting import made_alerts
 from budgetguard.errors import BudgetGuardError, StoreError
 from budgetguard.server import litellm, v1
 from budgetguard.server.access import Access, check_key_project, check_role
+from budgetguard.server.alerting import AlertWatcher
 from budgetguard.server.bodies import LARGE, announced, read_json
-from budgetguard.server.events import Events, watched
+from budgetguard.server.events import Events
 from budgetguard.server.gates import Circuits, TurnGate, in_thread
 from budgetguard.server.keys import KEYS_PROJECT, Key, Keyring
 from budgetguard.server.metrics import CONTENT_TYPE, Metrics
@@ -47,6 +49,7 @@ from budgetguard.server.projects import Projects
 from budgetguard.server.quotas import Quotas
 from budgetguard.server.routes import ApiRoute, Call
 from budgetguard.server.schedule import Delivery, Lease, Schedule
+from budgetguard.server.watching import Watcher, watched
 from budgetguard.stores.wire import plain
 
 ROUTES: Final[tuple[ApiRoute, ...]] = (*litellm.ROUTES, *v1.ROUTES)
@@ -97,7 +100,11 @@ class Service:
         self._circuits = Circuits()
         self._fresh = options.fresh
         self._ready_at = float("-inf")
-        self._schedule = _schedule(options, self._projects) if options.refresh else None
+        self._alerts = made_alerts(options.alerts, options.alert_on, options.alert_quiet, clock)
+        events = Events(self._projects.own, options.thresholds, clock) if options.sends_events else None
+        if watchers := self._watchers(options, events):
+            self._projects.watch(lambda store: watched(store, *watchers))
+        self._schedule = _schedule(options, self._projects, events) if options.refresh else None
         by_path: defaultdict[str, dict[str, Callable[[Request], Any]]] = defaultdict(dict)
         for route in ROUTES:
             by_path[route.path][route.method] = self._endpoint(route)
@@ -127,7 +134,15 @@ class Service:
             with anyio.CancelScope(shield=True):
                 if self._schedule is not None:
                     await anyio.to_thread.run_sync(self._schedule.stop)
+                if self._alerts is not None:
+                    await anyio.to_thread.run_sync(partial(self._alerts.finish, last=True))
                 await anyio.to_thread.run_sync(self._projects.close)
+
+    def _watchers(self, options: Options, events: Events | None) -> tuple[Watcher, ...]:
+        watchers: list[Watcher] = [] if events is None else [events]
+        if self._alerts is not None:
+            watchers.append(AlertWatcher(self._alerts, options.thresholds, self._projects.clock))
+        return tuple(watchers)
 
     async def _asked(self, gate: TurnGate, project: str, request: Request, work: Callable[[], T]) -> T:
         """Run work on a project's store in a thread, when it is this request's turn."""
@@ -274,17 +289,14 @@ def _document() -> bytes:
     return to_json(document(ROUTES))
 
 
-def _schedule(options: Options, projects: Projects) -> Schedule:
+def _schedule(options: Options, projects: Projects, events: Events | None) -> Schedule:
     name = f"{socket.gethostname()}:{os.getpid()}"
     lease = Lease(projects.leader, projects.clock, name, options.lease)
-    if options.webhook is None:
-        projects.note()
+    projects.note()
+    if events is None or options.webhook is None:
         return Schedule(projects, lease, options.refresh)
-    events = Events(projects.own, options.thresholds, projects.clock)
-    projects.note(lambda store: watched(store, events))
-    return Schedule(
-        projects, lease, options.refresh, events, Delivery(events, options.webhook, options.retry)
-    )
+    delivery = Delivery(events, options.webhook, options.retry)
+    return Schedule(projects, lease, options.refresh, events, delivery)
 
 
 async def _not_found(request: Request, _error: Exception) -> Response:

@@ -12,20 +12,18 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from budgetguard.core.accounts import Balance, Budget
 from budgetguard.core.holds import (
     VOID,
-    Booked,
     Charge,
+    Crossing,
     Expiry,
     Hold,
     Reservation,
-    Settlement,
-    UnknownAccount,
     derived_id,
     new_hold,
     new_hold_id,
@@ -119,6 +117,19 @@ class Events:
                 ident = derived_id(balance.starts_ms, state)
                 self._record(ident, FORECAST, store.project, made.at_ms, about)
 
+    def on_crossings(self, store: Store, _hold: Hold, crossings: Sequence[Crossing]) -> None:
+        """Record thresholds that a settlement has reached."""
+        for one in crossings:
+            self.look_ahead(store, one.balance)
+            self.crossed(store.project, one.account, one.threshold, one.balance)
+
+    def on_reservation(self, store: Store, hold: Hold, answer: Reservation) -> None:
+        """Take note of nothing: refusals are no events."""
+
+    def on_expiry(self, store: Store, expiry: Expiry) -> None:
+        """Record that a hold has expired."""
+        self.expired(store.project, expiry)
+
     def save(self) -> None:
         """Write the events that the store did not take before.
 
@@ -155,45 +166,6 @@ class Events:
         except StoreError as error:
             _log.error("an event waits in memory until the store takes it: %s", error)
         self.on_recorded()
-
-
-class _Watched:
-    """A project's store that records crossings and expiries as events, whoever caused them."""
-
-    def __init__(self, store: Store, events: Events) -> None:
-        self._store = store
-        self._events = events
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    def reserve(self, hold: Hold) -> Reservation:
-        answer: Reservation = self._store.reserve(hold)
-        for expiry in getattr(answer, "expired", ()):
-            self._events.expired(self._store.project, expiry)
-        return answer
-
-    def settle(self, hold: Hold, settlement: Settlement) -> Booked | UnknownAccount:
-        events, project = self._events, self._store.project
-        asked = settlement.thresholds
-        if settlement.state == "settled":
-            settlement = replace(settlement, thresholds=tuple(sorted({*asked, *events.thresholds})))
-        answer: Booked | UnknownAccount = self._store.settle(hold, settlement)
-        if isinstance(answer, UnknownAccount):
-            return answer
-        for expiry in answer.expired:
-            events.expired(project, expiry)
-        for one in answer.crossings:
-            if one.threshold in events.thresholds:
-                events.look_ahead(self._store, one.balance)
-                events.crossed(project, one.account, one.threshold, one.balance)
-        return replace(answer, crossings=tuple(one for one in answer.crossings if one.threshold in asked))
-
-
-def watched(store: Store, events: Events) -> Store:
-    """Return a store that does the same and records what happens."""
-    store.on_expiry(lambda expiry: events.expired(store.project, expiry))
-    return cast(Store, _Watched(store, events))
 
 
 def _hold(ident: str, now: Milliseconds, text: str) -> Hold:

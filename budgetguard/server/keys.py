@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from budgetguard.core.accounts import Budget, account_name, check_id
 from budgetguard.core.windows import Milliseconds
+from budgetguard.engine.alert_history import ALERTS_PROJECT
 from budgetguard.errors import ConfigurationError, StoreError
 from budgetguard.stores.base import Store
 
@@ -35,7 +36,7 @@ EVENTS_PROJECT: Final = "budgetguard:events"
 LEADER_PROJECT: Final = "budgetguard:leader"
 """The project of the lease that says which server runs the schedule."""
 
-OWN_PROJECTS: Final = frozenset({KEYS_PROJECT, EVENTS_PROJECT, LEADER_PROJECT})
+OWN_PROJECTS: Final = frozenset({KEYS_PROJECT, EVENTS_PROJECT, LEADER_PROJECT, ALERTS_PROJECT})
 
 FRESH: Final = 1.0
 """Seconds for which a reading of the keys is used by default."""

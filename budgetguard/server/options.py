@@ -11,7 +11,12 @@ from typing import Final
 from limits import RateLimitItem
 from limits import parse as parse_rate
 
-from budgetguard.config import DEFAULT_THRESHOLDS, from_environment
+from budgetguard.config import (
+    DEFAULT_ALERT_ON,
+    DEFAULT_ALERT_QUIET,
+    DEFAULT_THRESHOLDS,
+    from_environment,
+)
 from budgetguard.core.accounts import check_id
 from budgetguard.errors import ConfigurationError
 from budgetguard.server.keys import FRESH, Key, check_project, given_key
@@ -50,7 +55,10 @@ class Options:
         fresh: seconds for which a reading of the keys is used.
         refresh: seconds from one pass over all accounts to the next; 0 for none, and no events.
         webhook: where events go, if anywhere.
-        thresholds: percentages of a limit that make an event when first reached.
+        thresholds: percentages of a limit that make an event and an alert when first reached.
+        alerts: where alerts go, if anywhere; see `Settings`.
+        alert_on: what they are about.
+        alert_quiet: for how long nothing else is told about an account; None for not at all.
         lease: seconds after which another server takes over from one that has fallen silent.
         retry: seconds until an undelivered event is sent again, twice as long each time.
         accounts: how many one project may have.
@@ -66,10 +74,18 @@ class Options:
     refresh: float = 0.0
     webhook: Webhook | None = field(default=None, repr=False)
     thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    alerts: tuple[str, ...] = field(default=(), repr=False)
+    alert_on: tuple[str | int, ...] = DEFAULT_ALERT_ON
+    alert_quiet: str | None = DEFAULT_ALERT_QUIET
     lease: float = DEFAULT_LEASE
     retry: float = DEFAULT_RETRY
     accounts: int = DEFAULT_ACCOUNTS
     holds: int = DEFAULT_HOLDS
+
+    @property
+    def sends_events(self) -> bool:
+        """Whether events go anywhere."""
+        return bool(self.webhook is not None and self.refresh)
 
     @property
     def is_private(self) -> bool:
@@ -123,6 +139,9 @@ class Options:
             refresh=_seconds(environ.get(REFRESH) or DEFAULT_REFRESH),
             webhook=_webhook(environ),
             thresholds=settings.thresholds,
+            alerts=settings.alerts,
+            alert_on=settings.alert_on,
+            alert_quiet=settings.alert_quiet,
             accounts=_count(environ, ACCOUNTS, DEFAULT_ACCOUNTS),
             holds=_count(environ, HOLDS, DEFAULT_HOLDS),
         )

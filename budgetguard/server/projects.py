@@ -53,11 +53,13 @@ class Projects:
         self.own = open_store(url, project=EVENTS_PROJECT, clock=clock, retention=REMEMBERED)
         self.leader = open_store(url, project=LEADER_PROJECT, clock=clock, retention=_LEADERS_KEPT)
 
-    def note(self, watch: Callable[[Store], Store] | None = None) -> None:
-        """Record from now on which projects are written to, and have their stores watched."""
+    def note(self) -> None:
+        """Record from now on which projects are written to."""
         self._noted = set()
-        if watch is not None:
-            self._watch = watch
+
+    def watch(self, watch: Callable[[Store], Store]) -> None:
+        """Have the stores that are opened from now on watched."""
+        self._watch = watch
 
     def known(self) -> list[str]:
         """Return the projects that have keys, were written to, or were used lately; blocks.
