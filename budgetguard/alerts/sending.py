@@ -40,7 +40,7 @@ _DOUBT_S: Final = 2.0
 logger = logging.getLogger("budgetguard")
 
 
-class History(Protocol):
+class ToldBefore(Protocol):
     """What was told lately by all processes on a store. Its methods may raise."""
 
     def told_since(self, at: Milliseconds) -> Iterable[tuple[Milliseconds, Alert]]:
@@ -54,16 +54,16 @@ class History(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _Doubtful:
     """An alert in the queue, which may be revoked until some time (monotonic seconds)."""
 
     alert: Alert
     mark: Mark | None
-    history: History | None
+    history: ToldBefore | None
     until: float
 
 
-_Queued: TypeAlias = _Item | None
+_Queued: TypeAlias = _Doubtful | None
 """None wakes the thread up."""
 
 
@@ -100,7 +100,7 @@ class Alerts:
         self._quiet = Quiet(quiet)
         self._told: dict[tuple[str, str, int], tuple[Milliseconds, int, Milliseconds]] = {}
         self._period = quiet
-        self._histories: dict[str, History] = {}
+        self._histories: dict[str, ToldBefore] = {}
         self._begin()
         _everyone.add(self)
 
@@ -109,7 +109,7 @@ class Alerts:
         self._lock = threading.RLock()
         self._quiet.forget_kept()
         self._missed = 0
-        self._doubtful: dict[str, _Item] = {}
+        self._doubtful: dict[str, _Doubtful] = {}
         self._worker: Worker[_Queued] = Worker("budgetguard-alerts", self._work, self._wait)
         for courier in self._couriers:
             courier.begin()
@@ -136,7 +136,7 @@ class Alerts:
             self._quiet.count_refusal(subject_of(project, account), self.clock())
 
     def put(
-        self, alert: Alert, mark: Mark | None, history: History | None = None, *, revocable: str = ""
+        self, alert: Alert, mark: Mark | None, history: ToldBefore | None = None, *, revocable: str = ""
     ) -> None:
         """Queue an alert, to be told if nobody has told it.
 
@@ -152,7 +152,7 @@ class Alerts:
         with self._lock:
             self._told[alert.project, alert.account, alert.mark] = alert.starts, alert.spent, self.clock()
             keep_newest(self._told, _MOST_REMEMBERED)
-        item = _Item(alert, mark, history, time.monotonic() + _DOUBT_S)
+        item = _Doubtful(alert, mark, history, time.monotonic() + _DOUBT_S)
         if revocable:
             with self._lock:
                 self._doubtful[revocable] = item
@@ -216,7 +216,7 @@ class Alerts:
                 courier.put(about, message)
         self._remember(alerts)
 
-    def _is_first(self, item: _Item) -> bool:
+    def _is_first(self, item: _Doubtful) -> bool:
         """Return whether nobody has told an alert in its window."""
         alert = item.alert
         try:
@@ -229,7 +229,7 @@ class Alerts:
             self.count_refusal(alert.project, alert.account)
         return False
 
-    def _learn(self, items: Sequence[_Item]) -> None:
+    def _learn(self, items: Sequence[_Doubtful]) -> None:
         """Take note of what other processes have told within the quiet period."""
         for one in items:
             if one.history is not None and self._period:
@@ -254,7 +254,7 @@ class Alerts:
         for history in set(self._histories.values()):
             history.close()
 
-    def _settled(self, *, everything: bool) -> list[_Item]:
+    def _settled(self, *, everything: bool) -> list[_Doubtful]:
         """Take out the alerts that nobody has revoked in time."""
         with self._lock:
             now = time.monotonic()
