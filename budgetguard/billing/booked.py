@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
@@ -21,6 +21,8 @@ from budgetguard.pricing.extra_units import drawn_unit
 Uncertain: TypeAlias = Literal["expired", "open", "estimated"]
 UNCERTAIN: Final[tuple[Uncertain, ...]] = ("expired", "estimated", "open")
 
+_NOON: Final = time(12, tzinfo=UTC)
+_MANY_REQUESTS: Final = ("batch", "messages.batch", "realtime")
 _DRAWN: Final = "drawn_tokens"
 _MILLION: Final = 1_000_000
 # A unit that is priced by itself, and the unit whose price counts if it has none.
@@ -61,6 +63,12 @@ class Guessed:
         self.booked += booked
         self.most += max(most, booked)
 
+    def join(self, other: Guessed) -> None:
+        """Add others."""
+        self.calls += other.calls
+        self.booked += other.booked
+        self.most += other.most
+
 
 @dataclass(slots=True)
 class BookedCalls:
@@ -71,6 +79,7 @@ class BookedCalls:
         calls: how many of those there are.
         units: what they used, by the unit that it is priced as.
         countable: whether `units` are all that they used.
+        batched: whether some of them are many requests of the provider's.
         guessed: the others, by why their cost is not known.
         later: Nanos booked for calls that ended on another day than they began, by that day.
     """
@@ -79,6 +88,7 @@ class BookedCalls:
     calls: int = 0
     units: dict[str, int] = field(default_factory=dict)
     countable: bool = True
+    batched: bool = False
     guessed: dict[Uncertain, Guessed] = field(default_factory=dict)
     later: dict[date, Nanos] = field(default_factory=dict)
 
@@ -121,6 +131,8 @@ class Booked:
         self.names = names
         self._prices = prices
         self._drawing: dict[str, str] = {}
+        # One name for several need not be one that a price list knows.
+        self._called: dict[tuple[str, str], str] = {}
         self._rates: dict[tuple[str, str, date, str], Fraction | None] = {}
 
     def draws(self, models: Iterable[str]) -> None:
@@ -139,6 +151,8 @@ class Booked:
         provider, model = self.names.called(record.model)
         day = record.created_at.astimezone(UTC).date()
         row = self._row(BookedKey(provider, day, model))
+        self._called.setdefault((provider, model), record.model)
+        row.batched = row.batched or record.endpoint.startswith(_MANY_REQUESTS)
         why = uncertainty(record)
         if why is not None:
             row.guess(why).add(record.cost_nanos, record.amount_nanos)
@@ -163,10 +177,9 @@ class Booked:
             units.update(dict.fromkeys((*_PARTS.get(unit, ()), "input_tokens"), _MILLION))
         elif unit.startswith("output_"):
             units["output_tokens"] = _MILLION
-        from datetime import datetime, time
-
+        named = self._called.get((provider, model), model)
         try:
-            rates = self._prices.rates(model, provider=provider, at=datetime.combine(day, time(12), UTC))
+            rates = self._prices.rates(named, provider=provider, at=datetime.combine(day, _NOON))
             return Fraction(rates.cost(Usage(units)), _MILLION)
         except UnknownModelError:
             return None
