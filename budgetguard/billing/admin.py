@@ -1,4 +1,4 @@
-"""Ask a provider's administration API: pages, retries, and errors that name the remedy. Keys are never shown."""
+"""Ask a provider's administration API: pages, retries, errors that name the remedy. No key is ever shown."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class AdminAPI:
         raise AssertionError("unreachable")
 
     def _get(self, url: str, path: str) -> tuple[int, bytes, float | None]:
-        """Return status, body and `Retry-After`; a connection that fails is tried again like a status of 500."""
+        """Return status, body and `Retry-After`; what fails to connect is tried again."""
         import http.client
         import urllib.error
         import urllib.request
@@ -109,7 +109,7 @@ class AdminAPI:
                     content: bytes = answer.read(_MOST_BYTES + 1)
                     announced = answer.headers.get("Content-Length")
                 if announced is not None and announced.isdigit() and int(announced) > len(content):
-                    raise http.client.IncompleteRead(content)  # noqa: TRY301
+                    raise http.client.IncompleteRead(content)
                 return answer.status, content, None
             except urllib.error.HTTPError as error:
                 with error:
@@ -162,7 +162,7 @@ class AdminAPI:
         """Return text of the server's without the key, which some answers repeat."""
         for value in self.headers.values():
             secret = value.removeprefix("Bearer ")
-            if len(secret) > 8:  # noqa: PLR2004
+            if len(secret) > 8:
                 text = text.replace(secret, "(the key)")
         return text
 

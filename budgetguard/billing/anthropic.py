@@ -1,9 +1,8 @@
-"""Anthropic's bill: `/v1/organizations/cost_report`, with the tokens of `/v1/organizations/usage_report/messages`.
+"""Anthropic's bill: `/v1/organizations/cost_report`, with the tokens of `.../usage_report/messages`.
 
 Sources: https://platform.claude.com/docs/en/api/admin/cost_report and
-https://platform.claude.com/docs/en/api/admin-api/usage-cost/get-messages-usage-report (read in 2026-11). Amounts
-are text, in cents: `"123.45"` is $1.23. Costs of the Priority Tier are in neither; the default workspace has the
-id null.
+https://platform.claude.com/docs/en/api/admin-api/usage-cost/get-messages-usage-report. Amounts are text, in
+cents: `"123.45"` is $1.23. The Priority Tier is paid for elsewhere; the default workspace has the id null.
 """
 
 from __future__ import annotations
@@ -122,16 +121,12 @@ def anthropic_bill(
         for line in cost_lines(page, chosen)
     ]
     used = UsedTokens()
-    groups = [
-        ("group_by[]", one) for one in ("workspace_id", "model", "service_tier", "context_window")
-    ]
+    groups = [("group_by[]", one) for one in ("workspace_id", "model", "service_tier", "context_window")]
     for page in api.pages("/organizations/usage_report/messages", [*span, *groups]):
         add_tokens(used, page, chosen)
     source = "Anthropic" + (f" ({', '.join(chosen)})" if chosen else "")
     notes = (PRIORITY_NOTE,) if used.priority else ()
-    return bill_of(
-        ANTHROPIC, with_tokens(costs, used), source=source, since=since, until=until, notes=notes
-    )
+    return bill_of(ANTHROPIC, with_tokens(costs, used), source=source, since=since, until=until, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ Uncertain: TypeAlias = Literal["expired", "open", "estimated"]
 UNCERTAIN: Final[tuple[Uncertain, ...]] = ("expired", "estimated", "open")
 
 _NOON: Final = time(12, tzinfo=UTC)
-_MANY_REQUESTS: Final = ("batch", "messages.batch", "realtime")
+_MANY_REQUESTS: Final = ("batches", "realtime")
 _DRAWN: Final = "drawn_tokens"
 _MILLION: Final = 1_000_000
 # A unit that is priced by itself, and the unit whose price counts if it has none.
@@ -222,7 +222,9 @@ def uncertainty(record: HoldRecord) -> Uncertain | None:
     if record.outcome in ("abandoned", "unknown"):
         return "estimated"
     # What was booked by a program's own word (`posted`) is no guess.
-    return "estimated" if record.cost_nanos and not record.usage.units and record.outcome != "posted" else None
+    return (
+        "estimated" if record.cost_nanos and not record.usage.units and record.outcome != "posted" else None
+    )
 
 
 def priced_units(usage: Usage) -> tuple[dict[str, int], bool]:

@@ -36,9 +36,7 @@ class ModelNames:
         stands_for: which model a name of the program's own stands for.
     """
 
-    def __init__(
-        self, snapshot: DataSnapshot, stands_for: Callable[[str], str] = lambda name: name
-    ) -> None:
+    def __init__(self, snapshot: DataSnapshot, stands_for: Callable[[str], str] = lambda name: name) -> None:
         self._snapshot = snapshot
         self._stands_for = stands_for
         self._called: dict[str, tuple[str, str]] = {}

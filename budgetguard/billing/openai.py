@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from time import sleep
 from typing import Any, Final
@@ -189,7 +189,9 @@ def results_of(page: Mapping[str, Any]) -> Iterator[tuple[date, Mapping[str, Any
             if not all(isinstance(one, Mapping) for one in results):
                 raise TypeError("a result is no object")
         except (TypeError, KeyError, ValueError) as error:
-            raise BillError(f"OpenAI's page has a bucket that is none ({error!r}): {str(bucket)[:200]}") from error
+            raise BillError(
+                f"OpenAI's page has a bucket that is none ({error!r}): {str(bucket)[:200]}"
+            ) from error
         for one in results:
             yield day, one
 
@@ -217,6 +219,3 @@ def _count(quantity: object, unit: object) -> int | None:
     except InvalidOperation:
         return None
     return int(n) if n.is_finite() and n == n.to_integral_value() and n >= 0 else None
-
-
-DAY: Final = timedelta(days=1)

@@ -195,7 +195,9 @@ class Reconciliation:
             "since": self.since.isoformat(),
             "until": self.until.isoformat(),
             "by": list(self.by),
-            "rows": [{**{name: getattr(row, name) for name in self.by}, **row.to_dict()} for row in self.rows],
+            "rows": [
+                {**{name: getattr(row, name) for name in self.by}, **row.to_dict()} for row in self.rows
+            ],
             "total": self.total.to_dict(),
             "left_out": {provider: usd_text(nanos) for provider, nanos in self.left_out.items()},
             "sources": list(self.sources),

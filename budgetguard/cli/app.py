@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "reset": ("budgets", "Set what a user has spent in this window to nothing."),
     "delete": ("budgets", "Forget a user's budget."),
     "report": ("spending", "Add up what calls have cost."),
+    "reconcile": ("reconcile", "Compare what was booked with what providers billed."),
     "prices": ("prices", "Show what models cost, and fetch the newest price list."),
     "import-litellm": ("stores", "Take over the users of LiteLLM's user_cost.json."),
     "migrate": ("stores", "Make the tables and functions of a postgresql:// store, or update them."),
@@ -117,7 +118,7 @@ def budgetguard(
 
     Every command takes --store URL and --project NAME (else BUDGETGUARD_STORE, BUDGETGUARD_PROJECT), and
     --json. The first two may stand before the command as well; after it they outrank that. Exit codes:
-    0 done, 1 refused or the store failed, 2 bad input.
+    0 done, 1 refused, over a threshold, or the store failed, 2 bad input.
     """
     given = {name: value for name, value in (("store", store), ("project", project)) if value is not None}
     if context.invoked_subcommand is not None:

@@ -107,11 +107,11 @@ def _write_csv(made: Report) -> None:
     writer.writeheader()
     for row in made.to_dict()["rows"]:
         writer.writerow(
-            {name: _no_formula(value) if name in made.by else value for name, value in row.items()}
+            {name: no_formula(value) if name in made.by else value for name, value in row.items()}
         )
 
 
-def _no_formula(value: object) -> object:
+def no_formula(value: object) -> object:
     """Return a cell so that a spreadsheet reads it as text: names may begin like formulas, numbers too."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
