@@ -1,4 +1,4 @@
-"""Compare what was billed with what was booked, and say where a difference comes from. Pure: no I/O, no clock.
+"""Compare what was billed with what was booked, and say where a difference comes from. Pure.
 
 For each day and model the difference is taken apart. Where the bill counts tokens, the part that is due to
 more or fewer tokens is told from the part that is due to their price. Calls whose cost nobody knows explain
@@ -35,6 +35,7 @@ from budgetguard.billing.result import (
 )
 from budgetguard.core.money import Nanos
 
+NO_NAME: Final = "no line item"
 _OF_GUESS: Final = {"expired": EXPIRED, "estimated": ESTIMATED, "open": OPEN}
 
 
@@ -114,7 +115,7 @@ def left_out(bills: Iterable[Bill], booked: Booked) -> dict[str, Nanos]:
 
 def _gathered(bill: Bill, booked: Booked) -> dict[BookedKey, _Compared]:
     """Put lines and calls of a day and model together."""
-    whole = any(line.is_whole for line in bill.lines)
+    whole = bool(bill.lines) and all(line.is_whole for line in bill.lines)
     found: dict[BookedKey, _Compared] = {}
 
     def at(day: date, model: str | None, item: str) -> _Compared:
@@ -124,7 +125,8 @@ def _gathered(bill: Bill, booked: Booked) -> dict[BookedKey, _Compared]:
     for line in bill.lines:
         model = None if line.model is None else booked.names.billed(bill.provider, line.model)
         tool = line.item in TOOLS
-        at(line.day, None if tool else model, line.item if tool or model is None else "").lines.append(line)
+        item = (line.item or NO_NAME) if tool or model is None else ""
+        at(line.day, None if tool else model, item).lines.append(line)
     for key, calls in booked.rows.items():
         if key.provider == bill.provider and bill.since <= key.day < bill.until:
             one = at(key.day, key.model, key.item)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from io import StringIO
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from budgetguard.billing.bill import (
     utc_day,
 )
 from budgetguard.billing.names import ModelNames
-from budgetguard.errors import BillError, ConfigurationError
+from budgetguard.errors import ConfigurationError
 
 _MOST_BYTES: Final = 256 * 1_024 * 1_024
 # Anthropic's console exports cents.
@@ -45,8 +45,8 @@ _TOKEN_TYPES: Final[Mapping[str, str]] = {
     "output": "output_tokens",
 }
 _HOW: Final = (
-    "Save pages of /v1/organization/costs (grouped by line_item) or /v1/organizations/cost_report (grouped by "
-    "description) as they come, export costs as CSV in the console, or write a CSV with the columns "
+    "Save pages of /v1/organization/costs (grouped by line_item) or /v1/organizations/cost_report (grouped "
+    "by description) as they come, export costs as CSV in the console, or write a CSV with the columns "
     "date,model,usd"
 )
 
@@ -111,8 +111,8 @@ def _read_json(text: str, where: Path, found: dict[str, _Found]) -> None:
     for kind, has_more in more.items():
         if has_more:
             raise ConfigurationError(
-                f"{where} has only the first pages of {kind} (has_more is true on the last of them): fetch the "
-                "others with page=<next_page>, and append them to the file"
+                f"{where} has only the first pages of {kind} (has_more is true on the last of them): fetch "
+                "the others with page=<next_page>, and append them to the file"
             )
     if not found:
         raise ConfigurationError(f"{where} has no page with a result. {_HOW}")
@@ -239,7 +239,7 @@ def _anthropic_row(cells: dict[str, str], where: str) -> Iterator[tuple[str, Bil
     nanos = line_nanos(usd, where=where)
     day = _day(cells["usage_date_utc"], where)
     if tool is not None or not model or cells.get("cost_type", "token") not in ("", "token", "tokens"):
-        item = tool or cells.get("cost_type") or ("" if not model else model)
+        item = tool or cells.get("cost_type") or model
         yield ANTHROPIC, BillLine(day, nanos, item=item, slack=slack)
     else:
         unit = _TOKEN_TYPES.get(kind)
@@ -289,11 +289,11 @@ def one_bill_each(bills: Sequence[Bill]) -> list[Bill]:
     by_provider = sorted(bills, key=lambda bill: (bill.provider, bill.since))
     for provider, group in groupby(by_provider, key=lambda bill: bill.provider):
         parts = list(group)
-        for before, after in zip(parts, parts[1:], strict=False):
+        for before, after in pairwise(parts):
             if after.since < before.until:
                 raise ConfigurationError(
-                    f"{before.source} and {after.source} both have {provider}'s bill of {after.since}: give each "
-                    "day once"
+                    f"{before.source} and {after.source} both have {provider}'s bill of {after.since}: give "
+                    "each day once"
                 )
         made.append(
             Bill(
@@ -307,6 +307,3 @@ def one_bill_each(bills: Sequence[Bill]) -> list[Bill]:
             )
         )
     return made
-
-
-__all__ = ["BillError", "one_bill_each", "read_bills"]

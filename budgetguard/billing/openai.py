@@ -1,9 +1,9 @@
 """OpenAI's bill: `/v1/organization/costs`, with the requests of `/v1/organization/usage/...`.
 
-Sources: the `Usage` part of https://github.com/openai/openai-openapi (`openapi.yaml`, read in 2026-11), and
+Sources: the `Usage` part of https://github.com/openai/openai-openapi (`openapi.yaml`), and
 https://platform.openai.com/docs/api-reference/usage. The specification has `amount.value` as a number; what
-the API sends is text with up to 40 digits, or `0E-6176`. Line items are `MODEL, input`, `MODEL, cached input`,
-`MODEL, output`, for sound and pictures `MODEL audio, input`, and names of their own for tools and storage.
+the API sends is text with up to 40 digits, or `0E-6176`. Line items are `MODEL, input`, `MODEL, cached
+input`, `MODEL, output`, for sound and pictures `MODEL audio, input`, and names of their own for tools and storage.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def all_bills(bills: Iterable[Bill | str | Path], names: ModelNames) -> list[Bil
             found += read_bills(one, names)
         else:
             raise ConfigurationError(
-                f"a bill is what openai_bill() or anthropic_bill() fetched, or the path of a file, not {one!r}"
+                f"a bill is what openai_bill() or anthropic_bill() fetched, or a file's path, not {one!r}"
             )
     if not found:
         raise ConfigurationError(

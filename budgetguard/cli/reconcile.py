@@ -323,5 +323,5 @@ def _write_csv(made: Reconciliation) -> None:
     writer.writeheader()
     for row in made.to_dict()["rows"]:
         reasons = row.pop("reasons")
-        labels = {name: no_formula(row[name]) for name in made.by}
+        labels: dict[str, object] = {name: no_formula(row[name]) for name in made.by}
         writer.writerow({**row, **labels, **reasons})
