@@ -3,7 +3,7 @@
 Sources: the `Usage` part of https://github.com/openai/openai-openapi (`openapi.yaml`), and
 https://platform.openai.com/docs/api-reference/usage. The specification has `amount.value` as a number; what
 the API sends is text with up to 40 digits, or `0E-6176`. Line items are `MODEL, input`, `MODEL, cached
-input`, `MODEL, output`, for sound and pictures `MODEL audio, input`, and names of their own for tools and storage.
+input`, `MODEL, output`, for sound and pictures `MODEL audio, input`; tools and storage have their own names.
 """
 
 from __future__ import annotations
