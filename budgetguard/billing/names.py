@@ -41,18 +41,27 @@ class ModelNames:
         self._stands_for = stands_for
         self._called: dict[str, tuple[str, str]] = {}
         self._billed: dict[tuple[str, str], str] = {}
+        # Who bills a model of which nothing is known but that.
+        self._billing: dict[str, set[str]] = {}
 
     def called(self, name: str) -> tuple[str, str]:
-        """Return whose model a call means, and the model's one name."""
+        """Return whose model a call means, and the model's one name.
+
+        What no list has is the model of the one who bills it, by the bills that were looked at before.
+        """
         if name not in self._called:
             self._called[name] = self._find(self._stands_for(name).strip().lower())
-        return self._called[name]
+        provider, one = self._called[name]
+        if provider == OTHER and len(billing := self._billing.get(one, set())) == 1:
+            (provider,) = billing
+        return provider, one
 
     def billed(self, provider: str, name: str) -> str:
         """Return the one name of a model that a provider's bill names."""
         key = (provider, name)
         if key not in self._billed:
-            self._billed[key] = self._one_name(provider, (name.strip().lower(),))
+            one = self._billed[key] = self._one_name(provider, (name.strip().lower(),))
+            self._billing.setdefault(one, set()).add(provider)
         return self._billed[key]
 
     def _find(self, name: str) -> tuple[str, str]:

@@ -61,8 +61,6 @@ def call(guard: Guard) -> Callable[..., Nanos]:
         asked: dict[str, Any] = {"model": model, "input_tokens": 10_000, "max_output_tokens": 10_000}
         with guard.call(user=user, **asked) as made:
             made.settle(Usage.of(**units))
-        return next(
-            record.cost_nanos for record in reversed(list(guard.calls())) if record.model == model
-        )
+        return next(record.cost_nanos for record in reversed(list(guard.calls())) if record.model == model)
 
     return make

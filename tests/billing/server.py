@@ -67,9 +67,7 @@ def claude_cost(
 
 def claude_usage(model: str, tier: str = "standard", **tokens: int) -> dict[str, Any]:
     """Return a result of Anthropic's usage report."""
-    written = {
-        f"ephemeral_{name}_input_tokens": tokens.pop(f"written_{name}", 0) for name in ("5m", "1h")
-    }
+    written = {f"ephemeral_{name}_input_tokens": tokens.pop(f"written_{name}", 0) for name in ("5m", "1h")}
     return {
         "uncached_input_tokens": 0,
         "cache_read_input_tokens": 0,
