@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -58,9 +57,10 @@ def call(guard: Guard) -> Callable[..., Nanos]:
     """Make a call through the guard, and return what was booked."""
 
     def make(model: str, user: str = "u", **units: int) -> Nanos:
-        asked: dict[str, Any] = {"model": model, "input_tokens": 10_000, "max_output_tokens": 10_000}
-        with guard.call(user=user, **asked) as made:
+        before = {record.id for record in guard.calls()}
+        with guard.call(user=user, model=model, input_tokens=10_000, max_output_tokens=10_000) as made:
             made.settle(Usage.of(**units))
-        return next(record.cost_nanos for record in reversed(list(guard.calls())) if record.model == model)
+        (new,) = (record for record in guard.calls() if record.id not in before)
+        return new.cost_nanos
 
     return make
