@@ -136,12 +136,16 @@ def test_every_kind_of_call_gives_its_reason(
     assert by[day(2).isoformat(), "(credit)"].reasons == {"no model": -10_000_000_000}
     total = found.total
     assert sum(total.reasons.values()) + total.unexplained == total.difference
-    # It comes to an end after all, and is booked then.
+    # It comes to an end after all, on the day on which as much is billed beyond the other call.
     (hold,) = (recorded_hold(one) for one in guard.calls() if one.state == "expired")
     guard.store.settle(hold, Settlement(150_600, usage=Usage.of(input_tokens=1_000, output_tokens=1)))
     again = guard.reconcile(fetched(bills))
     late = next(row for row in again.rows if row.day == day(4).isoformat())
-    assert (late.expired, late.calls, dict(late.reasons)) == (0, 1, {"unbilled": -150_600})
+    assert (late.expired, late.calls, dict(late.reasons)) == (
+        0,
+        1,
+        {"midnight": -75_000, "unbilled": -75_600},
+    )
 
 
 def test_calls_of_providers_without_a_bill_are_left_out_and_told(
@@ -289,4 +293,5 @@ def test_bills_are_fetched_where_nothing_may_go_around_the_guard(bills: BillingS
             urllib.request.urlopen(bills.url)
         assert fetched(bills).lines == ()
     finally:
+        guard.configure(unguarded="allow")
         guard.unpatch("openai")
