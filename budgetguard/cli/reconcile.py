@@ -317,11 +317,18 @@ def _why(row: ReconciledRow) -> str:
     )
 
 
+def _reason_column(name: str) -> str:
+    """Return the column of a reason; those of calls that expired or are open have the plain names."""
+    return f"reason_{name.replace(' ', '_')}"
+
+
 def _write_csv(made: Reconciliation) -> None:
     fixed = [name for name in made.total.to_dict() if name != "reasons"]
-    writer = DictWriter(sys.stdout, [*made.by, *fixed, *REASONS], restval="", lineterminator="\n")
+    writer = DictWriter(
+        sys.stdout, [*made.by, *fixed, *map(_reason_column, REASONS)], restval="", lineterminator="\n"
+    )
     writer.writeheader()
     for row in made.to_dict()["rows"]:
-        reasons = row.pop("reasons")
+        reasons = {_reason_column(name): usd for name, usd in row.pop("reasons").items()}
         labels: dict[str, object] = {name: no_formula(row[name]) for name in made.by}
         writer.writerow({**row, **labels, **reasons})

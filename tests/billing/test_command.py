@@ -14,6 +14,7 @@ from budgetguard.billing.result import REASONS
 from budgetguard.core.money import Nanos
 from budgetguard.testing.clock import FakeClock
 from tests.cli.helpers import Command, clean_environment, run, run_here
+from tests.sdks.server import Answer
 
 from .conftest import TODAY, at, day
 from .server import (
@@ -125,9 +126,9 @@ def test_csv_has_a_column_for_each_reason(spent: None, command: Command, fetch: 
     assert "exceeds the threshold" in done.err
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert len(rows) == 3
-    assert rows[1]["difference"] == rows[1]["unbooked"] == "0.15"
-    assert rows[1]["expired"] == ""
-    assert set(REASONS) < rows[0].keys()
+    assert rows[1]["difference"] == rows[1]["reason_unbooked"] == "0.15"
+    assert (rows[1]["reason_expired"], rows[1]["expired"]) == ("", "0")
+    assert {f"reason_{name}".replace(" ", "_") for name in REASONS} < rows[0].keys()
 
 
 def test_a_file_is_compared_by_its_own_days(spent: None, command: Command, tmp_path: Path) -> None:
@@ -206,5 +207,6 @@ def test_a_refused_key_is_bad_input_and_a_server_that_fails_is_not(
     done = command("--openai", "--openai-url", bills.url, "--json", OPENAI_ADMIN_KEY="sk-admin-another")
     assert (done.code, done.error["error"]) == (2, "ConfigurationError")
     assert "sk-admin-another" not in done.err
-    done = command("--openai", "--openai-url", "http://127.0.0.1:1", "--json", "--days", "1", **KEYS)
+    bills.before = [Answer({}, status=400)]
+    done = command("--openai", "--openai-url", bills.url, "--json", "--days", "1", **KEYS)
     assert (done.code, done.error["error"]) == (1, "BillError")

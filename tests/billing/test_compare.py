@@ -296,7 +296,7 @@ def some_records(draw: st.DrawFn) -> Any:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(some_lines(), max_size=8),
     st.lists(some_records(), max_size=8),
