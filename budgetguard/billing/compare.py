@@ -305,4 +305,17 @@ def _row(one: _Compared) -> ReconciledRow:
         requests=one.requests,
         reasons=one.reasons,
         unexplained=one.unexplained,
+        units=_units(one),
     )
+
+
+def _units(one: _Compared) -> dict[str, tuple[int, int]]:
+    """Return what both sides count, where the bill counts all that it charges."""
+    if not one.counted:
+        return {}
+    made = {unit: (0, n) for unit, n in one.calls.units.items()}
+    for line in one.lines:
+        if line.unit is not None and line.quantity:
+            billed, booked = made.get(line.unit, (0, 0))
+            made[line.unit] = billed + line.quantity, booked
+    return made

@@ -52,8 +52,8 @@ _UNITS: Final[Mapping[str, str]] = {
 _TOKENS: Final[Mapping[object, int]] = {"tokens": 1, "1000_tokens": 1_000}
 _TIERS: Final = ("batch", "flex", "priority", "scale")
 _MODEL_ITEM: Final = re.compile(r"(?P<model>[^ ,]+)(?: (?P<kind>text|audio|image))?,\s*(?P<part>.+)")
-# A line item without a part that is a model's name, not that of a group such as `Image models`.
-_MODEL_ALONE: Final = re.compile(r"(?:ft[:-])?[a-z][a-z0-9]*(?:[-.:][a-z0-9]+)+")
+# A model's name, not that of a group such as `Images`.
+_MODEL: Final = re.compile(r"o\d+|[a-z][a-z0-9]*(?:[-.:_]+[a-z0-9]+)+")
 
 
 def openai_bill(
@@ -147,9 +147,8 @@ def cost_line(
     if not name:
         return BillLine(day, nanos)
     found = _MODEL_ITEM.fullmatch(name)
-    if found is None:
-        model = _MODEL_ALONE.fullmatch(name.lower())
-        if model is not None:
+    if found is None or _MODEL.fullmatch(found["model"].lower()) is None:
+        if _MODEL.fullmatch(name.lower()) is not None:
             return BillLine(day, nanos, model=name)
         return BillLine(day, nanos, item=tool_named(name) or name)
     part = found["part"].lower().replace("_", " ").removesuffix(" tokens")

@@ -62,6 +62,8 @@ class ReconciledRow:
         requests: as the provider counts them; None if it does not.
         reasons: Nanos by reason, see `REASONS`.
         unexplained: Nanos that no reason explains. With the reasons they are the difference.
+        units: billed and booked counts by unit, where the bill counts tokens. `input_tokens` are those that
+            are neither cached nor sound or pictures; calls of uncertain cost are not in them.
     """
 
     provider: str | None
@@ -76,6 +78,7 @@ class ReconciledRow:
     requests: int | None = None
     reasons: Mapping[str, Nanos] = field(default_factory=dict)
     unexplained: Nanos = 0
+    units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def difference(self) -> Nanos:
@@ -101,6 +104,9 @@ class ReconciledRow:
             "estimated": self.estimated,
             "open": self.open,
             "requests": self.requests,
+            "units": {
+                unit: {"billed": billed, "booked": booked} for unit, (billed, booked) in self.units.items()
+            },
         }
 
 
@@ -249,6 +255,10 @@ def _plus(one: ReconciledRow, other: ReconciledRow) -> ReconciledRow:
     reasons = dict(one.reasons)
     for name, nanos in other.reasons.items():
         reasons[name] = reasons.get(name, 0) + nanos
+    units = dict(one.units)
+    for unit, (billed, booked) in other.units.items():
+        have = units.get(unit, (0, 0))
+        units[unit] = have[0] + billed, have[1] + booked
     # A tool has no requests of its own, and takes nothing from what is known of others.
     counts = [n for n in (one.requests, other.requests) if n is not None]
     return replace(
@@ -262,4 +272,5 @@ def _plus(one: ReconciledRow, other: ReconciledRow) -> ReconciledRow:
         requests=sum(counts) if counts else None,
         reasons=reasons,
         unexplained=one.unexplained + other.unexplained,
+        units=units,
     )

@@ -323,12 +323,13 @@ def _reason_column(name: str) -> str:
 
 
 def _write_csv(made: Reconciliation) -> None:
-    fixed = [name for name in made.total.to_dict() if name != "reasons"]
+    fixed = [name for name in made.total.to_dict() if name not in ("reasons", "units")]
     writer = DictWriter(
         sys.stdout, [*made.by, *fixed, *map(_reason_column, REASONS)], restval="", lineterminator="\n"
     )
     writer.writeheader()
     for row in made.to_dict()["rows"]:
+        del row["units"]
         reasons = {_reason_column(name): usd for name, usd in row.pop("reasons").items()}
         labels: dict[str, object] = {name: no_formula(row[name]) for name in made.by}
         writer.writerow({**row, **labels, **reasons})

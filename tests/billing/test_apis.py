@@ -51,7 +51,10 @@ def test_openais_costs_are_read_to_the_nano_from_text_and_numbers(bills: Billing
         openai_cost("0.25", "gpt-realtime-2.1 audio, output", 1_000, quantity_unit="tokens"),
         openai_cost(2, "gpt-image-1 text, cached input", 2, quantity_unit="1000_tokens"),
         openai_cost("0.5", "gpt-5, batch input_tokens", 10),
+        openai_cost("0.125", "ft:gpt-4o-mini-2024-07-18:my-org::7p4lURel, cached input", 4),
+        openai_cost("0.0625", "o3", None),
         openai_cost("0.75", "web search tool calls", 30),
+        openai_cost("0.07", "Images, large", 30),
         openai_cost("0.03", "Code interpreter sessions", 1),
         openai_cost("-5", "Credit"),
         openai_cost(None, "nothing"),
@@ -67,7 +70,10 @@ def test_openais_costs_are_read_to_the_nano_from_text_and_numbers(bills: Billing
         (USD // 4, "gpt-realtime-2.1", "", "output_audio_tokens", 1_000, None),
         (2 * USD, "gpt-image-1", "", "cache_read_tokens", 2_000, None),
         (USD // 2, "gpt-5", "", "input_tokens", 10, "batch"),
+        (USD // 8, "ft:gpt-4o-mini-2024-07-18:my-org::7p4lURel", "", "cache_read_tokens", 4, None),
+        (USD // 16, "o3", "", None, None, None),
         (3 * USD // 4, None, WEB_SEARCH, None, None, None),
+        (70_000_000, None, "Images, large", None, None, None),
         (30_000_000, None, CODE, None, None, None),
         (-5 * USD, None, "Credit", None, None, None),
         (10_000_000, None, "", None, None, None),
@@ -215,14 +221,14 @@ def test_what_does_not_pass_is_told_after_some_tries(bills: BillingServer, statu
 
 def test_what_is_asked_for_wrongly_is_not_asked_for_again(bills: BillingServer) -> None:
     bills.before = [Answer({"error": {"message": "start_time is too old"}}, status=400)]
-    with pytest.raises(BillError, match="400.*start_time is too old"):
+    with pytest.raises(BillError, match=r"400.*start_time is too old"):
         openai(bills)
     assert len(bills.requests) == 1
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
     waited: list[float] = []
-    with pytest.raises(BillError, match="could not be reached at http://127.0.0.1:1/organization/costs"):
+    with pytest.raises(BillError, match=r"could not be reached at http://127.0.0.1:1/organization/costs"):
         openai_bill(day(2), day(1), key=OPENAI_KEY, base_url="http://127.0.0.1:1", wait=waited.append)
     assert waited == [1, 2, 4, 8]
 
@@ -241,7 +247,7 @@ def test_a_redirect_is_not_followed_since_the_key_would_be(bills: BillingServer)
 )
 def test_what_is_no_report_is_told(bills: BillingServer, body: Any) -> None:
     bills.before = [Answer(body)]
-    with pytest.raises(BillError, match="no page of a report|not where"):
+    with pytest.raises(BillError, match=r"no page of a report|not where"):
         openai(bills)
 
 

@@ -65,7 +65,7 @@ def test_saved_pages_of_both_apis_are_read(tmp_path: Path, form: str) -> None:
 
 def test_a_bill_of_which_pages_are_missing_is_refused(tmp_path: Path) -> None:
     page = openai_page(openai_cost("1", "gpt-5, output", 10), has_more=True, next_page="page_1")
-    with pytest.raises(ConfigurationError, match="only the first pages.*append them"):
+    with pytest.raises(ConfigurationError, match=r"only the first pages.*append them"):
         read(tmp_path, saved(page))
 
 
@@ -74,7 +74,8 @@ def test_openais_export_is_read(tmp_path: Path) -> None:
         "\ufeffstart_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,quantity_unit,"
         "line_item,project_id\r\n"
         f"{seconds(FIRST)},0,2026-11-02T00:00:00,x,,,,,,\r\n"
-        f'{seconds(FIRST)},0,2026-11-02T00:00:00,x,0.50000000000000000000000000,usd,1000,tokens,"gpt-5-nano, input",p\r\n'
+        f"{seconds(FIRST)},0,2026-11-02T00:00:00,x,0.50000000000000000000000000,usd,1000,tokens,"
+        '"gpt-5-nano, input",p\r\n'
         ',,2026-11-03T00:00:00+00:00,x,0.25,usd,,,"web search tool calls",p\r\n'
     )
     (found,) = read(tmp_path, text)
@@ -166,7 +167,7 @@ def test_a_currency_that_is_not_usd_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nowhere.csv cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"nowhere.csv cannot be read: No such file"):
         read_bills(tmp_path / "nowhere.csv", ModelNames(PRICES.list.snapshot()))
 
 

@@ -211,6 +211,10 @@ def test_the_value_is_json_ready_with_no_digit_lost(guard: Guard, call: Call, bi
             "estimated": 0,
             "open": 0,
             "requests": 2,
+            "units": {
+                "input_tokens": {"billed": 3_000, "booked": 1_000},
+                "output_tokens": {"billed": 1, "booked": 1},
+            },
         }
     ]
     assert found["by"] == ["day", "model"]
