@@ -123,7 +123,7 @@ Rate: TypeAlias = Callable[[str, str, date, str], "Fraction | None"]
 """Nanos for one of a unit: (provider, model, day, unit) -> the listed price, None if there is none."""
 
 
-class Booked:
+class BookedRecords:
     """Records added up. Each is read once, and none is kept."""
 
     def __init__(self, names: ModelNames, prices: PriceBook) -> None:

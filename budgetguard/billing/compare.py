@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Final
 
 from budgetguard.billing.bill import TOOLS, Bill, BillLine
-from budgetguard.billing.booked import UNCERTAIN, Booked, BookedCalls, BookedKey, Rate
+from budgetguard.billing.booked import UNCERTAIN, BookedRecords, BookedCalls, BookedKey, Rate
 from budgetguard.billing.names import ALL_MODELS
 from budgetguard.billing.result import (
     ESTIMATED,
@@ -83,7 +83,7 @@ class _Compared:
         return amount
 
 
-def compare(bills: Sequence[Bill], booked: Booked) -> tuple[ReconciledRow, ...]:
+def compare(bills: Sequence[Bill], booked: BookedRecords) -> tuple[ReconciledRow, ...]:
     """Return a row for each provider, day and model of which something was billed or booked.
 
     Args:
@@ -102,7 +102,7 @@ def compare(bills: Sequence[Bill], booked: Booked) -> tuple[ReconciledRow, ...]:
     return tuple(sorted(rows, key=lambda row: (row.day or "", row.provider or "", row.model or "")))
 
 
-def left_out(bills: Iterable[Bill], booked: Booked) -> dict[str, Nanos]:
+def left_out(bills: Iterable[Bill], booked: BookedRecords) -> dict[str, Nanos]:
     """Return what was booked on the bills' days for providers of which there is no bill, by provider."""
     bills = tuple(bills)
     known = {bill.provider for bill in bills}
@@ -113,7 +113,7 @@ def left_out(bills: Iterable[Bill], booked: Booked) -> dict[str, Nanos]:
     return {provider: nanos for provider, nanos in sorted(out.items()) if nanos}
 
 
-def _gathered(bill: Bill, booked: Booked) -> dict[BookedKey, _Compared]:
+def _gathered(bill: Bill, booked: BookedRecords) -> dict[BookedKey, _Compared]:
     """Put lines and calls of a day and model together."""
     whole = bool(bill.lines) and all(line.is_whole for line in bill.lines)
     found: dict[BookedKey, _Compared] = {}

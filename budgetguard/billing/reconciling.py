@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from budgetguard.billing.bill import Bill
-from budgetguard.billing.booked import Booked
+from budgetguard.billing.booked import BookedRecords
 from budgetguard.billing.compare import compare, left_out
 from budgetguard.billing.files import one_bill_each, read_bills
 from budgetguard.billing.names import ModelNames
@@ -67,7 +67,7 @@ def reconcile_bills(
     first, last = _days(bills, since, until)
     found = [bill.within(max(first, bill.since), min(last, bill.until)) for bill in bills]
     found = [bill for bill in found if bill.since < bill.until]
-    booked = Booked(names, engine.prices)
+    booked = BookedRecords(names, engine.prices)
     for bill in found:
         booked.draws(names.billed(bill.provider, line.model) for line in bill.lines if line.model is not None)
     booked.add_all(records(first, last))

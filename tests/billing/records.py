@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from budgetguard.billing.bill import OPENAI, Bill, BillLine
-from budgetguard.billing.booked import Booked
+from budgetguard.billing.booked import BookedRecords
 from budgetguard.billing.compare import compare
 from budgetguard.billing.names import ModelNames
 from budgetguard.billing.result import ReconciledRow, total_of
@@ -89,7 +89,7 @@ def bill(*made: BillLine, requests: int | None = None, days: int = 1, provider: 
 def rows(given: Bill, records: Iterable[HoldRecord]) -> tuple[ReconciledRow, ...]:
     """Compare, and check what always holds."""
     names = ModelNames(PRICES.list.snapshot())
-    booked = Booked(names, PRICES)
+    booked = BookedRecords(names, PRICES)
     booked.draws(names.billed(given.provider, line.model) for line in given.lines if line.model is not None)
     booked.add_all(records)
     found = compare([given], booked)
