@@ -22,7 +22,6 @@ IMAGE_TOOL: Final = "image generation tool"
 OTHER_TOOL: Final = "other tools"
 TOOLS: Final = frozenset({WEB_SEARCH, FILE_SEARCH, CODE, IMAGE_TOOL, OTHER_TOOL})
 
-# A line costs less than this in Nanos, so that sums of a million lines are exact in every language.
 _EXACT: Final = Context(prec=60)
 _DAY: Final = timedelta(days=1)
 
@@ -67,8 +66,7 @@ class Bill:
         since: the first day.
         until: the day after the last one.
         lines: the amounts.
-        requests: requests by day and model, as far as the provider counts them. A day and model that is not
-            there had none, unless this is empty.
+        requests: requests by day and model, as far as the provider counts them.
         source: where the bill is from, for people.
         notes: what people should know of it.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Final, Literal, TypeAlias
 
 from budgetguard.billing.bill import CODE, FILE_SEARCH, IMAGE_TOOL, OTHER_TOOL, WEB_SEARCH
@@ -14,6 +15,7 @@ from budgetguard.billing.names import ModelNames
 from budgetguard.core.holds import HoldRecord
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.core.usage import Usage
+from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import UnknownModelError
 from budgetguard.pricing.book import PriceBook
 from budgetguard.pricing.extra_units import drawn_unit
@@ -21,6 +23,8 @@ from budgetguard.pricing.extra_units import drawn_unit
 Uncertain: TypeAlias = Literal["expired", "open", "estimated"]
 UNCERTAIN: Final[tuple[Uncertain, ...]] = ("expired", "estimated", "open")
 
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+_DAY: Final[Milliseconds] = 86_400_000
 _NOON: Final = time(12, tzinfo=UTC)
 _MANY_REQUESTS: Final = ("batches", "realtime")
 _DRAWN: Final = "drawn_tokens"
@@ -40,6 +44,7 @@ _OF_INPUT: Final = (
     "input_video_tokens",
 )
 _OF_OUTPUT: Final = ("output_audio_tokens", "output_image_tokens", "output_video_tokens")
+_USUAL: Final = frozenset({"input_tokens", "cache_read_tokens", "output_tokens", "output_reasoning_tokens"})
 _NO_PRICE_OF_THEIR_OWN: Final = ("_text_tokens", "_reasoning_tokens", "_tool_tokens", "_citation_tokens")
 
 
@@ -149,7 +154,7 @@ class BookedRecords:
         if record.state == "voided" or record.created_ms == 0:
             return
         provider, model = self.names.called(record.model)
-        day = record.created_at.astimezone(UTC).date()
+        day = _day(record.created_ms)
         row = self._row(BookedKey(provider, day, model))
         self._called.setdefault((provider, model), record.model)
         row.batched = row.batched or record.endpoint.startswith(_MANY_REQUESTS)
@@ -160,8 +165,8 @@ class BookedRecords:
             row.calls += 1
             row.known += record.cost_nanos - self._add_tools(record, provider, day)
             _add_units(row, record.usage)
-        ended = record.ended_at
-        if ended is not None and why != "expired" and (last := ended.astimezone(UTC).date()) != day:
+        ended = record.ended_ms
+        if ended is not None and why != "expired" and (last := _day(ended)) != day:
             row.later[last] = row.later.get(last, 0) + record.cost_nanos
 
     def rate(self, provider: str, model: str, day: date, unit: str) -> Fraction | None:
@@ -234,6 +239,14 @@ def priced_units(usage: Usage) -> tuple[dict[str, int], bool]:
     parts of them.
     """
     given = usage.units
+    if given.keys() <= _USUAL:  # nearly always
+        cached = given.get("cache_read_tokens", 0)
+        usual = {
+            "input_tokens": given.get("input_tokens", 0) - cached,
+            "cache_read_tokens": cached,
+            "output_tokens": given.get("output_tokens", 0),
+        }
+        return {unit: n for unit, n in usual.items() if n > 0}, True
     counts = {unit: given[unit] for unit in (*_PARTS, *_OF_INPUT, *_OF_OUTPUT) if given.get(unit)}
     written = sum(counts.get(unit, 0) for unit in ("cache_write_1h_tokens", "cache_write_5m_tokens"))
     if written > counts.get("cache_write_tokens", 0):
@@ -263,6 +276,12 @@ def _add_units(row: BookedCalls, usage: Usage) -> None:
         row.units[unit] = row.units.get(unit, 0) + n
 
 
+def _day(at: Milliseconds) -> date:
+    """Return the UTC day of a time."""
+    return date.fromordinal(_EPOCH + at // _DAY)
+
+
+@cache
 def _tool_of(unit: str) -> str | None:
     if unit in ("web_searches", "web_search_previews"):
         return WEB_SEARCH

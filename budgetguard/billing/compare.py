@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Final
 
 from budgetguard.billing.bill import TOOLS, Bill, BillLine
-from budgetguard.billing.booked import UNCERTAIN, BookedRecords, BookedCalls, BookedKey, Rate
+from budgetguard.billing.booked import UNCERTAIN, BookedCalls, BookedKey, BookedRecords, Rate
 from budgetguard.billing.names import ALL_MODELS
 from budgetguard.billing.result import (
     ESTIMATED,
@@ -46,6 +46,8 @@ class _Compared:
     Attributes:
         rest: Nanos due to calls, tokens, or what cannot be told apart.
         price: Nanos due to the price of tokens that both sides count.
+        counted: whether both sides count all that they charge.
+        units: what the calls used, by the units of the bill.
     """
 
     key: BookedKey
@@ -55,6 +57,7 @@ class _Compared:
     rest: Nanos = 0
     price: Nanos = 0
     counted: bool = False
+    units: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, Nanos] = field(default_factory=dict)
     unexplained: Nanos = 0
 
@@ -131,9 +134,7 @@ def _gathered(bill: Bill, booked: BookedRecords) -> dict[BookedKey, _Compared]:
         if key.provider == bill.provider and bill.since <= key.day < bill.until:
             one = at(key.day, key.model, key.item)
             one.calls = _joined(one.calls, calls) if whole else calls
-    if bill.requests and not whole:
-        for one in found.values():
-            one.requests = None if one.key.model is None else 0
+    if not whole:
         for (day, name), n in bill.requests.items():
             one = at(day, booked.names.billed(bill.provider, name), "")
             one.requests = (one.requests or 0) + n
@@ -186,6 +187,7 @@ def _due_to_tokens(one: _Compared, rate: Rate) -> Nanos | None:
     if "cache_write_5m_tokens" in billed and "cache_write_5m_tokens" not in units:
         # The bill tells how long a cache lives; some answers do not, and five minutes is what they mean.
         units["cache_write_5m_tokens"] = units.pop("cache_write_tokens", 0)
+    one.units = units
     due = Fraction(0)
     for unit in {**billed, **units}:
         n, nanos = billed.get(unit, (0, 0))
@@ -313,7 +315,7 @@ def _units(one: _Compared) -> dict[str, tuple[int, int]]:
     """Return what both sides count, where the bill counts all that it charges."""
     if not one.counted:
         return {}
-    made = {unit: (0, n) for unit, n in one.calls.units.items()}
+    made = {unit: (0, n) for unit, n in one.units.items()}
     for line in one.lines:
         if line.unit is not None and line.quantity:
             billed, booked = made.get(line.unit, (0, 0))

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgetguard.billing.bill import CODE, WEB_SEARCH, BillLine
+from budgetguard.billing.booked import priced_units
 from budgetguard.billing.result import added_up, total_of
+from budgetguard.core.usage import Usage
 
 from .records import DAY, INPUT, MODEL, MONDAY, OUTPUT, answered, bill, check, lines, record, rows, total
 
@@ -203,6 +205,17 @@ def test_no_more_is_moved_over_midnight_than_such_calls_cost() -> None:
     assert second.reasons == {"midnight": 100 * INPUT, "unbooked": 900 * INPUT}
 
 
+def test_no_more_is_moved_over_midnight_than_either_day_lacks() -> None:
+    late = answered(100, 0, ended=MONDAY + DAY)
+    some = lines(50, 0)
+    first, second = rows(bill(*some, *lines(1_000, 0, day=MONDAY + DAY), days=2), [late])
+    assert first.reasons == {"midnight": -50 * INPUT}
+    assert second.reasons == {"midnight": 50 * INPUT, "unbooked": 950 * INPUT}
+    first, second = rows(bill(*some, *lines(20, 0, day=MONDAY + DAY), days=2), [late])
+    assert first.reasons == {"midnight": -20 * INPUT, "tokens": -30 * INPUT}
+    assert second.reasons == {"midnight": 20 * INPUT}
+
+
 def test_midnight_counts_at_both_ends_of_the_bill_too() -> None:
     before = answered(1_000, 0, day=MONDAY - DAY, ended=MONDAY)
     assert total(bill(*lines(1_000, 0)), [before]).reasons == {"midnight": 1_000 * INPUT}
@@ -245,6 +258,60 @@ def test_what_a_tool_draws_is_billed_by_the_model_that_draws() -> None:
     text = BillLine(MONDAY, 1_000 * 1_250, "gpt-5-2025-08-07", "", "input_tokens", 1_000)
     found = {row.model: row for row in rows(bill(painted, text), [drawn])}
     assert {name: row.difference for name, row in found.items()} == {"gpt-5": 0, "gpt-image-1": 0}
+
+
+def test_a_cache_that_lives_for_five_minutes_is_what_answers_mean_that_do_not_say_it() -> None:
+    written = BillLine(MONDAY, 100 * 1_250, "Claude Haiku 4.5", "", "cache_write_5m_tokens", 100)
+    call = record(100 * 1_250, model="claude-haiku-4-5", input_tokens=100, cache_write_tokens=100)
+    (row,) = rows(bill(written, provider="anthropic"), [call])
+    assert not any(row.reasons.values())
+    assert row.units == {"cache_write_5m_tokens": (100, 100)}
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (
+            {"input_tokens": 100, "cache_read_tokens": 30, "output_tokens": 5, "output_reasoning_tokens": 4},
+            {"input_tokens": 70, "cache_read_tokens": 30, "output_tokens": 5},
+        ),
+        (
+            {
+                "input_tokens": 100,
+                "cache_read_tokens": 30,
+                "input_audio_tokens": 40,
+                "cache_audio_read_tokens": 10,
+                "input_text_tokens": 60,
+            },
+            {
+                "input_tokens": 40,
+                "cache_read_tokens": 20,
+                "input_audio_tokens": 30,
+                "cache_audio_read_tokens": 10,
+            },
+        ),
+        (
+            {"input_tokens": 100, "cache_write_5m_tokens": 20, "cache_write_1h_tokens": 10},
+            {"input_tokens": 70, "cache_write_5m_tokens": 20, "cache_write_1h_tokens": 10},
+        ),
+        (
+            {"output_tokens": 50, "output_image_tokens": 45, "web_searches": 2},
+            {"output_tokens": 5, "output_image_tokens": 45},
+        ),
+        # Impossible, and counted as far as it goes.
+        ({"input_tokens": 10, "cache_read_tokens": 30}, {"cache_read_tokens": 30}),
+    ],
+)
+def test_each_token_is_counted_once_as_bills_count_it(usage: dict[str, int], counted: dict[str, int]) -> None:
+    assert priced_units(Usage(usage)) == (counted, True)
+
+
+@pytest.mark.parametrize("unit", ["images", "video_seconds", "input_audio_seconds", "input_characters"])
+def test_what_bills_count_otherwise_is_not_told_from_its_price(unit: str) -> None:
+    assert priced_units(Usage({"input_tokens": 1, unit: 1})) == ({"input_tokens": 1}, False)
+    painted = record(500, model="gpt-image-1", **{unit: 1})
+    row = total(bill(BillLine(MONDAY, 900, "gpt-image-1", "", "output_tokens", 5)), [painted])
+    assert (row.reasons, row.unexplained) == ({}, 400)
 
 
 # Random bills and records
