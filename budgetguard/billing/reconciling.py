@@ -79,7 +79,7 @@ def reconcile_bills(
         rows=added_up(rows, grouping),
         total=total_of(rows),
         left_out=left_out(found, booked),
-        sources=tuple(bill.source for bill in found),
+        sources=tuple(dict.fromkeys(bill.source for bill in found)),
         notes=tuple(_notes(engine, found, first, last)),
     )
 
@@ -127,8 +127,8 @@ def _days(bills: Sequence[Bill], since: date | None, until: date | None) -> tupl
         raise ConfigurationError(f"since {first} is not before until {last}")
     if last <= begin or first >= end:
         raise ConfigurationError(
-            f"the bill is of {begin} to {end - timedelta(days=1)}, and none of the days from {first} to "
-            f"{last - timedelta(days=1)} is in it"
+            f"the bill begins on {begin} and ends with {end - timedelta(days=1)}, so none of the days from "
+            f"{first} to {last - timedelta(days=1)} is in it"
         )
     return max(first, begin), min(last, end)
 

@@ -284,7 +284,7 @@ def _table(made: Reconciliation, here: CommandSession) -> Any:
     columns = [
         *(text_column(name.capitalize()) for name in made.by or ("",)),
         *map(Column, ("Billed", "Booked", "Difference", "%")),
-        text_column("Why"),
+        Column("Why", "left", folds=True, names=False),
     ]
     rows: list[Sequence[Cell]] = [
         (

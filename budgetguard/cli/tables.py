@@ -37,11 +37,13 @@ class Column:
         name: its head.
         justify: numbers go right.
         folds: whether long values may take several lines, down to a width that is still readable.
+        names: whether it is of what a row is about, where it folds; a list begins with that.
     """
 
     name: str
     justify: Literal["left", "right"] = "right"
     folds: bool = False
+    names: bool = True
 
 
 def text_column(name: str) -> Column:
@@ -86,14 +88,18 @@ def listing(
 
 def _entry(columns: Sequence[Column], row: Sequence[Cell]) -> RenderableType:
     cells = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell]
-    name = Text(" / ").join(Text.assemble(cell) for column, cell in cells if column.folds)
+    name = Text(" / ").join(Text.assemble(cell) for column, cell in cells if _names(column))
     name.stylize("bold")
     facts = Text(", ").join(
-        Text.assemble(f"{column.name.lower()} ", cell) for column, cell in cells if not column.folds
+        Text.assemble(f"{column.name.lower()} ", cell) for column, cell in cells if not _names(column)
     )
     grid = Table.grid(padding=0)
     grid.add_row("  ", facts)
     return Group(name, grid)
+
+
+def _names(column: Column) -> bool:
+    return column.folds and column.names
 
 
 def _fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], console: Console) -> bool:

@@ -81,6 +81,15 @@ def test_the_table_says_what_differs_and_why(spent: None, command: Command, fetc
     assert OPENAI_KEY not in done.out + done.err
 
 
+def test_a_narrow_window_gets_a_list(spent: None, command: Command, fetch: list[str]) -> None:
+    done = command(*fetch, "--by", "model", COLUMNS="50", **KEYS)
+    lines = [line.strip() for line in done.out.splitlines()]
+    at = lines.index("gpt-4o-mini")
+    assert " ".join(lines[at + 1 : at + 3]) == (
+        "billed $0.75, booked $0.60, difference $0.15, % 20.0, why unbooked"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
