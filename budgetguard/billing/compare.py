@@ -19,6 +19,7 @@ from budgetguard.billing.bill import TOOLS, Bill, BillLine
 from budgetguard.billing.booked import UNCERTAIN, BookedCalls, BookedKey, BookedRecords, Rate
 from budgetguard.billing.names import ALL_MODELS
 from budgetguard.billing.result import (
+    ALIAS,
     ESTIMATED,
     EXPIRED,
     MIDNIGHT,
@@ -98,6 +99,7 @@ def compare(bills: Sequence[Bill], booked: BookedRecords) -> tuple[ReconciledRow
         found = _gathered(bill, booked)
         for one in found.values():
             _split(one, booked.rate)
+        _pair_aliases(found.values())
         _move_over_midnight(bill, found, booked.rows)
         for one in found.values():
             _finish(one, booked.rate)
@@ -199,6 +201,31 @@ def _due_to_tokens(one: _Compared, rate: Rate) -> Nanos | None:
             return None
         due += more * each
     return round(due)
+
+
+def _pair_aliases(rows: Iterable[_Compared]) -> None:
+    """Explain what is booked by the name that was called and billed by the name of the model that answered.
+
+    The tokens of both must agree, unit by unit, and of no other two of that day.
+    """
+    called: dict[object, list[_Compared]] = defaultdict(list)
+    answered: dict[object, list[_Compared]] = defaultdict(list)
+    for one in rows:
+        if one.key.model is None or one.guessed:
+            continue
+        if not one.lines and one.calls.countable and one.calls.units:
+            called[one.key.day, frozenset(one.calls.units.items())].append(one)
+        elif one.counted and not one.calls.calls:
+            units = {unit: billed for unit, (billed, _) in _units(one).items()}
+            answered[one.key.day, frozenset(units.items())].append(one)
+    for tokens, callers in called.items():
+        billed = answered.get(tokens, [])
+        if len(callers) == len(billed) == 1:
+            booked = callers[0].calls.booked
+            callers[0].take(ALIAS, -booked, 0)
+            billed[0].explain(ALIAS, booked)
+            billed[0].price += billed[0].rest - booked
+            billed[0].rest = 0
 
 
 def _move_over_midnight(

@@ -22,6 +22,7 @@ PRICE: Final = "price"
 TIER: Final = "tier"
 TOOL: Final = "tools"
 NO_MODEL: Final = "no model"
+ALIAS: Final = "alias"
 MIDNIGHT: Final = "midnight"
 ROUNDING: Final = "rounding"
 
@@ -36,6 +37,7 @@ REASONS: Final[Mapping[str, str]] = {
     TIER: "a service tier with a price of its own: batch, flex, priority",
     TOOL: "tools billed beside tokens: searches, code",
     NO_MODEL: "credits, storage and others that belong to no model",
+    ALIAS: "called by one name and billed by another, with the same tokens",
     MIDNIGHT: "calls that began on one day and ended on another",
     ROUNDING: "each call rounded up to a billionth of a dollar, and amounts that the bill rounds",
 }

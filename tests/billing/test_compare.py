@@ -185,6 +185,28 @@ def test_credits_and_storage_belong_to_no_model() -> None:
     }
 
 
+def test_an_alias_meets_the_model_that_answered_where_the_tokens_agree() -> None:
+    call = answered(1_000, 100, model="gpt-4o")
+    called, billed = rows(bill(*lines(1_000, 100)), [call])[::-1]
+    assert (called.model, called.reasons) == (MODEL, {"alias": call.cost_nanos})
+    assert (billed.model, billed.reasons) == ("gpt-4o", {"alias": -call.cost_nanos})
+    # At another price, which is told as such.
+    dear = [
+        BillLine(MONDAY, 3 * one.amount, one.model, "", one.unit, one.quantity) for one in lines(1_000, 100)
+    ]
+    assert total(bill(*dear), [call]).reasons == {"alias": 0, "price": 2 * call.cost_nanos}
+
+
+def test_an_alias_is_not_guessed() -> None:
+    call = answered(1_000, 100, model="gpt-4o")
+    other = total(bill(*lines(1_000, 101)), [call])
+    assert other.reasons == {"unbilled": -call.cost_nanos, "unbooked": call.cost_nanos + OUTPUT}
+    two = [call, answered(1_000, 100, model="gpt-4.1")]
+    assert "alias" not in total(bill(*lines(1_000, 100)), two).reasons
+    tomorrow = answered(1_000, 100, model="gpt-4o", day=MONDAY + DAY)
+    assert "alias" not in total(bill(*lines(1_000, 100), days=2), [tomorrow]).reasons
+
+
 def test_a_call_over_midnight_is_moved_to_the_day_on_which_it_is_billed() -> None:
     late = answered(1_000, 0, ended=MONDAY + DAY)
     both = rows(bill(*lines(500, 0), *lines(1_000, 0, day=MONDAY + DAY), days=2), [answered(500, 0), late])
