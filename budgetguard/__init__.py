@@ -91,6 +91,7 @@ __all__ = [
     "patch_google",
     "patch_litellm",
     "patch_openai",
+    "reconcile",
     "register_price",
     "unpatch",
     "unpatch_anthropic",
@@ -162,6 +163,7 @@ unpatch_google = _of_default(Guard.unpatch_google)
 wrap = _of_default(Guard.wrap)
 current_cost = _of_default(Guard.current_cost)
 register_price = _of_default(Guard.register_price)
+reconcile = _of_default(Guard.reconcile)
 on = _of_default(Guard.on)
 
 

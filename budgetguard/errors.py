@@ -11,6 +11,7 @@
     ├── UnpricedAnswerError     an answer from which no cost can be read
     ├── ConfigurationError      a bad argument or setting          (also a ValueError)
     │   └── UnknownAttributeError   a name of the module that does not exist was set (also an AttributeError)
+    ├── BillError               a provider's bill cannot be fetched, or read
     ├── PriceListError          the newest price list cannot be fetched, or kept
     └── StoreError              the store cannot be read or written
 
@@ -237,6 +238,13 @@ class UnknownAttributeError(ConfigurationError, AttributeError):
 
 class PriceListError(BudgetGuardError):
     """The newest price list could not be fetched, is none, or could not be kept; nothing was changed."""
+
+    status = 503
+    status_code = 503
+
+
+class BillError(BudgetGuardError):
+    """A provider's bill could not be fetched, or is not one; nothing was compared."""
 
     status = 503
     status_code = 503

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -20,6 +20,10 @@ from budgetguard.events import Event, Hook
 from budgetguard.stores.base import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from budgetguard.billing.bill import Bill
+    from budgetguard.billing.result import Reconciliation
     from budgetguard.core.rules import OnLimit
     from budgetguard.core.trail import Change
     from budgetguard.engine.budgets import Budgets
@@ -608,6 +612,31 @@ class Guard:
             0 if since is None else to_milliseconds(since, name="since"),
             None if until is None else to_milliseconds(until, name="until"),
         )
+
+    def reconcile(
+        self,
+        *bills: Bill | str | Path,
+        by: Sequence[str] = ("day", "model"),
+        since: date | None = None,
+        until: date | None = None,
+    ) -> Reconciliation:
+        """Compare what this project booked with what providers billed, and say where it differs.
+
+        Args:
+            bills: what `budgetguard.billing.openai_bill` and `anthropic_bill` fetched, or paths of files:
+                their pages as JSON, exports of both consoles as CSV, or a CSV with `date,model,usd`.
+            by: what rows are of: `provider`, `day`, `model` or several of them.
+            since: the first UTC day; by default the bills'.
+            until: the day after the last one; by default the bills'.
+
+        Raises:
+            ConfigurationError: no bill, a file that is none, days that are in no bill, a bad grouping.
+            BillError: a bill has an amount that is none.
+            StoreError: the store failed.
+        """
+        from budgetguard.billing.reconciling import reconcile
+
+        return reconcile(self.engine, bills, by=by, since=since, until=until)
 
     def manager(self, project_name: str | None = None) -> BudgetManager:
         """Return a `BudgetManager` on this guard, of its project or of another."""

@@ -31,6 +31,7 @@ ALL = [
     errors.UnknownEndpointError("where?", endpoint="POST /x"),
     errors.UnpricedAnswerError("how much?"),
     errors.ConfigurationError("what?"),
+    errors.BillError("no bill"),
     errors.PriceListError("no list"),
     errors.StoreError("broken"),
 ]
@@ -143,6 +144,7 @@ def test_errors_tell_loops_that_try_again_whether_there_is_use_in_it() -> None:
     base = errors.BudgetGuardError
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, base)]
     assert {kind.__name__: kind.status_code for kind in kinds if kind.status_code != 422} == {
+        "BillError": 503,
         "PriceListError": 503,
         "StoreError": 503,
     }

@@ -142,6 +142,7 @@ def test_the_exported_names_are_these() -> None:
         "patch_google",
         "patch_litellm",
         "patch_openai",
+        "reconcile",
         "register_price",
         "unpatch",
         "unpatch_anthropic",

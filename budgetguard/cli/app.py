@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "audit": ("auditing", "Tell who changed which budget, how, when and why."),
     "calls": ("calling", "List calls that were made: when, whose, of what labels, at what cost."),
     "report": ("spending", "Add up what calls have cost."),
+    "reconcile": ("reconcile", "Compare what was booked with what providers billed."),
     "prices": ("prices", "Show what models cost, and fetch the newest price list."),
     "import-litellm": ("stores", "Take over the users of LiteLLM's user_cost.json."),
     "migrate": ("stores", "Make the tables and functions of a postgresql:// store, or update them."),
@@ -124,7 +125,7 @@ def budgetguard(
 
     Every command takes --store URL and --project NAME (else BUDGETGUARD_STORE, BUDGETGUARD_PROJECT), and
     --json. The first two may stand before the command as well; after it they outrank that. Exit codes:
-    0 done, 1 refused or the store failed, 2 bad input.
+    0 done, 1 refused, over a threshold, or the store failed, 2 bad input.
     """
     given = {name: value for name, value in (("store", store), ("project", project)) if value is not None}
     if context.invoked_subcommand is not None:

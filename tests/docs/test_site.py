@@ -20,7 +20,7 @@ from . import pages
 DOCS = pages.ROOT / "docs"
 page = pytest.mark.parametrize("path", pages.PAGES, ids=pages.name)
 # Folders of the package as the page of the architecture names them.
-PARTS = "core|engine|pricing|tokens|providers|stores|litellm|server|cli|launch|testing"
+PARTS = "core|engine|billing|pricing|tokens|providers|stores|litellm|server|cli|launch|testing"
 
 
 def listed(nav: Any) -> Iterator[str]:
