@@ -11,6 +11,7 @@ from budgetguard.core.accounts import USD, USER, Balance, check_id
 from budgetguard.core.labels import EACH
 from budgetguard.core.wording import printable
 from budgetguard.engine.budgets import Budgets
+from budgetguard.engine.forecasting import foreseen
 from budgetguard.errors import ConfigurationError
 
 _EACH_VALUE = "*"
@@ -64,7 +65,9 @@ class Which:
             ConfigurationError: there is no such budget.
         """
         found = self.find(here)
-        return self.missing(here) if found is None else found
+        if found is None:
+            return self.missing(here)
+        return foreseen(lambda: here.guard.store, found, here.guard.engine.now())
 
     def missing(self, here: CommandSession) -> Balance:
         """Tell that there is no such budget; if one was made meanwhile, return how it stands.
