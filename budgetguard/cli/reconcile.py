@@ -90,11 +90,11 @@ def reconcile(
     csv: Annotated[bool, options.flag("Write the rows as CSV, without the total.", "--csv")] = False,
     json: options.Json = False,
 ) -> None:
-    """Compare what was booked with what providers billed, and say where the difference comes from.
+    """Compare what was booked with what providers billed.
 
-    By UTC day and model, from the providers' cost APIs (an admin key is needed) or from a saved bill. The
-    reasons and what stays unexplained add up to the difference. With --threshold the exit code is 1 where it
-    is larger.
+    It says where the difference comes from, by UTC day and model, from the providers' cost APIs (an admin key
+    is needed) or from a saved bill. The reasons and what stays unexplained add up to the difference. With
+    --threshold the exit code is 1 where it is larger.
 
     \b
     Examples:
