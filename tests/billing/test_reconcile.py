@@ -148,6 +148,19 @@ def test_every_kind_of_call_gives_its_reason(
     )
 
 
+def test_a_call_that_began_before_the_bill_explains_what_is_billed_after_midnight(
+    guard: Guard, clock: FakeClock, bills: BillingServer
+) -> None:
+    clock.set(at(4, 23, 59))
+    book(guard, "u", 150_000, end="open")
+    clock.set(at(3, 0, 1))
+    (hold,) = (recorded_hold(one) for one in guard.calls())
+    guard.store.settle(hold, Settlement(150_000, usage=Usage.of(input_tokens=1_000)))
+    bill_mini(bills, 3, 1_000, 0, 1)
+    found = guard.reconcile(fetched(bills, since=3))
+    assert (found.total.booked, found.total.reasons) == (0, {"midnight": 150_000})
+
+
 def test_calls_of_providers_without_a_bill_are_left_out_and_told(
     guard: Guard, call: Call, bills: BillingServer
 ) -> None:
