@@ -194,7 +194,7 @@ async def test_questions_that_make_no_sense_are_answered_with_the_remedy(guard: 
         ):
             assert text in await refused(client, "project_cost", **{"model": "gpt-4o-mini", **arguments})
         for arguments, text in (
-            ({"by": ["colour"]}, "a report is by user, model, day, endpoint, tag, not by 'colour'"),
+            ({"by": ["Colour"]}, "a report is by user, model, day, month, endpoint, tag, provider, or a label"),
             ({"since": "soon"}, "since must be a span before now such as 7d"),
             ({"since": "2026-01-02", "until": "2026-01-01"}, "is not before"),
         ):

@@ -1,4 +1,4 @@
-"""`projects`, `users`, `show`, `holds`: the commands that show balances and holds."""
+"""`projects`, `users`, `budgets`, `show`, `holds`: the commands that show balances and holds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from itertools import islice
 from typing import Annotated, Any
 
 from budgetguard.cli import options
+from budgetguard.cli.budget_tables import budgets_table
 from budgetguard.cli.display import pattern_matches, zone_name
 from budgetguard.cli.session import CommandSession, balance_object, find, known, session, whose
 from budgetguard.cli.tables import details, holds_table, projects_table, users_table
-from budgetguard.core.accounts import USER, Balance
+from budgetguard.cli.which import one_user, which
+from budgetguard.cli.words import budget_in_words, is_for_each
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USD, USER, Balance
 from budgetguard.core.holds import HoldRecord
+from budgetguard.core.labels import named_by
 from budgetguard.core.money import format_usd, to_usd
 from budgetguard.core.windows import Milliseconds
 from budgetguard.core.wording import count, printable
+from budgetguard.engine.forecasting import foreseen
 
 _TABLE_ROWS = 100
 
@@ -81,9 +86,78 @@ def users(
         _show_users(here, rows[:most] if most else rows, match, more=more, forecast=forecast is not False)
 
 
+def budgets(
+    match: Annotated[
+        str | None, options.option("TEXT", "Only those with this in their words, or a pattern: 'team *'.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        options.option("N", f"At most so many; 0 is all. By default {_TABLE_ROWS}, all with --json.", min=0),
+    ] = None,
+    everything: Annotated[
+        bool, options.flag("Also those that `users` lists, and those of runs and processes.", "--all")
+    ] = False,
+    timezone: options.Timezone = None,
+    store: options.Store = None,
+    project: options.Project = None,
+    json: options.Json = False,
+) -> None:
+    """List all other budgets: of teams, models, customers, any labels; of requests.
+
+    Those `each` something come first; they are made for each value with its first call. Users' own budgets of
+    USD are in `users`. With --json one object a line.
+
+    \b
+    Examples:
+      budgetguard budgets
+      budgetguard budgets --match 'team *' --json
+    """
+    with session(store, project, json=json, timezone=timezone) as here:
+        most = limit if limit is not None else None if json else _TABLE_ROWS
+        found: list[Balance] = []
+        shown, users = 0, 0
+        for balance in here.guard.budgets():
+            kind = balance.account.partition(":")[0]
+            of_labels = named_by(balance.account) is not None and kind != USER
+            users += kind == USER
+            if not (of_labels or kind == PROJECT or (everything and kind in (USER, RUN, PROCESS))):
+                continue
+            if match is not None and not pattern_matches(budget_in_words(balance.account), match):
+                continue
+            shown += 1
+            if most and shown > most:
+                continue
+            if json:
+                here.write(balance_object(here.guard, balance))
+            else:
+                found.append(balance)
+        if not json:
+            _show_budgets(here, found, shown, 0 if everything else users)
+
+
+def _show_budgets(here: CommandSession, rows: list[Balance], found: int, users: int) -> None:
+    of = printable(here.place)
+    of_users = f" {count(users, 'user')} more in `budgetguard users`." if users else ""
+    if not rows:
+        none = f"No such budgets in {of}. Make one: budgetguard create --label team=red 100"
+        here.say(f"{none}.{of_users}" if of_users else none)
+        return
+    here.console.print(budgets_table(rows, here.console, here.timezone))
+    shown = f"{count(len(rows), 'budget')} of {of}"
+    if found > len(rows):
+        shown = f"The first {shown}, which has {found:,}; more with --limit or --match"
+    here.say(f"{shown}. Times are {zone_name(here.timezone)}.{of_users}")
+
+
 def show(
     user: options.User = None,
+    user_option: options.UserOption = None,
+    label: options.Labels = None,
+    each: options.Each = None,
     project_budget: options.ProjectBudget = False,
+    unit: options.UnitOption = USD,
+    rolling: options.Rolling = None,
+    name: options.Name = None,
     forecast: options.Forecasts = None,
     timezone: options.Timezone = None,
     store: options.Store = None,
@@ -99,11 +173,23 @@ def show(
     Examples:
       budgetguard show alice
       budgetguard show --project-budget --json
+      budgetguard show --label team=red --unit requests
     """
-    account = whose(user, project_budget, "show")
+    target = which(
+        "show",
+        one_user(user, user_option),
+        project_budget=project_budget,
+        labels=label,
+        each=each,
+        unit=unit,
+        rolling=rolling,
+        name=name,
+    )
     with session(store, project, json=json, timezone=timezone) as here:
-        balance = known(here, account)
-        made = None if forecast is False else balance.forecast
+        balance = target.known(here)
+        made = None
+        if forecast is not False and not is_for_each(balance.account):
+            made = foreseen(lambda: here.guard.store, balance, here.guard.engine.now()).forecast
         if json:
             here.write(balance_object(here.guard, balance))
         else:
@@ -156,6 +242,9 @@ def hold_object(here: CommandSession, hold: HoldRecord) -> dict[str, Any]:
         "on_expiry": format(to_usd(hold.on_expiry_nanos), "f"),
         "created_at": hold.created_at.isoformat(),
         "expires_at": hold.expires_at.isoformat(),
+        "tags": list(hold.tags),
+        "labels": dict(hold.labels),
+        "units": {unit: counts[0] for unit, counts in hold.units.items()},
     }
 
 

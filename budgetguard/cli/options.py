@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from budgetguard.core.accounts import UNITS
+
 
 def new_typer(**settings: Any) -> typer.Typer:
     """Return a Typer that writes plain text."""
@@ -38,6 +40,30 @@ def flag(text: str, *names: str) -> Any:
 
 User = Annotated[str | None, argument("USER", "The user's id.")]
 ProjectBudget = Annotated[bool, flag("The whole project's budget, instead of a USER's.", "--project-budget")]
+UserOption = Annotated[str | None, option("USER", "The same as USER.", "--user")]
+Labels = Annotated[
+    list[str] | None,
+    option(
+        "LABEL=VALUE",
+        "For calls with this label, such as team=red or 'model=gpt-5*' (* is any text); repeatable.",
+        *("--label", "-l"),
+    ),
+]
+Each = Annotated[
+    list[str] | None,
+    option("LABEL", "For each value of a label, such as each customer; repeatable."),
+]
+UnitOption = Annotated[str, typer.Option("--unit", metavar="|".join(UNITS), help="What it counts.")]
+Rolling = Annotated[
+    str | None,
+    option("SPAN", "What is spent counts for this long, such as 24h, instead of in windows."),
+]
+Name = Annotated[str | None, option("NAME", "Tells it from other budgets for the same calls.")]
+By = Annotated[
+    str | None, option("NAME", "Who makes the change, for `audit`. Else BUDGETGUARD_ACTOR, else you.")
+]
+Reason = Annotated[str | None, option("TEXT", "Why, for `audit`.")]
+Csv = Annotated[bool, flag("Write CSV.", "--csv")]
 Store = Annotated[
     str | None,
     option(

@@ -16,8 +16,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from budgetguard.cli.display import account_label
+from budgetguard.cli.words import budget_in_words, span
 from budgetguard.core.accounts import PROJECT, USER, Balance, account_name, check_id
+from budgetguard.core.labels import named_by
+from budgetguard.core.money import to_usd
+from budgetguard.core.rules import read_labels, read_rules
 from budgetguard.core.windows import zone
 from budgetguard.errors import BudgetGuardError, ConfigurationError, UnknownUserError
 from budgetguard.guard import Guard
@@ -166,13 +169,28 @@ def known(here: CommandSession, user: str | None) -> Balance:
 
 def who(balance: Balance) -> str:
     """Return whose balance this is, for the middle of a sentence."""
-    return account_label(balance.account) if balance.account.startswith(f"{USER}:") else "the project"
+    return budget_in_words(balance.account)
 
 
 def balance_object(guard: Guard, balance: Balance) -> dict[str, Any]:
-    """Return a balance as `--json` shows it: `Balance.to_dict()` with its project and user before it."""
+    """Return a balance as `--json` shows it: `Balance.to_dict()` with what its names and rules say."""
     kind, _, ident = balance.account.partition(":")
-    return {"project": guard.project, "user": ident if kind == USER else None, **balance.to_dict()}
+    named, rules = named_by(balance.account), read_rules(balance.document.rules)
+    return {
+        "project": guard.project,
+        "user": ident if kind == USER else None,
+        **balance.to_dict(),
+        "labels": {} if named is None else dict(named.scope.parts),
+        "each": named is not None and named.scope.is_for_each,
+        "name": "" if named is None else named.name,
+        "on_limit": rules.on_limit,
+        "wait": span(rules.wait_ms) if rules.on_limit == "wait" else None,
+        "fallbacks": {model: list(others) for model, others in rules.fallbacks.items()},
+        "allow": list(rules.allow),
+        "forbid": list(rules.forbid),
+        "max_call_cost": None if rules.max_call is None else format(to_usd(rules.max_call), "f"),
+        "member": dict(read_labels(balance.document.labels)),
+    }
 
 
 def new_console(*, stderr: bool = False) -> Console:

@@ -15,13 +15,23 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetguard.cli.display import account_label, bar, course, money, outlook, when, zone_name
-from budgetguard.core.accounts import USER, Balance
+from budgetguard.cli.words import (
+    amount_or_none,
+    at_the_limit,
+    budget_in_words,
+    is_for_each,
+    models_in_words,
+    raise_in_words,
+    rules_of,
+    window_in_words,
+)
+from budgetguard.core.accounts import PROCESS, PROJECT, RUN, USD, USER, Balance, unit_of
 from budgetguard.core.forecast import Forecast
 from budgetguard.core.holds import HoldRecord
-from budgetguard.core.money import format_usd
-from budgetguard.core.report import Report
+from budgetguard.core.report import Report, ShadowReport, value_label
+from budgetguard.core.rules import read_labels
 from budgetguard.core.windows import Milliseconds, to_datetime
-from budgetguard.core.wording import count, printable
+from budgetguard.core.wording import count, format_amount, printable
 
 Cell: TypeAlias = str | Text
 
@@ -38,11 +48,13 @@ class Column:
         name: its head.
         justify: numbers go right.
         folds: whether long values may take several lines, down to a width that is still readable.
+        is_fact: whether a column that folds does not name its row where there is a list.
     """
 
     name: str
     justify: Literal["left", "right"] = "right"
     folds: bool = False
+    is_fact: bool = False
 
 
 def text_column(name: str) -> Column:
@@ -87,10 +99,13 @@ def listing(
 
 def _entry(columns: Sequence[Column], row: Sequence[Cell]) -> RenderableType:
     cells = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell]
-    name = Text(" / ").join(Text.assemble(cell) for column, cell in cells if column.folds)
+    names = (cell for column, cell in cells if column.folds and not column.is_fact)
+    name = Text(" / ").join(map(Text.assemble, names))
     name.stylize("bold")
     facts = Text(", ").join(
-        Text.assemble(f"{column.name.lower()} ", cell) for column, cell in cells if not column.folds
+        Text.assemble(f"{column.name.lower()} ", cell)
+        for column, cell in cells
+        if not column.folds or column.is_fact
     )
     grid = Table.grid(padding=0)
     grid.add_row("  ", facts)
@@ -184,32 +199,48 @@ def details(
     forecast: Forecast | None = None,
 ) -> RenderableType:
     """Return one budget in full."""
-    kind = "User" if balance.account.startswith(f"{USER}:") else "Account"
-    limit = "none" if balance.limit_nanos is None else format_usd(balance.limit_nanos)
+    kind, _, _ = balance.account.partition(":")
+    unit, rules, each = balance.unit, rules_of(balance), is_for_each(balance.account)
+    heading = "User" if kind == USER else "Account" if kind in (PROJECT, RUN, PROCESS) else "Budget of"
+    label = budget_in_words(balance.account) if heading == "Budget of" else account_label(balance.account)
     under_way = f" for {count(balance.open_holds, 'call')} under way" if balance.open_holds else ""
     rows: list[tuple[str, Cell]] = [
-        (kind, account_label(balance.account)),
+        (heading, label),
         ("Project", printable(project)),
-        ("Limit", limit),
-        ("Spent", format_usd(balance.spent_nanos)),
-        ("Held", f"{format_usd(balance.held_nanos)}{under_way}"),
+        ("Limit", amount_or_none(balance.limit_nanos, unit, "none")),
     ]
-    if balance.available_nanos is not None:
-        rows.append(("Available", format_usd(balance.available_nanos)))
+    for at, one in enumerate(balance.grants):
+        rows.append(("" if at else "Raises", f"{raise_in_words(one, unit, zone)}, within the limit"))
+    if each:
+        rows.append(("Made", "for each, with its first call"))
+    else:
+        rows.append(("Spent", format_amount(balance.spent_nanos, unit)))
+        rows.append(("Held", f"{format_amount(balance.held_nanos, unit)}{under_way}"))
+    if balance.available_nanos is not None and not each:
+        rows.append(("Available", format_amount(balance.available_nanos, unit)))
         rows.append(("Used", bar(balance, 2 * _BAR, console)))
-    resets = balance.resets_at
-    rows.append(("Window", "never resets" if resets is None else f"{balance.duration} in {balance.timezone}"))
-    rows.append(("Began", f"{when(to_datetime(balance.starts_ms), zone)} {zone_name(zone)}"))
+    resets = None if balance.rolling or each else balance.resets_at
+    window = f"{window_in_words(balance)} in {balance.timezone}" if balance.duration else "never resets"
+    rows.append(("Window", f"rolling {balance.duration}" if balance.rolling else window))
+    if balance.rollover_nanos:
+        rows.append(("Rolls over", f"{format_amount(balance.rollover_nanos, unit)} at most"))
+    if not each:
+        rows.append(("Began", f"{when(to_datetime(balance.starts_ms), zone)} {zone_name(zone)}"))
     if resets is not None:
         rows.append(("Resets", f"{when(resets, zone)} {zone_name(zone)}"))
     if forecast is not None and (ahead := outlook(forecast, zone)):
         rows.append(("Forecast", ahead))
+    if limit := at_the_limit(rules):
+        rows.append(("At the limit", limit))
+    rows.extend(models_in_words(rules))
+    if kept := read_labels(balance.document.labels):
+        rows.append(("Labels", printable(", ".join(f"{name} {value!r}" for name, value in kept.items()))))
     if balance.expiries:
         expired = f"{count(balance.expiries, 'call')} that never reported an end, booked at "
-        rows.append(("Expired", expired + format_usd(balance.expired_nanos)))
+        rows.append(("Expired", expired + format_amount(balance.expired_nanos, unit)))
     models = sorted(balance.models.items(), key=lambda item: (-item[1], item[0]))
     for at, (model, cost) in enumerate(models):
-        rows.append(("" if at else "Models", f"{format_usd(cost)} {printable(model)}"))
+        rows.append(("" if at else "Models", f"{format_amount(cost, unit)} {printable(model)}"))
     table = Table.grid(padding=(0, _GAP))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -260,6 +291,24 @@ def report_table(report: Report, console: Console) -> RenderableType:
         for at, row in enumerate(cells):
             row.append(held[at])
     return listing(columns, cells, console, totals=True)
+
+
+def shadow_table(report: ShadowReport, console: Console) -> RenderableType:
+    """Return a table of what shadow budgets would have refused."""
+    dollars = iter(money([totals.amount for name, _, totals in report.rows if unit_of(name) == USD]))
+    cells: list[list[Cell]] = []
+    for account, key, totals in report.rows:
+        unit = unit_of(account)
+        amount = next(dollars) if unit == USD else format_amount(totals.amount, unit)
+        labels = map(value_label, report.by, key)
+        cells.append([budget_in_words(account), *map(printable, labels), f"{totals.calls:,}", amount])
+    columns = [
+        text_column("Budget of"),
+        *(text_column(name.capitalize()) for name in report.by),
+        Column("Would refuse"),
+        Column("Amount"),
+    ]
+    return listing(columns, cells, console)
 
 
 def report_plot(report: Report, console: Console) -> RenderableType:

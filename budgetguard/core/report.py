@@ -1,23 +1,33 @@
-"""Reports: records of calls added up by user, model, day, endpoint and tag.
+"""Reports: records of calls added up by user, model, day, any label; and what shadow budgets would refuse.
 
 Pure: no clock, no store, no money as float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from fnmatch import fnmatchcase
-from itertools import product
-from typing import Any, Final, Literal, TypeAlias, get_args
+from itertools import product, starmap
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
+from budgetguard.core.accounts import CONCURRENT, USD, Unit, unit_of
 from budgetguard.core.holds import HoldRecord
+from budgetguard.core.labels import check_label, matches
 from budgetguard.core.money import Nanos, to_usd
 from budgetguard.errors import ConfigurationError
 
-Dimension: TypeAlias = Literal["user", "model", "day", "endpoint", "tag"]
-DIMENSIONS: Final[tuple[str, ...]] = get_args(Dimension)
+Dimension: TypeAlias = str
+"""One of `DIMENSIONS`, or the name of a label such as `team`."""
+DIMENSIONS: Final[tuple[Dimension, ...]] = ("user", "model", "day", "month", "endpoint", "tag", "provider")
+"""What every call has, or may have, without the program's labels."""
+MOST_DIMENSIONS: Final = 8
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+
+_SPANS: Final = {"month": 7, "day": 10}
+"""Dimensions of time, the longer first, with how much of an ISO date they are."""
 
 
 @dataclass(slots=True)
@@ -80,8 +90,9 @@ class Report:
 
     Attributes:
         by: what the rows are of.
-        rows: one key (a value for each of `by`; None for no user, no tag and an unknown day) and its totals
-            each: days in order, and what cost most first. A call of several tags is in the row of each.
+        rows: one key (a value for each of `by`; None for no user, no tag, no such label and an unknown day)
+            and its totals each: months and days in order, and what cost most first. A call of several tags is
+            in the row of each.
         total: all of them together, each call once.
     """
 
@@ -91,9 +102,7 @@ class Report:
 
     def labels(self, key: tuple[str | None, ...]) -> tuple[str, ...]:
         """Return a row's key for people."""
-        missing = {"day": "(imported)", "user": "(no user)", "tag": "(no tag)"}
-        pairs = zip(self.by, key, strict=True)
-        return tuple(missing.get(name, "") if value is None else value for name, value in pairs)
+        return tuple(starmap(value_label, zip(self.by, key, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `by`, `rows` (each with its key's values by name), `total`."""
@@ -119,17 +128,14 @@ def summarize(
 
     Args:
         records: such as `guard.calls(since)`.
-        by: one or several of `DIMENSIONS`; none makes one total.
-        zone: whose days; None is this machine's. A call belongs to the day on which it was made.
+        by: up to 8 of `DIMENSIONS` and names of labels, such as `("team", "month")`; none makes one total.
+        zone: whose days and months; None is this machine's. A call belongs to the day on which it was made.
 
     Raises:
-        ConfigurationError: an unknown dimension, or one that is named twice.
+        ConfigurationError: a dimension that is none and cannot be a label's name, one that is named twice, or
+            too many.
     """
-    for dimension in by:
-        if dimension not in DIMENSIONS:
-            raise ConfigurationError(f"a report is by {', '.join(DIMENSIONS)}, not by {dimension!r}")
-    if len(set(by)) < len(by):
-        raise ConfigurationError(f"a report names each of its dimensions once, not {', '.join(by)}")
+    _check_dimensions(by)
     sums = _Sums()
     for record in records:
         for key in product(*(_values(record, dimension, zone) for dimension in by)):
@@ -147,14 +153,34 @@ def matching(
     users: Sequence[str] = (),
     models: Sequence[str] = (),
     tags: Sequence[str] = (),
+    labels: Mapping[str, str | Sequence[str]] = _NO_LABELS,
 ) -> Iterator[HoldRecord]:
-    """Yield the records of any of these users, any of these models and any of these tags; empty is all.
+    """Return the records of any of these users, any of these models and any of these tags; empty is all.
 
     Args:
         users: ids, taken literally.
         models: names, or patterns such as `gpt-4o*`.
         tags: taken literally.
+        labels: by name one pattern or several, any of which is to match: `{"team": "red"}`, or
+            `{"customer": ["acme*", "initech"]}`. As in a budget's labels `*` stands for any text; a call
+            without the label never matches. `user`, `model`, `endpoint` and `tag` count as labels, too.
+
+    Raises:
+        ConfigurationError: a name that cannot be a label's.
     """
+    wanted = {
+        check_label(name): (one,) if isinstance(one, str) else tuple(one) for name, one in labels.items()
+    }
+    return _matching(records, users, models, tags, wanted)
+
+
+def _matching(
+    records: Iterable[HoldRecord],
+    users: Sequence[str],
+    models: Sequence[str],
+    tags: Sequence[str],
+    labels: Mapping[str, Sequence[str]],
+) -> Iterator[HoldRecord]:
     for record in records:
         if users and record.user not in users:
             continue
@@ -162,7 +188,126 @@ def matching(
             continue
         if tags and not set(tags).intersection(record.tags):
             continue
-        yield record
+        if all(_has(record, name, patterns) for name, patterns in labels.items()):
+            yield record
+
+
+def _has(record: HoldRecord, label: str, patterns: Sequence[str]) -> bool:
+    # A program's own label may be called like a span of time, by which nothing is matched.
+    values = (record.labels.get(label),) if label in _SPANS else _values(record, label, None)
+    return any(matches(one, value) for value in values if value is not None for one in patterns)
+
+
+@dataclass(slots=True)
+class ShadowTotals:
+    """What an account's shadow budget would have refused.
+
+    Attributes:
+        calls: calls that would have been refused, those under way among them. What was given back without
+            work is left out.
+        amount: what they have used of the account's unit: Nanos or a count that was booked, and what is set
+            aside for those under way.
+    """
+
+    calls: int = 0
+    amount: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """Calls that budgets with `on_limit="shadow"` let through although there was no room for them.
+
+    Attributes:
+        by: what the rows are of, beside the account.
+        rows: the account, a value for each of `by`, and the totals: in order of the accounts' names, then as
+            in a report. A call that several accounts would have refused is in the rows of each.
+        calls: all of these calls, each once.
+        spent: what they have cost, Nanos, each once; with what is set aside for those under way.
+    """
+
+    by: tuple[Dimension, ...]
+    rows: tuple[tuple[str, tuple[str | None, ...], ShadowTotals], ...]
+    calls: int
+    spent: Nanos
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: `by`, `rows` (amounts as text, USD or a count of `unit`), `total`."""
+        return {
+            "by": ["account", *self.by],
+            "rows": [
+                {
+                    "account": account,
+                    **dict(zip(self.by, key, strict=True)),
+                    "unit": (unit := unit_of(account)),
+                    "calls": totals.calls,
+                    "amount": format(to_usd(totals.amount), "f") if unit == USD else str(totals.amount),
+                }
+                for account, key, totals in self.rows
+            ],
+            "total": {"calls": self.calls, "spent": format(to_usd(self.spent), "f")},
+        }
+
+
+def summarize_shadows(
+    records: Iterable[HoldRecord], by: Sequence[Dimension] = (), *, zone: tzinfo | None = None
+) -> ShadowReport:
+    """Add up what shadow budgets would have refused, by account; reading records once.
+
+    Args:
+        records: such as `guard.calls(since)`; those of other calls are passed over.
+        by: see `summarize`; by default by account alone.
+        zone: likewise.
+
+    Raises:
+        ConfigurationError: see `summarize`.
+    """
+    _check_dimensions(by)
+    sums: dict[tuple[str, tuple[str | None, ...]], ShadowTotals] = {}
+    calls = spent = 0
+    for record in records:
+        if not record.shadowed or record.state == "voided":
+            continue
+        calls += 1
+        spent += _used(record, USD)
+        keys = tuple(product(*(_values(record, dimension, zone) for dimension in by)))
+        for account, key in product(record.shadowed, keys):
+            totals = sums.setdefault((account, key), ShadowTotals())
+            totals.calls += 1
+            totals.amount += _used(record, unit_of(account))
+
+    def order(row: tuple[tuple[str, tuple[str | None, ...]], ShadowTotals]) -> tuple[Any, ...]:
+        (account, key), totals = row
+        return account, _times(by, key), -totals.amount, _named_last(key)
+
+    rows = tuple((*key, totals) for key, totals in sorted(sums.items(), key=order))
+    return ShadowReport(tuple(by), rows, calls, spent)
+
+
+def value_label(dimension: Dimension, value: str | None) -> str:
+    """Return a value of a row's key for people."""
+    if value is not None:
+        return value
+    return "(imported)" if dimension in _SPANS else f"(no {dimension})"
+
+
+def _used(record: HoldRecord, unit: Unit) -> int:
+    # Of calls under way nothing is ever booked: each is one while it lasts.
+    is_held = record.state == "held" or unit == CONCURRENT
+    return record.held_of(unit) if is_held else record.cost_of(unit)
+
+
+def _check_dimensions(by: Sequence[Dimension]) -> None:
+    for dimension in by:
+        if dimension not in DIMENSIONS:
+            try:
+                check_label(dimension)
+            except ConfigurationError as error:
+                known = ", ".join(DIMENSIONS)
+                raise ConfigurationError(f"a report is by {known}, or a label: {error.message}") from None
+    if len(set(by)) < len(by):
+        raise ConfigurationError(f"a report names each of its dimensions once, not {', '.join(by)}")
+    if len(by) > MOST_DIMENSIONS:
+        raise ConfigurationError(f"a report is by at most {MOST_DIMENSIONS} dimensions, not {len(by)}")
 
 
 def _values(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> Sequence[str | None]:
@@ -174,9 +319,11 @@ def _values(record: HoldRecord, dimension: Dimension, zone: tzinfo | None) -> Se
         return (record.endpoint,)
     if dimension == "tag":
         return record.tags or (None,)
+    if (length := _SPANS.get(dimension)) is None:
+        return (record.labels.get(dimension),)
     if _is_imported(record):
         return (None,)
-    return (record.created_at.astimezone(zone).date().isoformat(),)
+    return (record.created_at.astimezone(zone).date().isoformat()[:length],)
 
 
 def _is_imported(record: HoldRecord) -> bool:
@@ -185,5 +332,12 @@ def _is_imported(record: HoldRecord) -> bool:
 
 
 def _order(by: Sequence[Dimension], key: tuple[str | None, ...], totals: Totals) -> tuple[Any, ...]:
-    day = (key[by.index("day")] or "") if "day" in by else ""
-    return day, -totals.spent, -totals.held, tuple((value is None, value or "") for value in key)
+    return _times(by, key), -totals.spent, -totals.held, _named_last(key)
+
+
+def _times(by: Sequence[Dimension], key: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(key[by.index(span)] or "" for span in _SPANS if span in by)
+
+
+def _named_last(key: tuple[str | None, ...]) -> tuple[tuple[bool, str], ...]:
+    return tuple((value is None, value or "") for value in key)

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import PROJECT, RUN, USER, Balance, account_name, check_id
 from budgetguard.core.money import to_usd
-from budgetguard.core.report import DIMENSIONS, Dimension, matching, summarize
+from budgetguard.core.report import DIMENSIONS, matching, summarize
 from budgetguard.core.windows import moment, to_datetime
 from budgetguard.core.windows import zone as zone_of
 from budgetguard.errors import BudgetGuardError, ConfigurationError
@@ -161,10 +161,11 @@ class BudgetTools:
         ] = "30d",
         until: Annotated[str | None, Field(description="likewise; by default now")] = None,
         by: Annotated[
-            list[str] | None, Field(description=f"some of {', '.join(DIMENSIONS)}; by default model")
+            list[str] | None,
+            Field(description=f"some of {', '.join(DIMENSIONS)}, or names of labels; by default model"),
         ] = None,
     ) -> SpendingAnswer:
-        """Tell what calls have cost: calls, tokens and USD, added up by model, day, endpoint, tag or user."""
+        """Tell what calls have cost: calls, tokens and USD, added up by model, day, user or any label."""
         guard = self._guard
         zone = zone_of(guard.settings.timezone)
         now = to_datetime(guard.engine.now())
@@ -175,7 +176,7 @@ class BudgetTools:
         if first is not None and last is not None and first >= last:
             raise ConfigurationError(f"since {since} is not before until {until}")
         users = () if self._user is None else (self._user,)
-        dimensions = cast(list[Dimension], ["model"] if by is None else list(dict.fromkeys(by)))
+        dimensions = ["model"] if by is None else list(dict.fromkeys(by))
         made = summarize(matching(guard.calls(first, last), users=users), dimensions, zone=zone).to_dict()
         rows = made["rows"]
         return {
@@ -184,7 +185,7 @@ class BudgetTools:
             "since": None if first is None else first.isoformat(),
             "until": None if last is None else last.isoformat(),
             "by": made["by"],
-            "rows": rows[-_MOST_ROWS:] if "day" in made["by"] else rows[:_MOST_ROWS],
+            "rows": rows[-_MOST_ROWS:] if {"day", "month"} & set(made["by"]) else rows[:_MOST_ROWS],
             "rows_left_out": max(0, len(rows) - _MOST_ROWS),
             "total": made["total"],
         }

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from budgetguard.core.accounts import SEVERAL, UNITS, check_id, unit_of
 from budgetguard.core.holds import Charge, Entry, Hold, Settlement
 from budgetguard.core.labels import named_by
-from budgetguard.core.report import DIMENSIONS
+from budgetguard.core.report import DIMENSIONS, MOST_DIMENSIONS
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds
 from budgetguard.errors import ConfigurationError
@@ -414,6 +414,11 @@ class ReportQuery(SpanQuery):
 
     by: NotRequired[
         Annotated[
-            Text, Field(description=f"Separated by commas: {', '.join(DIMENSIONS)}.", examples=["user,model"])
+            Text,
+            Field(
+                description=f"Separated by commas, at most {MOST_DIMENSIONS}: {', '.join(DIMENSIONS)}, or "
+                "names of labels.",
+                examples=["user,model", "team,month"],
+            ),
         ]
     ]

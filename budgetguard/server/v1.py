@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC
 from itertools import islice
 from operator import attrgetter
-from typing import Annotated, Any, Final, NotRequired, TypeVar, cast
+from typing import Annotated, Any, Final, NotRequired, TypeVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from budgetguard.core.accounts import Balance, Budget, Document
@@ -24,7 +24,7 @@ from budgetguard.core.holds import (
     Reservation,
     UnknownAccount,
 )
-from budgetguard.core.report import Dimension, summarize
+from budgetguard.core.report import summarize
 from budgetguard.core.scopes import read_scopes
 from budgetguard.core.trail import entry_of, with_key
 from budgetguard.engine.forecasting import histories
@@ -59,22 +59,40 @@ class TotalsJson(TypedDict):
     held: _USD
 
 
-@strict
-class ReportRowJson(TotalsJson):
-    """What the calls of one user, model, day, endpoint or tag come to."""
+_LABEL: Final = Field(description="The row's value; null for calls that have none.")
 
-    user: NotRequired[str | None]
-    model: NotRequired[str | None]
-    day: NotRequired[str | None]
-    endpoint: NotRequired[str | None]
-    tag: NotRequired[str | None]
+
+# Any label may be reported by, so rows have fields whose names nobody knows beforehand.
+@with_config(
+    ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "additionalProperties": {
+                "type": ["string", "null"],
+                "description": "The value of a label that was reported by, under its name; null for calls "
+                "that have none.",
+            }
+        },
+    )
+)
+class ReportRowJson(TotalsJson):
+    """What the calls of one user, model, day, month, endpoint, tag, provider or label come to."""
+
+    user: NotRequired[Annotated[str | None, _LABEL]]
+    model: NotRequired[Annotated[str | None, _LABEL]]
+    day: NotRequired[Annotated[str | None, _LABEL]]
+    month: NotRequired[Annotated[str | None, _LABEL]]
+    endpoint: NotRequired[Annotated[str | None, _LABEL]]
+    tag: NotRequired[Annotated[str | None, _LABEL]]
+    provider: NotRequired[Annotated[str | None, _LABEL]]
 
 
 @strict
 class ReportJson(TypedDict):
     """Calls added up."""
 
-    by: list[Dimension]
+    by: list[str]
     rows: list[ReportRowJson]
     total: TotalsJson
     told: NotRequired[Many[WireExpiry]]
@@ -287,11 +305,11 @@ def observations(call: Call) -> dict[str, Any]:
 
 @_v1.route("GET", "report", "read", JsonReader(ReportJson, "report"), query=requests.ReportQuery, heavy=True)
 def report(call: Call) -> dict[str, Any]:
-    """Add up calls; money as USD text, days of UTC."""
+    """Add up calls by any labels; money as USD text, days and months of UTC."""
     query: requests.ReportQuery = call.query
     since, until = _span(query)
     by = [one for one in query.get("by", "user").split(",") if one]
-    return summarize(call.store.calls(since, until), cast(list[Dimension], by), zone=UTC).to_dict()
+    return summarize(call.store.calls(since, until), by, zone=UTC).to_dict()
 
 
 def _forecasts(call: Call, balances: Sequence[Balance]) -> dict[str, Forecast]:

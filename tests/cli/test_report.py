@@ -131,7 +131,9 @@ def test_users_are_taken_literally_and_models_as_patterns() -> None:
     assert list(matching(records)) == records
 
 
-@pytest.mark.parametrize("by", [("colour",), ("user", "user")])
-def test_a_dimension_that_is_unknown_or_doubled_is_refused(by: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"colour|once"):
+@pytest.mark.parametrize(
+    "by", [("Colour",), ("unit",), ("",), ("user", "user"), tuple(f"label_{n}" for n in range(9))]
+)
+def test_a_dimension_that_is_none_is_refused(by: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"'Colour'|'unit'|''|once|at most 8"):
         summarize([], by)
