@@ -57,8 +57,10 @@ class Life:
     budgets: list[tuple[int, int, Budget]] = field(default_factory=list)  # (event, time, budget)
     pins: list[tuple[int, int | None]] = field(default_factory=list)  # (event, limit)
     raises: list[Raise] = field(default_factory=list)
-    looked: list[tuple[int, int]] = field(default_factory=list)  # (event, time)
+    looked: list[int] = field(default_factory=list)  # events at which time was looked at,
+    times: list[int] = field(default_factory=list)  # and what it was
     resets: list[int] = field(default_factory=list)
+    falls: list[tuple[int, int]] = field(default_factory=list)  # (event, when what it booked falls out)
     announced: list[tuple[int, int]] = field(default_factory=list)  # (event, percent, or a mark)
     texts: list[Text] = field(default_factory=lambda: [NOTHING])
     deleted: int | None = None
@@ -73,8 +75,8 @@ class Life:
 
     def saw(self, time: int, after: int, until: int) -> bool:
         """Return whether anybody looked at this time or later, after one event and until another."""
-        first, last = (bisect_right(self.looked, (event, EVER)) for event in (after, until))
-        return any(moment >= time for _, moment in self.looked[first:last])
+        first, last = bisect_right(self.looked, after), bisect_right(self.looked, until)
+        return max(self.times[first:last], default=time - 1) >= time
 
     def own_limit(self, by: int) -> int | None:
         """Return the budget's limit as of an event, with what raised it for good."""
@@ -181,25 +183,23 @@ class Model:
         self._events = count(1)
         self._numbers = count(1)
         self._lives: dict[str, Life] = {}
-        self._times: dict[int, int] = {}
         self.calls: dict[str, Call] = {}
         self.scopes: tuple[int, str] = (0, "")
         self.trail: dict[str, str] = {}
 
-    def _event(self, time: int) -> int:
-        event = next(self._events)
-        self._times[event] = time
-        return event
-
     # Looking: what time has brought about is seen, and stays seen
 
     def look(self, time: int, sparing: str | None = None) -> None:
-        event = self._event(time)
+        event = next(self._events)
         for life in self._lives.values():
-            life.looked.append((event, time))
+            life.looked.append(event)
+            life.times.append(time)
         for call in self.calls.values():
             if call.open() and call.expires <= time and call.hold.id != sparing:
                 call.expired = event
+                for life in call.lives:
+                    if life.rolls:
+                        self._book(life, event, time)
 
     def expired_ever(self) -> set[str]:
         return {i for i, call in self.calls.items() if call.expired is not None}
@@ -234,7 +234,7 @@ class Model:
 
     def _windows(self, life: Life, by: int) -> list[Window]:
         """Return the windows that were seen as of an event."""
-        looked = [(event, time, None) for event, time in life.looked]
+        looked = [(event, time, None) for event, time in zip(life.looked, life.times, strict=True)]
         moments = sorted([*life.budgets, *looked], key=lambda moment: moment[0])
         windows: list[Window] = []
         anchor, duration, rollover = 0, None, 0
@@ -292,26 +292,16 @@ class Model:
         given += self._windows(life, by)[-1].carried
         return sorted(one for one in given if not life.saw(one.until, one.event, by))
 
-    def _falls(self, life: Life, by: int) -> list[tuple[int, int]]:
-        """Return when what was booked at each event falls out of a rolling window: (event, time).
+    def _book(self, life: Life, event: int, time: int) -> None:
+        """Write down when what is booked on a rolling account falls out.
 
-        After the duration, counted from the end of the sixtieth of it in which it was booked; and no
-        earlier than what was booked before and is still there.
+        After the duration, counted from the end of the sixtieth of it in which it is booked; and no earlier
+        than what was booked before and is still there.
         """
         length = LENGTHS[life.budgets[0][2].duration or ""]
         part = length // 60
-        booked = set()
-        for call in self._mine(life):
-            if call.expired is not None and call.granted <= call.expired <= by:
-                booked.add(call.expired)
-            if call.ended is not None and call.ended <= by and call.cost(life.unit):
-                booked.add(call.ended)
-        found: list[tuple[int, int]] = []
-        for event in sorted(booked):
-            until = (self._times[event] // part + 1) * part + length
-            there = [at for before, at in found if self._is_there(life, before, at, event)]
-            found.append((event, max([until, *there])))
-        return found
+        there = [at for booked, at in life.falls if self._is_there(life, booked, at, event)]
+        life.falls.append((event, max([(time // part + 1) * part + length, *there])))
 
     def _is_there(self, life: Life, booked: int, until: int, by: int) -> bool:
         """Return whether what was booked is still in a rolling window: neither reset nor seen to fall out."""
@@ -323,7 +313,7 @@ class Model:
         bookings = self._bookings(life, since, window.entered, by)
         end, frees = window.end, ()
         if life.rolls:
-            falls = {e: at for e, at in self._falls(life, by) if self._is_there(life, e, at, by)}
+            falls = {e: at for e, at in life.falls if e <= by and self._is_there(life, e, at, by)}
             end = min(falls.values(), default=None)
             bookings = [booking for booking in bookings if booking.event in falls]
             sums = {
@@ -356,14 +346,15 @@ class Model:
     def _noted(self, life: Life, by: int) -> set[int]:
         """Return the thresholds and marks that are noted of the present window, as of an event."""
         entered = {window.entered for window in self._windows(life, by)}
-        looked = dict(life.looked)
+        looked = dict(zip(life.looked, life.times, strict=True))
         noted: set[int] = set()
         for event in range(life.made, by + 1):
             if event in entered or event in life.resets:
                 noted = set()
             if noted and life.rolls and (time := looked.get(event)) is not None:
-                before = [one for one in self._falls(life, event) if self._is_there(life, *one, event - 1)]
-                if any(at <= time for _, at in before):  # some fell out: what is above it still stays noted
+                over = [(e, at) for e, at in life.falls if e < event and at <= time]
+                if any(self._is_there(life, e, at, event - 1) for e, at in over):
+                    # Some fell out just then: what is still reached stays noted.
                     now = self._standing(life, event)
                     limit = now.limit or MOST_OF_A_SUM
                     noted = {n for n in noted if (now.spent * 100 >= n * limit if n > 0 else now.end)}
@@ -401,7 +392,7 @@ class Model:
         self._note(entry)
 
     def _change_budget(self, name: str, budget: Budget, time: int) -> None:
-        event = self._event(time)
+        event = next(self._events)
         life = self._lives.setdefault(name, Life(name, event))
         life.budgets.append((event, time, budget))
         self._write(life, budget.rules, life.texts[-1].labels)
@@ -430,7 +421,7 @@ class Model:
         life = self._lives.get(name)
         if life is None:
             return False
-        event = self._event(time)
+        event = next(self._events)
         known = {one.id for one in self._raises(life, event)}
         if life.own_limit(event) is not None and ident not in known:
             if until is None:
@@ -444,7 +435,7 @@ class Model:
     def mark(self, name: str, number: int, time: int) -> bool:
         self.look(time)
         life = self._lives.get(name)
-        event = self._event(time)
+        event = next(self._events)
         if life is None or number in self._noted(life, event):
             return False
         life.announced.append((event, number))
@@ -462,7 +453,7 @@ class Model:
         life = self._lives.pop(name, None)
         if life is None:
             return False
-        life.deleted = self._event(time)
+        life.deleted = next(self._events)
         self._note(entry)
         return True
 
@@ -470,7 +461,7 @@ class Model:
         self.look(time)
         if name not in self._lives:
             return False
-        self._lives[name].resets.append(self._event(time))
+        self._lives[name].resets.append(next(self._events))
         self._note(entry)
         return True
 
@@ -522,8 +513,8 @@ class Model:
             if life is None:
                 self._change_budget(charge.account, charge.budget, time)
             elif charge.pinned:
-                life.pins.append((self._event(time), charge.budget.limit))
-        call.granted = self._event(time)
+                life.pins.append((next(self._events), charge.budget.limit))
+        call.granted = next(self._events)
         call.lives = [self._lives[name] for name in charged]
         call.shadowed = tuple(shadowed)
         self.calls[hold.id] = call
@@ -548,10 +539,13 @@ class Model:
             for charge in hold.charges:
                 if charge.account not in self._lives and charge.budget is not None:
                     self._change_budget(charge.account, charge.budget, time)
-            call = Call(hold, [self._lives[name] for name in names], self._event(time), time + hold.ttl)
+            call = Call(hold, [self._lives[name] for name in names], next(self._events), time + hold.ttl)
             self.calls[hold.id] = call
         late = call.expired is not None
-        call.ended, call.settlement = self._event(time), settlement
+        call.ended, call.settlement = next(self._events), settlement
+        for life in call.lives:
+            if life.rolls and call.cost(life.unit):
+                self._book(life, call.ended, time)
         crossed = set()
         for life in call.lives:
             if self._lives.get(life.name) is not life:
