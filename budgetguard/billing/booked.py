@@ -154,6 +154,8 @@ class BookedRecords:
         if record.state == "voided" or record.created_ms == 0:
             return
         provider, model = self.names.called(record.model)
+        # A plain name does not tell where it was asked for; the record of the call does.
+        provider = record.labels.get("provider", provider)
         day = _day(record.created_ms)
         row = self._row(BookedKey(provider, day, model))
         self._called.setdefault((provider, model), record.model)

@@ -68,7 +68,8 @@ def test_a_copy_has_every_row_whatever_the_two_stores_are(
         len(list(pair.target.list())),
         verify(pair.target).records,
     )
-    assert done.sums.spent == sum(balance.spent_nanos for balance in pair.source.list())
+    money = [balance for balance in pair.source.list() if balance.unit == "usd"]
+    assert done.sums.spent == sum(balance.spent_nanos for balance in money)
     assert done.sums.cost == sum(record.cost_nanos for record in pair.source.calls())
     assert {progress.step for progress in told} == {"copying", "comparing"}
     with pytest.raises(StoreError, match="has moved from"):
