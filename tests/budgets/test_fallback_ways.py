@@ -50,8 +50,11 @@ WAYS: dict[str, Callable[[OpenAI], object]] = {
 def test_each_way_of_the_openai_client_sends_the_cheaper_model(way: str) -> None:
     limit = 0.00025
     guard = guard_with(DEAR, limit)
-    with OpenAIServer("Hello there, everybody.") as server:
-        client = guard.wrap(OpenAI(base_url=server.base_url, api_key="test", max_retries=0))
+    with (
+        OpenAIServer("Hello there, everybody.") as server,
+        OpenAI(base_url=server.base_url, api_key="test", max_retries=0) as client,
+    ):
+        guard.wrap(client)
         with budget_user("u"):
             WAYS[way](client)
         (request,) = server.requests
@@ -64,8 +67,11 @@ def test_each_way_of_the_openai_client_sends_the_cheaper_model(way: str) -> None
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_anthropic_client_sends_the_cheaper_model(streamed: bool) -> None:
     guard = guard_with({"claude-sonnet-4-6": "claude-haiku-4-5"}, 0.002)
-    with MessagesServer() as server:
-        client = guard.wrap(anthropic.Anthropic(base_url=server.base_url, api_key="test", max_retries=0))
+    with (
+        MessagesServer() as server,
+        anthropic.Anthropic(base_url=server.base_url, api_key="test", max_retries=0) as client,
+    ):
+        guard.wrap(client)
         asked: Any = {"model": "claude-sonnet-4-6", "messages": HI, "max_tokens": 200}
         with budget_user("u"):
             if streamed:

@@ -129,8 +129,11 @@ def test_the_fallback_is_what_the_client_sends(strict: bool) -> None:
     guard.set_budget(0.0005, user="u", fallbacks={"gpt-4o": "gpt-4o-mini"})
     messages: Any = [{"role": "user", "content": "hello there"}]
     caps: Any = {} if strict else {"max_completion_tokens": 100}
-    with OpenAIServer("one two three") as server:
-        client = guard.wrap(OpenAI(base_url=server.base_url, api_key="test", max_retries=0))
+    with (
+        OpenAIServer("one two three") as server,
+        OpenAI(base_url=server.base_url, api_key="test", max_retries=0) as client,
+    ):
+        guard.wrap(client)
         asked = {"model": "gpt-4o", "messages": messages, "max_completion_tokens": 100}
         with budget_user("u"):
             if strict:
@@ -263,9 +266,9 @@ def test_async_clients_fall_back_too() -> None:
     guard.set_budget(0.0005, user="u", fallbacks={"gpt-4o": "gpt-4o-mini"})
 
     async def main() -> str:
-        client = guard.wrap(AsyncOpenAI(base_url=server.base_url, api_key="test", max_retries=0))
-        async with budget_user("u"):
-            answer = await client.chat.completions.create(
+        plain = AsyncOpenAI(base_url=server.base_url, api_key="test", max_retries=0)
+        async with plain, budget_user("u"):
+            answer = await guard.wrap(plain).chat.completions.create(
                 model="gpt-4o", messages=[{"role": "user", "content": "hi"}], max_completion_tokens=100
             )
         return answer.model
