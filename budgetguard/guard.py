@@ -209,9 +209,11 @@ class Guard:
         provider: str | None = None,
         base_url: str | None = None,
         sends_cap: bool = True,
+        sends_model: bool = False,
         endpoint: str = "call",
         user: str | None = None,
         tags: str | Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> BudgetedCall:
         """Put one call under a budget, whatever makes it: `with guard.call(...) as call:`.
 
@@ -230,9 +232,12 @@ class Guard:
             base_url: the address that is called; calls to one of `free_base_urls` cost nothing.
             sends_cap: `call.max_output_tokens` is sent with the call. If it cannot be, say False: strict mode
                 then projects as without it.
+            sends_model: `call.model` is what is called. If a budget falls back to a cheaper model, that is
+                another one; by default the call is refused then.
             endpoint: what the call is known by in events and records.
             user: who pays; by default the current user.
             tags: labels of this call, beside the current ones.
+            labels: likewise, by name, such as `{"customer": "acme"}`.
 
         Raises:
             ConfigurationError: a bad argument. What refuses the call is raised where the block begins.
@@ -250,9 +255,11 @@ class Guard:
             provider=provider,
             base_url=base_url,
             sends_cap=sends_cap,
+            sends_model=sends_model,
             endpoint=endpoint,
             user=user,
             tags=tags,
+            labels=labels,
         )
 
     def patch(self, *sdks: str, model_map: Mapping[str, str] | None = None) -> None:

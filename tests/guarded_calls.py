@@ -65,8 +65,8 @@ class AsItIs:
     def instead(self, refused: Balance) -> None:
         return None
 
-    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance]:
-        return hold, balance
+    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance, str]:
+        return hold, balance, ""
 
     def wait(self, refused: Balance) -> None:
         return None

@@ -24,7 +24,7 @@ from budgetguard.engine.judge import amounts
 from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import ProviderCall
-from budgetguard.engine.refusals import above_the_cap, model_not_allowed, two_labels
+from budgetguard.engine.refusals import above_the_cap, also_refused, model_not_allowed, two_labels
 from budgetguard.errors import BudgetGuardError, ConfigurationError, StoreError, UnknownModelError
 from budgetguard.events import logger
 from budgetguard.pricing.rates import Rates
@@ -90,6 +90,7 @@ class Asking:
         self._pause = _FIRST_PAUSE
         self._others: Iterator[str] | None = None
         self._original: tuple[Hold, Balance, Projection, Rates, str] | None = None
+        self._tried: list[str] = []
 
     def begin(self, *, may_wait: bool) -> Hold:
         """Return the hold to ask for; again after a pause.
@@ -101,7 +102,9 @@ class Asking:
         if not self._ident:
             self._project()
             self._ident = new_hold_id(self._engine.now())
-        self._smaller_tries, self._others, self._original = 0, None, None
+        elif self._fits:
+            self._cap(self._ceiling())  # there may be room for more by now
+        self._smaller_tries, self._others, self._original, self._tried = 0, None, None, []
         return self._judged()
 
     def judged_again(self) -> Hold:
@@ -114,8 +117,11 @@ class Asking:
                 return self._judged()
         return self._fall_back(refused)
 
-    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance]:
-        return (hold, balance) if self._original is None else self._original[:2]
+    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance, str]:
+        if self._original is None:
+            return hold, balance, ""
+        former, first, *_ = self._original
+        return former, first, "".join(self._tried)
 
     def wait(self, refused: Balance) -> Pause | None:
         if not self._may_wait:
@@ -309,6 +315,8 @@ class Asking:
             self._others = iter(others)
             if others:
                 self._original = hold, refused, self.projection, self.rates, request.written_model
+        elif self._original is not None and hold is not None:
+            self._tried.append(also_refused(hold, refused))
         for model in self._others or ():
             try:
                 request.use_model(model)
@@ -319,6 +327,7 @@ class Asking:
                 raise
             except BudgetGuardError as error:
                 logger.warning("budgetguard: %s cannot be called instead: %s", model, error)
+                self._tried.append(f". {model} cannot be called instead: {error.message}")
         if self._original is not None:
             self.hold, _, self.projection, self.rates, model = self._original
             request.use_model(model)

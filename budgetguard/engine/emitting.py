@@ -120,13 +120,14 @@ def _foresee(engine: Engine, crossings: tuple[Crossing, ...], user: str | None, 
         )
 
 
-def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError:
+def refused(engine: Engine, hold: Hold, balance: Balance, note: str = "") -> BudgetExceededError:
     """Emit the event of a refusal, and return its error.
 
     Args:
         engine: whose store refused.
         hold: what was asked for.
         balance: the account that has too little available.
+        note: what its text says beside.
     """
     limit, spent = balance.limit_nanos or 0, balance.spent_nanos
     if engine.process.is_mine(balance.account):
@@ -153,7 +154,7 @@ def refused(engine: Engine, hold: Hold, balance: Balance) -> BudgetExceededError
         from budgetguard.engine.alerting import tell_refusal
 
         tell_refusal(engine.alerts, engine.store, hold, balance, limit=limit, spent=spent, at=engine.now())
-    return refusal(hold, balance, limit=limit, spent=spent, retry_after=retry_after)
+    return refusal(hold, balance, limit=limit, spent=spent, retry_after=retry_after, note=note)
 
 
 def emit_granted(engine: Engine, hold: Hold, answer: Granted) -> None:

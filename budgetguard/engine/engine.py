@@ -82,8 +82,8 @@ class Reserving(Protocol):
     def instead(self, refused: Balance) -> Hold | None:
         """Return a hold to ask for in place of one that an account has refused, of the same id; or None."""
 
-    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance]:
-        """Return which refusal is told: that of what was asked for last, or before."""
+    def refused(self, hold: Hold, balance: Balance) -> tuple[Hold, Balance, str]:
+        """Return which refusal is told: that of what was asked for last, or before; and what else to say."""
 
     def wait(self, refused: Balance) -> Pause | None:
         """Return how long to wait before it asks again, None if it does not."""

@@ -44,7 +44,13 @@ _LOST = {
 
 
 def refusal(
-    hold: Hold, balance: Balance, *, limit: Nanos, spent: Nanos, retry_after: float | None = None
+    hold: Hold,
+    balance: Balance,
+    *,
+    limit: Nanos,
+    spent: Nanos,
+    retry_after: float | None = None,
+    note: str = "",
 ) -> BudgetExceededError:
     """Return the error that says which account has too little available for a hold.
 
@@ -54,6 +60,7 @@ def refusal(
         limit: its limit as people mean it, Nanos or a count.
         spent: what it has spent as people mean it, likewise.
         retry_after: seconds after which there is room by time alone, None if there is none.
+        note: what the text says beside.
     """
     unit = balance.unit
     wanted = hold.amount_of(unit)
@@ -72,7 +79,7 @@ def refusal(
             f"Budget has been exceeded! {_needs(hold, unit, wanted)}, "
             f"but {who} has {_left(max(0, available), unit)}{when}: "
             f"of {format_amount(limit, unit)}, {_taken(balance, spent)}{held}. The call was not made. "
-            f"{_remedy(balance, retry_after)}"
+            f"{_remedy(balance, retry_after)}{note}"
         ),
         user=hold.user,
         account=balance.account,
@@ -82,6 +89,12 @@ def refusal(
         unit=unit,
         retry_after=retry_after,
     )
+
+
+def also_refused(hold: Hold, balance: Balance) -> str:
+    """Return what a refusal says of another model that was tried instead."""
+    left = _left(max(0, balance.available_nanos or 0), balance.unit)
+    return f". {hold.model} was tried instead, but {account_in_words(balance.account)} has {left}"
 
 
 def _needs(hold: Hold, unit: Unit, wanted: int) -> str:

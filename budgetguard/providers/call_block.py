@@ -14,6 +14,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from budgetguard.core.accounts import check_id
+from budgetguard.core.labels import check_labels
 from budgetguard.core.money import to_usd
 from budgetguard.core.usage import Usage
 from budgetguard.engine.background import background
@@ -122,15 +123,23 @@ class BudgetedCall:
         request: what is called, with which input.
         user: who pays; None for the current user.
         tags: labels of this call, beside the current ones.
+        labels: likewise, by name.
     """
 
     def __init__(
-        self, engine: Engine, request: FunctionCall, *, user: str | None, tags: tuple[str, ...]
+        self,
+        engine: Engine,
+        request: FunctionCall,
+        *,
+        user: str | None,
+        tags: tuple[str, ...],
+        labels: Mapping[str, str],
     ) -> None:
         self._engine = engine
         self._request = request
         self._user = user
         self._tags = tags
+        self._labels = labels
         self._stage: Stage = "new"
         self._call: GuardedCall | None = None
         self._frame: Frame | None = None
@@ -155,6 +164,11 @@ class BudgetedCall:
         """
         found = self._begun("projection").projection
         return CallProjection(to_usd(found.cost), found.usage, found.output_cap, found.cap_assumed)
+
+    @property
+    def model(self) -> str:
+        """The model to call: the one given, or what the budget falls back to if `sends_model` was said."""
+        return self._request.model
 
     @property
     def max_output_tokens(self) -> int | None:
@@ -370,7 +384,9 @@ class BudgetedCall:
         self._stage = "left"  # until it is entered as a whole
         self._pid = os.getpid()
         background.start()  # finalizers may need it
-        call = GuardedCall(self._engine, self._request, user=self._user, tags=self._tags, beside=beside)
+        call = GuardedCall(
+            self._engine, self._request, user=self._user, tags=self._tags, labels=self._labels, beside=beside
+        )
         call.keep(self)
         return call
 
@@ -449,9 +465,11 @@ def call_block(
     provider: str | None = None,
     base_url: str | None = None,
     sends_cap: bool = True,
+    sends_model: bool = False,
     endpoint: str = "call",
     user: str | None = None,
     tags: str | Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> BudgetedCall:
     """Return the block for one call; see `Guard.call`.
 
@@ -476,12 +494,13 @@ def call_block(
     if request and input_tokens is not None:
         raise ConfigurationError("request= is counted with messages= or input=: count it into input_tokens")
     endpoint = check_id(endpoint, name="endpoint")
-    labels = (tags,) if isinstance(tags, str) else tuple(tags)
+    given_tags = (tags,) if isinstance(tags, str) else tuple(tags)
     settings = engine.settings
     options: dict[str, Any] = {
         "provider": provider,
         "base_url": base_url,
         "free": base_url is not None and settings.is_free(base_url),
+        "names_model": sends_model,
     }
     name = settings.model_of(model)
     call: FunctionCall
@@ -498,5 +517,6 @@ def call_block(
         engine,
         call,
         user=None if user is None else check_id(user, name="user"),
-        tags=tuple(check_id(tag, name="each tag") for tag in labels),
+        tags=tuple(check_id(tag, name="each tag") for tag in given_tags),
+        labels=check_labels(labels or {}),
     )

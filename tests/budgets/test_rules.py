@@ -92,6 +92,15 @@ def test_the_refusal_is_of_the_model_that_was_asked_for(guard: Guard) -> None:
     assert list(guard.calls()) == []
 
 
+def test_the_refusal_tells_what_was_tried_instead(guard: Guard) -> None:
+    guard.set_budget(0.00002, team="red", fallbacks={MODEL: SMALL})
+    guard.set_budget(0, user="u", unit="requests")
+    with budget_user("u", team="red"), pytest.raises(BudgetExceededError) as refused:
+        asker(guard)(HELLO)
+    assert refused.value.account == "team:red"
+    assert str(refused.value).endswith(f". {SMALL} was tried instead, but user 'u' has 0 requests left")
+
+
 def test_never_a_model_that_another_budget_does_not_allow(guard: Guard) -> None:
     guard.set_budget(0.00002, team="red", fallbacks={MODEL: SMALL})
     guard.set_budget(1, user="u", allow="round-*")
@@ -147,6 +156,18 @@ def test_the_fallback_is_what_the_client_sends(strict: bool) -> None:
         assert [request.body["model"] for request in server.requests] == ["gpt-4o-mini"] * 2
         assert asked["model"] == "gpt-4o", "what the caller has is not changed"
     assert {record.model for record in guard.calls()} == {"gpt-4o-mini"}
+
+
+def test_a_block_is_told_which_model_to_call(guard: Guard) -> None:
+    guard.set_budget(0.00002, user="u", fallbacks={MODEL: SMALL})
+    asked: dict[str, Any] = {"model": MODEL, "messages": HELLO, "max_output_tokens": 10, "user": "u"}
+    with pytest.raises(BudgetExceededError), guard.call(**asked):
+        pytest.fail("the block ran")
+    with guard.call(**asked, sends_model=True, labels={"team": "red"}) as call:
+        assert call.model == SMALL
+        call.settle(completion(20, 10, model=call.model))
+    (record_,) = guard.calls()
+    assert (record_.model, record_.cost_nanos, record_.labels["team"]) == (SMALL, 4_000, "red")
 
 
 def test_a_call_waits_until_another_one_has_ended(guard: Guard) -> None:

@@ -119,6 +119,7 @@ class _ConnectionGuard:
         user = caller.user or settings.user
         engine.check_payer(user, caller.lost, self._model or "a realtime session")
         try:
+            engine.judge.is_current(engine.store, ())
             self._find_payer(user, charges_for(CallFacts(user, caller.runs, model, "realtime"), engine))
         except StoreError:
             if settings.on_store_error == "block":
