@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 
 _MOST_TRIES: Final = 64
 _ELAPSED: Final = ("s", "m", "h", "d", "w")
-_LABELS_OF_MODELS: Final = "model"
+_MODEL: Final = "model"
+_WITHOUT_TOKENS: Final = ("image variations", "moderations", "ocr", "rerank", "translations", "videos")
+"""Endpoints, by their names, whose calls are billed by something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,7 @@ class Budgets:
 
     def _budget(self, account: str, limit: int | float | Decimal | None, terms: Terms, unit: Unit) -> Budget:
         settings = self._engine.settings
+        _check_unit(account, unit)
         amount = None if limit is None else self._amount(limit, unit, name="limit")
         zone = terms.timezone or settings.timezone
         anchor = None if terms.starts_at is None else to_milliseconds(terms.starts_at, name="starts_at")
@@ -384,7 +387,7 @@ class Budgets:
 
     def _check_models(self, account: str, patterns: Sequence[str]) -> None:
         named = named_by(account)
-        of_labels = dict(named.scope.parts).get(_LABELS_OF_MODELS) if named is not None else None
+        of_labels = dict(named.scope.parts).get(_MODEL) if named is not None else None
         for pattern in (*patterns, *(() if of_labels is None else (of_labels,))):
             if pattern == "*":
                 continue
@@ -412,6 +415,16 @@ _LONGEST_NAME: Final = 4_000
 def _standing(template: str, budget: Budget, now: Milliseconds) -> Balance:
     """Return a budget for each value, which has no account, as a balance on which nothing is spent."""
     return replace(balance(template, new_account(budget, now)), document=Document(rules=budget.rules))
+
+
+def _check_unit(account: str, unit: Unit) -> None:
+    named = named_by(account)
+    endpoint = dict(named.scope.parts).get("endpoint", "") if named is not None else ""
+    if unit.endswith("tokens") and endpoint in _WITHOUT_TOKENS:
+        raise ConfigurationError(
+            f"calls to {endpoint} are billed without tokens, so that a budget of {unit} would count none: "
+            'take unit="usd" or unit="requests"'
+        )
 
 
 def _unit(unit: str) -> Unit:

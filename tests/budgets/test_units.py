@@ -202,6 +202,7 @@ def test_events_tell_the_unit(guard: Guard) -> None:
         ({"unit": "requests", "limit": 0.5}, "whole number of requests"),
         ({"unit": "requests", "limit": -1}, "whole number of requests"),
         ({"unit": "tokens", "limit": 10**13}, "whole number of tokens"),
+        ({"unit": "tokens", "endpoint": "videos"}, "billed without tokens"),
         ({"unit": "concurrent", "duration": "1m"}, "no window"),
         ({"rolling": True}, "needs a duration"),
         ({"rolling": True, "duration": "monthly"}, "elapsed time"),
