@@ -396,8 +396,8 @@ class Budgets:
                 self._check_known(name, f"the model {name!r}")
             elif not self._engine.prices.lists(pattern):
                 raise ConfigurationError(
-                    f"no model that is known matches {pattern!r}: look for its name with `budgetguard prices "
-                    "list`, or set a price for it first (register_price)"
+                    f"no model that is known matches {pattern!r}: look its name up with `budgetguard prices "
+                    "MODEL`, or set a price for it first (register_price, or a price file)"
                 )
 
     def _check_known(self, model: str, what: str) -> None:
@@ -406,7 +406,10 @@ class Budgets:
         try:
             self._engine.prices.rates(model, bare=True)
         except UnknownModelError as error:
-            raise ConfigurationError(f"{what} is no model that is known: {error}") from error
+            raise ConfigurationError(
+                f"{what} is no model that is known: look its name up with `budgetguard prices MODEL`, or set "
+                "a price for it first (register_price, or a price file)"
+            ) from error
 
 
 _LONGEST_NAME: Final = 4_000
