@@ -62,13 +62,8 @@ def test_help_names_every_command(command: Command) -> None:
 def test_each_command_explains_itself_with_an_example(command: Command, name: str) -> None:
     done = command(name, "--help")
     assert done.code == 0
-<<<<<<< HEAD
     if name in ("keys", "alerts"):  # they have commands of their own
         assert {"keys": "  create", "alerts": "  test"}[name] in done.out
-=======
-    if name in ("alerts", "keys"):
-        assert {"alerts": "  test", "keys": "  create"}[name] in done.out
->>>>>>> units-cli
         return
     assert f"  budgetguard {name}" in done.out
     assert "--json" in done.out or name in ("mcp", "serve")
