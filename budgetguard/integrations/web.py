@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -175,16 +176,21 @@ def problem_response(error: BudgetGuardError, *, details: bool = True) -> Proble
     """
     told = for_clients(error)
     values = told.to_dict()
-    document: dict[str, Any] = {"title": HTTPStatus(told.status).phrase, "status": told.status}
+    status = told.status
+    retry_after = getattr(told, "retry_after", None)
+    if getattr(told, "unit", None) not in (None, "usd"):
+        status = HTTPStatus.TOO_MANY_REQUESTS.value  # what clients know of limits on requests and tokens
+    document: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status}
     document |= {**values, "detail": values["message"]} if details else {"error": values["error"]}
     body = json.dumps(document).encode()
     headers = (
         ("content-type", "application/problem+json"),
         ("content-length", str(len(body))),
         ("cache-control", "no-store"),
+        *(() if retry_after is None else (("retry-after", str(math.ceil(retry_after))),)),
         *getattr(told, "headers", {}).items(),
     )
-    return ProblemResponse(told.status, headers, body)
+    return ProblemResponse(status, headers, body)
 
 
 def log_answered(error: BudgetGuardError, status: int) -> None:
