@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetguard.tokens.documents import Document, read_pdf
+from budgetguard.tokens.documents import CountedDocument, read_pdf
 from tests.projecting import chat_input_tokens, response_input_tokens
 
 WORDS = b"(What it says on this page, in a line of some length.)"
@@ -47,26 +47,26 @@ def billed(data: bytes, model: str = "gpt-4o", **more: Any) -> int:
 
 
 def test_pages_and_the_text_on_them_are_found() -> None:
-    assert read_pdf(pdf(page(), page())) == Document(2, 2 * (len(WORDS) - 2))
-    assert read_pdf(pdf(page(b"<0041004200430044>"))) == Document(1, 8)
+    assert read_pdf(pdf(page(), page())) == CountedDocument(2, 2 * (len(WORDS) - 2))
+    assert read_pdf(pdf(page(b"<0041004200430044>"))) == CountedDocument(1, 8)
     plain = b"3 0 obj << /Type/Page >> endobj\n" + stream(b"[(Wo) -120 (rd)] TJ")
-    assert read_pdf(pdf(plain)) == Document(1, 4)
+    assert read_pdf(pdf(plain)) == CountedDocument(1, 4)
 
 
 def test_pages_in_object_streams_are_found() -> None:
     inside = b"3 0 4 40 << /Type /Page >> << /Type /Page >> << /Type /Pages /Count 2 >>"
-    assert read_pdf(pdf(flate(inside, b"/Type /ObjStm /N 3"))) == Document(2, 0)
+    assert read_pdf(pdf(flate(inside, b"/Type /ObjStm /N 3"))) == CountedDocument(2, 0)
 
 
 def test_a_page_that_is_named_twice_counts_twice() -> None:
     twice = b"2 0 obj << /Type /Pages /Kids [3 0 R 3 0 R 3 0 R] /Count 3 >> endobj\n"
-    assert read_pdf(pdf(twice, page())) == Document(3, len(WORDS) - 2)
+    assert read_pdf(pdf(twice, page())) == CountedDocument(3, len(WORDS) - 2)
 
 
 def test_pictures_and_fonts_are_no_text() -> None:
     noise = b"(Tj Tj Tj Tj) Tj " * 50
     parts = [stream(noise, b"/Subtype /Image /Filter /DCTDecode"), flate(noise, b"/Length1 850")]
-    assert read_pdf(pdf(page(), *parts)) == Document(1, len(WORDS) - 2)
+    assert read_pdf(pdf(page(), *parts)) == CountedDocument(1, len(WORDS) - 2)
 
 
 @pytest.mark.parametrize(
