@@ -104,7 +104,8 @@ def test_a_truncated_database_is_a_store_error_and_never_an_empty_store(folder: 
         use()
 
 
-@pytest.mark.parametrize("step", [1, -1], ids=["newer", "older"])
+# The last one before this is brought up to date: see test_upgrade.
+@pytest.mark.parametrize("step", [1, -2], ids=["newer", "older"])
 def test_another_schema_is_left_alone(folder: Path, step: int) -> None:
     with closing(sqlite3.connect(folder / "cache.db")) as con:
         known = con.execute("PRAGMA user_version").fetchone()[0]
