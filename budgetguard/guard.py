@@ -419,7 +419,7 @@ class Guard:
             ConfigurationError: a bad argument; nothing was changed.
             StoreError: the store failed.
         """
-        from budgetguard.engine.budgets import Terms
+        from budgetguard.engine.terms import Terms
 
         terms = Terms(
             duration,

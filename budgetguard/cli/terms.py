@@ -11,7 +11,7 @@ from budgetguard.core.accounts import Balance, Unit
 from budgetguard.core.money import parse_usd, to_usd
 from budgetguard.core.rules import ON_LIMIT, OnLimit, Rules
 from budgetguard.core.windows import Align
-from budgetguard.engine.budgets import Terms
+from budgetguard.engine.terms import Terms
 from budgetguard.errors import ConfigurationError
 
 NEVER = "never"

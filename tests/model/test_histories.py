@@ -431,7 +431,7 @@ class DiskHistories(Histories):
 
 class TestHistories(DiskHistories.TestCase):  # type: ignore[misc]  # made by hypothesis
     settings = settings(
-        max_examples=int(_MORE or 40),
+        max_examples=int(_MORE or 30),
         stateful_step_count=40,
         deadline=None,
         database=None,
