@@ -226,7 +226,11 @@ def test_a_grant_raises_until_it_ends(command: Command, guard: Guard) -> None:
     assert "by $5.00 until " in done.out
     assert "$15.00 in all, $15.00 left" in done.out
     assert "$5.00 until" in command("show", "alice").out
-    assert "(was" not in command("create", "alice", "10").out, "the limit is the same, and the raise stays"
+    same = command("create", "alice", "10").out
+    assert "$10.00, $15.00 with raises" in same, "the limit is the same, and the raise stays"
+    assert "(was" not in same
+    assert "$12.00 (was $10.00), $17.00 with raises" in command("create", "alice", "12").out
+    command("create", "alice", "10")
     told = command(
         "grant", "alice", "1", "--expires", "2100-01-01T12:00", "--json", "--timezone", "Asia/Tokyo"
     )

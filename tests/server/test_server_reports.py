@@ -63,6 +63,8 @@ def test_a_report_is_by_any_labels(service: Service) -> None:
         (None, None, "0.000000001"),
     ]
     assert report["total"]["calls"] == 3
+    (route,) = (one for one in ROUTES if one.name == "report")
+    assert route.result(report) == report, "clients read what the document says"
     validator().validate(report)
     by_month = ask(service, by="month")
     (row,) = by_month["rows"]
