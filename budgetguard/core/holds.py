@@ -50,7 +50,9 @@ class Charge:
         pinned: `budget` also replaces the limit of an account that does exist.
         ephemeral: an account that `budget` makes may be forgotten once idle for the store's retention.
         revision: of the account's rules and labels by which the call was judged.
-        shadow: the account refuses nothing: the hold notes that it would have.
+        shadow: the account refuses nothing: the hold notes that it would have. Where the charge has a budget
+            that makes the account, and no revision of rules, it is by that budget's rules: it does not count
+            for an account that exists, which has none.
     """
 
     account: str
@@ -60,6 +62,11 @@ class Charge:
     ephemeral: bool = False
     revision: int = 0
     shadow: bool = False
+
+    @property
+    def shadows_new_only(self) -> bool:
+        """Whether `shadow` counts only if the account is made now."""
+        return self.budget is not None and not self.pinned and not self.revision
 
 
 @dataclass(frozen=True, slots=True)

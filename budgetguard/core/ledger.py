@@ -96,6 +96,7 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
     accounts: dict[str, AccountRow] = {}
     pinned: dict[str, Nanos | None] = {}
     shadows: set[str] = set()
+    made: set[str] = set()
     unknown: str | None = None
     outdated: dict[str, Document] = {}
     for charge in hold.charges:
@@ -106,12 +107,13 @@ def reserve(rows: Rows, hold: Hold, now: Milliseconds) -> Reservation:
                 outdated[name] = Document()
             if budget is not None:
                 row = new_account(budget, now, ephemeral=charge.ephemeral)
+                made.add(name)
         else:
             if name not in accounts and row["revision"] != charge.revision:
                 outdated[name] = document(row)
             if charge.pinned and budget is not None:
                 pinned[name] = budget.limit
-        if charge.shadow:
+        if charge.shadow and (name in made or not charge.shadows_new_only):
             shadows.add(name)
         if row is not None:
             accounts[name] = row

@@ -20,7 +20,7 @@ from budgetguard.core.rules import read_rules
 from budgetguard.core.usage import Usage
 from budgetguard.engine.emitting import emit_call
 from budgetguard.engine.engine import Engine, Pause
-from budgetguard.engine.judge import amounts
+from budgetguard.engine.judge import NOTHING_KNOWN, Known, amounts
 from budgetguard.engine.payers import CallFacts, charges_for
 from budgetguard.engine.projection import Projection
 from budgetguard.engine.provider_call import ProviderCall
@@ -91,6 +91,8 @@ class Asking:
         self._others: Iterator[str] | None = None
         self._original: tuple[Hold, Balance, Projection, Rates, str] | None = None
         self._tried: list[str] = []
+        # Accounts that exist and have no rules, found where those of what would make them refused the call.
+        self._without_rules: set[str] = set()
 
     def begin(self, *, may_wait: bool) -> Hold:
         """Return the hold to ask for; again after a pause.
@@ -105,6 +107,7 @@ class Asking:
         elif self._fits:
             self._cap(self._ceiling())  # there may be room for more by now
         self._smaller_tries, self._others, self._original, self._tried = 0, None, None, []
+        self._without_rules = set()
         return self._judged()
 
     def judged_again(self) -> Hold:
@@ -215,13 +218,13 @@ class Asking:
         judge, error = self._engine.judge, None
         for _ in range(_MOST_JUDGEMENTS):
             hold = self.hold = self._make()
-            found = self._refusal(hold) if judge.knows_rules else None
+            found = self._refusal(hold) if judge.known.knows_rules else None
             if found is None:
                 self._emit_projected(hold)
                 return hold
             error, account = found
             try:
-                if judge.is_current(self._engine.store, (account,)):
+                if judge.is_current(self._engine.store, (account,), self._without_rules):
                     break
             except StoreError as failed:
                 raise error from failed
@@ -230,7 +233,8 @@ class Asking:
 
     def _make(self) -> Hold:
         engine, request, payer = self._engine, self._request, self._payer
-        facts = self._facts()
+        known = engine.judge.known
+        facts = self._facts(known)
         charges = charges_for(facts, engine)
         if not self._charged:  # what is known to cost nothing needs no account, so that none can refuse it
             charges = tuple(replace(charge, required=False) for charge in charges)
@@ -246,12 +250,12 @@ class Asking:
             model=request.model,
             endpoint=request.endpoint,
             tags=payer.tags,
-            units=amounts(charges, self.projection, policy) if engine.judge.has_scopes else {},
-            labels=engine.judge.recorded_labels(payer.user, payer.labels, self.rates.provider),
-            scopes=engine.judge.revision,
+            units=amounts(charges, self.projection, policy) if known.has_scopes else {},
+            labels=known.recorded_labels(payer.user, payer.labels, self.rates.provider),
+            scopes=known.revision,
         )
 
-    def _facts(self) -> CallFacts:
+    def _facts(self, known: Known = NOTHING_KNOWN) -> CallFacts:
         payer, request = self._payer, self._request
         return CallFacts(
             payer.user,
@@ -261,18 +265,21 @@ class Asking:
             payer.tags,
             payer.labels,
             self.rates.provider,
+            known,
         )
 
     def _refusal(self, hold: Hold) -> tuple[BudgetGuardError, str] | None:
         """Return why the rules that are known refuse a hold, and whose they are."""
-        judge, user = self._engine.judge, self._payer.user
-        for name, kept in judge.member_labels(user).items():
+        known, user = self._engine.judge.known, self._payer.user
+        for name, kept in known.member_labels(user).items():
             said = self._payer.labels.get(name, kept)
             if said != kept and user is not None:
                 return two_labels(name, said, kept, user), account_name(USER, user)
         models = self._facts().models
         for charge in hold.charges:
-            rules = judge.rules(charge)
+            if charge.account in self._without_rules:
+                continue
+            rules = known.rules(charge)
             if rules.on_limit == "shadow":
                 continue
             if rules.forbids(models):

@@ -274,8 +274,8 @@ class Engine:
             if by is not None:
                 hold = by.judged_again()
             else:
-                charges = self.judge.by_what_is_known(hold.charges)
-                hold = replace(hold, charges=charges, scopes=self.judge.revision)
+                known = self.judge.known
+                hold = replace(hold, charges=known.by_what_is_known(hold.charges), scopes=known.revision)
         raise StoreError(
             f"the budgets of project {self.project!r} were changed {_MOST_CHANGES} times while a call was to "
             "be held; it was not made: try again"
@@ -334,8 +334,9 @@ class Engine:
         """
         caller = current_caller(self)
         labels = {**self.settings.labels, **caller.labels}
-        facts = CallFacts(user, caller.runs, model, endpoint, labels=labels)
         self.judge.look(self.store, user)
+        known = self.judge.known
+        facts = CallFacts(user, caller.runs, model, endpoint, labels=labels, known=known)
         charges = charges_for(facts, self)
         units = amounts(charges, None)
         hold = new_hold(
@@ -346,7 +347,7 @@ class Engine:
             model=model,
             endpoint=endpoint,
             units=units,
-            labels=self.judge.recorded_labels(user, labels, ""),
+            labels=known.recorded_labels(user, labels, ""),
         )
         settlement = Settlement(
             cost,

@@ -8,9 +8,10 @@ here may be old, and is never used when it is.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -24,111 +25,42 @@ from budgetguard.core.scopes import Scopes, read_scopes
 from budgetguard.core.usage import Usage
 from budgetguard.engine.projection import Projection
 from budgetguard.stores.base import Store
+from budgetguard.stores.locks import taken
 
 _MOST_KNOWN: Final = 16_384
 _LOOK_EVERY: Final = 1.0
 """Seconds."""
-_NOTHING: Final = Document()
+_NO_DOCUMENT: Final = Document()
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """The project's scopes, as the store last told them."""
-
-    revision: int
-    scopes: Scopes
-
-
-_NO_SCOPES: Final = _View(0, Scopes())
-
-
-class Judge:
-    """The documents of one project, as far as they are known; each begins as nothing.
+class Known:
+    """The documents of a project, as far as they are known.
 
     Attributes:
-        revision: of the scopes.
+        revision: of the scopes; 0 if there are none.
+        scopes: which kinds of budgets there are.
+        documents: the rules and labels of accounts; of one that is not here, none were told.
     """
 
-    def __init__(self) -> None:
-        self._view = _NO_SCOPES
-        self._known: dict[str, Document] = {}
-        self._looked: dict[str, float] = {}
-
-    @property
-    def revision(self) -> int:
-        """The revision of the scopes."""
-        return self._view.revision
-
-    def forget(self) -> None:
-        """Know nothing: the store is another one."""
-        self._view, self._known, self._looked = _NO_SCOPES, {}, {}
-
-    def learn(self, outdated: Outdated) -> None:
-        """Take what a store has answered in place of what was known.
-
-        Raises:
-            ConfigurationError: a document that this version does not know.
-        """
-        if outdated.scopes is not None:
-            self._view = _View(outdated.scopes.revision, read_scopes(outdated.scopes.rules))
-        for account, document in outdated.accounts.items():
-            read_rules(document.rules)
-            read_labels(document.labels)
-            if document.revision:
-                self._known[account] = document
-            else:
-                self._known.pop(account, None)
-        if len(self._known) > _MOST_KNOWN:
-            keep_newest(self._known, _MOST_KNOWN)
-
-    def is_current(self, store: Store, accounts: Iterable[str]) -> bool:
-        """Look whether what is known of some accounts, and of the scopes, is what the store has.
-
-        What is not is learned.
-        """
-        current = True
-        for account in accounts:
-            balance = store.read(account)
-            known = self._known.get(account)
-            if balance is None:
-                current = current and known is None
-                self._known.pop(account, None)
-            else:
-                current = current and known == balance.document
-                self.learn(Outdated(None, {account: balance.document}))
-                self._known[account] = balance.document  # also where it has no rules: then it has none
-        scopes = store.scopes()
-        if scopes.revision != self.revision:
-            self.learn(Outdated(scopes))
-            return False
-        return current
-
-    def look(self, store: Store, user: str) -> None:
-        """Look what the store has for a user's call that is booked without a hold; not again for a second."""
-        now = time.monotonic()
-        account = account_name(USER, user)
-        if now < self._looked.get(account, 0.0) + _LOOK_EVERY:
-            return
-        scopes = store.scopes()
-        if scopes.revision:
-            self.is_current(store, (account,))
-        elif self.has_scopes:
-            self.learn(Outdated(scopes))
-        self._looked[account] = now
-        if len(self._looked) > _MOST_KNOWN:
-            keep_newest(self._looked, _MOST_KNOWN)
+    revision: int = 0
+    scopes: Scopes = field(default_factory=Scopes)
+    documents: Mapping[str, Document] = field(default_factory=dict)
 
     def rules(self, charge: Charge) -> Rules:
-        """Return what is known of the rules of an account that a call is charged to."""
-        if (known := self._known.get(charge.account)) is not None:
+        """Return what is known of the rules of an account that a call is charged to.
+
+        Of one that nothing is known of, they are those of the budget that would make it.
+        """
+        if (known := self.documents.get(charge.account)) is not None:
             return read_rules(known.rules)
         return _NO_RULES if charge.budget is None else read_rules(charge.budget.rules)
 
     def member_labels(self, user: str | None) -> Mapping[str, str]:
         """Return the labels that are kept with a user, as far as they are known."""
-        if user is None or not self._known:
+        if user is None or not self.documents:
             return {}
-        known = self._known.get(account_name(USER, user))
+        known = self.documents.get(account_name(USER, user))
         return {} if known is None else read_labels(known.labels)
 
     def recorded_labels(self, user: str | None, said: Mapping[str, str], provider: str) -> Mapping[str, str]:
@@ -140,31 +72,117 @@ class Judge:
 
     def charges(self, labels: Labels) -> tuple[Charge, ...]:
         """Return the charges on the accounts of the project's scopes."""
-        scopes = self._view.scopes
+        scopes = self.scopes
         return tuple(Charge(name, budget=budget) for name, budget in scopes.accounts(labels))
 
     @property
     def knows_rules(self) -> bool:
         """Whether any rules or labels are known, so that a call may be refused by them."""
-        return bool(self._known) or bool(self._view.scopes.templates)
+        return bool(self.documents) or bool(self.scopes.templates)
 
     @property
     def has_scopes(self) -> bool:
         """Whether the project has budgets of other kinds than users', runs', processes' and its own."""
-        return self._view.revision != 0
+        return self.revision != 0
 
     def by_what_is_known(self, charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
         """Return charges with the revisions of the rules by which they were judged."""
-        if not self._known and not self._view.scopes.templates:
+        if not self.documents and not self.scopes.templates:
             return charges
         return tuple(map(self._by_what_is_known, charges))
 
     def _by_what_is_known(self, charge: Charge) -> Charge:
-        known = self._known.get(charge.account, _NOTHING)
+        known = self.documents.get(charge.account, _NO_DOCUMENT)
         shadow = self.rules(charge).on_limit == "shadow"
         if (charge.revision, charge.shadow) == (known.revision, shadow):
             return charge
         return replace(charge, revision=known.revision, shadow=shadow)
+
+
+NOTHING_KNOWN: Final = Known()
+
+
+class Judge:
+    """What is known of one project's documents; it begins as nothing.
+
+    Attributes:
+        known: replaced as a whole when something is learned, so that a call is judged by what belongs
+            together.
+    """
+
+    def __init__(self) -> None:
+        self.known = NOTHING_KNOWN
+        self._looked: dict[str, float] = {}
+        self._lock = threading.RLock()
+
+    def forget(self) -> None:
+        """Know nothing: the store is another one."""
+        self.known, self._looked = NOTHING_KNOWN, {}
+
+    def learn(self, outdated: Outdated) -> None:
+        """Take what a store has answered in place of what was known.
+
+        Raises:
+            ConfigurationError: a document that this version does not know.
+        """
+        for document in outdated.accounts.values():
+            read_rules(document.rules)
+            read_labels(document.labels)
+        scopes = None if outdated.scopes is None else read_scopes(outdated.scopes.rules)
+        with taken(self._lock):
+            known = self.known
+            if outdated.scopes is not None and scopes is not None:
+                known = replace(known, revision=outdated.scopes.revision, scopes=scopes)
+            if outdated.accounts:
+                documents = {**known.documents, **outdated.accounts}
+                # What has none may be no account, of which the rules are those that it is made with.
+                documents = {account: one for account, one in documents.items() if one.revision}
+                if len(documents) > _MOST_KNOWN:
+                    keep_newest(documents, _MOST_KNOWN)
+                known = replace(known, documents=documents)
+            self.known = known
+
+    def is_current(self, store: Store, accounts: Iterable[str], without: set[str] | None = None) -> bool:
+        """Look whether what is known of some accounts, and of the scopes, is what the store has.
+
+        What is not is learned.
+
+        Args:
+            store: the project's.
+            accounts: which.
+            without: accounts that are known to exist and to have no document; those that are found are added.
+        """
+        found: dict[str, Document] = {}
+        plain: set[str] = set()
+        for account in accounts:
+            balance = store.read(account)
+            document = _NO_DOCUMENT if balance is None else balance.document
+            if document.revision != self.known.documents.get(account, _NO_DOCUMENT).revision:
+                found[account] = document
+            elif balance is not None and not document.revision:
+                plain.add(account)
+        scopes = store.scopes()
+        news = Outdated(None if scopes.revision == self.known.revision else scopes, found)
+        self.learn(news)
+        news_of_plain = without is not None and not plain <= without
+        if without is not None:
+            without |= plain
+        return news.scopes is None and not found and not news_of_plain
+
+    def look(self, store: Store, user: str) -> None:
+        """Look what the store has for a user's call that is booked without a hold; not again for a second."""
+        now = time.monotonic()
+        account = account_name(USER, user)
+        if now < self._looked.get(account, 0.0) + _LOOK_EVERY:
+            return
+        scopes = store.scopes()
+        if scopes.revision:
+            self.is_current(store, (account,))
+        elif self.known.has_scopes:
+            self.learn(Outdated(scopes))
+        self._looked[account] = now
+        if len(self._looked) > _MOST_KNOWN:
+            keep_newest(self._looked, _MOST_KNOWN)
 
 
 _NO_RULES: Final = Rules()

@@ -28,7 +28,7 @@ from budgetguard.core.labels import Labels, named_by
 from budgetguard.core.money import Nanos
 from budgetguard.core.process import keep_newest
 from budgetguard.core.usage import Reported
-from budgetguard.engine.judge import Judge
+from budgetguard.engine.judge import NOTHING_KNOWN, Known
 from budgetguard.stores.base import public_url
 from budgetguard.tokens.models import bare_name
 
@@ -53,6 +53,7 @@ class CallFacts:
         tags: labels without a name.
         labels: the program's, by name.
         provider: genai-prices' id of who answers; empty where that is not known.
+        known: the project's documents, by which it is judged.
     """
 
     user: str | None = None
@@ -62,20 +63,18 @@ class CallFacts:
     tags: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     provider: str = ""
+    known: Known = field(default=NOTHING_KNOWN, compare=False, repr=False)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The model's names: as the call gives it, without prefixes, and without a date."""
         return model_names(self.model)
 
-    def all_labels(self, members: Mapping[str, str]) -> Labels:
-        """Return all labels of the call, with their values.
-
-        Args:
-            members: the labels that are kept with the user.
-        """
+    @property
+    def all_labels(self) -> Labels:
+        """All labels of the call with their values, those that are kept with the user too."""
         found: dict[str, tuple[str, ...]] = {
-            name: (value,) for name, value in {**members, **self.labels}.items()
+            name: (value,) for name, value in {**self.known.member_labels(self.user), **self.labels}.items()
         }
         if self.user is not None:
             found["user"] = (self.user,)
@@ -185,7 +184,6 @@ class Books(Protocol):
     settings: Settings
     project: str
     process: ProcessCap
-    judge: Judge
 
 
 Rule: TypeAlias = Callable[[CallFacts, Books], tuple[Charge, ...]]
@@ -214,11 +212,8 @@ def _process(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     return () if cap is None else (cap,)
 
 
-def _labels(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
-    judge = books.judge
-    if not judge.has_scopes:
-        return ()
-    return judge.charges(facts.all_labels(judge.member_labels(facts.user)))
+def _labels(facts: CallFacts, _books: Books) -> tuple[Charge, ...]:
+    return facts.known.charges(facts.all_labels) if facts.known.has_scopes else ()
 
 
 def _project(_facts: CallFacts, books: Books) -> tuple[Charge, ...]:
@@ -255,7 +250,7 @@ def charges_for(facts: CallFacts, books: Books) -> tuple[Charge, ...]:
     found: tuple[Charge, ...] = ()
     for rule in RULES:
         found += rule.charges(facts, books)
-    return books.judge.by_what_is_known(found)
+    return facts.known.by_what_is_known(found)
 
 
 def account_in_words(account: str) -> str:

@@ -32,7 +32,7 @@ from budgetguard.core.rows import (
 from budgetguard.core.usage import Usage
 from budgetguard.core.windows import Milliseconds
 
-_REQUIRED, _BUDGETED, _PINNED, _SHADOW = 1, 2, 4, 8
+_REQUIRED, _BUDGETED, _PINNED, _SHADOW, _SHADOW_IF_MADE = 1, 2, 4, 8, 16
 _UNFIT: Final = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED: Final = re.compile("\x1a([0-9a-f]+)\\.")
 _PAGE: Final = 500
@@ -100,12 +100,14 @@ def charge_values(charges: Sequence[Charge]) -> tuple[list[str], list[int], list
         for charge in charges
         if charge.pinned and charge.budget is not None
     }
-    shadows = {charge.account for charge in charges if charge.shadow}
+    shadows = {charge.account for charge in charges if charge.shadow and not charge.shadows_new_only}
+    if_made = {charge.account for charge in charges if charge.shadow and charge.shadows_new_only}
     flags = [
         _REQUIRED * charge.required
         | _BUDGETED * (charge.budget is not None)
         | _PINNED * (charge.account in pins)
         | _SHADOW * (charge.account in shadows)
+        | _SHADOW_IF_MADE * (charge.account in if_made)
         for charge in charges
     ]
     return [encode(c.account) for c in charges], flags, [pins.get(charge.account) for charge in charges]

@@ -90,7 +90,7 @@ def charge_words(charges: Sequence[Charge], seen: Container[str]) -> list[bytes]
     for charge in charges:
         flags, more = (b"r" if charge.required else b"") + (b"s" if charge.account in seen else b""), []
         if charge.shadow:
-            flags += b"h"
+            flags += b"hn" if charge.shadows_new_only else b"h"
         if charge.revision:
             flags += b"v"
             more = [number(charge.revision)]

@@ -106,6 +106,17 @@ class ShadowLaws(ContractBase):
         assert [balance.account for balance in answer.shadowed] == ["run:1"]
         assert answer.accounts == (USER, "run:1")
 
+    def test_by_the_rules_of_a_budget_that_makes_accounts_one_that_exists_is_in_no_shadow(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        shadow = Charge(USER, budget=Budget(5, rules="{}"), shadow=True)
+        one = store.reserve(hold(clock, 6, shadow))
+        assert isinstance(one, Granted)
+        assert [balance.account for balance in one.shadowed] == [USER], "it was made by that budget"
+        store.delete(USER)
+        budget(store, 5)  # somebody has set one of its own, which has no rules
+        assert isinstance(store.reserve(hold(clock, 6, shadow)), Denied)
+
     def test_beyond_what_every_store_can_count_it_refuses_too(self, store: Store, clock: FakeClock) -> None:
         budget(store, 5)
         shadow = Charge(USER, shadow=True)

@@ -64,6 +64,31 @@ def test_a_shadow_s_other_rules_do_not_bite_either(guard: Guard) -> None:
         asker(guard)(HELLO)
 
 
+def test_a_shadow_for_each_value_is_not_that_of_a_budget_that_was_set_for_one(guard: Guard) -> None:
+    guard.set_budget(0, customer="*", on_limit="shadow", forbid="round-*")
+    guard.set_budget(0.00005, customer="acme")
+    ask = asker(guard)
+    with budget_user("u", customer="acme"), pytest.raises(BudgetExceededError, match="customer 'acme'"):
+        ask(HELLO)
+    with budget_user("u", customer="other"):
+        ask(HELLO)
+        ask(HELLO)
+    assert [record_.shadowed for record_ in guard.calls()] == [("customer:other",)] * 2
+
+
+def test_what_is_forbidden_for_each_value_is_not_for_a_budget_that_was_set_for_one(guard: Guard) -> None:
+    guard.set_budget(1, customer="*", forbid="round-*")
+    guard.set_budget(1, customer="acme")
+    ask = asker(guard)
+    with budget_user("u", customer="other"), pytest.raises(ModelNotAllowedError):
+        ask(HELLO)
+    with budget_user("u", customer="acme"):
+        ask(HELLO)
+    guard.delete(customer="acme")
+    with budget_user("u", customer="acme"), pytest.raises(ModelNotAllowedError):
+        ask(HELLO)
+
+
 def test_a_cheaper_model_is_called_where_the_money_does_not_reach(guard: Guard) -> None:
     guard.register_price("dear-model", input=5, output=5)
     guard.set_budget(0.00005, team="red", fallbacks={MODEL: ["dear-model", SMALL]})

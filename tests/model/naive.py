@@ -495,7 +495,11 @@ class Model:
             return f"unknown {unknown}"
         if not charged:
             return "unlimited"
-        shadows = {charge.account for charge in hold.charges if charge.shadow}
+        shadows = set()
+        for charge in hold.charges:
+            by_its_budget = charge.budget is not None and not charge.pinned and not charge.revision
+            if charge.shadow and not (by_its_budget and charge.account in self._lives):
+                shadows.add(charge.account)
         shadowed = []
         call = Call(hold, [], 0, time + hold.ttl)
         for name, limit in charged.items():

@@ -110,7 +110,7 @@ local function charged()
       elseif acc and budget and string.find(flags, 'p') then
         acc.pin = budget.limit
       end
-      if string.find(flags, 'h') then
+      if string.find(flags, 'h') and (not string.find(flags, 'n') or acc and acc.fresh) then
         shadows[name] = true
       end
       if acc and not acc.charged then

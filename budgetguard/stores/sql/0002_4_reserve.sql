@@ -2,7 +2,7 @@
 -- {granted, repeated, expired, shadowed}, {refused, expired}, {outdated, scopes}, {unknown}, {unlimited},
 -- {again, lock, windows, missing}.
 -- Flags of a charge: 1 required, 2 has a budget, 4 its account's limit becomes that in `p_limits`, 8 its
--- account refuses nothing. `p_amounts` is what is set aside on each, in its unit; `p_amount` is USD.
+-- account refuses nothing, 16 it does not if it is made now. `p_amounts` is what is set aside on each, in its unit; `p_amount` is USD.
 CREATE FUNCTION @schema@.reserve(
     p_project text, p_id text, p_names text[], p_flags bigint[], p_limits bigint[], p_amounts bigint[],
     p_revisions bigint[], p_scopes bigint, p_amount bigint, p_on_expiry bigint, p_ttl bigint,
@@ -106,7 +106,7 @@ BEGIN
                 v_row.limit_nanos := v_limit;
                 v_row.grants := NULL;
             END IF;
-            IF p_flags[v_place] & 8 <> 0
+            IF (p_flags[v_place] & 8 <> 0 OR p_flags[v_place] & 16 <> 0 AND v_row.name = ANY (v_made))
                 AND p_amounts[v_place] <= @max_sum@ - v_row.spent_nanos - v_row.held_nanos THEN
                 v_shadowed := v_shadowed || v_row.name;
                 v_shadows := v_shadows || @schema@.balance(v_row);

@@ -120,7 +120,10 @@ class _ConnectionGuard:
         engine.check_payer(user, caller.lost, self._model or "a realtime session")
         try:
             engine.judge.is_current(engine.store, ())
-            self._find_payer(user, charges_for(CallFacts(user, caller.runs, model, "realtime"), engine))
+            facts = CallFacts(
+                user, caller.runs, model, "realtime", labels=caller.labels, known=engine.judge.known
+            )
+            self._find_payer(user, charges_for(facts, engine))
         except StoreError:
             if settings.on_store_error == "block":
                 raise
