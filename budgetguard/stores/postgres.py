@@ -50,14 +50,13 @@ from budgetguard.stores.postgres_rows import (
     entry_of,
     entry_values,
     expiries_of,
-    exported,
     hold_values,
     outdated_of,
     record_of,
-    rows_value,
     sql_value,
 )
 from budgetguard.stores.postgres_schema import ensure, grants, migrate
+from budgetguard.stores.postgres_transfer import exported, rows_value
 from budgetguard.stores.targets import postgres_target
 from budgetguard.stores.transfer import batches, frozen_error, open_error
 

@@ -107,7 +107,7 @@ POSTGRES: Final = Remedies(
         "57P03": "the server is starting or recovering: try again",
         "3F000": f"its schema is gone: {_MIGRATE}",
         "42P01": f"its tables are gone: {_MIGRATE}",
-        "42883": f"its functions are gone, or not those of this version: {_MIGRATE}",
+        "42883": f"its functions are gone, or not those of this version: {_MIGRATE}, or update budgetguard",
         "26000": "a pooler forgot a prepared statement: add ?prepare=0",
         "42P05": "a pooler keeps prepared statements of others: add ?prepare=0",
     },
