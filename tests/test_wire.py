@@ -60,10 +60,9 @@ budgets = st.builds(
     st.sampled_from([None, "daily", "monthly", "90m"]),
     st.sampled_from(["UTC", "Europe/Berlin"]),
     st.none() | st.integers(0, 2**42),
-    st.booleans(),
-    nanos,
-    texts,
-)
+    rollover=nanos,
+    rules=texts,
+) | st.builds(Budget, nanos, st.just("90m"), rolling=st.just(True))
 revisions = st.integers(0, 2**48)
 numbers = st.integers(0, 10**12)
 units = st.sampled_from(["tokens", "input_tokens", "output_tokens", "requests", "concurrent"])

@@ -91,7 +91,7 @@ class Budget:
             `engine.rules`.
 
     Raises:
-        ConfigurationError: an unknown duration or time zone.
+        ConfigurationError: an unknown duration or time zone; a rolling budget without a duration.
     """
 
     limit: Nanos | None
@@ -105,6 +105,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.duration is not None:
             parse_duration(self.duration)
+        elif self.rolling:
+            raise ConfigurationError("a rolling budget needs a duration, such as 24h")
         zone(self.timezone)
 
 
