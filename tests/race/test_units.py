@@ -156,7 +156,7 @@ def test_no_minute_has_more_calls_than_a_rolling_budget_admits_while_time_goes_o
         booked = sorted(call.ended_ms or 0 for call in store.calls())
         spans = [sum(at <= other < at + minute for other in booked) for at in booked]
         assert max(spans) == 10
-        assert len(booked) > 20
+        assert len(booked) > 10, "no second minute began"
 
 
 @on(STORES)
