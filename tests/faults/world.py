@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from budgetguard import Guard, events
-from budgetguard.core.accounts import Budget
+from budgetguard.core.accounts import Budget, Grant
 from budgetguard.core.holds import Booked, Granted, Hold, Reservation, Settlement, UnknownAccount
 from budgetguard.core.usage import Reported, Usage
 from budgetguard.engine import call as calls
@@ -81,7 +81,8 @@ class World:
         for user in USERS:
             tokens = self.chance.choice((0, 50, 300, 1_000))
             duration = self.chance.choice((None, "hourly", "daily"))
-            self._set_budget(f"user:{user}", Budget(tokens * TOKEN, duration))
+            rolling = duration is not None and self.chance.random() < 0.4
+            self._set_budget(f"user:{user}", Budget(tokens * TOKEN, duration, rolling=rolling))
         self._set_budget(f"project:{self._project}", Budget(self.chance.choice((200, 2_000, 10**6)) * TOKEN))
         self._start_process()
 
@@ -278,12 +279,20 @@ class World:
     def _administrate(self, _process: Process) -> None:
         account = f"user:{self.chance.choice(USERS)}"
         self.happened.append(f"{account} is changed")
-        if self.chance.random() < 0.5:
+        deed = self.chance.random()
+        if deed < 0.3:
             self._model.reset(account, self.clock())
             self._eyes.reset(account)
+        elif deed < 0.6:
+            seconds = self.chance.choice((None, 60, 3_600, 90_000))
+            until = None if seconds is None else self.clock() + seconds * 1000
+            grant = Grant(self.chance.choice("gh"), self.chance.randrange(300) * TOKEN, until)
+            self._model.grant(account, grant.id, grant.amount, until, self.clock())
+            self._eyes.grant(account, grant)
         else:
             duration = self.chance.choice((None, "hourly", "daily"))
-            self._set_budget(account, Budget(self.chance.randrange(800) * TOKEN, duration))
+            rollover = 0 if duration is None else self.chance.choice((0, 0, 100, 10_000)) * TOKEN
+            self._set_budget(account, Budget(self.chance.randrange(800) * TOKEN, duration, rollover=rollover))
 
     def _set_budget(self, account: str, budget: Budget) -> None:
         self._model.set_budget(account, budget, self.clock())

@@ -107,7 +107,7 @@ class Histories(RuleBasedStateMachine):
         # What the model numbers, by its number: each store has revisions of its own.
         self.revisions: list[dict[int, int]] = [{0: 0}, {0: 0}]
         for account in ("user:1", "project:p"):
-            self._set_budget(account, Budget(30, "hourly"), 0)
+            self._set_budget(account, Budget(40, "hourly", rollover=20), 0)
         self._set_budget(REQUESTS, Budget(8, "hourly", rollover=10), 0)
         self._set_budget(CONCURRENT, Budget(3), 0)
         self._set_budget(TOKENS, Budget(40, "hourly", rolling=True), 0)
@@ -219,10 +219,10 @@ class Histories(RuleBasedStateMachine):
         self.holds.append(wanted)
         self._reserve(wanted, by)
 
-    @rule(amount=amounts, by=st.integers(0, 1))
-    def user_and_project_are_charged(self, amount: int, by: int) -> None:
-        pays = [Charge("user:1", required=True), Charge("project:p")]
-        wanted = self._hold(pays, amount, amount, 60 * SECOND, "a")
+    @rule(amount=amounts, by=st.integers(0, 1), ttl=st.sampled_from([60 * SECOND, 7_200 * SECOND]))
+    def user_and_project_are_charged(self, amount: int, by: int, ttl: int) -> None:
+        pays = [Charge("user:1", required=True), Charge("project:p"), Charge(ROLLING)]
+        wanted = self._hold(pays, amount, amount, ttl, "a")
         self.holds.append(wanted)
         self._reserve(wanted, by)
 
@@ -431,7 +431,7 @@ class DiskHistories(Histories):
 
 class TestHistories(DiskHistories.TestCase):  # type: ignore[misc]  # made by hypothesis
     settings = settings(
-        max_examples=int(_MORE or 30),
+        max_examples=int(_MORE or 24),
         stateful_step_count=40,
         deadline=None,
         database=None,
