@@ -13,6 +13,7 @@ from budgetguard.core.labels import literal, named_by, plain
 from budgetguard.core.money import Nanos, to_nanos
 from budgetguard.core.rules import ON_LIMIT, OnLimit, Rules
 from budgetguard.core.windows import Align, calendar_start, duration_ms, parse_duration, to_milliseconds
+from budgetguard.engine.payers import model_names
 from budgetguard.errors import ConfigurationError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ class TermsReader:
                 'on_limit="wait" needs for how long, such as wait="30s", and wait= needs on_limit="wait"'
             )
         allow, forbid = _patterns(terms.allow, "allow"), _patterns(terms.forbid, "forbid")
+        if allow and set(allow) <= set(forbid):
+            raise ConfigurationError(
+                f"allow and forbid both have {', '.join(allow)}, so that no call could be made on this "
+                "budget: leave it out of one of them"
+            )
         self._check_models(account, (*allow, *forbid))
         fallbacks = _fallbacks(terms.fallbacks)
         most = terms.max_call_cost
@@ -131,7 +137,7 @@ class TermsReader:
             for one in (model, *others):
                 self._check_known(one, f"the fallback {one!r}" if one != model else f"{one!r} in fallbacks")
             for one in others:
-                if rules.forbids((one,)):
+                if rules.forbids(model_names(one)):
                     raise ConfigurationError(
                         f"the fallback {one!r} of {model!r} is a model that this budget does not allow"
                     )
