@@ -237,7 +237,7 @@ class Histories(RuleBasedStateMachine):
         self, data: st.DataObject, cost: int, by: int, watch: bool, units: dict[str, int]
     ) -> None:
         settlement = Settlement(cost, thresholds=(50, 100) if watch else (), units=units)
-        self._settle(data.draw(st.sampled_from(self.holds)), settlement, by)
+        self._settle(self._draw(data), settlement, by)
 
     @rule(
         amount=amounts,
@@ -290,7 +290,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.holds)
     @rule(data=st.data(), by=st.integers(0, 1))
     def hold_is_voided(self, data: st.DataObject, by: int) -> None:
-        self._settle(data.draw(st.sampled_from(self.holds)), VOID, by)
+        self._settle(self._draw(data), VOID, by)
 
     # What every verb comes down to
 
@@ -299,6 +299,13 @@ class Histories(RuleBasedStateMachine):
         for store in self._both(by):
             assert isinstance(store, Transfer)
             assert verify(store).differences == ()
+
+    def _draw(self, data: st.DataObject) -> Hold:
+        """Draw one of the holds: if there are any, as a rule one that was neither settled nor voided."""
+        calls = self.model.calls
+        going = [hold for hold in self.holds if hold.id in calls and calls[hold.id].ended is None]
+        found = going if going and data.draw(st.sampled_from([True, True, True, False])) else self.holds
+        return data.draw(st.sampled_from(found))
 
     def _hold(
         self, charges: list[Charge], amount: int, on_expiry: int, ttl: int, model: str,
@@ -454,3 +461,8 @@ class TestHistories(DiskHistories.TestCase):  # type: ignore[misc]  # made by hy
         monkeypatch.setattr(RowCache, "begin", begin)
         yield
         assert min(taken[True], taken[False]) >= _LEAST, taken
+
+
+@pytest.mark.full
+class TestManyHistories(TestHistories):
+    settings = settings(TestHistories.settings, max_examples=int(_MORE or 200))
