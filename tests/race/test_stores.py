@@ -30,7 +30,7 @@ def run_processes(worker: Callable[..., None], url: str, number: int, processes:
     running = [SPAWN.Process(target=worker, args=(url, number, gate, answers)) for _ in range(processes)]
     for process in running:
         process.start()
-    found = [answers.get(timeout=60) for _ in running]
+    found = [answers.get(timeout=240) for _ in running]
     for process in running:
         process.join()
     answers.close()
