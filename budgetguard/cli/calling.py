@@ -29,21 +29,12 @@ _CSV: Final = (
 
 
 def calls(
-    since: Annotated[
-        str | None, options.option("WHEN", "Calls made from: 7d, 2026-11-01 or 2026-11-01T14:30.")
-    ] = None,
-    until: Annotated[str | None, options.option("WHEN", "Calls made before: as --since.")] = None,
-    user: Annotated[list[str] | None, options.option("USER", "Only this; repeatable.")] = None,
-    model: Annotated[
-        list[str] | None, options.option("MODEL", "Only this, or 'gpt-4o*'; repeatable.")
-    ] = None,
-    tag: Annotated[list[str] | None, options.option("TAG", "Only this; repeatable.")] = None,
-    label: Annotated[
-        list[str] | None,
-        options.option(
-            "LABEL=VALUE", "Only this, such as team=red or 'team=r*'; repeatable.", "--label", "-l"
-        ),
-    ] = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    user: options.OnlyUsers = None,
+    model: options.OnlyModels = None,
+    tag: options.OnlyTags = None,
+    label: options.OnlyLabels = None,
     shadow: Annotated[
         bool, options.flag("Only those that a budget with --on-limit shadow would have refused.", "--shadow")
     ] = False,

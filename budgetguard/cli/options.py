@@ -63,6 +63,15 @@ By = Annotated[
     str | None, option("NAME", "Who makes the change, for `audit`. Else BUDGETGUARD_ACTOR, else you.")
 ]
 Reason = Annotated[str | None, option("TEXT", "Why, for `audit`.")]
+Since = Annotated[str | None, option("WHEN", "Calls made from: 7d, 2026-11-01 or 2026-11-01T14:30.")]
+Until = Annotated[str | None, option("WHEN", "Calls made before: as --since.")]
+OnlyUsers = Annotated[list[str] | None, option("USER", "Only this; repeatable.")]
+OnlyModels = Annotated[list[str] | None, option("MODEL", "Only this, or 'gpt-4o*'; repeatable.")]
+OnlyTags = Annotated[list[str] | None, option("TAG", "Only this; repeatable.")]
+OnlyLabels = Annotated[
+    list[str] | None,
+    option("LABEL=VALUE", "Only this, such as team=red or 'team=r*'; repeatable.", *("--label", "-l")),
+]
 Csv = Annotated[bool, flag("Write CSV.", "--csv")]
 Store = Annotated[
     str | None,

@@ -13,7 +13,7 @@ from budgetguard.cli.session import balance_object, session, who
 from budgetguard.cli.which import read_labels, which
 from budgetguard.cli.words import amount_or_none, parse_amount
 from budgetguard.core.accounts import USD, Balance, Unit, check_id, unit_of
-from budgetguard.core.windows import duration_ms, to_datetime
+from budgetguard.core.windows import duration_ms, point_in_time, to_datetime
 from budgetguard.core.wording import format_amount, printable
 from budgetguard.engine.budgets import Budgets
 from budgetguard.errors import ConfigurationError
@@ -195,11 +195,8 @@ def _end(text: str, zone: tzinfo | None) -> str | datetime:
     except ConfigurationError:
         pass
     try:
-        given = datetime.fromisoformat(text)
-        if given.tzinfo is not None:
-            return given
-        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
-    except (ValueError, OverflowError, OSError):
+        return point_in_time(text, zone)
+    except ValueError:
         raise ConfigurationError(
             "--expires must be a span from now such as 2d or 12h, a date such as 2026-12-01, or a time such "
             f"as 2026-12-01T14:30, not {text!r}"

@@ -276,12 +276,28 @@ def moment(text: str, now: datetime, zone: tzinfo | None, *, name: str) -> datet
     except (ConfigurationError, OverflowError):
         pass
     try:
-        given = datetime.fromisoformat(text)
-        if given.tzinfo is not None:
-            return given
-        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
-    except (ValueError, OverflowError, OSError):
+        return point_in_time(text, zone)
+    except ValueError:
         raise ConfigurationError(
             f"{name} must be a span before now such as 7d or 12h, a date such as 2026-11-01, "
             f"or a time such as 2026-11-01T14:30, not {text!r}"
         ) from None
+
+
+def point_in_time(text: str, zone: tzinfo | None) -> datetime:
+    """Read a date, or a date and time, with or without an offset.
+
+    Args:
+        text: such as `2026-11-01` or `2026-11-01T14:30`.
+        zone: whose time it is where it has no offset; None is local time.
+
+    Raises:
+        ValueError: it is none, or lies beyond what a clock can show.
+    """
+    given = datetime.fromisoformat(text)
+    if given.tzinfo is not None:
+        return given
+    try:
+        return given.astimezone() if zone is None else given.replace(tzinfo=zone)
+    except (OverflowError, OSError) as error:
+        raise ValueError(text) from error
