@@ -193,8 +193,12 @@ class Histories(RuleBasedStateMachine):
             expected = self.model.mark(account, mark, self.clock())
             change = lambda store: store.mark(account, mark)  # noqa: E731
         else:
-            seconds = data.draw(st.sampled_from([None, -1, 0, 1, 60, 3_600, 90_000]))
-            until = None if seconds is None else self.clock() + seconds * SECOND
+            seconds = data.draw(st.sampled_from([None, -1, 0, 1, 60, 3_600, 90_000, "reset"]))
+            until = None if seconds is None else self.clock()
+            if seconds == "reset" and (balance := self.memory.read(account)) is not None:
+                until = balance.resets_ms  # when its window ends, or something falls out
+            elif isinstance(seconds, int):
+                until = self.clock() + seconds * SECOND
             given = Grant(data.draw(st.sampled_from("gh")), data.draw(st.integers(0, 20)), until)
             expected = self.model.grant(account, given.id, given.amount, until, self.clock(), told)
             change = lambda store: store.grant(account, given, entry=real) is not None  # noqa: E731
@@ -259,6 +263,32 @@ class Histories(RuleBasedStateMachine):
         for cost in costs:
             self._call(cost, cost, "a", by, cost, shadow=False)
             self.clock.advance(seconds)
+
+    @rule(
+        amount=st.integers(0, 9),
+        cost=st.integers(0, 9),
+        between=st.sampled_from(["", "reset", "reset", "windows", "calls", "budget"]),
+        by=st.integers(0, 1),
+    )
+    def a_call_is_lost_and_settled_late(self, amount: int, cost: int, between: str, by: int) -> None:
+        pays = [Charge(account) for account in ("user:1", "project:p", TOKENS, ROLLING)]
+        lost = self._hold(pays, amount, amount, 60 * SECOND, "a", {"tokens": (amount, amount)})
+        self.holds.append(lost)
+        self._reserve(lost, by)
+        self.clock.advance(60)
+        self.look()
+        if between == "reset":
+            for account in ("user:1", ROLLING):
+                existed = self.model.reset(account, self.clock())
+                assert [store.reset(account) is not None for store in self._both(by)] == [existed] * 2
+        elif between == "windows":
+            self.clock.advance(3_660)
+        elif between == "calls":
+            self.clock.advance(1_440)
+            self._call(cost, cost, "b", by, cost, shadow=False)
+        elif between == "budget":
+            self._set_budget("user:1", Budget(50, "daily", rollover=9), by)
+        self._settle(lost, Settlement(cost, thresholds=(20, 80), units={"tokens": cost}), by)
 
     def _call(self, amount: int, cost: int, model: str, by: int, tokens: int, shadow: bool) -> None:
         others = [Charge(account, shadow=shadow) for account in (REQUESTS, CONCURRENT, TOKENS, ROLLING)]
