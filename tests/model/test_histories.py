@@ -290,7 +290,41 @@ class Histories(RuleBasedStateMachine):
             self._set_budget("user:1", Budget(50, "daily", rollover=9), by)
         self._settle(lost, Settlement(cost, thresholds=(20, 80), units={"tokens": cost}), by)
 
-    def _call(self, amount: int, cost: int, model: str, by: int, tokens: int, shadow: bool) -> None:
+    @rule(carries=st.integers(0, 30), duration=durations, by=st.integers(0, 1), seen=st.booleans())
+    def windows_change_while_something_is_carried(
+        self, carries: int, duration: str | None, by: int, seen: bool
+    ) -> None:
+        self._set_budget("user:1", Budget(20, "hourly", rollover=carries), by)
+        self.clock.advance(3_600)
+        self.look()
+        self._set_budget("user:1", Budget(20, duration, rollover=40), by)
+        if seen:
+            self.clock.advance(3_600)
+            self.look()
+        self.clock.advance(86_400)
+        self.look()
+
+    @rule(first=st.integers(1, 5), then=st.integers(5, 12), raised=st.integers(0, 40), by=st.integers(0, 1))
+    def a_raise_ends_as_something_falls_out(self, first: int, then: int, raised: int, by: int) -> None:
+        self.model.reset(TOKENS, self.clock())
+        for store in self._both(by):
+            store.reset(TOKENS)
+        self._call(0, 0, "a", by, first, shadow=True, used=first)
+        self.clock.advance(1_800)
+        self._call(0, 0, "a", by, then, shadow=True, used=then)
+        balance = self.memory.read(TOKENS)
+        if balance is None or balance.resets_ms is None:
+            return
+        until = balance.resets_ms
+        self.model.grant(TOKENS, "ends", raised, until, self.clock())
+        for store in self._both(by):
+            store.grant(TOKENS, Grant("ends", raised, until))
+        self.clock.set(max(until, self.clock()))
+        self._call(0, 0, "a", by, 0, shadow=True, used=0)
+
+    def _call(
+        self, amount: int, cost: int, model: str, by: int, tokens: int, shadow: bool, used: int | None = None
+    ) -> None:
         others = [Charge(account, shadow=shadow) for account in (REQUESTS, CONCURRENT, TOKENS, ROLLING)]
         pays = [Charge("user:1", required=True), Charge("user:2"), Charge("project:p"), *others]
         units = {"requests": (1, 1), "tokens": (tokens, tokens), "concurrent": (1, 0)}
@@ -300,7 +334,7 @@ class Histories(RuleBasedStateMachine):
         usage = Usage.of(input_tokens=cost, output_tokens=amount)
         settlement = Settlement(
             cost, usage=usage, request_id=str(cost), thresholds=(20, 80, 100), observed=((model, cost),),
-            units={"tokens": min(cost, tokens)},
+            units={"tokens": min(cost, tokens) if used is None else used},
         )  # fmt: skip
         self._settle(wanted, settlement, by // 2)
 
