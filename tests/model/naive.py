@@ -63,6 +63,7 @@ class Life:
     falls: list[tuple[int, int]] = field(default_factory=list)  # (event, when what it booked falls out)
     announced: list[tuple[int, int]] = field(default_factory=list)  # (event, percent, or a mark)
     texts: list[Text] = field(default_factory=lambda: [NOTHING])
+    calls: list[Call] = field(default_factory=list)  # that are charged to it
     deleted: int | None = None
 
     @property
@@ -213,13 +214,10 @@ class Model:
 
     # What an account comes to, as of an event
 
-    def _mine(self, life: Life) -> list[Call]:
-        return [call for call in self.calls.values() if life in call.lives]
-
     def _bookings(self, life: Life, since: int, entered: int, by: int) -> list[Booking]:
         """Return what counts as of an event: of calls granted in the window, booked since it or a reset."""
         found = []
-        for call in self._mine(life):
+        for call in life.calls:
             if not entered <= call.granted <= by:
                 continue
             if call.ended is not None and call.ended <= by:
@@ -229,7 +227,7 @@ class Model:
         return [booking for booking in found if booking.event >= since]
 
     def _held(self, life: Life, entered: int, by: int) -> int:
-        mine = [call for call in self._mine(life) if entered <= call.granted <= by]
+        mine = [call for call in life.calls if entered <= call.granted <= by]
         return sum(call.aside(life.unit) for call in mine if call.open(by))
 
     def _windows(self, life: Life, by: int) -> list[Window]:
@@ -286,10 +284,10 @@ class Model:
         )
         return max(0, limit + carried - spent - self._held(life, window.entered, by))
 
-    def _raises(self, life: Life, by: int) -> list[Raise]:
+    def _raises(self, life: Life, window: Window, by: int) -> list[Raise]:
         """Return the raises in force as of an event, in the order in which they came."""
         given = [one for one in life.raises if one.event <= by and one.until != EVER]
-        given += self._windows(life, by)[-1].carried
+        given += window.carried
         return sorted(one for one in given if not life.saw(one.until, one.event, by))
 
     def _book(self, life: Life, event: int, time: int) -> None:
@@ -320,7 +318,7 @@ class Model:
                 at: sum(one.amount for one in bookings if falls[one.event] == at) for at in falls.values()
             }
             frees = tuple(sorted((at, amount) for at, amount in sums.items() if amount))
-        raises = self._raises(life, by)
+        raises = self._raises(life, window, by)
         limit = life.own_limit(by)
         if limit is not None:
             limit = min(limit + sum(one.amount for one in raises), MOST_OF_A_SUM)
@@ -332,7 +330,7 @@ class Model:
             held=self._held(life, window.entered, by),
             expired=sum(lost),
             expiries=len(lost),
-            open_holds=sum(call.open(by) for call in self._mine(life) if call.granted <= by),
+            open_holds=sum(call.open(by) for call in life.calls if call.granted <= by),
             models=tuple(sorted((m, sum(b.amount for b in bookings if b.model == m)) for m in models)),
             start=window.start,
             end=end,
@@ -422,7 +420,7 @@ class Model:
         if life is None:
             return False
         event = next(self._events)
-        known = {one.id for one in self._raises(life, event)}
+        known = {one.id for one in self._raises(life, self._windows(life, event)[-1], event)}
         if life.own_limit(event) is not None and ident not in known:
             if until is None:
                 life.raises.append(Raise(event, ident, amount, EVER))
@@ -521,8 +519,13 @@ class Model:
         call.granted = next(self._events)
         call.lives = [self._lives[name] for name in charged]
         call.shadowed = tuple(shadowed)
-        self.calls[hold.id] = call
+        self._charge(call)
         return f"granted but for {' '.join(shadowed)}" if shadowed else "granted"
+
+    def _charge(self, call: Call) -> None:
+        self.calls[call.hold.id] = call
+        for life in call.lives:
+            life.calls.append(call)
 
     def settle(self, hold: Hold, settlement: Settlement, time: int) -> tuple[str, set[tuple[str, int]]]:
         """Return `repeated`, `booked`, `late` or `unknown ACCOUNT`, and the thresholds crossed."""
@@ -544,7 +547,7 @@ class Model:
                 if charge.account not in self._lives and charge.budget is not None:
                     self._change_budget(charge.account, charge.budget, time)
             call = Call(hold, [self._lives[name] for name in names], next(self._events), time + hold.ttl)
-            self.calls[hold.id] = call
+            self._charge(call)
         late = call.expired is not None
         call.ended, call.settlement = next(self._events), settlement
         for life in call.lives:

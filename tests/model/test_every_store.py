@@ -72,7 +72,7 @@ def search(row: Row, folder: Path, examples: int) -> None:
         run_state_machine_as_test(kind, settings=settings(SETTINGS, max_examples=int(_MORE or examples)))
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest.mark.full)])
 @on(SHARED)
 def test_every_history_is_what_the_ledger_and_the_naive_model_say(
     row: Row, examples: int, tmp_path: Path
